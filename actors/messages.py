@@ -1,0 +1,152 @@
+"""The vocabulary of the project: frozen dataclasses that travel between actors.
+
+A *group* is the samples of one problem, all drawn from one *version* of the adapter. An *update* is one optimizer
+step; it turns version v into v + 1.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with a checked gold answer.
+
+    `prompt` is the text as the model sees it (chat template applied), `prompt_ids` its token ids.
+    """
+
+    id: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    gold: str
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """One published version of the policy: a folder in plain PEFT format.
+
+    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never.
+    """
+
+    version: int
+    incarnation: int
+    path: str
+
+    @property
+    def name(self) -> str:
+        return f"policy-v{self.version}-r{self.incarnation}"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an engine draws samples. `seed` makes a request reproducible given the weights and the batch."""
+
+    samples: int
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response.
+
+    `logprobs[i]` is the engine's natural-log probability of `token_ids[i]` under the distribution actually sampled
+    (after temperature). The end-of-sequence token, if reached, is the last of `token_ids`.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: str
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason == "length"
+
+
+class Status(StrEnum):
+    """What became of the attempt to judge a response."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSABLE = "unparsable"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of one response: `score` is 1.0 for a correct answer, else 0.0."""
+
+    score: float
+    status: Status
+    extracted: str | None
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What a sample earns: the weighted sum of named parts, and the verdict behind it.
+
+    `parts` are unweighted, each in [0, 1]. A sample whose verdict is a timeout or a crash has no reward: `masked`.
+    """
+
+    total: float
+    parts: dict[str, float]
+    verdict: Verdict
+
+    @property
+    def masked(self) -> bool:
+        return self.verdict.status in (Status.TIMEOUT, Status.CRASH)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The samples of one problem, drawn by exactly one adapter version (None: the base model).
+
+    `index` numbers groups by admission. `rewards` is empty until verified, then parallel to `samples`.
+    """
+
+    index: int
+    problem: Problem
+    adapter: AdapterRef | None
+    samples: tuple[Sample, ...]
+    rewards: tuple[Reward, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """Adapter version that drew the samples; only a group drawn by the policy has one."""
+        if self.adapter is None:
+            raise ValueError(f"group {self.index} was drawn by the base model and has no version")
+        return self.adapter.version
+
+    @property
+    def zero_variance(self) -> bool:
+        """Whether all judged samples earned the same, so that no advantage differs from zero."""
+        return len({reward.total for reward in self.rewards if not reward.masked}) <= 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The groups of one update, and the version they are about to improve."""
+
+    version: int
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """What one update did: the adapter it made and the learner's metrics under their metrics.jsonl names."""
+
+    adapter: AdapterRef
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of one response under the learner's current weights and under the base model."""
+
+    policy: tuple[float, ...]
+    base: tuple[float, ...]

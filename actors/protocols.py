@@ -1,0 +1,74 @@
+"""The seams of the system: what the coordinator needs from the world. Tests put fakes here and nowhere else."""
+
+from typing import Protocol
+
+from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, Scores, UpdateStats
+
+
+class Clock(Protocol):
+    """Time in seconds."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Engine(Protocol):
+    """Generates groups under versioned adapters."""
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        """All samples of one problem from one adapter version; raises if that version is not loaded."""
+        ...
+
+    async def load(self, adapter: AdapterRef) -> None:
+        """Make a version available; waits for a free slot while older versions still serve requests."""
+        ...
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        """Accept no new request for a version and free its slot once the last running one has ended."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything the engine holds, its processes included."""
+        ...
+
+
+class Learner(Protocol):
+    """Owns the trainable weights."""
+
+    async def publish(self) -> AdapterRef:
+        """Write the current version to disk as a PEFT adapter, atomically; its reference."""
+        ...
+
+    async def update(self, batch: Batch, progress: float) -> UpdateStats:
+        """One optimizer step on a batch and the publication of its result.
+
+        `progress` in [0, 1] is the share of the budget spent, for schedules. Raises if a group is older than η.
+        """
+        ...
+
+    async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        """Log-probabilities of given responses, per group and sample, under the current weights and the base."""
+        ...
+
+    async def save(self, folder: str) -> None:
+        """Write everything a restore needs into an existing folder."""
+        ...
+
+    async def restore(self, folder: str, incarnation: int) -> None:
+        """Continue from what `save` wrote."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Verifier(Protocol):
+    """Judges answers."""
+
+    async def score(self, group: Group) -> Group:
+        """The same group with `rewards` filled in."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,212 @@
+"""Every setting of a run. The docstrings are the reference manual; `conf/base.yaml` says where each value comes from.
+
+One vocabulary: an *update* is one optimizer step, a *version* is the adapter after so many updates, a *group* is the
+samples of one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class RunConfig:
+    """name: folder under `folder`; the recipe's name when empty. overwrite: start anew over a run of that name.
+    seed: of the adapter's initialisation, the order of problems and every request.
+    """
+
+    name: str = ""
+    folder: str = "runs"
+    overwrite: bool = False
+    seed: int = 0
+
+
+@dataclass
+class BudgetConfig:
+    """Wall-clock, from the first line of run.py to summary.json, over all resumes of a run.
+
+    hours: the budget. minutes: replaces hours when given. updates: stop after so many updates, if sooner.
+    grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint.
+    """
+
+    hours: float = 24.0
+    minutes: float | None = None
+    updates: int | None = None
+    grace_s: float = 60.0
+
+
+@dataclass
+class ShapeConfig:
+    """The model's shape, so that a plan needs neither network nor weights; checked against config.json at start."""
+
+    layers: int = 0
+    hidden: int = 0
+    intermediate: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    vocabulary: int = 0
+    tied_head: bool = True
+    context: int = 0
+
+
+@dataclass
+class ModelConfig:
+    """path: `embedded:smollm2-135m`, a local folder in Hugging Face format, or a hub id OWNER/NAME.
+    dtype: of the frozen weights and of the compute, bfloat16 or float32. shape: see ShapeConfig.
+    """
+
+    path: str = "embedded:smollm2-135m"
+    dtype: str = "bfloat16"
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+
+
+@dataclass
+class DataConfig:
+    """source: `hub:OWNER/NAME[:split]`, `file:PATH` or `reasoning_gym:NAME` of the training problems.
+    parameters: of a reasoning_gym generator. size: how many problems to take; all when null.
+    eval_source: of the held-out problems; the last `eval.problems` of the shuffled training source when empty.
+    problem_field, answer_field: column names; guessed when empty.
+    system: system message, none when empty. template: the user's message; `{problem}` is replaced by the problem.
+    problem_pattern: a regular expression whose first group is the part of the source's problem to use.
+    """
+
+    source: str = "reasoning_gym:chain_sum"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
+    eval_source: str = ""
+    problem_field: str = ""
+    answer_field: str = ""
+    problem_pattern: str = ""
+    system: str | None = None
+    template: str = "{problem}"
+
+
+@dataclass
+class LoraConfig:
+    """rank and alpha as in PEFT: the update is alpha / rank · B A. dropout: on the adapter's input while learning.
+    target_modules: names of the linear projections that carry an adapter.
+    """
+
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.0
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+
+
+@dataclass
+class RolloutConfig:
+    """samples_per_problem: group size. max_prompt_tokens, max_response_tokens: limits of one sample.
+    temperature: of the training samples; the learner's log-probabilities use the same (top_p 1, no top_k, always:
+    sampling from a truncated distribution would make the engine's log-probabilities meaningless to the learner).
+    max_concurrent_samples: sequences an engine decodes at once.
+    kv_cache_gib: host memory for the KV cache on the CPU; a GPU's follows from its share.
+    """
+
+    samples_per_problem: int = 8
+    max_prompt_tokens: int = 512
+    max_response_tokens: int = 512
+    temperature: float = 1.0
+    max_concurrent_samples: int = 128
+    kv_cache_gib: int = 2
+
+
+@dataclass
+class LearnerConfig:
+    """problems_per_update: groups in one optimizer step. max_staleness: η, the versions a group may lag behind the
+    version it updates; 0 is synchronous. learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over
+    the share of the budget spent, down to final_rate × learning_rate. warmup_updates: linear, from zero.
+    weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
+    tokens_per_microbatch: padded tokens of one forward and backward pass.
+    importance_cap: truncation of the importance weight that corrects the mismatch between engine and learner.
+    logprob_chunk: response positions whose logits exist at a time.
+    """
+
+    problems_per_update: int = 8
+    max_staleness: int = 1
+    learning_rate: float = 1e-5
+    schedule: str = "constant"
+    final_rate: float = 0.1
+    warmup_updates: int = 0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    max_grad_norm: float = 1.0
+    tokens_per_microbatch: int = 4096
+    importance_cap: float = 2.0
+    logprob_chunk: int = 1024
+
+
+@dataclass
+class RewardConfig:
+    """accuracy, format: weights of the parts. format is 1 for `<think>…</think>` followed by the answer.
+    deadline_s: wall-clock for one verdict; workers: processes that judge.
+    """
+
+    accuracy: float = 1.0
+    format: float = 0.2
+    deadline_s: float = 2.0
+    workers: int = 1
+
+
+@dataclass
+class EvalConfig:
+    """problems: held-out problems judged before and after training, 0 for none. n: samples of each.
+    temperature, top_p, max_response_tokens: of these samples; the rollouts' limit when null.
+    """
+
+    problems: int = 128
+    n: int = 2
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_response_tokens: int | None = None
+
+
+@dataclass
+class CanaryConfig:
+    """problems: probe prompts generated after every swap. tokens: length of each response.
+    noise_floor: mean |Δ log p| below which engine and learner always count as agreeing.
+    """
+
+    problems: int = 4
+    tokens: int = 16
+    noise_floor: float = 0.1
+
+
+@dataclass
+class CheckpointConfig:
+    """every: updates between checkpoints; keep_last: how many to keep."""
+
+    every: int = 10
+    keep_last: int = 2
+
+
+@dataclass
+class DashboardConfig:
+    """host: address the Ray dashboard binds to; loopback unless asked otherwise. port: of the Ray dashboard."""
+
+    host: str = "127.0.0.1"
+    port: int = 8265
+
+
+@dataclass
+class Config:
+    """device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
+    plan: print placement, memory and time, then leave.
+    """
+
+    plan: bool = False
+    device: str = "auto"
+    run: RunConfig = field(default_factory=RunConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    dashboard: DashboardConfig = field(default_factory=DashboardConfig)
