@@ -1,0 +1,56 @@
+"""Spending a wall-clock budget."""
+
+from actors.protocols import Clock
+
+FINISH_MARGIN_S = 4.0
+"""Seconds for what ends a run besides evaluation and checkpoint: stopping actors and writing the summary."""
+
+SAFETY = 1.25
+"""A step is expected to take at most this much longer than the longest of the last `MEMORY` of its kind."""
+
+MEMORY = 3
+
+
+class Budget:
+    """Wall-clock seconds of a run, over all its resumes, and what the end has to leave room for.
+
+    `spent_before` is what earlier processes of the run, and this one up to now, have used. The reserve for the final
+    evaluation and checkpoint is learned: `expect` takes the duration of each step as it is measured.
+    """
+
+    def __init__(self, total: float, spent_before: float, clock: Clock) -> None:
+        self.total = total
+        self._clock = clock
+        self._started = clock.now() - spent_before
+        self._durations: dict[str, list[float]] = {}
+
+    @property
+    def spent(self) -> float:
+        return self._clock.now() - self._started
+
+    @property
+    def left(self) -> float:
+        return self.total - self.spent
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent, at most 1."""
+        return min(self.spent / self.total, 1.0)
+
+    @property
+    def reserve(self) -> float:
+        """Seconds held back for the final evaluation and checkpoint."""
+        return self.expected("evaluate") + self.expected("checkpoint") + FINISH_MARGIN_S
+
+    def expect(self, step: str, seconds: float) -> None:
+        """Learn from a measured duration of `step`."""
+        self._durations.setdefault(step, []).append(seconds)
+
+    def expected(self, step: str) -> float:
+        """Seconds the next `step` may take; 0 before the first has been measured."""
+        recent = self._durations.get(step, [])[-MEMORY:]
+        return SAFETY * max(recent, default=0.0)
+
+    def allows(self, step: str) -> bool:
+        """Whether another `step` fits before the reserve."""
+        return self.left - self.reserve > self.expected(step)

@@ -1,0 +1,14 @@
+"""Real time."""
+
+import asyncio
+import time
+
+
+class WallClock:
+    """The machine's monotonic clock as an `actors.protocols.Clock`."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

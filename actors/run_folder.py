@@ -1,0 +1,153 @@
+"""The folder of a run: everything it leaves behind, written so that no half-written file is ever read."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actors.messages import Group
+
+SAMPLED_GROUPS = 8
+"""Groups of an update whose samples are kept; long responses would otherwise fill the disk in a day."""
+
+TEXT_SAMPLES = 3
+"""Responses of an update shown in TensorBoard."""
+
+
+class RunFolder:
+    """Writes `metrics.jsonl`, TensorBoard, samples, checkpoints, the time spent and `summary.json` of one run.
+
+    The same names are used in metrics.jsonl and TensorBoard.
+    """
+
+    def __init__(self, path: Path, keep_last: int) -> None:
+        self.path = path
+        self._keep_last = keep_last
+        for part in ("samples", "checkpoints", "adapters", "tensorboard"):
+            (path / part).mkdir(parents=True, exist_ok=True)
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._tensorboard = SummaryWriter(str(path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+
+    @property
+    def adapters(self) -> Path:
+        """Where the learner publishes versions."""
+        return self.path / "adapters"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        latest = self.path / "checkpoints" / "latest"
+        return latest.resolve() if latest.exists() else None
+
+    @property
+    def spent(self) -> float:
+        """Seconds used by all processes of this run so far."""
+        file = self.path / "spent.json"
+        return float(json.loads(file.read_text())["spent_s"]) if file.exists() else 0.0
+
+    def write_spent(self, seconds: float) -> None:
+        replace_text(self.path / "spent.json", json.dumps({"spent_s": seconds}))
+
+    def next_incarnation(self) -> int:
+        """A number for this life of the run that no earlier one has used."""
+        file = self.path / "incarnation.json"
+        number = 1 + (json.loads(file.read_text()) if file.exists() else 0)
+        replace_text(file, json.dumps(number))
+        return number
+
+    def cut_metrics(self) -> int:
+        """Drop the rows of updates after the newest checkpoint; the first update that is to be written next."""
+        checkpoint = self.checkpoint
+        version = json.loads((checkpoint / "coordinator.json").read_text())["version"] if checkpoint else 0
+        file = self.path / "metrics.jsonl"
+        if file.exists():
+            rows = [line for line in file.read_text().splitlines() if json.loads(line)["update"] <= version]
+            replace_text(file, "".join(f"{row}\n" for row in rows))
+        return version + 1
+
+    def append_metrics(self, update: int, row: dict[str, float]) -> dict[str, float]:
+        """Write the row of one update; the row as written."""
+        row = {"update": update, "version": update, **row}
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            self._tensorboard.add_scalar(name, value, update)
+        return row
+
+    def append_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> None:
+        """Show the evaluation of a version in TensorBoard."""
+        for key, value in summary.items():
+            if isinstance(value, float):
+                self._tensorboard.add_scalar(f"eval/{key}", value, version)
+
+    def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
+        """Keep what was said, and what it earned, in samples/<name>.jsonl."""
+        kept = groups if name.startswith("eval") else groups[:SAMPLED_GROUPS]
+        rows = [
+            {
+                "problem": group.problem.id,
+                "prompt": group.problem.prompt,
+                "gold": group.problem.gold,
+                "version": group.adapter.version if group.adapter else None,
+                "response": sample.text,
+                "tokens": len(sample.token_ids),
+                "finish_reason": sample.finish_reason,
+                "reward": reward.total,
+                "status": reward.verdict.status,
+                "extracted": reward.verdict.extracted,
+            }
+            for group in kept
+            for sample, reward in zip(group.samples, group.rewards, strict=True)
+        ]
+        replace_text(self.path / "samples" / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        version = rows[0]["version"] or 0
+        for number, row in enumerate(rows[:TEXT_SAMPLES]):
+            text = f"{row['prompt']}\n\n---\n\n{row['response']}\n\n---\n\n{row['status']}, gold {row['gold']}"
+            self._tensorboard.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), version)
+
+    @contextmanager
+    def new_checkpoint(self, version: int) -> Iterator[Path]:
+        """A temporary folder that becomes checkpoints/update-<version> and `latest` once the block has succeeded."""
+        final = self.path / "checkpoints" / f"update-{version:06d}"
+        temporary = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            sync(file)
+        sync(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        link = final.with_name("latest")
+        fresh = final.with_name(".latest.tmp")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(final.name)
+        fresh.replace(link)
+        sync(final.parent)
+        for old in sorted(final.parent.glob("update-*"))[: -self._keep_last]:
+            shutil.rmtree(old)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        self._tensorboard.close()
+        replace_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file so that a reader, or a later process after a crash, sees the old content or the new."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text)
+    sync(temporary)
+    temporary.replace(file)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

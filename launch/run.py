@@ -1,0 +1,124 @@
+"""`python launch/run.py conf=NAME [key=value …]`: plan a run, start or resume it, watch it to its end."""
+
+import time
+
+STARTED_AT = time.time()
+"""The budget counts from here."""
+
+import os  # noqa: E402
+import shutil  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+from types import FrameType  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from rich.console import Console  # noqa: E402
+
+from conf.errors import BadInput  # noqa: E402
+from conf.load import dump, load  # noqa: E402
+from conf.schema import Config  # noqa: E402
+from launch.plan import detect, make_plan, refusal, render  # noqa: E402
+from launch.resume import open_folder  # noqa: E402
+
+if TYPE_CHECKING:
+    from actors.coordinator_actor import RunRequest
+
+EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
+POLL_S = 0.5
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Groups and batches are a few megabytes; Ray's default would take a third of the host's memory."""
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of DESIGN: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
+    console = Console()
+    try:
+        config = load(arguments)
+        plan = make_plan(config, detect(config.device))
+        if config.plan:
+            console.print(render(plan))
+            return 0
+        refusal(plan)
+        folder = open_folder(config)
+        console.print(render(plan))
+        request = prepare(config, plan.placement, folder)
+    except BadInput as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
+    return carry_out(request, console)
+
+
+def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
+    """Find model and data, check them, and only then touch the run folder."""
+    from conf.models import locate
+    from transformers import AutoTokenizer
+
+    from actors.coordinator_actor import RunRequest
+    from rewards.problems import load as load_problems
+
+    model_path = locate(config.model)
+    problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
+    if config.run.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)
+    (folder / "config.yaml").write_text(dump(config))
+    return RunRequest(config, str(folder.resolve()), model_path, placement, problems, STARTED_AT)
+
+
+def carry_out(request: "RunRequest", console: Console) -> int:
+    """Start Ray and the coordinator, show progress, pass signals on; the exit code."""
+    # Off by default, and without it vLLM's engine process outlives a killed actor.
+    os.environ["RAY_process_group_cleanup_enabled"] = "1"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    from actors.coordinator_actor import CoordinatorActor
+    from launch.console import RunView, verdict
+
+    config, placement = request.config, request.placement
+    shares = (*placement.rollouts, placement.learner)
+    context = ray.init(
+        num_cpus=sum(len(share.cores) for share in shares),
+        num_gpus=round(sum(share.gpus for share in shares)) or None,
+        include_dashboard=True,
+        dashboard_host=config.dashboard.host,
+        dashboard_port=config.dashboard.port,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level="error",
+        namespace=config.run.name,
+    )
+    coordinator = CoordinatorActor.options(name="coordinator", num_cpus=0).remote(request)
+    received: list[int] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        coordinator.stop.remote(signal.Signals(number).name)
+
+    # After ray.init, which installs a SIGTERM handler that kills everything at once.
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+    console.print(f"Ray dashboard  http://{context.dashboard_url}")
+    console.print(f"TensorBoard    {Path(sys.executable).parent}/tensorboard --logdir {request.folder}/tensorboard")
+    console.print(f"Run folder     {request.folder}\n")
+    ending = coordinator.run.remote()
+    with RunView(console) as view:
+        while not ray.wait([ending], timeout=POLL_S)[0]:
+            view.show(ray.get(coordinator.progress.remote()))
+    summary = ray.get(ending)
+    ray.get(coordinator.close.remote())
+    ray.shutdown()
+
+    console.print(verdict(summary), style="bold")
+    console.print(f"{summary['status']}: {summary['reason']}. Everything is in {request.folder}")
+    return 128 + received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+from actors.budget import FINISH_MARGIN_S, SAFETY, Budget
+
+
+class HandClock:
+    """Time that a test moves by hand."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def test_time_of_earlier_processes_counts() -> None:
+    clock = HandClock()
+    budget = Budget(600.0, 45.0, clock)
+    clock.time += 5
+    assert budget.spent == 50.0
+    assert budget.left == 550.0
+    assert budget.progress == 50 / 600
+
+
+def test_progress_never_exceeds_one() -> None:
+    assert Budget(10.0, 20.0, HandClock()).progress == 1.0
+
+
+def test_reserve_is_learned_from_measured_steps() -> None:
+    budget = Budget(600.0, 0.0, HandClock())
+    assert budget.reserve == FINISH_MARGIN_S
+    budget.expect("evaluate", 20.0)
+    budget.expect("checkpoint", 4.0)
+    assert budget.reserve == SAFETY * 24.0 + FINISH_MARGIN_S
+
+
+def test_only_recent_steps_count() -> None:
+    budget = Budget(600.0, 0.0, HandClock())
+    for seconds in (90.0, 10.0, 12.0, 11.0):
+        budget.expect("update", seconds)
+    assert budget.expected("update") == SAFETY * 12.0
+
+
+def test_update_that_would_eat_the_reserve_is_not_started() -> None:
+    clock = HandClock()
+    budget = Budget(100.0, 0.0, clock)
+    budget.expect("update", 20.0)
+    budget.expect("evaluate", 16.0)
+    clock.time += 100.0 - budget.reserve - SAFETY * 20.0 - 0.1
+    assert budget.allows("update")
+    clock.time += 0.2
+    assert not budget.allows("update")

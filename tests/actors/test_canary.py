@@ -1,0 +1,45 @@
+from actors.canary import Canary, Finding
+from actors.messages import AdapterRef, Group, Sample, Scores
+from tests.fakes import make_problem
+
+
+def probe(engine: list[float], policy: list[float], base: list[float]) -> tuple:
+    sample = Sample(tuple(range(len(engine))), tuple(engine), "", "length")
+    group = Group(-1, make_problem(0), AdapterRef(3, 0, "nowhere"), (sample,))
+    return (group,), ((Scores(tuple(policy), tuple(base)),),)
+
+
+def test_agreement_is_undecided_until_the_learner_has_moved() -> None:
+    canary = Canary(noise_floor=0.1)
+    assert canary.judge(*probe([-1.0, -2.0], [-1.03, -2.03], [-1.03, -2.03])).finding is Finding.UNDECIDED
+    assert canary.judge(*probe([-1.0, -2.0], [-1.03, -2.03], [-1.5, -2.5])).finding is Finding.AGREES
+
+
+def test_base_model_in_place_of_the_adapter_is_named() -> None:
+    canary = Canary(noise_floor=0.1)
+    canary.judge(*probe([-1.0], [-1.0], [-1.0]))
+    judgement = canary.judge(*probe([-1.0], [-2.0], [-1.0]))
+    assert judgement.finding is Finding.DISAGREES
+    assert "policy-v3-r0" in judgement.diagnosis
+    assert "the adapter is not applied" in judgement.diagnosis
+
+
+def test_other_weights_are_told_from_the_base_model() -> None:
+    canary = Canary(noise_floor=0.1)
+    judgement = canary.judge(*probe([-1.0], [-2.0], [-3.0]))
+    assert judgement.finding is Finding.DISAGREES
+    assert "a wrong version, scale or module set" in judgement.diagnosis
+
+
+def test_noise_widens_the_band_but_not_without_limit() -> None:
+    canary = Canary(noise_floor=0.01)
+    assert canary.judge(*probe([-1.0], [-1.05], [-1.05])).finding is Finding.UNDECIDED
+    assert canary.judge(*probe([-1.0], [-1.14], [-1.14])).finding is Finding.UNDECIDED
+    assert canary.judge(*probe([-1.0], [-1.16], [-1.16])).finding is Finding.DISAGREES
+    assert Canary(noise_floor=0.01).judge(*probe([-1.0], [-1.5], [-1.5])).finding is Finding.DISAGREES
+
+
+def test_divergence_from_base_is_zero_for_the_base_and_positive_otherwise() -> None:
+    canary = Canary(noise_floor=0.1)
+    assert canary.judge(*probe([-1.0], [-1.0], [-1.0])).kl_to_base == 0.0
+    assert canary.judge(*probe([-1.0], [-1.0], [-1.5])).kl_to_base > 0.0

@@ -1,0 +1,261 @@
+"""The coordinator's logic with fakes at its seams, under virtual time; files are real."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.budget import Budget
+from actors.coordinator import Coordinator, Halted, Interrupted, Outcome, root_cause
+from actors.run_folder import RunFolder
+from conf.schema import Config
+from rewards.problems import ProblemSet
+from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem, make_reward
+from tests.virtual_time import VirtualClock, run_virtually
+
+
+def make_config(**learner: Any) -> Config:
+    config = Config()
+    config.learner.problems_per_update = 2
+    config.rollout.samples_per_problem = 2
+    config.eval.problems, config.eval.n = 4, 2
+    config.canary.problems = 2
+    config.checkpoint.every = 3
+    for key, value in learner.items():
+        setattr(config.learner, key, value)
+    return config
+
+
+def make_problems(train: int = 7, heldout: int = 4) -> ProblemSet:
+    return ProblemSet(
+        train=tuple(make_problem(number) for number in range(train)),
+        heldout=tuple(make_problem(100 + number) for number in range(heldout)),
+        dropped={},
+    )
+
+
+class Run:
+    """A coordinator over fakes in a folder, run under virtual time."""
+
+    def __init__(self, path: Path, config: Config | None = None, seconds: float = 120.0) -> None:
+        self.path = path
+        self.config = config or make_config()
+        self.seconds = seconds
+        self.engine = FakeEngine()
+        self.learner = FakeLearner(max_staleness=self.config.learner.max_staleness)
+        self.verifier = FakeVerifier()
+        self.spent = 0.0
+
+    def go(self, meanwhile: Callable[[Coordinator], Any] | None = None, resume: bool = False) -> Outcome:
+        async def scenario() -> Outcome:
+            clock = VirtualClock()
+            folder = RunFolder(self.path, keep_last=2)
+            budget = Budget(self.seconds, folder.spent, clock)
+            self.coordinator = Coordinator(
+                self.config,
+                self.engine,
+                self.learner,
+                self.verifier,
+                make_problems(heldout=self.config.eval.problems),
+                folder,
+                budget,
+                clock,
+                max_running=16,
+                resume_from=folder.checkpoint if resume else None,
+            )
+            if meanwhile:
+                meanwhile(self.coordinator)
+            try:
+                return await self.coordinator.run()
+            finally:
+                self.spent = budget.spent
+                self.ledger = self.coordinator.ledger.seconds
+
+        return run_virtually(scenario())
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def test_run_spends_its_budget_and_not_more(run: Run) -> None:
+    outcome = run.go()
+    assert outcome.status == "budget_exhausted"
+    assert run.spent <= run.seconds
+    assert run.spent > 0.8 * run.seconds
+    assert outcome.base is not None
+    assert outcome.final is not None
+    assert outcome.final.n == 2
+    assert outcome.final.pass_at[1] == 1.0
+
+
+def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
+    run.config.budget.updates = 5
+    outcome = run.go()
+    assert (outcome.status, run.learner.version) == ("completed", 5)
+    assert [row["update"] for row in run.rows] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+def test_every_group_is_young_enough_and_recorded_with_its_version(tmp_path: Path, staleness: int) -> None:
+    run = Run(tmp_path, make_config(max_staleness=staleness))
+    run.engine.seconds_of = lambda index: 1.0 + 7.0 * (index % 5 == 0)
+    run.go()
+    names = dict(run.engine.served)
+    used = [group for batch in run.learner.batches for group in batch.groups]
+    assert len(run.learner.batches) > 5
+    assert all(names[group.index] == f"policy-v{group.version}-r0" for group in used)
+    ages = {batch.version - group.version for batch in run.learner.batches for group in batch.groups}
+    assert max(ages) <= staleness
+
+
+def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
+    """Groups of 1 s and updates of 2 s: overlapped, an update every 2 s and a bit; in turn it would be over 3 s."""
+    run.config.budget.updates = 20
+    run.go()
+    learner = run.ledger["learner"]
+    assert learner["wait_rollouts"] < 0.3 * learner["update"]
+
+
+def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
+    run.config.budget.updates = 7
+    run.go()
+    kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
+    assert kept == ["update-000006", "update-000007"]
+    assert (run.path / "checkpoints" / "latest").resolve().name == "update-000007"
+
+
+def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGTERM")
+
+    outcome = run.go(stop_later)
+    assert (outcome.status, outcome.reason, outcome.final) == ("interrupted", "SIGTERM", None)
+    assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.learner.version:06d}"
+    assert 30.0 <= run.spent < 30.0 + run.config.budget.grace_s
+
+
+def test_stop_during_the_first_evaluation_leaves_at_once(run: Run) -> None:
+    run.engine.seconds = 1000.0
+    run.seconds = 100_000.0
+
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGINT")
+
+    assert run.go(stop_later).status == "interrupted"
+    assert run.spent < 40.0
+
+
+def test_update_longer_than_the_grace_is_abandoned(run: Run) -> None:
+    run.learner.seconds = 10_000.0
+    run.seconds = 100_000.0
+
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(100.0, coordinator.stop, "SIGTERM")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go(stop_later)
+    assert isinstance(root_cause(caught.value), Interrupted)
+    assert run.spent < 100.0 + run.config.budget.grace_s + 5.0
+
+
+def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
+    first = Run(tmp_path)
+    first.config.budget.updates = 4
+    first.go()
+    second = Run(tmp_path)
+    second.config.budget.updates = 9
+    second.go(resume=True)
+    used = [g.index for run in (first, second) for batch in run.learner.batches for g in batch.groups]
+    assert sorted(used) == list(range(len(used)))
+    assert len(used) == 18
+    assert [row["update"] for row in second.rows] == list(range(1, 10))
+    assert second.learner.incarnation == 1
+
+
+def test_time_before_a_resume_counts(tmp_path: Path) -> None:
+    first = Run(tmp_path, seconds=100.0)
+    first.config.budget.updates = 4
+    first.go()
+    second = Run(tmp_path, seconds=100.0)
+    second.go(resume=True)
+    assert second.spent <= 100.0
+    assert len(second.rows) < 100.0 / 2.0
+
+
+def test_wrong_adapter_in_the_rollouts_halts_the_run(run: Run) -> None:
+    run.engine.logprob = -3.0
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert isinstance(root_cause(caught.value), Halted)
+    assert "log-probabilities differ" in str(root_cause(caught.value))
+
+
+def test_rewards_without_variance_halt_the_run(run: Run) -> None:
+    run.config.rollout.samples_per_problem = 1
+    run.verifier.score = lambda group: _judge(group, 0.0)  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert "nothing can be learned" in str(root_cause(caught.value))
+
+
+def test_run_with_every_answer_right_is_complete(run: Run) -> None:
+    run.verifier.score = lambda group: _judge(group, 1.0)  # type: ignore[method-assign]
+    outcome = run.go()
+    assert outcome.status == "completed"
+    assert "nothing is left to learn" in outcome.reason
+
+
+def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the card fell off the bus")
+
+    run.learner.update = fail  # type: ignore[assignment]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert str(root_cause(caught.value)) == "the card fell off the bus"
+
+
+def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
+    run.config.budget.updates = 1
+    run.go()
+    promised = {
+        "update", "version", "reward/mean", "reward/accuracy", "reward/format", "completion/mean_length",
+        "completion/truncated", "policy/kl_to_base", "groups/zero_variance", "time/generate", "time/verify",
+        "time/learn", "time/sync", "budget/spent_s", "budget/left_s", "tokens/generated", "verify/timeout",
+    }  # fmt: skip
+    assert promised <= run.rows[0].keys()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    staleness=st.integers(0, 2),
+    generate=st.lists(st.floats(0.1, 30.0), min_size=3, max_size=7),
+    learn=st.floats(0.1, 20.0),
+    budget=st.floats(60.0, 600.0),
+)
+def test_no_timing_breaks_age_budget_or_progress(
+    tmp_path_factory: pytest.TempPathFactory, staleness: int, generate: list[float], learn: float, budget: float
+) -> None:
+    run = Run(tmp_path_factory.mktemp("run"), make_config(max_staleness=staleness), budget)
+    run.engine.seconds_of = lambda index: generate[index % len(generate)]
+    run.learner.seconds = learn
+    run.go()
+    assert run.spent <= budget
+    used = sorted(group.index for batch in run.learner.batches for group in batch.groups)
+    assert len(used) == len(set(used))
+
+
+async def _judge(group: Any, score: float) -> Any:
+    return replace(group, rewards=tuple(make_reward(score) for _ in group.samples))

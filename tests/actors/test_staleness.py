@@ -1,0 +1,114 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.staleness import Cursor, Pacing
+from tests.fakes import make_group
+
+
+def test_synchronous_pacing_admits_exactly_one_batch() -> None:
+    pacing = Pacing(problems_per_update=2, max_staleness=0, max_running=10)
+    assert pacing.capacity == 2
+    pacing.admit(0)
+    pacing.admit(1)
+    assert pacing.capacity == 0
+    pacing.accept(make_group(0))
+    pacing.accept(make_group(1))
+    assert pacing.capacity == 0
+    assert [group.index for group in pacing.take_batch() or ()] == [0, 1]
+    assert pacing.capacity == 0
+    pacing.advance()
+    assert pacing.capacity == 2
+
+
+def test_engine_limit_bounds_admission() -> None:
+    assert Pacing(problems_per_update=8, max_staleness=1, max_running=3).capacity == 3
+
+
+def test_update_waits_for_a_straggler_that_would_grow_too_old() -> None:
+    pacing = Pacing(problems_per_update=1, max_staleness=1, max_running=10)
+    pacing.admit(0)
+    pacing.admit(1)
+    pacing.accept(make_group(1))
+    assert pacing.take_batch() is not None
+    pacing.advance()
+    pacing.admit(2)
+    pacing.accept(make_group(2, version=1))
+    assert pacing.take_batch() is None
+    pacing.accept(make_group(0))
+    assert [group.index for group in pacing.take_batch() or ()] == [0]
+
+
+def test_capacity_of_a_failed_group_comes_back() -> None:
+    pacing = Pacing(problems_per_update=1, max_staleness=0, max_running=10)
+    pacing.admit(0)
+    assert pacing.capacity == 0
+    pacing.give_back(0)
+    assert pacing.capacity == 1
+
+
+def test_admission_without_capacity_is_an_error() -> None:
+    pacing = Pacing(problems_per_update=1, max_staleness=0, max_running=1)
+    pacing.admit(0)
+    with pytest.raises(ValueError, match="without capacity"):
+        pacing.admit(1)
+
+
+@given(
+    per_update=st.integers(1, 4),
+    staleness=st.integers(0, 3),
+    max_running=st.integers(1, 12),
+    seed=st.integers(0, 10_000),
+    start=st.integers(0, 5),
+)
+def test_no_schedule_of_finishes_and_failures_makes_a_group_too_old(
+    per_update: int, staleness: int, max_running: int, seed: int, start: int
+) -> None:
+    """Groups finish in any order and some fail: every batch is young enough and the loop never stops."""
+    rng = random.Random(seed)
+    pacing = Pacing(per_update, staleness, max_running, version=start)
+    running: dict[int, int] = {}
+    index = 0
+    updates = 0
+    for _ in range(400):
+        while pacing.capacity > 0 and rng.random() < 0.8:
+            pacing.admit(index)
+            running[index] = pacing.version
+            index += 1
+        if running and rng.random() < 0.9:
+            chosen = rng.choice(list(running))
+            version = running.pop(chosen)
+            if rng.random() < 0.2:
+                pacing.give_back(chosen)
+            else:
+                pacing.accept(make_group(chosen, version))
+        if (batch := pacing.take_batch()) is not None:
+            assert len(batch) == per_update
+            assert all(0 <= pacing.version - group.version <= staleness for group in batch)
+            versions = [group.version for group in batch]
+            assert versions == sorted(versions)
+            pacing.advance()
+            updates += 1
+        assert running or pacing.capacity > 0, "deadlock"
+    assert updates > 0
+
+
+def test_cursor_skips_what_a_batch_has_used() -> None:
+    cursor = Cursor()
+    assert [cursor.admit() for _ in range(4)] == [0, 1, 2, 3]
+    cursor.use((make_group(2), make_group(0)))
+    resumed = Cursor(cursor.next_unused, cursor.used)
+    assert [resumed.admit() for _ in range(3)] == [1, 3, 4]
+
+
+@given(st.permutations(range(12)), st.integers(0, 12))
+def test_cursor_repeats_and_skips_nothing_over_a_resume(order: list[int], used: int) -> None:
+    cursor = Cursor()
+    for _ in range(12):
+        cursor.admit()
+    cursor.use(tuple(make_group(index) for index in order[:used]))
+    resumed = Cursor(cursor.next_unused, cursor.used)
+    rest = [resumed.admit() for _ in range(12 - used)]
+    assert sorted([*order[:used], *rest]) == list(range(12))

@@ -1,0 +1,136 @@
+"""Fakes at the protocol seams, for the coordinator's logic under virtual time."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from actors.messages import (
+    AdapterRef,
+    Batch,
+    Group,
+    Problem,
+    Reward,
+    Sample,
+    Sampling,
+    Scores,
+    Status,
+    UpdateStats,
+    Verdict,
+)
+from actors.slots import AdapterSlots
+
+
+def make_problem(number: int) -> Problem:
+    return Problem(id=f"p{number}", prompt=f"{number} + 1 =", prompt_ids=(1, 2, 3), gold=str(number + 1))
+
+
+def make_group(
+    index: int, version: int = 0, scores: tuple[float, ...] = (1.0, 0.0), adapter: AdapterRef | None = None
+) -> Group:
+    """A verified group of one-token samples with these scores."""
+    return Group(
+        index=index,
+        problem=make_problem(abs(index)),
+        adapter=adapter or AdapterRef(version, 0, "nowhere"),
+        samples=tuple(Sample((7,), (-1.0,), "7", "stop") for _ in scores),
+        rewards=tuple(make_reward(score) for score in scores),
+    )
+
+
+def make_reward(score: float, status: Status | None = None) -> Reward:
+    status = status or (Status.CORRECT if score else Status.WRONG)
+    return Reward(total=score, parts={"accuracy": score, "format": 0.0}, verdict=Verdict(score, status, "7", 1.0))
+
+
+class FakeEngine:
+    """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
+
+    served: index and adapter of every training group.
+    """
+
+    def __init__(self, seconds: float = 1.0, logprob: float = -1.0) -> None:
+        self.seconds = seconds
+        self.logprob = logprob
+        self.slots = AdapterSlots(2)
+        self.freed = asyncio.Condition()
+        self.served: list[tuple[int, str | None]] = []
+
+    async def load(self, adapter: AdapterRef) -> None:
+        async with self.freed:
+            await self.freed.wait_for(lambda: self.slots.free > 0)
+            self.slots.occupy(adapter.name)
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        if self.slots.retire(adapter.name):
+            await self._vacate(adapter.name)
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        if adapter:
+            self.slots.begin(adapter.name)
+        try:
+            await asyncio.sleep(self.seconds_of(index))
+        finally:
+            if adapter and self.slots.end(adapter.name):
+                await self._vacate(adapter.name)
+        if sampling.samples > 1:
+            self.served.append((index, adapter and adapter.name))
+        sample = Sample((7,), (self.logprob,), "7", "stop")
+        return Group(index, problem, adapter, (sample,) * sampling.samples)
+
+    def seconds_of(self, index: int) -> float:
+        return self.seconds
+
+    async def close(self) -> None: ...
+
+    async def _vacate(self, name: str) -> None:
+        async with self.freed:
+            self.slots.vacate(name)
+            self.freed.notify_all()
+
+
+class FakeLearner:
+    """Counts versions; each update takes `seconds` and is asserted against the staleness limit."""
+
+    def __init__(self, seconds: float = 2.0, max_staleness: int = 1) -> None:
+        self.seconds = seconds
+        self.max_staleness = max_staleness
+        self.version = 0
+        self.incarnation = 0
+        self.batches: list[Batch] = []
+
+    async def publish(self) -> AdapterRef:
+        return AdapterRef(self.version, self.incarnation, "nowhere")
+
+    async def update(self, batch: Batch, progress: float) -> UpdateStats:
+        assert batch.version == self.version
+        assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
+        await asyncio.sleep(self.seconds)
+        self.version += 1
+        self.batches.append(batch)
+        return UpdateStats(await self.publish(), {"policy/entropy": 1.0, "loss": 0.0})
+
+    async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
+
+    async def save(self, folder: str) -> None:
+        Path(folder, "learner.json").write_text(str(self.version))
+
+    async def restore(self, folder: str, incarnation: int) -> None:
+        self.version = int(Path(folder, "learner.json").read_text())
+        self.incarnation = incarnation
+
+    async def close(self) -> None: ...
+
+
+class FakeVerifier:
+    """Finds the first half of a group's samples right."""
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self.seconds = seconds
+
+    async def score(self, group: Group) -> Group:
+        await asyncio.sleep(self.seconds)
+        right = (len(group.samples) + 1) // 2
+        return replace(group, rewards=tuple(make_reward(float(number < right)) for number in range(len(group.samples))))
+
+    async def close(self) -> None: ...
