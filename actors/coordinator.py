@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
-from actors.budget import Budget
+from actors.budget import FINISH_MARGIN_S, Budget
 from actors.canary import Canary, Finding, Judgement
 from actors.evaluation import Evaluation, evaluate
 from actors.ledger import Ledger
@@ -138,18 +138,22 @@ class Coordinator:
         """The whole run. Raises Halted when it must not go on, and whatever an actor raises."""
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch())
-            self._enter_phase("starting")
-            await self._start()
-            if not self._stopping.is_set():
-                self._enter_phase("training")
-                await self._train()
-            outcome = await self._finish()
+            try:
+                async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
+                    await self._start()
+                    if not self._stopping.is_set():
+                        await self._train()
+                outcome = await self._finish()
+            except TimeoutError:
+                reason = f"the budget ended during update {self._pacing.version + 1}, which is lost"
+                outcome = Outcome("budget_exhausted", reason, self._base, None)
             watcher.cancel()
         return outcome
 
     async def _start(self) -> None:
         """Measure the base model while the learner comes up, publish the first version, ask the canary."""
-        base = asyncio.create_task(self._evaluate("base", None, self._budget.left / 3))
+        self._enter_phase("starting")
+        base = asyncio.create_task(self._evaluate_base())
         try:
             if self._resume_from:
                 await self._restore(self._resume_from)
@@ -159,6 +163,11 @@ class Coordinator:
                 await self._unless_stopped(self._adopt(adapter))
         finally:
             base.cancel()
+
+    async def _evaluate_base(self) -> Evaluation | None:
+        """Held-out pass@1 of the base model; at most a third of the time is spent on it."""
+        await self._engine.ready()
+        return await self._evaluate("base", None, self._budget.left / 3)
 
     async def _restore(self, checkpoint: Path) -> None:
         state = json.loads((checkpoint / "coordinator.json").read_text())
@@ -173,6 +182,7 @@ class Coordinator:
         self._checkpointed = state["version"]
 
     async def _train(self) -> None:
+        self._enter_phase("training")
         async with asyncio.TaskGroup() as tasks:
             producer = tasks.create_task(self._produce())
             self._ledger.enter("learner", "wait_rollouts")
@@ -245,6 +255,7 @@ class Coordinator:
         self._ledger.enter("learner", "sync")
         judgement = await self._within_grace(self._adopt(stats.adapter))
         await self._engine.retire(previous)
+        self._folder.drop_adapters(keep=(previous, stats.adapter))
         self._ledger.enter("learner", "wait_rollouts")
         row = {
             **stats.metrics,

@@ -14,6 +14,9 @@ class Fleet:
         self._engines = list(engines)
         self._in_flight = [0] * len(self._engines)
 
+    async def ready(self) -> None:
+        await asyncio.gather(*(engine.ready() for engine in self._engines))
+
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         chosen = min(range(len(self._engines)), key=self._in_flight.__getitem__)
         self._in_flight[chosen] += sampling.samples

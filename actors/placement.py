@@ -1,6 +1,24 @@
 """Who gets which share of the machine."""
 
+import os
 from dataclasses import dataclass
+
+ROLLOUT_SHARE = 0.45
+LEARNER_SHARE = 0.50
+"""Of one shared card. The learner's activations come in peaks, the engine's memory is a KV cache that can be any size;
+the twentieth that is left covers what neither allocator sees: two CUDA contexts and fragments."""
+
+WHOLE_CARD = 0.90
+"""Memory an actor uses of a card of its own: vLLM's default, which leaves room for CUDA's context and graphs."""
+
+CORES_PER_ENGINE = 2
+"""On a GPU machine: vLLM's server process and its engine process each keep a core busy."""
+
+CORES_PER_LEARNER = 4
+"""On a GPU machine: the optimizer step of the offloaded weights is threaded, beyond this host memory limits it."""
+
+MOST_REWARD_WORKERS = 8
+"""A verdict takes milliseconds: more workers than this would only wait."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +32,11 @@ class Share:
     gpus: float = 0.0
     memory: float = 0.0
 
+    def bind(self) -> None:
+        """Keep this process, its threads to come and its children on the share's cores."""
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -23,3 +46,26 @@ class Placement:
     rollouts: tuple[Share, ...]
     learner: Share
     reward_workers: int
+
+
+def place(cores: tuple[int, ...], gpus: int) -> Placement:
+    """The shares of a machine with these core ids (at least one) and this many GPUs.
+
+    Without a GPU, engine and learner get half of the cores each, the learner the odd one, since it is the slower; one
+    core in eight stays with the reward workers; a single core is shared. One GPU is shared. Of several, the learner
+    has the first and each other one carries a rollout actor.
+    """
+    if gpus:
+        spare = len(cores) - CORES_PER_ENGINE * max(1, gpus - 1) - CORES_PER_LEARNER
+        shared = gpus == 1
+        rollout = Share(gpus=ROLLOUT_SHARE, memory=ROLLOUT_SHARE) if shared else Share(gpus=1.0, memory=WHOLE_CARD)
+        learner = Share(gpus=LEARNER_SHARE, memory=LEARNER_SHARE) if shared else Share(gpus=1.0, memory=WHOLE_CARD)
+        return Placement("cuda", (rollout,) * max(1, gpus - 1), learner, _reward_workers(spare))
+    spare = len(cores) // 8
+    bound = cores[: len(cores) - spare]
+    half = len(bound) // 2
+    return Placement("cpu", (Share(cores=bound[:half] or bound),), Share(cores=bound[half:]), _reward_workers(spare))
+
+
+def _reward_workers(spare_cores: int) -> int:
+    return min(max(1, spare_cores), MOST_REWARD_WORKERS)

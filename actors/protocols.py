@@ -18,6 +18,10 @@ class Clock(Protocol):
 class Engine(Protocol):
     """Generates groups under versioned adapters."""
 
+    async def ready(self) -> None:
+        """Return once the engine takes requests."""
+        ...
+
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         """All samples of one problem from one adapter version; raises if that version is not loaded."""
         ...

@@ -16,6 +16,7 @@ from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.placement import Share
 from actors.slots import AdapterSlots
 from conf.schema import Config
+from conf.sizes import padded_rank
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -23,17 +24,12 @@ if TYPE_CHECKING:
 SLOTS = 2
 """Adapter versions served at once: the current one and, until its last request ends, the one before."""
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
-
 CPU_BLOCK = 32
 """Tokens of a KV-cache block on the CPU: the smallest its kernels like. Only whole blocks are shared between requests,
 and vLLM's default of 128 is longer than a short prompt, which would then be computed once per sample."""
 
-
-def padded_rank(rank: int) -> int:
-    """The smallest rank vLLM serves that holds an adapter of this rank."""
-    return next(r for r in VLLM_RANKS if r >= rank)
+CPU_BATCHED_TOKENS = 2048
+"""Tokens of one engine step on the CPU: beyond that a longer batch is no faster, and running requests would stall."""
 
 
 class RolloutEngine:
@@ -41,7 +37,6 @@ class RolloutEngine:
 
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
         if share.cores:
-            os.sched_setaffinity(0, share.cores)
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -51,22 +46,30 @@ class RolloutEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         rollout = config.rollout
+        context = rollout.max_prompt_tokens + longest_response(config)
         on_device: dict[str, Any] = (
-            {"block_size": CPU_BLOCK, "enforce_eager": True}
+            {
+                "block_size": CPU_BLOCK,
+                "enforce_eager": True,
+                # A seeded request whose prompt is computed in chunks crashes vLLM 0.32 on the CPU: it rewinds the
+                # request's generator after each chunk, and a CPU generator has no offset.
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(context, CPU_BATCHED_TOKENS),
+            }
             if share.cores
             else {"gpu_memory_utilization": share.memory}
         )
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=model_path,
-                dtype=config.model.dtype,
+                dtype=config.model.dtype,  # type: ignore[arg-type]  # conf/checks.py allows what vLLM takes
                 seed=config.run.seed,
-                max_model_len=rollout.max_prompt_tokens + longest_response(config),
+                max_model_len=context,
                 max_num_seqs=rollout.max_concurrent_samples,
                 enable_lora=True,
                 max_loras=SLOTS,
                 max_cpu_loras=SLOTS,
-                max_lora_rank=padded_rank(config.lora.rank),
+                max_lora_rank=padded_rank(config.lora.rank),  # type: ignore[arg-type]  # one of vLLM's ranks
                 # Without this list vLLM also wraps lm_head, whose empty adapter took 85 % of all time on the CPU.
                 lora_target_modules=list(config.lora.target_modules),
                 logprobs_mode="processed_logprobs",
@@ -127,17 +130,13 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        output = None
-        async for output in self._llm.generate(
+        outputs = self._llm.generate(
             TokensPrompt(prompt_token_ids=list(problem.prompt_ids)),
             parameters,
             request_id=str(next(self._request_ids)),
             lora_request=lora,
-        ):
-            pass
-        if output is None:
-            raise RuntimeError(f"vLLM returned nothing for problem {problem.id}")
-        return output
+        )
+        return [output async for output in outputs][-1]
 
     def _sample(self, completion: Any) -> Sample:
         token_ids = tuple(completion.token_ids)
@@ -160,11 +159,11 @@ def longest_response(config: Config) -> int:
     return max(config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.canary.tokens)
 
 
-@ray.remote
 class RolloutActor:
     """Ray shell of a RolloutEngine; asynchronous, so that many groups are in flight at once."""
 
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
+        share.bind()
         self._engine = RolloutEngine(config, model_path, share)
 
     async def ready(self) -> None:
@@ -189,9 +188,8 @@ class RemoteEngine:
     def __init__(self, handle: ActorHandle) -> None:
         self._handle = handle
 
-    def ready(self) -> ray.ObjectRef:
-        """A reference that resolves once the engine is up."""
-        return self._handle.ready.remote()
+    async def ready(self) -> None:
+        await self._handle.ready.remote()
 
     async def load(self, adapter: AdapterRef) -> None:
         await self._handle.load.remote(adapter)
@@ -200,7 +198,7 @@ class RemoteEngine:
         await self._handle.retire.remote(adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        reference = self._handle.generate.remote(index, problem, adapter, sampling)
+        reference: ray.ObjectRef[Group] = self._handle.generate.remote(index, problem, adapter, sampling)
         try:
             return await reference
         except asyncio.CancelledError:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.messages import Group
+from actors.messages import AdapterRef, Group
 
 SAMPLED_GROUPS = 8
 """Groups of an update whose samples are kept; long responses would otherwise fill the disk in a day."""
@@ -36,6 +36,13 @@ class RunFolder:
     def adapters(self) -> Path:
         """Where the learner publishes versions."""
         return self.path / "adapters"
+
+    def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
+        """Delete all published versions but these."""
+        names = {adapter.name for adapter in keep}
+        for folder in self.adapters.iterdir():
+            if folder.name not in names:
+                shutil.rmtree(folder)
 
     @property
     def checkpoint(self) -> Path | None:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from multiprocessing.connection import wait
+from typing import Any
 
 
 def register() -> None:
@@ -12,7 +13,8 @@ def register() -> None:
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: "actors.dense_lora.DenseLoRA")
+        platform: Any = type(current_platform)
+        platform.get_punica_wrapper = classmethod(lambda _: "actors.dense_lora.DenseLoRA")
     die_with_parent()
 
 

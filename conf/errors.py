@@ -6,3 +6,6 @@ class BadInput(Exception):
 
     Commands print it on one line and exit with code 2, before anything expensive has started.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))

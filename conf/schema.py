@@ -22,7 +22,7 @@ class RunConfig:
 
 @dataclass
 class BudgetConfig:
-    """Wall-clock, from the first line of run.py to summary.json, over all resumes of a run.
+    """Wall-clock, from the start of run.py to summary.json, over all resumes of a run.
 
     hours: the budget. minutes: replaces hours when given. updates: stop after so many updates, if sooner.
     grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint.
@@ -33,10 +33,20 @@ class BudgetConfig:
     updates: int | None = None
     grace_s: float = 60.0
 
+    @property
+    def seconds(self) -> float:
+        return self.hours * 3600 if self.minutes is None else self.minutes * 60
+
 
 @dataclass
 class ShapeConfig:
-    """The model's shape, so that a plan needs neither network nor weights; checked against config.json at start."""
+    """The model's shape, so that a plan needs neither network nor weights; checked against config.json at start. All
+    zero means not declared: read from config.json.
+
+    layers: transformer blocks. hidden: width of the residual stream. intermediate: of the MLP. heads, kv_heads:
+    attention heads of the queries, and of keys and values. head_dim: width of one. vocabulary: rows of the embedding.
+    tied_head: whether the embedding is also the output head. context: most tokens of one sequence.
+    """
 
     layers: int = 0
     hidden: int = 0
@@ -61,12 +71,21 @@ class ModelConfig:
 
 
 @dataclass
+class ExampleConfig:
+    """problem: as the source would pose it. answer: the whole response the model is shown for it."""
+
+    problem: str = ""
+    answer: str = ""
+
+
+@dataclass
 class DataConfig:
     """source: `hub:OWNER/NAME[:split]`, `file:PATH` or `reasoning_gym:NAME` of the training problems.
     parameters: of a reasoning_gym generator. size: how many problems to take; all when null.
     eval_source: of the held-out problems; the last `eval.problems` of the shuffled training source when empty.
     problem_field, answer_field: column names; guessed when empty.
     system: system message, none when empty. template: the user's message; `{problem}` is replaced by the problem.
+    examples: solved problems shown before the real one, as earlier turns of the conversation.
     problem_pattern: a regular expression whose first group is the part of the source's problem to use.
     """
 
@@ -79,6 +98,7 @@ class DataConfig:
     problem_pattern: str = ""
     system: str | None = None
     template: str = "{problem}"
+    examples: list[ExampleConfig] = field(default_factory=list)
 
 
 @dataclass
@@ -141,13 +161,14 @@ class LearnerConfig:
 @dataclass
 class RewardConfig:
     """accuracy, format: weights of the parts. format is 1 for `<think>…</think>` followed by the answer.
-    deadline_s: wall-clock for one verdict; workers: processes that judge.
+    deadline_s: wall-clock for one verdict. workers: processes that judge; as many as placement finds cores for when
+    null.
     """
 
     accuracy: float = 1.0
     format: float = 0.2
     deadline_s: float = 2.0
-    workers: int = 1
+    workers: int | None = None
 
 
 @dataclass
@@ -192,8 +213,11 @@ class DashboardConfig:
 
 @dataclass
 class Config:
-    """device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
-    plan: print placement, memory and time, then leave.
+    """plan: print placement, memory and time, then leave.
+    device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
+
+    The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
+    training), learner (the updates), reward, eval, canary (agreement of engine and learner), checkpoint, dashboard.
     """
 
     plan: bool = False

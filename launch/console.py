@@ -71,7 +71,7 @@ def figures(progress: Progress) -> str:
             f"reward {row['reward/mean']:.2f}",
             f"accuracy {row['reward/accuracy']:.2f}",
             f"length {row['completion/mean_length']:.0f}",
-            f"entropy {row['policy/entropy']:.2f}",
+            *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
             f"{row['rollout/tokens_per_second']:.0f} tok/s",
         ]
     )

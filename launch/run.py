@@ -1,25 +1,24 @@
 """`python launch/run.py conf=NAME [key=value …]`: plan a run, start or resume it, watch it to its end."""
 
-import time
+import logging
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-STARTED_AT = time.time()
-"""The budget counts from here."""
+import psutil
+from rich.console import Console
 
-import os  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import FrameType  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
-
-from rich.console import Console  # noqa: E402
-
-from conf.errors import BadInput  # noqa: E402
-from conf.load import dump, load  # noqa: E402
-from conf.schema import Config  # noqa: E402
-from launch.plan import detect, make_plan, refusal, render  # noqa: E402
-from launch.resume import open_folder  # noqa: E402
+from conf.errors import BadInput
+from conf.load import dump, load
+from conf.schema import Config
+from launch.machine import detect
+from launch.plan import make_plan, refusal
+from launch.plan_view import render
+from launch.resume import open_folder
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
@@ -32,7 +31,7 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code of DESIGN: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
+    """The exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     console = Console()
     try:
         config = load(arguments)
@@ -52,10 +51,10 @@ def main(arguments: list[str]) -> int:
 
 def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder."""
-    from conf.models import locate
     from transformers import AutoTokenizer
 
     from actors.coordinator_actor import RunRequest
+    from conf.models import locate
     from rewards.problems import load as load_problems
 
     model_path = locate(config.model)
@@ -65,7 +64,7 @@ def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)
     (folder / "config.yaml").write_text(dump(config))
-    return RunRequest(config, str(folder.resolve()), model_path, placement, problems, STARTED_AT)
+    return RunRequest(config, str(folder.resolve()), model_path, placement, problems, psutil.Process().create_time())
 
 
 def carry_out(request: "RunRequest", console: Console) -> int:
@@ -75,7 +74,8 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    from actors.coordinator_actor import CoordinatorActor
+    from actors.coordinator_actor import CoordinatorActor, start_actor
+    from actors.placement import Share
     from launch.console import RunView, verdict
 
     config, placement = request.config, request.placement
@@ -88,10 +88,10 @@ def carry_out(request: "RunRequest", console: Console) -> int:
         dashboard_port=config.dashboard.port,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         namespace=config.run.name,
     )
-    coordinator = CoordinatorActor.options(name="coordinator", num_cpus=0).remote(request)
+    coordinator = start_actor(CoordinatorActor, "coordinator", Share(), request)
     received: list[int] = []
 
     def on_signal(number: int, _: FrameType | None) -> None:
@@ -107,7 +107,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     console.print(f"Ray dashboard  http://{context.dashboard_url}")
     console.print(f"TensorBoard    {Path(sys.executable).parent}/tensorboard --logdir {request.folder}/tensorboard")
     console.print(f"Run folder     {request.folder}\n")
-    ending = coordinator.run.remote()
+    ending: ray.ObjectRef[dict[str, Any]] = coordinator.run.remote()
     with RunView(console) as view:
         while not ray.wait([ending], timeout=POLL_S)[0]:
             view.show(ray.get(coordinator.progress.remote()))

@@ -50,10 +50,14 @@ class FakeEngine:
 
     def __init__(self, seconds: float = 1.0, logprob: float = -1.0) -> None:
         self.seconds = seconds
+        self.start_seconds = 0.0
         self.logprob = logprob
         self.slots = AdapterSlots(2)
         self.freed = asyncio.Condition()
         self.served: list[tuple[int, str | None]] = []
+
+    async def ready(self) -> None:
+        await asyncio.sleep(self.start_seconds)
 
     async def load(self, adapter: AdapterRef) -> None:
         async with self.freed:

@@ -100,6 +100,15 @@ def test_run_spends_its_budget_and_not_more(run: Run) -> None:
     assert outcome.final.pass_at[1] == 1.0
 
 
+def test_start_of_the_engine_is_no_part_of_the_first_evaluation(run: Run) -> None:
+    """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
+    run.engine.start_seconds = 0.5 * run.seconds
+    outcome = run.go()
+    assert outcome.base is not None
+    assert outcome.base.n == 2
+    assert run.spent > 0.8 * run.seconds
+
+
 def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
     run.config.budget.updates = 5
     outcome = run.go()
@@ -168,6 +177,20 @@ def test_update_longer_than_the_grace_is_abandoned(run: Run) -> None:
         run.go(stop_later)
     assert isinstance(root_cause(caught.value), Interrupted)
     assert run.spent < 100.0 + run.config.budget.grace_s + 5.0
+
+
+def test_first_update_that_outlasts_the_budget_is_lost_and_the_budget_kept(run: Run) -> None:
+    run.learner.seconds = 10_000.0
+    outcome = run.go()
+    assert (outcome.status, outcome.final) == ("budget_exhausted", None)
+    assert "during update 1" in outcome.reason
+    assert run.spent <= run.seconds
+
+
+def test_start_that_outlasts_the_budget_ends_the_run(run: Run) -> None:
+    run.engine.start_seconds = 10_000.0
+    assert run.go().status == "budget_exhausted"
+    assert run.spent <= run.seconds
 
 
 def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""From `conf=NAME key=value …` to a checked Config.
+
+A recipe is `conf/NAME.yaml`; its `extends: OTHER` names the recipe it builds on, down to base.yaml. The command line is
+the last layer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.checks import check
+from conf.errors import BadInput
+from conf.nearest import nearest
+from conf.schema import Config, ShapeConfig
+
+FOLDER = Path(__file__).parent
+NOT_RECIPES = {"devices"}
+
+SUPERSEDES = {("budget", "hours"): ("minutes", None), ("model", "path"): ("shape", asdict(ShapeConfig()))}
+"""A layer that sets the first key without its neighbour returns the neighbour to its default: the hours a person asks
+for are not overruled by a recipe's minutes, and a shape belongs to the model it was declared with."""
+
+
+TYPE_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def load(arguments: list[str], folder: Path = FOLDER) -> Config:
+    """The configuration that the arguments of a command ask for.
+
+    Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an
+    impossible combination, and YAML that does not parse.
+    """
+    name, overrides = _parse(arguments, folder)
+    config = OmegaConf.structured(Config)
+    for where, layer in (*_recipes(name, folder), ("", overrides)):
+        config = _merge(config, layer, where)
+    try:
+        resolved: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise BadInput(
+            f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
+        ) from None
+    resolved.run.name = resolved.run.name or name
+    check(resolved)
+    return resolved
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def recipe_names(folder: Path = FOLDER) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in NOT_RECIPES)
+
+
+def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all settings, sections left out."""
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from keys(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + name
+
+
+def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
+    """The recipe's name and the overrides as one nested mapping."""
+    seen: dict[str, str] = {}
+    overrides: Any = OmegaConf.create()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not (key and equals):
+            raise BadInput(f"argument {argument!r}: write it as key=value, such as conf=quickstart or lora.rank=8")
+        if rival := next((k for k in seen if _overlap(k, key)), None):
+            raise BadInput(f"{key}={value}: {rival}={seen[rival]} is on the same command line; keep one of them")
+        seen[key] = value
+        if key != "conf":
+            overrides = OmegaConf.merge(overrides, _override(key, value))
+    if not seen.get("conf"):
+        raise BadInput(f"no conf=NAME given: start with conf=quickstart, or choose from {_listing(folder)}")
+    return seen["conf"], OmegaConf.to_container(overrides)  # type: ignore[return-value]
+
+
+def _override(key: str, value: str) -> DictConfig:
+    try:
+        parsed = OmegaConf.from_dotlist([f"{key}={value}"])
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise BadInput(f"{key}={value}: not a value in YAML ({_first_line(error)}); quote it") from None
+    if value == "":
+        OmegaConf.update(parsed, key, "")
+    return parsed
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two dotted paths are the same or one lies within the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _recipes(name: str, folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The recipe and those it extends, root first, each with the file it comes from."""
+    chain: list[tuple[str, dict[str, Any]]] = []
+    visited: list[str] = []
+    parent: Any = name
+    while parent is not None:
+        if parent in visited:
+            raise BadInput(f"{folder / (visited[-1] + '.yaml')}: extends: {parent} closes a circle; end it at base")
+        if parent not in recipe_names(folder):
+            where = f"{folder / (visited[-1] + '.yaml')}: extends: {parent}" if visited else f"conf={parent}"
+            close = nearest(str(parent), recipe_names(folder))
+            hint = f"nearest: {', '.join(close)}; " if close else ""
+            raise BadInput(f"{where}: no such recipe; {hint}all: {_listing(folder)}")
+        visited.append(parent)
+        path = folder / f"{parent}.yaml"
+        layer = _read(path)
+        parent = layer.pop("extends", None)
+        chain.append((str(path), layer))
+    return chain[::-1]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        layer = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(layer, dict):
+        raise BadInput(f"{path}: holds a {type(layer).__name__}, not settings; write `section:` and `key: value` lines")
+    return {str(key): value for key, value in layer.items()}
+
+
+def _merge(config: DictConfig, layer: dict[str, Any], where: str) -> DictConfig:
+    """The configuration with one more layer on top; `where` is its file, empty for the command line."""
+    where = f"{where}: " if where else ""
+    _check_keys(layer, Config, "", where)
+    for (section, key), (neighbour, default) in SUPERSEDES.items():
+        if key in layer.get(section, {}):
+            layer[section].setdefault(neighbour, default)
+    return _convert(config, layer, Config, "", where)
+
+
+def _convert(below: DictConfig, layer: dict[str, Any], kind: type, prefix: str, where: str) -> DictConfig:
+    """The settings of a section with a layer merged over them; raises BadInput for a value of the wrong type."""
+    try:
+        return OmegaConf.merge(below, layer)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        path = str(error.full_key).partition("[")[0]
+        raise BadInput(f"{where}{prefix}{path}={_show(_at(layer, path))}: expected {_expected(kind, path)}") from None
+
+
+def _at(layer: dict[str, Any], path: str) -> Any:
+    value: Any = layer
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def _check_keys(layer: dict[Any, Any], kind: type, prefix: str, where: str) -> None:
+    """Raise BadInput for a key the schema does not have, or a section given as a plain value."""
+    hints = get_type_hints(kind)
+    for key, value in layer.items():
+        path = f"{prefix}{key}"
+        if key not in hints:
+            close = nearest(path, keys(kind, prefix) if "[" in prefix else keys())
+            remedy = f"nearest: {', '.join(close)}" if close else "conf/schema.py explains every key"
+            raise BadInput(f"{where}{path}: no such key; {remedy}")
+        if is_dataclass(hints[key]):
+            _check_section(value, hints[key], path, where)
+        elif isinstance(value, list) and get_origin(hints[key]) is list and is_dataclass(get_args(hints[key])[0]):
+            item = get_args(hints[key])[0]
+            for number, entry in enumerate(value):
+                _check_section(entry, item, f"{path}[{number}]", where)
+                _convert(OmegaConf.structured(item), entry, item, f"{path}[{number}].", where)
+
+
+def _check_section(value: Any, kind: type, path: str, where: str) -> None:
+    if not isinstance(value, dict):
+        inner = ", ".join(f.name for f in fields(kind))
+        raise BadInput(f"{where}{path}={_show(value)}: that is a section; set its keys: {inner}")
+    _check_keys(value, kind, f"{path}.", where)
+
+
+def _expected(section: type, path: str) -> str:
+    """What a key of a section takes, in words."""
+    hint: Any = section
+    for part in path.split("."):
+        hint = get_type_hints(hint)[part] if is_dataclass(hint) else hint
+    optional = type(None) in get_args(hint)
+    kind: Any = get_args(hint)[0] if optional else hint
+    if kind in TYPE_WORDS:
+        words = TYPE_WORDS[kind]
+    elif get_origin(kind) is dict:
+        words = "a mapping such as {a: 1}"
+    elif is_dataclass(item := get_args(kind)[0]):
+        words = f"a list of {{{', '.join(f'{field.name}: …' for field in fields(item))}}}"
+    else:
+        words = "a list such as [a,b]"
+    return f"{words} or null" if optional else words
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _listing(folder: Path) -> str:
+    return ", ".join(recipe_names(folder))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]

@@ -1,0 +1,163 @@
+"""Where a model's files are, and what shape they declare."""
+
+import json
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from conf.errors import BadInput
+from conf.schema import ModelConfig, ShapeConfig
+
+EMBEDDED = "embedded:smollm2-135m"
+
+SHAPE_FILES = ["config.json"]
+MODEL_FILES = [
+    *SHAPE_FILES,
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+]
+"""What is fetched from the hub: never code, never pickles."""
+
+HUB_TIMEOUT_S = 10.0
+"""For the hub's first answer; its library by itself waits for ever on a server that is silent."""
+
+SHAPE_KEYS = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "intermediate": "intermediate_size",
+    "heads": "num_attention_heads",
+    "vocabulary": "vocab_size",
+    "context": "max_position_embeddings",
+}
+"""Fields of ShapeConfig that every config.json of a Llama-shaped model states."""
+
+
+def locate(model: ModelConfig) -> str:
+    """The local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
+
+    Raises BadInput if it is missing, unreachable or gated, has no safetensors weights, or differs from its declared
+    shape.
+    """
+    folder = _folder(model.path, MODEL_FILES)
+    _check_weights(folder, model.path)
+    _check_shape(shape_from_config(folder), model)
+    return str(folder)
+
+
+def shape_of(model: ModelConfig) -> ShapeConfig:
+    """The declared shape, or else the one in the model's config.json, which alone is fetched from the hub for it."""
+    if model.shape != ShapeConfig():
+        return model.shape
+    return shape_from_config(_folder(model.path, SHAPE_FILES))
+
+
+def embedded_folder() -> Path:
+    """Where set-up puts the embedded model."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "microbudget-rl" / "smollm2-135m-instruct"
+
+
+def shape_from_config(folder: str | Path) -> ShapeConfig:
+    """The shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model."""
+    path = Path(folder) / "config.json"
+    try:
+        stated: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); name a model folder in Hugging Face format") from None
+    if missing := [key for key in SHAPE_KEYS.values() if not isinstance(stated.get(key), int)]:
+        raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
+    sizes = {name: stated[key] for name, key in SHAPE_KEYS.items()}
+    return ShapeConfig(
+        **sizes,
+        kv_heads=stated.get("num_key_value_heads") or sizes["heads"],
+        head_dim=stated.get("head_dim") or sizes["hidden"] // sizes["heads"],
+        tied_head=stated.get("tie_word_embeddings", False),
+    )
+
+
+def _folder(path: str, patterns: list[str]) -> Path:
+    """The folder a model path stands for, with at least its config.json."""
+    if path == EMBEDDED:
+        folder = embedded_folder()
+        if not (folder / "config.json").is_file():
+            raise BadInput(f"model.path={path}: the embedded model is not in {folder}; run bash launch/setup.sh")
+        return folder
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
+        return folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path):
+        raise BadInput(f"model.path={path}: no such folder; name a local folder, a hub id OWNER/NAME or {EMBEDDED}")
+    return _from_hub(path, patterns)
+
+
+def _from_hub(name: str, patterns: list[str]) -> Path:
+    import httpx2
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    unreachable = (httpx2.TransportError, OfflineModeIsEnabled)
+    page = f"https://huggingface.co/{name}"
+    try:
+        try:
+            revision = HfApi().model_info(name, timeout=HUB_TIMEOUT_S).sha
+        except unreachable:
+            return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns="*/*", local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"))
+    except GatedRepoError:
+        raise BadInput(
+            f"model.path={name}: the model is gated; accept its licence at {page} and set HF_TOKEN, or name a local"
+            " folder that holds it"
+        ) from None
+    except RepositoryNotFoundError:
+        raise BadInput(
+            f"model.path={name}: neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
+            " if it is private"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, *unreachable) as error:
+        cause = type(error.__context__ or error).__name__
+        raise BadInput(
+            f"model.path={name}: not in the local cache, and the hub cannot be reached ({cause}); check the network,"
+            " or name a local folder that holds the model"
+        ) from None
+
+
+def _check_weights(folder: Path, path: str) -> None:
+    index = folder / "model.safetensors.index.json"
+    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+    if not missing:
+        return
+    if list(folder.glob("pytorch_model*.bin")):
+        raise BadInput(
+            f"model.path={path}: {folder} holds pickled weights, which can run code when loaded; save the model"
+            " as safetensors"
+        )
+    raise BadInput(f"model.path={path}: {missing[0]} is missing in {folder}; name a folder with safetensors weights")
+
+
+def _check_shape(actual: ShapeConfig, model: ModelConfig) -> None:
+    if model.shape == ShapeConfig():
+        return
+    for field in fields(ShapeConfig):
+        declared, found = getattr(model.shape, field.name), getattr(actual, field.name)
+        if declared != found:
+            raise BadInput(
+                f"model.shape.{field.name}={declared}: {model.path} has {found}; correct it, or leave model.shape out"
+            )

@@ -1,0 +1,20 @@
+"""Names close to a mistyped one."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+SUGGESTIONS = 3
+SIMILAR = 0.6
+"""difflib's own cutoff for a close match."""
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three known names, closest first, compared without case, whole and by the part after the last dot."""
+    scored = sorted(((_likeness(name, other), other) for other in known), key=lambda pair: (-pair[0], pair[1]))
+    return [other for likeness, other in scored[:SUGGESTIONS] if likeness >= SIMILAR]
+
+
+def _likeness(name: str, other: str) -> float:
+    name, other = name.lower(), other.lower()
+    pairs = [(name, other), (name.rpartition(".")[2], other.rpartition(".")[2])]
+    return max(SequenceMatcher(None, a, b).ratio() for a, b in pairs)

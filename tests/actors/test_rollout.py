@@ -1,0 +1,201 @@
+"""Generation with a real vLLM engine and a tiny random model."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from actors.placement import Share
+from actors.rollout import RolloutEngine
+from conf.schema import Config
+
+PROMPT = (5, 6, 7, 8, 9, 10)
+PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
+
+
+def make_config() -> Config:
+    config = Config()
+    config.lora.rank = 8
+    config.rollout.max_prompt_tokens = 64
+    config.rollout.max_response_tokens = 192
+    config.rollout.max_concurrent_samples = 16
+    config.rollout.kv_cache_gib = 1
+    return config
+
+
+class Rig:
+    """An engine and the loop it lives on."""
+
+    def __init__(self, model: Path) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.engine: RolloutEngine = self.run(self._start(model))
+
+    async def _start(self, model: Path) -> RolloutEngine:
+        return RolloutEngine(make_config(), str(model), Share(cores=(0,)))
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def generate(self, adapter: AdapterRef | None, **sampling: Any) -> Group:
+        return self.run(self.engine.generate(0, PROBLEM, adapter, make_sampling(**sampling)))
+
+
+def make_sampling(
+    samples: int = 2, max_tokens: int = 12, temperature: float = 1.0, top_p: float = 1.0, seed: int = 1
+) -> Sampling:
+    return Sampling(samples, max_tokens, temperature, top_p, seed)
+
+
+@pytest.fixture(scope="module")
+def rig(tiny_model: Path) -> Iterator[Rig]:
+    environment = dict(os.environ)
+    rig = Rig(tiny_model)
+    yield rig
+    rig.engine.close()
+    rig.loop.close()
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
+    """Versions 1 to 3, all modules, far apart from the base model and from each other."""
+    references = []
+    for version in (1, 2, 3):
+        torch.manual_seed(version)
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+        lora = LoraConfig(r=8, lora_alpha=8, target_modules=make_config().lora.target_modules)
+        model = get_peft_model(base, lora, autocast_adapter_dtype=False)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        path = tmp_path_factory.mktemp(f"v{version}")
+        model.save_pretrained(path)
+        references.append(AdapterRef(version, 0, str(path)))
+    return references
+
+
+def disagreement(sample: Sample, model: Path, adapter: AdapterRef | None, temperature: float = 1.0) -> float:
+    """Mean |Δ log p| between the engine's log-probabilities and those of transformers and PEFT."""
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if adapter:
+        reference = PeftModel.from_pretrained(reference, adapter.path)
+    ids = torch.tensor([PROMPT + sample.token_ids])
+    with torch.no_grad():
+        logits = reference(ids).logits[0, len(PROMPT) - 1 : -1] / temperature
+    expected = logits.log_softmax(-1).gather(1, ids[0, len(PROMPT) :, None]).squeeze(1)
+    return (expected - torch.tensor(sample.logprobs)).abs().mean().item()
+
+
+def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: Path) -> None:
+    group = rig.generate(None, samples=3)
+    assert (group.index, group.adapter, len(group.samples)) == (0, None, 3)
+    for sample in group.samples:
+        assert len(sample.logprobs) == len(sample.token_ids) <= 12
+        assert sample.truncated == (len(sample.token_ids) == 12 and sample.finish_reason == "length")
+        assert disagreement(sample, tiny_model, None) < 0.05
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_logprobs_are_those_of_the_distribution_sampled_under_the_adapter(
+    rig: Rig, adapters: list[AdapterRef], tiny_model: Path, temperature: float
+) -> None:
+    adapter = AdapterRef(10, int(temperature * 10), adapters[0].path)
+    rig.run(rig.engine.load(adapter))
+    sample = rig.generate(adapter, temperature=temperature).samples[0]
+    assert disagreement(sample, tiny_model, adapter, temperature) < 0.08
+    assert disagreement(sample, tiny_model, None, temperature) > 0.3
+    rig.run(rig.engine.retire(adapter))
+
+
+def test_seed_decides_the_sample(rig: Rig) -> None:
+    first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
+    assert first.token_ids == second.token_ids != other.token_ids
+
+
+def test_swap_in_flight_keeps_every_request_on_its_version(
+    rig: Rig, adapters: list[AdapterRef], tiny_model: Path
+) -> None:
+    """Requests of version 1 run on while 2 is loaded and serves; 3 waits until the last of 1 has ended."""
+    one, two, three = adapters
+    engine = rig.engine
+
+    async def scenario() -> tuple[Group, Group, list[str]]:
+        order: list[str] = []
+
+        async def noted(name: str, work: Coroutine[Any, Any, Any]) -> Any:
+            result = await work
+            order.append(name)
+            return result
+
+        await engine.load(one)
+        old = asyncio.create_task(noted("1 ended", engine.generate(1, PROBLEM, one, make_sampling(4, 160))))
+        await asyncio.sleep(0.1)
+        await noted("2 loaded", engine.load(two))
+        await engine.retire(one)
+        third = asyncio.create_task(noted("3 loaded", engine.load(three)))
+        new = await noted("2 ended", engine.generate(2, PROBLEM, two, make_sampling(2, 4)))
+        await third
+        await engine.retire(two)
+        await engine.retire(three)
+        return await old, new, order
+
+    old, new, order = rig.run(scenario())
+    assert order == ["2 loaded", "2 ended", "1 ended", "3 loaded"]
+    for group, own, other in ((old, one, two), (new, two, one)):
+        assert group.version == own.version
+        assert disagreement(group.samples[0], tiny_model, own) < 0.1
+        assert disagreement(group.samples[0], tiny_model, other) > 0.3
+
+
+def test_retired_version_is_refused(rig: Rig, adapters: list[AdapterRef]) -> None:
+    adapter = AdapterRef(20, 0, adapters[0].path)
+    rig.run(rig.engine.load(adapter))
+    rig.run(rig.engine.retire(adapter))
+    with pytest.raises(ValueError, match="policy-v20-r0 is not served"):
+        rig.generate(adapter)
+
+
+def test_more_prompt_tokens_than_one_step_takes_are_served_with_seeds(rig: Rig) -> None:
+    """vLLM 0.32 on the CPU crashes when a seeded request's prompt is computed in chunks."""
+
+    async def many() -> list[Group]:
+        problems = [Problem(str(n), "", tuple((n + k) % 90 + 5 for k in range(60)), "") for n in range(48)]
+        return await asyncio.gather(
+            *(rig.engine.generate(n, p, None, make_sampling(1, 2)) for n, p in enumerate(problems))
+        )
+
+    assert len(rig.run(many())) == 48
+
+
+def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
+    """kill -9 of the process that owns an engine leaves no vLLM process behind."""
+    code = (
+        "import asyncio, time\n"
+        "from tests.actors.test_rollout import Rig\nfrom pathlib import Path\n"
+        "if __name__ == '__main__':\n"
+        f"    Rig(Path({str(tiny_model)!r})); print('up', flush=True); time.sleep(600)\n"
+    )
+    script = tiny_model.parent / "owner.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+    assert owner.stdout is not None
+    assert any(line.startswith("up") for line in owner.stdout)
+    children = psutil.Process(owner.pid).children(recursive=True)
+    assert len(children) >= 2
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []

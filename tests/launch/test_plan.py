@@ -1,0 +1,172 @@
+import subprocess
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from conf.devices import devices
+from conf.errors import BadInput
+from conf.load import load
+from launch.machine import GIB, Machine
+from launch.plan import Plan, activation_bytes, duration, make_plan, refusal
+from launch.plan_view import render
+
+CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, 0.3e12)
+
+
+def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Machine:
+    entry = devices()[card]
+    memory = int(entry.memory_gib * GIB)
+    return Machine(card, tuple(range(16)), host_memory, gpus, memory, entry.bandwidth_gbs * 1e9, entry.tflops * 1e12)
+
+
+def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
+    return make_plan(load([f"conf={recipe}", *overrides]), where)
+
+
+def entry(made: Plan, what: str) -> float:
+    return next(memory.bytes for memory in made.memory if memory.what == what)
+
+
+def test_quickstart_fits_a_laptop_and_makes_updates() -> None:
+    made = plan("quickstart", CPU)
+    refusal(made)
+    assert made.fits
+    assert made.estimate
+    assert made.estimate.together
+    assert made.estimate.updates >= 20
+
+
+def test_sizes_at_rank_256_follow_the_shape() -> None:
+    made = plan("r256_instruct", machine("A40"))
+    refusal(made)
+    trained = 256 * 1_154_048
+    assert entry(made, "learner: optimizer") == 16 * trained
+    assert entry(made, "engine: adapter slots") == 2 * trained * 2
+    assert entry(made, "engine: KV cache, at least") == 8 * 4096 * 28_672
+    assert (
+        entry(made, "engine: base weights") == entry(made, "learner: base weights") == pytest.approx(3.09e9, rel=0.01)
+    )
+
+
+def test_adapter_slots_are_as_large_as_vllm_pads_them() -> None:
+    slots = [entry(plan("quickstart", CPU, f"lora.rank={rank}"), "engine: adapter slots") for rank in (33, 64)]
+    assert slots[0] == slots[1]
+
+
+def test_cache_takes_what_the_share_has_left() -> None:
+    made = plan("r8_instruct", machine("A40"))
+    fixed = made.needed("rollout GPU") - entry(made, "engine: KV cache, at least")
+    assert made.sequences == (made.room["rollout GPU"] - fixed) // (4096 * 28_672)  # type: ignore[operator]
+
+
+def test_more_memory_holds_more_samples() -> None:
+    small, large = (plan("r8_instruct", machine(card)) for card in ("A40", "A100-80"))
+    extra = large.room["rollout GPU"] - small.room["rollout GPU"]  # type: ignore[operator]
+    assert large.sequences - small.sequences == pytest.approx(extra / (4096 * 28_672), abs=1)
+
+
+def test_activations_of_the_embedded_model_are_what_autograd_saves() -> None:
+    shape = load(["conf=quickstart"]).model.shape
+    assert activation_bytes(shape, rank=32, size=2) / 30 == pytest.approx(22_772, rel=0.01)
+
+
+def test_one_card_works_in_turn_and_two_at_the_same_time() -> None:
+    one, two = (plan("r8_instruct", machine("A40", gpus)).estimate for gpus in (1, 2))
+    assert one
+    assert two
+    assert not one.together
+    assert two.together
+    assert two.update_s < one.update_s
+    assert two.updates > one.updates
+
+
+def test_synchronous_runs_never_overlap() -> None:
+    made = plan("r8_instruct", machine("A40", 2), "learner.max_staleness=0")
+    assert made.estimate
+    assert not made.estimate.together
+
+
+def test_rank_costs_time_and_memory() -> None:
+    low, high = (plan(recipe, machine("A40")) for recipe in ("r8_instruct", "r256_instruct"))
+    assert low.estimate
+    assert high.estimate
+    assert low.estimate.update_s < high.estimate.update_s
+    assert all(low.needed(place) < high.needed(place) for place in low.room)
+
+
+def test_reward_workers_asked_for_win() -> None:
+    assert plan("quickstart", CPU, "reward.workers=3").placement.reward_workers == 3
+    assert plan("quickstart", CPU).placement.reward_workers == 1
+
+
+def test_large_model_without_gpu_is_refused_with_numbers() -> None:
+    with pytest.raises(BadInput) as caught:
+        refusal(plan("r256_instruct", CPU))
+    for words in ("1.5 billion", "GiB", "an update", "2 cores", "device=cpu", "device=A40", "conf=quickstart"):
+        assert words in str(caught.value)
+
+
+def test_device_cpu_insists() -> None:
+    refusal(plan("r256_instruct", CPU, "device=cpu"))
+
+
+def test_card_too_small_is_refused_with_numbers() -> None:
+    made = plan("r256_instruct", machine("T4"))
+    assert not made.fits
+    with pytest.raises(BadInput, match=r"needs [\d.]+ GiB and has [\d.]+ on T4; lower"):
+        refusal(made)
+
+
+def test_host_too_small_is_refused() -> None:
+    with pytest.raises(BadInput, match="host needs"):
+        refusal(plan("quickstart", replace(CPU, host_memory=2 * GIB)))
+
+
+def test_card_that_is_not_there_is_for_plans_only() -> None:
+    with pytest.raises(BadInput, match="device=A40: this machine has no A40; add plan=true"):
+        refusal(plan("r8_instruct", replace(machine("A40"), present=False), "device=A40"))
+
+
+def test_shape_is_read_where_it_is_not_declared(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,'
+        ' "vocab_size": 100, "max_position_embeddings": 256, "tie_word_embeddings": true}'
+    )
+    assert plan("quickstart", CPU, f"model.path={tmp_path}").shape.layers == 2
+    with pytest.raises(BadInput, match="exceed the 256"):
+        plan("quickstart", CPU, f"model.path={tmp_path}", "rollout.max_response_tokens=200")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("card", [None, *devices(), "unlisted"])
+def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
+    where = CPU if card is None else machine("A40" if card == "unlisted" else card)
+    if card == "unlisted":
+        where = replace(where, name="a new card", bandwidth=None, flops=None)
+    screen = StringIO()
+    Console(width=width, file=screen).print(render(plan("r256_instruct", where)))
+    text = screen.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for words in ("rank 256", "knoveleng/open-rs", "24 h", "rollout", "learner", "fit"):
+        assert words in text
+
+
+def test_planning_needs_no_framework() -> None:
+    script = (
+        "import sys; from conf.load import load; from launch.machine import detect; from launch.plan import make_plan;"
+        "from launch.plan_view import render; render(make_plan(load(['conf=r256_instruct']), detect('A40')));"
+        "assert not {'torch', 'ray', 'vllm', 'transformers', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (90, "90 s"), (600, "10 min"), (86400, "24 h"), (259200, "3 days")]
+)
+def test_durations_are_in_a_persons_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,136 @@
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.messages import Group, Problem, Sample, Status
+from conf.schema import RewardConfig
+from rewards.pool import VerifierPool
+
+HANGS = r"\boxed{9^{9^{9^{9}}}}"
+NORMAL = r"\boxed{0.5}"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[VerifierPool]:
+    with VerifierPool(RewardConfig(deadline_s=1.0), workers=1) as pool:
+        yield pool
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 30.0) -> bool:
+    end = time.monotonic() + within_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def running_in_session(session: int) -> list[int]:
+    """Process ids of a session, without those that only wait to be reaped."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def group(*responses: str) -> Group:
+    samples = tuple(Sample((1,), (0.0,), response, "stop") for response in responses)
+    return Group(3, Problem("id", "prompt", (1,), "1/2"), None, samples)
+
+
+def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> None:
+    verdict = pool.judge("1/2", HANGS)
+    assert verdict.status is Status.TIMEOUT
+    assert verdict.score == 0
+    assert verdict.extracted == "9^{9^{9^{9}}}"
+    assert verdict.milliseconds >= 1000
+    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> None:
+    pool.judge("1/2", NORMAL)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    if noticed:
+        assert wait_until(lambda: worker not in multiprocessing.active_children())
+    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+
+
+def test_worker_that_dies_under_an_answer_each_time_is_a_crash(pool: VerifierPool) -> None:
+    statuses: list[Status] = []
+    thread = threading.Thread(target=lambda: statuses.append(pool.judge("1/2", HANGS).status))
+    thread.start()
+    while thread.is_alive():
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(0.05)
+    assert statuses == [Status.CRASH]
+    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+
+
+def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
+    asked = group(NORMAL, r"<think>?</think>\boxed{3}", "no answer", HANGS)
+    scored = asyncio.run(pool.score(asked))
+    statuses = [reward.verdict.status for reward in scored.rewards]
+    assert statuses == [Status.CORRECT, Status.WRONG, Status.UNPARSABLE, Status.TIMEOUT]
+    assert [reward.total for reward in scored.rewards] == pytest.approx([1.0, 0.2, 0.0, 0.0])
+    assert [reward.masked for reward in scored.rewards] == [False, False, False, True]
+    assert (scored.index, scored.problem, scored.samples) == (asked.index, asked.problem, asked.samples)
+
+
+def test_cancelled_group_leaves_the_pool_in_order(pool: VerifierPool) -> None:
+    async def cancel_one_then_score_another() -> Group:
+        task = asyncio.create_task(pool.score(group(*[HANGS] * 50)))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await asyncio.wait_for(pool.score(group(NORMAL)), timeout=30)
+
+    scored = asyncio.run(cancel_one_then_score_another())
+    assert scored.rewards[0].verdict.status is Status.CORRECT
+
+
+def test_judge_all_keeps_the_order_of_a_long_stream(pool: VerifierPool) -> None:
+    pairs = ((str(i), f"\\boxed{{{i - i % 2}}}") for i in range(300))
+    statuses = [verdict.status for verdict in pool.judge_all(pairs)]
+    assert statuses == [Status.CORRECT, Status.WRONG] * 150
+
+
+def test_sound_golds(pool: VerifierPool) -> None:
+    golds = ["12", r"$\frac{1}{2}$", "(1,2]", r"\text{even}", "", "}{", "see above: {"]
+    assert pool.sound(golds) == [True, True, True, True, False, False, False]
+
+
+ORPHAN = """
+import sys, threading
+from conf.schema import RewardConfig
+from rewards.pool import VerifierPool
+pool = VerifierPool(RewardConfig(deadline_s=1.0), workers=2)
+threading.Thread(target=pool.judge, args=("1/2", sys.argv[1]), daemon=True).start()
+print("ready", flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("response", [NORMAL, HANGS])
+def test_no_process_outlives_a_killed_parent(response: str) -> None:
+    command = [sys.executable, "-c", ORPHAN, response]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        assert len(running_in_session(parent.pid)) > 2
+        parent.kill()
+        assert wait_until(lambda: not running_in_session(parent.pid))
