@@ -160,7 +160,8 @@ class Coordinator:
             adapter = await self._unless_stopped(self._learner.publish())
             self._base = await self._unless_stopped(base)
             if adapter is not None:
-                await self._unless_stopped(self._adopt(adapter))
+                await self._adopt(adapter)
+                await self._unless_stopped(self._ask_canary())
         finally:
             base.cancel()
 
@@ -253,8 +254,10 @@ class Coordinator:
         previous = self._policy
         self._cursor.use(batch.groups)
         self._ledger.enter("learner", "sync")
-        judgement = await self._within_grace(self._adopt(stats.adapter))
+        await self._within_grace(self._adopt(stats.adapter))
         await self._engine.retire(previous)
+        synced = self._clock.now()
+        judgement = await self._within_grace(self._ask_canary())
         self._folder.drop_adapters(keep=(previous, stats.adapter))
         self._ledger.enter("learner", "wait_rollouts")
         row = {
@@ -263,21 +266,25 @@ class Coordinator:
             **describe_canary(judgement),
             "rollout/tokens_per_second": self._speed(),
             "time/learn": learned - started,
-            "time/sync": self._clock.now() - learned,
+            "time/sync": synced - learned,
+            "time/canary": self._clock.now() - synced,
             "budget/spent_s": self._budget.spent,
             "budget/left_s": self._budget.left,
         }
         self._latest = self._folder.append_metrics(self._pacing.version, row)
         self._folder.write_samples(f"update-{self._pacing.version:06d}", batch.groups)
 
-    async def _adopt(self, adapter: AdapterRef) -> Judgement:
-        """Make a version the one new groups are sampled from; Halted if the engines do not serve it faithfully."""
+    async def _adopt(self, adapter: AdapterRef) -> None:
+        """Make a version the one new groups are sampled from."""
         await self._engine.load(adapter)
         self._policy = adapter
         while self._pacing.version < adapter.version:
             self._pacing.advance()
         await self._notify()
-        groups, scores = await self._probe(adapter)
+
+    async def _ask_canary(self) -> Judgement:
+        """Compare engine and learner on the policy's version; Halted if the engines do not serve it faithfully."""
+        groups, scores = await self._probe(self._policy)
         judgement = self._canary.judge(groups, scores)
         if judgement.finding is Finding.DISAGREES:
             raise Halted(f"canary: {judgement.diagnosis}")

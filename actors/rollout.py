@@ -65,7 +65,8 @@ class RolloutEngine:
                 dtype=config.model.dtype,  # type: ignore[arg-type]  # conf/checks.py allows what vLLM takes
                 seed=config.run.seed,
                 max_model_len=context,
-                max_num_seqs=rollout.max_concurrent_samples,
+                # Room for the canary, whose probes would otherwise wait for running samples to end.
+                max_num_seqs=rollout.max_concurrent_samples + config.canary.problems,
                 enable_lora=True,
                 max_loras=SLOTS,
                 max_cpu_loras=SLOTS,

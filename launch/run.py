@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import FrameType
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from conf.errors import BadInput
 from conf.load import dump, load
-from conf.schema import Config
+from conf.schema import Config, DashboardConfig
 from launch.machine import detect
 from launch.plan import make_plan, refusal
 from launch.plan_view import render
@@ -57,6 +58,7 @@ def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
     from conf.models import locate
     from rewards.problems import load as load_problems
 
+    config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
     if config.run.overwrite:
@@ -65,6 +67,20 @@ def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
     (folder / "summary.json").unlink(missing_ok=True)
     (folder / "config.yaml").write_text(dump(config))
     return RunRequest(config, str(folder.resolve()), model_path, placement, problems, psutil.Process().create_time())
+
+
+def free_port(dashboard: DashboardConfig) -> int:
+    """The dashboard's port, or any free one for 0; BadInput if it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((dashboard.host, dashboard.port))
+        except OSError as error:
+            raise BadInput(
+                f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): is another run "
+                f"or Ray at work here? Stop it, or give dashboard.port=0 for any free port"
+            ) from error
+        return int(probe.getsockname()[1])
 
 
 def carry_out(request: "RunRequest", console: Console) -> int:
@@ -104,8 +120,11 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
 
-    console.print(f"Ray dashboard  http://{context.dashboard_url}")
-    console.print(f"TensorBoard    {Path(sys.executable).parent}/tensorboard --logdir {request.folder}/tensorboard")
+    scripts = Path(sys.executable).parent
+    console.print(
+        f"Ray dashboard  http://{context.dashboard_url} (asks once for what `{scripts}/ray get-auth-token` says)"
+    )
+    console.print(f"TensorBoard    {scripts}/tensorboard --logdir {request.folder}/tensorboard")
     console.print(f"Run folder     {request.folder}\n")
     ending: ray.ObjectRef[dict[str, Any]] = coordinator.run.remote()
     with RunView(console) as view:
