@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from actors.budget import FINISH_MARGIN_S, Budget
 from actors.canary import Canary, Finding, Judgement
-from actors.evaluation import Evaluation, evaluate
+from actors.evaluation import evaluate
 from actors.ledger import Ledger
 from actors.messages import AdapterRef, Batch, Group, Sampling, Scores, Status
 from actors.protocols import Clock, Engine, Learner, Verifier
@@ -42,12 +42,11 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `status` and `reason` as in summary.json."""
+    """How a run ended: `status` and `reason` as in summary.json, evaluations as `Evaluation.summary` has them."""
 
     status: str
     reason: str
-    base: Evaluation | None
-    final: Evaluation | None
+    final: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Coordinator:
         self._canary = Canary(config.canary.noise_floor)
         self._ledger = Ledger(clock)
         self._policy: AdapterRef
-        self._base: Evaluation | None = None
+        self.base: dict[str, Any] | None = None
         self._generate_s: dict[int, float] = {}
         self._verify_s: dict[int, float] = {}
         self._barren = 0
@@ -146,7 +145,7 @@ class Coordinator:
                 outcome = await self._finish()
             except TimeoutError:
                 reason = f"the budget ended during update {self._pacing.version + 1}, which is lost"
-                outcome = Outcome("budget_exhausted", reason, self._base, None)
+                outcome = Outcome("budget_exhausted", reason)
             watcher.cancel()
         return outcome
 
@@ -158,16 +157,20 @@ class Coordinator:
             if self._resume_from:
                 await self._restore(self._resume_from)
             adapter = await self._unless_stopped(self._learner.publish())
-            self._base = await self._unless_stopped(base)
+            self.base = await self._unless_stopped(base)
             if adapter is not None:
                 await self._adopt(adapter)
                 await self._unless_stopped(self._ask_canary())
         finally:
             base.cancel()
 
-    async def _evaluate_base(self) -> Evaluation | None:
-        """Held-out pass@1 of the base model; at most a third of the time is spent on it."""
+    async def _evaluate_base(self) -> dict[str, Any] | None:
+        """Held-out pass@1 of the base model, once in a run; at most a third of the time is spent on it."""
         await self._engine.ready()
+        known = self._folder.evaluation("base")
+        if known is not None:
+            self._budget.expect("evaluate", known["seconds"])
+            return known
         return await self._evaluate("base", None, self._budget.left / 3)
 
     async def _restore(self, checkpoint: Path) -> None:
@@ -332,22 +335,20 @@ class Coordinator:
         if self._pacing.version != self._checkpointed and self._pacing.version > 0:
             await self._within_grace(self._checkpoint())
         if self._stopping.is_set():
-            return Outcome("interrupted", self._stop_reason, self._base, None)
+            return Outcome("interrupted", self._stop_reason)
         final = await self._unless_stopped(self._evaluate("final", self._policy, self._budget.left - 2.0))
         if self._stopping.is_set():
-            return Outcome("interrupted", self._stop_reason, self._base, final)
+            return Outcome("interrupted", self._stop_reason, final)
         if self._config.budget.updates is not None and self._pacing.version >= self._config.budget.updates:
-            return Outcome("completed", f"{self._pacing.version} updates were asked for", self._base, final)
+            return Outcome("completed", f"{self._pacing.version} updates were asked for", final)
         if self._solved:
-            return Outcome(
-                "completed", "every sample of the last groups is right: nothing is left to learn", self._base, final
-            )
-        return Outcome("budget_exhausted", "no further update fits into the budget", self._base, final)
+            return Outcome("completed", "every sample of the last groups is right: nothing is left to learn", final)
+        return Outcome("budget_exhausted", "no further update fits into the budget", final)
 
-    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> Evaluation | None:
+    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> dict[str, Any] | None:
+        """`Evaluation.summary`, or None if nothing is held out or not even one round fits into `seconds`."""
         if not self._problems.heldout:
             return None
-        started = self._clock.now()
         evaluation = await evaluate(
             self._config,
             self._engine,
@@ -355,13 +356,14 @@ class Coordinator:
             self._problems.heldout,
             adapter,
             self._clock,
-            deadline=started + seconds,
+            deadline=self._clock.now() + seconds,
         )
-        self._budget.expect("evaluate", self._clock.now() - started)
-        if evaluation:
-            self._folder.write_samples(f"eval-{name}", evaluation.groups)
-            self._folder.append_evaluation(name, self._pacing.version, evaluation.summary())
-        return evaluation
+        if evaluation is None:
+            self._budget.expect("evaluate", seconds)
+            return None
+        self._budget.expect("evaluate", evaluation.seconds)
+        self._folder.write_samples(f"eval-{name}", evaluation.groups)
+        return self._folder.write_evaluation(name, self._pacing.version, evaluation.summary())
 
     async def _watch(self) -> None:
         while True:

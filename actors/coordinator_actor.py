@@ -63,7 +63,7 @@ class CoordinatorActor:
         except BaseException as error:
             cause = root_cause(error)
             (self._folder.path / "failure.log").write_text(traceback.format_exc())
-            outcome = Outcome(status_of(cause), first_line(cause), None, None)
+            outcome = Outcome(status_of(cause), first_line(cause))
         summary = self._summarise(outcome)
         self._folder.write_spent(summary["spent_s"])
         self._folder.write_summary(summary)
@@ -119,8 +119,8 @@ class CoordinatorActor:
         )
 
     def _summarise(self, outcome: Outcome) -> dict[str, Any]:
-        base, final = outcome.base, outcome.final
-        improved = base and final and final.pass_at[1] > base.pass_at[1]
+        base, final = self._coordinator and self._coordinator.base, outcome.final
+        improved = base and final and final["pass@1"] > base["pass@1"]
         updates = self._coordinator.updates if self._coordinator else 0
         ledger = self._coordinator.ledger if self._coordinator else Ledger(self._clock)
         return {
@@ -129,7 +129,7 @@ class CoordinatorActor:
             "updates": updates,
             "budget_s": self._budget.total,
             "spent_s": self._budget.spent,
-            "eval": {"base": base and base.summary(), "final": final and final.summary()},
+            "eval": {"base": base, "final": final},
             "best_update": updates if improved else 0,
             "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},
             "versions": {"vllm": vllm_version(), **{name: version(name) for name in STACK}},

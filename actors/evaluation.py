@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Engine, Verifier
@@ -12,7 +13,10 @@ from rewards.estimate import bootstrap_interval, pass_at_k
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`problems` problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1 over problems."""
+    """`problems` problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1 over problems.
+
+    seconds: wall-clock it took.
+    """
 
     problems: int
     n: int
@@ -20,9 +24,10 @@ class Evaluation:
     ci95: tuple[float, float]
     mean_length: float
     truncated: float
+    seconds: float
     groups: tuple[Group, ...]
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """The shape of summary.json: shares in 0–1, lengths in tokens."""
         return {
             **{f"pass@{k}": value for k, value in self.pass_at.items()},
@@ -31,6 +36,7 @@ class Evaluation:
             "ci95": list(self.ci95),
             "mean_length": self.mean_length,
             "truncated": self.truncated,
+            "seconds": self.seconds,
         }
 
 
@@ -49,6 +55,7 @@ async def evaluate(
     unbiased estimate from fewer samples. Base and trained policy see the same problems, seeds and limits.
     """
     settings = config.eval
+    started = clock.now()
     rounds: list[list[Group]] = []
     for number in range(settings.n):
         try:
@@ -75,7 +82,7 @@ async def evaluate(
         except TimeoutError:
             break
         rounds.append([task.result() for task in drawn])
-    return _estimate(rounds) if rounds else None
+    return _estimate(rounds, clock.now() - started) if rounds else None
 
 
 async def _judged(
@@ -84,7 +91,7 @@ async def _judged(
     return await verifier.score(await engine.generate(index, problem, adapter, sampling))
 
 
-def _estimate(rounds: list[list[Group]]) -> Evaluation:
+def _estimate(rounds: list[list[Group]], seconds: float) -> Evaluation:
     n = len(rounds)
     groups = [group for drawn in rounds for group in drawn]
     samples = [group.samples[0] for group in groups]
@@ -98,5 +105,6 @@ def _estimate(rounds: list[list[Group]]) -> Evaluation:
         ci95=bootstrap_interval([c / n for c in correct]),
         mean_length=sum(len(sample.token_ids) for sample in samples) / len(samples),
         truncated=sum(sample.truncated for sample in samples) / len(samples),
+        seconds=seconds,
         groups=tuple(groups),
     )

@@ -85,11 +85,18 @@ class RunFolder:
             self._tensorboard.add_scalar(name, value, update)
         return row
 
-    def append_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> None:
-        """Show the evaluation of a version in TensorBoard."""
+    def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
+        """Keep the evaluation of a version and show it in TensorBoard; the summary given."""
+        replace_text(self.path / f"eval-{name}.json", json.dumps(summary))
         for key, value in summary.items():
             if isinstance(value, float):
                 self._tensorboard.add_scalar(f"eval/{key}", value, version)
+        return summary
+
+    def evaluation(self, name: str) -> dict[str, Any] | None:
+        """The summary of an evaluation made before, by this process or an earlier one."""
+        file = self.path / f"eval-{name}.json"
+        return json.loads(file.read_text()) if file.exists() else None
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
         """Keep what was said, and what it earned, in samples/<name>.jsonl."""

@@ -84,7 +84,8 @@ class DataConfig:
     parameters: of a reasoning_gym generator. size: how many problems to take; all when null.
     eval_source: of the held-out problems; the last `eval.problems` of the shuffled training source when empty.
     problem_field, answer_field: column names; guessed when empty.
-    system: system message; the chat template's own, if it has one, when null. template: the user's message; `{problem}` is replaced by the problem.
+    system: system message; the chat template's own, if it has one, when null.
+    template: the user's message; `{problem}` is replaced by the problem.
     examples: solved problems shown before the real one, as earlier turns of the conversation.
     problem_pattern: a regular expression whose first group is the part of the source's problem to use.
     """
@@ -205,9 +206,7 @@ class CheckpointConfig:
 
 @dataclass
 class DashboardConfig:
-    """host: address the Ray dashboard binds to; loopback unless asked otherwise. port: of the Ray dashboard; any free one
-    for 0.
-    """
+    """Of Ray. host: address to bind to; loopback unless asked otherwise. port: any free one for 0."""
 
     host: str = "127.0.0.1"
     port: int = 8265

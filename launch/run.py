@@ -77,8 +77,8 @@ def free_port(dashboard: DashboardConfig) -> int:
             probe.bind((dashboard.host, dashboard.port))
         except OSError as error:
             raise BadInput(
-                f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): is another run "
-                f"or Ray at work here? Stop it, or give dashboard.port=0 for any free port"
+                f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): stop the "
+                f"other run or Ray at work here, or give dashboard.port=0 for any free port"
             ) from error
         return int(probe.getsockname()[1])
 

@@ -45,12 +45,13 @@ def make_reward(score: float, status: Status | None = None) -> Reward:
 class FakeEngine:
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
-    served: index and adapter of every training group.
+    served: index and adapter of every training group. base_samples: how many samples the base model drew.
     """
 
     def __init__(self, seconds: float = 1.0, logprob: float = -1.0) -> None:
         self.seconds = seconds
         self.start_seconds = 0.0
+        self.base_samples = 0
         self.logprob = logprob
         self.slots = AdapterSlots(2)
         self.freed = asyncio.Condition()
@@ -69,6 +70,7 @@ class FakeEngine:
             await self._vacate(adapter.name)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        self.base_samples += sampling.samples if adapter is None else 0
         if adapter:
             self.slots.begin(adapter.name)
         try:
