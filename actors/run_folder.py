@@ -1,13 +1,13 @@
 """The folder of a run: everything it leaves behind, written so that no half-written file is ever read."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from actors.durable import replace_text, sync
 from actors.messages import AdapterRef, Group
 
 SAMPLED_GROUPS = 8
@@ -148,20 +148,3 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._tensorboard.close()
         replace_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write a file so that a reader, or a later process after a crash, sees the old content or the new."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text)
-    sync(temporary)
-    temporary.replace(file)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

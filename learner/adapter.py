@@ -1,11 +1,12 @@
 """Writing the adapter to disk, in plain PEFT format, so that no reader ever sees half of it."""
 
-import os
 import shutil
 from pathlib import Path
 
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
+
+from actors.durable import sync
 
 
 def write_adapter(model: PeftModel, folder: Path) -> None:
@@ -22,15 +23,7 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
     save_file(weights, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
     model.peft_config["default"].save_pretrained(str(temporary))
     for path in (*temporary.iterdir(), temporary):
-        _sync(path)
+        sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder.parent)
