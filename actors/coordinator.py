@@ -113,7 +113,7 @@ class Coordinator:
         expected = self._budget.expected("update")
         return Progress(
             phase=self._phase,
-            updates=self._pacing.version,
+            updates=int(self._latest.get("update", self._checkpointed or 0)),
             spent=self._budget.spent,
             left=self._budget.left,
             updates_left=int(max(self._budget.left - self._budget.reserve, 0) / expected) if expected else None,

@@ -30,7 +30,7 @@ STACK = ("ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "re
 
 @dataclass(frozen=True)
 class RunRequest:
-    """All a run is given. model_path: a local folder. started_at: when run.py's process began, seconds since 1970."""
+    """All a run is given. model_path: a local folder. started_at: when run.py began, seconds since 1970."""
 
     config: Config
     folder: str

@@ -6,11 +6,11 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from rich.console import Console
 
 from conf.errors import BadInput
@@ -23,6 +23,7 @@ from launch.resume import open_folder
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
+    from actors.placement import Placement
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 POLL_S = 0.5
@@ -33,6 +34,7 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
+    started_at = time.time()
     console = Console()
     try:
         config = load(arguments)
@@ -43,14 +45,14 @@ def main(arguments: list[str]) -> int:
         refusal(plan)
         folder = open_folder(config)
         console.print(render(plan))
-        request = prepare(config, plan.placement, folder)
+        request = prepare(config, plan.placement, folder, started_at)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
     return carry_out(request, console)
 
 
-def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
+def prepare(config: Config, placement: Placement, folder: Path, started_at: float) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder."""
     from transformers import AutoTokenizer
 
@@ -66,7 +68,7 @@ def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)
     (folder / "config.yaml").write_text(dump(config))
-    return RunRequest(config, str(folder.resolve()), model_path, placement, problems, psutil.Process().create_time())
+    return RunRequest(config, str(folder.resolve()), model_path, placement, problems, started_at)
 
 
 def free_port(dashboard: DashboardConfig) -> int:
@@ -121,11 +123,15 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     signal.signal(signal.SIGTERM, on_signal)
 
     scripts = Path(sys.executable).parent
-    console.print(
-        f"Ray dashboard  http://{context.dashboard_url} (asks once for what `{scripts}/ray get-auth-token` says)"
-    )
-    console.print(f"TensorBoard    {scripts}/tensorboard --logdir {request.folder}/tensorboard")
-    console.print(f"Run folder     {request.folder}\n")
+    hints = {
+        "Ray dashboard": f"http://{context.dashboard_url}",
+        "its token": f"{scripts}/ray get-auth-token",
+        "TensorBoard": f"{scripts}/tensorboard --logdir {request.folder}/tensorboard",
+        "Run folder": request.folder,
+    }
+    for name, hint in hints.items():
+        console.print(f"{name:<14} {hint}", soft_wrap=True, highlight=False)
+    console.print()
     ending: ray.ObjectRef[dict[str, Any]] = coordinator.run.remote()
     with RunView(console) as view:
         while not ray.wait([ending], timeout=POLL_S)[0]:
