@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from actors.placement import Placement, Share
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config, DashboardConfig
@@ -23,7 +24,6 @@ from launch.resume import open_folder
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
-    from actors.placement import Placement
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 POLL_S = 0.5
@@ -93,7 +93,6 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     import ray
 
     from actors.coordinator_actor import CoordinatorActor, start_actor
-    from actors.placement import Share
     from launch.console import RunView, verdict
 
     config, placement = request.config, request.placement
