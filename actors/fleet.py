@@ -12,18 +12,18 @@ class Fleet:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = list(engines)
-        self._in_flight = [0] * len(self._engines)
+        self.in_flight = [0] * len(self._engines)
 
     async def ready(self) -> None:
         await asyncio.gather(*(engine.ready() for engine in self._engines))
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        chosen = min(range(len(self._engines)), key=self._in_flight.__getitem__)
-        self._in_flight[chosen] += sampling.samples
+        chosen = min(range(len(self._engines)), key=self.in_flight.__getitem__)
+        self.in_flight[chosen] += sampling.samples
         try:
             return await self._engines[chosen].generate(index, problem, adapter, sampling)
         finally:
-            self._in_flight[chosen] -= sampling.samples
+            self.in_flight[chosen] -= sampling.samples
 
     async def load(self, adapter: AdapterRef) -> None:
         await asyncio.gather(*(engine.load(adapter) for engine in self._engines))

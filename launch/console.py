@@ -1,7 +1,5 @@
 """What a person sees while a run goes on."""
 
-from typing import Any
-
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -74,17 +72,6 @@ def figures(progress: Progress) -> str:
             *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
             f"{row['rollout/tokens_per_second']:.0f} tok/s",
         ]
-    )
-
-
-def verdict(summary: dict[str, Any]) -> str:
-    """The before/after line of a run that has ended."""
-    base, final = summary["eval"]["base"], summary["eval"]["final"]
-    if not (base and final):
-        return f"{summary['status']}: {summary['reason']} ({summary['updates']} updates)"
-    return (
-        f"pass@1 on {final['problems']} held-out problems: {base['pass@1']:.3f} before, {final['pass@1']:.3f} after "
-        f"{summary['updates']} updates (95 % interval {final['ci95'][0]:.3f}–{final['ci95'][1]:.3f}, n = {final['n']})"
     )
 
 

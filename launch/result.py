@@ -18,14 +18,15 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 def describe(summary: dict[str, Any]) -> list[str]:
-    """What a run came to: how long it took, and held-out pass@1 before and after where it was measured."""
-    lines = [f"{summary['status']} after {summary['updates']} updates in {summary['spent_s'] / 60:.1f} minutes"]
-    base, final = (summary["eval"].get(when) for when in ("base", "final"))
+    """What a run came to: how and when it ended, and held-out pass@1 before and after where it was measured."""
+    minutes = summary["spent_s"] / 60
+    lines = [f"{summary['status']} after {summary['updates']} updates in {minutes:.1f} minutes: {summary['reason']}"]
+    base, final = summary["eval"]["base"], summary["eval"]["final"]
     if base and final:
-        change = final["pass@1"] - base["pass@1"]
+        low, high = final["ci95"]
         lines.append(
-            f"held-out pass@1: {base['pass@1']:.1%} before, {final['pass@1']:.1%} after "
-            f"({100 * change:+.1f} points, {final['n']} problems)"
+            f"held-out pass@1: {base['pass@1']:.3f} before, {final['pass@1']:.3f} after (95 % interval {low:.3f}–"
+            f"{high:.3f}; {final['problems']} problems, {final['n']} samples each)"
         )
     return lines
 

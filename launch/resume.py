@@ -1,6 +1,5 @@
 """What to do with a run folder that exists already."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import yaml
 from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
-
-FINISHED = ("completed", "budget_exhausted")
+from launch.result import finished
 
 MAY_CHANGE = ("budget", "checkpoint", "dashboard", "device", "plan", "run.overwrite", "reward.workers")
 """Settings under which a run may be resumed with another value: they do not touch what is learned."""
@@ -21,11 +19,9 @@ def open_folder(config: Config) -> Path:
     folder = Path(config.run.folder) / config.run.name
     if config.run.overwrite or not (folder / "config.yaml").exists():
         return folder
-    summary = folder / "summary.json"
-    status = json.loads(summary.read_text())["status"] if summary.exists() else "interrupted"
-    if status in FINISHED:
+    if (summary := finished(folder)) is not None:
         raise BadInput(
-            f"run {config.run.name!r} in {folder} is finished ({status}): give run.overwrite=true to start it anew, "
+            f"run {config.run.name!r} in {folder} is finished ({summary['status']}): give run.overwrite=true to start it anew, "
             f"or run.name=OTHER to keep it"
         )
     before = flatten(yaml.safe_load((folder / "config.yaml").read_text()))

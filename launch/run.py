@@ -20,6 +20,7 @@ from conf.schema import Config, DashboardConfig
 from launch.machine import detect
 from launch.plan import make_plan, refusal
 from launch.plan_view import render
+from launch.result import describe
 from launch.resume import open_folder
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     import ray
 
     from actors.coordinator_actor import CoordinatorActor, start_actor
-    from launch.console import RunView, verdict
+    from launch.console import RunView
 
     config, placement = request.config, request.placement
     shares = (*placement.rollouts, placement.learner)
@@ -139,8 +140,10 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     ray.get(coordinator.close.remote())
     ray.shutdown()
 
-    console.print(verdict(summary), style="bold")
-    console.print(f"{summary['status']}: {summary['reason']}. Everything is in {request.folder}")
+    for line in describe(summary):
+        console.print(line, soft_wrap=True, highlight=False)
+    if summary["status"] in ("failed", "halted"):
+        console.print(f"More is in {request.folder}/failure.log", soft_wrap=True, highlight=False)
     return 128 + received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
 
 

@@ -10,7 +10,11 @@ SUMMARY: dict[str, Any] = {
     "status": "budget_exhausted",
     "updates": 40,
     "spent_s": 594.0,
-    "eval": {"base": {"pass@1": 0.05, "n": 128}, "final": {"pass@1": 0.625, "n": 128}},
+    "reason": "no further update fits",
+    "eval": {
+        "base": {"pass@1": 0.05, "n": 2, "problems": 128, "ci95": [0.02, 0.09]},
+        "final": {"pass@1": 0.625, "n": 2, "problems": 128, "ci95": [0.55, 0.7]},
+    },
 }
 
 
@@ -27,12 +31,12 @@ def test_a_run_without_summary_is_not_finished(tmp_path: Path) -> None:
     assert finished(tmp_path) is None
 
 
-def test_the_change_is_told_in_points() -> None:
+def test_before_and_after_stand_in_one_line() -> None:
     assert describe(SUMMARY) == [
-        "budget_exhausted after 40 updates in 9.9 minutes",
-        "held-out pass@1: 5.0% before, 62.5% after (+57.5 points, 128 problems)",
+        "budget_exhausted after 40 updates in 9.9 minutes: no further update fits",
+        "held-out pass@1: 0.050 before, 0.625 after (95 % interval 0.550–0.700; 128 problems, 2 samples each)",
     ]
 
 
 def test_a_run_without_evaluation_has_one_line() -> None:
-    assert describe({**SUMMARY, "eval": {}}) == ["budget_exhausted after 40 updates in 9.9 minutes"]
+    assert len(describe({**SUMMARY, "eval": {"base": None, "final": None}})) == 1

@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from actors.messages import AdapterRef
+from actors.run_folder import RunFolder
+from tests.fakes import make_group
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path, keep_last=2)
+
+
+def checkpoint(folder: RunFolder, version: int) -> None:
+    with folder.new_checkpoint(version) as path:
+        (path / "coordinator.json").write_text(json.dumps({"version": version}))
+
+
+def test_latest_is_the_newest_whole_checkpoint_and_old_ones_go(folder: RunFolder) -> None:
+    assert folder.checkpoint is None
+    for version in (1, 2, 3):
+        checkpoint(folder, version)
+    assert folder.checkpoint == folder.path.resolve() / "checkpoints" / "update-000003"
+    assert sorted(p.name for p in (folder.path / "checkpoints").glob("update-*")) == ["update-000002", "update-000003"]
+
+
+def test_checkpoint_that_fails_half_way_is_not_seen(folder: RunFolder) -> None:
+    checkpoint(folder, 1)
+
+    def fail() -> None:
+        with folder.new_checkpoint(2) as path:
+            (path / "half").write_text("half")
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert folder.checkpoint is not None
+    assert folder.checkpoint.name == "update-000001"
+
+
+def test_rows_after_the_newest_checkpoint_are_cut_at_a_resume(folder: RunFolder) -> None:
+    for update in (1, 2, 3):
+        folder.append_metrics(update, {"reward/mean": 0.5})
+    checkpoint(folder, 2)
+    RunFolder(folder.path, keep_last=2)
+    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == [1, 2]
+
+
+def test_incarnations_are_never_given_twice(folder: RunFolder) -> None:
+    assert [folder.next_incarnation(), RunFolder(folder.path, 2).next_incarnation()] == [1, 2]
+
+
+def test_time_spent_survives_the_process(folder: RunFolder) -> None:
+    assert folder.spent == 0.0
+    folder.write_spent(12.5)
+    assert RunFolder(folder.path, 2).spent == 12.5
+
+
+def test_only_the_versions_in_use_stay(folder: RunFolder) -> None:
+    adapters = [AdapterRef(version, 0, str(folder.adapters / f"policy-v{version}-r0")) for version in range(3)]
+    for adapter in adapters:
+        Path(adapter.path).mkdir()
+    folder.drop_adapters(keep=(adapters[1], adapters[2]))
+    assert sorted(path.name for path in folder.adapters.iterdir()) == ["policy-v1-r0", "policy-v2-r0"]
+
+
+def test_samples_say_what_was_asked_said_and_earned(folder: RunFolder) -> None:
+    folder.write_samples("update-000001", (make_group(0, version=3),))
+    rows = [json.loads(line) for line in (folder.path / "samples" / "update-000001.jsonl").read_text().splitlines()]
+    assert [(row["version"], row["gold"], row["reward"], row["status"]) for row in rows] == [
+        (3, "1", 1.0, "correct"),
+        (3, "1", 0.0, "wrong"),
+    ]
