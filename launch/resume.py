@@ -21,7 +21,8 @@ def open_folder(config: Config) -> Path:
         return folder
     if (summary := finished(folder)) is not None:
         raise BadInput(
-            f"run {config.run.name!r} in {folder} is finished ({summary['status']}): give run.overwrite=true to start it anew, "
+            f"run {config.run.name!r} in {folder} is finished ({summary['status']}): "
+            f"give run.overwrite=true to start it anew, "
             f"or run.name=OTHER to keep it"
         )
     before = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
