@@ -10,6 +10,10 @@ SAFETY = 1.25
 
 MEMORY = 3
 
+EVALUATION_SAFETY = 2.0
+"""The final evaluation may take so much longer than the one of the base model: the trained policy runs under an
+adapter, and may have learned to answer at length."""
+
 
 class Budget:
     """Wall-clock seconds of a run, over all its resumes, and what the end has to leave room for.
@@ -40,7 +44,12 @@ class Budget:
     @property
     def reserve(self) -> float:
         """Seconds held back for the final evaluation and checkpoint."""
-        return self.expected("evaluate") + self.expected("checkpoint") + FINISH_MARGIN_S
+        return self.evaluation_reserve + self.expected("checkpoint") + FINISH_MARGIN_S
+
+    @property
+    def evaluation_reserve(self) -> float:
+        """Seconds held back for the final evaluation alone."""
+        return EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0]))
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""

@@ -42,14 +42,15 @@ class Canary:
     active at all can be told only once the learner itself has moved beyond the noise: until then `undecided`.
     """
 
-    def __init__(self, noise_floor: float) -> None:
+    def __init__(self, noise_floor: float, noise: float | None = None) -> None:
+        """noise: as measured before, None until then."""
         self._noise_floor = noise_floor
-        self._noise: float | None = None
+        self.noise = noise
 
     @property
     def band(self) -> float:
         """Largest mean |Δ log p| that counts as agreement."""
-        return max(self._noise_floor, BAND * (self._noise or 0.0))
+        return max(self._noise_floor, BAND * (self.noise or 0.0))
 
     def judge(self, groups: tuple[Group, ...], scores: tuple[tuple[Scores, ...], ...]) -> Judgement:
         engine = [p for group in groups for sample in group.samples for p in sample.logprobs]
@@ -58,8 +59,8 @@ class Canary:
         disagreement = _distance(engine, policy)
         movement = _distance(policy, base)
         kl_to_base = fmean(_k3(p, b) for p, b in zip(policy, base, strict=True))
-        if self._noise is None:
-            self._noise = min(disagreement, MAX_NOISE / BAND)
+        if self.noise is None:
+            self.noise = min(disagreement, MAX_NOISE / BAND)
         if disagreement > self.band:
             return Judgement(
                 Finding.DISAGREES,

@@ -23,6 +23,9 @@ from actors.staleness import Cursor, Pacing
 from conf.schema import Config
 from rewards.problems import ProblemOrder, ProblemSet
 
+LAST_MOMENT_S = 2.0
+"""Seconds before the end of the budget at which everything but the summary is given up."""
+
 TICK_S = 1.0
 """How often the time spent is written down and the budget looked at."""
 
@@ -98,9 +101,13 @@ class Coordinator:
         self._generate_s: dict[int, float] = {}
         self._verify_s: dict[int, float] = {}
         self._barren = 0
+        self._all_right = False
         self._solved = False
         self._checkpointed: int | None = None
+        self._outdated: list[AdapterRef] = []
+        self._overdue = False
         self._stop_reason = ""
+        self._grace_end = float("inf")
         self._phase = "starting"
         self._latest: dict[str, float] = {}
         self._sampled = 0
@@ -110,7 +117,7 @@ class Coordinator:
 
     @property
     def progress(self) -> Progress:
-        expected = self._budget.expected("update")
+        expected = self._budget.expected("turn") or self._budget.expected("update")
         return Progress(
             phase=self._phase,
             updates=int(self._latest.get("update", self._checkpointed or 0)),
@@ -131,6 +138,7 @@ class Coordinator:
     def stop(self, reason: str) -> None:
         """End the run gracefully: finish the running update within the grace, save, leave."""
         self._stop_reason = reason
+        self._grace_end = self._clock.now() + self._config.budget.grace_s
         self._stopping.set()
 
     async def run(self) -> Outcome:
@@ -140,26 +148,28 @@ class Coordinator:
             try:
                 async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
                     await self._start()
-                    if not self._stopping.is_set():
-                        await self._train()
-                outcome = await self._finish()
             except TimeoutError:
-                reason = f"the budget ended during update {self._pacing.version + 1}, which is lost"
-                outcome = Outcome("budget_exhausted", reason)
+                outcome = Outcome("budget_exhausted", "the budget ended while the run was starting")
+            else:
+                if not self._stopping.is_set():
+                    await self._train()
+                outcome = await self._finish()
             watcher.cancel()
         return outcome
 
     async def _start(self) -> None:
         """Measure the base model while the learner comes up, publish the first version, ask the canary."""
         self._enter_phase("starting")
+        self._ledger.enter("learner", "start")
+        self._ledger.enter("rollouts", "start")
         base = asyncio.create_task(self._evaluate_base())
         try:
             if self._resume_from:
-                await self._restore(self._resume_from)
+                await self._unless_stopped(self._restore(self._resume_from))
             adapter = await self._unless_stopped(self._learner.publish())
             self.base = await self._unless_stopped(base)
-            if adapter is not None:
-                await self._adopt(adapter)
+            if adapter is not None and not self._stopping.is_set():
+                await self._unless_stopped(self._adopt(adapter))
                 await self._unless_stopped(self._ask_canary())
         finally:
             base.cancel()
@@ -183,6 +193,7 @@ class Coordinator:
             self._max_running,
             state["version"],
         )
+        self._canary = Canary(self._config.canary.noise_floor, state["noise"])
         self._checkpointed = state["version"]
 
     async def _train(self) -> None:
@@ -190,12 +201,21 @@ class Coordinator:
         async with asyncio.TaskGroup() as tasks:
             producer = tasks.create_task(self._produce())
             self._ledger.enter("learner", "wait_rollouts")
+            turn_began = self._clock.now()
+            self._last_look = (turn_began, self._sampled)
             while (batch := await self._next_batch()) is not None:
                 started = self._clock.now()
-                await self._update(batch)
-                self._budget.expect("update", self._clock.now() - started)
-                if self._pacing.version % self._config.checkpoint.every == 0:
-                    await self._checkpoint()
+                try:
+                    async with asyncio.timeout(self._budget.left - self._budget.evaluation_reserve - FINISH_MARGIN_S):
+                        await self._update(batch)
+                        self._budget.expect("update", self._clock.now() - started)
+                        if self._pacing.version % self._config.checkpoint.every == 0:
+                            await self._checkpoint()
+                except TimeoutError:
+                    self._overdue = True
+                    break
+                self._budget.expect("turn", self._clock.now() - turn_began)
+                turn_began = self._clock.now()
             producer.cancel()
 
     async def _produce(self) -> None:
@@ -232,7 +252,15 @@ class Coordinator:
         self._pacing.accept(group)
         self._note_rollouts()
         self._check_barren(group)
+        await self._retire_idle()
         await self._notify()
+
+    async def _retire_idle(self) -> None:
+        """Give up outdated versions that no group needs any more; not before, since calls of an actor may overtake."""
+        idle = [adapter for adapter in self._outdated if not self._pacing.runs(adapter.version)]
+        self._outdated = [adapter for adapter in self._outdated if adapter not in idle]
+        for adapter in idle:
+            await self._engine.retire(adapter)
 
     async def _next_batch(self) -> Batch | None:
         """The groups of the next update, or None when the run is to end."""
@@ -258,7 +286,8 @@ class Coordinator:
         self._cursor.use(batch.groups)
         self._ledger.enter("learner", "sync")
         await self._within_grace(self._adopt(stats.adapter))
-        await self._engine.retire(previous)
+        self._outdated.append(previous)
+        await self._retire_idle()
         synced = self._clock.now()
         judgement = await self._within_grace(self._ask_canary())
         self._folder.drop_adapters(keep=(previous, stats.adapter))
@@ -323,6 +352,7 @@ class Coordinator:
                 "version": self._pacing.version,
                 "next_unused": self._cursor.next_unused,
                 "used": self._cursor.used,
+                "noise": self._canary.noise,
             }
             (folder / "coordinator.json").write_text(json.dumps(state))
         self._checkpointed = self._pacing.version
@@ -332,18 +362,25 @@ class Coordinator:
     async def _finish(self) -> Outcome:
         """The last checkpoint, the final evaluation, the verdict on the run."""
         self._enter_phase("finishing")
-        if self._pacing.version != self._checkpointed and self._pacing.version > 0:
-            await self._within_grace(self._checkpoint())
+        if not self._overdue and self._pacing.version not in (self._checkpointed, 0):
+            try:
+                async with asyncio.timeout(self._budget.left - LAST_MOMENT_S):
+                    await self._within_grace(self._checkpoint())
+            except TimeoutError:
+                self._overdue = True
+        self._ledger.enter("learner", "evaluate")
+        self._ledger.enter("rollouts", "evaluate")
         if self._stopping.is_set():
             return Outcome("interrupted", self._stop_reason)
-        final = await self._unless_stopped(self._evaluate("final", self._policy, self._budget.left - 2.0))
+        final = await self._unless_stopped(self._evaluate("final", self._policy, self._budget.left - LAST_MOMENT_S))
         if self._stopping.is_set():
             return Outcome("interrupted", self._stop_reason, final)
         if self._config.budget.updates is not None and self._pacing.version >= self._config.budget.updates:
             return Outcome("completed", f"{self._pacing.version} updates were asked for", final)
         if self._solved:
             return Outcome("completed", "every sample of the last groups is right: nothing is left to learn", final)
-        return Outcome("budget_exhausted", "no further update fits into the budget", final)
+        reason = "the last step did not finish in time and is lost" if self._overdue else "no further update fits"
+        return Outcome("budget_exhausted", reason, final)
 
     async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> dict[str, Any] | None:
         """`Evaluation.summary`, or None if nothing is held out or not even one round fits into `seconds`."""
@@ -375,10 +412,11 @@ class Coordinator:
         """The batch's part of a metrics row."""
         samples = [sample for group in batch.groups for sample in group.samples]
         rewards = [reward for group in batch.groups for reward in group.rewards]
+        judged = [reward for reward in rewards if not reward.masked]
         indices = [group.index for group in batch.groups]
-        parts = {name: fmean(r.parts[name] for r in rewards) for name in rewards[0].parts}
+        parts = {name: fmean(r.parts[name] for r in judged) for name in judged[0].parts} if judged else {}
         return {
-            "reward/mean": fmean(r.total for r in rewards),
+            "reward/mean": fmean(r.total for r in judged) if judged else 0.0,
             **{f"reward/{name}": value for name, value in parts.items()},
             "completion/mean_length": fmean(len(sample.token_ids) for sample in samples),
             "completion/truncated": fmean(sample.truncated for sample in samples),
@@ -411,11 +449,13 @@ class Coordinator:
 
     def _check_barren(self, group: Group) -> None:
         """Notice when rewards no longer differ: the end if every answer is right, a halt otherwise."""
+        right = all(reward.verdict.score == 1.0 for reward in group.rewards)
+        self._all_right = right and (self._all_right or self._barren == 0)
         self._barren = self._barren + 1 if group.zero_variance else 0
         limit = BARREN_BATCHES * self._config.learner.problems_per_update
         if self._barren < limit:
             return
-        if all(reward.verdict.score == 1.0 for reward in group.rewards):
+        if self._all_right:
             self._solved = True
             return
         raise Halted(
@@ -468,7 +508,7 @@ class Coordinator:
 
     async def _grace_over(self) -> None:
         await self._stopping.wait()
-        await self._clock.sleep(self._config.budget.grace_s)
+        await self._clock.sleep(max(self._grace_end - self._clock.now(), 0.0))
 
 
 def describe_canary(judgement: Judgement) -> dict[str, float]:

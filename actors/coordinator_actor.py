@@ -50,6 +50,7 @@ class CoordinatorActor:
         self._clock = WallClock()
         spent = self._folder.spent + (time.time() - request.started_at)
         self._budget = Budget(request.config.budget.seconds, spent, self._clock)
+        self._folder.write_spent(spent)
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
         self._stop_reason: str | None = None
@@ -64,7 +65,7 @@ class CoordinatorActor:
         except BaseException as error:
             cause = root_cause(error)
             (self._folder.path / "failure.log").write_text(traceback.format_exc())
-            outcome = Outcome(status_of(cause), first_line(cause))
+            outcome = Outcome(status_of(cause), last_line(cause))
         summary = self._summarise(outcome)
         self._folder.write_spent(summary["spent_s"])
         self._folder.write_summary(summary)
@@ -130,7 +131,7 @@ class CoordinatorActor:
             "budget_s": self._budget.total,
             "spent_s": self._budget.spent,
             "eval": {"base": base, "final": final},
-            "best_update": updates if improved else 0,
+            "best_update": (updates if improved else 0) if final else None,
             "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},
             "versions": {package.name: package.version for package in distributions() if package.name in STACK},
         }
@@ -138,7 +139,7 @@ class CoordinatorActor:
 
 def start_actor(kind: type, name: str, share: Share, *arguments: Any) -> ActorHandle:
     """A Ray actor of a plain class, under a name the dashboard shows, holding its share of Ray's resources."""
-    options = {"name": name, "num_cpus": len(share.cores), "num_gpus": share.gpus}
+    options = {"name": name, "num_cpus": share.threads, "num_gpus": share.gpus}
     remote: Any = ray.remote(kind)
     return remote.options(**options).remote(*arguments)
 
@@ -150,7 +151,7 @@ def status_of(cause: BaseException) -> str:
     return "interrupted" if isinstance(cause, Interrupted) else "failed"
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for one line of a summary; failure.log has the rest."""
+def last_line(error: BaseException) -> str:
+    """The end of what an error says, where a remote error has its cause; failure.log has the rest."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

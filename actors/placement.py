@@ -25,12 +25,14 @@ MOST_REWARD_WORKERS = 8
 class Share:
     """One actor's part of the machine: core ids it is bound to (CPU only), or a fraction of a GPU.
 
-    gpus: Ray's num_gpus; memory: the fraction of the card's total memory the actor may use.
+    gpus: Ray's num_gpus; memory: the fraction of the card's total memory the actor may use. threads: of its work on
+    the processor, one a core.
     """
 
     cores: tuple[int, ...] = ()
     gpus: float = 0.0
     memory: float = 0.0
+    threads: int = 0
 
     def bind(self) -> None:
         """Keep this process, its threads to come and its children on the share's cores."""
@@ -58,13 +60,16 @@ def place(cores: tuple[int, ...], gpus: int) -> Placement:
     if gpus:
         spare = len(cores) - CORES_PER_ENGINE * max(1, gpus - 1) - CORES_PER_LEARNER
         shared = gpus == 1
-        rollout = Share(gpus=ROLLOUT_SHARE, memory=ROLLOUT_SHARE) if shared else Share(gpus=1.0, memory=WHOLE_CARD)
-        learner = Share(gpus=LEARNER_SHARE, memory=LEARNER_SHARE) if shared else Share(gpus=1.0, memory=WHOLE_CARD)
+        rollout_gpu, rollout_memory = (ROLLOUT_SHARE, ROLLOUT_SHARE) if shared else (1.0, WHOLE_CARD)
+        learner_gpu, learner_memory = (LEARNER_SHARE, LEARNER_SHARE) if shared else (1.0, WHOLE_CARD)
+        rollout = Share(gpus=rollout_gpu, memory=rollout_memory, threads=CORES_PER_ENGINE)
+        learner = Share(gpus=learner_gpu, memory=learner_memory, threads=min(CORES_PER_LEARNER, len(cores)))
         return Placement("cuda", (rollout,) * max(1, gpus - 1), learner, _reward_workers(spare))
     spare = len(cores) // 8
     bound = cores[: len(cores) - spare]
     half = len(bound) // 2
-    return Placement("cpu", (Share(cores=bound[:half] or bound),), Share(cores=bound[half:]), _reward_workers(spare))
+    shares = [Share(cores=part, threads=len(part)) for part in (bound[:half] or bound, bound[half:])]
+    return Placement("cpu", (shares[0],), shares[1], _reward_workers(spare))
 
 
 def _reward_workers(spare_cores: int) -> int:

@@ -16,13 +16,10 @@ from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.placement import Share
 from actors.slots import AdapterSlots
 from conf.schema import Config
-from conf.sizes import padded_rank
+from conf.sizes import ADAPTER_SLOTS, padded_rank
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
-
-SLOTS = 2
-"""Adapter versions served at once: the current one and, until its last request ends, the one before."""
 
 CPU_BLOCK = 32
 """Tokens of a KV-cache block on the CPU: the smallest its kernels like. Only whole blocks are shared between requests,
@@ -68,8 +65,8 @@ class RolloutEngine:
                 # Room for the canary, whose probes would otherwise wait for running samples to end.
                 max_num_seqs=rollout.max_concurrent_samples + config.canary.problems,
                 enable_lora=True,
-                max_loras=SLOTS,
-                max_cpu_loras=SLOTS,
+                max_loras=ADAPTER_SLOTS,
+                max_cpu_loras=ADAPTER_SLOTS,
                 max_lora_rank=padded_rank(config.lora.rank),  # type: ignore[arg-type]  # one of vLLM's ranks
                 # Without this list vLLM also wraps lm_head, whose empty adapter took 85 % of all time on the CPU.
                 lora_target_modules=list(config.lora.target_modules),
@@ -79,7 +76,7 @@ class RolloutEngine:
             )
         )
         self._tokenizer = self._llm.get_tokenizer()
-        self._slots = AdapterSlots(SLOTS)
+        self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
         self._requests: dict[str, Any] = {}
         self._lora_ids = itertools.count(1)

@@ -26,6 +26,7 @@ class RunFolder:
     def __init__(self, path: Path, keep_last: int) -> None:
         self.path = path
         self._keep_last = keep_last
+        (path / "failure.log").unlink(missing_ok=True)
         for part in ("samples", "checkpoints", "adapters", "tensorboard"):
             (path / part).mkdir(parents=True, exist_ok=True)
         from torch.utils.tensorboard import SummaryWriter
@@ -67,13 +68,15 @@ class RunFolder:
         return number
 
     def cut_metrics(self) -> int:
-        """Drop the rows of updates after the newest checkpoint; the first update that is to be written next."""
+        """Drop the rows of updates after the newest checkpoint, and one that was cut off by a crash; the update that is
+        to be written next.
+        """
         checkpoint = self.checkpoint
         version = json.loads((checkpoint / "coordinator.json").read_text())["version"] if checkpoint else 0
         file = self.path / "metrics.jsonl"
         if file.exists():
-            rows = [line for line in file.read_text().splitlines() if json.loads(line)["update"] <= version]
-            replace_text(file, "".join(f"{row}\n" for row in rows))
+            whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            replace_text(file, "".join(line for line in whole if json.loads(line)["update"] <= version))
         return version + 1
 
     def append_metrics(self, update: int, row: dict[str, float]) -> dict[str, float]:
@@ -142,8 +145,10 @@ class RunFolder:
         fresh.symlink_to(final.name)
         fresh.replace(link)
         sync(final.parent)
-        for old in sorted(final.parent.glob("update-*"))[: -self._keep_last]:
-            shutil.rmtree(old)
+        kept = [path for path in sorted(final.parent.glob("update-*")) if path.name <= final.name][-self._keep_last :]
+        for other in final.parent.glob("update-*"):
+            if other not in kept:
+                shutil.rmtree(other)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._tensorboard.close()

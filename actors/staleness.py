@@ -37,6 +37,10 @@ class Pacing:
     def running(self) -> int:
         return len(self._running)
 
+    def runs(self, version: int) -> bool:
+        """Whether a group of this version is on its way."""
+        return version in self._running.values()
+
     @property
     def waiting(self) -> int:
         """Verified groups that no batch has taken yet."""

@@ -178,9 +178,8 @@ def check_lengths(config: Config, context: int) -> None:
 
 
 def _check_data(config: Config) -> None:
-    data, held_out = config.data, config.eval.problems
-    if data.size is not None and not data.eval_source and data.size - held_out < config.learner.problems_per_update:
+    size, per_update = config.data.size, config.learner.problems_per_update
+    if size is not None and size < per_update:
         raise BadInput(
-            f"data.size={data.size}: less eval.problems={held_out} held out, too few are left for one update of"
-            f" learner.problems_per_update={config.learner.problems_per_update}; raise it"
+            f"data.size={size}: less than one update takes, learner.problems_per_update={per_update}; raise it"
         )

@@ -81,8 +81,9 @@ class ExampleConfig:
 @dataclass
 class DataConfig:
     """source: `hub:OWNER/NAME[:split]`, `file:PATH` or `reasoning_gym:NAME` of the training problems.
-    parameters: of a reasoning_gym generator. size: how many problems to take; all when null.
-    eval_source: of the held-out problems; the last `eval.problems` of the shuffled training source when empty.
+    parameters: of a reasoning_gym generator. size: how many problems to train on; all when null. A generator draws so
+    many, from which the held-out ones are taken too.
+    eval_source: of the held-out problems; the first `eval.problems` of the shuffled training source when empty.
     problem_field, answer_field: column names; guessed when empty.
     system: system message; the chat template's own, if it has one, when null.
     template: the user's message; `{problem}` is replaced by the problem.

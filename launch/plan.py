@@ -13,6 +13,7 @@ from conf.errors import BadInput
 from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
 from conf.sizes import (
+    ADAPTER_SLOTS,
     DTYPE_BYTES,
     kv_bytes_per_token,
     lora_parameters,
@@ -21,9 +22,6 @@ from conf.sizes import (
     parameters,
 )
 from launch.machine import GIB, Machine
-
-ADAPTER_SLOTS = 2
-"""Versions an engine holds: the current one and the one whose last requests are ending."""
 
 CUDA_CONTEXT = GIB // 2
 """Bytes of a card that a process takes before its first tensor."""

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -15,19 +14,20 @@ from rich.console import Console
 
 from actors.placement import Placement, Share
 from conf.errors import BadInput
-from conf.load import dump, load
+from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.machine import detect
 from launch.plan import make_plan, refusal
 from launch.plan_view import render
 from launch.result import describe
-from launch.resume import open_folder
+from launch.resume import claim, open_folder
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 POLL_S = 0.5
+CLOSE_S = 10.0
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Groups and batches are a few megabytes; Ray's default would take a third of the host's memory."""
@@ -64,11 +64,9 @@ def prepare(config: Config, placement: Placement, folder: Path, started_at: floa
     config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
-    if config.run.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").unlink(missing_ok=True)
-    (folder / "config.yaml").write_text(dump(config))
+    dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
+    print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
+    claim(config, folder, problems)
     return RunRequest(config, str(folder.resolve()), model_path, placement, problems, started_at)
 
 
@@ -99,7 +97,8 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     config, placement = request.config, request.placement
     shares = (*placement.rollouts, placement.learner)
     context = ray.init(
-        num_cpus=sum(len(share.cores) for share in shares),
+        address="local",
+        num_cpus=sum(share.threads for share in shares),
         num_gpus=round(sum(share.gpus for share in shares)) or None,
         include_dashboard=True,
         dashboard_host=config.dashboard.host,
@@ -137,13 +136,14 @@ def carry_out(request: "RunRequest", console: Console) -> int:
         while not ray.wait([ending], timeout=POLL_S)[0]:
             view.show(ray.get(coordinator.progress.remote()))
     summary = ray.get(ending)
-    ray.get(coordinator.close.remote())
+    ray.wait([coordinator.close.remote()], timeout=CLOSE_S)  # an actor that hangs is killed by the shutdown
     ray.shutdown()
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
     if summary["status"] in ("failed", "halted"):
-        console.print(f"More is in {request.folder}/failure.log", soft_wrap=True, highlight=False)
+        logs = Path(context.address_info["session_dir"]) / "logs"
+        console.print(f"More is in {request.folder}/failure.log and {logs}", soft_wrap=True, highlight=False)
     return 128 + received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
 
 

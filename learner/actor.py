@@ -19,8 +19,7 @@ class LearnerActor:
         share.bind()
         import torch
 
-        if share.cores:
-            torch.set_num_threads(len(share.cores))
+        torch.set_num_threads(share.threads)
         if share.memory:
             torch.cuda.set_per_process_memory_fraction(share.memory)
         from learner.engine import LoraLearner

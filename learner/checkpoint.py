@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Size, Tensor, float32
 
 from conf.errors import BadInput
 
@@ -33,8 +33,8 @@ def write_checkpoint(folder: Path, facts: Facts, state: dict[str, Tensor]) -> No
     (folder / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=2) + "\n")
 
 
-def read_checkpoint(folder: Path, expected: Facts, shapes: dict[str, Tensor]) -> tuple[Facts, dict[str, Tensor]]:
-    """What `write_checkpoint` wrote. `expected` holds this run's settings, `shapes` a state to be like.
+def read_checkpoint(folder: Path, expected: Facts, shapes: dict[str, Size]) -> tuple[Facts, dict[str, Tensor]]:
+    """What `write_checkpoint` wrote. `expected` holds this run's settings, `shapes` what the state holds.
 
     Raises BadInput if files are missing or damaged, or belong to another model, adapter or seed.
     """
@@ -42,10 +42,15 @@ def read_checkpoint(folder: Path, expected: Facts, shapes: dict[str, Tensor]) ->
         stored = json.loads((folder / FACTS_FILE).read_text())
         facts = Facts(**{**stored, "target_modules": tuple(stored["target_modules"])})
         state = load_file(folder / STATE_FILE)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
         raise BadInput(
             f"checkpoint {folder}: cannot be read ({error}); resume from another one or start a new run"
         ) from None
+    if type(facts.version) is not int or type(facts.steps) is not int or not 0 <= facts.steps <= facts.version:
+        raise BadInput(
+            f"checkpoint {folder}: {facts.steps} optimizer steps in {facts.version} updates cannot be; "
+            "resume from another one or start a new run"
+        )
     for name in (field.name for field in fields(Facts) if field.name not in ("version", "steps")):
         ours, theirs = getattr(expected, name), getattr(facts, name)
         if ours != theirs:
@@ -53,10 +58,11 @@ def read_checkpoint(folder: Path, expected: Facts, shapes: dict[str, Tensor]) ->
                 f"checkpoint {folder}: was made with {name} {theirs}, this run has {ours}; "
                 "use the settings of that run or another run.name"
             )
-    for name, like in shapes.items():
-        if name not in state or state[name].shape != like.shape:
+    for name, shape in shapes.items():
+        tensor = state.get(name)
+        if tensor is None or tensor.shape != shape or tensor.dtype != float32 or not tensor.isfinite().all():
             raise BadInput(
-                f"checkpoint {folder}: {name} is missing or of another shape; "
+                f"checkpoint {folder}: {name} is missing, of another shape or type, or not finite; "
                 "resume from another one or start a new run"
             )
     return facts, state

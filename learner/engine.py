@@ -93,10 +93,8 @@ class LoraLearner:
         self.version += 1
         learned = perf_counter()
         adapter = self.publish()
-        metrics["time/learn"] = learned - started
         metrics["time/publish"] = perf_counter() - learned
-        computed = sum(len(example.tokens.prompt) + len(example.tokens.response) for example in examples)
-        metrics["learner/tokens_per_second"] = computed / (learned - started)
+        metrics["learner/tokens_per_second"] = metrics.pop("tokens") / (learned - started)
         return UpdateStats(adapter, metrics)
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
@@ -115,7 +113,7 @@ class LoraLearner:
 
     def restore(self, folder: str | Path, incarnation: int) -> None:
         """Continue from what `save` wrote, bit for bit; raises BadInput if it is damaged or of another run."""
-        facts, state = read_checkpoint(Path(folder), self._facts(), self._optimizer.state())
+        facts, state = read_checkpoint(Path(folder), self._facts(), self._optimizer.shapes())
         self._optimizer.set_state(state, facts.steps)
         self.version, self._steps, self.incarnation = facts.version, facts.steps, incarnation
 
@@ -136,6 +134,10 @@ class LoraLearner:
         if batch.version != self.version:
             raise StaleBatch(f"a batch for version {batch.version} reached the learner at version {self.version}")
         for group in batch.groups:
+            if group.adapter is None or group.adapter.incarnation != self.incarnation:
+                raise StaleBatch(
+                    f"group {group.index} belongs to an abandoned history: it was drawn by {group.adapter}"
+                )
             age = batch.version - group.version
             if not 0 <= age <= self.config.learner.max_staleness:
                 raise StaleBatch(
@@ -145,7 +147,7 @@ class LoraLearner:
 
     def _step(self, examples: list[Example], total_tokens: int, rate: float) -> dict[str, float]:
         """One optimizer step on the token-mean loss over `total_tokens`; no step without examples."""
-        metrics = {"loss": 0.0, "grad_norm": 0.0, "tokens/trained": 0.0, "learner/padding": 0.0}
+        metrics = {"loss": 0.0, "grad_norm": 0.0, "tokens/trained": 0.0, "learner/padding": 0.0, "tokens": 0.0}
         if not examples:
             return metrics
         torch.manual_seed(self.config.run.seed + self.version)  # dropout repeats after a restore
@@ -162,6 +164,7 @@ class LoraLearner:
             engine, advantages = engine.to(logprobs), advantages.to(logprobs)
             loss = policy_loss(logprobs, engine, advantages, total_tokens, cap)
             if not loss.isfinite():
+                self._optimizer.discard()
                 raise Diverged(f"the loss of update {self.version + 1} is {loss.item()}, from {_names(members)}")
             self._optimizer.backward(loss)
             metrics["loss"] += loss.item()
@@ -174,8 +177,9 @@ class LoraLearner:
         self._steps += 1
         old, engine = torch.cat(olds), torch.cat(engines)
         padded = sum(part.padded_tokens for part in parts)
+        metrics["tokens"] = float(sum(part.tokens for part in parts))
         metrics["tokens/trained"] = float(old.numel())
-        metrics["learner/padding"] = 1.0 - sum(part.tokens for part in parts) / padded
+        metrics["learner/padding"] = 1.0 - metrics["tokens"] / padded
         metrics["policy/entropy"] = torch.cat(entropies).mean().item()
         metrics |= {f"mismatch/{name}": value for name, value in mismatch(old, engine, cap).items()}
         return metrics

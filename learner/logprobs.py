@@ -1,8 +1,10 @@
 """Log-probabilities and entropy straight from hidden states: full logits never exist.
 
 With z = W h / T and p = softmax(z), the log-probability of token y is z_y − log Σ exp z, and its gradient with
-respect to h is (W_y − Σ_v p_v W_v) / T. The sum is formed in the forward pass, while a chunk's p is at hand, and kept:
-one vector of the hidden size per position, so that backward needs neither logits nor a second softmax.
+respect to h is ((1 − p_y) W_y − Σ_{v≠y} p_v W_v) / T. The sum is formed in the forward pass, while a chunk's p is at
+hand, and kept: one vector of the hidden size per position, so that backward needs neither logits nor a second softmax.
+The target is left out of the sum: W_y − Σ_v p_v W_v is the same number, but in bfloat16 its two terms cancel to exactly
+zero for a token the model is sure of, which could then never be unlearned.
 """
 
 from typing import Any
@@ -36,7 +38,8 @@ class _TokenLogprobs(torch.autograd.Function):
         precision = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = torch.empty(len(hidden), dtype=precision, device=hidden.device)
         entropy = torch.empty_like(logprobs)
-        expected = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None  # Σ_v p_v W_v
+        others = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None  # Σ_{v≠y} p_v W_v
+        rest = torch.empty_like(logprobs)  # 1 − p_y
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part] @ head.T).to(precision).div_(temperature)
@@ -46,10 +49,12 @@ class _TokenLogprobs(torch.autograd.Function):
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total.log()
             entropy[part] = total.log() - torch.linalg.vecdot(weights, logits) / total
             del logits
-            if expected is not None:
-                expected[part] = (weights.to(head.dtype) @ head) / total[:, None]
-        if expected is not None:
-            ctx.save_for_backward(head, targets, expected)
+            if others is not None:
+                weights.scatter_(1, targets[part, None], 0.0)
+                rest[part] = weights.sum(dim=-1) / total
+                others[part] = (weights / total[:, None]).to(head.dtype) @ head
+        if others is not None:
+            ctx.save_for_backward(head, targets, rest, others)
             ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -57,6 +62,6 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-        head, targets, expected = ctx.saved_tensors
+        head, targets, rest, others = ctx.saved_tensors
         scale = gradient[:, None] / ctx.temperature
-        return (scale * (head[targets].to(scale.dtype) - expected)).to(expected.dtype), None, None, None, None
+        return (scale * (rest[:, None] * head[targets] - others)).to(others.dtype), None, None, None, None

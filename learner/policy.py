@@ -69,7 +69,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        base = self._base
+        base = self._base.eval()
         ids = torch.arange(HEAD_CHECK_TOKENS, device=base.device)[None]
         hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         expected = hidden @ base.get_output_embeddings().weight.T

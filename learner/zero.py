@@ -77,6 +77,18 @@ class ZeroOptimizer:
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
+    def discard(self) -> None:
+        """Forget the gradients of an abandoned batch, as ZeRO itself does after an overflow."""
+        self._zero.zero_grad(set_to_none=True)
+        self._zero._release_preflattened_grad_buffers()
+        self._zero.reset_cpu_buffers()
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Names and shapes of what `state` returns."""
+        return {
+            f"{name}.{part}": parameter.shape for name, parameter in self._trainable() for part in ("master", *MOMENTS)
+        }
+
     def state(self) -> dict[str, Tensor]:
         """fp32 master weights and Adam moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter."""
         state = {}
@@ -88,6 +100,7 @@ class ZeroOptimizer:
 
     def set_state(self, state: dict[str, Tensor], steps: int) -> None:
         """Continue from what `state` returned after so many steps; weights in the module's dtype follow the masters."""
+        self.discard()
         for name, parameter in self._trainable():
             safe_set_full_fp32_param(parameter, state[f"{name}.master"])
             parameter.data.copy_(state[f"{name}.master"])

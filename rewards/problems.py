@@ -78,9 +78,10 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     """The problems of a run, as the model will see them.
 
     tokenizer: of transformers, with a chat template. Problems are ordered by id, a shuffle that depends on nothing but
-    their text, then cut to data.size; the held-out ones are the last `eval.problems`, or the first of
-    data.eval_source. Every gold answer has been verified against its own boxed form. Raises BadInput for a source,
-    field, pattern or template that cannot be used, and when fewer problems are left than one update takes.
+    their text. The held-out ones are the first `eval.problems`, of data.eval_source if there is one, so that they
+    stay the same whatever data.size. Every gold answer has been verified against its own boxed form. Raises BadInput
+    for a source, field, pattern or template that cannot be used, and when fewer problems are left than one update
+    takes.
     """
     if tokenizer.chat_template is None:
         raise BadInput(f"model.path: '{config.model.path}' has no chat template: choose an instruction-tuned model")
@@ -92,13 +93,14 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
         heldout = prepare(pairs, config, tokenizer, dropped)[:wanted]
         if not heldout:
             raise BadInput(f"data.eval_source: '{config.data.eval_source}' has no usable problem ({listed(dropped)})")
-    pairs = read_pairs("source", config.data, TRAIN_SEED, dropped)[: config.data.size]
+    pairs = read_pairs("source", config.data, TRAIN_SEED, dropped)
     held_ids = {problem.id for problem in heldout}
     fresh = [pair for pair in pairs if pair.id not in held_ids]
     dropped[HELD_OUT] += len(pairs) - len(fresh)
     train = prepare(fresh, config, tokenizer, dropped)
     if wanted and not config.data.eval_source:
-        train, heldout = train[:-wanted], train[-wanted:]
+        heldout, train = train[:wanted], train[wanted:]
+    train = train[: config.data.size]
     if len(train) < config.learner.problems_per_update:
         raise BadInput(
             f"data.source: '{config.data.source}' leaves {len(train)} training problems beside {len(heldout)} held-out "

@@ -1,7 +1,8 @@
 r"""Whether a response gives the gold answer.
 
-The answer of a response is the content of its last `\boxed{…}`. Equal text and plain integers are settled at once;
-everything else is compared as mathematics by math-verify, whose algebra can run for ever on a hostile answer: the
+The answer of a response is the content of its last `\boxed{…}`. Equal text, words and plain integers are settled at
+once, and so is a computation where an integer is asked for: copying the question, \boxed{7 + 5}, is no answer to it.
+Everything else is compared as mathematics by math-verify, whose algebra can run for ever on a hostile answer: the
 deadline belongs to `rewards.pool`, and math-verify's own (SIGALRM, main thread only) stays off.
 `python -m rewards.verify` is the same as a command.
 """
@@ -23,6 +24,15 @@ the parser's backtracking patterns can be fed."""
 
 BOX = "\\boxed"
 INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+COMPUTATION = re.compile(
+    r"[\d)}\]!]\s*([-+*/×·÷=!]|\\(cdot|times|div|pm|mod)\b)"  # 7 + 5, 24/2, 13 = 12, (3)(4) - 1, 4!
+    r"|\d\s+\d|\)\s*\(|\d\s*\("  # 1 9, (3)(4), 3(4)
+    r"|\\([dtc]?frac|sqrt|sum|prod|int|lim|gcd|lcm|binom|max|min|log|ln|det|operatorname)"
+)
+DEGREES = re.compile(r"\^\s*(\\circ|\{\s*\\circ\s*\})")
+WORDS = re.compile(r"(?:\\(?:text|textbf|textit|mathrm|mbox)\s*\{)?\(?([A-Za-z]{2,}(?:[ ,-]+[A-Za-z]+)*)\)?\}?")
+SYMBOLS = {"pi", "inf", "infty"}
+"""Names that stand for a number, though they look like words."""
 EXTRACTION = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeout is off
@@ -68,7 +78,17 @@ def settle(gold: str, answer: str) -> Status | None:
         return Status.CORRECT
     if INTEGER.fullmatch(answer) and INTEGER.fullmatch(gold):
         return Status.CORRECT if int(answer) == int(gold) else Status.WRONG
+    if INTEGER.fullmatch(gold) and COMPUTATION.search(DEGREES.sub("", answer)):
+        return Status.WRONG
+    if word := words(gold):
+        return Status.CORRECT if words(answer) == word else Status.WRONG
     return None
+
+
+def words(answer: str) -> str | None:
+    """A plain answer that consists of words, in lower case; algebra would take "east" for a product of letters."""
+    match = WORDS.fullmatch(answer)
+    return None if match is None or match[1] in SYMBOLS else match[1].lower()
 
 
 def parse(answer: str) -> list[Any]:

@@ -1,4 +1,4 @@
-from actors.budget import FINISH_MARGIN_S, SAFETY, Budget
+from actors.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, SAFETY, Budget
 
 
 class HandClock:
@@ -32,7 +32,7 @@ def test_reserve_is_learned_from_measured_steps() -> None:
     assert budget.reserve == FINISH_MARGIN_S
     budget.expect("evaluate", 20.0)
     budget.expect("checkpoint", 4.0)
-    assert budget.reserve == SAFETY * 24.0 + FINISH_MARGIN_S
+    assert budget.reserve == EVALUATION_SAFETY * 20.0 + SAFETY * 4.0 + FINISH_MARGIN_S
 
 
 def test_only_recent_steps_count() -> None:

@@ -39,6 +39,14 @@ def test_noise_widens_the_band_but_not_without_limit() -> None:
     assert Canary(noise_floor=0.01).judge(*probe([-1.0], [-1.5], [-1.5])).finding is Finding.DISAGREES
 
 
+def test_noise_measured_before_a_resume_counts_after_it() -> None:
+    """A wrong adapter in the first comparison after a resume must not pass for noise."""
+    first = Canary(noise_floor=0.01)
+    first.judge(*probe([-1.0], [-1.01], [-1.01]))
+    resumed = Canary(noise_floor=0.01, noise=first.noise)
+    assert resumed.judge(*probe([-1.0], [-1.15], [-1.5])).finding is Finding.DISAGREES
+
+
 def test_divergence_from_base_is_zero_for_the_base_and_positive_otherwise() -> None:
     canary = Canary(noise_floor=0.1)
     assert canary.judge(*probe([-1.0], [-1.0], [-1.0])).kl_to_base == 0.0

@@ -37,6 +37,7 @@ def test_one_card_is_shared_with_room_to_spare() -> None:
     assert rollout.memory + learner.memory < 1
     assert (rollout.memory, learner.memory) == (rollout.gpus, learner.gpus)
     assert rollout.cores == learner.cores == ()
+    assert learner.threads == 4
 
 
 @given(st.integers(2, 64), st.integers(1, 256))

@@ -49,6 +49,24 @@ def test_rows_after_the_newest_checkpoint_are_cut_at_a_resume(folder: RunFolder)
     assert [row["update"] for row in rows] == [1, 2]
 
 
+def test_row_that_a_crash_cut_off_is_dropped(folder: RunFolder) -> None:
+    folder.append_metrics(1, {"reward/mean": 0.5})
+    checkpoint(folder, 1)
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"update": 1, "rew')
+    RunFolder(folder.path, keep_last=2)
+    assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_checkpoints_of_an_abandoned_future_do_not_push_out_the_newest(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, keep_last=1)
+    checkpoint(folder, 20)
+    checkpoint(folder, 15)
+    assert folder.checkpoint is not None
+    assert folder.checkpoint.name == "update-000015"
+    assert [path.name for path in (tmp_path / "checkpoints").glob("update-*")] == ["update-000015"]
+
+
 def test_incarnations_are_never_given_twice(folder: RunFolder) -> None:
     assert [folder.next_incarnation(), RunFolder(folder.path, 2).next_incarnation()] == [1, 2]
 

@@ -169,7 +169,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("rollout.max_response_tokens=9000", ["rollout.max_response_tokens=9000", "8192"]),
         ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
         ("learner.tokens_per_microbatch=100", ["learner.tokens_per_microbatch=100", "184"]),
-        ("data.size=130", ["data.size=130", "eval.problems=128"]),
+        ("data.size=4", ["data.size=4", "learner.problems_per_update=16"]),
         ("eval.temperature=0", ["eval.n=1"]),
         ("reward.accuracy=0", ["nothing would be rewarded"]),
         ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),

@@ -1,12 +1,17 @@
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from actors.messages import Problem
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
-from launch.resume import open_folder
+from launch.resume import claim, open_folder
+from rewards.problems import ProblemSet
 
 
 def begin(folder: Path, status: str | None, *settings: str) -> None:
@@ -52,3 +57,55 @@ def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
         open_folder(configure(tmp_path, "lora.rank=8", "run.seed=3"))
     assert "lora.rank=32, not 8" in str(caught.value)
     assert "also changed: run.seed" in str(caught.value)
+
+
+def test_run_that_has_spent_its_budget_needs_more(tmp_path: Path) -> None:
+    begin(tmp_path, "interrupted")
+    (tmp_path / "quickstart" / "spent.json").write_text('{"spent_s": 600.5}')
+    with pytest.raises(BadInput, match="all of its budget"):
+        open_folder(configure(tmp_path))
+    open_folder(configure(tmp_path, "budget.minutes=20"))
+
+
+def problems(*ids: str) -> ProblemSet:
+    return ProblemSet(tuple(Problem(name, "", (1,), "") for name in ids), (), {})
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from tests.launch.test_resume import *;"
+        "claim(configure(Path(sys.argv[1])), Path(sys.argv[1]) / 'quickstart', problems('a'));"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BadInput, match="at work in another process"):
+            claim(config, tmp_path / "quickstart", problems("a"))
+        other.communicate()
+    claim(config, tmp_path / "quickstart", problems("a"))
+
+
+def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    claim(config, tmp_path / "one", problems("a", "b"))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    with pytest.raises(BadInput, match="begun with other problems"):
+        claim(config, tmp_path / "two", problems("a", "c"))
+
+
+def test_overwriting_clears_a_run_and_nothing_else(tmp_path: Path) -> None:
+    config = configure(tmp_path, "run.overwrite=true")
+    begin(tmp_path, "completed")
+    (tmp_path / "quickstart" / "checkpoints").mkdir()
+    claim(config, tmp_path / "quickstart", problems("a"))
+    assert sorted(path.name for path in (tmp_path / "quickstart").iterdir()) == ["config.yaml", "problems.digest"]
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match="is not the folder of a run"):
+        claim(config, tmp_path / "precious", problems("a"))
+    assert (tmp_path / "precious" / "thesis.tex").exists()

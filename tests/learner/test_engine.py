@@ -17,6 +17,7 @@ from conf.schema import Config
 from learner.advantages import group_advantages
 from learner.engine import Diverged, LoraLearner, StaleBatch
 from learner.losses import importance_weights
+from learner.microbatches import Tokens
 
 Build = Callable[..., Group]
 
@@ -26,8 +27,8 @@ def learner(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> LoraLearne
     return LoraLearner(tiny_config, str(tiny_model), tmp_path / "adapters")
 
 
-def batch(build: Build, version: int = 0, count: int = 3) -> Batch:
-    groups = (build(10 * version + i, adapter=AdapterRef(version, 0, "nowhere")) for i in range(count))
+def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
+    groups = (build(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
     return Batch(version, tuple(groups))
 
 
@@ -127,20 +128,32 @@ def test_restored_run_repeats_the_uninterrupted_one(
     assert same(weights(straight), weights(resumed))
     for version in (updates, updates + 1):
         straight.update(batch(build_group, version, 1), 0.0)
-        stats = resumed.update(batch(build_group, version, 1), 0.0)
+        stats = resumed.update(batch(build_group, version, 1, incarnation=1), 0.0)
     assert stats.adapter.name == f"policy-v{updates + 2}-r1"
     assert same(weights(straight), weights(resumed))
     assert same(straight._optimizer.state(), resumed._optimizer.state())
 
 
-def test_untouched_learner_can_be_saved_and_restored(
-    learner: LoraLearner, tiny_config: Config, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_learner_goes_back_to_a_checkpoint_in_place(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
+    """Restoring undoes later updates, momentum included, and forgets a batch that was given up half-way."""
     learner.save(tmp_path)
-    tiny_config.learner.learning_rate = 1e-3
-    other = LoraLearner(tiny_config, str(tiny_model), tmp_path / "other")
-    other.restore(tmp_path, 1)
-    assert same(weights(learner), weights(other))
+    before, state = weights(learner), learner._optimizer.state()
+    first = learner.update(batch(build_group, 0), 0.0).metrics["grad_norm"]
+    assert not same(before, weights(learner))
+    (part,) = learner._pack([Tokens((5, 6, 7), (8, 9))])
+    learner._optimizer.backward(learner._optimizer.engine(part)[0].sum())
+    learner.restore(tmp_path, 0)
+    assert same(before, weights(learner))
+    assert same(state, learner._optimizer.state())
+    again = learner.update(batch(build_group, 0), 0.0).metrics["grad_norm"]
+    assert again == first
+
+
+def test_group_of_an_abandoned_history_is_refused(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
+    learner.save(tmp_path)
+    learner.restore(tmp_path, 1)
+    with pytest.raises(StaleBatch, match="abandoned history"):
+        learner.update(batch(build_group, 0), 0.0)
 
 
 def test_damaged_or_foreign_checkpoints_are_refused(learner: LoraLearner, tmp_path: Path) -> None:

@@ -57,6 +57,21 @@ def test_bf16_input_has_a_float32_softmax() -> None:
     assert hidden.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.99, 0.9999])
+def test_gradient_in_bf16_does_not_vanish_for_a_confident_token(confidence: float) -> None:
+    """W_y − Σ p W cancels to zero in bfloat16 when p_y is near 1; such a token could never be unlearned."""
+    generator = torch.Generator().manual_seed(0)
+    head = torch.randn(500, 64, generator=generator).to(torch.bfloat16)
+    size = torch.tensor(confidence / (1 - confidence) * 500).log() / head[7].double().square().sum()
+    hidden = (size * head[7].double()).to(torch.bfloat16)[None].requires_grad_()
+    exact = hidden.detach().double().requires_grad_()
+    reference(exact, head.double(), torch.tensor([7]), 1.0)[0].sum().backward()
+    token_logprobs(hidden, head, torch.tensor([7]), 1.0, 16)[0].sum().backward()
+    assert hidden.grad is not None
+    assert exact.grad is not None
+    assert (hidden.grad.double() - exact.grad).norm() < 0.05 * exact.grad.norm()
+
+
 def test_large_logits_do_not_overflow() -> None:
     hidden, head, targets = case(4, 3, 7)
     got, entropy = token_logprobs(1e4 * hidden, head, targets, 1.0, 4)
