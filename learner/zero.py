@@ -7,6 +7,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -78,10 +79,12 @@ class ZeroOptimizer:
         return float(self.engine.get_global_grad_norm())
 
     def discard(self) -> None:
-        """Forget the gradients of an abandoned batch, as ZeRO itself does after an overflow."""
+        """Forget the gradients of an abandoned batch, as ZeRO itself does at the end of a step."""
         self._zero.zero_grad(set_to_none=True)
         self._zero._release_preflattened_grad_buffers()
         self._zero.reset_cpu_buffers()
+        self._zero._offload_accumulated_param_ids.clear()
+        self._zero.micro_step_id = INITIAL_MICRO_STEP_ID  # so that the next backward does not add to the old sums
 
     def shapes(self) -> dict[str, torch.Size]:
         """Names and shapes of what `state` returns."""

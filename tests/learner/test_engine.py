@@ -232,7 +232,6 @@ def test_metrics(learner: LoraLearner, build_group: Build) -> None:
         "tokens/trained",
         "learner/tokens_per_second",
         "learner/padding",
-        "time/learn",
         "time/publish",
     }
     assert metrics["tokens/trained"] == sum(len(sample.token_ids) for sample in one.samples)
