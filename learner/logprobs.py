@@ -1,8 +1,9 @@
 """Log-probabilities and entropy straight from hidden states: full logits never exist.
 
 With z = W h / T and p = softmax(z), the log-probability of token y is z_y − log Σ exp z, and its gradient with
-respect to h is (W_y − Σ_v p_v W_v) / T. The sum is formed in the forward pass, while a chunk's p is at hand, and kept:
-one vector of the hidden size per position, so that backward needs neither logits nor a second softmax.
+respect to h is (W_y − Σ_v p_v W_v) / T; that of the entropy H = −Σ_v p_v log p_v is −(Σ_v p_v log p_v W_v + H Σ_v p_v
+W_v) / T. The sums are formed in the forward pass, while a chunk's p is at hand, and kept: a vector of the hidden size per
+position and sum, so that backward needs neither logits nor a second softmax.
 """
 
 from typing import Any
@@ -13,30 +14,32 @@ from torch.autograd.function import once_differentiable
 
 
 def token_logprobs(
-    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int
+    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of `targets` and entropy of the whole vocabulary, both [t], natural log, after temperature.
 
     hidden: [t, h] at the positions that predict the targets. head: [v, h], a frozen output projection without bias,
     of hidden's dtype; tied or not makes no difference. targets: int64 [t]. chunk: positions whose logits exist at a
     time. Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input).
-    Gradients flow to `hidden` from the log-probabilities alone. Raises ValueError if the head is trainable.
+    Gradients flow to `hidden` from the log-probabilities, and if `entropy_gradient` from the entropy too. Raises ValueError if the head is trainable.
     """
     if head.requires_grad:
         raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")
-    logprobs, entropy = _TokenLogprobs.apply(hidden, head, targets, temperature, chunk)
+    logprobs, entropy = _TokenLogprobs.apply(hidden, head, targets, temperature, chunk, entropy_gradient)
     return logprobs, entropy
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         precision = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = torch.empty(len(hidden), dtype=precision, device=hidden.device)
         entropy = torch.empty_like(logprobs)
-        expected = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None  # Σ_v p_v W_v
+        differentiable = ctx.needs_input_grad[0]
+        expected = torch.empty_like(hidden) if differentiable else None  # Σ_v p_v W_v
+        surprise = torch.empty_like(hidden) if differentiable and entropy_gradient else None  # Σ_v p_v log p_v W_v
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part] @ head.T).to(precision).div_(temperature)
@@ -45,18 +48,25 @@ class _TokenLogprobs(torch.autograd.Function):
             total = weights.sum(dim=-1)
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total.log()
             entropy[part] = total.log() - torch.linalg.vecdot(weights, logits) / total
+            if surprise is not None:
+                logits.sub_(total.log()[:, None]).mul_(weights)
+                surprise[part] = (logits.to(head.dtype) @ head) / total[:, None]
             del logits
             if expected is not None:
                 expected[part] = (weights.to(head.dtype) @ head) / total[:, None]
         if expected is not None:
-            ctx.save_for_backward(head, targets, expected)
+            ctx.save_for_backward(head, targets, expected, surprise, entropy if surprise is not None else None)
             ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy)
+        if surprise is None:
+            ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-        head, targets, expected = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor, entropy_gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        head, targets, expected, surprise, entropy = ctx.saved_tensors
         scale = gradient[:, None] / ctx.temperature
-        return (scale * (head[targets].to(scale.dtype) - expected)).to(expected.dtype), None, None, None, None
+        total = scale * (head[targets].to(scale.dtype) - expected)
+        if surprise is not None:
+            total -= entropy_gradient[:, None] / ctx.temperature * (surprise + entropy[:, None] * expected)
+        return total.to(expected.dtype), None, None, None, None, None

@@ -48,7 +48,7 @@ def test_docstrings_explain_every_field(kind: type) -> None:
 def test_every_number_has_a_range() -> None:
     defaults = OmegaConf.structured(Config)
     numeric = [key for key in keys() if isinstance(OmegaConf.select(defaults, key), int | float)]
-    flags = {"plan", "run.overwrite", "model.shape.tied_head"}
+    flags = {"plan", "run.overwrite", "model.shape.tied_head", "lora.rslora", "algorithm.mask_truncated"}
     assert set(numeric) - flags - set(RULES) == set()
     assert set(RULES) <= set(keys())
 
@@ -172,6 +172,15 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.size=130", ["data.size=130", "eval.problems=128"]),
         ("eval.temperature=0", ["eval.n=1"]),
         ("reward.accuracy=0", ["nothing would be rewarded"]),
+        ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo"]),
+        ("algorithm.preset=[dapo]", ["algorithm.preset=", "expected text"]),
+        ("algorithm.aggregation=mean", ["token_mean, sequence_mean, constant"]),
+        ("algorithm.mismatch=[token_tis,icepop]", ["algorithm.mismatch=", "expected text"]),
+        ("algorithm.dual_clip=1", ["algorithm.dual_clip=1.0", "above 1"]),
+        ("algorithm.clip_low=2", ["algorithm.clip_low=2.0", "0 to 1"]),
+        ("algorithm.kl=-1", ["algorithm.kl=-1.0"]),
+        ("learner.offload=disk", ["auto, cpu, none"]),
+        ("learner.gradient_checkpointing=yes", ["auto, on, off"]),
         ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
     ],
 )
