@@ -1,8 +1,8 @@
 """Every setting of a run. The docstrings are the reference manual; `conf/base.yaml` says where each value comes from.
 
 One vocabulary: an *update* is what one batch does to the adapter (one optimizer step, unless
-`algorithm.steps_per_batch` asks for more), a *version* is the adapter after so many updates, a *group* is the samples of
-one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
+`algorithm.steps_per_batch` asks for more), a *version* is the adapter after so many updates, a *group* is the samples
+of one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
 """
 
 from dataclasses import dataclass, field
@@ -278,7 +278,8 @@ class Config:
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
-    training), learner (the updates), algorithm (their loss), reward, eval, canary (agreement of engine and learner), checkpoint, dashboard.
+    training), learner (the updates), algorithm (their loss), reward, eval, canary (agreement of engine and learner),
+    checkpoint, dashboard.
     """
 
     plan: bool = False

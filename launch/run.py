@@ -55,11 +55,13 @@ def prepare(config: Config, placement: Any, folder: Path) -> "RunRequest":
     from transformers import AutoTokenizer
 
     from actors.coordinator_actor import RunRequest
+    from conf.adapters import check_adapter
     from conf.models import locate
     from rewards.problems import load as load_problems
 
     config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
+    check_adapter(config, model_path)
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
     if config.run.overwrite:
         shutil.rmtree(folder, ignore_errors=True)

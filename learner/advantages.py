@@ -22,7 +22,7 @@ def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Te
     if judged.numel() < 2 or judged.min() == judged.max():
         return advantages
     scale = {
-        "group": 1 / (judged.std(correction=1) + EPSILON),
+        "group": 1 / (judged.std(correction=1).item() + EPSILON),
         "mean_only": 1.0,
         "leave_one_out": judged.numel() / (judged.numel() - 1),
     }

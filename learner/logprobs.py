@@ -1,9 +1,9 @@
 """Log-probabilities and entropy straight from hidden states: full logits never exist.
 
 With z = W h / T and p = softmax(z), the log-probability of token y is z_y − log Σ exp z, and its gradient with
-respect to h is (W_y − Σ_v p_v W_v) / T; that of the entropy H = −Σ_v p_v log p_v is −(Σ_v p_v log p_v W_v + H Σ_v p_v
-W_v) / T. The sums are formed in the forward pass, while a chunk's p is at hand, and kept: a vector of the hidden size per
-position and sum, so that backward needs neither logits nor a second softmax.
+respect to h is (W_y − Σ_v p_v W_v) / T; that of the entropy H = −Σ_v p_v log p_v is
+−(Σ_v p_v log p_v W_v + H Σ_v p_v W_v) / T. The sums are formed in the forward pass, while a chunk's p is at hand, and
+kept: a vector of the hidden size per position and sum, so that backward needs neither logits nor a second softmax.
 """
 
 from typing import Any
@@ -21,7 +21,8 @@ def token_logprobs(
     hidden: [t, h] at the positions that predict the targets. head: [v, h], a frozen output projection without bias,
     of hidden's dtype; tied or not makes no difference. targets: int64 [t]. chunk: positions whose logits exist at a
     time. Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input).
-    Gradients flow to `hidden` from the log-probabilities, and if `entropy_gradient` from the entropy too. Raises ValueError if the head is trainable.
+    Gradients flow to `hidden` from the log-probabilities, and if `entropy_gradient` from the entropy too. Raises
+    ValueError if the head is trainable.
     """
     if head.requires_grad:
         raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")

@@ -105,9 +105,7 @@ def policy_loss(
     if algorithm.surrogate == "cispo":
         surrogate = cispo_surrogate(ratio, logprobs, advantages, algorithm.clip_low, algorithm.clip_high)
     else:
-        surrogate = clipped_surrogate(
-            ratio, advantages, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
-        )
+        surrogate = clipped_surrogate(ratio, advantages, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
     weights = correction_weights(observed.old, observed.engine, lengths, algorithm.mismatch)
     loss = -weights * surrogate
     if observed.base is not None:

@@ -10,8 +10,9 @@ from rich.console import Console
 from conf.devices import devices
 from conf.errors import BadInput
 from conf.load import load
+from conf.sizes import activation_bytes
 from launch.machine import GIB, Machine
-from launch.plan import Plan, activation_bytes, duration, make_plan, refusal
+from launch.plan import Plan, duration, make_plan, refusal
 from launch.plan_view import render
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, 0.3e12)
