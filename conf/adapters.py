@@ -66,13 +66,14 @@ def check_adapter(config: Config, model_path: str) -> None:
     where = f"lora.start_from={folder}"
     try:
         stated: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+        if not isinstance(stated, dict):
+            raise ValueError("it holds no settings")
     except (OSError, ValueError) as error:
         raise BadInput(f"{where}: {CONFIG_FILE} cannot be read ({error}); name a folder in PEFT's format") from None
     for feature in FEATURES:
-        if not feature.plain(stated.get(feature.key)):
-            raise BadInput(
-                f"{where}: its {feature.key} is {stated[feature.key]}, but {feature.reason}; start from a plain LoRA"
-            )
+        value = stated.get(feature.key)
+        if not feature.plain(value):
+            raise BadInput(f"{where}: its {feature.key} is {value}, but {feature.reason}; start from a plain LoRA")
     _check_settings(config, stated, where)
     base = stated.get("base_model_name_or_path")
     if base and not _names(base) & (_names(config.model.path) | _names(model_path)):
@@ -122,7 +123,7 @@ def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str) -
     for name in sorted(expected.keys() | shapes.keys()):
         if shapes.get(name) != expected.get(name):
             raise BadInput(
-                f"{where}: {name} has shape {shapes.get(name)}, this run's adapter {expected.get(name)} there; start from"
+                f"{where}: {name} has shape {shapes.get(name)}, this run's {expected.get(name)}; start from"
                 " an adapter of the same model and modules"
             )
 

@@ -183,7 +183,8 @@ class LoraLearner:
                 break
             self._steps += 1
             tally.step(total, norm)
-        return tally.metrics(parts), fault
+        metrics = tally.metrics(parts)
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}, fault
 
     def _observe(self, members: list[Example], logprobs: Tensor, base: Tensor | None) -> Observed:
         """A micro-batch's fixed part; logprobs: float [t], the policy's before the first step."""
