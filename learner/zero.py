@@ -1,6 +1,7 @@
 """DeepSpeed as this project uses it: ZeRO-2, its optimizer and fp32 master weights in host memory or on the card."""
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,7 @@ class ZeroOptimizer:
     def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, offload: bool = True) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._offload = offload
         optimizer = _adamw(parameters, config, offload)
         if not torch.distributed.is_initialized():
             backend = "nccl" if parameters[0].is_cuda else "gloo"
@@ -75,7 +77,11 @@ class ZeroOptimizer:
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        norm = float(self.engine.get_global_grad_norm())
+        if not math.isfinite(norm) and self._offload:
+            # DeepSpeed 0.19.8 keeps these in bfloat16, and every later sum would be as little finite.
+            self._zero.averaged_gradients = dict.fromkeys(self._zero.averaged_gradients)
+        return norm
 
     def state(self) -> dict[str, Tensor]:
         """fp32 master weights and Adam moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter."""
