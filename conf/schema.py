@@ -166,6 +166,11 @@ class LearnerConfig:
     offload: str = "auto"
     gradient_checkpointing: str = "auto"
 
+    def __post_init__(self) -> None:
+        """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
+        words = {"True": "on", "False": "off"}
+        self.gradient_checkpointing = words.get(self.gradient_checkpointing, self.gradient_checkpointing)
+
 
 @dataclass
 class AlgorithmConfig:

@@ -257,8 +257,9 @@ def _estimate(
 ) -> Estimate | None:
     """A roofline: decoding is bound by bytes on a card and by operations on a CPU, learning by operations.
 
-    Operations a token: forward 2 (N + L), backward 2 (N + L) for the activations and 2 L for the adapter, with N
-    frozen and L trained weights; the learner computes the prompt of a group once. Prefill is left out.
+    Operations a token and step: forward 2 (N + L), twice if activations are computed again, backward 2 (N + L) for the
+    activations and 2 L for the adapter, with N frozen and L trained weights; once 2 N for the base model if KL is in
+    the loss. The learner computes the prompt of a group once. Prefill is left out.
     """
     if not (machine.bandwidth and machine.flops and sequences):
         return None
@@ -285,7 +286,10 @@ def _estimate(
         tokens_per_s = engine_cores * machine.flops * efficiency.decode / (2 * (frozen + trained))
         learner_flops = machine.flops * len(placement.learner.cores)
     learned = samples * response + learner.problems_per_update * FILL * rollout.max_prompt_tokens
-    learn_s = learned * (4 * frozen + 6 * trained) / (learner_flops * efficiency.learn)
+    card = machine.gpu_memory * placement.learner.memory
+    step = 4 * frozen + 6 * trained + (2 * (frozen + trained) if recomputes(config, shape, card) else 0)
+    work = config.algorithm.steps_per_batch * step + (2 * frozen if config.algorithm.kl else 0)
+    learn_s = learned * work / (learner_flops * efficiency.learn)
     answer = FILL * (config.eval.max_response_tokens or rollout.max_response_tokens)
     shared = machine.gpus == 1 or len(machine.cores) == 1
     return Estimate(

@@ -71,6 +71,13 @@ def test_overrides_win_and_keep_their_types() -> None:
     assert type(config) is Config
 
 
+@pytest.mark.parametrize("value", ["auto", "on", "off"])
+def test_on_and_off_are_words_where_they_are_meant_to_be(value: str) -> None:
+    config = quickstart(f"learner.gradient_checkpointing={value}")
+    assert config.learner.gradient_checkpointing == value
+    assert yaml.safe_load(dump(config)) == asdict(config)
+
+
 def test_values_may_hold_equals_signs_and_be_empty() -> None:
     assert quickstart("data.template=a = {problem}").data.template == "a = {problem}"
     assert quickstart("data.problem_pattern=").data.problem_pattern == ""
@@ -180,7 +187,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("algorithm.clip_low=2", ["algorithm.clip_low=2.0", "0 to 1"]),
         ("algorithm.kl=-1", ["algorithm.kl=-1.0"]),
         ("learner.offload=disk", ["auto, cpu, none"]),
-        ("learner.gradient_checkpointing=yes", ["auto, on, off"]),
+        ("learner.gradient_checkpointing=maybe", ["auto, on, off"]),
         ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
     ],
 )
