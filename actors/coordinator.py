@@ -32,6 +32,9 @@ TICK_S = 1.0
 BARREN_BATCHES = 4
 """So many batches' worth of groups in a row without any difference in reward, and nothing can be learned."""
 
+FAULTS = 3
+"""Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
+
 T = TypeVar("T")
 
 
@@ -102,6 +105,7 @@ class Coordinator:
         self._verify_s: dict[int, float] = {}
         self._barren = 0
         self._all_right = False
+        self._faults = 0
         self._solved = False
         self._checkpointed: int | None = None
         self._outdated: list[AdapterRef] = []
@@ -277,11 +281,12 @@ class Coordinator:
         return done or self._solved or self._stopping.is_set() or not self._budget.allows("update")
 
     async def _update(self, batch: Batch) -> None:
-        """One optimizer step, the swap of its adapter into the engines, and the canary's word on it."""
+        """What the learner makes of a batch, the swap of its adapter into the engines, and the canary's word on it."""
         started = self._clock.now()
         self._ledger.enter("learner", "update")
         stats = await self._within_grace(self._learner.update(batch, self._budget.progress))
         learned = self._clock.now()
+        self._check_fault(batch, stats.fault)
         previous = self._policy
         self._cursor.use(batch.groups)
         self._ledger.enter("learner", "sync")
@@ -293,9 +298,9 @@ class Coordinator:
         self._folder.drop_adapters(keep=(previous, stats.adapter))
         self._ledger.enter("learner", "wait_rollouts")
         row = {
+            **describe_canary(judgement),
             **stats.metrics,
             **self._describe(batch),
-            **describe_canary(judgement),
             "rollout/tokens_per_second": self._speed(),
             "time/learn": learned - started,
             "time/sync": synced - learned,
@@ -463,6 +468,16 @@ class Coordinator:
             f"a problem reads {group.problem.prompt!r}, gold {group.problem.gold!r}, "
             f"an answer {group.samples[0].text!r}"
         )
+
+    def _check_fault(self, batch: Batch, fault: str) -> None:
+        """Count an update that was skipped and keep all its samples; Halted after several in a row."""
+        self._faults = self._faults + 1 if fault else 0
+        if not fault:
+            return
+        self._ledger.count("updates/skipped")
+        self._folder.write_samples(f"skipped-{batch.version + 1:06d}", batch.groups)
+        if self._faults == FAULTS:
+            raise Halted(f"{FAULTS} updates in a row were skipped: {fault}; their samples are in samples/skipped-*")
 
     def _note_rollouts(self) -> None:
         self._ledger.enter("rollouts", "generate" if self._pacing.running else "idle")

@@ -1,7 +1,7 @@
 """The vocabulary of the project: frozen dataclasses that travel between actors.
 
-A *group* is the samples of one problem, all drawn from one *version* of the adapter. An *update* is one optimizer
-step; it turns version v into v + 1.
+A *group* is the samples of one problem, all drawn from one *version* of the adapter. An *update* is what one batch does
+to the adapter, usually one optimizer step; it turns version v into v + 1.
 """
 
 from dataclasses import dataclass, field
@@ -90,7 +90,8 @@ class Verdict:
 class Reward:
     """What a sample earns: the weighted sum of named parts, and the verdict behind it.
 
-    `parts` are unweighted, each in [0, 1]. A sample whose verdict is a timeout or a crash has no reward: `masked`.
+    `parts` are unweighted, each in [0, 1]; `overlong` is taken off. A sample whose verdict is a timeout or a crash has
+    no reward: `masked`.
     """
 
     total: float
@@ -138,10 +139,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What one update did: the adapter it made and the learner's metrics under their metrics.jsonl names."""
+    """What one update did: the adapter it made and the learner's metrics under their metrics.jsonl names.
+
+    fault: why the update was skipped, that is what was not a finite number and from which samples; empty otherwise.
+    """
 
     adapter: AdapterRef
     metrics: dict[str, float] = field(default_factory=dict)
+    fault: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,10 @@ class Learner(Protocol):
         ...
 
     async def update(self, batch: Batch, progress: float) -> UpdateStats:
-        """One optimizer step on a batch and the publication of its result.
+        """The optimizer steps of a batch and the publication of their result.
 
-        `progress` in [0, 1] is the share of the budget spent, for schedules. Raises if a group is older than η.
+        `progress` in [0, 1] is the share of the budget spent, for schedules. Raises if a group is older than η. A loss
+        or gradient that is not finite leaves the weights as they are and is the result's `fault`.
         """
         ...
 

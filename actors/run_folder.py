@@ -103,7 +103,7 @@ class RunFolder:
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
         """Keep what was said, and what it earned, in samples/<name>.jsonl."""
-        kept = groups if name.startswith("eval") else groups[:SAMPLED_GROUPS]
+        kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [
             {
                 "problem": group.problem.id,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from conf.algorithms import check_algorithm, presets
 from conf.devices import device_names
 from conf.errors import BadInput
 from conf.nearest import nearest
@@ -107,8 +108,22 @@ RULES: dict[str, Rule] = {
     "learner.beta2": between(0, 0.99999),
     "learner.max_grad_norm": above(0),
     "learner.tokens_per_microbatch": at_least(1),
-    "learner.importance_cap": at_least(1),
     "learner.logprob_chunk": at_least(1),
+    "learner.offload": one_of("auto", "cpu", "none"),
+    "learner.gradient_checkpointing": one_of("auto", "on", "off"),
+    "algorithm.preset": one_of(*presets()),
+    "algorithm.advantages": one_of("group", "mean_only", "leave_one_out"),
+    "algorithm.surrogate": one_of("clip", "cispo"),
+    "algorithm.ratio": one_of("token", "sequence"),
+    "algorithm.clip_low": between(0, 1),
+    "algorithm.clip_high": at_least(0),
+    "algorithm.dual_clip": above(1),
+    "algorithm.aggregation": one_of("token_mean", "sequence_mean", "constant"),
+    "algorithm.kl": at_least(0),
+    "algorithm.entropy": at_least(0),
+    "algorithm.overlong_buffer": between(0, 1),
+    "algorithm.steps_per_batch": at_least(1),
+    "algorithm.mismatch": one_of("token_tis", "sequence_mask", "icepop", "bypass"),
     "reward.accuracy": at_least(0),
     "reward.format": at_least(0),
     "reward.deadline_s": above(0),
@@ -137,6 +152,7 @@ def check(config: Config) -> None:
     _check_shape(config)
     check_lengths(config, config.model.shape.context)
     _check_data(config)
+    check_algorithm(config.algorithm)
     if config.reward.accuracy == config.reward.format == 0:
         raise BadInput("reward.accuracy=0 and reward.format=0: nothing would be rewarded; give one of them a weight")
     if config.eval.temperature == 0 and config.eval.n > 1:

@@ -1,7 +1,8 @@
 """Every setting of a run. The docstrings are the reference manual; `conf/base.yaml` says where each value comes from.
 
-One vocabulary: an *update* is one optimizer step, a *version* is the adapter after so many updates, a *group* is the
-samples of one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
+One vocabulary: an *update* is what one batch does to the adapter (one optimizer step, unless
+`algorithm.steps_per_batch` asks for more), a *version* is the adapter after so many updates, a *group* is the samples
+of one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
 """
 
 from dataclasses import dataclass, field
@@ -105,16 +106,20 @@ class DataConfig:
 
 @dataclass
 class LoraConfig:
-    """rank and alpha as in PEFT: the update is alpha / rank · B A. dropout: on the adapter's input while learning.
-    target_modules: names of the linear projections that carry an adapter.
+    """rank and alpha as in PEFT: the adapter adds alpha / rank · B A. rslora: alpha / √rank instead (arXiv 2312.03732).
+    dropout: on the adapter's input while learning. target_modules: names of the linear projections that carry an
+    adapter. start_from: folder of a plain PEFT adapter of the same rank, alpha and modules to go on from; empty for a
+    fresh one, whose B is zero. KL to base and the canary's movement are measured from the model without any adapter.
     """
 
     rank: int = 32
     alpha: int = 64
+    rslora: bool = False
     dropout: float = 0.0
     target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
+    start_from: str = ""
 
 
 @dataclass
@@ -136,13 +141,15 @@ class RolloutConfig:
 
 @dataclass
 class LearnerConfig:
-    """problems_per_update: groups in one optimizer step. max_staleness: η, the versions a group may lag behind the
+    """problems_per_update: groups in one batch. max_staleness: η, the versions a group may lag behind the
     version it updates; 0 is synchronous. learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over
     the share of the budget spent, down to final_rate × learning_rate. warmup_updates: linear, from zero.
     weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
     tokens_per_microbatch: padded tokens of one forward and backward pass.
-    importance_cap: truncation of the importance weight that corrects the mismatch between engine and learner.
     logprob_chunk: response positions whose logits exist at a time.
+    offload: where the optimizer's state lives: cpu (host memory), none (beside the weights), or auto: on a card only if
+    it takes a small share of it. gradient_checkpointing: on (activations are computed twice instead of kept, and
+    prompts not shared), off, or auto: on where a micro-batch's activations would fill most of a card.
     """
 
     problems_per_update: int = 8
@@ -156,8 +163,66 @@ class LearnerConfig:
     beta2: float = 0.999
     max_grad_norm: float = 1.0
     tokens_per_microbatch: int = 4096
-    importance_cap: float = 2.0
     logprob_chunk: int = 1024
+    offload: str = "auto"
+    gradient_checkpointing: str = "auto"
+
+    def __post_init__(self) -> None:
+        """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
+        words = {"True": "on", "False": "off"}
+        self.gradient_checkpointing = words.get(self.gradient_checkpointing, self.gradient_checkpointing)
+
+
+@dataclass
+class AlgorithmConfig:
+    """The loss: what a reward says about a sample, and how strongly each of its tokens is moved for it.
+
+    preset: grpo, dr_grpo, dapo, gspo or cispo: `conf/algorithms.yaml` spells out what each sets. A layer that names a
+    preset sets all other keys here to the preset's values, except those it sets itself.
+    advantages: group (reward less the group's mean, over its standard deviation), mean_only (not divided) or
+    leave_one_out (less the mean of the other samples).
+    surrogate: clip (PPO's) or cispo (log-probability times a clipped weight without gradient).
+    ratio: of new to old probability, for each token or for the whole sequence (geometric mean over its tokens).
+    clip_low, clip_high: the ratio is clipped to 1 − clip_low … 1 + clip_high; null for no bound. dual_clip: at negative
+    advantages the surrogate falls no further than this many times the advantage; null for no limit.
+    aggregation: token_mean, sequence_mean (mean of each response's mean) or constant (every token counts
+    1 / (samples × rollout.max_response_tokens)); always over all samples of a batch, skipped and masked ones included.
+    kl: coefficient of the KL divergence to the base model. entropy: coefficient of the bonus on entropy.
+    mask_truncated: responses cut off at the limit are not learned from; their rewards still count in the baseline.
+    overlong_buffer: last share of rollout.max_response_tokens over which the reward falls linearly by up to 1; 0 for
+    no such penalty.
+    steps_per_batch: optimizer steps on the whole of one batch; together they are one update and make one version. "Old"
+    probabilities stay those before the first step, and the learning rate is the same for all.
+    mismatch: what corrects the difference between engine and learner. The old policy is the learner's, and what the
+    engine drew is weighted by token_tis (weights cut at 2), sequence_mask (a sequence's weight, 0 above 3) or icepop
+    (weights outside 0.5 … 5 become 0); or bypass: the old policy is the engine's. With one step per batch the learner's
+    ratio is 1 in all but bypass: then clips, cispo and sequence ratios could not act and are refused.
+    """
+
+    preset: str = "grpo"
+    advantages: str = "group"
+    surrogate: str = "clip"
+    ratio: str = "token"
+    clip_low: float | None = None
+    clip_high: float | None = None
+    dual_clip: float | None = None
+    aggregation: str = "token_mean"
+    kl: float = 0.0
+    entropy: float = 0.0
+    mask_truncated: bool = False
+    overlong_buffer: float = 0.0
+    steps_per_batch: int = 1
+    mismatch: str = "token_tis"
+
+    @property
+    def ratio_acts(self) -> bool:
+        """Whether the ratio of new to old probability can differ from 1."""
+        return self.mismatch == "bypass" or self.steps_per_batch > 1
+
+    @property
+    def regularised(self) -> bool:
+        """Whether the loss depends on samples without advantage too."""
+        return self.kl > 0 or self.entropy > 0
 
 
 @dataclass
@@ -219,7 +284,8 @@ class Config:
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
-    training), learner (the updates), reward, eval, canary (agreement of engine and learner), checkpoint, dashboard.
+    training), learner (the updates), algorithm (their loss), reward, eval, canary (agreement of engine and learner),
+    checkpoint, dashboard.
     """
 
     plan: bool = False
@@ -231,6 +297,7 @@ class Config:
     lora: LoraConfig = field(default_factory=LoraConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)

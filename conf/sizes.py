@@ -6,7 +6,7 @@ Biases and norms inside attention (under 0.1 % of the parameters) are left out.
 
 from collections.abc import Iterable
 
-from conf.schema import ShapeConfig
+from conf.schema import Config, ShapeConfig
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block, which can carry an adapter."""
@@ -18,6 +18,15 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
+
+OPTIMIZER_BYTES = 16
+"""Per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient."""
+
+OPTIMIZER_SHARE = 0.1
+"""Of a learner's memory on a card: a larger optimizer goes to host memory, where its step is slower."""
+
+ACTIVATIONS_SHARE = 0.5
+"""Of a learner's memory on a card: larger activations are computed twice instead, about a third more time."""
 
 
 def padded_rank(rank: int) -> int:
@@ -60,3 +69,26 @@ def lora_parameters(shape: ShapeConfig, rank: int, modules: Iterable[str]) -> in
 def kv_bytes_per_token(shape: ShapeConfig, dtype: str) -> int:
     """Keys and values of one token in every layer."""
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * DTYPE_BYTES[dtype]
+
+
+def activation_bytes(shape: ShapeConfig, rank: int, size: int) -> int:
+    """Bytes that one token leaves in the blocks for the backward pass, without gradient checkpointing.
+
+    Of each block: its inputs and norms (6 hidden), queries and attention output, keys and values, four vectors of the
+    MLP's width, and the seven inner vectors of the adapter. Within 1 % of what autograd saves for the embedded model.
+    """
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return shape.layers * size * (6 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate + 7 * rank)
+
+
+def offloads(config: Config, shape: ShapeConfig, room: float) -> bool:
+    """Whether the optimizer's state lives in host memory. room: bytes of a card the learner may use, 0 without one."""
+    state = OPTIMIZER_BYTES * lora_parameters(shape, config.lora.rank, config.lora.target_modules)
+    return {"cpu": True, "none": False, "auto": state > OPTIMIZER_SHARE * room}[config.learner.offload]
+
+
+def recomputes(config: Config, shape: ShapeConfig, room: float) -> bool:
+    """Whether activations are computed twice instead of kept (gradient checkpointing). room: as for `offloads`."""
+    each = activation_bytes(shape, config.lora.rank, DTYPE_BYTES[config.model.dtype])
+    tight = room > 0 and config.learner.tokens_per_microbatch * each > ACTIVATIONS_SHARE * room
+    return {"on": True, "off": False, "auto": tight}[config.learner.gradient_checkpointing]

@@ -15,11 +15,15 @@ from conf.schema import Config, ShapeConfig
 from conf.sizes import (
     ADAPTER_SLOTS,
     DTYPE_BYTES,
+    OPTIMIZER_BYTES,
+    activation_bytes,
     kv_bytes_per_token,
     lora_parameters,
     matmul_parameters,
+    offloads,
     padded_rank,
     parameters,
+    recomputes,
 )
 from launch.machine import GIB, Machine
 
@@ -37,9 +41,6 @@ PROCESS = GIB
 
 HOST_PROCESSES = 4
 """Engine, its server, learner, and together the coordinator, the reward workers and Ray."""
-
-OPTIMIZER_BYTES = 16
-"""Per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient."""
 
 LOGIT_BYTES = 12
 """Per logit of a chunk: the logits, their exponentials and one temporary, all fp32."""
@@ -150,8 +151,8 @@ def make_plan(config: Config, machine: Machine) -> Plan:
     placement = place(machine.cores, machine.gpus)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
-    memory = tuple(_memory(config, shape, placement))
     room = _room(machine, placement)
+    memory = tuple(_memory(config, shape, placement, room.get("learner GPU") or 0.0))
     sequences = _sequences(config, shape, placement, memory, room)
     estimate = _estimate(config, shape, machine, placement, sequences)
     return Plan(config, machine, placement, shape, memory, room, sequences, estimate)
@@ -189,7 +190,8 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _memory(config: Config, shape: ShapeConfig, placement: Placement) -> Iterator[Memory]:
+def _memory(config: Config, shape: ShapeConfig, placement: Placement, card: float) -> Iterator[Memory]:
+    """card: bytes of a card the learner may use, 0 without one."""
     rollout, learner, lora = config.rollout, config.learner, config.lora
     size = DTYPE_BYTES[config.model.dtype]
     cuda = placement.device == "cuda"
@@ -212,24 +214,17 @@ def _memory(config: Config, shape: ShapeConfig, placement: Placement) -> Iterato
         yield Memory(engine_place, "engine: KV cache", rollout.kv_cache_gib * GIB, "rollout.kv_cache_gib")
     yield Memory(learner_place, "learner: base weights", base, "as the engine's")
     yield Memory(learner_place, "learner: adapter, gradients", trained * (2 * size + 4), "gradients summed in fp32")
-    activations = learner.tokens_per_microbatch * activation_bytes(shape, lora.rank, size)
-    yield Memory(learner_place, "learner: activations", activations, f"{learner.tokens_per_microbatch} tokens")
+    each, kept = activation_bytes(shape, lora.rank, size), f"{learner.tokens_per_microbatch} tokens"
+    if recomputes(config, shape, card):
+        each, kept = each // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
+    yield Memory(learner_place, "learner: activations", learner.tokens_per_microbatch * each, kept)
     yield Memory(learner_place, "learner: chunk of logits", chunk, f"{learner.logprob_chunk} × {shape.vocabulary}")
     if cuda:
         yield Memory(learner_place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
-    yield Memory("host", "learner: optimizer", trained * OPTIMIZER_BYTES, f"{OPTIMIZER_BYTES} bytes a trained weight")
+    place, bytes_each = "host" if offloads(config, shape, card) else learner_place, OPTIMIZER_BYTES
+    yield Memory(place, "learner: optimizer", trained * bytes_each, f"{bytes_each} bytes a trained weight")
     processes = HOST_PROCESSES + 2 * (len(placement.rollouts) - 1)
     yield Memory("host", "processes", processes * PROCESS, f"{processes} × 1 GiB")
-
-
-def activation_bytes(shape: ShapeConfig, rank: int, size: int) -> int:
-    """Bytes that one token leaves in the blocks for the backward pass, without gradient checkpointing.
-
-    Of each block: its inputs and norms (6 hidden), queries and attention output, keys and values, four vectors of the
-    MLP's width, and the seven inner vectors of the adapter. Within 1 % of what autograd saves for the embedded model.
-    """
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    return shape.layers * size * (6 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate + 7 * rank)
 
 
 def _room(machine: Machine, placement: Placement) -> dict[str, float | None]:
@@ -260,8 +255,9 @@ def _estimate(
 ) -> Estimate | None:
     """A roofline: decoding is bound by bytes on a card and by operations on a CPU, learning by operations.
 
-    Operations a token: forward 2 (N + L), backward 2 (N + L) for the activations and 2 L for the adapter, with N
-    frozen and L trained weights; the learner computes the prompt of a group once. Prefill is left out.
+    Operations a token and step: forward 2 (N + L), twice if activations are computed again, backward 2 (N + L) for the
+    activations and 2 L for the adapter, with N frozen and L trained weights; once 2 N for the base model if KL is in
+    the loss. The learner computes the prompt of a group once. Prefill is left out.
     """
     if not (machine.bandwidth and machine.flops and sequences):
         return None
@@ -288,7 +284,10 @@ def _estimate(
         tokens_per_s = engine_cores * machine.flops * efficiency.decode / (2 * (frozen + trained))
         learner_flops = machine.flops * len(placement.learner.cores)
     learned = samples * response + learner.problems_per_update * FILL * rollout.max_prompt_tokens
-    learn_s = learned * (4 * frozen + 6 * trained) / (learner_flops * efficiency.learn)
+    card = machine.gpu_memory * placement.learner.memory
+    step = 4 * frozen + 6 * trained + (2 * (frozen + trained) if recomputes(config, shape, card) else 0)
+    work = config.algorithm.steps_per_batch * step + (2 * frozen if config.algorithm.kl else 0)
+    learn_s = learned * work / (learner_flops * efficiency.learn)
     answer = FILL * (config.eval.max_response_tokens or rollout.max_response_tokens)
     shared = machine.gpus == 1 or len(machine.cores) == 1
     return Estimate(

@@ -58,11 +58,13 @@ def prepare(config: Config, placement: Placement, folder: Path, started_at: floa
     from transformers import AutoTokenizer
 
     from actors.coordinator_actor import RunRequest
+    from conf.adapters import check_adapter
     from conf.models import locate
     from rewards.problems import load as load_problems
 
     config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
+    check_adapter(config, model_path)
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")

@@ -24,6 +24,7 @@ class Facts:
     dtype: str
     rank: int
     alpha: int
+    rslora: bool
     target_modules: tuple[str, ...]
     seed: int
 

@@ -1,24 +1,29 @@
-"""The learner: a frozen base model, a LoRA adapter, and one GRPO step at a time."""
+"""The learner: a frozen base model, a LoRA adapter, and one batch at a time."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from conf.models import shape_from_config
 from conf.schema import Config
-from learner.adapter import write_adapter
-from learner.advantages import group_advantages
+from conf.sizes import offloads, recomputes
+from learner.adapter import adapter_norms, load_adapter, write_adapter
 from learner.checkpoint import Facts, read_checkpoint, write_checkpoint
-from learner.losses import mismatch, policy_loss
+from learner.examples import Example, examples, totals
+from learner.losses import Observed, Totals, policy_loss
 from learner.microbatches import MicroBatch, Tokens, pack
 from learner.policy import Policy
 from learner.schedule import learning_rate
+from learner.tally import Tally
 from learner.zero import ZeroOptimizer
 
 
@@ -26,22 +31,8 @@ class StaleBatch(Exception):
     """A batch that the staleness bound or the adapter's history forbids to learn from."""
 
 
-class Diverged(Exception):
-    """A loss or gradient that is not a finite number."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sample to learn from. name: for people, "group 12 sample 3"."""
-
-    name: str
-    tokens: Tokens
-    engine: tuple[float, ...]
-    advantage: float
-
-
 class LoraLearner:
-    """Owns the trainable weights. Version 0 is the base model: B starts at zero.
+    """Owns the trainable weights. Version 0 is the base model, since B starts at zero, or `lora.start_from`.
 
     Adapters are published as folders of `adapters_folder` named like `AdapterRef.name`.
     """
@@ -60,13 +51,23 @@ class LoraLearner:
             task_type="CAUSAL_LM",
             r=config.lora.rank,
             lora_alpha=config.lora.alpha,
+            use_rslora=config.lora.rslora,
             lora_dropout=config.lora.dropout,
             target_modules=list(config.lora.target_modules),
         )
         torch.manual_seed(config.run.seed)
         self.model = get_peft_model(base, lora, autocast_adapter_dtype=False)
-        self.policy = Policy(self.model.to(self._device), config.rollout.temperature, config.learner.logprob_chunk)
-        self._optimizer = ZeroOptimizer(self.policy, dtype, config.learner)
+        if config.lora.start_from:
+            load_adapter(self.model, Path(config.lora.start_from))
+        shape, room = shape_from_config(model_path), _room(self._device)
+        self.policy = Policy(
+            self.model.to(self._device),
+            config.rollout.temperature,
+            config.learner.logprob_chunk,
+            entropy_gradient=config.algorithm.entropy > 0,
+            checkpointing=recomputes(config, shape, room),
+        )
+        self._optimizer = ZeroOptimizer(self.policy, dtype, config.learner, offloads(config, shape, room))
 
     def publish(self) -> AdapterRef:
         """Write the current version under its name."""
@@ -75,27 +76,32 @@ class LoraLearner:
         return AdapterRef(self.version, self.incarnation, str(self._adapters / name))
 
     def update(self, batch: Batch, progress: float) -> UpdateStats:
-        """One optimizer step on a batch, and the next version published.
+        """The optimizer steps of a batch, and the next version published.
 
-        Samples with advantage 0 are not computed, but count in the denominators; metrics other than `staleness/max`
-        describe the others. A batch without others makes a new version with the same weights, momentum included.
-        Raises StaleBatch or Diverged before any weight has changed.
+        Samples without a gradient are not computed, but count in the denominators; metrics other than `staleness/max`
+        describe the others. A batch without others makes a new version with the same weights, momentum included; so
+        does a step whose loss or gradient is not finite, named in the result's `fault`. Raises StaleBatch.
         """
         self._check_ages(batch)
         started = perf_counter()
-        examples = list(_examples(batch.groups))
+        algorithm = self.config.algorithm
+        members = list(examples(batch.groups, algorithm))
         rate = learning_rate(self.config.learner, self.version, progress)
-        metrics = {
-            "learning_rate": rate,
-            "staleness/max": float(max(batch.version - group.version for group in batch.groups)),
-            **self._step(examples, sum(len(s.token_ids) for g in batch.groups for s in g.samples), rate),
-        }
+        sizes = totals(batch.groups, self.config.rollout.max_response_tokens)
+        metrics, fault = self._train(members, sizes, rate)
         self.version += 1
         learned = perf_counter()
         adapter = self.publish()
-        metrics["time/publish"] = perf_counter() - learned
-        metrics["learner/tokens_per_second"] = metrics.pop("tokens") / (learned - started)
-        return UpdateStats(adapter, metrics)
+        metrics |= {
+            "learning_rate": rate,
+            "staleness/max": float(max(batch.version - group.version for group in batch.groups)),
+            "learner/skipped": float(bool(fault)),
+            "learner/peak_memory": _peak_memory(self._device),
+            "learner/tokens_per_second": algorithm.steps_per_batch * metrics.pop("tokens") / (learned - started),
+            "time/publish": perf_counter() - learned,
+            **{f"adapter/norm/{name}": norm for name, norm in adapter_norms(self.model).items()},
+        }
+        return UpdateStats(adapter, metrics, fault)
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         """Log-probabilities of given responses at the rollouts' temperature, by group and sample."""
@@ -126,6 +132,7 @@ class LoraLearner:
             dtype=config.model.dtype,
             rank=config.lora.rank,
             alpha=config.lora.alpha,
+            rslora=config.lora.rslora,
             target_modules=tuple(config.lora.target_modules),
             seed=config.run.seed,
         )
@@ -145,44 +152,58 @@ class LoraLearner:
                     f"{batch.version}: max_staleness is {self.config.learner.max_staleness}"
                 )
 
-    def _step(self, examples: list[Example], total_tokens: int, rate: float) -> dict[str, float]:
-        """One optimizer step on the token-mean loss over `total_tokens`; no step without examples."""
-        metrics = {"loss": 0.0, "grad_norm": 0.0, "tokens/trained": 0.0, "learner/padding": 0.0, "tokens": 0.0}
-        if not examples:
-            return metrics
+    def _train(self, members: list[Example], sizes: Totals, rate: float) -> tuple[dict[str, float], str]:
+        """All optimizer steps on a batch: metrics, and what was not finite and ended them, if anything.
+
+        "Old" log-probabilities are those of the first step's own forward pass, or the engine's.
+        """
+        algorithm = self.config.algorithm
         torch.manual_seed(self.config.run.seed + self.version)  # dropout repeats after a restore
         self.policy.train()
-        cap = self.config.learner.importance_cap
-        parts = self._pack([example.tokens for example in examples])
-        olds, engines, entropies = [], [], []
-        for part in parts:
-            members = [examples[i] for i in part.samples]
-            logprobs, entropy = self._optimizer.engine(part.to(self._device))
-            lengths = torch.tensor([len(member.engine) for member in members])
-            advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
-            engine = torch.tensor([value for member in members for value in member.engine])
-            engine, advantages = engine.to(logprobs), advantages.to(logprobs)
-            loss = policy_loss(logprobs, engine, advantages, total_tokens, cap)
-            if not loss.isfinite():
-                self._optimizer.discard()
-                raise Diverged(f"the loss of update {self.version + 1} is {loss.item()}, from {_names(members)}")
-            self._optimizer.backward(loss)
-            metrics["loss"] += loss.item()
-            olds.append(logprobs.detach())
-            engines.append(engine)
-            entropies.append(entropy)
-        metrics["grad_norm"] = self._optimizer.step(rate)
-        if not torch.tensor(metrics["grad_norm"]).isfinite():
-            raise Diverged(f"the gradient of update {self.version + 1} is not finite, from {_names(examples)}")
-        self._steps += 1
-        old, engine = torch.cat(olds), torch.cat(engines)
-        padded = sum(part.padded_tokens for part in parts)
-        metrics["tokens"] = float(sum(part.tokens for part in parts))
-        metrics["tokens/trained"] = float(old.numel())
-        metrics["learner/padding"] = 1.0 - metrics["tokens"] / padded
-        metrics["policy/entropy"] = torch.cat(entropies).mean().item()
-        metrics |= {f"mismatch/{name}": value for name, value in mismatch(old, engine, cap).items()}
-        return metrics
+        parts = self._pack([member.tokens for member in members])
+        bases = self._base(parts) if algorithm.kl else [None] * len(parts)
+        tally, seen, fault = Tally(algorithm), list[Observed](), ""
+        for step in range(algorithm.steps_per_batch if parts else 0):
+            total = 0.0
+            for number, part in enumerate(parts):
+                part_members = [members[i] for i in part.samples]
+                logprobs, entropy = self._optimizer.engine(part.to(self._device))
+                if step == 0:
+                    seen.append(self._observe(part_members, logprobs.detach(), bases[number]))
+                    tally.start(logprobs, entropy, seen[number])
+                tally.look(logprobs, seen[number])
+                loss = policy_loss(algorithm, sizes, logprobs, entropy, seen[number])
+                total += loss.item()
+                if not math.isfinite(total):
+                    fault = f"the loss of update {self.version + 1} is {loss.item()}, from {_names(part_members)}"
+                    self._optimizer.backward(loss * math.nan)  # the step will find it, and clear all gradients
+                    break
+                self._optimizer.backward(loss)
+            norm = self._optimizer.step(rate)
+            if fault or not math.isfinite(norm):
+                fault = fault or f"the gradient of update {self.version + 1} is not finite, from {_names(members)}"
+                break
+            self._steps += 1
+            tally.step(total, norm)
+        metrics = tally.metrics(parts)
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}, fault
+
+    def _observe(self, members: list[Example], logprobs: Tensor, base: Tensor | None) -> Observed:
+        """A micro-batch's fixed part; logprobs: float [t], the policy's before the first step."""
+        lengths = torch.tensor([len(member.engine) for member in members])
+        advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
+        engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
+        old = engine if self.config.algorithm.mismatch == "bypass" else logprobs
+        return Observed(engine, old, advantages.to(logprobs), lengths.to(self._device), base)
+
+    @torch.no_grad()
+    def _base(self, parts: list[MicroBatch]) -> list[Tensor]:
+        """Log-probabilities of each micro-batch under the model without its adapter, float [t] each."""
+        self.policy.eval()
+        with self.model.disable_adapter():
+            logprobs = [self.policy(part.to(self._device))[0] for part in parts]
+        self.policy.train()
+        return logprobs
 
     @torch.no_grad()
     def _logprobs(self, samples: list[Tokens]) -> list[tuple[float, ...]]:
@@ -199,17 +220,20 @@ class LoraLearner:
         return pack(samples, self.config.learner.tokens_per_microbatch, self.policy.shares_prompts)
 
 
-def _examples(groups: Iterable[Group]) -> Iterator[Example]:
-    """The samples of verified groups whose advantage is not zero."""
-    for group in groups:
-        rewards = torch.tensor([reward.total for reward in group.rewards], dtype=torch.float64)
-        masked = torch.tensor([reward.masked for reward in group.rewards])
-        advantages = group_advantages(rewards, masked).tolist()
-        for number, (sample, advantage) in enumerate(zip(group.samples, advantages, strict=True)):
-            if advantage:
-                tokens = Tokens(group.problem.prompt_ids, sample.token_ids)
-                yield Example(f"group {group.index} sample {number}", tokens, sample.logprobs, advantage)
-
-
 def _names(examples: Iterable[Example]) -> str:
     return ", ".join(example.name for example in examples)
+
+
+def _room(device: torch.device) -> float:
+    """Bytes of a card that this process may use; 0 on the CPU."""
+    if device.type == "cpu":
+        return 0.0
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return share * torch.cuda.get_device_properties(device).total_memory
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Bytes: the most this process's tensors took of the card since it began, on the CPU the most the process took."""
+    if device.type == "cpu":
+        return getrusage(RUSAGE_SELF).ru_maxrss * 1024.0
+    return float(torch.cuda.max_memory_allocated(device))

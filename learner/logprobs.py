@@ -1,10 +1,11 @@
 """Log-probabilities and entropy straight from hidden states: full logits never exist.
 
 With z = W h / T and p = softmax(z), the log-probability of token y is z_y − log Σ exp z, and its gradient with
-respect to h is ((1 − p_y) W_y − Σ_{v≠y} p_v W_v) / T. The sum is formed in the forward pass, while a chunk's p is at
-hand, and kept: one vector of the hidden size per position, so that backward needs neither logits nor a second softmax.
-The target is left out of the sum: W_y − Σ_v p_v W_v is the same number, but in bfloat16 its two terms cancel to exactly
-zero for a token the model is sure of, which could then never be unlearned.
+respect to h is ((1 − p_y) W_y − Σ_{v≠y} p_v W_v) / T; that of the entropy H = −Σ_v p_v log p_v is
+−Σ_v p_v (log p_v + H) W_v / T. The sums are formed in the forward pass, while a chunk's p is at hand, and kept: a
+vector of the hidden size per position and sum, so that backward needs neither logits nor a second softmax. The target
+is left out of the first: W_y − Σ_v p_v W_v is the same number, but in bfloat16 its two terms cancel to exactly zero for
+a token the model is sure of, which could then never be unlearned.
 """
 
 from typing import Any
@@ -15,31 +16,36 @@ from torch.autograd.function import once_differentiable
 
 
 def token_logprobs(
-    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int
+    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of `targets` and entropy of the whole vocabulary, both [t], natural log, after temperature.
 
     hidden: [t, h] at the positions that predict the targets. head: [v, h], a frozen output projection without bias,
     of hidden's dtype; tied or not makes no difference. targets: int64 [t]. chunk: positions whose logits exist at a
     time. Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input).
-    Gradients flow to `hidden` from the log-probabilities alone. Raises ValueError if the head is trainable.
+    Gradients flow to `hidden` from the log-probabilities, and if `entropy_gradient` from the entropy too. Raises
+    ValueError if the head is trainable.
     """
     if head.requires_grad:
         raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")
-    logprobs, entropy = _TokenLogprobs.apply(hidden, head, targets, temperature, chunk)
+    logprobs, entropy = _TokenLogprobs.apply(hidden, head, targets, temperature, chunk, entropy_gradient)
     return logprobs, entropy
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         precision = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = torch.empty(len(hidden), dtype=precision, device=hidden.device)
         entropy = torch.empty_like(logprobs)
-        others = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None  # Σ_{v≠y} p_v W_v
+        differentiable = ctx.needs_input_grad[0]
+        others = torch.empty_like(hidden) if differentiable else None  # Σ_{v≠y} p_v W_v
         rest = torch.empty_like(logprobs)  # 1 − p_y
+        surprise = (
+            torch.empty_like(hidden) if differentiable and entropy_gradient else None
+        )  # Σ_v p_v (log p_v + H) W_v
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part] @ head.T).to(precision).div_(temperature)
@@ -48,20 +54,26 @@ class _TokenLogprobs(torch.autograd.Function):
             total = weights.sum(dim=-1)
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total.log()
             entropy[part] = total.log() - torch.linalg.vecdot(weights, logits) / total
+            if surprise is not None:
+                logits.add_((entropy[part] - total.log())[:, None]).mul_(weights / total[:, None])
+                surprise[part] = logits.to(head.dtype) @ head
             del logits
             if others is not None:
                 weights.scatter_(1, targets[part, None], 0.0)
                 rest[part] = weights.sum(dim=-1) / total
                 others[part] = (weights / total[:, None]).to(head.dtype) @ head
         if others is not None:
-            ctx.save_for_backward(head, targets, rest, others)
+            ctx.save_for_backward(head, targets, rest, others, surprise)
             ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy)
+        if surprise is None:
+            ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-        head, targets, rest, others = ctx.saved_tensors
-        scale = gradient[:, None] / ctx.temperature
-        return (scale * (rest[:, None] * head[targets] - others)).to(others.dtype), None, None, None, None
+    def backward(ctx: Any, gradient: Tensor, entropy_gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        head, targets, rest, others, surprise = ctx.saved_tensors
+        total = gradient[:, None] * (rest[:, None] * head[targets] - others)
+        if surprise is not None:
+            total -= entropy_gradient[:, None] * surprise
+        return (total / ctx.temperature).to(others.dtype), None, None, None, None, None

@@ -1,47 +1,134 @@
-"""The policy-gradient loss of a batch and the correction for the mismatch between engine and learner.
+"""The loss of a batch, from log-probabilities to one number; read it top to bottom against the papers.
 
-A batch gets one optimizer step, so the learner's "old" log-probabilities are the current ones, detached: the
-importance ratio of PPO is 1 everywhere, only its gradient counts, and clipping could not act.
+    L = Σ_t c_t · ( −w_t · S_t + kl · k3_t − entropy · H_t )
+
+over the response tokens t of all samples: c_t aggregates (`token_shares`), w_t corrects for the engine
+(`learner.mismatch`), S_t is the surrogate of the advantage A_t and the ratio ρ_t of new to old probability. Tensors are
+flat: the t tokens of b whole responses, one response after the other.
 """
 
-import math
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to ±20 before the exponential: e^20 is far beyond any cap, and finite in every dtype."""
+from conf.schema import AlgorithmConfig
+from learner.mismatch import MAX_LOG_RATIO, correction_weights, k3, sequence_sums
 
 
-def importance_weights(old: Tensor, engine: Tensor, cap: float) -> Tensor:
-    """Token-level truncated importance weights min(exp(old − engine), cap) (Yao et al. 2025, "TIS"; cap 2 there).
+@dataclass(frozen=True)
+class Totals:
+    """Of the whole batch, skipped and masked samples included: the parts of any split add up to the same loss.
 
-    old, engine: float [t], natural-log probabilities of the sampled tokens in learner and engine. No gradient.
+    samples: their number. tokens: of all their responses. limit: rollout.max_response_tokens.
     """
-    return (old.detach() - engine).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().clamp(max=cap)
+
+    samples: int
+    tokens: int
+    limit: int
 
 
-def policy_loss(logprobs: Tensor, engine: Tensor, advantages: Tensor, tokens: int, cap: float) -> Tensor:
-    """−Σ w · A · exp(θ − old) / tokens: the part of some tokens in the token-mean loss of the whole batch.
+@dataclass(frozen=True)
+class Observed:
+    """What is fixed while the policy moves. engine, old, advantages: float [t]. lengths: int64 [b], each at least 1.
+    base: float [t], log-probabilities under the base model; None without a KL term.
 
-    logprobs (θ, with gradient), engine, advantages: float [t]. tokens: response tokens in the whole batch, those of
-    masked and zero-advantage samples included, so that the parts of any split add up to the same loss. Scalar.
+    old: log-probabilities before the first step; the engine's in bypass.
     """
-    ratio = (logprobs - logprobs.detach()).exp()
-    return -(importance_weights(logprobs, engine, cap) * advantages * ratio).sum() / tokens
+
+    engine: Tensor
+    old: Tensor
+    advantages: Tensor
+    lengths: Tensor
+    base: Tensor | None = None
 
 
-def mismatch(old: Tensor, engine: Tensor, cap: float) -> dict[str, float]:
-    """How far learner and engine disagree about sampled tokens; old, engine: float [t], t ≥ 1.
+def log_ratios(logprobs: Tensor, old: Tensor, lengths: Tensor, level: str) -> Tensor:
+    """log ρ, float [t], clamped to ±20; beyond, there is no gradient.
 
-    abs_mean, p99 (nearest rank), max: of |old − engine| in nats. effective_share: (Σw)² / (t · Σw²), the effective
-    sample size of the truncated weights as a share of t. truncated: share of tokens whose weight the cap cut.
+    token: θ − old (PPO). sequence: the mean of θ − old over the response (GSPO, arXiv 2507.18071, eq. 7), at each of
+    its tokens with the gradient of that token's θ (GSPO-token, eq. 14; the same gradient, as A is one per response).
     """
-    delta = (old - engine).abs()
-    weights = importance_weights(old, engine, cap)
-    return {
-        "abs_mean": delta.mean().item(),
-        "p99": delta.kthvalue(math.ceil(0.99 * delta.numel())).values.item(),
-        "max": delta.max().item(),
-        "effective_share": (weights.sum() ** 2 / (weights.numel() * (weights**2).sum())).item(),
-        "truncated": ((old - engine).exp() > cap).double().mean().item(),
+    difference = (logprobs - old).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    if level == "token":
+        return difference
+    mean = (sequence_sums(logprobs.detach() - old, lengths) / lengths).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return mean.repeat_interleave(lengths) + logprobs - logprobs.detach()
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, low: float | None, high: float | None, dual: float | None
+) -> Tensor:
+    """min(ρA, clip(ρ, 1 − low, 1 + high) A) (PPO, arXiv 1707.06347, eq. 7; low ≠ high: DAPO, arXiv 2503.14476, eq. 8).
+
+    dual: where A < 0, no less than dual · A (dual-clip PPO, arXiv 1912.09729, eq. 5).
+    """
+    surrogate = torch.minimum(ratio * advantages, clip(ratio, low, high) * advantages)
+    if dual is None:
+        return surrogate
+    return torch.where(advantages < 0, torch.maximum(surrogate, dual * advantages), surrogate)
+
+
+def cispo_surrogate(
+    ratio: Tensor, logprobs: Tensor, advantages: Tensor, low: float | None, high: float | None
+) -> Tensor:
+    """sg(clip(ρ)) · A · θ (CISPO, MiniMax-M1, arXiv 2506.13585, eq. 4): every token keeps a gradient."""
+    return clip(ratio, low, high).detach() * advantages * logprobs
+
+
+def clip(ratio: Tensor, low: float | None, high: float | None) -> Tensor:
+    """ρ within 1 − low … 1 + high; None for no bound."""
+    lowest = 0.0 if low is None else 1 - low
+    return ratio.clamp(lowest, None if high is None else 1 + high)
+
+
+def token_shares(lengths: Tensor, totals: Totals, aggregation: str) -> Tensor:
+    """c, float64 [t], what each token counts.
+
+    token_mean: 1 / tokens (DAPO, eq. 8). sequence_mean: 1 / (samples · length of its response) (GRPO, arXiv 2402.03300,
+    eq. 3). constant: 1 / (samples · limit) (Dr. GRPO, arXiv 2503.20783).
+    """
+    divisors = {
+        "token_mean": torch.full_like(lengths, totals.tokens),
+        "sequence_mean": totals.samples * lengths,
+        "constant": torch.full_like(lengths, totals.samples * totals.limit),
     }
+    return (1 / divisors[aggregation].double()).repeat_interleave(lengths)
+
+
+def policy_loss(
+    algorithm: AlgorithmConfig, totals: Totals, logprobs: Tensor, entropy: Tensor, observed: Observed
+) -> Tensor:
+    """L of some of a batch's samples, a scalar. logprobs (θ), entropy: float [t], natural-log, with gradient."""
+    advantages, lengths = observed.advantages, observed.lengths
+    ratio = log_ratios(logprobs, observed.old, lengths, algorithm.ratio).exp()
+    if algorithm.surrogate == "cispo":
+        surrogate = cispo_surrogate(ratio, logprobs, advantages, algorithm.clip_low, algorithm.clip_high)
+    else:
+        surrogate = clipped_surrogate(ratio, advantages, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
+    weights = correction_weights(observed.old, observed.engine, lengths, algorithm.mismatch)
+    loss = -weights * surrogate
+    if observed.base is not None:
+        loss = loss + algorithm.kl * k3(logprobs, observed.base)
+    if algorithm.entropy:
+        loss = loss - algorithm.entropy * entropy
+    return (token_shares(lengths, totals, algorithm.aggregation).to(loss) * loss).sum()
+
+
+@torch.no_grad()
+def clipped_tokens(algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> dict[str, float]:
+    """How many tokens the bounds acted on: low, high and dual clip.
+
+    The surrogate of PPO takes a clipped ratio only where that lowers it; CISPO's weight is clipped at any advantage.
+    """
+    ratio = log_ratios(logprobs, observed.old, observed.lengths, algorithm.ratio).exp()
+    always = algorithm.surrogate == "cispo"
+    falls, rises = observed.advantages < 0, observed.advantages > 0
+    counts = dict.fromkeys(("low", "high", "dual"), 0.0)
+    if algorithm.clip_low is not None:
+        counts["low"] = ((ratio < 1 - algorithm.clip_low) & (falls | always)).sum().item()
+    if algorithm.clip_high is not None:
+        counts["high"] = ((ratio > 1 + algorithm.clip_high) & (rises | always)).sum().item()
+    if algorithm.dual_clip is not None:
+        counts["dual"] = ((ratio > algorithm.dual_clip) & falls).sum().item()
+    return counts

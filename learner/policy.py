@@ -15,18 +15,30 @@ HEAD_CHECK_TOKENS = 8
 
 
 class Policy(nn.Module):
-    """A frozen causal language model with a LoRA adapter. temperature and chunk: see `token_logprobs`.
+    """A frozen causal language model with a LoRA adapter. temperature, chunk, entropy_gradient: see
+    `token_logprobs`. checkpointing: while training, compute each block's activations again instead of keeping them.
 
     Raises BadInput if the model's logits are not plainly its hidden states times its head (a bias, a scale or a soft
     cap would make every log-probability wrong).
     """
 
-    def __init__(self, model: PeftModel, temperature: float, chunk: int) -> None:
+    def __init__(
+        self,
+        model: PeftModel,
+        temperature: float,
+        chunk: int,
+        entropy_gradient: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.chunk = chunk
+        self.entropy_gradient = entropy_gradient
+        self.checkpointing = checkpointing
         self._check_head()
+        if checkpointing:
+            self._base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     @property
     def _base(self) -> Any:
@@ -36,8 +48,11 @@ class Policy(nn.Module):
     @property
     def shares_prompts(self) -> bool:
         """Whether rows may continue a cached, right-padded prefix: attention must span the whole sequence in every
-        layer, since a sliding window or a recurrence would count the padding.
+        layer, since a sliding window or a recurrence would count the padding. Not while activations are computed again,
+        since the cache would then be filled twice.
         """
+        if self.checkpointing and self.training:
+            return False
         config = self.model.config
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])
         return layers == {"full_attention"} and not getattr(config, "sliding_window", None)
@@ -64,7 +79,12 @@ class Policy(nn.Module):
         else:
             hidden = decoder(input_ids=batch.rows, use_cache=False).last_hidden_state
         return token_logprobs(
-            hidden.flatten(0, 1)[batch.places], head.weight, batch.targets, self.temperature, self.chunk
+            hidden.flatten(0, 1)[batch.places],
+            head.weight,
+            batch.targets,
+            self.temperature,
+            self.chunk,
+            self.entropy_gradient,
         )
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
-"""DeepSpeed as this project uses it: ZeRO-2 with the optimizer and fp32 master weights in host memory."""
+"""DeepSpeed as this project uses it: ZeRO-2, its optimizer and fp32 master weights in host memory or on the card."""
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -29,13 +30,14 @@ class ZeroOptimizer:
     """AdamW over a module's trainable parameters: `backward` any number of times, then `step` once.
 
     Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32). The optimizer's state exists from
-    the start, as zeros, so that it can be read and set before the first step.
+    the start, as zeros, so that it can be read and set before the first step. offload: keep it in host memory.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, offload: bool = True) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = _adamw(parameters, config)
+        self._offload = offload
+        optimizer = _adamw(parameters, config, offload)
         if not torch.distributed.is_initialized():
             backend = "nccl" if parameters[0].is_cuda else "gloo"
             store = torch.distributed.HashStore()
@@ -54,7 +56,7 @@ class ZeroOptimizer:
                 "data_types": {"grad_accum_dtype": "fp32"},
                 "zero_optimization": {
                     "stage": 2,
-                    "offload_optimizer": {"device": "cpu"},
+                    "offload_optimizer": {"device": "cpu" if offload else "none"},
                     "reduce_bucket_size": BUCKET_ELEMENTS,
                     "overlap_comm": False,
                 },
@@ -71,19 +73,24 @@ class ZeroOptimizer:
     def step(self, learning_rate: float) -> float:
         """Clip, step, and clear the gradients; the gradient's norm before clipping.
 
-        A gradient that is not finite leaves weights and state as they are; its norm is infinite.
+        A gradient that is not finite leaves weights and state as they are and is cleared too; its norm is infinite.
         """
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        norm = float(self.engine.get_global_grad_norm())
+        if not math.isfinite(norm) and self._offload:
+            # DeepSpeed 0.19.8 keeps these in bfloat16, and every later sum would be as little finite.
+            self._zero.averaged_gradients = dict.fromkeys(self._zero.averaged_gradients)
+        return norm
 
     def discard(self) -> None:
         """Forget the gradients of an abandoned batch, as ZeRO itself does at the end of a step."""
         self._zero.zero_grad(set_to_none=True)
         self._zero._release_preflattened_grad_buffers()
         self._zero.reset_cpu_buffers()
-        self._zero._offload_accumulated_param_ids.clear()
+        if self._offload:
+            self._zero._offload_accumulated_param_ids.clear()
         self._zero.micro_step_id = INITIAL_MICRO_STEP_ID  # so that the next backward does not add to the old sums
 
     def shapes(self) -> dict[str, torch.Size]:
@@ -131,14 +138,14 @@ class ZeroOptimizer:
             _replay_steps(self._adam, steps)
 
 
-def _adamw(parameters: list[nn.Parameter], config: LearnerConfig) -> torch.optim.Optimizer:
+def _adamw(parameters: list[nn.Parameter], config: LearnerConfig, offload: bool) -> torch.optim.Optimizer:
     settings: dict[str, Any] = {
         "lr": config.learning_rate,
         "betas": (config.beta1, config.beta2),
         "eps": 1e-8,
         "weight_decay": config.weight_decay,
     }
-    if cpu_adam_available():
+    if offload and cpu_adam_available():
         return deepspeed.ops.adam.DeepSpeedCPUAdam(parameters, adamw_mode=True, **settings)
     return torch.optim.AdamW(parameters, **settings)
 

@@ -9,13 +9,14 @@ from ray.actor import ActorHandle
 from actors.messages import Group
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
+from rewards.recipe import LengthPenalty
 
 
 class RewardActor:
     """A verifier pool in a process of its own; the pool's workers are its children and die with it."""
 
-    def __init__(self, config: RewardConfig, workers: int) -> None:
-        self._pool = VerifierPool(config, workers)
+    def __init__(self, config: RewardConfig, workers: int, penalty: LengthPenalty | None = None) -> None:
+        self._pool = VerifierPool(config, workers, penalty)
 
     async def score(self, group: Group) -> Group:
         return await self._pool.score(group)

@@ -16,7 +16,7 @@ from typing import Self
 
 from actors.messages import Group, Status, Verdict
 from conf.schema import RewardConfig
-from rewards.recipe import reward
+from rewards.recipe import LengthPenalty, reward
 from rewards.verify import BOX, INTEGER, boxed, compare, plain, verify
 
 ATTEMPTS = 2
@@ -98,11 +98,13 @@ class Judge:
 class VerifierPool:
     """Judges behind one door. Callers wait for a free one, so nothing queues up in the workers.
 
-    workers: how many; `config.workers` is a wish that placement may have the last word on. Use it as a context
-    manager, or close it. As always with multiprocessing, a script that makes one guards its `__main__`.
+    workers: how many; `config.workers` is a wish that placement may have the last word on. penalty: on long responses,
+    if any. Use the pool as a context manager, or close it. As always with multiprocessing, a script that makes one
+    guards its `__main__`.
     """
 
-    def __init__(self, config: RewardConfig, workers: int) -> None:
+    def __init__(self, config: RewardConfig, workers: int, penalty: LengthPenalty | None = None) -> None:
+        self._penalty = penalty
         self._ahead = VERDICTS_AHEAD * workers
         self._config = config
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="verdict")
@@ -134,7 +136,8 @@ class VerifierPool:
         futures = [self._threads.submit(self.judge, group.problem.gold, sample.text) for sample in group.samples]
         verdicts = await asyncio.gather(*map(asyncio.wrap_future, futures))
         rewards = (
-            reward(sample.text, verdict, self._config) for sample, verdict in zip(group.samples, verdicts, strict=True)
+            reward(sample.text, verdict, self._config, self._penalty(len(sample.token_ids)) if self._penalty else None)
+            for sample, verdict in zip(group.samples, verdicts, strict=True)
         )
         return replace(group, rewards=tuple(rewards))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from actors.budget import Budget
 from actors.coordinator import Coordinator, Halted, Interrupted, Outcome, root_cause
+from actors.messages import Batch, UpdateStats
 from actors.run_folder import RunFolder
 from conf.schema import Config
 from rewards.problems import ProblemSet
@@ -332,3 +333,46 @@ def test_no_timing_breaks_age_budget_or_progress(
 
 async def _judge(group: Any, score: float) -> Any:
     return replace(group, rewards=tuple(make_reward(score) for _ in group.samples))
+
+
+def report_faults(run: Run, versions: set[int]) -> None:
+    """The learner skips the updates that make these versions."""
+    update = run.learner.update
+
+    async def faulty(batch: Batch, progress: float) -> UpdateStats:
+        stats = await update(batch, progress)
+        return replace(stats, fault="the loss is nan" if stats.adapter.version in versions else "")
+
+    run.learner.update = faulty  # type: ignore[method-assign]
+
+
+def test_skipped_updates_are_counted_and_their_samples_kept(run: Run) -> None:
+    report_faults(run, {2, 3, 5, 6})
+    run.config.budget.updates = 7
+    assert run.go().status == "completed"
+    assert run.coordinator.ledger.counts["updates/skipped"] == 4
+    kept = sorted(path.name for path in (run.path / "samples").glob("skipped-*"))
+    assert kept == [f"skipped-{update:06d}.jsonl" for update in (2, 3, 5, 6)]
+
+
+def test_three_skipped_updates_in_a_row_halt_the_run(run: Run) -> None:
+    report_faults(run, {2, 3, 4})
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    cause = root_cause(caught.value)
+    assert isinstance(cause, Halted)
+    assert "the loss is nan" in str(cause)
+    assert run.learner.version == 4
+
+
+def test_kl_in_the_loss_is_reported_instead_of_the_probes(run: Run) -> None:
+    update = run.learner.update
+
+    async def with_kl(batch: Batch, progress: float) -> UpdateStats:
+        stats = await update(batch, progress)
+        return replace(stats, metrics={"policy/kl_to_base": 0.125})
+
+    run.learner.update = with_kl  # type: ignore[method-assign]
+    run.config.budget.updates = 1
+    run.go()
+    assert run.rows[0]["policy/kl_to_base"] == 0.125

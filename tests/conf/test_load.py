@@ -48,7 +48,7 @@ def test_docstrings_explain_every_field(kind: type) -> None:
 def test_every_number_has_a_range() -> None:
     defaults = OmegaConf.structured(Config)
     numeric = [key for key in keys() if isinstance(OmegaConf.select(defaults, key), int | float)]
-    flags = {"plan", "run.overwrite", "model.shape.tied_head"}
+    flags = {"plan", "run.overwrite", "model.shape.tied_head", "lora.rslora", "algorithm.mask_truncated"}
     assert set(numeric) - flags - set(RULES) == set()
     assert set(RULES) <= set(keys())
 
@@ -69,6 +69,13 @@ def test_overrides_win_and_keep_their_types() -> None:
     assert (config.lora.rank, config.learner.learning_rate, config.run.overwrite) == (8, 1e-5, True)
     assert config.run.name == "trial"
     assert type(config) is Config
+
+
+@pytest.mark.parametrize("value", ["auto", "on", "off"])
+def test_on_and_off_are_words_where_they_are_meant_to_be(value: str) -> None:
+    config = quickstart(f"learner.gradient_checkpointing={value}")
+    assert config.learner.gradient_checkpointing == value
+    assert yaml.safe_load(dump(config)) == asdict(config)
 
 
 def test_values_may_hold_equals_signs_and_be_empty() -> None:
@@ -172,6 +179,15 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.size=4", ["data.size=4", "learner.problems_per_update=16"]),
         ("eval.temperature=0", ["eval.n=1"]),
         ("reward.accuracy=0", ["nothing would be rewarded"]),
+        ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo"]),
+        ("algorithm.preset=[dapo]", ["algorithm.preset=", "expected text"]),
+        ("algorithm.aggregation=mean", ["token_mean, sequence_mean, constant"]),
+        ("algorithm.mismatch=[token_tis,icepop]", ["algorithm.mismatch=", "expected text"]),
+        ("algorithm.dual_clip=1", ["algorithm.dual_clip=1.0", "above 1"]),
+        ("algorithm.clip_low=2", ["algorithm.clip_low=2.0", "0 to 1"]),
+        ("algorithm.kl=-1", ["algorithm.kl=-1.0"]),
+        ("learner.offload=disk", ["auto, cpu, none"]),
+        ("learner.gradient_checkpointing=maybe", ["auto, on, off"]),
         ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
     ],
 )

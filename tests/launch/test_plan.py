@@ -10,8 +10,9 @@ from rich.console import Console
 from conf.devices import devices
 from conf.errors import BadInput
 from conf.load import load
+from conf.sizes import activation_bytes
 from launch.machine import GIB, Machine
-from launch.plan import Plan, activation_bytes, duration, make_plan, refusal
+from launch.plan import Plan, duration, make_plan, refusal
 from launch.plan_view import render
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, 0.3e12)
@@ -96,6 +97,24 @@ def test_rank_costs_time_and_memory() -> None:
     assert high.estimate
     assert low.estimate.update_s < high.estimate.update_s
     assert all(low.needed(place) < high.needed(place) for place in low.room)
+
+
+def test_what_the_learner_repeats_costs_time_and_what_it_keeps_costs_memory() -> None:
+    plain = plan("r8_instruct", machine("A40"), "learner.gradient_checkpointing=off")
+    again = plan("r8_instruct", machine("A40"), "learner.gradient_checkpointing=on")
+    steps = plan("r8_instruct", machine("A40"), "algorithm.preset=dapo", "algorithm.steps_per_batch=2")
+    base = plan("r8_instruct", machine("A40"), "algorithm.kl=0.001")
+    assert plain.estimate
+    for other, factor in ((again, 1.5), (steps, 2.0), (base, 1.5)):
+        assert other.estimate
+        assert other.estimate.learn_s == pytest.approx(factor * plain.estimate.learn_s, rel=0.05)
+    assert entry(again, "learner: activations") < entry(plain, "learner: activations") / 5
+
+
+def test_small_optimizers_stay_on_the_card() -> None:
+    for recipe, place in (("r8_instruct", "learner GPU"), ("r256_instruct", "host")):
+        memory = plan(recipe, machine("A40")).memory
+        assert [m.place for m in memory if m.what == "learner: optimizer"] == [place]
 
 
 def test_reward_workers_asked_for_win() -> None:

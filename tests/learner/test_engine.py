@@ -2,8 +2,11 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +15,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actors.messages import AdapterRef, Batch, Group
+from conf.adapters import check_adapter
 from conf.errors import BadInput
 from conf.schema import Config
+from learner.adapter import adapter_norms
 from learner.advantages import group_advantages
-from learner.engine import Diverged, LoraLearner, StaleBatch
-from learner.losses import importance_weights
-from learner.microbatches import Tokens
+from learner.engine import LoraLearner, StaleBatch
+from learner.microbatches import Tokens, pack
+from tests.learner.reference import Response, divisor, slope
 
 Build = Callable[..., Group]
 
@@ -47,47 +52,135 @@ def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temper
     return (logits / temperature).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
 
 
-def test_update_is_the_adamw_step_of_the_reference_loss(
-    learner: LoraLearner, build_group: Build, tiny_config: Config
-) -> None:
-    groups = (
-        build_group(1, (1.0, 0.0, 0.2, 1.0)),
-        build_group(2, (1.0, None, 0.0)),
-        build_group(3, (0.0, 0.0)),
-        build_group(4, (1.0, 1.0, 0.0, 1.0), prompt_tokens=20),
-    )
-    learner.update(Batch(0, groups), 0.0)  # moves B off zero, so that A has a gradient
-    groups = tuple(Group(g.index, g.problem, AdapterRef(1, 0, ""), g.samples, g.rewards) for g in groups)
-    model = copy.deepcopy(learner.model)
-    state = learner._optimizer.state()
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "sequence-mask": {"mismatch": "sequence_mask", "aggregation": "sequence_mean", "advantages": "leave_one_out"},
+    "dr-grpo": {"advantages": "mean_only", "aggregation": "constant", "mismatch": "icepop"},
+    "dapo": {"mismatch": "bypass", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "mask_truncated": True},
+    "gspo": {"mismatch": "bypass", "clip_low": 0.5, "clip_high": 0.8, "ratio": "sequence"},
+    "cispo": {"mismatch": "bypass", "clip_high": 1.0, "surrogate": "cispo"},
+    "regularised": {"kl": 0.1, "entropy": 0.05, "mask_truncated": True},
+}
 
-    total = sum(len(sample.token_ids) for group in groups for sample in group.samples)
-    loss = torch.zeros(())
-    for group in groups:
+
+def reference_gradient(
+    model: torch.nn.Module, groups: tuple[Group, ...], config: Config, olds: list[list[float]] | None = None
+) -> list[list[float]]:
+    """Add the gradient of the whole batch's loss to the parameters of `model`: slopes of every token from
+    `reference.py`, full logits for the rest. Returns the log-probabilities; olds: those before the first step.
+    """
+    algorithm, temperature, limit = config.algorithm, config.rollout.temperature, config.rollout.max_response_tokens
+    samples = [(group, number) for group in groups for number in range(len(group.samples))]
+    tokens = sum(len(group.samples[number].token_ids) for group, number in samples)
+    found, loss = [], torch.zeros(())
+    for place, (group, number) in enumerate(samples):
         rewards = torch.tensor([reward.total for reward in group.rewards])
-        advantages = group_advantages(rewards, torch.tensor([reward.masked for reward in group.rewards]))
-        for number, sample in enumerate(group.samples):
-            logprobs = reference_logprobs(model, group, number, tiny_config.rollout.temperature)
-            weight = importance_weights(logprobs, torch.tensor(sample.logprobs), tiny_config.learner.importance_cap)
-            loss = loss - (weight * advantages[number] * logprobs).sum() / total
+        masked = torch.tensor([reward.masked for reward in group.rewards])
+        sample = group.samples[number]
+        theta = reference_logprobs(model, group, number, temperature)
+        found.append(theta.tolist())
+        with model.disable_adapter(), torch.no_grad():
+            base = reference_logprobs(model, group, number, temperature)
+        old = olds[place] if olds else theta.tolist()
+        advantage = group_advantages(rewards, masked, algorithm.advantages)[number].item()
+        response = Response(
+            theta.tolist(),
+            list(sample.logprobs) if algorithm.mismatch == "bypass" else old,
+            list(sample.logprobs),
+            base.tolist(),
+            [],
+            advantage,
+        )
+        if masked[number] or (algorithm.mask_truncated and sample.truncated):
+            continue
+        sizes = (len(samples), tokens, limit)
+        slopes = [slope(algorithm, response, token, *sizes) for token in range(len(theta))]
+        logits = model(input_ids=torch.tensor([group.problem.prompt_ids + sample.token_ids])).logits
+        logprobs = (logits[0, len(group.problem.prompt_ids) - 1 : -1] / temperature).log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum()
+        loss = loss + (torch.tensor(slopes) * theta).sum()
+        loss = loss - algorithm.entropy * entropy / divisor(algorithm.aggregation, len(theta), *sizes)
     loss.backward()
+    return found
 
-    stats = learner.update(Batch(1, groups), 0.0)
-    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.requires_grad]).norm()
-    assert stats.metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
-    clip = min(1.0, tiny_config.learner.max_grad_norm / norm.item())
+
+def some_groups(build: Build, version: int) -> tuple[Group, ...]:
+    """With a timeout, a group without variance, one of a single sample, and a truncated response in each."""
+    groups = (
+        build(1, (1.0, 0.0, 0.2, 1.0)),
+        build(2, (1.0, None, 0.0)),
+        build(3, (0.0, 0.0)),
+        build(4, (1.0, 1.0, 0.0, 1.0), prompt_tokens=20),
+        build(5, (1.0,)),
+    )
+    return tuple(
+        replace(
+            group,
+            adapter=AdapterRef(version, 0, ""),
+            samples=(replace(group.samples[0], finish_reason="length"), *group.samples[1:]),
+        )
+        for group in groups
+    )
+
+
+def assert_step(learner: LoraLearner, before: dict[str, torch.Tensor], model: torch.nn.Module, norm: float) -> None:
+    """The first moments are those of one AdamW step from the state `before` with the gradient in `model`."""
+    clip = min(1.0, learner.config.learner.max_grad_norm / norm)
     moments = learner._optimizer.state()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            expected = 0.9 * state[f"model.{name}.exp_avg"] + 0.1 * clip * parameter.grad
-            torch.testing.assert_close(moments[f"model.{name}.exp_avg"], expected, rtol=1e-4, atol=1e-8)
+            expected = 0.9 * before[f"model.{name}.exp_avg"] + 0.1 * clip * parameter.grad
+            torch.testing.assert_close(moments[f"model.{name}.exp_avg"], expected, rtol=1e-4, atol=1e-7)
+
+
+def gradient_norm(model: torch.nn.Module) -> float:
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.requires_grad]).norm().item()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_update_is_the_adamw_step_of_the_reference_loss(
+    name: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    for key, value in ALGORITHMS[name].items():
+        setattr(tiny_config.algorithm, key, value)
+    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    learner.update(Batch(0, some_groups(build_group, 0)), 0.0)  # moves B off zero, so that A has a gradient
+    groups = some_groups(build_group, 1)
+    model, before = copy.deepcopy(learner.model), learner._optimizer.state()
+    reference_gradient(model, groups, tiny_config)
+    stats = learner.update(Batch(1, groups), 0.0)
+    norm = gradient_norm(model)
+    assert norm > 1e-3
+    assert stats.metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert_step(learner, before, model, norm)
     assert learner.version == stats.adapter.version == 2
+    assert ("policy/kl_to_base" in stats.metrics) == (tiny_config.algorithm.kl > 0)
 
 
-def test_gradient_does_not_depend_on_the_split(
+def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
+    """A learner of two steps against one that stops after the first, and the reference from there."""
+    tiny_config.algorithm.clip_low = tiny_config.algorithm.clip_high = 0.3
+    groups = some_groups(build_group, 0)
+    one, two_config = LoraLearner(tiny_config, str(tiny_model), tmp_path), copy.deepcopy(tiny_config)
+    two_config.algorithm.steps_per_batch = 2
+    two = LoraLearner(two_config, str(tiny_model), tmp_path)
+    olds = reference_gradient(copy.deepcopy(one.model), groups, tiny_config)
+    one.update(Batch(0, groups), 0.0)
+    model = copy.deepcopy(one.model)
+    reference_gradient(model, groups, two_config, olds)
+    stats = two.update(Batch(0, groups), 0.0)
+    assert_step(two, one._optimizer.state(), model, gradient_norm(model))
+    assert (two.version, two._facts().steps, stats.adapter.version) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+def test_gradient_does_not_depend_on_the_split(
+    aggregation: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
     """The first moments after a second step: one micro-batch against two, five or more, and single samples."""
+    tiny_config.algorithm.aggregation = aggregation
     moments = []
     for budget in (10_000, 150, 60, 1):
         tiny_config.learner.tokens_per_microbatch = budget
@@ -227,7 +320,16 @@ def test_metrics(learner: LoraLearner, build_group: Build) -> None:
         "mismatch/p99",
         "mismatch/max",
         "mismatch/effective_share",
-        "mismatch/truncated",
+        "mismatch/k3",
+        "mismatch/clipped",
+        "mismatch/masked",
+        "clip/low",
+        "clip/high",
+        "clip/dual",
+        "adapter/norm/q_proj",
+        "adapter/norm/down_proj",
+        "learner/peak_memory",
+        "learner/skipped",
         "staleness/max",
         "tokens/trained",
         "learner/tokens_per_second",
@@ -250,10 +352,141 @@ def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> 
         learner.update(batch(build_group, 2), 0.0)
 
 
-def test_a_loss_that_is_not_finite_names_its_samples(learner: LoraLearner, build_group: Build) -> None:
-    with torch.no_grad():
-        learner.model.get_base_model().get_decoder().norm.weight[0] = float("nan")
-    before = weights(learner)
-    with pytest.raises(Diverged, match="group 1 sample 0"):
-        learner.update(Batch(0, (build_group(1),)), 0.0)
+def spoil(group: Group) -> Group:
+    """The engine's log-probability of one token becomes NaN, and with it the loss."""
+    sample = group.samples[1]
+    spoilt = replace(sample, logprobs=(math.nan, *sample.logprobs[1:]))
+    return replace(group, samples=(group.samples[0], spoilt, *group.samples[2:]))
+
+
+@pytest.mark.parametrize(("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "auto")])
+def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
+    dtype: str, offload: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    """Against a learner that never saw the spoilt batch; gradients had accumulated when it was found."""
+    tiny_config.model.dtype, tiny_config.learner.offload = dtype, offload
+    tiny_config.learner.tokens_per_microbatch = 1
+    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    other = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    for one in (learner, other):
+        one.update(batch(build_group, 0), 0.0)
+    before, groups = weights(learner), batch(build_group, 1).groups
+    stats = learner.update(Batch(1, (*groups[:2], spoil(groups[2]))), 0.0)
+    assert "group 12 sample 1" in stats.fault
+    assert "loss of update 2 is nan" in stats.fault
+    assert stats.adapter.version == 2
+    assert stats.metrics["learner/skipped"] == 1
+    assert all(math.isfinite(value) for value in stats.metrics.values())
     assert same(before, weights(learner))
+    other.version = 2
+    for one in (learner, other):
+        assert one.update(batch(build_group, 2), 0.0).fault == ""
+    assert not same(before, weights(learner))
+    assert same(weights(other), weights(learner))
+    assert same(other._optimizer.state(), learner._optimizer.state())
+    assert learner._facts().steps == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gradient_that_is_not_finite_skips_the_update(
+    dtype: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    tiny_config.model.dtype = dtype
+    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    before = weights(learner)
+
+    def explode(_: object, __: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        output[0].register_hook(lambda gradient: gradient * math.inf)
+
+    hook = learner.policy.register_forward_hook(explode)
+    stats = learner.update(batch(build_group, 0), 0.0)
+    assert "gradient of update 1 is not finite" in stats.fault
+    assert same(before, weights(learner))
+    hook.remove()
+    assert learner.update(batch(build_group, 1), 0.0).fault == ""
+    assert not same(before, weights(learner))
+
+
+def test_optimizer_beside_the_weights_makes_the_same_steps_and_can_be_restored(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
+    tiny_config = copy.deepcopy(tiny_config)
+    tiny_config.learner.offload = "none"
+    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
+    for version in range(3):
+        first.update(batch(build_group, version), 0.0)
+        second.update(batch(build_group, version), 0.0)
+    for name, value in weights(first).items():
+        torch.testing.assert_close(weights(second)[name], value, rtol=1e-4, atol=1e-5)
+    (tmp_path / "checkpoint").mkdir()
+    second.save(tmp_path / "checkpoint")
+    third = LoraLearner(tiny_config, str(tiny_model), tmp_path / "c")
+    third.restore(tmp_path / "checkpoint", 1)
+    for one in (second, third):
+        one.update(batch(build_group, 3), 0.0)
+    assert same(weights(second), weights(third))
+
+
+def test_recomputed_activations_change_no_gradient_and_keep_less(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    norms, kept = [], []
+    for setting in ("off", "on"):
+        tiny_config.learner.gradient_checkpointing = setting
+        learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+        assert learner.policy.train().shares_prompts == (setting == "off")
+        assert learner.policy.eval().shares_prompts
+        sizes: list[int] = []
+        learner.policy.train()
+        part = pack([example(build_group(1), 0)], 1000, share_prompts=False)[0]
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t):
+            learner.policy(part)
+        kept.append(sum(sizes))
+        learner.update(batch(build_group, 0), 0.0)
+        norms.append(learner.update(batch(build_group, 1), 0.0).metrics["grad_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
+    assert kept[1] < kept[0] / 2
+
+
+def example(group: Group, number: int) -> Any:
+    return Tokens(group.problem.prompt_ids, group.samples[number].token_ids)
+
+
+def test_a_run_can_start_from_an_adapter(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    """With rsLoRA, whose flag vLLM and PEFT read from the adapter's configuration."""
+    tiny_config.lora.rslora = True
+    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
+    adapter = first.update(batch(build_group), 0.0).adapter
+    stated = json.loads((Path(adapter.path) / "adapter_config.json").read_text())
+    assert stated["use_rslora"] is True
+    tiny_config.lora.start_from = adapter.path
+    check_adapter(tiny_config, str(tiny_model))
+    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
+    assert second.version == 0
+    assert same(weights(first), weights(second))
+    masters = {name: value for name, value in first._optimizer.state().items() if name.endswith("master")}
+    assert same(masters, {name: second._optimizer.state()[name] for name in masters})
+    group = build_group(1)
+    assert second.score((group,)) == first.score((group,))
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, second.publish().path)
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, first.model.eval()(ids).logits, rtol=0, atol=0)
+
+
+def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
+    assert set(adapter_norms(learner.model).values()) == {0.0}
+    learner.update(batch(build_group), 0.0)
+    norms = adapter_norms(learner.model)
+    assert norms.keys() == set(learner.config.lora.target_modules)
+    state = {name: value.double() for name, value in weights(learner).items()}
+    for kind, norm in norms.items():
+        products = [
+            2.0 * state[name.replace("lora_A", "lora_B")] @ state[name] for name in state if f".{kind}.lora_A" in name
+        ]
+        assert len(products) == 2
+        assert norm == pytest.approx(torch.stack([p.norm() for p in products]).norm().item(), rel=1e-5)

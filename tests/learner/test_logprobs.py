@@ -25,9 +25,16 @@ def test_values_and_gradient(tokens: int, size: int, vocabulary: int, temperatur
     hidden, head, targets = case(tokens, size, vocabulary)
     weights = torch.linspace(-1, 2, tokens, dtype=torch.float64)
     expected, expected_entropy = reference(hidden, head, targets, temperature)
-    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), hidden)
+    both = (expected * weights).sum() + (expected_entropy * weights.flip(0)).sum()
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), hidden, retain_graph=True)
+    (expected_both,) = torch.autograd.grad(both, hidden)
     got, entropy = token_logprobs(hidden, head, targets, temperature, chunk)
+    assert not entropy.requires_grad
     (gradient,) = torch.autograd.grad((got * weights).sum(), hidden)
+    again, entropy = token_logprobs(hidden, head, targets, temperature, chunk, entropy_gradient=True)
+    (gradient_both,) = torch.autograd.grad((again * weights).sum() + (entropy * weights.flip(0)).sum(), hidden)
+    assert torch.equal(got, again)
+    torch.testing.assert_close(gradient_both, expected_both, rtol=0, atol=1e-10)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-10)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-10)
@@ -36,6 +43,7 @@ def test_values_and_gradient(tokens: int, size: int, vocabulary: int, temperatur
 def test_gradcheck() -> None:
     hidden, head, targets = case(5, 4, 11)
     assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2)[0], (hidden,))
+    assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2, True), (hidden,))
 
 
 def test_fp32_agrees_with_float64() -> None:
@@ -77,6 +85,8 @@ def test_large_logits_do_not_overflow() -> None:
     got, entropy = token_logprobs(1e4 * hidden, head, targets, 1.0, 4)
     assert got.isfinite().all()
     assert entropy.abs().max() < 1e-6
+    (gradient,) = torch.autograd.grad(token_logprobs(1e4 * hidden, head, targets, 1.0, 4, True)[1].sum(), hidden)
+    assert gradient.isfinite().all()
 
 
 def test_trainable_head_is_refused() -> None:

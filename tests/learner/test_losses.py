@@ -1,70 +1,173 @@
+"""Every combination of surrogate, ratio, clip, aggregation and mismatch against `reference.py`."""
+
 import math
 import random
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.losses import importance_weights, mismatch, policy_loss
+from conf.schema import AlgorithmConfig
+from learner.losses import Observed, Totals, clipped_tokens, policy_loss
+from tests.learner import reference
+from tests.learner.reference import Response
 
-CAP = 2.0
-floats = st.floats(-30.0, 0.0)
-tokens = st.lists(st.tuples(floats, floats, st.floats(-3.0, 3.0)), min_size=1, max_size=40)
-
-
-def columns(rows: list[tuple[float, ...]], dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-    return list(torch.tensor(rows, dtype=dtype).T.contiguous())
-
-
-@given(tokens)
-def test_loss_and_gradient(rows: list[tuple[float, float, float]]) -> None:
-    logprobs, engine, advantages = columns(rows)
-    logprobs.requires_grad_()
-    loss = policy_loss(logprobs, engine, advantages, 100, CAP)
-    loss.backward()
-    parts = [-min(math.exp(max(-20.0, min(20.0, old - eng))), CAP) * adv / 100 for old, eng, adv in rows]
-    assert loss.item() == pytest.approx(sum(parts), abs=1e-10)
-    assert logprobs.grad is not None
-    assert logprobs.grad.tolist() == pytest.approx(parts, abs=1e-10)
+METHODS = ["token_tis", "sequence_mask", "icepop", "bypass"]
+AGGREGATIONS = ["token_mean", "sequence_mean", "constant"]
+SURROGATES: list[dict[str, Any]] = [
+    {},
+    {"clip_low": 0.2, "clip_high": 0.28},
+    {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 1.5},
+    {"clip_high": 0.3, "surrogate": "cispo"},
+    {"clip_low": 0.1, "clip_high": 0.3, "surrogate": "cispo"},
+]
+REGULARISERS = [{}, {"kl": 0.1, "entropy": 0.01}]
+TOTALS = Totals(samples=9, tokens=57, limit=16)
 
 
-@given(tokens, st.data())
-def test_parts_add_up(rows: list[tuple[float, float, float]], data: st.DataObject) -> None:
-    cut = data.draw(st.integers(0, len(rows)))
-    logprobs, engine, advantages = columns(rows)
-    whole = policy_loss(logprobs, engine, advantages, 7, CAP)
-    parts = [policy_loss(logprobs[s], engine[s], advantages[s], 7, CAP) for s in (slice(cut), slice(cut, None))]
-    assert sum(parts).item() == pytest.approx(whole.item(), abs=1e-10)
+def responses(seed: int, lengths: tuple[int, ...], spread: float = 0.7) -> list[Response]:
+    rng = random.Random(seed)
+
+    def near(values: list[float]) -> list[float]:
+        return [value + rng.gauss(0, spread) for value in values]
+
+    found = []
+    for length in lengths:
+        theta = [rng.uniform(-6, -0.1) for _ in range(length)]
+        old = near(theta)
+        entropy = [rng.uniform(0, 5) for _ in range(length)]
+        found.append(Response(theta, old, near(old), near(theta), entropy, rng.gauss(0, 1)))
+    return found
 
 
-def test_fp32_agrees_with_float64() -> None:
-    rng = random.Random(0)
-    rows = [(rng.uniform(-5, 0), rng.uniform(-5, 0), rng.gauss(0, 1)) for _ in range(1000)]
-    single, double = (policy_loss(*columns(rows, dtype), 1000, CAP).item() for dtype in (torch.float32, torch.float64))
-    assert single == pytest.approx(double, rel=1e-5)
+def flat(rows: list[list[float]], dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor([value for row in rows for value in row], dtype=dtype)
 
 
-def test_weights_are_truncated_and_finite() -> None:
-    old = torch.tensor([0.0, 0.0, -1000.0, 0.0], requires_grad=True)
-    weights = importance_weights(old, torch.tensor([0.0, -math.log(1.5), 0.0, -1000.0]), CAP)
-    assert weights.tolist() == pytest.approx([1.0, 1.5, math.exp(-20), CAP])
-    assert not weights.requires_grad
+def tensors(
+    algorithm: AlgorithmConfig, found: list[Response], dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor, Observed]:
+    lengths = torch.tensor([len(response.theta) for response in found])
+    advantages = torch.tensor([response.advantage for response in found], dtype=dtype).repeat_interleave(lengths)
+    base = flat([response.base for response in found], dtype) if algorithm.kl else None
+    engine, old = (flat([getattr(r, name) for r in found], dtype) for name in ("engine", "old"))
+    theta, entropy = (flat([getattr(r, name) for r in found], dtype) for name in ("theta", "entropy"))
+    return theta.requires_grad_(), entropy.requires_grad_(), Observed(engine, old, advantages, lengths, base)
 
 
-def test_mismatch() -> None:
-    old = torch.tensor([-1.0] * 98 + [-1.0, -1.0], dtype=torch.float64)
-    engine = old - torch.tensor([0.0] * 98 + [math.log(1.5), math.log(4.0)], dtype=torch.float64)
-    got = mismatch(old, engine, CAP)
-    assert got["abs_mean"] == pytest.approx((math.log(1.5) + math.log(4.0)) / 100)
-    assert got["p99"] == pytest.approx(math.log(1.5))
-    assert got["max"] == pytest.approx(math.log(4.0))
-    assert got["truncated"] == pytest.approx(0.01)
-    assert got["effective_share"] == pytest.approx((98 + 1.5 + 2) ** 2 / (100 * (98 + 1.5**2 + 2**2)))
+def make(surrogate: dict[str, Any], **others: Any) -> AlgorithmConfig:
+    return AlgorithmConfig(**{"clip_low": None, "clip_high": None, **surrogate, **others})
 
 
-def test_mismatch_of_one_token() -> None:
-    got = mismatch(torch.tensor([-1.0]), torch.tensor([-1.25]), CAP)
-    assert got == pytest.approx(
-        {"abs_mean": 0.25, "p99": 0.25, "max": 0.25, "effective_share": 1.0, "truncated": 0.0}, abs=1e-6
+def compare(algorithm: AlgorithmConfig, found: list[Response]) -> None:
+    """Value and gradient in float64 to 1e-10, value in float32 to 1e-5."""
+    if algorithm.mismatch == "bypass":
+        for response in found:
+            response.old = response.engine
+    sizes = (TOTALS.samples, TOTALS.tokens, TOTALS.limit)
+    expected = reference.loss(algorithm, found, *sizes)
+    theta, entropy, observed = tensors(algorithm, found)
+    loss = policy_loss(algorithm, TOTALS, theta, entropy, observed)
+    assert loss.item() == pytest.approx(expected, abs=1e-10, rel=1e-10)
+    (gradient,) = torch.autograd.grad(loss, theta)
+    slopes = [reference.slope(algorithm, r, token, *sizes) for r in found for token in range(len(r.theta))]
+    assert gradient.tolist() == pytest.approx(slopes, abs=1e-10, rel=1e-10)
+    single = policy_loss(algorithm, TOTALS, *tensors(algorithm, found, torch.float32))
+    scale = sum(abs(reference.loss(algorithm, [response], *sizes)) for response in found)
+    assert abs(single.item() - expected) <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("regularisers", REGULARISERS, ids=["plain", "regularised"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=["unclipped", "clip", "dual", "cispo", "cispo-low"])
+def test_every_combination(
+    surrogate: dict[str, Any], level: str, aggregation: str, method: str, regularisers: dict[str, float]
+) -> None:
+    algorithm = make(surrogate, ratio=level, aggregation=aggregation, mismatch=method, **regularisers)
+    for seed, lengths in enumerate([(3, 1, 8, 5), (1,), (16, 2)]):
+        compare(algorithm, responses(seed, lengths))
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(1, 16), min_size=1, max_size=6).map(tuple),
+    st.sampled_from([0.0, 0.05, 0.7, 4.0]),
+    st.sampled_from(list(product(SURROGATES, ["token", "sequence"], AGGREGATIONS, METHODS, REGULARISERS))),
+)
+def test_any_shape_and_spread(seed: int, lengths: tuple[int, ...], spread: float, combination: tuple[Any, ...]) -> None:
+    surrogate, level, aggregation, method, regularisers = combination
+    algorithm = make(surrogate, ratio=level, aggregation=aggregation, mismatch=method, **regularisers)
+    compare(algorithm, responses(seed, lengths, spread))
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 9), min_size=2, max_size=6), st.data())
+@settings(deadline=None)
+def test_the_parts_of_any_split_add_up(seed: int, lengths: list[int], data: st.DataObject) -> None:
+    surrogate = data.draw(st.sampled_from(SURROGATES))
+    algorithm = make(surrogate, aggregation=data.draw(st.sampled_from(AGGREGATIONS)), mismatch="bypass", kl=0.1)
+    found = responses(seed, tuple(lengths))
+    cut = data.draw(st.integers(1, len(found) - 1))
+    whole, first, second = (
+        policy_loss(algorithm, TOTALS, *tensors(algorithm, part)).item() for part in (found, found[:cut], found[cut:])
     )
+    assert first + second == pytest.approx(whole, abs=1e-10)
+
+
+def test_the_sequence_ratio_has_the_gradient_of_gspo() -> None:
+    """(1/n) Σ s_i A_i with s_i = exp(mean(θ − old)), differentiated as the paper's equation 7 stands."""
+    algorithm = make({}, ratio="sequence", aggregation="sequence_mean", mismatch="bypass")
+    found = responses(3, (4, 1, 7))
+    theta, entropy, observed = tensors(algorithm, found)
+    loss = policy_loss(algorithm, Totals(3, 12, 16), theta, entropy, observed)
+    direct = torch.zeros((), dtype=torch.float64)
+    for part, old, response in zip(theta.split([4, 1, 7]), observed.old.split([4, 1, 7]), found, strict=True):
+        direct = direct - (part - old).mean().exp() * response.advantage / 3
+    assert loss.item() == pytest.approx(direct.item(), abs=1e-12)
+    got, expected = (torch.autograd.grad(value, theta)[0] for value in (loss, direct))
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES[:3])
+def test_gradcheck(surrogate: dict[str, Any]) -> None:
+    algorithm = make(surrogate, mismatch="bypass", kl=0.1, entropy=0.1)
+    theta, entropy, observed = tensors(algorithm, responses(5, (3, 1, 4)))
+    assert torch.autograd.gradcheck(lambda t, h: policy_loss(algorithm, TOTALS, t, h, observed), (theta, entropy))
+
+
+def test_old_that_is_the_detached_policy_gives_the_plain_policy_gradient() -> None:
+    algorithm = make({})
+    theta, entropy, observed = tensors(algorithm, responses(6, (3, 5)))
+    observed = Observed(observed.engine, theta.detach(), observed.advantages, observed.lengths)
+    (gradient,) = torch.autograd.grad(policy_loss(algorithm, TOTALS, theta, entropy, observed), theta)
+    weights = (theta.detach() - observed.engine).exp().clamp(max=2.0)
+    torch.testing.assert_close(gradient, -weights * observed.advantages / TOTALS.tokens)
+
+
+def test_far_apart_probabilities_stay_finite() -> None:
+    for method, level in product(METHODS, ["token", "sequence"]):
+        algorithm = make({"clip_low": 0.2, "clip_high": 0.2}, mismatch=method, ratio=level, kl=0.1)
+        values = torch.tensor([-1000.0, 0.0, -1000.0], requires_grad=True)
+        other = torch.tensor([0.0, -1000.0, 0.0])
+        observed = Observed(other, other, torch.tensor([1.0, -1.0, 1.0]), torch.tensor([2, 1]), other)
+        loss = policy_loss(algorithm, TOTALS, values, torch.zeros(3), observed)
+        (gradient,) = torch.autograd.grad(loss, values)
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+
+
+def test_clipped_tokens_are_counted_where_the_clip_acts() -> None:
+    ratios, advantages = [0.5, 0.5, 1.0, 2.0, 2.0, 9.0], [1.0, -1.0, 1.0, 1.0, -1.0, -1.0]
+    theta = torch.tensor([math.log(value) for value in ratios])
+    zeros, lengths = torch.zeros(6), torch.tensor([2, 4])
+    observed = Observed(zeros, zeros, torch.tensor(advantages), lengths)
+    clip = make({"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0}, mismatch="bypass")
+    assert clipped_tokens(clip, theta, observed) == {"low": 1, "high": 1, "dual": 1}
+    cispo = make({"clip_low": 0.2, "clip_high": 0.2, "surrogate": "cispo"}, mismatch="bypass")
+    assert clipped_tokens(cispo, theta, observed) == {"low": 2, "high": 3, "dual": 0}
+    assert clipped_tokens(make({}), theta, observed) == {"low": 0, "high": 0, "dual": 0}

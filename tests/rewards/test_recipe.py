@@ -1,8 +1,8 @@
 import pytest
 
 from actors.messages import Status, Verdict
-from conf.schema import RewardConfig
-from rewards.recipe import reward, well_formed
+from conf.schema import Config, RewardConfig
+from rewards.recipe import LengthPenalty, length_penalty, reward, well_formed
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,16 @@ def test_reward_is_the_weighted_sum_of_its_parts(status: Status) -> None:
     assert earned.total == pytest.approx(score + 0.2)
     assert earned.verdict is verdict
     assert reward("\\boxed{4}", verdict, RewardConfig(accuracy=2.0, format=0.2)).total == 2 * score
+
+
+def test_long_responses_lose_up_to_one() -> None:
+    config = Config()
+    assert length_penalty(config) is None
+    config.rollout.max_response_tokens, config.algorithm.overlong_buffer = 20_480, 0.2
+    penalty = length_penalty(config)
+    assert penalty == LengthPenalty(20_480, 4096.0)
+    lost = [penalty(tokens) for tokens in (1, 16_384, 17_408, 20_480, 30_000)]
+    assert lost == pytest.approx([0.0, 0.0, 0.25, 1.0, 1.0])
+    earned = reward("\\boxed{4}", Verdict(1.0, Status.CORRECT, "4", 1.0), RewardConfig(format=0.0), lost[2])
+    assert earned.total == pytest.approx(0.75)
+    assert earned.parts["overlong"] == 0.25

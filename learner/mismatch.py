@@ -1,0 +1,86 @@
+"""The difference between the engine that drew the tokens and the learner that trains on them.
+
+Both hold the same weights, up to staleness, but compute them with other kernels. Where the learner's probabilities are
+the old policy, what the engine drew is reweighted as if the learner had drawn it.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped to ±20 before the exponential: e^20 is far beyond any clip, and finite in every dtype."""
+
+TOKEN_CAP = 2.0
+"""Of token_tis (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training")."""
+
+SEQUENCE_CAP = 3.0
+"""Of sequence_mask, as TRL's default."""
+
+BAND = (0.5, 5.0)
+"""Of icepop (Ring-1T, arXiv 2510.18855)."""
+
+
+def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str) -> Tensor:
+    """What the tokens of b whole responses weigh in the loss, by `algorithm.mismatch`; float [t], without gradient.
+
+    With ρ = exp(old − engine) of a token and R = exp Σ (old − engine) of its response:
+    token_tis: min(ρ, 2). sequence_mask: R if R ≤ 3, else 0. icepop: ρ if 0.5 ≤ ρ ≤ 5, else 0. bypass: 1.
+
+    old, engine: float [t], natural-log probabilities in learner and engine. lengths: int64 [b], tokens of a response.
+    """
+    delta = old.detach() - engine
+    match method:
+        case "token_tis":
+            return bounded_exp(delta).clamp(max=TOKEN_CAP)
+        case "sequence_mask":
+            weights = bounded_exp(sequence_sums(delta, lengths))
+            return weights.where(weights <= SEQUENCE_CAP, 0.0).repeat_interleave(lengths)
+        case "icepop":
+            weights = bounded_exp(delta)
+            return weights.where((weights >= BAND[0]) & (weights <= BAND[1]), 0.0)
+        case "bypass":
+            return torch.ones_like(delta)
+        case unknown:
+            raise ValueError(f"algorithm.mismatch={unknown}")
+
+
+def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str) -> dict[str, float]:
+    """How far learner and engine disagree about sampled tokens; own, engine: float [t], t ≥ 1.
+
+    abs_mean, p99 (nearest rank), max: of |own − engine| in nats. k3: estimate of KL(engine ‖ learner) per token.
+    effective_share: (Σw)² / (t · Σw²) of the weights in the loss, the effective sample size as a share of t; in bypass
+    of the ratio itself. clipped, masked: shares of tokens whose weight the correction cut, or set to 0.
+    """
+    delta = own - engine
+    size = delta.abs()
+    ratio = bounded_exp(delta)
+    weights = ratio if method == "bypass" else correction_weights(own, engine, lengths, method)
+    return {
+        "abs_mean": size.mean().item(),
+        "p99": size.kthvalue(math.ceil(0.99 * size.numel())).values.item(),
+        "max": size.max().item(),
+        "k3": k3(engine, own).mean().item(),
+        "effective_share": (weights.sum() ** 2 / (weights.numel() * (weights**2).sum()).clamp(min=1e-30)).item(),
+        "clipped": ((ratio > TOKEN_CAP) & (weights == TOKEN_CAP)).double().mean().item(),
+        "masked": (weights == 0).double().mean().item(),
+    }
+
+
+def k3(policy: Tensor, reference: Tensor) -> Tensor:
+    """exp(d) − d − 1 with d = reference − policy: Schulman's estimate of KL(policy ‖ reference), never negative, from
+    log-probabilities, float [t] each, of tokens that the policy drew (GRPO's form, arXiv 2402.03300, eq. 4).
+    """
+    difference = (reference - policy).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return difference.exp() - difference - 1
+
+
+def bounded_exp(log_ratios: Tensor) -> Tensor:
+    return log_ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
+def sequence_sums(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sums over each response: float [t] to [b]; lengths: int64 [b], each at least 1, adding up to t."""
+    owners = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    return values.new_zeros(len(lengths)).index_add(0, owners, values)

@@ -1,0 +1,57 @@
+from dataclasses import asdict, fields
+from itertools import product
+
+import pytest
+
+from conf.algorithms import check_algorithm, presets
+from conf.errors import BadInput
+from conf.load import dump, load
+from conf.schema import AlgorithmConfig
+
+IDLE = [("surrogate", "cispo"), ("ratio", "sequence"), ("clip_low", 0.2), ("clip_high", 0.2), ("dual_clip", 3.0)]
+OWN = ["token_tis", "sequence_mask", "icepop"]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_spell_out_every_key_and_can_be_used(name: str) -> None:
+    assert presets()[name].keys() == {field.name for field in fields(AlgorithmConfig)} - {"preset"}
+    config = load(["conf=quickstart", f"algorithm.preset={name}"])
+    assert asdict(config.algorithm) == {"preset": name, **presets()[name]}
+    assert f"mismatch: {presets()[name]['mismatch']}" in dump(config)
+
+
+def test_the_defaults_are_those_of_grpo() -> None:
+    assert asdict(AlgorithmConfig()) == {"preset": "grpo", **presets()["grpo"]}
+
+
+def test_the_paper_uses_grpo() -> None:
+    assert load(["conf=r256_instruct"]).algorithm == AlgorithmConfig()
+
+
+def test_presets_whose_point_is_the_ratio_use_bypass() -> None:
+    assert [name for name in presets() if presets()[name]["mismatch"] == "bypass"] == ["dapo", "gspo", "cispo"]
+
+
+def test_explicit_keys_override_the_preset_of_their_layer_and_of_those_below() -> None:
+    algorithm = load(["conf=quickstart", "algorithm.clip_high=0.4", "algorithm.preset=dapo"]).algorithm
+    assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.4)
+    assert load(["conf=quickstart", "algorithm.kl=0.001"]).algorithm.kl == 0.001
+
+
+@pytest.mark.parametrize(("setting", "mismatch"), list(product(IDLE, OWN)))
+def test_a_setting_that_cannot_act_is_refused_with_the_reason(setting: tuple[str, object], mismatch: str) -> None:
+    key, value = setting
+    with pytest.raises(BadInput, match=rf"algorithm\.{key}={value}: .*{mismatch}.*the ratio is 1 and this cannot act"):
+        check_algorithm(AlgorithmConfig(mismatch=mismatch, **{key: value}))
+
+
+@pytest.mark.parametrize("acting", [{"mismatch": "bypass"}, {"steps_per_batch": 2}])
+def test_a_ratio_that_can_act_needs_a_clip(acting: dict[str, object]) -> None:
+    for key in ("clip_low", "clip_high"):
+        clips = {"clip_low": 0.2, "clip_high": 0.2, key: None}
+        with pytest.raises(BadInput, match=rf"algorithm\.{key}=null: .*nothing would bound it"):
+            check_algorithm(AlgorithmConfig(**acting, **clips))
+    check_algorithm(AlgorithmConfig(**acting, clip_low=0.2, clip_high=0.2, dual_clip=3.0, ratio="sequence"))
+    check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, surrogate="cispo"))
+    with pytest.raises(BadInput, match=r"algorithm\.dual_clip=3\.0: .*cispo"):
+        check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, surrogate="cispo", dual_clip=3.0))
