@@ -15,7 +15,7 @@ from actors.budget import FINISH_MARGIN_S, Budget
 from actors.canary import Canary, Finding, Judgement
 from actors.evaluation import evaluate
 from actors.ledger import Ledger
-from actors.messages import AdapterRef, Batch, Group, Sampling, Scores, Status
+from actors.messages import AdapterRef, Batch, Group, Sampling, Status
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.run_folder import RunFolder
 from actors.seeds import request_seed
@@ -100,6 +100,8 @@ class Coordinator:
         self._canary = Canary(config.canary.noise_floor)
         self._ledger = Ledger(clock)
         self._policy: AdapterRef
+        self._probe: asyncio.Task[tuple[Group, ...]] | None = None
+        self._judgement: Judgement
         self.base: dict[str, Any] | None = None
         self._generate_s: dict[int, float] = {}
         self._verify_s: dict[int, float] = {}
@@ -158,6 +160,9 @@ class Coordinator:
                 if not self._stopping.is_set():
                     await self._train()
                 outcome = await self._finish()
+            finally:
+                if self._probe is not None:
+                    self._probe.cancel()
             watcher.cancel()
         return outcome
 
@@ -281,11 +286,21 @@ class Coordinator:
         return done or self._solved or self._stopping.is_set() or not self._budget.allows("update")
 
     async def _update(self, batch: Batch) -> None:
-        """What the learner makes of a batch, the swap of its adapter into the engines, and the canary's word on it."""
+        """What the learner makes of a batch, and the swap of its adapter into the engines.
+
+        The canary answers while the learner computes the gradient, and no step is taken before its word: never are
+        weights made from groups of a version that was not vouched for.
+        """
         started = self._clock.now()
         self._ledger.enter("learner", "update")
-        stats = await self._within_grace(self._learner.update(batch, self._budget.progress))
-        learned = self._clock.now()
+        await self._within_grace(self._learner.accumulate(batch))
+        accumulated = self._clock.now()
+        self._ledger.enter("learner", "canary")
+        judgement = await self._within_grace(self._ask_canary())
+        judged = self._clock.now()
+        self._ledger.enter("learner", "update")
+        stats = await self._within_grace(self._learner.step(self._budget.progress))
+        stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
         previous = self._policy
         self._cursor.use(batch.groups)
@@ -293,8 +308,6 @@ class Coordinator:
         await self._within_grace(self._adopt(stats.adapter))
         self._outdated.append(previous)
         await self._retire_idle()
-        synced = self._clock.now()
-        judgement = await self._within_grace(self._ask_canary())
         self._folder.drop_adapters(keep=(previous, stats.adapter))
         self._ledger.enter("learner", "wait_rollouts")
         row = {
@@ -302,9 +315,9 @@ class Coordinator:
             **stats.metrics,
             **self._describe(batch),
             "rollout/tokens_per_second": self._speed(),
-            "time/learn": learned - started,
-            "time/sync": synced - learned,
-            "time/canary": self._clock.now() - synced,
+            "time/learn": accumulated - started + stepped - judged,
+            "time/sync": self._clock.now() - stepped,
+            "time/canary": judged - accumulated,
             "budget/spent_s": self._budget.spent,
             "budget/left_s": self._budget.left,
         }
@@ -312,22 +325,25 @@ class Coordinator:
         self._folder.write_samples(f"update-{self._pacing.version:06d}", batch.groups)
 
     async def _adopt(self, adapter: AdapterRef) -> None:
-        """Make a version the one new groups are sampled from."""
+        """Make a version the one new groups are sampled from, the canary's probes first."""
         await self._engine.load(adapter)
         self._policy = adapter
+        self._probe = asyncio.create_task(self._sample_probe(adapter))
         while self._pacing.version < adapter.version:
             self._pacing.advance()
         await self._notify()
 
     async def _ask_canary(self) -> Judgement:
-        """Compare engine and learner on the policy's version; Halted if the engines do not serve it faithfully."""
-        groups, scores = await self._probe(self._policy)
-        judgement = self._canary.judge(groups, scores)
-        if judgement.finding is Finding.DISAGREES:
-            raise Halted(f"canary: {judgement.diagnosis}")
-        return judgement
+        """Compare engine and learner on the policy's version, once; Halted if it is not served faithfully."""
+        if self._probe is not None:
+            groups = await self._probe
+            self._judgement = self._canary.judge(groups, await self._learner.score(groups))
+            self._probe = None
+        if self._judgement.finding is Finding.DISAGREES:
+            raise Halted(f"canary: {self._judgement.diagnosis}")
+        return self._judgement
 
-    async def _probe(self, adapter: AdapterRef) -> tuple[tuple[Group, ...], tuple[tuple[Scores, ...], ...]]:
+    async def _sample_probe(self, adapter: AdapterRef) -> tuple[Group, ...]:
         settings = self._config.canary
         groups = await asyncio.gather(
             *(
@@ -346,7 +362,7 @@ class Coordinator:
                 for number, problem in enumerate(self._problems.train[: settings.problems])
             )
         )
-        return tuple(groups), await self._learner.score(tuple(groups))
+        return tuple(groups)
 
     async def _checkpoint(self) -> None:
         started = self._clock.now()
@@ -377,6 +393,8 @@ class Coordinator:
         self._ledger.enter("rollouts", "evaluate")
         if self._stopping.is_set():
             return Outcome("interrupted", self._stop_reason)
+        if not self._overdue:
+            await self._unless_stopped(self._ask_canary())
         final = await self._unless_stopped(self._evaluate("final", self._policy, self._budget.left - LAST_MOMENT_S))
         if self._stopping.is_set():
             return Outcome("interrupted", self._stop_reason, final)

@@ -46,11 +46,15 @@ class Learner(Protocol):
         """Write the current version to disk as a PEFT adapter, atomically; its reference."""
         ...
 
-    async def update(self, batch: Batch, progress: float) -> UpdateStats:
-        """The optimizer steps of a batch and the publication of their result.
+    async def accumulate(self, batch: Batch) -> None:
+        """The gradient of a batch, its longest part; the weights stay. Raises if a group is older than η."""
+        ...
 
-        `progress` in [0, 1] is the share of the budget spent, for schedules. Raises if a group is older than η. A loss
-        or gradient that is not finite leaves the weights as they are and is the result's `fault`.
+    async def step(self, progress: float) -> UpdateStats:
+        """The optimizer steps of the accumulated batch and the publication of their result.
+
+        `progress` in [0, 1] is the share of the budget spent, for schedules. A loss or gradient that is not finite
+        leaves the weights as they are and is the result's `fault`.
         """
         ...
 

@@ -29,8 +29,11 @@ class LearnerActor:
     def publish(self) -> AdapterRef:
         return self._learner.publish()
 
-    def update(self, batch: Batch, progress: float) -> UpdateStats:
-        return self._learner.update(batch, progress)
+    def accumulate(self, batch: Batch) -> None:
+        self._learner.accumulate(batch)
+
+    def step(self, progress: float) -> UpdateStats:
+        return self._learner.step(progress)
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return self._learner.score(groups)
@@ -51,8 +54,11 @@ class RemoteLearner:
     async def publish(self) -> AdapterRef:
         return await self._actor.publish.remote()
 
-    async def update(self, batch: Batch, progress: float) -> UpdateStats:
-        return await self._actor.update.remote(batch, progress)
+    async def accumulate(self, batch: Batch) -> None:
+        await self._actor.accumulate.remote(batch)
+
+    async def step(self, progress: float) -> UpdateStats:
+        return await self._actor.step.remote(progress)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return await self._actor.score.remote(groups)

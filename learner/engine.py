@@ -1,7 +1,8 @@
 """The learner: a frozen base model, a LoRA adapter, and one batch at a time."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
@@ -31,6 +32,24 @@ class StaleBatch(Exception):
     """A batch that the staleness bound or the adapter's history forbids to learn from."""
 
 
+@dataclass
+class Work:
+    """A batch on its way through its passes: micro-batches and, parallel to them, their base model's log-probabilities
+    (None without a KL term) and fixed parts. loss: of the latest pass. seconds: of the first one.
+    """
+
+    batch: Batch
+    members: list[Example]
+    sizes: Totals
+    parts: list[MicroBatch]
+    bases: Sequence[Tensor | None]
+    tally: Tally
+    seen: list[Observed] = field(default_factory=list)
+    loss: float = 0.0
+    fault: str = ""
+    seconds: float = 0.0
+
+
 class LoraLearner:
     """Owns the trainable weights. Version 0 is the base model, since B starts at zero, or `lora.start_from`.
 
@@ -42,6 +61,7 @@ class LoraLearner:
         self.version = 0
         self.incarnation = 0
         self._steps = 0
+        self._work: Work | None = None
         self._adapters = Path(adapters_folder)
         self._device = torch.device(device)
         dtype = getattr(torch, config.model.dtype)
@@ -75,33 +95,69 @@ class LoraLearner:
         write_adapter(self.model, self._adapters / name)
         return AdapterRef(self.version, self.incarnation, str(self._adapters / name))
 
-    def update(self, batch: Batch, progress: float) -> UpdateStats:
-        """The optimizer steps of a batch, and the next version published.
+    def accumulate(self, batch: Batch) -> None:
+        """The gradient of a batch's first step; the weights stay, so `score` still speaks of this version.
 
-        Samples without a gradient are not computed, but count in the denominators; metrics other than `staleness/max`
-        describe the others. A batch without others makes a new version with the same weights, momentum included; so
-        does a step whose loss or gradient is not finite, named in the result's `fault`. Raises StaleBatch.
+        Samples without a gradient are not computed, but count in the denominators. Raises StaleBatch.
         """
         self._check_ages(batch)
+        if self._work:
+            self._optimizer.discard()
         started = perf_counter()
         algorithm = self.config.algorithm
         members = list(examples(batch.groups, algorithm))
+        parts = self._pack([member.tokens for member in members])
+        torch.manual_seed(self.config.run.seed + self.version)  # dropout repeats after a restore
+        self._work = Work(
+            batch=batch,
+            members=members,
+            sizes=totals(batch.groups, self.config.rollout.max_response_tokens),
+            parts=parts,
+            bases=self._base(parts) if algorithm.kl else [None] * len(parts),
+            tally=Tally(algorithm),
+        )
+        self._pass(self._work)
+        self._work.seconds = perf_counter() - started
+
+    def step(self, progress: float) -> UpdateStats:
+        """All optimizer steps of the accumulated batch, and the next version published.
+
+        Metrics other than `staleness/max` describe the samples that have a gradient. A batch without any makes a new
+        version with the same weights, momentum included; so does a step whose loss or gradient is not finite, named in
+        the result's `fault`.
+        """
+        if self._work is None:
+            raise RuntimeError("no batch was accumulated")
+        started = perf_counter()
+        algorithm, work = self.config.algorithm, self._work
         rate = learning_rate(self.config.learner, self.version, progress)
-        sizes = totals(batch.groups, self.config.rollout.max_response_tokens)
-        metrics, fault = self._train(members, sizes, rate)
+        for number in range(algorithm.steps_per_batch if work.parts else 0):
+            if number:
+                self._pass(work)
+            norm = self._optimizer.step(rate)
+            if not work.fault and not math.isfinite(norm):
+                work.fault = f"the gradient of update {self.version + 1} is not finite, from {_names(work.members)}"
+            if work.fault:
+                break
+            self._steps += 1
+            work.tally.step(work.loss, norm)
+        metrics = work.tally.metrics(work.parts)
+        self._work = None
         self.version += 1
         learned = perf_counter()
         adapter = self.publish()
         metrics |= {
             "learning_rate": rate,
-            "staleness/max": float(max(batch.version - group.version for group in batch.groups)),
-            "learner/skipped": float(bool(fault)),
+            "staleness/max": float(max(work.batch.version - group.version for group in work.batch.groups)),
+            "learner/skipped": float(bool(work.fault)),
             "learner/peak_memory": _peak_memory(self._device),
-            "learner/tokens_per_second": algorithm.steps_per_batch * metrics.pop("tokens") / (learned - started),
+            "learner/tokens_per_second": algorithm.steps_per_batch
+            * metrics.pop("tokens")
+            / (work.seconds + learned - started),
             "time/publish": perf_counter() - learned,
             **{f"adapter/norm/{name}": norm for name, norm in adapter_norms(self.model).items()},
         }
-        return UpdateStats(adapter, metrics, fault)
+        return UpdateStats(adapter, {k: value for k, value in metrics.items() if math.isfinite(value)}, work.fault)
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         """Log-probabilities of given responses at the rollouts' temperature, by group and sample."""
@@ -121,6 +177,7 @@ class LoraLearner:
         """Continue from what `save` wrote, bit for bit; raises BadInput if it is damaged or of another run."""
         facts, state = read_checkpoint(Path(folder), self._facts(), self._optimizer.shapes())
         self._optimizer.set_state(state, facts.steps)
+        self._work = None
         self.version, self._steps, self.incarnation = facts.version, facts.steps, incarnation
 
     def _facts(self) -> Facts:
@@ -152,41 +209,27 @@ class LoraLearner:
                     f"{batch.version}: max_staleness is {self.config.learner.max_staleness}"
                 )
 
-    def _train(self, members: list[Example], sizes: Totals, rate: float) -> tuple[dict[str, float], str]:
-        """All optimizer steps on a batch: metrics, and what was not finite and ended them, if anything.
+    def _pass(self, work: Work) -> None:
+        """Forward and backward of every micro-batch; what is not finite ends it and is the work's fault.
 
-        "Old" log-probabilities are those of the first step's own forward pass, or the engine's.
+        "Old" log-probabilities are those of the first pass itself, or the engine's.
         """
-        algorithm = self.config.algorithm
-        torch.manual_seed(self.config.run.seed + self.version)  # dropout repeats after a restore
         self.policy.train()
-        parts = self._pack([member.tokens for member in members])
-        bases = self._base(parts) if algorithm.kl else [None] * len(parts)
-        tally, seen, fault = Tally(algorithm), list[Observed](), ""
-        for step in range(algorithm.steps_per_batch if parts else 0):
-            total = 0.0
-            for number, part in enumerate(parts):
-                part_members = [members[i] for i in part.samples]
-                logprobs, entropy = self._optimizer.engine(part.to(self._device))
-                if step == 0:
-                    seen.append(self._observe(part_members, logprobs.detach(), bases[number]))
-                    tally.start(logprobs, entropy, seen[number])
-                tally.look(logprobs, seen[number])
-                loss = policy_loss(algorithm, sizes, logprobs, entropy, seen[number])
-                total += loss.item()
-                if not math.isfinite(total):
-                    fault = f"the loss of update {self.version + 1} is {loss.item()}, from {_names(part_members)}"
-                    self._optimizer.backward(loss * math.nan)  # the step will find it, and clear all gradients
-                    break
-                self._optimizer.backward(loss)
-            norm = self._optimizer.step(rate)
-            if fault or not math.isfinite(norm):
-                fault = fault or f"the gradient of update {self.version + 1} is not finite, from {_names(members)}"
-                break
-            self._steps += 1
-            tally.step(total, norm)
-        metrics = tally.metrics(parts)
-        return {name: value for name, value in metrics.items() if math.isfinite(value)}, fault
+        first, work.loss = not work.seen, 0.0
+        for number, part in enumerate(work.parts):
+            members = [work.members[i] for i in part.samples]
+            logprobs, entropy = self._optimizer.engine(part.to(self._device))
+            if first:
+                work.seen.append(self._observe(members, logprobs.detach(), work.bases[number]))
+                work.tally.start(logprobs, entropy, work.seen[number])
+            work.tally.look(logprobs, work.seen[number])
+            loss = policy_loss(self.config.algorithm, work.sizes, logprobs, entropy, work.seen[number])
+            work.loss += loss.item()
+            if not math.isfinite(work.loss):
+                work.fault = f"the loss of update {self.version + 1} is {loss.item()}, from {_names(members)}"
+                self._optimizer.backward(loss * math.nan)  # the step will find it, and clear all gradients
+                return
+            self._optimizer.backward(loss)
 
     def _observe(self, members: list[Example], logprobs: Tensor, base: Tensor | None) -> Observed:
         """A micro-batch's fixed part; logprobs: float [t], the policy's before the first step."""

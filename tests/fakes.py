@@ -95,27 +95,36 @@ class FakeEngine:
 
 
 class FakeLearner:
-    """Counts versions; each update takes `seconds` and is asserted against the staleness limit."""
+    """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
+
+    scored: its own version and the adapter whose answers it scored, each time.
+    """
 
     def __init__(self, seconds: float = 2.0, max_staleness: int = 1) -> None:
         self.seconds = seconds
         self.max_staleness = max_staleness
         self.version = 0
         self.incarnation = 0
+        self.accumulated: Batch
         self.batches: list[Batch] = []
+        self.scored: list[tuple[int, AdapterRef | None]] = []
 
     async def publish(self) -> AdapterRef:
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
-    async def update(self, batch: Batch, progress: float) -> UpdateStats:
+    async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
         await asyncio.sleep(self.seconds)
+        self.accumulated = batch
+
+    async def step(self, progress: float) -> UpdateStats:
+        self.batches.append(self.accumulated)
         self.version += 1
-        self.batches.append(batch)
         return UpdateStats(await self.publish(), {"policy/entropy": 1.0, "loss": 0.0})
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
 
     async def save(self, folder: str) -> None:

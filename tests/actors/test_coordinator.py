@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.budget import Budget
 from actors.coordinator import Coordinator, Halted, Interrupted, Outcome, root_cause
-from actors.messages import Batch, UpdateStats
+from actors.messages import Group, Scores, UpdateStats
 from actors.run_folder import RunFolder
 from conf.schema import Config
 from rewards.problems import ProblemSet
@@ -238,6 +238,33 @@ def test_wrong_adapter_in_the_rollouts_halts_the_run(run: Run) -> None:
     assert "log-probabilities differ" in str(root_cause(caught.value))
 
 
+def test_every_version_is_vouched_for_before_the_next_is_made(run: Run) -> None:
+    run.config.budget.updates = 6
+    run.go()
+    assert [(version, adapter and adapter.version) for version, adapter in run.learner.scored] == [
+        (version, version) for version in range(7)
+    ]
+
+
+def test_wrong_version_in_the_rollouts_halts_before_the_next_step(run: Run) -> None:
+    """From version 3 on, the engine's answers are not those of the learner's weights."""
+    score = run.learner.score
+
+    async def disagree(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        scores = await score(groups)
+        return (
+            tuple(tuple(Scores((-3.0,), (-1.0,)) for _ in row) for row in scores)
+            if run.learner.version >= 3
+            else scores
+        )
+
+    run.learner.score = disagree  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert isinstance(root_cause(caught.value), Halted)
+    assert run.learner.version == 3
+
+
 def test_rewards_without_variance_halt_the_run(run: Run) -> None:
     run.config.rollout.samples_per_problem = 1
     run.verifier.score = lambda group: _judge(group, 0.0)  # type: ignore[method-assign]
@@ -295,7 +322,7 @@ def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("the card fell off the bus")
 
-    run.learner.update = fail  # type: ignore[assignment]
+    run.learner.accumulate = fail  # type: ignore[assignment]
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     assert str(root_cause(caught.value)) == "the card fell off the bus"
@@ -337,13 +364,13 @@ async def _judge(group: Any, score: float) -> Any:
 
 def report_faults(run: Run, versions: set[int]) -> None:
     """The learner skips the updates that make these versions."""
-    update = run.learner.update
+    step = run.learner.step
 
-    async def faulty(batch: Batch, progress: float) -> UpdateStats:
-        stats = await update(batch, progress)
+    async def faulty(progress: float) -> UpdateStats:
+        stats = await step(progress)
         return replace(stats, fault="the loss is nan" if stats.adapter.version in versions else "")
 
-    run.learner.update = faulty  # type: ignore[method-assign]
+    run.learner.step = faulty  # type: ignore[method-assign]
 
 
 def test_skipped_updates_are_counted_and_their_samples_kept(run: Run) -> None:
@@ -366,13 +393,13 @@ def test_three_skipped_updates_in_a_row_halt_the_run(run: Run) -> None:
 
 
 def test_kl_in_the_loss_is_reported_instead_of_the_probes(run: Run) -> None:
-    update = run.learner.update
+    step = run.learner.step
 
-    async def with_kl(batch: Batch, progress: float) -> UpdateStats:
-        stats = await update(batch, progress)
+    async def with_kl(progress: float) -> UpdateStats:
+        stats = await step(progress)
         return replace(stats, metrics={"policy/kl_to_base": 0.125})
 
-    run.learner.update = with_kl  # type: ignore[method-assign]
+    run.learner.step = with_kl  # type: ignore[method-assign]
     run.config.budget.updates = 1
     run.go()
     assert run.rows[0]["policy/kl_to_base"] == 0.125
