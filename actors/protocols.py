@@ -5,6 +5,13 @@ from typing import Protocol
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, Scores, UpdateStats
 
 
+class ActorDied(Exception):
+    """An actor is gone, or answers no more, and what was asked of it is lost.
+
+    The text names the actor and the cause: exit code or signal, the out-of-memory killer, its last log lines.
+    """
+
+
 class Clock(Protocol):
     """Time in seconds."""
 
@@ -16,7 +23,11 @@ class Clock(Protocol):
 
 
 class Engine(Protocol):
-    """Generates groups under versioned adapters."""
+    """Generates groups under versioned adapters.
+
+    Heals itself: an engine that dies or hangs is replaced, given the versions it had, and asked again. ActorDied comes
+    only when that does not help.
+    """
 
     async def ready(self) -> None:
         """Return once the engine takes requests."""
@@ -40,7 +51,14 @@ class Engine(Protocol):
 
 
 class Learner(Protocol):
-    """Owns the trainable weights."""
+    """Owns the trainable weights. Any call may raise ActorDied; then only `revive` and a restore help."""
+
+    async def revive(self) -> None:
+        """Replace the dead process by a fresh one, which stands at version 0 until `restore`.
+
+        ActorDied if it has died too often.
+        """
+        ...
 
     async def publish(self) -> AdapterRef:
         """Write the current version to disk as a PEFT adapter, atomically; its reference."""
@@ -74,7 +92,7 @@ class Learner(Protocol):
 
 
 class Verifier(Protocol):
-    """Judges answers."""
+    """Judges answers. Heals itself as an Engine does."""
 
     async def score(self, group: Group) -> Group:
         """The same group with `rewards` filled in."""

@@ -51,6 +51,9 @@ class RemoteLearner:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
+    async def revive(self) -> None:
+        raise NotImplementedError
+
     async def publish(self) -> AdapterRef:
         return await self._actor.publish.remote()
 

@@ -109,6 +109,9 @@ class FakeLearner:
         self.batches: list[Batch] = []
         self.scored: list[tuple[int, AdapterRef | None]] = []
 
+    async def revive(self) -> None:
+        self.version = self.incarnation = 0
+
     async def publish(self) -> AdapterRef:
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
