@@ -145,7 +145,7 @@ class LearnerConfig:
     version it updates; 0 is synchronous. learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over
     the share of the budget spent, down to final_rate × learning_rate. warmup_updates: linear, from zero.
     weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
-    tokens_per_microbatch: padded tokens of one forward and backward pass.
+    tokens_per_microbatch: tokens of one forward and backward pass, in which the prompt of a group counts once.
     logprob_chunk: response positions whose logits exist at a time.
     offload: where the optimizer's state lives: cpu (host memory), none (beside the weights), or auto: on a card only if
     it takes a small share of it. gradient_checkpointing: on (activations are computed twice instead of kept, and

@@ -260,7 +260,7 @@ class LoraLearner:
         return results
 
     def _pack(self, samples: list[Tokens]) -> list[MicroBatch]:
-        return pack(samples, self.config.learner.tokens_per_microbatch, self.policy.shares_prompts)
+        return pack(samples, self.config.learner.tokens_per_microbatch)
 
 
 def _names(examples: Iterable[Example]) -> str:

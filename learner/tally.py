@@ -44,7 +44,7 @@ class Tally:
         self._norms.append(norm)
 
     def metrics(self, parts: list[MicroBatch]) -> dict[str, float]:
-        """Under their names in metrics.jsonl, and "tokens", the real input tokens of a step; parts: all its
+        """Under their names in metrics.jsonl, and "tokens", the input tokens of a step; parts: all its
         micro-batches. Zeros where nothing was computed.
         """
         metrics = {
@@ -60,7 +60,7 @@ class Tally:
         own = torch.cat(self._logprobs)
         mismatch = describe_mismatch(own, engine, lengths, self._algorithm.mismatch)
         metrics |= {
-            "learner/padding": 1.0 - metrics["tokens"] / sum(part.padded_tokens for part in parts),
+            "learner/padding": 1.0 - sum(part.rows for part in parts) / sum(part.padded_rows for part in parts),
             "policy/entropy": torch.cat(self._entropies).mean().item(),
             **{f"mismatch/{name}": value for name, value in mismatch.items()},
             **{f"clip/{name}": count / self._looked_at for name, count in self._clipped.items()},
