@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     "budget.updates": at_least(1),
     "budget.grace_s": at_least(1),
     "model.path": Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m"),
-    "model.dtype": one_of(*DTYPE_BYTES),
+    "model.dtype": one_of("auto", *DTYPE_BYTES),
     "model.shape.layers": at_least(0),
     "model.shape.hidden": at_least(0),
     "model.shape.intermediate": at_least(0),

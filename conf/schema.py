@@ -63,7 +63,8 @@ class ShapeConfig:
 @dataclass
 class ModelConfig:
     """path: `embedded:smollm2-135m`, a local folder in Hugging Face format, or a hub id OWNER/NAME.
-    dtype: of the frozen weights and of the compute, bfloat16 or float32. shape: see ShapeConfig.
+    dtype: of the frozen weights and of the compute, bfloat16, float32 or auto: bfloat16 on a GPU, on a processor
+    whichever it multiplies faster. A run keeps the one it began with. shape: see ShapeConfig.
     """
 
     path: str = "embedded:smollm2-135m"

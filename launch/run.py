@@ -20,7 +20,7 @@ from launch.machine import detect
 from launch.plan import make_plan, refusal
 from launch.plan_view import render
 from launch.result import describe
-from launch.resume import claim, open_folder
+from launch.resume import claim, open_folder, settle
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> int:
     console = Console()
     try:
         config = load(arguments)
-        plan = make_plan(config, detect(config.device))
+        machine = detect(config.device)
+        settle(config, machine)
+        plan = make_plan(config, machine)
         if config.plan:
             console.print(render(plan))
             return 0
