@@ -17,7 +17,9 @@ from typing import Self
 from actors.messages import Group, Status, Verdict
 from conf.schema import RewardConfig
 from rewards.recipe import LengthPenalty, reward
-from rewards.verify import BOX, INTEGER, boxed, compare, plain, verify
+from rewards.verify import compare, verify
+from rewards.verify.answers import BOX, boxed, plain
+from rewards.verify.matching import INTEGER
 
 ATTEMPTS = 2
 """A worker that dies under an answer may have died of something else (the OOM killer, a stray signal): one retry."""

@@ -15,7 +15,8 @@ from conf.errors import BadInput
 from conf.schema import Config, DataConfig
 from rewards import sources
 from rewards.pool import VerifierPool
-from rewards.verify import BOX, INTEGER, boxed, plain
+from rewards.verify.answers import BOX, boxed, plain
+from rewards.verify.matching import INTEGER
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "solution", "final_answer")

@@ -16,8 +16,9 @@ from actors.messages import Group, Problem, Sample, Status
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 
-HANGS = r"\boxed{9^{9^{9^{9}}}}"
-NORMAL = r"\boxed{0.5}"
+GOLD = "x^2+2x+1"
+HANGS = r"\boxed{" + r"\sin(" * 50 + "x" + ")" * 50 + "}"
+NORMAL = r"\boxed{(x+1)^2}"
 
 
 @pytest.fixture(scope="module")
@@ -46,38 +47,38 @@ def running_in_session(session: int) -> list[int]:
 
 def group(*responses: str) -> Group:
     samples = tuple(Sample((1,), (0.0,), response, "stop") for response in responses)
-    return Group(3, Problem("id", "prompt", (1,), "1/2"), None, samples)
+    return Group(3, Problem("id", "prompt", (1,), GOLD), None, samples)
 
 
 def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> None:
-    verdict = pool.judge("1/2", HANGS)
+    verdict = pool.judge(GOLD, HANGS)
     assert verdict.status is Status.TIMEOUT
     assert verdict.score == 0
-    assert verdict.extracted == "9^{9^{9^{9}}}"
+    assert verdict.extracted == HANGS[7:-1]
     assert verdict.milliseconds >= 1000
-    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+    assert pool.judge(GOLD, NORMAL).status is Status.CORRECT
 
 
 @pytest.mark.parametrize("noticed", [True, False])
 def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> None:
-    pool.judge("1/2", NORMAL)
+    pool.judge(GOLD, NORMAL)
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
     if noticed:
         assert wait_until(lambda: worker not in multiprocessing.active_children())
-    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+    assert pool.judge(GOLD, NORMAL).status is Status.CORRECT
 
 
 def test_worker_that_dies_under_an_answer_each_time_is_a_crash(pool: VerifierPool) -> None:
     statuses: list[Status] = []
-    thread = threading.Thread(target=lambda: statuses.append(pool.judge("1/2", HANGS).status))
+    thread = threading.Thread(target=lambda: statuses.append(pool.judge(GOLD, HANGS).status))
     thread.start()
     while thread.is_alive():
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGKILL)
         time.sleep(0.05)
     assert statuses == [Status.CRASH]
-    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+    assert pool.judge(GOLD, NORMAL).status is Status.CORRECT
 
 
 def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
@@ -119,7 +120,7 @@ import sys, threading
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 pool = VerifierPool(RewardConfig(deadline_s=1.0), workers=2)
-threading.Thread(target=pool.judge, args=("1/2", sys.argv[1]), daemon=True).start()
+threading.Thread(target=pool.judge, args=("x^2+2x+1", sys.argv[1]), daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()
 """
