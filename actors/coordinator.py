@@ -301,6 +301,7 @@ class Coordinator:
             **describe_canary(judgement),
             **stats.metrics,
             **self._describe(batch),
+            **{f"verify/{name}": count for name, count in (await self._verifier.health()).items()},
             "rollout/tokens_per_second": self._speed(),
             "time/learn": learned - started,
             "time/sync": synced - learned,
@@ -451,6 +452,7 @@ class Coordinator:
             else:
                 kind = "useful"
             self._ledger.count(f"tokens/{kind}", len(sample.token_ids))
+            self._ledger.count(f"verify/{reward.verdict.status}")
 
     def _check_barren(self, group: Group) -> None:
         """Notice when rewards no longer differ: the end if every answer is right, a halt otherwise."""

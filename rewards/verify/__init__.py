@@ -31,13 +31,24 @@ from rewards.verify.answers import after_thought, boxed, plain
 from rewards.verify.matching import compare, settle
 
 
-def verify(
-    gold: str, response: str, compare: Callable[[str, str], Status] = compare, after_thinking: bool = False
-) -> Verdict:
-    """The verdict on one response. `compare` decides what text alone does not; a pool passes its isolated one."""
+def extract(response: str, after_thinking: bool = False) -> str | None:
+    """The answer of a response as it stands there; None if it has none."""
+    return boxed(after_thought(response) if after_thinking else response)
+
+
+def decide(gold: str, answer: str | None, compare: Callable[[str, str], Status] = compare) -> Status:
+    """The status of an answer. `compare` decides what text alone does not; a pool passes its isolated one."""
+    expected, given = plain(gold), plain(answer or "")
+    return settle(expected, given) or compare(expected, given)
+
+
+def verdict(status: Status, answer: str | None, started: float) -> Verdict:
+    """The verdict on an answer that has been judged since `started`, of time.perf_counter."""
+    return Verdict(float(status is Status.CORRECT), status, answer, 1e3 * (time.perf_counter() - started))
+
+
+def verify(gold: str, response: str, after_thinking: bool = False) -> Verdict:
+    """The verdict on one response, found in this process and without a deadline."""
     start = time.perf_counter()
-    extracted = boxed(after_thought(response) if after_thinking else response)
-    expected, answer = plain(gold), plain(extracted or "")
-    status = settle(expected, answer) or compare(expected, answer)
-    milliseconds = 1e3 * (time.perf_counter() - start)
-    return Verdict(float(status is Status.CORRECT), status, extracted, milliseconds)
+    answer = extract(response, after_thinking)
+    return verdict(decide(gold, answer), answer, start)
