@@ -18,7 +18,10 @@ from launch.machine import Machine
 from launch.result import finished
 from rewards.problems import ProblemSet
 
-MAY_CHANGE = ("budget", "checkpoint", "dashboard", "device", "plan", "run.overwrite", "reward.workers")
+MAY_CHANGE = (
+    *("budget", "checkpoint", "dashboard", "device", "plan", "run.overwrite"),
+    *("reward.workers", "data.hub_timeout_s"),
+)
 """Settings that a run may be resumed with another value of: they touch neither model, data nor algorithm. (A schedule
 follows the share of the budget, whatever the budget.)"""
 

@@ -63,6 +63,7 @@ def prepare(config: Config, placement: Placement, folder: Path, started_at: floa
     from conf.adapters import check_adapter
     from conf.models import locate
     from rewards.problems import load as load_problems
+    from rewards.problems import write_listing
 
     config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
@@ -71,6 +72,7 @@ def prepare(config: Config, placement: Placement, folder: Path, started_at: floa
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
     claim(config, folder, problems)
+    write_listing(folder / "problems-left-out.jsonl", problems.left_out)
     return RunRequest(config, str(folder.resolve()), model_path, placement, problems, started_at)
 
 
