@@ -49,4 +49,4 @@ def test_both_sides_of_the_learners_bench_run() -> None:
     for side in ("ours", "plain"):
         found = measure(side, case)
         assert found["tokens_per_second"] > 0
-        assert found["peak_memory"] > 0
+        assert found["peak_memory"] >= 0
