@@ -127,7 +127,7 @@ class VerifierPool:
         given = (answer or "").strip().strip("$").strip()
         if not given:
             return Status.UNPARSABLE
-        if gold and (given == gold or (INTEGER.fullmatch(gold) and settle(gold, given) is Status.CORRECT)):
+        if gold and (given == gold or (INTEGER.fullmatch(gold) and settle(gold, plain(given)) is Status.CORRECT)):
             return Status.CORRECT
         if grader == EXACT:
             return Status.WRONG

@@ -445,7 +445,7 @@ def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) ->
     with VerifierPool(Recipe(config.reward), workers=1) as pool:
         statuses = [
             pool.judge(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
-            for answer in (problem.gold, f"0{problem.gold}", f"{problem.gold} or 3", "x")
+            for answer in (problem.gold, f"{int(problem.gold):+05d}", f"{problem.gold} or 3", "x")
         ]
         assert statuses == [Status.CORRECT, Status.CORRECT, Status.WRONG, Status.WRONG]
         assert pool.health["calls"] == 0
