@@ -439,7 +439,7 @@ def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
 
 def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) -> None:
     config = Config()
-    config.data.source, config.data.size = "reasoning_gym:chain_sum", 2
+    config.data.source, config.data.size = "reasoning_gym:basic_arithmetic", 2
     config.eval.problems, config.learner.problems_per_update = 0, 2
     problem = load(config, byte_tokenizer).train[0]
     with VerifierPool(Recipe(config.reward), workers=1) as pool:
