@@ -13,9 +13,10 @@ from ray.actor import ActorHandle
 
 from actors.budget import Budget
 from actors.clock import WallClock
-from actors.coordinator import Coordinator, Halted, Interrupted, Outcome, Progress, root_cause
+from actors.coordinator import Coordinator
 from actors.fleet import Fleet
 from actors.ledger import Ledger
+from actors.outcome import Halted, Interrupted, Outcome, Progress, root_cause
 from actors.placement import Placement, Share
 from actors.protocols import Engine, Learner, Verifier
 from actors.rollout import RemoteEngine, RolloutActor
@@ -135,6 +136,7 @@ class CoordinatorActor:
             "eval": {"base": base, "final": final},
             "best_update": (updates if improved else 0) if final else None,
             "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},
+            "events": self._folder.events(),
             "versions": {package.name: package.version for package in distributions() if package.name in STACK},
         }
 

@@ -84,8 +84,10 @@ class Learner(Protocol):
         """Write everything a restore needs into an existing folder."""
         ...
 
-    async def restore(self, folder: str, incarnation: int) -> None:
-        """Continue from what `save` wrote."""
+    async def restore(self, folder: str | None, incarnation: int) -> None:
+        """Continue from what `save` wrote, under a new incarnation; for None from version 0, where only a fresh
+        learner is.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -29,9 +29,7 @@ class RunFolder:
         (path / "failure.log").unlink(missing_ok=True)
         for part in ("samples", "checkpoints", "adapters", "tensorboard"):
             (path / part).mkdir(parents=True, exist_ok=True)
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._tensorboard = SummaryWriter(str(path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+        self._open_tensorboard()
 
     @property
     def adapters(self) -> Path:
@@ -78,6 +76,36 @@ class RunFolder:
             whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
             replace_text(file, "".join(line for line in whole if json.loads(line)["update"] <= version))
         return version + 1
+
+    def return_to(self, version: int) -> Path | None:
+        """Forget all that came after a version with a checkpoint, or after the start (0); the checkpoint."""
+        folder = self.path / "checkpoints"
+        target = folder / checkpoint_name(version)
+        if target.exists():
+            link(folder / "latest", target)
+        else:
+            (folder / "latest").unlink(missing_ok=True)
+        for newer in folder.glob("update-*"):
+            if newer.name > target.name:
+                shutil.rmtree(newer)
+        self._tensorboard.close()
+        self._open_tensorboard()
+        return self.checkpoint
+
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl."""
+        file = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def append_event(self, update: int, event: str, detail: str) -> None:
+        """Write down what happened to a run beside its updates, in events.jsonl."""
+        with (self.path / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"update": update, "event": event, "detail": detail}) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events of the run so far, over its resumes."""
+        file = self.path / "events.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def append_metrics(self, update: int, row: dict[str, float]) -> dict[str, float]:
         """Write the row of one update; the row as written."""
@@ -129,7 +157,7 @@ class RunFolder:
     @contextmanager
     def new_checkpoint(self, version: int) -> Iterator[Path]:
         """A temporary folder that becomes checkpoints/update-<version> and `latest` once the block has succeeded."""
-        final = self.path / "checkpoints" / f"update-{version:06d}"
+        final = self.path / "checkpoints" / checkpoint_name(version)
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -139,12 +167,7 @@ class RunFolder:
         sync(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        link = final.with_name("latest")
-        fresh = final.with_name(".latest.tmp")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(final.name)
-        fresh.replace(link)
-        sync(final.parent)
+        link(final.with_name("latest"), final)
         kept = [path for path in sorted(final.parent.glob("update-*")) if path.name <= final.name][-self._keep_last :]
         for other in final.parent.glob("update-*"):
             if other not in kept:
@@ -153,3 +176,21 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._tensorboard.close()
         replace_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def _open_tensorboard(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+
+
+def checkpoint_name(version: int) -> str:
+    return f"update-{version:06d}"
+
+
+def link(name: Path, target: Path) -> None:
+    """Point a link at a sibling, in one step."""
+    fresh = name.with_name(f".{name.name}.tmp")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.name)
+    fresh.replace(name)
+    sync(name.parent)

@@ -41,7 +41,7 @@ class LearnerActor:
     def save(self, folder: str) -> None:
         self._learner.save(folder)
 
-    def restore(self, folder: str, incarnation: int) -> None:
+    def restore(self, folder: str | None, incarnation: int) -> None:
         self._learner.restore(folder, incarnation)
 
 
@@ -69,7 +69,7 @@ class RemoteLearner:
     async def save(self, folder: str) -> None:
         await self._actor.save.remote(folder)
 
-    async def restore(self, folder: str, incarnation: int) -> None:
+    async def restore(self, folder: str | None, incarnation: int) -> None:
         await self._actor.restore.remote(folder, incarnation)
 
     async def close(self) -> None:

@@ -173,8 +173,16 @@ class LoraLearner:
         write_checkpoint(Path(folder), self._facts(), self._optimizer.state())
         write_adapter(self.model, Path(folder) / "adapter")
 
-    def restore(self, folder: str | Path, incarnation: int) -> None:
-        """Continue from what `save` wrote, bit for bit; raises BadInput if it is damaged or of another run."""
+    def restore(self, folder: str | Path | None, incarnation: int) -> None:
+        """Continue from what `save` wrote, bit for bit; raises BadInput if it is damaged or of another run.
+
+        For None a fresh learner only takes the incarnation.
+        """
+        if folder is None:
+            if self.version:
+                raise RuntimeError(f"a learner at version {self.version} cannot go back to the start")
+            self.incarnation = incarnation
+            return
         facts, state = read_checkpoint(Path(folder), self._facts(), self._optimizer.shapes())
         self._optimizer.set_state(state, facts.steps)
         self._work = None

@@ -17,6 +17,7 @@ from actors.messages import (
     UpdateStats,
     Verdict,
 )
+from actors.protocols import ActorDied
 from actors.slots import AdapterSlots
 
 
@@ -97,7 +98,8 @@ class FakeEngine:
 class FakeLearner:
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
-    scored: its own version and the adapter whose answers it scored, each time.
+    scored: its own version and the adapter whose answers it scored, each time. deaths: calls in which it dies, by name
+    and version; each once.
     """
 
     def __init__(self, seconds: float = 2.0, max_staleness: int = 1) -> None:
@@ -108,33 +110,51 @@ class FakeLearner:
         self.accumulated: Batch
         self.batches: list[Batch] = []
         self.scored: list[tuple[int, AdapterRef | None]] = []
+        self.deaths: set[tuple[str, int]] = set()
+        self.dead = False
+
+    def live(self, call: str) -> None:
+        if (call, self.version) in self.deaths:
+            self.deaths.remove((call, self.version))
+            self.dead = True
+        if self.dead:
+            raise ActorDied("learner-0 was killed by signal 9")
 
     async def revive(self) -> None:
         self.version = self.incarnation = 0
+        self.dead = False
 
     async def publish(self) -> AdapterRef:
+        self.live("publish")
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
+        assert all(group.adapter and group.adapter.incarnation == self.incarnation for group in batch.groups)
         await asyncio.sleep(self.seconds)
+        self.live("accumulate")
         self.accumulated = batch
 
     async def step(self, progress: float) -> UpdateStats:
+        self.live("step")
         self.batches.append(self.accumulated)
         self.version += 1
         return UpdateStats(await self.publish(), {"policy/entropy": 1.0, "loss": 0.0})
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        self.live("score")
         self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
 
     async def save(self, folder: str) -> None:
+        self.live("save")
         Path(folder, "learner.json").write_text(str(self.version))
 
-    async def restore(self, folder: str, incarnation: int) -> None:
-        self.version = int(Path(folder, "learner.json").read_text())
+    async def restore(self, folder: str | None, incarnation: int) -> None:
+        self.live("restore")
+        assert folder or self.version == 0
+        self.version = int(Path(folder, "learner.json").read_text()) if folder else 0
         self.incarnation = incarnation
 
     async def close(self) -> None: ...

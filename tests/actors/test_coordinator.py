@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.budget import Budget
-from actors.coordinator import Coordinator, Halted, Interrupted, Outcome, root_cause
-from actors.messages import Group, Scores, UpdateStats
+from actors.coordinator import Coordinator
+from actors.messages import Batch, Group, Scores, UpdateStats
+from actors.outcome import Halted, Interrupted, Outcome, root_cause
+from actors.protocols import ActorDied
 from actors.run_folder import RunFolder
 from conf.schema import Config
 from rewards.problems import ProblemSet
@@ -56,7 +58,7 @@ class Run:
     def go(self, meanwhile: Callable[[Coordinator], Any] | None = None, resume: bool = False) -> Outcome:
         async def scenario() -> Outcome:
             clock = VirtualClock()
-            folder = RunFolder(self.path, keep_last=2)
+            folder = self.folder = RunFolder(self.path, keep_last=2)
             budget = Budget(self.seconds, folder.spent, clock)
             self.coordinator = Coordinator(
                 self.config,
@@ -207,6 +209,111 @@ def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
     assert len(used) == 18
     assert [row["update"] for row in second.rows] == list(range(1, 10))
     assert second.learner.incarnation == 1
+
+
+DEATHS = [("publish", 0), ("score", 0), ("accumulate", 0), ("step", 1), ("score", 2), ("accumulate", 4), ("save", 3)]
+
+
+def history(run: Run) -> list[int]:
+    """Indices of the groups behind the learner's adapter, in order of their updates."""
+    last: dict[int, Batch] = {batch.version: batch for batch in run.learner.batches}
+    return [group.index for version in range(run.learner.version) for group in last[version].groups]
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, death: tuple[str, int]) -> None:
+    """Wherever it dies: nothing of the abandoned history is trained on, no problem is skipped or repeated."""
+    run.learner.deaths = {death}
+    run.config.budget.updates = 7
+    assert run.go().status == "completed"
+    assert not run.learner.deaths
+    assert sorted(history(run)) == list(range(14))
+    assert [row["update"] for row in run.rows] == list(range(1, 8))
+    assert run.learner.incarnation == 1
+    assert run.coordinator.ledger.counts["deaths/learner"] == 1
+    assert [event["event"] for event in run.folder.events()] == ["learner died"]
+
+
+def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:
+    run.learner.deaths = {("step", 4)}
+    run.config.budget.updates = 7
+    run.go()
+    counts = run.coordinator.ledger.counts
+    assert counts["updates/abandoned"] == 1
+    assert 2 + 2 <= counts["groups/abandoned"] <= 2 + 2 * 2  # those of one update, and at most η + 1 batches ahead
+    assert [batch.version for batch in run.learner.batches] == [0, 1, 2, 3, 3, 4, 5, 6]
+
+
+def test_learner_that_dies_while_it_is_restored_is_revived_again(run: Run) -> None:
+    run.learner.deaths = {("accumulate", 4), ("restore", 0)}
+    run.config.budget.updates = 5
+    assert run.go().status == "completed"
+    assert run.learner.incarnation == 2
+    assert sorted(history(run)) == list(range(10))
+
+
+def test_learner_that_dies_too_often_fails_the_run_with_its_cause(run: Run) -> None:
+    async def give_up() -> None:
+        raise ActorDied("learner-0 has died 3 times")
+
+    run.learner.deaths = {("accumulate", 1)}
+    run.learner.revive = give_up  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert str(root_cause(caught.value)) == "learner-0 has died 3 times"
+
+
+@pytest.mark.parametrize("call", ["save", "score"])
+def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_judged(run: Run, call: str) -> None:
+    run.learner.deaths = {(call, 5 if call == "save" else 6)}
+    run.config.budget.updates = 5 if call == "save" else 6
+    run.config.checkpoint.every = 3
+    outcome = run.go()
+    assert outcome.final is not None
+    assert run.coordinator.updates == len(run.rows) == (3 if call == "save" else 6)
+    assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.coordinator.updates:06d}"
+
+
+def test_revival_that_takes_too_long_does_not_break_the_budget(run: Run) -> None:
+    async def revive() -> None:
+        await asyncio.sleep(10_000.0)
+
+    run.learner.deaths = {("accumulate", 4)}
+    run.learner.revive = revive  # type: ignore[method-assign]
+    outcome = run.go()
+    assert outcome.status == "budget_exhausted"
+    assert outcome.final is not None
+    assert run.spent <= run.seconds
+
+
+def test_engine_that_could_not_be_healed_fails_the_run(run: Run) -> None:
+    async def die(*_: object) -> Group:
+        raise ActorDied("rollout-0 has died 3 times")
+
+    generate = run.engine.generate
+
+    async def late(index: int, *rest: Any) -> Group:
+        return await (die() if index == 9 else generate(index, *rest))
+
+    run.engine.generate = late  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert str(root_cause(caught.value)) == "rollout-0 has died 3 times"
+
+
+def test_second_stop_leaves_at_once_with_the_last_checkpoint(run: Run) -> None:
+    run.seconds = 100_000.0
+    run.learner.seconds = 30.0
+
+    def stop_twice(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(200.0, coordinator.stop, "SIGTERM")
+        asyncio.get_running_loop().call_later(201.0, coordinator.stop, "SIGTERM")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go(stop_twice)
+    assert isinstance(root_cause(caught.value), Interrupted)
+    assert run.spent < 202.0
+    assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
 
 
 def test_base_model_is_judged_once_over_all_resumes(tmp_path: Path) -> None:

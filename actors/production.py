@@ -1,0 +1,126 @@
+"""Groups from their admission to the buffer that batches are taken from."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from statistics import fmean
+
+from actors.drought import Drought
+from actors.ledger import Ledger
+from actors.messages import AdapterRef, Batch, Group, Sampling
+from actors.protocols import Clock, Engine, Verifier
+from actors.seeds import request_seed
+from actors.serving import Serving
+from actors.staleness import Cursor, Pacing
+from actors.waiting import Waiting
+from conf.schema import Config
+from rewards.problems import ProblemOrder
+
+
+class Production:
+    """Generates and verifies groups as fast as staleness and the engines allow, for one incarnation of the policy."""
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        verifier: Verifier,
+        order: ProblemOrder,
+        serving: Serving,
+        pacing: Pacing,
+        cursor: Cursor,
+        waiting: Waiting,
+        ledger: Ledger,
+        clock: Clock,
+        on_group: Callable[[], Awaitable[None]],
+    ) -> None:
+        """on_group: called after every verified group."""
+        self.pacing = pacing
+        self.cursor = cursor
+        self.drought = Drought(config.learner.problems_per_update)
+        self._config = config
+        self._engine = engine
+        self._verifier = verifier
+        self._order = order
+        self._serving = serving
+        self._waiting = waiting
+        self._ledger = ledger
+        self._clock = clock
+        self._on_group = on_group
+        self._generate_s: dict[int, float] = {}
+        self._verify_s: dict[int, float] = {}
+        self._sampled = 0
+        self._last_look = (clock.now(), 0)
+
+    async def run(self) -> None:
+        """Start groups until cancelled; those under way are cancelled with it."""
+        self._last_look = (self._clock.now(), self._sampled)
+        async with asyncio.TaskGroup() as groups:
+            while True:
+                await self._waiting.until(lambda: self.pacing.capacity > 0 or None)
+                index = self.cursor.admit()
+                self.pacing.admit(index)
+                assert self._serving.policy is not None
+                groups.create_task(self._produce(index, self._serving.policy))
+                self._note_rollouts()
+
+    def take_batch(self) -> Batch | None:
+        """The groups of the next update; None while it has to wait."""
+        groups = self.pacing.take_batch()
+        return Batch(self.pacing.version, groups) if groups else None
+
+    def figures(self, batch: Batch) -> dict[str, float]:
+        """How a batch came about, for its row of metrics."""
+        indices = [group.index for group in batch.groups]
+        return {
+            "groups/running": self.pacing.running,
+            "groups/waiting": self.pacing.waiting,
+            "time/generate": fmean(self._generate_s.pop(index) for index in indices),
+            "time/verify": fmean(self._verify_s.pop(index) for index in indices),
+            "rollout/tokens_per_second": self._speed(),
+        }
+
+    async def _produce(self, index: int, policy: AdapterRef) -> None:
+        rollout = self._config.rollout
+        started = self._clock.now()
+        group = await self._engine.generate(
+            index,
+            self._order.problem(index),
+            policy,
+            Sampling(
+                samples=rollout.samples_per_problem,
+                max_tokens=rollout.max_response_tokens,
+                temperature=rollout.temperature,
+                top_p=1.0,
+                seed=request_seed(self._config.run.seed, "rollout", index),
+            ),
+        )
+        generated = self._clock.now()
+        group = await self._verifier.score(group)
+        self._generate_s[index] = generated - started
+        self._verify_s[index] = self._clock.now() - generated
+        self._count_tokens(group)
+        self.pacing.accept(group)
+        self._note_rollouts()
+        self.drought.see(group)
+        await self._on_group()
+
+    def _speed(self) -> float:
+        """Tokens the engines have generated per second since the last look."""
+        (then, before), self._last_look = self._last_look, (self._clock.now(), self._sampled)
+        return (self._sampled - before) / max(self._clock.now() - then, 1e-9)
+
+    def _count_tokens(self, group: Group) -> None:
+        self._sampled += sum(len(sample.token_ids) for sample in group.samples)
+        for sample, reward in zip(group.samples, group.rewards, strict=True):
+            if group.zero_variance:
+                kind = "zero_variance"
+            elif reward.masked:
+                kind = "failed"
+            elif sample.truncated:
+                kind = "truncated"
+            else:
+                kind = "useful"
+            self._ledger.count(f"tokens/{kind}", len(sample.token_ids))
+
+    def _note_rollouts(self) -> None:
+        self._ledger.enter("rollouts", "generate" if self.pacing.running else "idle")

@@ -1,0 +1,96 @@
+"""The version that new groups are sampled from, and whether the engines truly serve it."""
+
+import asyncio
+from collections.abc import Callable
+
+from actors.canary import Canary, Finding, Judgement
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.outcome import Halted
+from actors.protocols import Engine, Learner
+from actors.seeds import request_seed
+from conf.schema import Config
+
+
+class Serving:
+    """Swaps adapters in the engines and has the canary vouch for each.
+
+    policy: the version that new groups are sampled from; None before the first and after a history was abandoned.
+    """
+
+    def __init__(
+        self, config: Config, engine: Engine, learner: Learner, probes: tuple[Problem, ...], noise: float | None = None
+    ) -> None:
+        """probes: problems whose answers the canary compares. noise: see `Canary`."""
+        self.policy: AdapterRef | None = None
+        self._config = config
+        self._engine = engine
+        self._learner = learner
+        self._problems = probes
+        self._canary = Canary(config.canary.noise_floor, noise)
+        self._outdated: list[AdapterRef] = []
+        self._probe: asyncio.Task[tuple[Group, ...]] | None = None
+        self._judgement: Judgement
+
+    @property
+    def noise(self) -> float | None:
+        """What the canary measured between engine and learner."""
+        return self._canary.noise
+
+    async def adopt(self, adapter: AdapterRef) -> None:
+        """Make a version the one new groups are sampled from, the canary's probes first."""
+        await self._engine.load(adapter)
+        if self.policy is not None:
+            self._outdated.append(self.policy)
+        self.policy = adapter
+        self._probe = asyncio.create_task(self._sample_probe(adapter))
+
+    async def ask_canary(self) -> Judgement:
+        """Compare engine and learner on the policy's version, once; Halted if it is not served faithfully."""
+        if self._probe is not None:
+            groups = await self._probe
+            self._judgement = self._canary.judge(groups, await self._learner.score(groups))
+            self._probe = None
+        if self._judgement.finding is Finding.DISAGREES:
+            raise Halted(f"canary: {self._judgement.diagnosis}")
+        return self._judgement
+
+    async def retire_idle(self, runs: Callable[[int], bool]) -> None:
+        """Give up outdated versions that no group needs any more; not before, since calls of an actor may overtake."""
+        idle = [adapter for adapter in self._outdated if not runs(adapter.version)]
+        self._outdated = [adapter for adapter in self._outdated if adapter not in idle]
+        for adapter in idle:
+            await self._engine.retire(adapter)
+
+    async def abandon(self) -> None:
+        """Give up every version, once the groups on them are cancelled."""
+        await self.close()
+        held = [*self._outdated, *([self.policy] if self.policy else [])]
+        self._outdated, self.policy = [], None
+        for adapter in held:
+            await self._engine.retire(adapter)
+
+    async def close(self) -> None:
+        """End a probe that is under way."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait({self._probe})
+
+    async def _sample_probe(self, adapter: AdapterRef) -> tuple[Group, ...]:
+        groups = await asyncio.gather(
+            *(
+                self._engine.generate(
+                    -1 - number,
+                    problem,
+                    adapter,
+                    Sampling(
+                        samples=1,
+                        max_tokens=self._config.canary.tokens,
+                        temperature=self._config.rollout.temperature,
+                        top_p=1.0,
+                        seed=request_seed(self._config.run.seed, "canary", number),
+                    ),
+                )
+                for number, problem in enumerate(self._problems)
+            )
+        )
+        return tuple(groups)
