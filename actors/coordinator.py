@@ -81,14 +81,16 @@ class Coordinator:
 
     @property
     def progress(self) -> Progress:
-        expected = self._budget.expected("turn") or self._budget.expected("update")
+        fitting, limit = self._budget.forecast("turn"), self._config.budget.updates
+        missing = [limit - self.updates] if limit is not None else []
         return Progress(
             phase=self._phase,
             updates=self.updates,
             spent=self._budget.spent,
             left=self._budget.left,
-            updates_left=int(max(self._budget.left - self._budget.reserve, 0) / expected) if expected else None,
+            updates_left=None if fitting is None else min([fitting, *missing]),
             latest=self._latest,
+            cost=self._budget.cost,
         )
 
     @property
@@ -188,7 +190,8 @@ class Coordinator:
             started = self._clock.now()
             await self._update(batch)
             self._budget.expect("update", self._clock.now() - started)
-            if self.updates % self._config.checkpoint.every == 0:
+            # The first one early: the reserve for the last one is learned from it.
+            if self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
                 await self._save()
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
@@ -196,8 +199,11 @@ class Coordinator:
 
     async def _next_batch(self) -> Batch | None:
         """The groups of the next update, or None when the training is to end."""
-        ended = object()
-        batch = await self._waiting.until(lambda: ended if self._ended() else self._production.take_batch())
+
+        def look() -> Batch | bool | None:
+            return self._ended() or self._production.take_batch() or self._production.stranded or None
+
+        batch = await self._waiting.until(look)
         return batch if isinstance(batch, Batch) else None
 
     def _ended(self) -> bool:
@@ -224,9 +230,8 @@ class Coordinator:
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
         self._production.cursor.use(batch.groups)
-        previous = self._serving.policy
         await self._busy("sync", self._adopt(stats.adapter))
-        self._folder.drop_adapters(keep=tuple(filter(None, (previous, stats.adapter))))
+        self._folder.drop_adapters(keep=self._serving.held)
         row = {
             **describe_canary(judgement),
             **stats.metrics,
@@ -275,7 +280,11 @@ class Coordinator:
         self._saved = state.get("version", 0)
         self._checkpoint = checkpoint
         self._pacing = Pacing(
-            config.learner.problems_per_update, config.learner.max_staleness, self._max_running, self._saved
+            config.learner.problems_per_update,
+            config.learner.max_staleness,
+            self._max_running,
+            self._saved,
+            config.budget.updates,
         )
         self._serving = Serving(
             config, self._engine, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
@@ -291,6 +300,7 @@ class Coordinator:
             self._waiting,
             self.ledger,
             self._clock,
+            self._budget,
             self._on_change,
         )
 
@@ -355,7 +365,7 @@ class Coordinator:
         await self._engine.ready()
         known = self._folder.evaluation("base")
         if known is not None:
-            self._budget.expect("evaluate", known["seconds"])
+            self._expect_evaluation(known)
             return known
         return await self._evaluate("base", None, self._budget.left / 3)
 
@@ -369,7 +379,7 @@ class Coordinator:
         return await self._evaluate("final", self._serving.policy, self._budget.left - LAST_MOMENT_S)
 
     async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> dict[str, Any] | None:
-        """`Evaluation.summary`, or None if nothing is held out or not even one round fits into `seconds`."""
+        """`Evaluation.summary`, or None if nothing is held out or none of it could be judged in so many `seconds`."""
         if not self._problems.heldout:
             return None
         evaluation = await evaluate(
@@ -380,13 +390,22 @@ class Coordinator:
             adapter,
             self._clock,
             deadline=self._clock.now() + seconds,
+            round_s=self._budget.expected("round"),
         )
         if evaluation is None:
             self._budget.expect("evaluate", seconds)
+            self._budget.expect("round", seconds)
             return None
-        self._budget.expect("evaluate", evaluation.seconds)
+        summary = evaluation.summary()
+        self._expect_evaluation(summary)
         self._folder.write_samples(f"eval-{name}", evaluation.groups)
-        return self._folder.write_evaluation(name, self.updates, evaluation.summary())
+        return self._folder.write_evaluation(name, self.updates, summary)
+
+    def _expect_evaluation(self, summary: dict[str, Any]) -> None:
+        """Learn from an evaluation how long the next one and each of its rounds will take."""
+        self._budget.expect("evaluate", summary["seconds"])
+        rounds = summary["n"] * summary["problems"] / len(self._problems.heldout)
+        self._budget.expect("round", summary["seconds"] / rounds)
 
     async def _watch(self) -> None:
         while True:

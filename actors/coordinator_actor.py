@@ -51,7 +51,8 @@ class CoordinatorActor:
         self._folder = RunFolder(Path(request.folder), request.config.checkpoint.keep_last)
         self._clock = WallClock()
         spent = self._folder.spent + (time.time() - request.started_at)
-        self._budget = Budget(request.config.budget.seconds, spent, self._clock)
+        settings = request.config.budget
+        self._budget = Budget(settings.seconds, spent, self._clock, settings.price_per_hour)
         self._folder.write_spent(spent)
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
@@ -133,6 +134,7 @@ class CoordinatorActor:
             "updates": updates,
             "budget_s": self._budget.total,
             "spent_s": self._budget.spent,
+            "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
             "best_update": (updates if improved else 0) if final else None,
             "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},

@@ -10,10 +10,18 @@ from actors.seeds import request_seed
 from conf.schema import Config
 from rewards.estimate import bootstrap_interval, pass_at_k
 
+ROOMY = 3.0
+"""With time for so many rounds, the first one is drawn at once; the trained policy may be slower than expected."""
+
+FIRST_PART, PART = 0.25, 0.5
+"""Otherwise its first part is at most so much of it, from which the pace is learned, and each part is meant to take so
+much of the time left: small parts take longer than their share."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`problems` problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1 over problems.
+    """The first `problems` held-out problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1
+    over problems.
 
     seconds: wall-clock it took.
     """
@@ -48,16 +56,17 @@ async def evaluate(
     adapter: AdapterRef | None,
     clock: Clock,
     deadline: float,
+    round_s: float = 0.0,
 ) -> Evaluation | None:
-    """Draw one sample of every problem a round, `eval.n` rounds, and judge them; None if not even one round fits.
+    """Draw one sample of every problem a round, `eval.n` rounds, and judge them; None if not even one problem fits.
 
-    `deadline` is a time of `clock`. A round that does not finish by then is dropped whole, so that what is left is an
-    unbiased estimate from fewer samples. Base and trained policy see the same problems, seeds and limits.
+    `deadline` is a time of `clock`, `round_s` the seconds a round is expected to take, 0 while unknown. A round that
+    does not finish by the deadline is dropped whole, so that what is left is an unbiased estimate from fewer samples.
+    Where time is short, the problems of the first round are drawn in parts, in their (random) order, and what is left
+    may be an estimate from fewer of them. Base and trained policy see the same problems, seeds and limits.
     """
-    settings = config.eval
-    started = clock.now()
-    rounds: list[list[Group]] = []
-    for number in range(settings.n):
+
+    async def draw(number: int, indices: range) -> list[Group] | None:
         try:
             async with asyncio.timeout(max(deadline - clock.now(), 0.0)), asyncio.TaskGroup() as tasks:
                 drawn = [
@@ -66,7 +75,7 @@ async def evaluate(
                             engine,
                             verifier,
                             index,
-                            problem,
+                            problems[index],
                             adapter,
                             Sampling(
                                 samples=1,
@@ -77,11 +86,29 @@ async def evaluate(
                             ),
                         )
                     )
-                    for index, problem in enumerate(problems)
+                    for index in indices
                 ]
         except TimeoutError:
-            break
-        rounds.append([task.result() for task in drawn])
+            return None
+        return [task.result() for task in drawn]
+
+    settings = config.eval
+    started = clock.now()
+    rounds: list[list[Group]] = []
+    if deadline - started < ROOMY * round_s:
+        first: list[Group] = []
+        size = len(problems) * min(FIRST_PART, PART * (deadline - started) / round_s)
+        while len(first) < len(problems) and (
+            part := await draw(0, range(len(first), min(len(first) + max(1, int(size)), len(problems))))
+        ):
+            first.extend(part)
+            now = clock.now()
+            size = len(first) * PART * (deadline - now) / max(now - started, 1e-9)
+        if len(first) < len(problems):
+            return _estimate([first], clock.now() - started) if first else None
+        rounds.append(first)
+    while len(rounds) < settings.n and (drawn := await draw(len(rounds), range(len(problems)))):
+        rounds.append(drawn)
     return _estimate(rounds, clock.now() - started) if rounds else None
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from statistics import fmean
 
+from actors.budget import Budget
 from actors.drought import Drought
 from actors.ledger import Ledger
 from actors.messages import AdapterRef, Batch, Group, Sampling
@@ -31,6 +32,7 @@ class Production:
         waiting: Waiting,
         ledger: Ledger,
         clock: Clock,
+        budget: Budget,
         on_group: Callable[[], Awaitable[None]],
     ) -> None:
         """on_group: called after every verified group."""
@@ -45,6 +47,7 @@ class Production:
         self._waiting = waiting
         self._ledger = ledger
         self._clock = clock
+        self._budget = budget
         self._on_group = on_group
         self._generate_s: dict[int, float] = {}
         self._verify_s: dict[int, float] = {}
@@ -56,12 +59,22 @@ class Production:
         self._last_look = (self._clock.now(), self._sampled)
         async with asyncio.TaskGroup() as groups:
             while True:
-                await self._waiting.until(lambda: self.pacing.capacity > 0 or None)
+                await self._waiting.until(lambda: (self.pacing.capacity > 0 and self._worth_starting) or None)
                 index = self.cursor.admit()
                 self.pacing.admit(index)
                 assert self._serving.policy is not None
                 groups.create_task(self._produce(index, self._serving.policy))
                 self._note_rollouts()
+
+    @property
+    def stranded(self) -> bool:
+        """Whether no further batch will come together in time."""
+        return self.pacing.running == 0 and not self._worth_starting
+
+    @property
+    def _worth_starting(self) -> bool:
+        """Whether a group that starts now may still become part of an update."""
+        return self._budget.may_hold("group", "update")
 
     def take_batch(self) -> Batch | None:
         """The groups of the next update; None while it has to wait."""
@@ -98,6 +111,7 @@ class Production:
         group = await self._verifier.score(group)
         self._generate_s[index] = generated - started
         self._verify_s[index] = self._clock.now() - generated
+        self._budget.expect("group", self._clock.now() - started)
         self._count_tokens(group)
         self.pacing.accept(group)
         self._note_rollouts()

@@ -72,6 +72,7 @@ RULES: dict[str, Rule] = {
     "budget.minutes": above(0),
     "budget.updates": at_least(1),
     "budget.grace_s": at_least(1),
+    "budget.price_per_hour": at_least(0),
     "model.path": Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m"),
     "model.dtype": one_of(*DTYPE_BYTES),
     "model.shape.layers": at_least(0),

@@ -26,13 +26,15 @@ class BudgetConfig:
     """Wall-clock, from the start of run.py to summary.json, over all resumes of a run.
 
     hours: the budget. minutes: replaces hours when given. updates: stop after so many updates, if sooner.
-    grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint.
+    grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them.
+    price_per_hour: of the machine, in any currency; progress and summary then say what the run has cost.
     """
 
     hours: float = 24.0
     minutes: float | None = None
     updates: int | None = None
     grace_s: float = 60.0
+    price_per_hour: float | None = None
 
     @property
     def seconds(self) -> float:

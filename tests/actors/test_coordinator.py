@@ -119,6 +119,41 @@ def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
     assert [row["update"] for row in run.rows] == [1, 2, 3, 4, 5]
 
 
+def test_no_group_is_started_that_no_update_would_take(run: Run) -> None:
+    run.config.budget.updates = 5
+    run.go()
+    assert sorted(index for index, _ in run.engine.served) == list(range(10))
+
+
+def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> None:
+    """Groups of 30 s: training ends when the next batch could not be learned from, and the rest is not idled away."""
+    run.config.learner.max_staleness = 0
+    run.config.eval.problems = 0
+    run.engine.seconds_of = lambda index: 30.0 if index >= 0 else 1.0
+    run.go()
+    assert run.learner.version == 3
+    assert len(run.engine.served) == 6
+    assert run.spent < 100.0
+
+
+def test_last_policy_is_judged_on_fewer_problems_where_not_one_round_fits(run: Run) -> None:
+    """The trained policy answers so slowly that a round of four, one at a time, would take longer than is left."""
+    run.config.eval.n = 1
+    run.engine.most_at_once = 1
+    generate = run.engine.generate
+
+    async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        run.engine.seconds = 5.0 if sampling.samples == 1 and adapter and adapter.version and index >= 0 else 1.0
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = slower  # type: ignore[method-assign]
+    outcome = run.go()
+    assert outcome.final is not None
+    assert outcome.final["n"] == 1
+    assert 1 <= outcome.final["problems"] < 4
+    assert run.spent <= run.seconds
+
+
 @pytest.mark.parametrize("staleness", [0, 1, 3])
 def test_every_group_is_young_enough_and_recorded_with_its_version(tmp_path: Path, staleness: int) -> None:
     run = Run(tmp_path, make_config(max_staleness=staleness))
