@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.budget import FINISH_MARGIN_S, Budget
+from actors.curriculum import Curriculum
 from actors.evaluation import evaluate
-from actors.ledger import Ledger
+from actors.ledger import UNDECIDED, Ledger
 from actors.messages import AdapterRef, Batch
+from actors.metered import MeteredEngine, Pace
 from actors.metrics import describe_batch, describe_canary
 from actors.outcome import Halted, Outcome, Progress
 from actors.production import Production
@@ -55,13 +57,17 @@ class Coordinator:
         problems: ProblemSet,
         folder: RunFolder,
         budget: Budget,
+        ledger: Ledger,
         clock: Clock,
         max_running: int,
         resume_from: Path | None = None,
     ) -> None:
         """max_running: groups the engines take at once. resume_from: a checkpoint folder of this run."""
         self._config = config
-        self._engine = engine
+        pace = Pace()
+        self._engine = MeteredEngine(engine, "waiting", ledger, clock, pace)
+        self._evaluated = MeteredEngine(engine, "eval", ledger, clock, pace)
+        self._probed = MeteredEngine(engine, "canary", ledger, clock, pace)
         self._learner = MortalLearner(learner)
         self._verifier = verifier
         self._problems = problems
@@ -71,7 +77,7 @@ class Coordinator:
         self._max_running = max_running
         self._order = ProblemOrder(problems.train, config.run.seed)
         self._waiting = Waiting(clock)
-        self.ledger = Ledger(clock)
+        self.ledger = ledger
         self.base: dict[str, Any] | None = None
         self._faults = 0
         self._overdue = False
@@ -125,8 +131,7 @@ class Coordinator:
     async def _start(self) -> None:
         """Measure the base model while the learner comes up, then publish and load the first version."""
         self._enter_phase("starting")
-        self.ledger.enter("learner", "start")
-        self.ledger.enter("rollouts", "start")
+        self._all_enter("start")
         base = asyncio.create_task(self._evaluate_base())
         try:
             adapter = await self._waiting.unless_stopped(self._open())
@@ -229,19 +234,20 @@ class Coordinator:
         stats = await self._busy("update", self._learner.step(self._budget.progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
-        self._production.cursor.use(batch.groups)
+        figures = self._production.use(batch)
         await self._busy("sync", self._adopt(stats.adapter))
         self._folder.drop_adapters(keep=self._serving.held)
         row = {
             **describe_canary(judgement),
             **stats.metrics,
             **describe_batch(batch),
-            **self._production.figures(batch),
+            **figures,
             "time/learn": accumulated - started + stepped - judged,
             "time/sync": self._clock.now() - stepped,
             "time/canary": judged - accumulated,
             "budget/spent_s": self._budget.spent,
             "budget/left_s": self._budget.left,
+            **self.ledger.figures,
         }
         self._latest = self._folder.append_metrics(self.updates, row)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
@@ -267,6 +273,8 @@ class Coordinator:
                 "next_unused": self._production.cursor.next_unused,
                 "used": self._production.cursor.used,
                 "noise": self._serving.noise,
+                "problems": self._production.curriculum.state,
+                "counts": self.ledger.counts,
             }
             (folder / "coordinator.json").write_text(json.dumps(state))
         self._checkpoint = self._folder.checkpoint
@@ -279,6 +287,7 @@ class Coordinator:
         config = self._config
         self._saved = state.get("version", 0)
         self._checkpoint = checkpoint
+        self.ledger.go_back(state.get("counts", {}))
         self._pacing = Pacing(
             config.learner.problems_per_update,
             config.learner.max_staleness,
@@ -287,7 +296,7 @@ class Coordinator:
             config.budget.updates,
         )
         self._serving = Serving(
-            config, self._engine, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
+            config, self._probed, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
         )
         self._production = Production(
             config,
@@ -297,6 +306,7 @@ class Coordinator:
             self._serving,
             self._pacing,
             Cursor(state.get("next_unused", 0), tuple(state.get("used", ()))),
+            Curriculum(config.curriculum.rest_epochs, state.get("problems")),
             self._waiting,
             self.ledger,
             self._clock,
@@ -310,8 +320,7 @@ class Coordinator:
         Its groups are dropped wherever they are, their problems come up again, and its versions leave the engines.
         """
         self._enter_phase("recovering")
-        self.ledger.enter("learner", "recover")
-        self.ledger.enter("rollouts", "idle")
+        self._all_enter("recover")
         lost = self.updates - self._saved
         self.ledger.count("updates/abandoned", lost)
         self.ledger.count(
@@ -332,8 +341,8 @@ class Coordinator:
         except LearnerDied as death:
             self._note_death(death)
             await self._abandon(Setback(str(death), died=True))
-        self.ledger.enter("learner", "evaluate")
-        self.ledger.enter("rollouts", "evaluate")
+        self._all_enter("evaluate")
+        self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason)
         final = await waiting.unless_stopped(self._evaluate_final())
@@ -384,7 +393,7 @@ class Coordinator:
             return None
         evaluation = await evaluate(
             self._config,
-            self._engine,
+            self._evaluated,
             self._verifier,
             self._problems.heldout,
             adapter,
@@ -409,7 +418,7 @@ class Coordinator:
 
     async def _watch(self) -> None:
         while True:
-            self._folder.write_spent(self._budget.spent)
+            self._folder.write_spent(self._budget.spent, self.ledger.record)
             await self._waiting.notify()
             await self._clock.sleep(TICK_S)
 
@@ -431,6 +440,10 @@ class Coordinator:
     def _note_death(self, death: LearnerDied) -> None:
         self.ledger.count("deaths/learner")
         self._folder.append_event(self.updates, "learner died", str(death))
+
+    def _all_enter(self, activity: str) -> None:
+        for actor in ("rollouts", "rewards", "learner"):
+            self.ledger.enter(actor, activity)
 
     def _enter_phase(self, phase: str) -> None:
         self._phase = phase

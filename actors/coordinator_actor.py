@@ -53,7 +53,8 @@ class CoordinatorActor:
         spent = self._folder.spent + (time.time() - request.started_at)
         settings = request.config.budget
         self._budget = Budget(settings.seconds, spent, self._clock, settings.price_per_hour)
-        self._folder.write_spent(spent)
+        self._ledger = Ledger(self._clock, spent, self._folder.ledger())
+        self._folder.write_spent(spent, self._ledger.record)
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
         self._stop_reason: str | None = None
@@ -70,7 +71,7 @@ class CoordinatorActor:
             (self._folder.path / "failure.log").write_text(traceback.format_exc())
             outcome = Outcome(status_of(cause), last_line(cause))
         summary = self._summarise(outcome)
-        self._folder.write_spent(summary["spent_s"])
+        self._folder.write_spent(summary["spent_s"], summary["ledger"])
         self._folder.write_summary(summary)
         return summary
 
@@ -118,6 +119,7 @@ class CoordinatorActor:
             request.problems,
             self._folder,
             self._budget,
+            self._ledger,
             self._clock,
             max_running=per_engine * len(engines),
             resume_from=self._folder.checkpoint,
@@ -127,7 +129,6 @@ class CoordinatorActor:
         base, final = self._coordinator and self._coordinator.base, outcome.final
         improved = base and final and final["pass@1"] > base["pass@1"]
         updates = self._coordinator.updates if self._coordinator else 0
-        ledger = self._coordinator.ledger if self._coordinator else Ledger(self._clock)
         return {
             "status": outcome.status,
             "reason": outcome.reason,
@@ -137,7 +138,7 @@ class CoordinatorActor:
             "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
             "best_update": (updates if improved else 0) if final else None,
-            "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},
+            "ledger": self._ledger.record,
             "events": self._folder.events(),
             "versions": {package.name: package.version for package in distributions() if package.name in STACK},
         }

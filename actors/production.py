@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 from statistics import fmean
 
 from actors.budget import Budget
+from actors.curriculum import Curriculum
 from actors.drought import Drought
-from actors.ledger import Ledger
+from actors.ledger import UNDECIDED, Ledger
 from actors.messages import AdapterRef, Batch, Group, Sampling
 from actors.protocols import Clock, Engine, Verifier
 from actors.seeds import request_seed
@@ -29,6 +30,7 @@ class Production:
         serving: Serving,
         pacing: Pacing,
         cursor: Cursor,
+        curriculum: Curriculum,
         waiting: Waiting,
         ledger: Ledger,
         clock: Clock,
@@ -38,6 +40,7 @@ class Production:
         """on_group: called after every verified group."""
         self.pacing = pacing
         self.cursor = cursor
+        self.curriculum = curriculum
         self.drought = Drought(config.learner.problems_per_update)
         self._config = config
         self._engine = engine
@@ -51,6 +54,8 @@ class Production:
         self._on_group = on_group
         self._generate_s: dict[int, float] = {}
         self._verify_s: dict[int, float] = {}
+        self._verifying = 0
+        self._dropped = 0
         self._sampled = 0
         self._last_look = (clock.now(), 0)
 
@@ -60,11 +65,11 @@ class Production:
         async with asyncio.TaskGroup() as groups:
             while True:
                 await self._waiting.until(lambda: (self.pacing.capacity > 0 and self._worth_starting) or None)
-                index = self.cursor.admit()
+                index = self._next_index()
                 self.pacing.admit(index)
                 assert self._serving.policy is not None
                 groups.create_task(self._produce(index, self._serving.policy))
-                self._note_rollouts()
+                self._note_activity()
 
     @property
     def stranded(self) -> bool:
@@ -81,16 +86,33 @@ class Production:
         groups = self.pacing.take_batch()
         return Batch(self.pacing.version, groups) if groups else None
 
-    def figures(self, batch: Batch) -> dict[str, float]:
-        """How a batch came about, for its row of metrics."""
+    def use(self, batch: Batch) -> dict[str, float]:
+        """Count a batch as behind the adapter; how it came about, for its row of metrics."""
+        self.cursor.use(batch.groups)
+        for group in batch.groups:
+            self._count_tokens(group)
         indices = [group.index for group in batch.groups]
+        dropped, self._dropped = self._dropped, 0
         return {
+            "groups/dropped": dropped,
             "groups/running": self.pacing.running,
             "groups/waiting": self.pacing.waiting,
             "time/generate": fmean(self._generate_s.pop(index) for index in indices),
             "time/verify": fmean(self._verify_s.pop(index) for index in indices),
             "rollout/tokens_per_second": self._speed(),
         }
+
+    def _next_index(self) -> int:
+        """The next group to start; problems that rest are passed over."""
+        while True:
+            index = self.cursor.admit()
+            if not self.curriculum.rests(self._order.problem(index), self._epoch(index)):
+                return index
+            self.cursor.pass_over(index)
+            self._ledger.count("groups/rested")
+
+    def _epoch(self, index: int) -> int:
+        return index // len(self._order.problems)
 
     async def _produce(self, index: int, policy: AdapterRef) -> None:
         rollout = self._config.rollout
@@ -108,15 +130,30 @@ class Production:
             ),
         )
         generated = self._clock.now()
+        self._sampled += group.tokens
+        self._verifying += 1
+        self._note_activity()
         group = await self._verifier.score(group)
-        self._generate_s[index] = generated - started
-        self._verify_s[index] = self._clock.now() - generated
+        self._verifying -= 1
         self._budget.expect("group", self._clock.now() - started)
-        self._count_tokens(group)
-        self.pacing.accept(group)
-        self._note_rollouts()
+        if group.failed or (self._config.learner.refill and group.zero_variance):
+            self._drop(group)
+        else:
+            self._generate_s[index] = generated - started
+            self._verify_s[index] = self._clock.now() - generated
+            self.pacing.accept(group)
+        self._note_activity()
+        self.curriculum.see(group, self._epoch(index))
         self.drought.see(group)
         await self._on_group()
+
+    def _drop(self, group: Group) -> None:
+        """Another group takes the place of one that has nothing to learn from."""
+        self.pacing.give_back(group.index)
+        self.cursor.pass_over(group.index)
+        self._count_tokens(group)
+        self._ledger.count("groups/failed" if group.failed else "groups/refilled")
+        self._dropped += 1
 
     def _speed(self) -> float:
         """Tokens the engines have generated per second since the last look."""
@@ -124,17 +161,19 @@ class Production:
         return (self._sampled - before) / max(self._clock.now() - then, 1e-9)
 
     def _count_tokens(self, group: Group) -> None:
-        self._sampled += sum(len(sample.token_ids) for sample in group.samples)
+        """What became of a group's tokens, once it is used or dropped."""
         for sample, reward in zip(group.samples, group.rewards, strict=True):
-            if group.zero_variance:
-                kind = "zero_variance"
-            elif reward.masked:
+            if reward.masked:
                 kind = "failed"
+            elif group.zero_variance:
+                kind = "zero_variance"
             elif sample.truncated:
                 kind = "truncated"
             else:
                 kind = "useful"
-            self._ledger.count(f"tokens/{kind}", len(sample.token_ids))
+            self._ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
 
-    def _note_rollouts(self) -> None:
-        self._ledger.enter("rollouts", "generate" if self.pacing.running else "idle")
+    def _note_activity(self) -> None:
+        generating = self.pacing.running > self._verifying
+        self._ledger.enter("rollouts", "generate" if generating else "wait_learner")
+        self._ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")

@@ -55,8 +55,15 @@ class RunFolder:
         file = self.path / "spent.json"
         return float(json.loads(file.read_text())["spent_s"]) if file.exists() else 0.0
 
-    def write_spent(self, seconds: float) -> None:
+    def write_spent(self, seconds: float, ledger: dict[str, Any]) -> None:
+        """Keep what the run has used of its budget, and the record of what for."""
+        replace_text(self.path / "ledger.json", json.dumps(ledger))
         replace_text(self.path / "spent.json", json.dumps({"spent_s": seconds}))
+
+    def ledger(self) -> dict[str, Any] | None:
+        """The record that an earlier process of this run left."""
+        file = self.path / "ledger.json"
+        return json.loads(file.read_text()) if file.exists() else None
 
     def next_incarnation(self) -> int:
         """A number for this life of the run that no earlier one has used."""

@@ -94,7 +94,7 @@ class Pacing:
 class Cursor:
     """Which groups, numbered by admission, are behind the current adapter: what a resumed run must not repeat.
 
-    `used` are the indices beyond `next_unused` that a batch has taken out of order.
+    `used` are the indices beyond `next_unused` that a batch has taken out of order, or that were passed over.
     """
 
     def __init__(self, next_unused: int = 0, used: tuple[int, ...] = ()) -> None:
@@ -113,9 +113,17 @@ class Cursor:
         self._admitted += 1
         return self._admitted - 1
 
+    def pass_over(self, index: int) -> None:
+        """Count a group that no batch will take as done with."""
+        self._used.add(index)
+        self._settle()
+
     def use(self, batch: tuple[Group, ...]) -> None:
         """Count a batch as part of the adapter's history."""
         self._used.update(group.index for group in batch)
+        self._settle()
+
+    def _settle(self) -> None:
         while self.next_unused in self._used:
             self._used.remove(self.next_unused)
             self.next_unused += 1

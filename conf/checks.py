@@ -137,6 +137,7 @@ RULES: dict[str, Rule] = {
     "canary.problems": at_least(1),
     "canary.tokens": at_least(1),
     "canary.noise_floor": above(0),
+    "curriculum.rest_epochs": at_least(0),
     "checkpoint.every": at_least(1),
     "checkpoint.keep_last": at_least(1),
     "dashboard.port": between(0, 65535),

@@ -144,8 +144,10 @@ class RolloutConfig:
 @dataclass
 class LearnerConfig:
     """problems_per_update: groups in one batch. max_staleness: η, the versions a group may lag behind the
-    version it updates; 0 is synchronous. learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over
-    the share of the budget spent, down to final_rate × learning_rate. warmup_updates: linear, from zero.
+    version it updates; 0 is synchronous. refill: groups whose samples all earned the same are replaced by others; if
+    not, they count in the batch as groups without a gradient (the paper's way, and cheaper).
+    learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over the share of the budget spent, down to
+    final_rate × learning_rate. warmup_updates: linear, from zero.
     weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
     tokens_per_microbatch: padded tokens of one forward and backward pass.
     logprob_chunk: response positions whose logits exist at a time.
@@ -156,6 +158,7 @@ class LearnerConfig:
 
     problems_per_update: int = 8
     max_staleness: int = 1
+    refill: bool = False
     learning_rate: float = 1e-5
     schedule: str = "constant"
     final_rate: float = 0.1
@@ -265,6 +268,15 @@ class CanaryConfig:
 
 
 @dataclass
+class CurriculumConfig:
+    """rest_epochs: so many epochs a problem is left out after a group that was all right or all wrong; 0 to pose every
+    problem in every epoch, as the paper does. Solve rates by problem are kept in the checkpoint either way.
+    """
+
+    rest_epochs: int = 0
+
+
+@dataclass
 class CheckpointConfig:
     """every: updates between checkpoints; keep_last: how many to keep."""
 
@@ -287,7 +299,7 @@ class Config:
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
     training), learner (the updates), algorithm (their loss), reward, eval, canary (agreement of engine and learner),
-    checkpoint, dashboard.
+    curriculum (the choice of problems), checkpoint, dashboard.
     """
 
     plan: bool = False
@@ -303,5 +315,6 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     dashboard: DashboardConfig = field(default_factory=DashboardConfig)

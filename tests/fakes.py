@@ -47,7 +47,7 @@ class FakeEngine:
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
     served: index and adapter of every training group. base_samples: how many samples the base model drew. most_at_once:
-    requests it works on at a time.
+    requests it works on at a time. tokens: drawn in all, one a sample.
     """
 
     def __init__(self, seconds: float = 1.0, logprob: float = -1.0) -> None:
@@ -60,6 +60,7 @@ class FakeEngine:
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
         self.at_work = 0
+        self.tokens = 0
 
     async def ready(self) -> None:
         await asyncio.sleep(self.start_seconds)
@@ -82,6 +83,7 @@ class FakeEngine:
         finally:
             if adapter and self.slots.end(adapter.name):
                 await self._vacate(adapter.name)
+        self.tokens += sampling.samples
         if sampling.samples > 1:
             self.served.append((index, adapter and adapter.name))
         sample = Sample((7,), (self.logprob,), "7", "stop")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from actors.budget import Budget
 from actors.coordinator import Coordinator
-from actors.messages import Batch, Group, Scores, UpdateStats
+from actors.ledger import Ledger
+from actors.messages import Batch, Group, Scores, Status, UpdateStats
 from actors.outcome import Halted, Interrupted, Outcome, root_cause
 from actors.protocols import ActorDied
 from actors.run_folder import RunFolder
@@ -68,6 +69,7 @@ class Run:
                 make_problems(heldout=self.config.eval.problems),
                 folder,
                 budget,
+                Ledger(clock, folder.spent, folder.ledger()),
                 clock,
                 max_running=16,
                 resume_from=folder.checkpoint if resume else None,
@@ -79,6 +81,7 @@ class Run:
             finally:
                 self.spent = budget.spent
                 self.ledger = self.coordinator.ledger.seconds
+                folder.write_spent(budget.spent, self.coordinator.ledger.record)
 
         return run_virtually(scenario())
 
@@ -423,6 +426,86 @@ def test_group_that_is_all_right_does_not_make_the_others_so(run: Run) -> None:
     assert "nothing can be learned" in str(root_cause(caught.value))
 
 
+def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
+    """Every second problem is always solved: batches are made of the others, and none comes up twice."""
+    run.config.learner.refill = True
+    run.config.budget.updates = 5
+    run.verifier.score = lambda group: _judge_each(group, (1.0, float(group.index % 2)))  # type: ignore[method-assign]
+    assert run.go().status == "completed"
+    used = [group.index for batch in run.learner.batches for group in batch.groups]
+    assert used == [2 * number for number in range(10)]
+    assert run.coordinator.ledger.counts["groups/refilled"] >= 9
+    assert all(row["groups/zero_variance"] == 0.0 for row in run.rows)
+    state = json.loads((run.path / "checkpoints" / "latest" / "coordinator.json").read_text())
+    assert state["next_unused"] >= 19
+
+
+def test_refill_halts_too_when_nothing_can_be_learned(run: Run) -> None:
+    run.config.learner.refill = True
+    run.verifier.score = lambda group: _judge(group, 0.0)  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert "all samples of a problem earned the same" in str(root_cause(caught.value))
+    assert run.learner.version == 0
+
+
+def test_groups_that_could_not_be_judged_give_their_capacity_back(run: Run) -> None:
+    async def score(group: Group) -> Group:
+        timeout = make_reward(0.0, Status.TIMEOUT)
+        judged = await FakeVerifier().score(group)
+        return replace(group, rewards=(timeout, timeout)) if group.index % 3 == 0 else judged
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    run.config.budget.updates = 5
+    run.config.eval.problems = 0
+    assert run.go().status == "completed"
+    assert all(group.index % 3 for batch in run.learner.batches for group in batch.groups)
+    assert run.coordinator.ledger.counts["tokens/failed"] == 2 * run.coordinator.ledger.counts["groups/failed"] > 0
+
+
+def test_verifier_that_judges_nothing_halts_the_run(run: Run) -> None:
+    async def score(group: Group) -> Group:
+        return replace(group, rewards=(make_reward(0.0, Status.CRASH),) * len(group.samples))
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    run.config.eval.problems = 0
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert "no answer could be judged" in str(root_cause(caught.value))
+
+
+def test_settled_problems_rest(run: Run) -> None:
+    """Seven problems, three of which are always solved: in epochs 1 and 2 only the other four come up."""
+    run.config.curriculum.rest_epochs = 2
+    run.config.budget.updates = 8
+    settled = {"p0", "p1", "p2"}
+    run.verifier.score = lambda group: _judge_each(group, (1.0, float(group.problem.id in settled)))  # type: ignore[method-assign]
+    run.go()
+    groups = sorted((g for batch in run.learner.batches for g in batch.groups), key=lambda group: group.index)
+    assert {group.problem.id for group in groups[:7]} == {f"p{number}" for number in range(7)}
+    assert not settled & {group.problem.id for group in groups[7:15]}
+    assert run.coordinator.ledger.counts["groups/rested"] >= 6
+
+
+@pytest.mark.parametrize("death", [None, ("accumulate", 4)])
+def test_ledger_accounts_for_every_second_and_token_over_a_resume(tmp_path: Path, death: Any) -> None:
+    drawn = 0
+    for updates in (4, 9):
+        run = Run(tmp_path)
+        run.config.budget.updates = updates
+        run.learner.deaths = {death} if death else set()
+        run.go(resume=updates == 9)
+        drawn += run.engine.tokens
+        record = run.coordinator.ledger
+        for activities in run.ledger.values():
+            assert sum(activities.values()) == pytest.approx(run.spent)
+        tokens = {name: count for name, count in record.counts.items() if name.startswith("tokens/")}
+        assert sum(tokens.values()) - tokens.get("tokens/cancelled", 0) == drawn
+        assert tokens["tokens/useful"] == 2 * 2 * updates
+    assert {"tokens/eval", "tokens/canary"} <= tokens.keys()
+    assert ("tokens/abandoned" in tokens) == (death is not None)
+
+
 def test_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run) -> None:
     async def save(_: str) -> None:
         await asyncio.sleep(10_000.0)
@@ -502,6 +585,11 @@ def test_no_timing_breaks_age_budget_or_progress(
 
 async def _judge(group: Any, score: float) -> Any:
     return replace(group, rewards=tuple(make_reward(score) for _ in group.samples))
+
+
+async def _judge_each(group: Any, scores: tuple[float, ...]) -> Any:
+    """The same scores for every group of training; evaluations have groups of one."""
+    return replace(group, rewards=tuple(make_reward(score) for score in scores[: len(group.samples)]))
 
 
 def report_faults(run: Run, versions: set[int]) -> None:
