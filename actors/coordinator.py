@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from actors.budget import FINISH_MARGIN_S, Budget
 from actors.curriculum import Curriculum
 from actors.evaluation import evaluate
+from actors.guard import Alarm, Guard
 from actors.ledger import UNDECIDED, Ledger
 from actors.messages import AdapterRef, Batch
 from actors.metered import MeteredEngine, Pace
@@ -32,6 +33,9 @@ LAST_MOMENT_S = 2.0
 
 TICK_S = 1.0
 """How often the time spent is written down and the budget looked at."""
+
+ROLLED_BACK = "collapse, rolled back"
+"""The event of a rollback by the guard."""
 
 FAULTS = 3
 """Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
@@ -82,6 +86,7 @@ class Coordinator:
         self._faults = 0
         self._overdue = False
         self._phase = "starting"
+        self._notice = ""
         self._latest: dict[str, float] = {}
         self._stand_at(resume_from)
 
@@ -97,6 +102,7 @@ class Coordinator:
             updates_left=None if fitting is None else min([fitting, *missing]),
             latest=self._latest,
             cost=self._budget.cost,
+            notice=self._notice,
         )
 
     @property
@@ -172,35 +178,38 @@ class Coordinator:
 
     async def _live(self) -> Setback | None:
         """One incarnation of the policy, from its first version to the end of training, or to what cuts it off."""
-        setback = None
+        setback: Setback | None = None
         self._enter_phase("training")
         async with asyncio.TaskGroup() as tasks:
             try:
                 await self._waiting.unless_stopped(self._serving.ask_canary())
                 producer = tasks.create_task(self._production.run())
                 try:
-                    await self._take_turns()
+                    setback = await self._take_turns()
                 finally:
                     producer.cancel()
             except LearnerDied as death:
                 self._note_death(death)
-                setback = Setback(str(death), died=True)
+                setback = Setback(self._saved, died=True)
         return setback
 
-    async def _take_turns(self) -> None:
-        """One update after the other."""
+    async def _take_turns(self) -> Setback | None:
+        """One update after the other, to the end of training or to a collapse that the guard does not let pass."""
         self.ledger.enter("learner", "wait_rollouts")
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
-            await self._update(batch)
+            alarms = await self._update(batch)
             self._budget.expect("update", self._clock.now() - started)
+            if alarms and (setback := self._raise_alarm(alarms)):
+                return setback
             # The first one early: the reserve for the last one is learned from it.
             if self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
                 await self._save()
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
             self.ledger.enter("learner", "wait_rollouts")
+        return None
 
     async def _next_batch(self) -> Batch | None:
         """The groups of the next update, or None when the training is to end."""
@@ -220,8 +229,24 @@ class Coordinator:
             or not self._budget.allows("update")
         )
 
-    async def _update(self, batch: Batch) -> None:
-        """What the learner makes of a batch, and the swap of its adapter into the engines.
+    def _raise_alarm(self, alarms: list[Alarm]) -> Setback | None:
+        """Do what was asked for in case of a collapse: write it down, go back before it, or halt."""
+        settings = self._config.guard
+        found = ", ".join(map(str, alarms))
+        rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
+        if settings.action == "warn":
+            self._note("collapse", found)
+            return None
+        if settings.action == "stop" or rollbacks == settings.rollbacks:
+            self._note("collapse", found)
+            again = f" after {rollbacks} rollbacks" if rollbacks else ""
+            raise Halted(f"guard: the policy collapses{again}: {found}")
+        trusted = self._folder.trusted(self.updates - settings.patience)
+        self._note(ROLLED_BACK, f"{found}; back to version {trusted}")
+        return Setback(trusted)
+
+    async def _update(self, batch: Batch) -> list[Alarm]:
+        """What the learner makes of a batch, and the swap of its adapter into the engines; what the guard finds in it.
 
         The canary answers while the learner computes the gradient, and no step is taken before its word: never are
         weights made from groups of a version that was not vouched for.
@@ -249,8 +274,11 @@ class Coordinator:
             "budget/left_s": self._budget.left,
             **self.ledger.figures,
         }
+        alarms = self._guard.look(row)
+        row["guard/alarms"] = len(alarms)
         self._latest = self._folder.append_metrics(self.updates, row)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
+        return alarms
 
     async def _adopt(self, adapter: AdapterRef) -> None:
         """Make a version the one new groups are sampled from."""
@@ -312,23 +340,25 @@ class Coordinator:
             self._clock,
             self._budget,
             self._on_change,
+            sum(event["event"] == ROLLED_BACK for event in self._folder.events()),
         )
+        self._guard = Guard(config.guard, self._folder.rows())
 
     async def _abandon(self, setback: Setback) -> None:
-        """Go back to the last checkpoint, or to the start: nothing that came after it counts any more.
+        """Go back to a checkpoint, or to the start: nothing that came after it counts any more.
 
         Its groups are dropped wherever they are, their problems come up again, and its versions leave the engines.
         """
         self._enter_phase("recovering")
         self._all_enter("recover")
-        lost = self.updates - self._saved
+        lost = self.updates - setback.trusted
         self.ledger.count("updates/abandoned", lost)
         self.ledger.count(
             "groups/abandoned",
             lost * self._config.learner.problems_per_update + self._pacing.running + self._pacing.waiting,
         )
         abandoned = self._serving
-        self._stand_at(self._folder.return_to(self._saved))
+        self._stand_at(self._folder.return_to(setback.trusted))
         self._latest = next(reversed(self._folder.rows()), {})
         await abandoned.abandon()
 
@@ -340,7 +370,7 @@ class Coordinator:
             await self._conclude()
         except LearnerDied as death:
             self._note_death(death)
-            await self._abandon(Setback(str(death), died=True))
+            await self._abandon(Setback(self._saved, died=True))
         self._all_enter("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if waiting.stopped:
@@ -439,7 +469,12 @@ class Coordinator:
 
     def _note_death(self, death: LearnerDied) -> None:
         self.ledger.count("deaths/learner")
-        self._folder.append_event(self.updates, "learner died", str(death))
+        self._note("learner died", str(death))
+
+    def _note(self, event: str, detail: str) -> None:
+        """Write down what a person should know of, and show it."""
+        self._folder.append_event(self.updates, event, detail)
+        self._notice = f"{event}: {detail}"
 
     def _all_enter(self, activity: str) -> None:
         for actor in ("rollouts", "rewards", "learner"):

@@ -36,8 +36,9 @@ class Production:
         clock: Clock,
         budget: Budget,
         on_group: Callable[[], Awaitable[None]],
+        draw: int,
     ) -> None:
-        """on_group: called after every verified group."""
+        """on_group: called after every verified group. draw: another number draws other samples of the same groups."""
         self.pacing = pacing
         self.cursor = cursor
         self.curriculum = curriculum
@@ -52,6 +53,7 @@ class Production:
         self._clock = clock
         self._budget = budget
         self._on_group = on_group
+        self._purpose = f"rollout-{draw}" if draw else "rollout"
         self._generate_s: dict[int, float] = {}
         self._verify_s: dict[int, float] = {}
         self._verifying = 0
@@ -126,7 +128,7 @@ class Production:
                 max_tokens=rollout.max_response_tokens,
                 temperature=rollout.temperature,
                 top_p=1.0,
-                seed=request_seed(self._config.run.seed, "rollout", index),
+                seed=request_seed(self._config.run.seed, self._purpose, index),
             ),
         )
         generated = self._clock.now()

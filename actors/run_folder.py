@@ -99,6 +99,11 @@ class RunFolder:
         self._open_tensorboard()
         return self.checkpoint
 
+    def trusted(self, version: int) -> int:
+        """Version of the newest checkpoint that is not newer than this one, else of the oldest; 0 without any."""
+        versions = [int(path.name.removeprefix("update-")) for path in (self.path / "checkpoints").glob("update-*")]
+        return max((v for v in versions if v <= version), default=min(versions, default=0))
+
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl."""
         file = self.path / "metrics.jsonl"

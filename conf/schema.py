@@ -268,6 +268,24 @@ class CanaryConfig:
 
 
 @dataclass
+class GuardConfig:
+    """Against collapse: entropy (of the samples learned from, and of the probe), response length, reward, format and KL
+    to base are compared with their own recent past, and entropy with the run's beginning. What is found is in
+    events.jsonl, the summary and `guard/alarms`.
+
+    action: warn; rollback, to the last checkpoint before the collapse and on with other samples; or stop, which halts
+    the run. window: updates a signal is compared with. patience: updates whose median is compared. limit: how many
+    robust standard deviations that median may be away. rollbacks: after so many of them, a collapse halts the run.
+    """
+
+    action: str = "warn"
+    window: int = 20
+    patience: int = 3
+    limit: float = 3.5
+    rollbacks: int = 2
+
+
+@dataclass
 class CurriculumConfig:
     """rest_epochs: so many epochs a problem is left out after a group that was all right or all wrong; 0 to pose every
     problem in every epoch, as the paper does. Solve rates by problem are kept in the checkpoint either way.
@@ -299,7 +317,7 @@ class Config:
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
     training), learner (the updates), algorithm (their loss), reward, eval, canary (agreement of engine and learner),
-    curriculum (the choice of problems), checkpoint, dashboard.
+    guard (against collapse), curriculum (the choice of problems), checkpoint, dashboard.
     """
 
     plan: bool = False
@@ -315,6 +333,7 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     dashboard: DashboardConfig = field(default_factory=DashboardConfig)

@@ -339,6 +339,74 @@ def test_engine_that_could_not_be_healed_fails_the_run(run: Run) -> None:
     assert str(root_cause(caught.value)) == "rollout-0 has died 3 times"
 
 
+def collapse(run: Run, versions: range) -> None:
+    """The learner reports entropies that fall to nothing in the updates that make these versions, the first time."""
+    step = run.learner.step
+    seen: set[int] = set()
+
+    async def report(progress: float) -> UpdateStats:
+        stats = await step(progress)
+        version = stats.adapter.version
+        fallen = version in versions and version not in seen
+        seen.add(version)
+        return replace(stats, metrics={"policy/entropy": 0.01 if fallen else 1.5})
+
+    run.learner.step = report  # type: ignore[method-assign]
+    run.config.guard.window = 8
+
+
+def test_collapse_is_reported_and_the_run_goes_on(run: Run) -> None:
+    collapse(run, range(12, 100))
+    run.config.budget.updates = 16
+    assert run.go().status == "completed"
+    assert [row["update"] for row in run.rows if row["guard/alarms"]] == [13]
+    (event,) = run.folder.events()
+    assert (event["update"], event["event"]) == (13, "collapse")
+    assert "policy/entropy went from 1.5 to 0.01" in event["detail"]
+
+
+def test_collapse_halts_where_asked_for(run: Run) -> None:
+    collapse(run, range(12, 100))
+    run.config.guard.action = "stop"
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert isinstance(root_cause(caught.value), Halted)
+    assert "policy/entropy went from 1.5 to 0.01" in str(root_cause(caught.value))
+    assert run.learner.version == 13
+
+
+def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:
+    """Versions 12 and 13 collapse; checkpoints are 9 and 12, and the guard trusts nothing after 10."""
+    seeds: dict[int, set[int]] = {}
+    generate = run.engine.generate
+
+    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        if sampling.samples > 1:
+            seeds.setdefault(index, set()).add(sampling.seed)
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = note  # type: ignore[method-assign]
+    collapse(run, range(12, 14))
+    run.config.guard.action = "rollback"
+    run.config.budget.updates = 15
+    assert run.go().status == "completed"
+    assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 15)]
+    assert sorted(history(run)) == list(range(30))
+    assert [row["update"] for row in run.rows] == list(range(1, 16))
+    assert [event["event"] for event in run.folder.events()] == ["collapse, rolled back"]
+    assert all(len(seeds[index]) == 2 for index in range(18, 26)), "drawn again, other samples are wanted"
+    assert run.coordinator.ledger.counts["updates/abandoned"] == 4
+
+
+def test_collapse_that_comes_back_halts_the_run(run: Run) -> None:
+    run.config.guard.rollbacks = 0
+    run.config.guard.action = "rollback"
+    collapse(run, range(12, 100))
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert "the policy collapses" in str(root_cause(caught.value))
+
+
 def test_second_stop_leaves_at_once_with_the_last_checkpoint(run: Run) -> None:
     run.seconds = 100_000.0
     run.learner.seconds = 30.0
