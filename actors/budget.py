@@ -4,7 +4,7 @@ from statistics import median
 
 from actors.protocols import Clock
 
-FINISH_MARGIN_S = 4.0
+FINISH_MARGIN_S = 3.0
 """Seconds for what ends a run besides evaluation and checkpoint: stopping actors and writing the summary."""
 
 SAFETY = 1.25

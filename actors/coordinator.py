@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from actors.budget import FINISH_MARGIN_S, Budget
 from actors.curriculum import Curriculum
-from actors.evaluation import evaluate
 from actors.guard import Alarm, Guard
+from actors.judging import LAST_MOMENT_S, Judging
 from actors.ledger import UNDECIDED, Ledger
 from actors.messages import AdapterRef, Batch
 from actors.metered import MeteredEngine, Pace
@@ -27,9 +27,6 @@ from actors.staleness import Cursor, Pacing
 from actors.waiting import Waiting
 from conf.schema import Config
 from rewards.problems import ProblemOrder, ProblemSet
-
-LAST_MOMENT_S = 2.0
-"""Seconds before the end of the budget at which everything but the summary is given up."""
 
 TICK_S = 1.0
 """How often the time spent is written down and the budget looked at."""
@@ -70,7 +67,8 @@ class Coordinator:
         self._config = config
         pace = Pace()
         self._engine = MeteredEngine(engine, "waiting", ledger, clock, pace)
-        self._evaluated = MeteredEngine(engine, "eval", ledger, clock, pace)
+        judged = MeteredEngine(engine, "eval", ledger, clock, pace)
+        self._judging = Judging(config, judged, verifier, problems.heldout, folder, budget, ledger, clock)
         self._probed = MeteredEngine(engine, "canary", ledger, clock, pace)
         self._learner = MortalLearner(learner)
         self._verifier = verifier
@@ -138,7 +136,7 @@ class Coordinator:
         """Measure the base model while the learner comes up, then publish and load the first version."""
         self._enter_phase("starting")
         self._all_enter("start")
-        base = asyncio.create_task(self._evaluate_base())
+        base = asyncio.create_task(self._judging.base())
         try:
             adapter = await self._waiting.unless_stopped(self._open())
             self.base = await self._waiting.unless_stopped(base)
@@ -199,13 +197,20 @@ class Coordinator:
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
-            alarms = await self._update(batch)
+            row = await self._update(batch)
             self._budget.expect("update", self._clock.now() - started)
+            row |= await self._waiting.within_grace(self._judging.validate(self._policy))
+            alarms = self._guard.look(row)
+            row["guard/alarms"] = len(alarms)
+            self._latest = self._folder.append_metrics(self.updates, row)
             if alarms and (setback := self._raise_alarm(alarms)):
                 return setback
-            # The first one early: the reserve for the last one is learned from it.
-            if self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
-                await self._save()
+            best = row.get("validation/pass@1", -1.0) > self._folder.best_score()
+            # The first checkpoint early: the reserve for the last one is learned from it.
+            if best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
+                await self._save(row.get("validation/pass@1"))
+            if best:
+                self._folder.mark_best(self.updates)
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
             self.ledger.enter("learner", "wait_rollouts")
@@ -245,8 +250,8 @@ class Coordinator:
         self._note(ROLLED_BACK, f"{found}; back to version {trusted}")
         return Setback(trusted)
 
-    async def _update(self, batch: Batch) -> list[Alarm]:
-        """What the learner makes of a batch, and the swap of its adapter into the engines; what the guard finds in it.
+    async def _update(self, batch: Batch) -> dict[str, float]:
+        """What the learner makes of a batch, and the swap of its adapter into the engines; its row of metrics.
 
         The canary answers while the learner computes the gradient, and no step is taken before its word: never are
         weights made from groups of a version that was not vouched for.
@@ -262,7 +267,8 @@ class Coordinator:
         figures = self._production.use(batch)
         await self._busy("sync", self._adopt(stats.adapter))
         self._folder.drop_adapters(keep=self._serving.held)
-        row = {
+        self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
+        return {
             **describe_canary(judgement),
             **stats.metrics,
             **describe_batch(batch),
@@ -274,11 +280,11 @@ class Coordinator:
             "budget/left_s": self._budget.left,
             **self.ledger.figures,
         }
-        alarms = self._guard.look(row)
-        row["guard/alarms"] = len(alarms)
-        self._latest = self._folder.append_metrics(self.updates, row)
-        self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
-        return alarms
+
+    @property
+    def _policy(self) -> AdapterRef:
+        assert self._serving.policy is not None
+        return self._serving.policy
 
     async def _adopt(self, adapter: AdapterRef) -> None:
         """Make a version the one new groups are sampled from."""
@@ -291,8 +297,8 @@ class Coordinator:
         await self._serving.retire_idle(self._pacing.runs)
         await self._waiting.notify()
 
-    async def _save(self) -> None:
-        """A checkpoint of the current version."""
+    async def _save(self, validation: float | None = None) -> None:
+        """A checkpoint of the current version; validation: its pass@1, if that was measured."""
         started = self._clock.now()
         with self._folder.new_checkpoint(self.updates) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
@@ -303,6 +309,7 @@ class Coordinator:
                 "noise": self._serving.noise,
                 "problems": self._production.curriculum.state,
                 "counts": self.ledger.counts,
+                "validation": validation,
             }
             (folder / "coordinator.json").write_text(json.dumps(state))
         self._checkpoint = self._folder.checkpoint
@@ -375,7 +382,7 @@ class Coordinator:
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason)
-        final = await waiting.unless_stopped(self._evaluate_final())
+        final = await waiting.unless_stopped(self._judge_final())
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason, final)
         if self._config.budget.updates is not None and self.updates >= self._config.budget.updates:
@@ -399,52 +406,14 @@ class Coordinator:
         if not self._waiting.stopped:
             await self._waiting.unless_stopped(self._serving.ask_canary())
 
-    async def _evaluate_base(self) -> dict[str, Any] | None:
-        """Held-out pass@1 of the base model, once in a run; at most a third of the time is spent on it."""
-        await self._engine.ready()
-        known = self._folder.evaluation("base")
-        if known is not None:
-            self._expect_evaluation(known)
-            return known
-        return await self._evaluate("base", None, self._budget.left / 3)
-
-    async def _evaluate_final(self) -> dict[str, Any] | None:
+    async def _judge_final(self) -> dict[str, Any] | None:
         """Held-out pass@1 of the policy; of the last checkpoint's, if the learner was lost with what came after it."""
         if self._serving.policy is None:
             if self._checkpoint is None:
                 return None
             adapter = AdapterRef(self._saved, self._folder.next_incarnation(), str(self._checkpoint / "adapter"))
             await self._serving.adopt(adapter)
-        return await self._evaluate("final", self._serving.policy, self._budget.left - LAST_MOMENT_S)
-
-    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> dict[str, Any] | None:
-        """`Evaluation.summary`, or None if nothing is held out or none of it could be judged in so many `seconds`."""
-        if not self._problems.heldout:
-            return None
-        evaluation = await evaluate(
-            self._config,
-            self._evaluated,
-            self._verifier,
-            self._problems.heldout,
-            adapter,
-            self._clock,
-            deadline=self._clock.now() + seconds,
-            round_s=self._budget.expected("round"),
-        )
-        if evaluation is None:
-            self._budget.expect("evaluate", seconds)
-            self._budget.expect("round", seconds)
-            return None
-        summary = evaluation.summary()
-        self._expect_evaluation(summary)
-        self._folder.write_samples(f"eval-{name}", evaluation.groups)
-        return self._folder.write_evaluation(name, self.updates, summary)
-
-    def _expect_evaluation(self, summary: dict[str, Any]) -> None:
-        """Learn from an evaluation how long the next one and each of its rounds will take."""
-        self._budget.expect("evaluate", summary["seconds"])
-        rounds = summary["n"] * summary["problems"] / len(self._problems.heldout)
-        self._budget.expect("round", summary["seconds"] / rounds)
+        return await self._judging.final(self._policy)
 
     async def _watch(self) -> None:
         while True:

@@ -127,8 +127,10 @@ class CoordinatorActor:
 
     def _summarise(self, outcome: Outcome) -> dict[str, Any]:
         base, final = self._coordinator and self._coordinator.base, outcome.final
+        best = self._folder.best
         improved = base and final and final["pass@1"] > base["pass@1"]
         updates = self._coordinator.updates if self._coordinator else 0
+        judged = (updates if improved else 0) if final else None
         return {
             "status": outcome.status,
             "reason": outcome.reason,
@@ -137,7 +139,7 @@ class CoordinatorActor:
             "spent_s": self._budget.spent,
             "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
-            "best_update": (updates if improved else 0) if final else None,
+            "best_update": int(best.name.removeprefix("update-")) if best else judged,
             "ledger": self._ledger.record,
             "events": self._folder.events(),
             "versions": {package.name: package.version for package in distributions() if package.name in STACK},

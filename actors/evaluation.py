@@ -23,7 +23,8 @@ class Evaluation:
     """The first `problems` held-out problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1
     over problems.
 
-    seconds: wall-clock it took.
+    seconds: wall-clock it took. round_seconds: of its quickest round of all problems; the first one may have been
+    held up by the engine's first steps.
     """
 
     problems: int
@@ -33,6 +34,7 @@ class Evaluation:
     mean_length: float
     truncated: float
     seconds: float
+    round_seconds: float
     groups: tuple[Group, ...]
 
     def summary(self) -> dict[str, Any]:
@@ -45,6 +47,7 @@ class Evaluation:
             "mean_length": self.mean_length,
             "truncated": self.truncated,
             "seconds": self.seconds,
+            "round_seconds": self.round_seconds,
         }
 
 
@@ -55,10 +58,11 @@ async def evaluate(
     problems: tuple[Problem, ...],
     adapter: AdapterRef | None,
     clock: Clock,
+    n: int,
     deadline: float,
     round_s: float = 0.0,
 ) -> Evaluation | None:
-    """Draw one sample of every problem a round, `eval.n` rounds, and judge them; None if not even one problem fits.
+    """Draw one sample of every problem a round, `n` rounds, and judge them; None if not even one problem fits.
 
     `deadline` is a time of `clock`, `round_s` the seconds a round is expected to take, 0 while unknown. A round that
     does not finish by the deadline is dropped whole, so that what is left is an unbiased estimate from fewer samples.
@@ -95,6 +99,7 @@ async def evaluate(
     settings = config.eval
     started = clock.now()
     rounds: list[list[Group]] = []
+    times: list[float] = []
     if deadline - started < ROOMY * round_s:
         first: list[Group] = []
         size = len(problems) * min(FIRST_PART, PART * (deadline - started) / round_s)
@@ -104,12 +109,20 @@ async def evaluate(
             first.extend(part)
             now = clock.now()
             size = len(first) * PART * (deadline - now) / max(now - started, 1e-9)
-        if len(first) < len(problems):
-            return _estimate([first], clock.now() - started) if first else None
+        if not first:
+            return None
         rounds.append(first)
-    while len(rounds) < settings.n and (drawn := await draw(len(rounds), range(len(problems)))):
+        times.append((clock.now() - started) * len(problems) / len(first))
+        if len(first) < len(problems):
+            return _estimate(rounds, times, clock.now() - started)
+    while len(rounds) < n:
+        began = clock.now()
+        drawn = await draw(len(rounds), range(len(problems)))
+        if drawn is None:
+            break
         rounds.append(drawn)
-    return _estimate(rounds, clock.now() - started) if rounds else None
+        times.append(clock.now() - began)
+    return _estimate(rounds, times, clock.now() - started) if rounds else None
 
 
 async def _judged(
@@ -118,7 +131,7 @@ async def _judged(
     return await verifier.score(await engine.generate(index, problem, adapter, sampling))
 
 
-def _estimate(rounds: list[list[Group]], seconds: float) -> Evaluation:
+def _estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> Evaluation:
     n = len(rounds)
     groups = [group for drawn in rounds for group in drawn]
     samples = [group.samples[0] for group in groups]
@@ -133,5 +146,6 @@ def _estimate(rounds: list[list[Group]], seconds: float) -> Evaluation:
         mean_length=sum(len(sample.token_ids) for sample in samples) / len(samples),
         truncated=sum(sample.truncated for sample in samples) / len(samples),
         seconds=seconds,
+        round_seconds=min(times),
         groups=tuple(groups),
     )

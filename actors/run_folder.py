@@ -92,12 +92,28 @@ class RunFolder:
             link(folder / "latest", target)
         else:
             (folder / "latest").unlink(missing_ok=True)
+        if self.best and self.best.name > target.name:
+            (folder / "best").unlink()
         for newer in folder.glob("update-*"):
             if newer.name > target.name:
                 shutil.rmtree(newer)
         self._tensorboard.close()
         self._open_tensorboard()
         return self.checkpoint
+
+    def mark_best(self, version: int) -> None:
+        """Point `best` at a version's checkpoint, which then is kept."""
+        link(self.path / "checkpoints" / "best", self.path / "checkpoints" / checkpoint_name(version))
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint that did best in validation."""
+        best = self.path / "checkpoints" / "best"
+        return best.resolve() if best.exists() else None
+
+    def best_score(self) -> float:
+        """Its pass@1; -1 without one."""
+        return float(json.loads((self.best / "coordinator.json").read_text())["validation"]) if self.best else -1.0
 
     def trusted(self, version: int) -> int:
         """Version of the newest checkpoint that is not newer than this one, else of the oldest; 0 without any."""
@@ -182,7 +198,7 @@ class RunFolder:
         link(final.with_name("latest"), final)
         kept = [path for path in sorted(final.parent.glob("update-*")) if path.name <= final.name][-self._keep_last :]
         for other in final.parent.glob("update-*"):
-            if other not in kept:
+            if other not in kept and other.name != (self.best and self.best.name):
                 shutil.rmtree(other)
 
     def write_summary(self, summary: dict[str, Any]) -> None:

@@ -257,6 +257,21 @@ class EvalConfig:
 
 
 @dataclass
+class ValidationConfig:
+    """Held-out accuracy while training, one sample of each problem with the settings of `eval`; `checkpoints/best` is
+    the version that did best. So few problems tell large differences only.
+
+    every: updates between validations, 0 for none; the learner waits for them. problems: the first so many of the
+    held-out ones, always the same. share: of the time spent that validations may take; one that would exceed it is
+    left out.
+    """
+
+    every: int = 0
+    problems: int = 64
+    share: float = 0.05
+
+
+@dataclass
 class CanaryConfig:
     """problems: probe prompts generated after every swap. tokens: length of each response.
     noise_floor: mean |Δ log p| below which engine and learner always count as agreeing.
@@ -316,8 +331,9 @@ class Config:
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
-    training), learner (the updates), algorithm (their loss), reward, eval, canary (agreement of engine and learner),
-    guard (against collapse), curriculum (the choice of problems), checkpoint, dashboard.
+    training), learner (the updates), algorithm (their loss), reward, eval, validation (while training), canary
+    (agreement of engine and learner), guard (against collapse), curriculum (the choice of problems), checkpoint,
+    dashboard.
     """
 
     plan: bool = False
@@ -332,6 +348,7 @@ class Config:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)

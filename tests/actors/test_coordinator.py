@@ -407,6 +407,45 @@ def test_collapse_that_comes_back_halts_the_run(run: Run) -> None:
     assert "the policy collapses" in str(root_cause(caught.value))
 
 
+def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
+    """Version 4 solves all problems, the others half of them."""
+    run.config.validation.every, run.config.validation.problems, run.config.validation.share = 2, 2, 1.0
+    run.config.budget.updates = 10
+    run.config.checkpoint.every = 5
+
+    async def score(group: Group) -> Group:
+        if len(group.samples) > 1:
+            return await FakeVerifier().score(group)
+        best = group.adapter is not None and group.adapter.version == 4
+        return await _judge(group, float(best or group.index % 2))
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    run.go()
+    validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
+    assert validated == {2: 0.5, 4: 1.0, 6: 0.5, 8: 0.5, 10: 0.5}
+    kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
+    assert kept == ["update-000004", "update-000005", "update-000010"]
+    assert run.folder.best == run.path.resolve() / "checkpoints" / "update-000004"
+    assert run.ledger["learner"]["validate"] > 0
+
+
+def test_validations_take_no_more_than_their_share(run: Run) -> None:
+    """Each takes 10 s, half as much again as the update it follows."""
+    run.seconds = 1000.0
+    run.config.validation.every, run.config.validation.share = 1, 0.1
+    generate = run.engine.generate
+
+    async def slow(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        if sampling.samples == 1 and index >= 0:
+            await asyncio.sleep(10.0)
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = slow  # type: ignore[method-assign]
+    run.go()
+    assert sum("validation/pass@1" in row for row in run.rows) >= 3
+    assert run.ledger["learner"]["validate"] <= 0.1 * run.spent
+
+
 def test_second_stop_leaves_at_once_with_the_last_checkpoint(run: Run) -> None:
     run.seconds = 100_000.0
     run.learner.seconds = 30.0

@@ -10,14 +10,12 @@ PROBLEMS = tuple(make_problem(number) for number in range(16))
 
 def judge(seconds: float, round_s: float = 0.0, n: int = 3) -> tuple[Evaluation | None, float]:
     """The evaluation of 16 problems of 10 s each, four at a time, within `seconds`, and how long it took."""
-    config = Config()
-    config.eval.n = n
     engine = FakeEngine(seconds=10.0)
     engine.most_at_once = 4
 
     async def scenario() -> tuple[Evaluation | None, float]:
         clock = VirtualClock()
-        result = await evaluate(config, engine, FakeVerifier(0.0), PROBLEMS, None, clock, seconds, round_s)
+        result = await evaluate(Config(), engine, FakeVerifier(0.0), PROBLEMS, None, clock, n, seconds, round_s)
         return result, clock.now()
 
     return run_virtually(scenario())
