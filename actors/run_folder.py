@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.durable import replace_text, sync
+from actors.durable import damage, replace_text, seal, sync
 from actors.messages import AdapterRef, Group
+from conf.errors import BadInput
 
 SAMPLED_GROUPS = 8
 """Groups of an update whose samples are kept; long responses would otherwise fill the disk in a day."""
@@ -23,12 +24,21 @@ class RunFolder:
     The same names are used in metrics.jsonl and TensorBoard.
     """
 
-    def __init__(self, path: Path, keep_last: int) -> None:
+    def __init__(self, path: Path, keep_last: int, foreign: Callable[[Path], str | None] = lambda _: None) -> None:
+        """Cleans up after an earlier process. foreign: why a whole checkpoint is not this run's, if it is not.
+
+        Raises BadInput if there are checkpoints, but none to go on from.
+        """
         self.path = path
         self._keep_last = keep_last
         (path / "failure.log").unlink(missing_ok=True)
         for part in ("samples", "checkpoints", "adapters", "tensorboard"):
             (path / part).mkdir(parents=True, exist_ok=True)
+        self.drop_adapters(keep=())
+        drop_half_line(path / "events.jsonl")
+        for unfinished in (path / "checkpoints").glob(".update-*.tmp"):
+            shutil.rmtree(unfinished)
+        self._settle(lambda checkpoint: damage(checkpoint) or foreign(checkpoint))
         self._open_tensorboard()
 
     @property
@@ -190,9 +200,7 @@ class RunFolder:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            sync(file)
-        sync(temporary)
+        seal(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         link(final.with_name("latest"), final)
@@ -205,10 +213,41 @@ class RunFolder:
         self._tensorboard.close()
         replace_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
+    def _settle(self, refusal: Callable[[Path], str | None]) -> None:
+        """Make the newest checkpoint that is not refused the latest, and move those that are out of the way."""
+        folder = self.path / "checkpoints"
+        latest = folder / "latest"
+        checkpoints = sorted(folder.glob("update-*"), reverse=True)
+        if latest.exists():
+            checkpoints = [checkpoint for checkpoint in checkpoints if checkpoint.name <= latest.resolve().name]
+        reasons = []
+        for checkpoint in checkpoints:
+            if (reason := refusal(checkpoint)) is None:
+                link(latest, checkpoint)
+                break
+            reasons.append(f"{checkpoint.name}: {reason}")
+            aside = checkpoint.with_name(f"refused-{checkpoint.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            self.append_event(int(checkpoint.name.rpartition("-")[2]), "checkpoint refused", reason)
+        else:
+            latest.unlink(missing_ok=True)
+            if reasons:
+                raise BadInput(
+                    f"no checkpoint of {self.path} can be used ({'; '.join(reasons)}): restore one from elsewhere, or "
+                    f"start anew with run.overwrite=true"
+                )
+
     def _open_tensorboard(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+
+
+def drop_half_line(file: Path) -> None:
+    """Drop what a crash cut off at the end of a file of lines."""
+    if file.exists() and not (text := file.read_text()).endswith("\n"):
+        replace_text(file, text[: text.rfind("\n") + 1])
 
 
 def checkpoint_name(version: int) -> str:

@@ -18,7 +18,7 @@ from conf.models import shape_from_config
 from conf.schema import Config
 from conf.sizes import offloads, recomputes
 from learner.adapter import adapter_norms, load_adapter, write_adapter
-from learner.checkpoint import Facts, read_checkpoint, write_checkpoint
+from learner.checkpoint import Facts, expected_facts, read_checkpoint, write_checkpoint
 from learner.examples import Example, examples, totals
 from learner.losses import Observed, Totals, policy_loss
 from learner.microbatches import MicroBatch, Tokens, pack
@@ -189,18 +189,7 @@ class LoraLearner:
         self.version, self._steps, self.incarnation = facts.version, facts.steps, incarnation
 
     def _facts(self) -> Facts:
-        config = self.config
-        return Facts(
-            version=self.version,
-            steps=self._steps,
-            model=config.model.path,
-            dtype=config.model.dtype,
-            rank=config.lora.rank,
-            alpha=config.lora.alpha,
-            rslora=config.lora.rslora,
-            target_modules=tuple(config.lora.target_modules),
-            seed=config.run.seed,
-        )
+        return expected_facts(self.config, self.version, self._steps)
 
     def _check_ages(self, batch: Batch) -> None:
         if batch.version != self.version:

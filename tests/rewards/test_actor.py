@@ -4,9 +4,12 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from actors.clock import WallClock
 from actors.messages import Group, Problem, Sample, Status
+from actors.placement import Share
+from actors.remote import RemoteActor
 from conf.schema import RewardConfig
-from rewards.actor import RemoteVerifier, RewardActor
+from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 
 
 @pytest.fixture
@@ -19,11 +22,15 @@ def cluster() -> Iterator[None]:
 @pytest.mark.usefixtures("cluster")
 def test_groups_go_round_the_actors_and_come_back_scored() -> None:
     weights = [RewardConfig(accuracy=accuracy, format=0.0) for accuracy in (1.0, 2.0)]
-    verifier = RemoteVerifier([ray.remote(RewardActor).remote(config, 1) for config in weights])
     samples = (Sample((1,), (0.0,), r"\boxed{0.5}", "stop"), Sample((1,), (0.0,), r"\boxed{1/3}", "stop"))
     groups = [Group(index, Problem("id", "prompt", (1,), "1/2"), None, samples) for index in range(4)]
 
     async def score_all_then_close() -> list[Group]:
+        judges = [
+            RemoteJudge(RemoteActor(RewardActor, f"reward-{number}", Share(), config, 1), config.deadline_s)
+            for number, config in enumerate(weights)
+        ]
+        verifier = RemoteVerifier(judges, WallClock(), [].append)
         scored = await asyncio.gather(*map(verifier.score, groups))
         await verifier.close()
         return scored
