@@ -37,6 +37,12 @@ class Engine(Protocol):
         """All samples of one problem from one adapter version; raises if that version is not loaded."""
         ...
 
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        """The group that `generate` gives, from every single engine behind this one, always in the same order."""
+        ...
+
     async def load(self, adapter: AdapterRef) -> None:
         """Make a version available; waits for a free slot while older versions still serve requests."""
         ...

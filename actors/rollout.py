@@ -251,5 +251,10 @@ class RemoteEngine:
         finally:
             self._samples -= sampling.samples
 
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)
+
     async def close(self) -> None:
         await self._actor.call("close")

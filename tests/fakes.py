@@ -89,6 +89,11 @@ class FakeEngine:
         sample = Sample((7,), (self.logprob,), "7", "stop")
         return Group(index, problem, adapter, (sample,) * sampling.samples)
 
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)
+
     def seconds_of(self, index: int) -> float:
         return self.seconds
 

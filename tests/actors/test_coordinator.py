@@ -487,7 +487,7 @@ def test_wrong_adapter_in_the_rollouts_halts_the_run(run: Run) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     assert isinstance(root_cause(caught.value), Halted)
-    assert "log-probabilities differ" in str(root_cause(caught.value))
+    assert "log-probabilities of the rollouts differ" in str(root_cause(caught.value))
 
 
 def test_every_version_is_vouched_for_before_the_next_is_made(run: Run) -> None:
