@@ -18,6 +18,7 @@ from actors.messages import AdapterRef, Batch
 from actors.metered import MeteredEngine, Pace
 from actors.metrics import describe_batch, describe_canary
 from actors.outcome import Halted, Outcome, Progress
+from actors.overlap import Overlap
 from actors.production import Production
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.run_folder import RunFolder
@@ -45,6 +46,7 @@ class Coordinator:
 
     _checkpoint: Path | None
     _saved: int
+    _together: bool | None
     _pacing: Pacing
     _serving: Serving
     _production: Production
@@ -181,6 +183,7 @@ class Coordinator:
         async with asyncio.TaskGroup() as tasks:
             try:
                 await self._waiting.unless_stopped(self._serving.ask_canary())
+                await self._set_pace()
                 producer = tasks.create_task(self._production.run())
                 try:
                     setback = await self._take_turns()
@@ -199,6 +202,10 @@ class Coordinator:
             started = self._clock.now()
             row = await self._update(batch)
             self._budget.expect("update", self._clock.now() - started)
+            row["overlap"] = float(self._overlap.together)
+            if found := self._overlap.finish_turn(self._clock.now() - turn_began, batch.tokens):
+                self._note("overlap", found)
+            await self._set_pace()
             row |= await self._waiting.within_grace(self._judging.validate(self._policy))
             alarms = self._guard.look(row)
             row["guard/alarms"] = len(alarms)
@@ -215,6 +222,18 @@ class Coordinator:
             turn_began = self._clock.now()
             self.ledger.enter("learner", "wait_rollouts")
         return None
+
+    async def _set_pace(self) -> None:
+        """Have rollouts and learner overlap or take turns, as was decided."""
+        together = self._overlap.together
+        if self._together == together:
+            return
+        self._together = together
+        self._pacing.ahead = self._config.learner.max_staleness if together else 0
+        if self._config.learner.takes_turns:
+            await self._engine.widen(not together)
+            await self._learner.widen(not together)
+        await self._waiting.notify()
 
     async def _next_batch(self) -> Batch | None:
         """The groups of the next update, or None when the training is to end."""
@@ -310,6 +329,7 @@ class Coordinator:
                 "problems": self._production.curriculum.state,
                 "counts": self.ledger.counts,
                 "validation": validation,
+                "overlap": self._overlap.chosen,
             }
             (folder / "coordinator.json").write_text(json.dumps(state))
         self._checkpoint = self._folder.checkpoint
@@ -330,6 +350,8 @@ class Coordinator:
             self._saved,
             config.budget.updates,
         )
+        self._overlap = Overlap(config.learner.overlap, config.learner.max_staleness, state.get("overlap"))
+        self._together = None
         self._serving = Serving(
             config, self._probed, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
         )

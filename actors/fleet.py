@@ -29,6 +29,7 @@ class Fleet:
             Post(engine, clock, record, partial(self._reload, engine, held))
             for engine, held in zip(engines, self._held, strict=True)
         ]
+        self._whole: bool | None = None
         self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
 
@@ -58,6 +59,10 @@ class Fleet:
                     )
                 )
             )
+
+    async def widen(self, whole: bool) -> None:
+        self._whole = whole
+        await asyncio.gather(*(post.insist(lambda engine: engine.widen(whole)) for post in self._posts))
 
     async def load(self, adapter: AdapterRef) -> None:
         await asyncio.gather(*map(partial(self._load, adapter), self._posts, self._held))
@@ -101,5 +106,7 @@ class Fleet:
             await post.attempt(drop)
 
     async def _reload(self, engine: MortalEngine, held: dict[str, AdapterRef]) -> None:
+        if self._whole is not None:
+            await engine.widen(self._whole)
         for adapter in list(held.values()):
             await engine.load(adapter)

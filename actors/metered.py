@@ -54,6 +54,9 @@ class MeteredEngine:
         self._ledger.count(f"tokens/{self._kind}", sum(group.tokens for group in groups))
         return groups
 
+    async def widen(self, whole: bool) -> None:
+        await self._engine.widen(whole)
+
     async def load(self, adapter: AdapterRef) -> None:
         await self._engine.load(adapter)
 

@@ -18,6 +18,15 @@ def register() -> None:
     die_with_parent()
 
 
+class Threads:
+    """What vLLM's worker on the CPU gets besides: a call through `collective_rpc`."""
+
+    def use_threads(self, count: int) -> None:
+        import torch
+
+        torch._C.set_num_threads(count)  # the worker has made torch.set_num_threads a warning
+
+
 def die_with_parent() -> None:
     """Kill this process once the process that spawned it is gone; does nothing outside `multiprocessing` children.
 
