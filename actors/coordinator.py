@@ -283,8 +283,8 @@ class Coordinator:
         stats = await self._busy("update", self._learner.step(self._budget.progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
-        figures = self._production.use(batch)
         await self._busy("sync", self._adopt(stats.adapter))
+        figures = self._production.use(batch)
         self._folder.drop_adapters(keep=self._serving.held)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
         return {
