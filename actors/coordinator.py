@@ -140,29 +140,30 @@ class Coordinator:
         self._all_enter("start")
         base = asyncio.create_task(self._judging.base())
         try:
-            adapter = await self._waiting.unless_stopped(self._open())
+            await self._waiting.unless_stopped(self._publish())
             self.base = await self._waiting.unless_stopped(base)
-            if adapter is not None and not self._waiting.stopped:
-                await self._waiting.unless_stopped(self._adopt(adapter))
         finally:
             base.cancel()
 
-    async def _open(self, died: bool = False) -> AdapterRef:
-        """Bring the learner to the checkpoint, or to the start, and publish its version; a dead one is revived.
+    async def _publish(self, died: bool = False) -> AdapterRef:
+        """Bring the learner to the checkpoint, or to the start, a dead one back to life, and adopt its version.
 
         Raises ActorDied if it dies too often.
         """
-        while True:
+        adapter = None
+        while adapter is None:
             try:
                 if died:
                     await self._learner.revive()
                 if self._checkpoint or died:
                     folder = str(self._checkpoint) if self._checkpoint else None
                     await self._learner.restore(folder, self._folder.next_incarnation())
-                return await self._learner.publish()
+                adapter = await self._learner.publish()
             except LearnerDied as death:
                 self._note_death(death)
                 died = True
+        await self._adopt(adapter)
+        return adapter
 
     async def _train(self) -> None:
         """Live until the budget allows no more, over as many incarnations as it takes."""
@@ -170,9 +171,9 @@ class Coordinator:
             async with asyncio.timeout(self._budget.left - self._budget.evaluation_reserve - FINISH_MARGIN_S):
                 while (setback := await self._live()) is not None:
                     await self._abandon(setback)
-                    if self._waiting.stopped:
+                    revive = setback.died or self._checkpoint is None
+                    if self._waiting.stopped or await self._waiting.unless_stopped(self._publish(revive)) is None:
                         return
-                    await self._adopt(await self._open(setback.died or self._checkpoint is None))
         except TimeoutError:
             self._overdue = True
 
@@ -206,7 +207,7 @@ class Coordinator:
             if found := self._overlap.finish_turn(self._clock.now() - turn_began, batch.tokens):
                 self._note("overlap", found)
             await self._set_pace()
-            row |= await self._waiting.within_grace(self._judging.validate(self._policy))
+            row |= await self._waiting.unless_stopped(self._judging.validate(self._policy)) or {}
             alarms = self._guard.look(row)
             row["guard/alarms"] = len(alarms)
             self._latest = self._folder.append_metrics(self.updates, row)

@@ -324,6 +324,22 @@ def test_revival_that_takes_too_long_does_not_break_the_budget(run: Run) -> None
     assert run.spent <= run.seconds
 
 
+def test_stop_does_not_wait_for_a_revival(run: Run) -> None:
+    async def revive() -> None:
+        await asyncio.sleep(10_000.0)
+
+    run.seconds = 100_000.0
+    run.learner.deaths = {("accumulate", 4)}
+    run.learner.revive = revive  # type: ignore[method-assign]
+
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGTERM")
+
+    assert run.go(stop_later).status == "interrupted"
+    assert run.spent < 31.0
+    assert run.coordinator.updates == 3
+
+
 def test_engine_that_could_not_be_healed_fails_the_run(run: Run) -> None:
     async def die(*_: object) -> Group:
         raise ActorDied("rollout-0 has died 3 times")
