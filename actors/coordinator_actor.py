@@ -174,8 +174,8 @@ class CoordinatorActor:
                 self._folder.write_spent(self._budget.spent)
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
-    def _note_replaced(self, text: str) -> None:
-        self._note("actor replaced", text, f"deaths/{text.split('-')[0]}")
+    def _note_replaced(self, name: str, text: str) -> None:
+        self._note(f"{name} died", text, f"deaths/{name.partition('-')[0]}")
 
     def _note(self, event: str, detail: str, count: str) -> None:
         """Write an event down, and count it in the ledger."""
