@@ -25,13 +25,15 @@ class Finding(StrEnum):
 @dataclass(frozen=True)
 class Judgement:
     """disagreement: mean |log p engine − log p learner|; movement: mean |log p learner − log p base|; kl_to_base: k3
-    estimate (Schulman, "Approximating KL divergence") of KL(policy ‖ base) per token. All over the probe's tokens.
+    estimate (Schulman, "Approximating KL divergence") of KL(policy ‖ base) per token; entropy: mean −log p learner,
+    an estimate of the policy's. All over the probe's tokens, in nats.
     """
 
     finding: Finding
     disagreement: float
     movement: float
     kl_to_base: float
+    entropy: float
     diagnosis: str = ""
 
 
@@ -59,6 +61,7 @@ class Canary:
         disagreement = _distance(engine, policy)
         movement = _distance(policy, base)
         kl_to_base = fmean(_k3(p, b) for p, b in zip(policy, base, strict=True))
+        entropy = -fmean(policy)
         if self.noise is None:
             self.noise = min(disagreement, MAX_NOISE / BAND)
         if disagreement > self.band:
@@ -67,10 +70,11 @@ class Canary:
                 disagreement,
                 movement,
                 kl_to_base,
+                entropy,
                 self._diagnose(groups, engine, base, disagreement),
             )
         finding = Finding.AGREES if movement > self.band else Finding.UNDECIDED
-        return Judgement(finding, disagreement, movement, kl_to_base)
+        return Judgement(finding, disagreement, movement, kl_to_base, entropy)
 
     def _diagnose(self, groups: tuple[Group, ...], engine: list[float], base: list[float], disagreement: float) -> str:
         name = groups[0].adapter.name if groups[0].adapter else "the base model"

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.budget import FINISH_MARGIN_S, Budget
-from actors.evaluation import evaluate
-from actors.ledger import Ledger
+from actors.curriculum import Curriculum
+from actors.guard import Alarm, Guard
+from actors.judging import LAST_MOMENT_S, Judging
+from actors.ledger import UNDECIDED, Ledger
 from actors.messages import AdapterRef, Batch
+from actors.metered import MeteredEngine, Pace
 from actors.metrics import describe_batch, describe_canary
 from actors.outcome import Halted, Outcome, Progress
 from actors.production import Production
@@ -25,11 +28,11 @@ from actors.waiting import Waiting
 from conf.schema import Config
 from rewards.problems import ProblemOrder, ProblemSet
 
-LAST_MOMENT_S = 2.0
-"""Seconds before the end of the budget at which everything but the summary is given up."""
-
 TICK_S = 1.0
 """How often the time spent is written down and the budget looked at."""
+
+ROLLED_BACK = "collapse, rolled back"
+"""The event of a rollback by the guard."""
 
 FAULTS = 3
 """Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
@@ -55,13 +58,18 @@ class Coordinator:
         problems: ProblemSet,
         folder: RunFolder,
         budget: Budget,
+        ledger: Ledger,
         clock: Clock,
         max_running: int,
         resume_from: Path | None = None,
     ) -> None:
         """max_running: groups the engines take at once. resume_from: a checkpoint folder of this run."""
         self._config = config
-        self._engine = engine
+        pace = Pace()
+        self._engine = MeteredEngine(engine, "waiting", ledger, clock, pace)
+        judged = MeteredEngine(engine, "eval", ledger, clock, pace)
+        self._judging = Judging(config, judged, verifier, problems.heldout, folder, budget, ledger, clock)
+        self._probed = MeteredEngine(engine, "canary", ledger, clock, pace)
         self._learner = MortalLearner(learner)
         self._verifier = verifier
         self._problems = problems
@@ -71,24 +79,28 @@ class Coordinator:
         self._max_running = max_running
         self._order = ProblemOrder(problems.train, config.run.seed)
         self._waiting = Waiting(clock)
-        self.ledger = Ledger(clock)
+        self.ledger = ledger
         self.base: dict[str, Any] | None = None
         self._faults = 0
         self._overdue = False
         self._phase = "starting"
+        self._notice = ""
         self._latest: dict[str, float] = {}
         self._stand_at(resume_from)
 
     @property
     def progress(self) -> Progress:
-        expected = self._budget.expected("turn") or self._budget.expected("update")
+        fitting, limit = self._budget.forecast("turn"), self._config.budget.updates
+        missing = [limit - self.updates] if limit is not None else []
         return Progress(
             phase=self._phase,
             updates=self.updates,
             spent=self._budget.spent,
             left=self._budget.left,
-            updates_left=int(max(self._budget.left - self._budget.reserve, 0) / expected) if expected else None,
+            updates_left=None if fitting is None else min([fitting, *missing]),
             latest=self._latest,
+            cost=self._budget.cost,
+            notice=self._notice,
         )
 
     @property
@@ -123,9 +135,8 @@ class Coordinator:
     async def _start(self) -> None:
         """Measure the base model while the learner comes up, then publish and load the first version."""
         self._enter_phase("starting")
-        self.ledger.enter("learner", "start")
-        self.ledger.enter("rollouts", "start")
-        base = asyncio.create_task(self._evaluate_base())
+        self._all_enter("start")
+        base = asyncio.create_task(self._judging.base())
         try:
             adapter = await self._waiting.unless_stopped(self._open())
             self.base = await self._waiting.unless_stopped(base)
@@ -165,39 +176,53 @@ class Coordinator:
 
     async def _live(self) -> Setback | None:
         """One incarnation of the policy, from its first version to the end of training, or to what cuts it off."""
-        setback = None
+        setback: Setback | None = None
         self._enter_phase("training")
         async with asyncio.TaskGroup() as tasks:
             try:
                 await self._waiting.unless_stopped(self._serving.ask_canary())
                 producer = tasks.create_task(self._production.run())
                 try:
-                    await self._take_turns()
+                    setback = await self._take_turns()
                 finally:
                     producer.cancel()
             except LearnerDied as death:
                 self._note_death(death)
-                setback = Setback(str(death), died=True)
+                setback = Setback(self._saved, died=True)
         return setback
 
-    async def _take_turns(self) -> None:
-        """One update after the other."""
+    async def _take_turns(self) -> Setback | None:
+        """One update after the other, to the end of training or to a collapse that the guard does not let pass."""
         self.ledger.enter("learner", "wait_rollouts")
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
-            await self._update(batch)
+            row = await self._update(batch)
             self._budget.expect("update", self._clock.now() - started)
-            if self.updates % self._config.checkpoint.every == 0:
-                await self._save()
+            row |= await self._waiting.within_grace(self._judging.validate(self._policy))
+            alarms = self._guard.look(row)
+            row["guard/alarms"] = len(alarms)
+            self._latest = self._folder.append_metrics(self.updates, row)
+            if alarms and (setback := self._raise_alarm(alarms)):
+                return setback
+            best = row.get("validation/pass@1", -1.0) > self._folder.best_score()
+            # The first checkpoint early: the reserve for the last one is learned from it.
+            if best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
+                await self._save(row.get("validation/pass@1"))
+            if best:
+                self._folder.mark_best(self.updates)
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
             self.ledger.enter("learner", "wait_rollouts")
+        return None
 
     async def _next_batch(self) -> Batch | None:
         """The groups of the next update, or None when the training is to end."""
-        ended = object()
-        batch = await self._waiting.until(lambda: ended if self._ended() else self._production.take_batch())
+
+        def look() -> Batch | bool | None:
+            return self._ended() or self._production.take_batch() or self._production.stranded or None
+
+        batch = await self._waiting.until(look)
         return batch if isinstance(batch, Batch) else None
 
     def _ended(self) -> bool:
@@ -209,8 +234,24 @@ class Coordinator:
             or not self._budget.allows("update")
         )
 
-    async def _update(self, batch: Batch) -> None:
-        """What the learner makes of a batch, and the swap of its adapter into the engines.
+    def _raise_alarm(self, alarms: list[Alarm]) -> Setback | None:
+        """Do what was asked for in case of a collapse: write it down, go back before it, or halt."""
+        settings = self._config.guard
+        found = ", ".join(map(str, alarms))
+        rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
+        if settings.action == "warn":
+            self._note("collapse", found)
+            return None
+        if settings.action == "stop" or rollbacks == settings.rollbacks:
+            self._note("collapse", found)
+            again = f" after {rollbacks} rollbacks" if rollbacks else ""
+            raise Halted(f"guard: the policy collapses{again}: {found}")
+        trusted = self._folder.trusted(self.updates - settings.patience)
+        self._note(ROLLED_BACK, f"{found}; back to version {trusted}")
+        return Setback(trusted)
+
+    async def _update(self, batch: Batch) -> dict[str, float]:
+        """What the learner makes of a batch, and the swap of its adapter into the engines; its row of metrics.
 
         The canary answers while the learner computes the gradient, and no step is taken before its word: never are
         weights made from groups of a version that was not vouched for.
@@ -223,23 +264,27 @@ class Coordinator:
         stats = await self._busy("update", self._learner.step(self._budget.progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
-        self._production.cursor.use(batch.groups)
-        previous = self._serving.policy
+        figures = self._production.use(batch)
         await self._busy("sync", self._adopt(stats.adapter))
-        self._folder.drop_adapters(keep=tuple(filter(None, (previous, stats.adapter))))
-        row = {
+        self._folder.drop_adapters(keep=self._serving.held)
+        self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
+        return {
             **describe_canary(judgement),
             **stats.metrics,
             **describe_batch(batch),
-            **self._production.figures(batch),
+            **figures,
             "time/learn": accumulated - started + stepped - judged,
             "time/sync": self._clock.now() - stepped,
             "time/canary": judged - accumulated,
             "budget/spent_s": self._budget.spent,
             "budget/left_s": self._budget.left,
+            **self.ledger.figures,
         }
-        self._latest = self._folder.append_metrics(self.updates, row)
-        self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
+
+    @property
+    def _policy(self) -> AdapterRef:
+        assert self._serving.policy is not None
+        return self._serving.policy
 
     async def _adopt(self, adapter: AdapterRef) -> None:
         """Make a version the one new groups are sampled from."""
@@ -252,8 +297,8 @@ class Coordinator:
         await self._serving.retire_idle(self._pacing.runs)
         await self._waiting.notify()
 
-    async def _save(self) -> None:
-        """A checkpoint of the current version."""
+    async def _save(self, validation: float | None = None) -> None:
+        """A checkpoint of the current version; validation: its pass@1, if that was measured."""
         started = self._clock.now()
         with self._folder.new_checkpoint(self.updates) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
@@ -262,6 +307,9 @@ class Coordinator:
                 "next_unused": self._production.cursor.next_unused,
                 "used": self._production.cursor.used,
                 "noise": self._serving.noise,
+                "problems": self._production.curriculum.state,
+                "counts": self.ledger.counts,
+                "validation": validation,
             }
             (folder / "coordinator.json").write_text(json.dumps(state))
         self._checkpoint = self._folder.checkpoint
@@ -274,11 +322,16 @@ class Coordinator:
         config = self._config
         self._saved = state.get("version", 0)
         self._checkpoint = checkpoint
+        self.ledger.go_back(state.get("counts", {}))
         self._pacing = Pacing(
-            config.learner.problems_per_update, config.learner.max_staleness, self._max_running, self._saved
+            config.learner.problems_per_update,
+            config.learner.max_staleness,
+            self._max_running,
+            self._saved,
+            config.budget.updates,
         )
         self._serving = Serving(
-            config, self._engine, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
+            config, self._probed, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
         )
         self._production = Production(
             config,
@@ -288,28 +341,31 @@ class Coordinator:
             self._serving,
             self._pacing,
             Cursor(state.get("next_unused", 0), tuple(state.get("used", ()))),
+            Curriculum(config.curriculum.rest_epochs, state.get("problems")),
             self._waiting,
             self.ledger,
             self._clock,
+            self._budget,
             self._on_change,
+            sum(event["event"] == ROLLED_BACK for event in self._folder.events()),
         )
+        self._guard = Guard(config.guard, self._folder.rows())
 
     async def _abandon(self, setback: Setback) -> None:
-        """Go back to the last checkpoint, or to the start: nothing that came after it counts any more.
+        """Go back to a checkpoint, or to the start: nothing that came after it counts any more.
 
         Its groups are dropped wherever they are, their problems come up again, and its versions leave the engines.
         """
         self._enter_phase("recovering")
-        self.ledger.enter("learner", "recover")
-        self.ledger.enter("rollouts", "idle")
-        lost = self.updates - self._saved
+        self._all_enter("recover")
+        lost = self.updates - setback.trusted
         self.ledger.count("updates/abandoned", lost)
         self.ledger.count(
             "groups/abandoned",
             lost * self._config.learner.problems_per_update + self._pacing.running + self._pacing.waiting,
         )
         abandoned = self._serving
-        self._stand_at(self._folder.return_to(self._saved))
+        self._stand_at(self._folder.return_to(setback.trusted))
         self._latest = next(reversed(self._folder.rows()), {})
         await abandoned.abandon()
 
@@ -321,12 +377,12 @@ class Coordinator:
             await self._conclude()
         except LearnerDied as death:
             self._note_death(death)
-            await self._abandon(Setback(str(death), died=True))
-        self.ledger.enter("learner", "evaluate")
-        self.ledger.enter("rollouts", "evaluate")
+            await self._abandon(Setback(self._saved, died=True))
+        self._all_enter("evaluate")
+        self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason)
-        final = await waiting.unless_stopped(self._evaluate_final())
+        final = await waiting.unless_stopped(self._judge_final())
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason, final)
         if self._config.budget.updates is not None and self.updates >= self._config.budget.updates:
@@ -350,47 +406,18 @@ class Coordinator:
         if not self._waiting.stopped:
             await self._waiting.unless_stopped(self._serving.ask_canary())
 
-    async def _evaluate_base(self) -> dict[str, Any] | None:
-        """Held-out pass@1 of the base model, once in a run; at most a third of the time is spent on it."""
-        await self._engine.ready()
-        known = self._folder.evaluation("base")
-        if known is not None:
-            self._budget.expect("evaluate", known["seconds"])
-            return known
-        return await self._evaluate("base", None, self._budget.left / 3)
-
-    async def _evaluate_final(self) -> dict[str, Any] | None:
+    async def _judge_final(self) -> dict[str, Any] | None:
         """Held-out pass@1 of the policy; of the last checkpoint's, if the learner was lost with what came after it."""
         if self._serving.policy is None:
             if self._checkpoint is None:
                 return None
             adapter = AdapterRef(self._saved, self._folder.next_incarnation(), str(self._checkpoint / "adapter"))
             await self._serving.adopt(adapter)
-        return await self._evaluate("final", self._serving.policy, self._budget.left - LAST_MOMENT_S)
-
-    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> dict[str, Any] | None:
-        """`Evaluation.summary`, or None if nothing is held out or not even one round fits into `seconds`."""
-        if not self._problems.heldout:
-            return None
-        evaluation = await evaluate(
-            self._config,
-            self._engine,
-            self._verifier,
-            self._problems.heldout,
-            adapter,
-            self._clock,
-            deadline=self._clock.now() + seconds,
-        )
-        if evaluation is None:
-            self._budget.expect("evaluate", seconds)
-            return None
-        self._budget.expect("evaluate", evaluation.seconds)
-        self._folder.write_samples(f"eval-{name}", evaluation.groups)
-        return self._folder.write_evaluation(name, self.updates, evaluation.summary())
+        return await self._judging.final(self._policy)
 
     async def _watch(self) -> None:
         while True:
-            self._folder.write_spent(self._budget.spent)
+            self._folder.write_spent(self._budget.spent, self.ledger.record)
             await self._waiting.notify()
             await self._clock.sleep(TICK_S)
 
@@ -411,7 +438,16 @@ class Coordinator:
 
     def _note_death(self, death: LearnerDied) -> None:
         self.ledger.count("deaths/learner")
-        self._folder.append_event(self.updates, "learner died", str(death))
+        self._note("learner died", str(death))
+
+    def _note(self, event: str, detail: str) -> None:
+        """Write down what a person should know of, and show it."""
+        self._folder.append_event(self.updates, event, detail)
+        self._notice = f"{event}: {detail}"
+
+    def _all_enter(self, activity: str) -> None:
+        for actor in ("rollouts", "rewards", "learner"):
+            self.ledger.enter(actor, activity)
 
     def _enter_phase(self, phase: str) -> None:
         self._phase = phase

@@ -18,7 +18,7 @@ from actors.placement import Placement, Share
 from actors.protocols import Engine, Learner, Verifier
 from actors.remote import RemoteActor
 from actors.rollout import RemoteEngine, RolloutActor
-from actors.room import Alarm, Guard, Room, measure, total_memory
+from actors.room import Alarm, Room, RoomGuard, measure, total_memory
 from actors.run_folder import RunFolder
 from actors.waiting import Waiting
 from conf.errors import BadInput
@@ -60,8 +60,9 @@ class CoordinatorActor:
         self._folder = RunFolder(Path(request.folder), config.checkpoint.keep_last, self._foreign)
         self._clock = WallClock()
         spent = self._folder.spent + (time.time() - request.started_at)
-        self._budget = Budget(config.budget.seconds, spent, self._clock)
-        self._folder.write_spent(spent)
+        self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
+        self._ledger = Ledger(self._clock, spent, self._folder.ledger())
+        self._folder.write_spent(spent, self._ledger.record)
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
         self._waiting = Waiting(self._clock)
@@ -82,7 +83,7 @@ class CoordinatorActor:
         if self._fatal and outcome.status == "interrupted":
             outcome = replace(outcome, status="halted", reason=f"{self._fatal.text}: make room, then resume")
         summary = self._summarise(outcome)
-        self._folder.write_spent(summary["spent_s"])
+        self._folder.write_spent(summary["spent_s"], summary["ledger"])
         self._folder.write_summary(summary)
         if bad_input:
             raise bad_input
@@ -156,6 +157,7 @@ class CoordinatorActor:
             request.problems,
             self._folder,
             self._budget,
+            self._ledger,
             clock,
             max_running=per_engine * len(engines),
             resume_from=self._folder.checkpoint,
@@ -163,7 +165,7 @@ class CoordinatorActor:
 
     async def _guard(self) -> None:
         """Watch the host's room, and keep the time spent while there is no coordinator to do so."""
-        guard = Guard(self._request.room, total_memory())
+        guard = RoomGuard(self._request.room, total_memory())
         while True:
             for alarm in guard.look(measure(self._folder.path)):
                 self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
@@ -171,7 +173,7 @@ class CoordinatorActor:
                     self._fatal = alarm
                     await self.stop(alarm.text)
             if self._coordinator is None:
-                self._folder.write_spent(self._budget.spent)
+                self._folder.write_spent(self._budget.spent, self._ledger.record)
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
     def _note_replaced(self, name: str, text: str) -> None:
@@ -180,26 +182,27 @@ class CoordinatorActor:
     def _note(self, event: str, detail: str, count: str) -> None:
         """Write an event down, and count it in the ledger."""
         self._folder.append_event(self._coordinator.updates if self._coordinator else 0, event, detail)
-        if self._coordinator:
-            self._coordinator.ledger.count(count)
+        self._ledger.count(count)
 
     def _foreign(self, checkpoint: Path) -> str | None:
         return foreign(checkpoint, expected_facts(self._request.config))
 
     def _summarise(self, outcome: Outcome) -> dict[str, Any]:
         base, final = self._coordinator and self._coordinator.base, outcome.final
+        best = self._folder.best
         improved = base and final and final["pass@1"] > base["pass@1"]
         updates = self._coordinator.updates if self._coordinator else 0
-        ledger = self._coordinator.ledger if self._coordinator else Ledger(self._clock)
+        judged = (updates if improved else 0) if final else None
         return {
             "status": outcome.status,
             "reason": outcome.reason,
             "updates": updates,
             "budget_s": self._budget.total,
             "spent_s": self._budget.spent,
+            "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
-            "best_update": (updates if improved else 0) if final else None,
-            "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},
+            "best_update": int(best.name.removeprefix("update-")) if best else judged,
+            "ledger": self._ledger.record,
             "events": self._folder.events(),
             "versions": {package.name: package.version for package in distributions() if package.name in STACK},
         }

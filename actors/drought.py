@@ -29,8 +29,9 @@ class Drought:
         if self._all_right:
             self.solved = True
             return
+        found = "no answer could be judged" if group.failed else "all samples of a problem earned the same"
         raise Halted(
-            f"nothing can be learned: in the last {self._limit} groups all samples of a problem earned the same; "
+            f"nothing can be learned: in the last {self._limit} groups {found}; "
             f"a problem reads {group.problem.prompt!r}, gold {group.problem.gold!r}, "
             f"an answer {group.samples[0].text!r}"
         )

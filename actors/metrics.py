@@ -28,6 +28,7 @@ def describe_canary(judgement: Judgement) -> dict[str, float]:
     return {
         "canary/disagreement": judgement.disagreement,
         "canary/movement": judgement.movement,
+        "canary/entropy": judgement.entropy,
         "canary/decided": float(judgement.finding is Finding.AGREES),
         "policy/kl_to_base": judgement.kl_to_base,
     }

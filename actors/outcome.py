@@ -23,7 +23,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher sees while a run goes on. `latest` is the last row of metrics.jsonl."""
+    """What a watcher sees while a run goes on. `latest` is the last row of metrics.jsonl. updates_left: forecast of the
+    updates that still fit. cost: of the time spent, if an hour has a price. notice: what was found amiss last.
+    """
 
     phase: str
     updates: int
@@ -31,6 +33,8 @@ class Progress:
     left: float
     updates_left: int | None
     latest: dict[str, float] = field(default_factory=dict)
+    cost: float | None = None
+    notice: str = ""
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -65,8 +65,15 @@ class RunFolder:
         file = self.path / "spent.json"
         return float(json.loads(file.read_text())["spent_s"]) if file.exists() else 0.0
 
-    def write_spent(self, seconds: float) -> None:
+    def write_spent(self, seconds: float, ledger: dict[str, Any]) -> None:
+        """Keep what the run has used of its budget, and the record of what for."""
+        replace_text(self.path / "ledger.json", json.dumps(ledger))
         replace_text(self.path / "spent.json", json.dumps({"spent_s": seconds}))
+
+    def ledger(self) -> dict[str, Any] | None:
+        """The record that an earlier process of this run left."""
+        file = self.path / "ledger.json"
+        return json.loads(file.read_text()) if file.exists() else None
 
     def next_incarnation(self) -> int:
         """A number for this life of the run that no earlier one has used."""
@@ -95,12 +102,33 @@ class RunFolder:
             link(folder / "latest", target)
         else:
             (folder / "latest").unlink(missing_ok=True)
+        if self.best and self.best.name > target.name:
+            (folder / "best").unlink()
         for newer in folder.glob("update-*"):
             if newer.name > target.name:
                 shutil.rmtree(newer)
         self._tensorboard.close()
         self._open_tensorboard()
         return self.checkpoint
+
+    def mark_best(self, version: int) -> None:
+        """Point `best` at a version's checkpoint, which then is kept."""
+        link(self.path / "checkpoints" / "best", self.path / "checkpoints" / checkpoint_name(version))
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint that did best in validation."""
+        best = self.path / "checkpoints" / "best"
+        return best.resolve() if best.exists() else None
+
+    def best_score(self) -> float:
+        """Its pass@1; -1 without one."""
+        return float(json.loads((self.best / "coordinator.json").read_text())["validation"]) if self.best else -1.0
+
+    def trusted(self, version: int) -> int:
+        """Version of the newest checkpoint that is not newer than this one, else of the oldest; 0 without any."""
+        versions = [int(path.name.removeprefix("update-")) for path in (self.path / "checkpoints").glob("update-*")]
+        return max((v for v in versions if v <= version), default=min(versions, default=0))
 
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl."""
@@ -144,6 +172,7 @@ class RunFolder:
         kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [
             {
+                "group": group.index,
                 "problem": group.problem.id,
                 "prompt": group.problem.prompt,
                 "gold": group.problem.gold,
@@ -178,7 +207,7 @@ class RunFolder:
         link(final.with_name("latest"), final)
         kept = [path for path in sorted(final.parent.glob("update-*")) if path.name <= final.name][-self._keep_last :]
         for other in final.parent.glob("update-*"):
-            if other not in kept:
+            if other not in kept and other.name != (self.best and self.best.name):
                 shutil.rmtree(other)
 
     def write_summary(self, summary: dict[str, Any]) -> None:

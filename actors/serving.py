@@ -36,6 +36,11 @@ class Serving:
         """What the canary measured between engine and learner."""
         return self._canary.noise
 
+    @property
+    def held(self) -> tuple[AdapterRef, ...]:
+        """The versions that engines have, or must be able to load again."""
+        return (*self._outdated, *([self.policy] if self.policy else []))
+
     async def adopt(self, adapter: AdapterRef) -> None:
         """Make a version the one new groups are sampled from, the canary's probes first."""
         await self._engine.load(adapter)
@@ -64,8 +69,7 @@ class Serving:
     async def abandon(self) -> None:
         """Give up every version, once the groups on them are cancelled."""
         await self.close()
-        held = [*self._outdated, *([self.policy] if self.policy else [])]
-        self._outdated, self.policy = [], None
+        held, self._outdated, self.policy = self.held, [], None
         for adapter in held:
             await self._engine.retire(adapter)
 

@@ -16,11 +16,10 @@ class LearnerDied(Exception):
 
 @dataclass(frozen=True)
 class Setback:
-    """What ends an incarnation. died: the learner did. healthy: the last version to trust; all of them for None."""
+    """What ends an incarnation. died: the learner did. trusted: version of the checkpoint to go back to."""
 
-    reason: str
+    trusted: int
     died: bool = False
-    healthy: int | None = None
 
 
 class MortalLearner:

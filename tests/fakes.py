@@ -46,7 +46,8 @@ def make_reward(score: float, status: Status | None = None) -> Reward:
 class FakeEngine:
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
-    served: index and adapter of every training group. base_samples: how many samples the base model drew.
+    served: index and adapter of every training group. base_samples: how many samples the base model drew. most_at_once:
+    requests it works on at a time. tokens: drawn in all, one a sample.
     """
 
     def __init__(self, seconds: float = 1.0, logprob: float = -1.0) -> None:
@@ -57,6 +58,9 @@ class FakeEngine:
         self.slots = AdapterSlots(2)
         self.freed = asyncio.Condition()
         self.served: list[tuple[int, str | None]] = []
+        self.most_at_once = 1000
+        self.at_work = 0
+        self.tokens = 0
 
     async def ready(self) -> None:
         await asyncio.sleep(self.start_seconds)
@@ -75,10 +79,11 @@ class FakeEngine:
         if adapter:
             self.slots.begin(adapter.name)
         try:
-            await asyncio.sleep(self.seconds_of(index))
+            await self._work(self.seconds_of(index))
         finally:
             if adapter and self.slots.end(adapter.name):
                 await self._vacate(adapter.name)
+        self.tokens += sampling.samples
         if sampling.samples > 1:
             self.served.append((index, adapter and adapter.name))
         sample = Sample((7,), (self.logprob,), "7", "stop")
@@ -88,6 +93,17 @@ class FakeEngine:
         return self.seconds
 
     async def close(self) -> None: ...
+
+    async def _work(self, seconds: float) -> None:
+        async with self.freed:
+            await self.freed.wait_for(lambda: self.at_work < self.most_at_once)
+            self.at_work += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.at_work -= 1
+            async with self.freed:
+                self.freed.notify_all()
 
     async def _vacate(self, name: str) -> None:
         async with self.freed:
