@@ -18,7 +18,7 @@ from actors.placement import Placement, Share
 from actors.protocols import Engine, Learner, Verifier
 from actors.remote import RemoteActor
 from actors.rollout import RemoteEngine, RolloutActor
-from actors.room import Alarm, Guard, Room, measure, total_memory
+from actors.room import Alarm, Room, RoomGuard, measure, total_memory
 from actors.run_folder import RunFolder
 from actors.waiting import Waiting
 from conf.errors import BadInput
@@ -165,7 +165,7 @@ class CoordinatorActor:
 
     async def _guard(self) -> None:
         """Watch the host's room, and keep the time spent while there is no coordinator to do so."""
-        guard = Guard(self._request.room, total_memory())
+        guard = RoomGuard(self._request.room, total_memory())
         while True:
             for alarm in guard.look(measure(self._folder.path)):
                 self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
@@ -176,8 +176,8 @@ class CoordinatorActor:
                 self._folder.write_spent(self._budget.spent, self._ledger.record)
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
-    def _note_replaced(self, text: str) -> None:
-        self._note("actor replaced", text, f"deaths/{text.split('-')[0]}")
+    def _note_replaced(self, name: str, text: str) -> None:
+        self._note(f"{name} died", text, f"deaths/{name.partition('-')[0]}")
 
     def _note(self, event: str, detail: str, count: str) -> None:
         """Write an event down, and count it in the ledger."""

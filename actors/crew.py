@@ -21,8 +21,8 @@ class Mortal(Protocol):
 M = TypeVar("M", bound=Mortal)
 T = TypeVar("T")
 
-Record = Callable[[str], None]
-"""Takes one sentence about a fault that was survived."""
+Record = Callable[[str, str], None]
+"""Takes an actor's name, and what became of it in one sentence."""
 
 
 class Lost(Exception):
@@ -106,7 +106,7 @@ class Post(Generic[M]):
             except ActorDied as again:
                 death = again
         seconds = self._clock.now() - began
-        self._record(f"{cause}; replaced within {seconds:.1f} s, {self._lost} requests asked again")
+        self._record(self.actor.name, f"replaced within {seconds:.1f} s, {self._lost} requests asked again; {cause}")
         self._lost = 0
         self._life += 1
         self._healing = None

@@ -11,8 +11,8 @@ LOG_LINES = 5
 LOG_LINE_CHARACTERS = 200
 """Of a dead actor's log, in the cause of its death."""
 
-NOISE = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$")
-"""Lines of a worker's log that Ray writes for itself."""
+NOISE = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
+"""Lines of a worker's log that Ray writes for itself, warnings and progress bars."""
 
 CRASH = re.compile(r"\*\*\* (SIG[A-Z]+) received")
 MEMORY_MONITOR = re.compile(r"[^.\n]*(?:low on memory|memory usage exceeded)[^.\n]*", re.IGNORECASE)

@@ -12,11 +12,14 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.placement import Share
 from actors.post_mortem import describe_status
 from actors.protocols import ActorDied
 from actors.remote import RemoteActor
+from actors.shared_memory import delete, segments
 from actors.slots import AdapterSlots
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
@@ -87,6 +90,7 @@ class RolloutEngine:
                 **on_device,
             )
         )
+        self._segments = segments(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
@@ -141,6 +145,7 @@ class RolloutEngine:
 
     def close(self) -> None:
         self._llm.shutdown()
+        delete(self._segments)
 
     async def _run(self, problem: Problem, lora: Any, sampling: Sampling) -> "RequestOutput":
         from vllm import SamplingParams, TokensPrompt

@@ -46,7 +46,7 @@ class Alarm:
 
 
 @dataclass
-class Guard:
+class RoomGuard:
     """Raises each alarm once, and again after it was over: a pure state machine. total_memory: bytes of the host."""
 
     need: Room

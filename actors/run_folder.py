@@ -172,6 +172,7 @@ class RunFolder:
         kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [
             {
+                "group": group.index,
                 "problem": group.problem.id,
                 "prompt": group.problem.prompt,
                 "gold": group.problem.gold,

@@ -18,7 +18,7 @@ def write_failure(folder: Path, budget_s: float, reason: str) -> dict[str, Any]:
         "spent_s": spent(folder),
         "eval": {"base": read(folder / "eval-base.json"), "final": None},
         "best_update": None,
-        "ledger": {"seconds": {}, "counts": {}},
+        "ledger": read(folder / "ledger.json") or {"seconds": {}, "counts": {}},
         "events": events(folder),
         "versions": {},
     }

@@ -150,7 +150,8 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
     if summary["status"] in ("failed", "halted"):
-        console.print(f"More is in {request.folder}/failure.log and {session}/logs", soft_wrap=True, highlight=False)
+        places = [path for path in (Path(request.folder) / "failure.log", session / "logs") if path.exists()]
+        console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)
     else:
         clear_session(Path(request.folder))
     return 128 + watch.received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]

@@ -62,10 +62,13 @@ class FrailEngine(FakeEngine):
         raise ActorDied(f"{self.name} died: it was killed by signal 9")
 
 
+def ignore(name: str, text: str) -> None: ...
+
+
 def test_groups_go_to_the_engine_with_the_least_to_do() -> None:
     async def scenario() -> list[int]:
         slow, quick = FrailEngine(seconds=10.0), FrailEngine(seconds=1.0)
-        fleet = Fleet([slow, quick], VirtualClock(), [].append)
+        fleet = Fleet([slow, quick], VirtualClock(), ignore)
         await fleet.load(ADAPTER)
         first = [asyncio.create_task(fleet.generate(i, make_problem(i), ADAPTER, SAMPLING)) for i in range(2)]
         await asyncio.sleep(2.0)
@@ -79,7 +82,7 @@ def test_groups_go_to_the_engine_with_the_least_to_do() -> None:
 def test_every_engine_holds_every_version() -> None:
     async def scenario() -> list[frozenset[str]]:
         engines = [FrailEngine(), FrailEngine()]
-        fleet = Fleet(engines, VirtualClock(), [].append)
+        fleet = Fleet(engines, VirtualClock(), ignore)
         await fleet.load(ADAPTER)
         await fleet.load(AdapterRef(1, 0, "nowhere"))
         await fleet.retire(ADAPTER)
@@ -91,7 +94,7 @@ def test_every_engine_holds_every_version() -> None:
 def test_failed_request_no_longer_counts_as_load() -> None:
     async def scenario() -> list[int]:
         engines = [FrailEngine(), FrailEngine()]
-        fleet = Fleet(engines, VirtualClock(), [].append)
+        fleet = Fleet(engines, VirtualClock(), ignore)
         for engine in engines[1:]:
             await engine.load(ADAPTER)
         for _ in range(2):
@@ -109,7 +112,7 @@ def ask(fleet: Fleet, index: int, adapter: AdapterRef = ADAPTER) -> "asyncio.Tas
 def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had() -> None:
     async def scenario() -> tuple[FrailEngine, list[Group], list[str]]:
         engine, events = FrailEngine(seconds=10.0), list[str]()
-        fleet = Fleet([engine], VirtualClock(), events.append)
+        fleet = Fleet([engine], VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
         old, new = ADAPTER, AdapterRef(1, 0, "nowhere")
         await fleet.load(old)
         early = ask(fleet, 0, old)
@@ -124,13 +127,15 @@ def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had()
     assert engine.slots.held == {"policy-v0-r0", "policy-v1-r0"}
     assert [(group.index, group.version) for group in groups] == [(0, 0), (1, 1)]
     assert engine.served == [(0, "policy-v0-r0"), (1, "policy-v1-r0")]
-    assert events == ["rollout-0 died: it was killed by signal 9; replaced within 5.0 s, 2 requests asked again"]
+    assert events == [
+        "rollout-0: replaced within 5.0 s, 2 requests asked again; rollout-0 died: it was killed by signal 9"
+    ]
 
 
 def test_other_engines_take_over_while_one_is_replaced() -> None:
     async def scenario() -> tuple[float, list[int]]:
         engines = [FrailEngine(start_seconds=100.0), FrailEngine()]
-        fleet = Fleet(engines, VirtualClock(), [].append)
+        fleet = Fleet(engines, VirtualClock(), ignore)
         await fleet.load(ADAPTER)
         engines[0].die()
         await asyncio.gather(*(ask(fleet, index) for index in range(4)))
@@ -142,7 +147,7 @@ def test_other_engines_take_over_while_one_is_replaced() -> None:
 def test_version_retired_under_running_requests_outlives_the_engine_until_they_end() -> None:
     async def scenario() -> tuple[Group, frozenset[str]]:
         engine = FrailEngine(seconds=10.0)
-        fleet = Fleet([engine], VirtualClock(), [].append)
+        fleet = Fleet([engine], VirtualClock(), ignore)
         await fleet.load(ADAPTER)
         group = ask(fleet, 0)
         await asyncio.sleep(1.0)
@@ -158,7 +163,7 @@ def test_version_retired_under_running_requests_outlives_the_engine_until_they_e
 def test_engine_that_cannot_start_again_ends_the_run_with_the_cause() -> None:
     async def scenario() -> float:
         engine = FrailEngine()
-        fleet = Fleet([engine], VirtualClock(), [].append)
+        fleet = Fleet([engine], VirtualClock(), ignore)
         engine.stillborn = 10
         engine.die()
         with pytest.raises(ActorDied, match=f"died {IN_A_ROW} times in a row: .* signal 9"):
@@ -177,7 +182,7 @@ def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataOb
 
     async def scenario() -> None:
         engines = [FrailEngine(seconds=data.draw(st.floats(0.1, 9.0))) for _ in range(data.draw(st.integers(1, 3)))]
-        fleet = Fleet(engines, VirtualClock(), [].append)
+        fleet = Fleet(engines, VirtualClock(), ignore)
         adapters = [AdapterRef(version, 0, "nowhere") for version in range(5)]
 
         async def kill(engine: FrailEngine, after: float) -> None:
