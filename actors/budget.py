@@ -1,14 +1,19 @@
 """Spending a wall-clock budget."""
 
+from statistics import median
+
 from actors.protocols import Clock
 
-FINISH_MARGIN_S = 4.0
+FINISH_MARGIN_S = 3.0
 """Seconds for what ends a run besides evaluation and checkpoint: stopping actors and writing the summary."""
 
 SAFETY = 1.25
 """A step is expected to take at most this much longer than the longest of the last `MEMORY` of its kind."""
 
 MEMORY = 3
+
+USUAL_MEMORY = 9
+"""Steps whose median is what the next ones are forecast to take."""
 
 EVALUATION_SAFETY = 2.0
 """The final evaluation may take so much longer than the one of the base model: the trained policy runs under an
@@ -22,8 +27,9 @@ class Budget:
     evaluation and checkpoint is learned: `expect` takes the duration of each step as it is measured.
     """
 
-    def __init__(self, total: float, spent_before: float, clock: Clock) -> None:
+    def __init__(self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None) -> None:
         self.total = total
+        self._price = price_per_hour
         self._clock = clock
         self._started = clock.now() - spent_before
         self._durations: dict[str, list[float]] = {}
@@ -35,6 +41,11 @@ class Budget:
     @property
     def left(self) -> float:
         return self.total - self.spent
+
+    @property
+    def cost(self) -> float | None:
+        """What the time spent has cost, in the currency of the price; None without a price."""
+        return None if self._price is None else self._price * self.spent / 3600
 
     @property
     def progress(self) -> float:
@@ -63,3 +74,19 @@ class Budget:
     def allows(self, step: str) -> bool:
         """Whether another `step` fits before the reserve."""
         return self.left - self.reserve > self.expected(step)
+
+    def may_hold(self, *steps: str) -> bool:
+        """Whether these steps, one after the other, fit before the reserve if each is as quick as the quickest of the
+        last `MEMORY` of its kind; where they do not, it is no use to start the first.
+        """
+        quickest = (min(self._durations[step][-MEMORY:]) for step in steps if step in self._durations)
+        return self.left - self.reserve > sum(quickest)
+
+    def forecast(self, step: str) -> int | None:
+        """How many more of `step` there will be before the reserve; None before the first has been measured."""
+        recent = self._durations.get(step, [])[-USUAL_MEMORY:]
+        return int(max(self.left - self.reserve, 0.0) / max(median(recent), 1e-9)) if recent else None
+
+    def knows(self, step: str) -> bool:
+        """Whether a `step` has been measured."""
+        return step in self._durations

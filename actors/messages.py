@@ -127,6 +127,16 @@ class Group:
         return self.adapter.version
 
     @property
+    def tokens(self) -> int:
+        """Tokens of all its samples."""
+        return sum(len(sample.token_ids) for sample in self.samples)
+
+    @property
+    def failed(self) -> bool:
+        """Whether not one of its samples could be judged."""
+        return all(reward.masked for reward in self.rewards)
+
+    @property
     def zero_variance(self) -> bool:
         """Whether all judged samples earned the same, so that no advantage differs from zero."""
         return len({reward.total for reward in self.rewards if not reward.masked}) <= 1
@@ -138,6 +148,11 @@ class Batch:
 
     version: int
     groups: tuple[Group, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its samples."""
+        return sum(group.tokens for group in self.groups)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,21 @@ coordinator sees it.
 """
 
 import asyncio
+import contextlib
 import itertools
+import math
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.actor import ActorHandle
+import psutil
 
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.placement import Share
+from actors.post_mortem import describe_status
+from actors.protocols import ActorDied
+from actors.remote import RemoteActor
+from actors.shared_memory import delete, segments
 from actors.slots import AdapterSlots
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
@@ -28,13 +34,21 @@ and vLLM's default of 128 is longer than a short prompt, which would then be com
 CPU_BATCHED_TOKENS = 2048
 """Tokens of one engine step on the CPU: beyond that a longer batch is no faster, and running requests would stall."""
 
+SLOWEST_TOKEN_S = 2.0
+"""Seconds that a token of one sample may take while the engine is full: about ten times what two busy cores need."""
+
+SLOWEST_ANSWER_S = 120.0
+"""Seconds that a request may take besides its tokens: compilations on first use."""
+
 
 class RolloutEngine:
-    """One vLLM engine on one share of the machine."""
+    """One vLLM engine on one share of the machine. Its calls raise ActorDied once a process of vLLM's is gone."""
 
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
         if share.cores:
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
+            # vLLM binds its threads once, at the start: as many as it will ever use.
+            cores = (share.whole or share.cores) if config.learner.takes_turns else share.cores
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
@@ -52,6 +66,7 @@ class RolloutEngine:
                 # request's generator after each chunk, and a CPU generator has no offset.
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(context, CPU_BATCHED_TOKENS),
+                "worker_extension_cls": "actors.vllm_plugin.Threads",
             }
             if share.cores
             else {"gpu_memory_utilization": share.memory}
@@ -75,6 +90,7 @@ class RolloutEngine:
                 **on_device,
             )
         )
+        self._segments = segments(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
@@ -82,16 +98,32 @@ class RolloutEngine:
         self._lora_ids = itertools.count(1)
         self._request_ids = itertools.count()
 
+    async def alive(self) -> None:
+        """Return once the engine has answered between two of its steps."""
+        with self._dying():
+            await self._llm.is_sleeping()
+
+    async def widen(self, threads: int) -> None:
+        """Compute with so many threads from the next step on."""
+        with self._dying():
+            await self._llm.collective_rpc("use_threads", args=(threads,))
+
     async def load(self, adapter: AdapterRef) -> None:
-        """Load an adapter under its own name, after waiting for a free slot."""
+        """Load an adapter under its own name, after waiting for a free slot, which it leaves free if that fails."""
         from vllm.lora.request import LoRARequest
 
         async with self._slot_freed:
             await self._slot_freed.wait_for(lambda: self._slots.free > 0)
             self._slots.occupy(adapter.name)
         request = LoRARequest(adapter.name, next(self._lora_ids), adapter.path)
-        if not await self._llm.add_lora(request):
-            raise RuntimeError(f"vLLM did not load adapter {adapter.name} from {adapter.path}")
+        try:
+            with self._dying():
+                if not await self._llm.add_lora(request):
+                    raise RuntimeError(f"vLLM did not load adapter {adapter.name} from {adapter.path}")
+        except BaseException:
+            self._slots.retire(adapter.name)
+            await self._free(adapter.name, request)
+            raise
         self._requests[adapter.name] = request
 
     async def retire(self, adapter: AdapterRef) -> None:
@@ -113,6 +145,7 @@ class RolloutEngine:
 
     def close(self) -> None:
         self._llm.shutdown()
+        delete(self._segments)
 
     async def _run(self, problem: Problem, lora: Any, sampling: Sampling) -> "RequestOutput":
         from vllm import SamplingParams, TokensPrompt
@@ -128,13 +161,14 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        outputs = self._llm.generate(
-            TokensPrompt(prompt_token_ids=list(problem.prompt_ids)),
-            parameters,
-            request_id=str(next(self._request_ids)),
-            lora_request=lora,
-        )
-        return [output async for output in outputs][-1]
+        with self._dying():
+            outputs = self._llm.generate(
+                TokensPrompt(prompt_token_ids=list(problem.prompt_ids)),
+                parameters,
+                request_id=str(next(self._request_ids)),
+                lora_request=lora,
+            )
+            return [output async for output in outputs][-1]
 
     def _sample(self, completion: Any) -> Sample:
         token_ids = tuple(completion.token_ids)
@@ -146,10 +180,26 @@ class RolloutEngine:
         )
 
     async def _drop(self, name: str) -> None:
-        await self._llm.remove_lora(self._requests.pop(name).lora_int_id)
+        await self._free(name, self._requests.pop(name))
+
+    async def _free(self, name: str, request: Any) -> None:
+        with self._dying():
+            await self._llm.remove_lora(request.lora_int_id)
         async with self._slot_freed:
             self._slots.vacate(name)
             self._slot_freed.notify_all()
+
+    @contextlib.contextmanager
+    def _dying(self) -> Iterator[None]:
+        """Says what vLLM's engine process died of; vLLM itself only says that it did."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
+        except EngineDeadError as error:
+            ended = self._llm.engine_core.resources.engine_manager.finished_procs()
+            causes = [describe_status(code) for code in ended.values()] or ["it gave up"]
+            raise ActorDied(f"of its engine process: {causes[0]}") from error
 
 
 def longest_response(config: Config) -> int:
@@ -161,11 +211,17 @@ class RolloutActor:
     """Ray shell of a RolloutEngine; asynchronous, so that many groups are in flight at once."""
 
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
-        share.bind()
+        share.bind(config.learner.takes_turns)
+        self._share = share
         self._engine = RolloutEngine(config, model_path, share)
 
-    async def ready(self) -> None:
-        """Return once the engine is up."""
+    async def alive(self) -> None:
+        await self._engine.alive()
+
+    async def widen(self, whole: bool) -> None:
+        if self._share.whole:
+            self._share.bind(whole)
+            await self._engine.widen(len(self._share.whole if whole else self._share.cores))
 
     async def load(self, adapter: AdapterRef) -> None:
         await self._engine.load(adapter)
@@ -181,27 +237,46 @@ class RolloutActor:
 
 
 class RemoteEngine:
-    """A RolloutActor as an `actors.protocols.Engine`. A cancelled request is cancelled in the engine too."""
+    """A RolloutActor as an `actors.fleet.MortalEngine`. A cancelled request is cancelled in the engine too.
 
-    def __init__(self, handle: ActorHandle) -> None:
-        self._handle = handle
+    concurrent_samples: that the engine decodes at once; those beyond wait for their turn.
+    """
+
+    def __init__(self, actor: RemoteActor, concurrent_samples: int) -> None:
+        self.name = actor.name
+        self._actor = actor
+        self._concurrent = concurrent_samples
+        self._samples = 0
 
     async def ready(self) -> None:
-        await self._handle.ready.remote()
+        await self._actor.call("alive")
+
+    async def revive(self) -> None:
+        self._actor.start()
+        await self.ready()
+
+    async def widen(self, whole: bool) -> None:
+        await self._actor.call("widen", whole)
 
     async def load(self, adapter: AdapterRef) -> None:
-        await self._handle.load.remote(adapter)
+        await self._actor.call("load", adapter)
 
     async def retire(self, adapter: AdapterRef) -> None:
-        await self._handle.retire.remote(adapter)
+        await self._actor.call("retire", adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        reference: ray.ObjectRef[Group] = self._handle.generate.remote(index, problem, adapter, sampling)
+        self._samples += sampling.samples
+        turns = math.ceil(self._samples / self._concurrent)
+        deadline_s = SLOWEST_ANSWER_S + turns * sampling.max_tokens * SLOWEST_TOKEN_S
         try:
-            return await reference
-        except asyncio.CancelledError:
-            ray.cancel(reference)
-            raise
+            return await self._actor.call("generate", index, problem, adapter, sampling, deadline_s=deadline_s)
+        finally:
+            self._samples -= sampling.samples
+
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)
 
     async def close(self) -> None:
-        await self._handle.close.remote()
+        await self._actor.call("close")

@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.durable import replace_text, sync
+from actors.durable import damage, replace_text, seal, sync
 from actors.messages import AdapterRef, Group
+from conf.errors import BadInput
 
 SAMPLED_GROUPS = 8
 """Groups of an update whose samples are kept; long responses would otherwise fill the disk in a day."""
@@ -23,15 +24,22 @@ class RunFolder:
     The same names are used in metrics.jsonl and TensorBoard.
     """
 
-    def __init__(self, path: Path, keep_last: int) -> None:
+    def __init__(self, path: Path, keep_last: int, foreign: Callable[[Path], str | None] = lambda _: None) -> None:
+        """Cleans up after an earlier process. foreign: why a whole checkpoint is not this run's, if it is not.
+
+        Raises BadInput if there are checkpoints, but none to go on from.
+        """
         self.path = path
         self._keep_last = keep_last
         (path / "failure.log").unlink(missing_ok=True)
         for part in ("samples", "checkpoints", "adapters", "tensorboard"):
             (path / part).mkdir(parents=True, exist_ok=True)
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._tensorboard = SummaryWriter(str(path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+        self.drop_adapters(keep=())
+        drop_half_line(path / "events.jsonl")
+        for unfinished in (path / "checkpoints").glob(".update-*.tmp"):
+            shutil.rmtree(unfinished)
+        self._settle(lambda checkpoint: damage(checkpoint) or foreign(checkpoint))
+        self._open_tensorboard()
 
     @property
     def adapters(self) -> Path:
@@ -57,8 +65,15 @@ class RunFolder:
         file = self.path / "spent.json"
         return float(json.loads(file.read_text())["spent_s"]) if file.exists() else 0.0
 
-    def write_spent(self, seconds: float) -> None:
+    def write_spent(self, seconds: float, ledger: dict[str, Any]) -> None:
+        """Keep what the run has used of its budget, and the record of what for."""
+        replace_text(self.path / "ledger.json", json.dumps(ledger))
         replace_text(self.path / "spent.json", json.dumps({"spent_s": seconds}))
+
+    def ledger(self) -> dict[str, Any] | None:
+        """The record that an earlier process of this run left."""
+        file = self.path / "ledger.json"
+        return json.loads(file.read_text()) if file.exists() else None
 
     def next_incarnation(self) -> int:
         """A number for this life of the run that no earlier one has used."""
@@ -78,6 +93,57 @@ class RunFolder:
             whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
             replace_text(file, "".join(line for line in whole if json.loads(line)["update"] <= version))
         return version + 1
+
+    def return_to(self, version: int) -> Path | None:
+        """Forget all that came after a version with a checkpoint, or after the start (0); the checkpoint."""
+        folder = self.path / "checkpoints"
+        target = folder / checkpoint_name(version)
+        if target.exists():
+            link(folder / "latest", target)
+        else:
+            (folder / "latest").unlink(missing_ok=True)
+        if self.best and self.best.name > target.name:
+            (folder / "best").unlink()
+        for newer in folder.glob("update-*"):
+            if newer.name > target.name:
+                shutil.rmtree(newer)
+        self._tensorboard.close()
+        self._open_tensorboard()
+        return self.checkpoint
+
+    def mark_best(self, version: int) -> None:
+        """Point `best` at a version's checkpoint, which then is kept."""
+        link(self.path / "checkpoints" / "best", self.path / "checkpoints" / checkpoint_name(version))
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint that did best in validation."""
+        best = self.path / "checkpoints" / "best"
+        return best.resolve() if best.exists() else None
+
+    def best_score(self) -> float:
+        """Its pass@1; -1 without one."""
+        return float(json.loads((self.best / "coordinator.json").read_text())["validation"]) if self.best else -1.0
+
+    def trusted(self, version: int) -> int:
+        """Version of the newest checkpoint that is not newer than this one, else of the oldest; 0 without any."""
+        versions = [int(path.name.removeprefix("update-")) for path in (self.path / "checkpoints").glob("update-*")]
+        return max((v for v in versions if v <= version), default=min(versions, default=0))
+
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl."""
+        file = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def append_event(self, update: int, event: str, detail: str) -> None:
+        """Write down what happened to a run beside its updates, in events.jsonl."""
+        with (self.path / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"update": update, "event": event, "detail": detail}) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events of the run so far, over its resumes."""
+        file = self.path / "events.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def append_metrics(self, update: int, row: dict[str, float]) -> dict[str, float]:
         """Write the row of one update; the row as written."""
@@ -106,6 +172,7 @@ class RunFolder:
         kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [
             {
+                "group": group.index,
                 "problem": group.problem.id,
                 "prompt": group.problem.prompt,
                 "gold": group.problem.gold,
@@ -129,27 +196,69 @@ class RunFolder:
     @contextmanager
     def new_checkpoint(self, version: int) -> Iterator[Path]:
         """A temporary folder that becomes checkpoints/update-<version> and `latest` once the block has succeeded."""
-        final = self.path / "checkpoints" / f"update-{version:06d}"
+        final = self.path / "checkpoints" / checkpoint_name(version)
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            sync(file)
-        sync(temporary)
+        seal(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        link = final.with_name("latest")
-        fresh = final.with_name(".latest.tmp")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(final.name)
-        fresh.replace(link)
-        sync(final.parent)
+        link(final.with_name("latest"), final)
         kept = [path for path in sorted(final.parent.glob("update-*")) if path.name <= final.name][-self._keep_last :]
         for other in final.parent.glob("update-*"):
-            if other not in kept:
+            if other not in kept and other.name != (self.best and self.best.name):
                 shutil.rmtree(other)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._tensorboard.close()
         replace_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def _settle(self, refusal: Callable[[Path], str | None]) -> None:
+        """Make the newest checkpoint that is not refused the latest, and move those that are out of the way."""
+        folder = self.path / "checkpoints"
+        latest = folder / "latest"
+        checkpoints = sorted(folder.glob("update-*"), reverse=True)
+        if latest.exists():
+            checkpoints = [checkpoint for checkpoint in checkpoints if checkpoint.name <= latest.resolve().name]
+        reasons = []
+        for checkpoint in checkpoints:
+            if (reason := refusal(checkpoint)) is None:
+                link(latest, checkpoint)
+                break
+            reasons.append(f"{checkpoint.name}: {reason}")
+            aside = checkpoint.with_name(f"refused-{checkpoint.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            self.append_event(int(checkpoint.name.rpartition("-")[2]), "checkpoint refused", reason)
+        else:
+            latest.unlink(missing_ok=True)
+            if reasons:
+                raise BadInput(
+                    f"no checkpoint of {self.path} can be used ({'; '.join(reasons)}): restore one from elsewhere, or "
+                    f"start anew with run.overwrite=true"
+                )
+
+    def _open_tensorboard(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+
+
+def drop_half_line(file: Path) -> None:
+    """Drop what a crash cut off at the end of a file of lines."""
+    if file.exists() and not (text := file.read_text()).endswith("\n"):
+        replace_text(file, text[: text.rfind("\n") + 1])
+
+
+def checkpoint_name(version: int) -> str:
+    return f"update-{version:06d}"
+
+
+def link(name: Path, target: Path) -> None:
+    """Point a link at a sibling, in one step."""
+    fresh = name.with_name(f".{name.name}.tmp")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.name)
+    fresh.replace(name)
+    sync(name.parent)

@@ -15,11 +15,22 @@ class Pacing:
     take the oldest version first, and the update of version v waits for stragglers unless the groups left behind can
     still be used in time: for every version u, those sampled by u or before must fit into the updates v + 1 … u + η,
     which take (u + η − v) · B of them. (For η = 1 this says: wait while a group of version v − 1 is on its way.)
+    `ahead` is what stands for η in the capacity: 0 has rollouts and updates take turns, whatever η allows.
     """
 
-    def __init__(self, problems_per_update: int, max_staleness: int, max_running: int, version: int = 0) -> None:
+    def __init__(
+        self,
+        problems_per_update: int,
+        max_staleness: int,
+        max_running: int,
+        version: int = 0,
+        updates: int | None = None,
+    ) -> None:
+        """updates: the version after which no group is needed; None for no end."""
         self.version = version
+        self._most = None if updates is None else updates * problems_per_update
         self._per_update = problems_per_update
+        self.ahead = max_staleness
         self._max_staleness = max_staleness
         self._max_running = max_running
         self._accepted = version * problems_per_update
@@ -30,8 +41,9 @@ class Pacing:
     def capacity(self) -> int:
         """Groups that may start now."""
         running = len(self._running)
-        admissible = (self._max_staleness + self.version + 1) * self._per_update - (self._accepted + running)
-        return min(self._max_running - running, admissible)
+        admissible = (self.ahead + self.version + 1) * self._per_update - (self._accepted + running)
+        needed = admissible if self._most is None else self._most - (self._accepted + running)
+        return min(self._max_running - running, admissible, needed)
 
     @property
     def running(self) -> int:
@@ -84,7 +96,7 @@ class Pacing:
 class Cursor:
     """Which groups, numbered by admission, are behind the current adapter: what a resumed run must not repeat.
 
-    `used` are the indices beyond `next_unused` that a batch has taken out of order.
+    `used` are the indices beyond `next_unused` that a batch has taken out of order, or that were passed over.
     """
 
     def __init__(self, next_unused: int = 0, used: tuple[int, ...] = ()) -> None:
@@ -103,9 +115,17 @@ class Cursor:
         self._admitted += 1
         return self._admitted - 1
 
+    def pass_over(self, index: int) -> None:
+        """Count a group that no batch will take as done with."""
+        self._used.add(index)
+        self._settle()
+
     def use(self, batch: tuple[Group, ...]) -> None:
         """Count a batch as part of the adapter's history."""
         self._used.update(group.index for group in batch)
+        self._settle()
+
+    def _settle(self) -> None:
         while self.next_unused in self._used:
             self._used.remove(self.next_unused)
             self.next_unused += 1

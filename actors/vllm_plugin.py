@@ -7,6 +7,8 @@ import threading
 from multiprocessing.connection import wait
 from typing import Any
 
+from actors.shared_memory import delete, segments
+
 
 def register() -> None:
     """Serve LoRA with dense matrix products on the CPU backend; end with the process that owns the engine."""
@@ -18,8 +20,18 @@ def register() -> None:
     die_with_parent()
 
 
+class Threads:
+    """What vLLM's worker on the CPU gets besides: a call through `collective_rpc`."""
+
+    def use_threads(self, count: int) -> None:
+        import torch
+
+        torch._C.set_num_threads(count)  # the worker has made torch.set_num_threads a warning
+
+
 def die_with_parent() -> None:
-    """Kill this process once the process that spawned it is gone; does nothing outside `multiprocessing` children.
+    """Kill this process, and delete the memory it shares, once the process that spawned it is gone; does nothing
+    outside `multiprocessing` children.
 
     vLLM's engine core survives the kill of its owner and keeps the card's memory. A parent-death signal
     (PR_SET_PDEATHSIG) fires when the parent's *thread* ends, which in an actor may be any time; the sentinel pipe of
@@ -31,6 +43,7 @@ def die_with_parent() -> None:
 
     def watch() -> None:
         wait([parent.sentinel])
+        delete(segments(["self"]))
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="die-with-parent", daemon=True).start()

@@ -26,13 +26,15 @@ class BudgetConfig:
     """Wall-clock, from the start of run.py to summary.json, over all resumes of a run.
 
     hours: the budget. minutes: replaces hours when given. updates: stop after so many updates, if sooner.
-    grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint.
+    grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them.
+    price_per_hour: of the machine, in any currency; progress and summary then say what the run has cost.
     """
 
     hours: float = 24.0
     minutes: float | None = None
     updates: int | None = None
     grace_s: float = 60.0
+    price_per_hour: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -153,8 +155,13 @@ class RolloutConfig:
 @dataclass
 class LearnerConfig:
     """problems_per_update: groups in one batch. max_staleness: η, the versions a group may lag behind the
-    version it updates; 0 is synchronous. learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over
-    the share of the budget spent, down to final_rate × learning_rate. warmup_updates: linear, from zero.
+    version it updates; 0 is synchronous. refill: groups whose samples all earned the same are replaced by others; if
+    not, they count in the batch as groups without a gradient (the paper's way, and cheaper).
+    overlap: on: rollouts and learner work at the same time, each on its share of the machine; off: they take turns, as
+    with max_staleness 0, without a GPU each with all cores; auto: ten updates are measured, half of them each way, and
+    the faster way is kept.
+    learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over the share of the budget spent, down to
+    final_rate × learning_rate. warmup_updates: linear, from zero.
     weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
     tokens_per_microbatch: tokens of one forward and backward pass, in which the prompt of a group counts once.
     logprob_chunk: response positions whose logits exist at a time.
@@ -165,6 +172,8 @@ class LearnerConfig:
 
     problems_per_update: int = 8
     max_staleness: int = 1
+    refill: bool = False
+    overlap: str = "on"
     learning_rate: float = 1e-5
     schedule: str = "constant"
     final_rate: float = 0.1
@@ -181,7 +190,13 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
         words = {"True": "on", "False": "off"}
+        self.overlap = words.get(self.overlap, self.overlap)
         self.gradient_checkpointing = words.get(self.gradient_checkpointing, self.gradient_checkpointing)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether there may be times when rollouts and learner take turns."""
+        return self.overlap != "on" or self.max_staleness == 0
 
 
 @dataclass
@@ -301,6 +316,21 @@ class EvalConfig:
 
 
 @dataclass
+class ValidationConfig:
+    """Held-out accuracy while training, one sample of each problem with the settings of `eval`; `checkpoints/best` is
+    the version that did best. So few problems tell large differences only.
+
+    every: updates between validations, 0 for none; the learner waits for them. problems: the first so many of the
+    held-out ones, always the same. share: of the time spent that validations may take; one that would exceed it is
+    left out.
+    """
+
+    every: int = 0
+    problems: int = 64
+    share: float = 0.05
+
+
+@dataclass
 class CanaryConfig:
     """problems: probe prompts generated after every swap. tokens: length of each response.
     noise_floor: mean |Δ log p| below which engine and learner always count as agreeing.
@@ -309,6 +339,33 @@ class CanaryConfig:
     problems: int = 4
     tokens: int = 16
     noise_floor: float = 0.1
+
+
+@dataclass
+class GuardConfig:
+    """Against collapse: entropy (of the samples learned from, and of the probe), response length, reward, format and KL
+    to base are compared with their own recent past, and entropy with the run's beginning. What is found is in
+    events.jsonl, the summary and `guard/alarms`.
+
+    action: warn; rollback, to the last checkpoint before the collapse and on with other samples; or stop, which halts
+    the run. window: updates a signal is compared with. patience: updates whose median is compared. limit: how many
+    robust standard deviations that median may be away. rollbacks: after so many of them, a collapse halts the run.
+    """
+
+    action: str = "warn"
+    window: int = 20
+    patience: int = 3
+    limit: float = 3.5
+    rollbacks: int = 2
+
+
+@dataclass
+class CurriculumConfig:
+    """rest_epochs: so many epochs a problem is left out after a group that was all right or all wrong; 0 to pose every
+    problem in every epoch, as the paper does. Solve rates by problem are kept in the checkpoint either way.
+    """
+
+    rest_epochs: int = 0
 
 
 @dataclass
@@ -333,8 +390,9 @@ class Config:
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
-    training), learner (the updates), algorithm (their loss), reward, eval, canary (agreement of engine and learner),
-    checkpoint, dashboard.
+    training), learner (the updates), algorithm (their loss), reward, eval, validation (while training), canary
+    (agreement of engine and learner), guard (against collapse), curriculum (the choice of problems), checkpoint,
+    dashboard.
     """
 
     plan: bool = False
@@ -349,6 +407,9 @@ class Config:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     dashboard: DashboardConfig = field(default_factory=DashboardConfig)

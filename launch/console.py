@@ -6,7 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actors.coordinator import Progress
+from actors.outcome import Progress
 
 REFRESH_PER_SECOND = 2
 
@@ -71,6 +71,8 @@ def figures(progress: Progress) -> str:
             f"length {row['completion/mean_length']:.0f}",
             *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
             f"{row['rollout/tokens_per_second']:.0f} tok/s",
+            *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
+            *([progress.notice] if progress.notice else []),
         ]
     )
 

@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.room import total_memory
 from conf.devices import devices
 
 GIB = 2**30
@@ -61,7 +62,7 @@ def _with_cards(cards: list[tuple[str, int]], cores: tuple[int, ...]) -> Machine
     return Machine(
         name=name,
         cores=cores,
-        host_memory=host_memory(),
+        host_memory=total_memory(),
         gpus=len(cards),
         gpu_memory=memory,
         bandwidth=card.bandwidth_gbs * 1e9 if card else None,
@@ -79,21 +80,13 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
     return Machine(
         name=described.get("model name", "CPU"),
         cores=cores,
-        host_memory=host_memory(),
+        host_memory=total_memory(),
         gpus=0,
         gpu_memory=0,
         bandwidth=CORE_BANDWIDTH,
         flops=bfloat16 or CORE_FLOAT32_FLOPS,
         dtype="bfloat16" if bfloat16 else "float32",
     )
-
-
-def host_memory() -> int:
-    """Bytes of memory this process may use: the machine's, or its control group's limit."""
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return physical if text == "max" else min(physical, int(text))
 
 
 def _cards() -> list[tuple[str, int]]:

@@ -19,8 +19,10 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 def describe(summary: dict[str, Any]) -> list[str]:
     """What a run came to: how and when it ended, and held-out pass@1 before and after where it was measured."""
-    minutes = summary["spent_s"] / 60
-    lines = [f"{summary['status']} after {summary['updates']} updates in {minutes:.1f} minutes: {summary['reason']}"]
+    spent = f"{summary['spent_s'] / 60:.1f} minutes"
+    if summary.get("cost") is not None:
+        spent += f", at a cost of {summary['cost']:.2f}"
+    lines = [f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"]
     base, final = summary["eval"]["base"], summary["eval"]["final"]
     if base and final:
         low, high = final["ci95"]

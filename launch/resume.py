@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,16 +13,37 @@ from actors.durable import replace_text
 from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
+from launch.failure import spent
 from launch.machine import Machine
 from launch.result import finished
+from launch.sessions import clear_session
 from rewards.problems import ProblemSet
 
 MAY_CHANGE = (
-    *("budget", "checkpoint", "dashboard", "device", "plan", "run.overwrite"),
-    *("reward.workers", "data.hub_timeout_s"),
+    "budget",
+    "canary.noise_floor",
+    "checkpoint",
+    "dashboard",
+    "data.hub_timeout_s",
+    "device",
+    "learner.gradient_checkpointing",
+    "learner.logprob_chunk",
+    "learner.offload",
+    "learner.tokens_per_microbatch",
+    "plan",
+    "reward.workers",
+    "rollout.kv_cache_gib",
+    "rollout.max_concurrent_samples",
+    "run.folder",
+    "run.overwrite",
+    "simulate",
 )
-"""Settings that a run may be resumed with another value of: they touch neither model, data nor algorithm. (A schedule
-follows the share of the budget, whatever the budget.)"""
+"""Settings, or whole sections, that a run may be resumed with another value of: where and how fast it is done, not what
+is learned from what. (A schedule follows the share of the budget, whatever the budget; the gradient does not depend on
+micro-batches. What the canary calls noise is the remedy for a run that it has halted in error.)"""
+
+UNRECORDED = ("dashboard", "plan", "run.folder", "run.overwrite")
+"""Settings whose change says nothing about the run."""
 
 
 def open_folder(config: Config) -> Path:
@@ -37,23 +57,18 @@ def open_folder(config: Config) -> Path:
             f"give run.overwrite=true to start it anew, "
             f"or run.name=OTHER to keep it"
         )
-    spent = json.loads((folder / "spent.json").read_text())["spent_s"] if (folder / "spent.json").exists() else 0.0
-    if spent >= config.budget.seconds:
+    if (seconds := spent(folder)) >= config.budget.seconds:
         raise BadInput(
-            f"run {config.run.name!r} has spent {spent / 60:.1f} minutes, all of its budget: give it more, as "
-            f"budget.minutes={spent / 60 + 10:.0f}, or start it anew with run.overwrite=true"
+            f"run {config.run.name!r} has spent {seconds / 60:.1f} minutes, all of its budget: give it more, as "
+            f"budget.minutes={seconds / 60 + 10:.0f}, or start it anew with run.overwrite=true"
         )
-    before = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
-    now = flatten(yaml.safe_load(dump(config)))
-    changed = sorted(
-        key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-    )
-    if changed:
-        key = changed[0]
+    refused = {key: values for key, values in changes(config, folder).items() if not among(key, MAY_CHANGE)}
+    if refused:
+        (key, (before, now)), *others = refused.items()
         raise BadInput(
-            f"run {config.run.name!r} was begun with {key}={before.get(key)}, not {now.get(key)}: resume it with the "
+            f"run {config.run.name!r} was begun with {key}={before}, not {now}: resume it with the "
             f"same settings, or give run.name=OTHER or run.overwrite=true"
-            + (f" (also changed: {', '.join(changed[1:])})" if changed[1:] else "")
+            + (f" (also changed: {', '.join(key for key, _ in others)})" if others else "")
         )
     return folder
 
@@ -67,8 +82,24 @@ def settle(config: Config, machine: Machine) -> None:
     config.model.dtype = yaml.safe_load(begun.read_text())["model"]["dtype"] if resumes else machine.dtype
 
 
-def claim(config: Config, folder: Path, problems: ProblemSet) -> None:
-    """Make the folder this process's own for as long as it lives, and write down what the run is.
+def changes(config: Config, folder: Path) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ from those the run in a folder last had: by key, the value then and now."""
+    if not (folder / "config.yaml").exists():
+        return {}
+    before = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+    now = flatten(yaml.safe_load(dump(config)))
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return {key: (before.get(key), now.get(key)) for key in keys}
+
+
+def among(key: str, names: tuple[str, ...]) -> bool:
+    """Whether a key is one of the names or in a section of that name."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def claim(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
+    """Make the folder this process's own for as long as it lives, clean up after the process before, and write down
+    what the run is; the settings that a resumed run changes, as `key=before → now`.
 
     Raises BadInput if another process holds it, if it would be overwritten without being a run's folder, or if an
     unfinished run in it was begun with other problems.
@@ -80,6 +111,7 @@ def claim(config: Config, folder: Path, problems: ProblemSet) -> None:
         raise BadInput(
             f"run {config.run.name!r} in {folder} is at work in another process: wait, or give run.name=OTHER"
         ) from None
+    clear_session(folder)
     if config.run.overwrite:
         if any(folder.iterdir()) and not (folder / "config.yaml").exists():
             raise BadInput(
@@ -96,9 +128,15 @@ def claim(config: Config, folder: Path, problems: ProblemSet) -> None:
             f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "
             f"data, or give run.name=OTHER or run.overwrite=true"
         )
+    changed = [
+        f"{key}={before} → {now}"
+        for key, (before, now) in changes(config, folder).items()
+        if not among(key, UNRECORDED)
+    ]
     replace_text(known, digest)
     replace_text(folder / "config.yaml", dump(config))
     (folder / "summary.json").unlink(missing_ok=True)
+    return changed
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,37 +5,38 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from actors.placement import Placement, Share
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
+from launch.failure import spent, write_failure
 from launch.machine import detect
-from launch.plan import make_plan, refusal
+from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
+from launch.room import OBJECT_STORE_BYTES, check_room, room_of
+from launch.sessions import clear_session, note_session
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
-POLL_S = 0.5
-CLOSE_S = 10.0
 
-OBJECT_STORE_BYTES = 512 * 2**20
-"""Groups and batches are a few megabytes; Ray's default would take a third of the host's memory."""
+LATE_S = 10.0
+"""Seconds after the end of the budget at which a run that still goes on is taken to hang."""
 
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.time()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, no traceback
     console = Console()
     try:
         config = load(arguments)
@@ -48,14 +49,15 @@ def main(arguments: list[str]) -> int:
         refusal(plan)
         folder = open_folder(config)
         console.print(render(plan))
-        request = prepare(config, plan.placement, folder, started_at)
+        check_room(room_of(plan), folder)
+        request = prepare(config, plan, folder, started_at)
+        return carry_out(request, console)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    return carry_out(request, console)
 
 
-def prepare(config: Config, placement: Placement, folder: Path, started_at: float) -> "RunRequest":
+def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder."""
     from transformers import AutoTokenizer
 
@@ -71,9 +73,10 @@ def prepare(config: Config, placement: Placement, folder: Path, started_at: floa
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
-    claim(config, folder, problems)
+    changes = claim(config, folder, problems)
     write_listing(folder / "problems-left-out.jsonl", problems.left_out)
-    return RunRequest(config, str(folder.resolve()), model_path, placement, problems, started_at)
+    print("".join(f"Resumed with {change}\n" for change in changes), end="")
+    return RunRequest(config, str(folder.resolve()), model_path, plan.placement, problems, room_of(plan), started_at)
 
 
 def free_port(dashboard: DashboardConfig) -> int:
@@ -90,6 +93,21 @@ def free_port(dashboard: DashboardConfig) -> int:
         return int(probe.getsockname()[1])
 
 
+def end_with_budget(request: "RunRequest") -> threading.Timer:
+    """A timer that ends this process, and all it started, should it outlive the budget because something hangs."""
+    folder, budget_s = Path(request.folder), request.config.budget.seconds
+
+    def give_up() -> None:
+        write_failure(folder, budget_s, "the run still went on after the end of its budget: something hangs")
+        os._exit(EXIT_CODES["failed"])
+
+    left = budget_s - spent(folder) - (time.time() - request.started_at)
+    timer = threading.Timer(left + LATE_S, give_up)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 def carry_out(request: "RunRequest", console: Console) -> int:
     """Start Ray and the coordinator, show progress, pass signals on; the exit code."""
     # Off by default, and without it vLLM's engine process outlives a killed actor.
@@ -97,12 +115,12 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    from actors.coordinator_actor import CoordinatorActor, start_actor
-    from launch.console import RunView
+    from launch.watch import Watch
 
+    timer = end_with_budget(request)
     config, placement = request.config, request.placement
     shares = (*placement.rollouts, placement.learner)
-    context = ray.init(
+    context: Any = ray.init(
         address="local",
         num_cpus=sum(share.threads for share in shares),
         num_gpus=round(sum(share.gpus for share in shares)) or None,
@@ -114,19 +132,8 @@ def carry_out(request: "RunRequest", console: Console) -> int:
         logging_level=logging.ERROR,
         namespace=config.run.name,
     )
-    coordinator = start_actor(CoordinatorActor, "coordinator", Share(), request)
-    received: list[int] = []
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        coordinator.stop.remote(signal.Signals(number).name)
-
-    # After ray.init, which installs a SIGTERM handler that kills everything at once.
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-
+    session = Path(context.address_info["session_dir"])
+    note_session(Path(request.folder), session)
     scripts = Path(sys.executable).parent
     hints = {
         "Ray dashboard": f"http://{context.dashboard_url}",
@@ -137,20 +144,21 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     for name, hint in hints.items():
         console.print(f"{name:<14} {hint}", soft_wrap=True, highlight=False)
     console.print()
-    ending: ray.ObjectRef[dict[str, Any]] = coordinator.run.remote()
-    with RunView(console) as view:
-        while not ray.wait([ending], timeout=POLL_S)[0]:
-            view.show(ray.get(coordinator.progress.remote()))
-    summary = ray.get(ending)
-    ray.wait([coordinator.close.remote()], timeout=CLOSE_S)  # an actor that hangs is killed by the shutdown
-    ray.shutdown()
+    watch = Watch(request, console, session / "logs")
+    try:
+        summary = watch.follow()
+    finally:
+        ray.shutdown()
+        timer.cancel()
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
     if summary["status"] in ("failed", "halted"):
-        logs = Path(context.address_info["session_dir"]) / "logs"
-        console.print(f"More is in {request.folder}/failure.log and {logs}", soft_wrap=True, highlight=False)
-    return 128 + received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
+        places = [path for path in (Path(request.folder) / "failure.log", session / "logs") if path.exists()]
+        console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)
+    else:
+        clear_session(Path(request.folder))
+    return 128 + watch.received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from conf.models import shape_from_config
 from conf.schema import Config
 from conf.sizes import offloads, recomputes
 from learner.adapter import adapter_norms, load_adapter, write_adapter
-from learner.checkpoint import Facts, read_checkpoint, write_checkpoint
+from learner.checkpoint import Facts, expected_facts, read_checkpoint, write_checkpoint
 from learner.examples import Example, examples, totals
 from learner.losses import Observed, Totals, policy_loss
 from learner.microbatches import MicroBatch, Tokens, pack
@@ -173,26 +173,23 @@ class LoraLearner:
         write_checkpoint(Path(folder), self._facts(), self._optimizer.state())
         write_adapter(self.model, Path(folder) / "adapter")
 
-    def restore(self, folder: str | Path, incarnation: int) -> None:
-        """Continue from what `save` wrote, bit for bit; raises BadInput if it is damaged or of another run."""
+    def restore(self, folder: str | Path | None, incarnation: int) -> None:
+        """Continue from what `save` wrote, bit for bit; raises BadInput if it is damaged or of another run.
+
+        For None a fresh learner only takes the incarnation.
+        """
+        if folder is None:
+            if self.version:
+                raise RuntimeError(f"a learner at version {self.version} cannot go back to the start")
+            self.incarnation = incarnation
+            return
         facts, state = read_checkpoint(Path(folder), self._facts(), self._optimizer.shapes())
         self._optimizer.set_state(state, facts.steps)
         self._work = None
         self.version, self._steps, self.incarnation = facts.version, facts.steps, incarnation
 
     def _facts(self) -> Facts:
-        config = self.config
-        return Facts(
-            version=self.version,
-            steps=self._steps,
-            model=config.model.path,
-            dtype=config.model.dtype,
-            rank=config.lora.rank,
-            alpha=config.lora.alpha,
-            rslora=config.lora.rslora,
-            target_modules=tuple(config.lora.target_modules),
-            seed=config.run.seed,
-        )
+        return expected_facts(self.config, self.version, self._steps)
 
     def _check_ages(self, batch: Batch) -> None:
         if batch.version != self.version:

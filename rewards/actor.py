@@ -3,16 +3,20 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from itertools import cycle
 
-from ray.actor import ActorHandle
-
+from actors.crew import Post, Record, anyone
 from actors.messages import Group
+from actors.protocols import Clock
+from actors.remote import RemoteActor
+from rewards.judge import ATTEMPTS
 from rewards.pool import VerifierPool
 from rewards.recipe import Recipe
 
 GROUPS_AHEAD = 8
 """Enough to keep a worker busy while answers need algebra now and then."""
+
+RESPAWN_S = 10.0
+"""Seconds that a verdict may take beyond its deadline: a new worker starts in a fraction of one."""
 
 
 class RewardActor:
@@ -25,6 +29,9 @@ class RewardActor:
         self._pool = VerifierPool(recipe, workers)
         self._room = asyncio.Semaphore(GROUPS_AHEAD * workers)
 
+    async def alive(self) -> None:
+        """Return: the process answers."""
+
     async def score(self, group: Group) -> Group:
         async with self._room:
             return await self._pool.score(group)
@@ -36,22 +43,53 @@ class RewardActor:
         await self._pool.close()
 
 
-class RemoteVerifier:
-    """Reward actors as one `actors.protocols.Verifier`; groups go to them in turn."""
+class RemoteJudge:
+    """A RewardActor as its crew sees it. deadline_s: of one verdict."""
 
-    def __init__(self, handles: Sequence[ActorHandle]) -> None:
-        self._handles = tuple(handles)
-        self._turns = cycle(self._handles)
+    def __init__(self, actor: RemoteActor, deadline_s: float) -> None:
+        self.name = actor.name
+        self._actor = actor
+        self._deadline_s = ATTEMPTS * deadline_s + RESPAWN_S
+        self._answers = 0
+
+    async def revive(self) -> None:
+        self._actor.start()
+        await self._actor.call("alive")
 
     async def score(self, group: Group) -> Group:
-        return await next(self._turns).score.remote(group)
+        self._answers += len(group.samples)
+        try:
+            return await self._actor.call("score", group, deadline_s=self._answers * self._deadline_s)
+        finally:
+            self._answers -= len(group.samples)
 
     async def health(self) -> dict[str, int]:
-        """`VerifierPool.health`, added up."""
+        return await self._actor.call("health")
+
+    async def close(self) -> None:
+        await self._actor.call("close")
+
+
+class RemoteVerifier:
+    """Reward actors as one `actors.protocols.Verifier`; a group goes to the one with the fewest answers to judge.
+
+    An actor that dies is replaced, and its groups are judged again.
+    """
+
+    def __init__(self, judges: Sequence[RemoteJudge], clock: Clock, record: Record) -> None:
+        self._posts = [Post(judge, clock, record) for judge in judges]
+
+    async def score(self, group: Group) -> Group:
+        return await anyone(self._posts, lambda judge: judge.score(group), len(group.samples))
+
+    async def health(self) -> dict[str, int]:
+        """`VerifierPool.health`, added up over the actors."""
         total: Counter[str] = Counter()
-        for handle in self._handles:
-            total.update(await handle.health.remote())
+        for post in self._posts:
+            total.update(await post.insist(lambda judge: judge.health()))
         return dict(total)
 
     async def close(self) -> None:
-        await asyncio.gather(*(handle.close.remote() for handle in self._handles))
+        for post in self._posts:
+            post.abandon()
+        await asyncio.gather(*(post.actor.close() for post in self._posts))

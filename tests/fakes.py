@@ -17,6 +17,7 @@ from actors.messages import (
     UpdateStats,
     Verdict,
 )
+from actors.protocols import ActorDied
 from actors.slots import AdapterSlots
 
 
@@ -45,7 +46,8 @@ def make_reward(score: float, status: Status | None = None) -> Reward:
 class FakeEngine:
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
-    served: index and adapter of every training group. base_samples: how many samples the base model drew.
+    served: index and adapter of every training group. base_samples: how many samples the base model drew. most_at_once:
+    requests it works on at a time. tokens: drawn in all, one a sample.
     """
 
     def __init__(self, seconds: float = 1.0, logprob: float = -1.0) -> None:
@@ -56,9 +58,16 @@ class FakeEngine:
         self.slots = AdapterSlots(2)
         self.freed = asyncio.Condition()
         self.served: list[tuple[int, str | None]] = []
+        self.most_at_once = 1000
+        self.whole = False
+        self.at_work = 0
+        self.tokens = 0
 
     async def ready(self) -> None:
         await asyncio.sleep(self.start_seconds)
+
+    async def widen(self, whole: bool) -> None:
+        self.whole = whole
 
     async def load(self, adapter: AdapterRef) -> None:
         async with self.freed:
@@ -74,19 +83,36 @@ class FakeEngine:
         if adapter:
             self.slots.begin(adapter.name)
         try:
-            await asyncio.sleep(self.seconds_of(index))
+            await self._work(self.seconds_of(index))
         finally:
             if adapter and self.slots.end(adapter.name):
                 await self._vacate(adapter.name)
+        self.tokens += sampling.samples
         if sampling.samples > 1:
             self.served.append((index, adapter and adapter.name))
         sample = Sample((7,), (self.logprob,), "7", "stop")
         return Group(index, problem, adapter, (sample,) * sampling.samples)
 
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)
+
     def seconds_of(self, index: int) -> float:
         return self.seconds
 
     async def close(self) -> None: ...
+
+    async def _work(self, seconds: float) -> None:
+        async with self.freed:
+            await self.freed.wait_for(lambda: self.at_work < self.most_at_once)
+            self.at_work += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.at_work -= 1
+            async with self.freed:
+                self.freed.notify_all()
 
     async def _vacate(self, name: str) -> None:
         async with self.freed:
@@ -97,7 +123,8 @@ class FakeEngine:
 class FakeLearner:
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
-    scored: its own version and the adapter whose answers it scored, each time.
+    scored: its own version and the adapter whose answers it scored, each time. deaths: calls in which it dies, by name
+    and version; each once.
     """
 
     def __init__(self, seconds: float = 2.0, max_staleness: int = 1) -> None:
@@ -108,33 +135,56 @@ class FakeLearner:
         self.accumulated: Batch
         self.batches: list[Batch] = []
         self.scored: list[tuple[int, AdapterRef | None]] = []
+        self.deaths: set[tuple[str, int]] = set()
+        self.dead = False
+        self.whole = False
+
+    def live(self, call: str) -> None:
+        if (call, self.version) in self.deaths:
+            self.deaths.remove((call, self.version))
+            self.dead = True
+        if self.dead:
+            raise ActorDied("learner-0 was killed by signal 9")
 
     async def revive(self) -> None:
         self.version = self.incarnation = 0
+        self.dead = self.whole = False
+
+    async def widen(self, whole: bool) -> None:
+        self.live("widen")
+        self.whole = whole
 
     async def publish(self) -> AdapterRef:
+        self.live("publish")
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
+        assert all(group.adapter and group.adapter.incarnation == self.incarnation for group in batch.groups)
         await asyncio.sleep(self.seconds)
+        self.live("accumulate")
         self.accumulated = batch
 
     async def step(self, progress: float) -> UpdateStats:
+        self.live("step")
         self.batches.append(self.accumulated)
         self.version += 1
         return UpdateStats(await self.publish(), {"policy/entropy": 1.0, "loss": 0.0})
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        self.live("score")
         self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
 
     async def save(self, folder: str) -> None:
+        self.live("save")
         Path(folder, "learner.json").write_text(str(self.version))
 
-    async def restore(self, folder: str, incarnation: int) -> None:
-        self.version = int(Path(folder, "learner.json").read_text())
+    async def restore(self, folder: str | None, incarnation: int) -> None:
+        self.live("restore")
+        assert folder or self.version == 0
+        self.version = int(Path(folder, "learner.json").read_text()) if folder else 0
         self.incarnation = incarnation
 
     async def close(self) -> None: ...

@@ -51,3 +51,29 @@ def test_update_that_would_eat_the_reserve_is_not_started() -> None:
     assert budget.allows("update")
     clock.time += 0.2
     assert not budget.allows("update")
+
+
+def test_cost_follows_the_time_spent() -> None:
+    clock = HandClock()
+    budget = Budget(3600.0, 900.0, clock, price_per_hour=0.4)
+    clock.time += 900
+    assert budget.cost == 0.2
+    assert Budget(3600.0, 900.0, clock).cost is None
+
+
+def test_forecast_goes_by_the_usual_step_and_leaves_the_reserve() -> None:
+    budget = Budget(FINISH_MARGIN_S + 100.0, 0.0, HandClock())
+    assert budget.forecast("turn") is None
+    for seconds in (9.0, 10.0, 30.0):
+        budget.expect("turn", seconds)
+    assert budget.forecast("turn") == 10
+
+
+def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use() -> None:
+    budget = Budget(FINISH_MARGIN_S + 20.0, 0.0, HandClock())
+    assert budget.may_hold("group", "update")
+    for seconds in (8.0, 50.0):
+        budget.expect("group", seconds)
+    assert budget.may_hold("group", "update")
+    budget.expect("update", 13.0)
+    assert not budget.may_hold("group", "update")

@@ -1,18 +1,74 @@
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.deaths import IN_A_ROW
 from actors.fleet import Fleet
-from actors.messages import AdapterRef, Sampling
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.protocols import ActorDied
+from actors.slots import AdapterSlots
 from tests.fakes import FakeEngine, make_problem
-from tests.virtual_time import run_virtually
+from tests.virtual_time import VirtualClock, run_virtually
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 ADAPTER = AdapterRef(0, 0, "nowhere")
 
+T = TypeVar("T")
+
+
+class FrailEngine(FakeEngine):
+    """Dies when told to: calls under way and later ones fail until it is revived, without the versions it had."""
+
+    def __init__(self, seconds: float = 1.0, start_seconds: float = 5.0) -> None:
+        super().__init__(seconds)
+        self.name = "rollout-0"
+        self.start_seconds = start_seconds
+        self.dying = asyncio.Event()
+        self.lives = 1
+        self.stillborn = 0
+
+    def die(self) -> None:
+        self.dying.set()
+
+    async def revive(self) -> None:
+        self.slots, self.freed, self.dying = AdapterSlots(2), asyncio.Condition(), asyncio.Event()
+        self.lives += 1
+        if self.stillborn:
+            self.stillborn -= 1
+            self.die()
+        await self._unless_dead(self.ready())
+
+    async def load(self, adapter: AdapterRef) -> None:
+        await self._unless_dead(super().load(adapter))
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        await self._unless_dead(super().retire(adapter))
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        return await self._unless_dead(super().generate(index, problem, adapter, sampling))
+
+    async def _unless_dead(self, work: Coroutine[Any, Any, T]) -> T:
+        task, death = asyncio.create_task(work), asyncio.create_task(self.dying.wait())
+        await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        if task.done() and not self.dying.is_set():
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task})
+        raise ActorDied(f"{self.name} died: it was killed by signal 9")
+
+
+def ignore(name: str, text: str) -> None: ...
+
 
 def test_groups_go_to_the_engine_with_the_least_to_do() -> None:
     async def scenario() -> list[int]:
-        slow, quick = FakeEngine(seconds=10.0), FakeEngine(seconds=1.0)
-        fleet = Fleet([slow, quick])
+        slow, quick = FrailEngine(seconds=10.0), FrailEngine(seconds=1.0)
+        fleet = Fleet([slow, quick], VirtualClock(), ignore)
         await fleet.load(ADAPTER)
         first = [asyncio.create_task(fleet.generate(i, make_problem(i), ADAPTER, SAMPLING)) for i in range(2)]
         await asyncio.sleep(2.0)
@@ -25,8 +81,8 @@ def test_groups_go_to_the_engine_with_the_least_to_do() -> None:
 
 def test_every_engine_holds_every_version() -> None:
     async def scenario() -> list[frozenset[str]]:
-        engines = [FakeEngine(), FakeEngine()]
-        fleet = Fleet(engines)
+        engines = [FrailEngine(), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), ignore)
         await fleet.load(ADAPTER)
         await fleet.load(AdapterRef(1, 0, "nowhere"))
         await fleet.retire(ADAPTER)
@@ -37,8 +93,8 @@ def test_every_engine_holds_every_version() -> None:
 
 def test_failed_request_no_longer_counts_as_load() -> None:
     async def scenario() -> list[int]:
-        engines = [FakeEngine(), FakeEngine()]
-        fleet = Fleet(engines)
+        engines = [FrailEngine(), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), ignore)
         for engine in engines[1:]:
             await engine.load(ADAPTER)
         for _ in range(2):
@@ -47,3 +103,113 @@ def test_failed_request_no_longer_counts_as_load() -> None:
         return fleet.in_flight
 
     assert run_virtually(scenario()) == [0, 0]
+
+
+def ask(fleet: Fleet, index: int, adapter: AdapterRef = ADAPTER) -> "asyncio.Task[Group]":
+    return asyncio.create_task(fleet.generate(index, make_problem(index), adapter, SAMPLING))
+
+
+def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had() -> None:
+    async def scenario() -> tuple[FrailEngine, list[Group], list[str]]:
+        engine, events = FrailEngine(seconds=10.0), list[str]()
+        fleet = Fleet([engine], VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
+        old, new = ADAPTER, AdapterRef(1, 0, "nowhere")
+        await fleet.load(old)
+        early = ask(fleet, 0, old)
+        await fleet.load(new)
+        late = ask(fleet, 1, new)
+        await asyncio.sleep(3.0)
+        engine.die()
+        return engine, [await early, await late], events
+
+    engine, groups, events = run_virtually(scenario())
+    assert engine.lives == 2
+    assert engine.slots.held == {"policy-v0-r0", "policy-v1-r0"}
+    assert [(group.index, group.version) for group in groups] == [(0, 0), (1, 1)]
+    assert engine.served == [(0, "policy-v0-r0"), (1, "policy-v1-r0")]
+    assert events == [
+        "rollout-0: replaced within 5.0 s, 2 requests asked again; rollout-0 died: it was killed by signal 9"
+    ]
+
+
+def test_other_engines_take_over_while_one_is_replaced() -> None:
+    async def scenario() -> tuple[float, list[int]]:
+        engines = [FrailEngine(start_seconds=100.0), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), ignore)
+        await fleet.load(ADAPTER)
+        engines[0].die()
+        await asyncio.gather(*(ask(fleet, index) for index in range(4)))
+        return VirtualClock().now(), [len(engine.served) for engine in engines]
+
+    assert run_virtually(scenario()) == (1.0, [0, 4])
+
+
+def test_version_retired_under_running_requests_outlives_the_engine_until_they_end() -> None:
+    async def scenario() -> tuple[Group, frozenset[str]]:
+        engine = FrailEngine(seconds=10.0)
+        fleet = Fleet([engine], VirtualClock(), ignore)
+        await fleet.load(ADAPTER)
+        group = ask(fleet, 0)
+        await asyncio.sleep(1.0)
+        await fleet.retire(ADAPTER)
+        engine.die()
+        return await group, engine.slots.held
+
+    group, held = run_virtually(scenario())
+    assert group.version == 0
+    assert held == frozenset()
+
+
+def test_engine_that_cannot_start_again_ends_the_run_with_the_cause() -> None:
+    async def scenario() -> float:
+        engine = FrailEngine()
+        fleet = Fleet([engine], VirtualClock(), ignore)
+        engine.stillborn = 10
+        engine.die()
+        with pytest.raises(ActorDied, match=f"died {IN_A_ROW} times in a row: .* signal 9"):
+            await fleet.load(ADAPTER)
+        with pytest.raises(ActorDied, match="in a row"):
+            await ask(fleet, 0)
+        return VirtualClock().now()
+
+    assert run_virtually(scenario()) == 2.0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataObject) -> None:
+    """Versions come and go as in a run, engines die at any time: each group is served once, by its version."""
+
+    async def scenario() -> None:
+        engines = [FrailEngine(seconds=data.draw(st.floats(0.1, 9.0))) for _ in range(data.draw(st.integers(1, 3)))]
+        fleet = Fleet(engines, VirtualClock(), ignore)
+        adapters = [AdapterRef(version, 0, "nowhere") for version in range(5)]
+
+        async def kill(engine: FrailEngine, after: float) -> None:
+            await asyncio.sleep(after)
+            engine.die()
+
+        kills = [
+            asyncio.create_task(kill(engine, 100.0 * number + data.draw(st.floats(0.0, 60.0))))
+            for engine in engines
+            for number in range(data.draw(st.integers(0, 2)))
+        ]
+        groups, started = [], 0
+        for adapter in adapters:
+            await fleet.load(adapter)
+            if adapter.version:
+                await fleet.retire(adapters[adapter.version - 1])
+            for _ in range(data.draw(st.integers(0, 4))):
+                groups.append((started, adapter, ask(fleet, started, adapter)))
+                started += 1
+            await asyncio.sleep(data.draw(st.floats(0.0, 30.0)))
+        for index, adapter, task in groups:
+            group = await task
+            assert (group.index, group.adapter) == (index, adapter)
+        await fleet.retire(adapters[-1])
+        await asyncio.gather(*kills)
+        await fleet.ready()
+        assert [engine.slots.held for engine in engines] == [frozenset()] * len(engines)
+        assert fleet.in_flight == [0] * len(engines)
+
+    run_virtually(scenario())

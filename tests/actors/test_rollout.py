@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.placement import Share
 from actors.rollout import RolloutEngine
+from actors.shared_memory import segments
 from conf.schema import Config
 
 PROMPT = (5, 6, 7, 8, 9, 10)
@@ -195,7 +196,38 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     assert any(line.startswith("up") for line in owner.stdout)
     children = psutil.Process(owner.pid).children(recursive=True)
     assert len(children) >= 2
+    shared = segments(process.pid for process in children)
+    assert any(file.name.startswith("psm_") for file in shared)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert [file for file in shared if file.exists()] == []
+
+
+def test_adapter_that_cannot_be_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
+    for version in range(30, 34):
+        with pytest.raises(Exception, match="No adapter found for /nowhere"):
+            rig.run(rig.engine.load(AdapterRef(version, 0, "/nowhere")))
+    good = [AdapterRef(version, 0, adapters[0].path) for version in (40, 41)]
+    for adapter in good:
+        rig.run(rig.engine.load(adapter))
+        assert len(rig.generate(adapter).samples) == 2
+    for adapter in good:
+        rig.run(rig.engine.retire(adapter))
+
+
+def test_load_that_is_given_up_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
+    async def scenario() -> None:
+        for version in range(50, 54):
+            task = asyncio.create_task(rig.engine.load(AdapterRef(version, 0, adapters[0].path)))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+        for version in (54, 55):
+            await rig.engine.load(AdapterRef(version, 0, adapters[0].path))
+        assert len(await rig.engine._llm.list_loras()) == 2
+        for version in (54, 55):
+            await rig.engine.retire(AdapterRef(version, 0, adapters[0].path))
+
+    rig.run(scenario())

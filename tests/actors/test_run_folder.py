@@ -73,7 +73,7 @@ def test_incarnations_are_never_given_twice(folder: RunFolder) -> None:
 
 def test_time_spent_survives_the_process(folder: RunFolder) -> None:
     assert folder.spent == 0.0
-    folder.write_spent(12.5)
+    folder.write_spent(12.5, {})
     assert RunFolder(folder.path, 2).spent == 12.5
 
 

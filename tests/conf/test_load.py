@@ -53,6 +53,7 @@ def test_every_number_has_a_range() -> None:
         "run.overwrite",
         "model.shape.tied_head",
         "lora.rslora",
+        "learner.refill",
         "algorithm.mask_truncated",
         "reward.after_thinking",
     }
@@ -68,7 +69,7 @@ def test_paper_recipes_differ_in_rank_alone() -> None:
     assert one["rollout"]["max_response_tokens"] == 3584
     assert one["rollout"]["samples_per_problem"] == 8
     assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
-    assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0}
+    assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
 
 
 def test_overrides_win_and_keep_their_types() -> None:

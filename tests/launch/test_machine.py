@@ -2,8 +2,9 @@ import os
 
 import pytest
 
+from actors.room import total_memory
 from conf.devices import devices
-from launch.machine import GIB, card_of, detect, host_memory, parse_cards
+from launch.machine import GIB, card_of, detect, parse_cards
 
 TABLE = """0, GPU-aa, NVIDIA A40, 46068
 1, GPU-bb, NVIDIA A40, 46068
@@ -15,7 +16,7 @@ def test_this_machine_as_a_cpu() -> None:
     machine = detect("cpu")
     assert machine.gpus == 0
     assert set(machine.cores) == os.sched_getaffinity(0)
-    assert machine.host_memory == host_memory() > GIB
+    assert machine.host_memory == total_memory() > GIB
     assert machine.flops
     assert machine.present
 

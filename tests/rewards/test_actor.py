@@ -4,9 +4,12 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from actors.clock import WallClock
 from actors.messages import Group, Problem, Sample, Status
+from actors.placement import Share
+from actors.remote import RemoteActor
 from conf.schema import RewardConfig
-from rewards.actor import RemoteVerifier, RewardActor
+from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 from rewards.recipe import Recipe
 
 
@@ -19,13 +22,17 @@ def cluster() -> Iterator[None]:
 
 @pytest.mark.usefixtures("cluster")
 def test_groups_go_round_the_actors_and_come_back_scored() -> None:
-    recipes = [Recipe(RewardConfig(accuracy=accuracy, format=0.0)) for accuracy in (1.0, 2.0)]
-    verifier = RemoteVerifier([ray.remote(RewardActor).remote(recipe, 1) for recipe in recipes])
+    configs = [RewardConfig(accuracy=accuracy, format=0.0) for accuracy in (1.0, 2.0)]
     answers = (r"\boxed{\frac{2}{\sqrt{2}}}", r"\boxed{\sqrt{3}}")
     samples = tuple(Sample((1,), (0.0,), answer, "stop") for answer in answers)
     groups = [Group(index, Problem("id", "prompt", (1,), r"\sqrt{2}"), None, samples) for index in range(4)]
 
     async def score_all_then_close() -> tuple[list[Group], dict[str, int]]:
+        judges = [
+            RemoteJudge(RemoteActor(RewardActor, f"reward-{number}", Share(), Recipe(config), 1), config.deadline_s)
+            for number, config in enumerate(configs)
+        ]
+        verifier = RemoteVerifier(judges, WallClock(), lambda name, text: None)
         scored = await asyncio.gather(*map(verifier.score, groups))
         health = await verifier.health()
         await verifier.close()

@@ -1,0 +1,34 @@
+"""What a row of metrics.jsonl says about a batch and about the canary."""
+
+from statistics import fmean
+
+from actors.canary import Finding, Judgement
+from actors.messages import Batch, Status
+
+
+def describe_batch(batch: Batch) -> dict[str, float]:
+    """Rewards, lengths and verdicts of a batch."""
+    samples = [sample for group in batch.groups for sample in group.samples]
+    rewards = [reward for group in batch.groups for reward in group.rewards]
+    judged = [reward for reward in rewards if not reward.masked]
+    parts = {name: fmean(r.parts[name] for r in judged) for name in judged[0].parts} if judged else {}
+    return {
+        "reward/mean": fmean(r.total for r in judged) if judged else 0.0,
+        **{f"reward/{name}": value for name, value in parts.items()},
+        "completion/mean_length": fmean(len(sample.token_ids) for sample in samples),
+        "completion/truncated": fmean(sample.truncated for sample in samples),
+        "groups/zero_variance": fmean(group.zero_variance for group in batch.groups),
+        **{f"verify/{status}": sum(r.verdict.status == status for r in rewards) for status in Status},
+        "tokens/generated": sum(len(sample.token_ids) for sample in samples),
+    }
+
+
+def describe_canary(judgement: Judgement) -> dict[str, float]:
+    """The canary's part of a row; `canary/decided` is 0 while the policy has not moved enough to tell."""
+    return {
+        "canary/disagreement": judgement.disagreement,
+        "canary/movement": judgement.movement,
+        "canary/entropy": judgement.entropy,
+        "canary/decided": float(judgement.finding is Finding.AGREES),
+        "policy/kl_to_base": judgement.kl_to_base,
+    }

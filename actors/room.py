@@ -1,0 +1,104 @@
+"""Room on the host: disk, shared memory, memory. What a run needs, what there is, and what to do as it shrinks."""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+MIB = 2**20
+
+DISK_MARGIN = 512 * MIB
+"""Disk beside checkpoints: samples, curves, logs, what others write meanwhile."""
+
+SHARED_MEMORY_LOW = 64 * MIB
+MEMORY_LOW_SHARE = 0.06
+"""Ray's memory monitor begins to kill at 5 % of the machine's memory left."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes. As a need: disk is that of a whole run, checkpoint of one more checkpoint and the versions beside it."""
+
+    disk: int
+    checkpoint: int
+    shared_memory: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Free:
+    """Bytes that are left: disk at the run folder, /dev/shm, memory that can be had without swapping."""
+
+    disk: int
+    shared_memory: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """kind: disk, shared memory or memory. fatal: the run should end while it still can."""
+
+    kind: str
+    text: str
+    fatal: bool = False
+
+
+@dataclass
+class RoomGuard:
+    """Raises each alarm once, and again after it was over: a pure state machine. total_memory: bytes of the host."""
+
+    need: Room
+    total_memory: int
+    _raised: set[tuple[str, bool]] = field(default_factory=set)
+
+    def look(self, free: Free) -> list[Alarm]:
+        """New alarms. The last gasp of the disk is kept for the final checkpoint."""
+        last, low = self.need.checkpoint + DISK_MARGIN, 2 * (self.need.checkpoint + DISK_MARGIN)
+        standing = []
+        if free.disk < low:
+            standing.append(Alarm("disk", f"the disk of the run folder has {amount(free.disk)} left", free.disk < last))
+        if free.shared_memory < SHARED_MEMORY_LOW:
+            standing.append(Alarm("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
+        if free.memory < MEMORY_LOW_SHARE * self.total_memory:
+            standing.append(Alarm("memory", f"{amount(free.memory)} of memory are left"))
+        fresh = [alarm for alarm in standing if (alarm.kind, alarm.fatal) not in self._raised]
+        self._raised = {(alarm.kind, alarm.fatal) for alarm in standing}
+        return fresh
+
+
+def measure(folder: Path) -> Free:
+    """What is left now. folder: of the run, or where it will be."""
+    return Free(free_disk(folder), shutil.disk_usage("/dev/shm").free, free_memory())
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that this user may still write at a path, whose last parts need not exist."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be had without swapping, within this process's control group."""
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    limit = group / "memory.max"
+    if not limit.is_file() or (text := limit.read_text().strip()) == "max":
+        return free
+    rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    reclaimable = sum(int(size) for name, size in rows if name in ("inactive_file", "active_file"))
+    return min(free, int(text) - int((group / "memory.current").read_text()) + reclaimable)
+
+
+def total_memory() -> int:
+    """Bytes of memory this process may use: the machine's, or its control group's limit."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return physical if text == "max" else min(physical, int(text))
+
+
+def amount(size: float) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / MIB:.0f} MiB"

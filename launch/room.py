@@ -1,0 +1,47 @@
+"""Whether the host has room for a run, before anything expensive starts."""
+
+import tempfile
+from pathlib import Path
+
+from actors.room import DISK_MARGIN, MIB, Room, amount, free_disk, measure
+from conf.errors import BadInput
+from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters
+from launch.plan import Plan
+
+OBJECT_STORE_BYTES = 512 * MIB
+"""Ray's. Groups and batches are a few megabytes; its default would take a third of the host's memory."""
+
+SESSION_BYTES = 512 * MIB
+"""Logs of Ray's session, in the folder for temporary files."""
+
+STATE_BYTES = 12
+"""Of a checkpoint, per trained weight: fp32 master copy and two moments."""
+
+
+def room_of(plan: Plan) -> Room:
+    """What a run by this plan needs of its host."""
+    config = plan.config
+    trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
+    adapter = trained * DTYPE_BYTES[config.model.dtype]
+    checkpoint = trained * STATE_BYTES + adapter
+    published = (ADAPTER_SLOTS + 1) * adapter
+    return Room(
+        disk=(config.checkpoint.keep_last + 1) * checkpoint + published + DISK_MARGIN,
+        checkpoint=checkpoint + published,
+        shared_memory=OBJECT_STORE_BYTES,
+        memory=int(plan.needed("host")),
+    )
+
+
+def check_room(need: Room, folder: Path) -> None:
+    """Raise BadInput for the first thing that the host has too little of. folder: of the run."""
+    free, temporary = measure(folder), Path(tempfile.gettempdir())
+    complaint = "{what} has {free} free and the run needs {need}: {remedy}"
+    for what, has, needs, remedy in (
+        (f"run.folder={folder.parent}: its disk", free.disk, need.disk, "make room or name a folder on another disk"),
+        (f"{temporary}", free_disk(temporary), SESSION_BYTES, "make room or set TMPDIR to another disk"),
+        ("/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"),
+        ("the host's memory", free.memory, need.memory, "end what else runs here, or take a larger machine"),
+    ):
+        if has < needs:
+            raise BadInput(complaint.format(what=what, free=amount(has), need=amount(needs), remedy=remedy))

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+from actors.room import DISK_MARGIN, MIB, Alarm, Free, Room, RoomGuard, amount, free_memory, measure, total_memory
+
+GIB = 2**30
+NEED = Room(disk=8 * GIB, checkpoint=GIB, shared_memory=512 * MIB, memory=6 * GIB)
+PLENTY = Free(disk=100 * GIB, shared_memory=GIB, memory=10 * GIB)
+
+
+def look(guard: RoomGuard, **less: int) -> list[tuple[str, bool]]:
+    return [(alarm.kind, alarm.fatal) for alarm in guard.look(Free(**{**vars(PLENTY), **less}))]
+
+
+def test_all_is_quiet_while_there_is_room() -> None:
+    assert look(RoomGuard(NEED, 24 * GIB)) == []
+
+
+def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits() -> None:
+    guard = RoomGuard(NEED, 24 * GIB)
+    assert look(guard, disk=2 * GIB) == [("disk", False)]
+    assert look(guard, disk=2 * GIB) == []
+    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 1) == [("disk", True)]
+    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 2) == []
+
+
+def test_alarm_is_raised_again_after_it_was_over() -> None:
+    guard = RoomGuard(NEED, 24 * GIB)
+    assert look(guard, memory=GIB) == [("memory", False)]
+    assert look(guard) == []
+    assert look(guard, memory=GIB, shared_memory=MIB) == [("shared memory", False), ("memory", False)]
+
+
+def test_text_has_the_amount() -> None:
+    alarm = RoomGuard(NEED, 24 * GIB).look(Free(300 * MIB, GIB, 10 * GIB))[0]
+    assert alarm == Alarm("disk", "the disk of the run folder has 300 MiB left", fatal=True)
+    assert amount(1.5 * GIB) == "1.5 GiB"
+
+
+def test_this_host_is_measured_also_for_a_folder_to_come(tmp_path: Path) -> None:
+    free = measure(tmp_path / "runs" / "mine")
+    assert free.disk > 0
+    assert 0 < free_memory() <= total_memory()
