@@ -283,7 +283,8 @@ class RewardConfig:
     timeout: what a verdict that ran out of time, or took its worker down, says about the sample: mask (nothing; it is
     left out of its group's baseline and not learned from, since a deadline can be the machine's fault) or wrong.
     Numbers beyond all proportion are unparsable in any case, and cost no deadline. `verify/timeout` counts timeouts.
-    deadline_s: wall-clock for one verdict. memory_mib: memory a judging process may allocate.
+    deadline_s: for one verdict; up to five times as long by the clock while its process lacks a core.
+    memory_mib: memory a judging process may allocate.
     workers: processes that judge; as many as placement finds cores for when null.
     """
 

@@ -19,10 +19,16 @@ ATTEMPTS = 2
 """A worker that dies under an answer may have died of something else (the OOM killer, a stray signal): one retry."""
 
 ORPHAN_S = 1.0
-"""Seconds after its deadline at which a stuck worker ends itself: later than its judge would have killed it."""
+"""Seconds after its last deadline at which a stuck worker ends itself: later than its judge would have killed it."""
+
+PREPARE_S = 120.0
+"""Seconds for what a grader imports on its first use, a user's module included."""
 
 BUSY = 0.8
-"""A worker that was computing for this share of the time before its deadline is hung, not starved of a core."""
+"""A worker that has computed for this share of its deadline by then is hung; one that has not lacked a core."""
+
+PATIENCE = 5
+"""Deadlines by the clock after which a worker that lacks a core is given up all the same."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rewards.graders"])
@@ -45,7 +51,9 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """deadline_s: wall-clock of one call. memory: bytes a worker may allocate beyond what it started with."""
+    """deadline_s: of one call, PATIENCE times as long by the clock where the machine is crowded. memory: bytes a worker
+    may allocate.
+    """
 
     deadline_s: float
     memory: int
@@ -72,7 +80,7 @@ def work(pipe: Connection, limits: Limits) -> None:
                 pipe.send(None)
                 continue
             _limit_cpu(limits.deadline_s)
-            signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + ORPHAN_S)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE * limits.deadline_s + ORPHAN_S)
             try:
                 reply = resolve(name)(*arguments), ""
             except MemoryError:
@@ -132,12 +140,20 @@ class Judge:
             self._pipe.close()
 
     def _wait(self) -> bool | None:
-        """None once there is a reply; else whether the worker was computing in the second half of its time."""
-        half = self._limits.deadline_s / 2
-        if self._pipe.poll(half):
+        """None once there is a reply; else whether the worker was computing all the time."""
+        deadline = self._limits.deadline_s
+        if self._pipe.poll(deadline / 10):
             return None
         before = self._cpu_seconds()
-        return None if self._pipe.poll(half) else self._cpu_seconds() - before >= BUSY * half
+        waited = deadline / 10
+        while waited < PATIENCE * deadline:
+            step = deadline - waited if waited < deadline else deadline / 4
+            if self._pipe.poll(step):
+                return None
+            waited += step
+            if self._cpu_seconds() - before >= BUSY * deadline:
+                return True
+        return False
 
     def _cpu_seconds(self) -> float:
         assert self._process is not None
@@ -152,6 +168,9 @@ class Judge:
             self._start()
         if name not in self._prepared:
             self._pipe.send((name, None))
+            if not self._pipe.poll(PREPARE_S):
+                self.close()
+                raise Died
             self._pipe.recv()
             self._prepared.add(name)
 
