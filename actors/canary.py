@@ -8,9 +8,19 @@ from statistics import fmean
 
 from actors.messages import Group, Scores
 
+Answers = tuple[Group, ...]
+"""Of one engine to the probe problems, in their order."""
+
 BAND = 3.0
 """Engine and learner disagree, and the learner counts as moved, beyond this multiple of the measured noise. Measured:
 noise 0.03–0.04 (mean |Δ log p|, bf16), a wrong adapter 0.42."""
+
+ALIKE = 0.5
+"""Of the square of the engine's distance from the base model, the share that may lie in another direction than the
+learner's for it still to count as the same change, too strong or too weak."""
+
+SAME = 1e-3
+"""Log-probabilities that differ by less come from the same weights; a batch of other requests moves them a little."""
 
 MAX_NOISE = 0.2
 """Two sound implementations of one model in bf16 stay well below this mean |Δ log p|, whatever the adapter."""
@@ -38,7 +48,7 @@ class Judgement:
 
 
 class Canary:
-    """Compares what an engine generated from probe prompts with the learner's view of the same tokens.
+    """Compares what engines generated from probe prompts with the learner's view of the same tokens.
 
     The first comparison, of version 0, measures the noise between the two implementations. Whether the adapter is
     active at all can be told only once the learner itself has moved beyond the noise: until then `undecided`.
@@ -48,47 +58,107 @@ class Canary:
         """noise: as measured before, None until then."""
         self._noise_floor = noise_floor
         self.noise = noise
+        self._before: tuple[Answers, ...] = ()
 
     @property
     def band(self) -> float:
         """Largest mean |Δ log p| that counts as agreement."""
         return max(self._noise_floor, BAND * (self.noise or 0.0))
 
-    def judge(self, groups: tuple[Group, ...], scores: tuple[tuple[Scores, ...], ...]) -> Judgement:
-        engine = [p for group in groups for sample in group.samples for p in sample.logprobs]
-        policy = list(chain.from_iterable(score.policy for group in scores for score in group))
-        base = list(chain.from_iterable(score.base for group in scores for score in group))
-        disagreement = _distance(engine, policy)
-        movement = _distance(policy, base)
-        kl_to_base = fmean(_k3(p, b) for p, b in zip(policy, base, strict=True))
-        entropy = -fmean(policy)
+    def judge(self, answers: tuple[Answers, ...], scores: tuple[tuple[tuple[Scores, ...], ...], ...]) -> Judgement:
+        """Answers and scores by engine; what is said of the one that disagrees most."""
+        views = [_View.of(*engine) for engine in zip(answers, scores, strict=True)]
         if self.noise is None:
-            self.noise = min(disagreement, MAX_NOISE / BAND)
-        if disagreement > self.band:
-            return Judgement(
-                Finding.DISAGREES,
-                disagreement,
-                movement,
-                kl_to_base,
-                entropy,
-                self._diagnose(groups, engine, base, disagreement),
-            )
-        finding = Finding.AGREES if movement > self.band else Finding.UNDECIDED
-        return Judgement(finding, disagreement, movement, kl_to_base, entropy)
+            self.noise = min(*(view.disagreement for view in views), MAX_NOISE / BAND)
+        worst = max(range(len(views)), key=lambda number: views[number].disagreement)
+        view, before = views[worst], self._before[worst] if self._before else None
+        self._before = answers
+        finding, diagnosis = Finding.AGREES if view.movement > self.band else Finding.UNDECIDED, ""
+        if view.disagreement > self.band:
+            finding = Finding.DISAGREES
+            others = all(other.disagreement > self.band for other in views)
+            who = "the rollouts" if others else f"rollout-{worst}, unlike the others,"
+            diagnosis = self._diagnose(who, answers[worst], before, view)
+        return Judgement(finding, view.disagreement, view.movement, view.kl_to_base, view.entropy, diagnosis)
 
-    def _diagnose(self, groups: tuple[Group, ...], engine: list[float], base: list[float], disagreement: float) -> str:
-        name = groups[0].adapter.name if groups[0].adapter else "the base model"
+    def _diagnose(self, who: str, answers: Answers, before: Answers | None, view: "_View") -> str:
+        """The likely cause, from how the engine's change against the base model compares with the learner's."""
+        name = answers[0].adapter.name if answers[0].adapter else "the base model"
         seen = (
-            f"the rollouts' log-probabilities differ from the learner's by {disagreement:.3f} on average for {name}, "
-            f"{self.band:.3f} is the limit"
+            f"the log-probabilities of {who} differ from the learner's by {view.disagreement:.3f} on average for "
+            f"{name}, {self.band:.3f} is the limit"
         )
-        if _distance(engine, base) <= self.band:
+        if _distance(view.engine, view.base) < view.disagreement / 2:
             return f"{seen}; they equal the base model's: the adapter is not applied"
-        return f"{seen}; they do not equal the base model's either: a wrong version, scale or module set is served"
+        if before is not None and _same(answers, before):
+            old = before[0].adapter.name if before[0].adapter else "the base model"
+            return f"{seen}; the answers are word for word those of {old}: that version, or its cache, is still served"
+        along, strength = view.alignment()
+        if along < 1 - ALIKE:
+            return (
+                f"{seen}; they do not equal the base model's either: the weights of another adapter or model are served"
+            )
+        if strength > 1:
+            return f"{seen}; the change against the base model is {strength:.1f} times the learner's: too large a scale"
+        return (
+            f"{seen}; {strength:.0%} of the learner's change arrives: an older version, too small a scale, or a type "
+            "of module without its adapter"
+        )
+
+
+@dataclass(frozen=True)
+class _View:
+    """Log-probabilities of all probe tokens of one engine: its own, the learner's, and the base model's."""
+
+    engine: list[float]
+    policy: list[float]
+    base: list[float]
+
+    @classmethod
+    def of(cls, answers: Answers, scores: tuple[tuple[Scores, ...], ...]) -> "_View":
+        return cls(
+            engine=[p for group in answers for sample in group.samples for p in sample.logprobs],
+            policy=list(chain.from_iterable(score.policy for group in scores for score in group)),
+            base=list(chain.from_iterable(score.base for group in scores for score in group)),
+        )
+
+    @property
+    def disagreement(self) -> float:
+        return _distance(self.engine, self.policy)
+
+    @property
+    def movement(self) -> float:
+        return _distance(self.policy, self.base)
+
+    @property
+    def kl_to_base(self) -> float:
+        return fmean(_k3(p, b) for p, b in zip(self.policy, self.base, strict=True))
+
+    @property
+    def entropy(self) -> float:
+        return -fmean(self.policy)
+
+    def alignment(self) -> tuple[float, float]:
+        """Of the engine's change against the base model: the share (of squares) that is along the learner's change, and
+        how many times the learner's that part is (least squares).
+        """
+        changes = [(e - b, p - b) for e, p, b in zip(self.engine, self.policy, self.base, strict=True)]
+        cross, own, learner = (sum(terms) for terms in zip(*((e * p, e * e, p * p) for e, p in changes), strict=True))
+        if learner == 0 or cross <= 0:
+            return 0.0, 0.0
+        return cross * cross / (own * learner), cross / learner
 
 
 def _distance(left: list[float], right: list[float]) -> float:
     return fmean(abs(a - b) for a, b in zip(left, right, strict=True))
+
+
+def _same(answers: Answers, before: Answers) -> bool:
+    """Whether two versions gave the same answers with all but the same probabilities."""
+    pairs = [(a.samples[0], b.samples[0]) for a, b in zip(answers, before, strict=True)]
+    return all(a.token_ids == b.token_ids for a, b in pairs) and all(
+        abs(x - y) < SAME for a, b in pairs for x, y in zip(a.logprobs, b.logprobs, strict=True)
+    )
 
 
 def _k3(policy: float, base: float) -> float:

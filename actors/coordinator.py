@@ -18,6 +18,7 @@ from actors.messages import AdapterRef, Batch
 from actors.metered import MeteredEngine, Pace
 from actors.metrics import describe_batch, describe_canary
 from actors.outcome import Halted, Outcome, Progress
+from actors.overlap import Overlap
 from actors.production import Production
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.run_folder import RunFolder
@@ -45,6 +46,7 @@ class Coordinator:
 
     _checkpoint: Path | None
     _saved: int
+    _together: bool | None
     _pacing: Pacing
     _serving: Serving
     _production: Production
@@ -138,29 +140,30 @@ class Coordinator:
         self._all_enter("start")
         base = asyncio.create_task(self._judging.base())
         try:
-            adapter = await self._waiting.unless_stopped(self._open())
+            await self._waiting.unless_stopped(self._publish())
             self.base = await self._waiting.unless_stopped(base)
-            if adapter is not None and not self._waiting.stopped:
-                await self._waiting.unless_stopped(self._adopt(adapter))
         finally:
             base.cancel()
 
-    async def _open(self, died: bool = False) -> AdapterRef:
-        """Bring the learner to the checkpoint, or to the start, and publish its version; a dead one is revived.
+    async def _publish(self, died: bool = False) -> AdapterRef:
+        """Bring the learner to the checkpoint, or to the start, a dead one back to life, and adopt its version.
 
         Raises ActorDied if it dies too often.
         """
-        while True:
+        adapter = None
+        while adapter is None:
             try:
                 if died:
                     await self._learner.revive()
                 if self._checkpoint or died:
                     folder = str(self._checkpoint) if self._checkpoint else None
                     await self._learner.restore(folder, self._folder.next_incarnation())
-                return await self._learner.publish()
+                adapter = await self._learner.publish()
             except LearnerDied as death:
                 self._note_death(death)
                 died = True
+        await self._adopt(adapter)
+        return adapter
 
     async def _train(self) -> None:
         """Live until the budget allows no more, over as many incarnations as it takes."""
@@ -168,9 +171,9 @@ class Coordinator:
             async with asyncio.timeout(self._budget.left - self._budget.evaluation_reserve - FINISH_MARGIN_S):
                 while (setback := await self._live()) is not None:
                     await self._abandon(setback)
-                    if self._waiting.stopped:
+                    revive = setback.died or self._checkpoint is None
+                    if self._waiting.stopped or await self._waiting.unless_stopped(self._publish(revive)) is None:
                         return
-                    await self._adopt(await self._open(setback.died or self._checkpoint is None))
         except TimeoutError:
             self._overdue = True
 
@@ -181,6 +184,7 @@ class Coordinator:
         async with asyncio.TaskGroup() as tasks:
             try:
                 await self._waiting.unless_stopped(self._serving.ask_canary())
+                await self._set_pace()
                 producer = tasks.create_task(self._production.run())
                 try:
                     setback = await self._take_turns()
@@ -199,7 +203,11 @@ class Coordinator:
             started = self._clock.now()
             row = await self._update(batch)
             self._budget.expect("update", self._clock.now() - started)
-            row |= await self._waiting.within_grace(self._judging.validate(self._policy))
+            row["overlap"] = float(self._overlap.together)
+            if found := self._overlap.finish_turn(self._clock.now() - turn_began, batch.tokens):
+                self._note("overlap", found)
+            await self._set_pace()
+            row |= await self._waiting.unless_stopped(self._judging.validate(self._policy)) or {}
             alarms = self._guard.look(row)
             row["guard/alarms"] = len(alarms)
             self._latest = self._folder.append_metrics(self.updates, row)
@@ -215,6 +223,18 @@ class Coordinator:
             turn_began = self._clock.now()
             self.ledger.enter("learner", "wait_rollouts")
         return None
+
+    async def _set_pace(self) -> None:
+        """Have rollouts and learner overlap or take turns, as was decided."""
+        together = self._overlap.together
+        if self._together == together:
+            return
+        self._together = together
+        self._pacing.ahead = self._config.learner.max_staleness if together else 0
+        if self._config.learner.takes_turns:
+            await self._engine.widen(not together)
+            await self._learner.widen(not together)
+        await self._waiting.notify()
 
     async def _next_batch(self) -> Batch | None:
         """The groups of the next update, or None when the training is to end."""
@@ -264,8 +284,8 @@ class Coordinator:
         stats = await self._busy("update", self._learner.step(self._budget.progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
-        figures = self._production.use(batch)
         await self._busy("sync", self._adopt(stats.adapter))
+        figures = self._production.use(batch)
         self._folder.drop_adapters(keep=self._serving.held)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
         return {
@@ -310,6 +330,7 @@ class Coordinator:
                 "problems": self._production.curriculum.state,
                 "counts": self.ledger.counts,
                 "validation": validation,
+                "overlap": self._overlap.chosen,
             }
             (folder / "coordinator.json").write_text(json.dumps(state))
         self._checkpoint = self._folder.checkpoint
@@ -330,6 +351,8 @@ class Coordinator:
             self._saved,
             config.budget.updates,
         )
+        self._overlap = Overlap(config.learner.overlap, config.learner.max_staleness, state.get("overlap"))
+        self._together = None
         self._serving = Serving(
             config, self._probed, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
         )

@@ -100,7 +100,7 @@ async def evaluate(
     started = clock.now()
     rounds: list[list[Group]] = []
     times: list[float] = []
-    if deadline - started < ROOMY * round_s:
+    if round_s and deadline - started < ROOMY * round_s:
         first: list[Group] = []
         size = len(problems) * min(FIRST_PART, PART * (deadline - started) / round_s)
         while len(first) < len(problems) and (

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -29,6 +29,7 @@ class Fleet:
             Post(engine, clock, record, partial(self._reload, engine, held))
             for engine, held in zip(engines, self._held, strict=True)
         ]
+        self._whole: bool | None = None
         self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
 
@@ -41,16 +42,27 @@ class Fleet:
         await asyncio.gather(*(post.insist(lambda engine: engine.ready()) for post in self._posts))
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        name = adapter.name if adapter else ""
-        self._requests[name] += 1
-        try:
+        async with self._request(adapter):
             return await anyone(
                 self._posts, lambda engine: engine.generate(index, problem, adapter, sampling), sampling.samples
             )
-        finally:
-            self._requests[name] -= 1
-            if adapter and name in self._retired:
-                await self._drop_if_idle(adapter)
+
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        async with self._request(adapter):
+            return tuple(
+                await asyncio.gather(
+                    *(
+                        post.insist(lambda engine: engine.generate(index, problem, adapter, sampling))
+                        for post in self._posts
+                    )
+                )
+            )
+
+    async def widen(self, whole: bool) -> None:
+        self._whole = whole
+        await asyncio.gather(*(post.insist(lambda engine: engine.widen(whole)) for post in self._posts))
 
     async def load(self, adapter: AdapterRef) -> None:
         await asyncio.gather(*map(partial(self._load, adapter), self._posts, self._held))
@@ -63,6 +75,18 @@ class Fleet:
         for post in self._posts:
             post.abandon()
         await asyncio.gather(*(post.actor.close() for post in self._posts))
+
+    @contextlib.asynccontextmanager
+    async def _request(self, adapter: AdapterRef | None) -> AsyncIterator[None]:
+        """Keeps a version in the engines while a request for it is under way."""
+        name = adapter.name if adapter else ""
+        self._requests[name] += 1
+        try:
+            yield
+        finally:
+            self._requests[name] -= 1
+            if adapter and name in self._retired:
+                await self._drop_if_idle(adapter)
 
     async def _load(self, adapter: AdapterRef, post: Post[MortalEngine], held: dict[str, AdapterRef]) -> None:
         await post.insist(lambda engine: engine.load(adapter))
@@ -82,5 +106,7 @@ class Fleet:
             await post.attempt(drop)
 
     async def _reload(self, engine: MortalEngine, held: dict[str, AdapterRef]) -> None:
+        if self._whole is not None:
+            await engine.widen(self._whole)
         for adapter in list(held.values()):
             await engine.load(adapter)

@@ -56,14 +56,15 @@ class Judging:
     async def validate(self, adapter: AdapterRef) -> dict[str, float]:
         """A version's figures on the validation problems, for its row of metrics; empty if it is not its turn.
 
-        It is not where validations would take more than their share of the time spent.
+        It is not where validations would take more than their share of the time spent, or of the reserve.
         """
         settings = self._config.validation
         problems = self._heldout[: settings.problems]
         if not settings.every or adapter.version % settings.every or not problems:
             return {}
         taken = self._ledger.seconds.get("learner", {}).get("validate", 0.0)
-        if taken + self._budget.expected("validate") > settings.share * self._budget.spent:
+        affordable = taken + self._budget.expected("validate") <= settings.share * self._budget.spent
+        if not affordable or not self._budget.allows("validate"):
             return {}
         self._ledger.enter("learner", "validate")
         result = await self._draw(problems, adapter, 1, self._budget.left - self._budget.reserve, 0.0)

@@ -146,6 +146,11 @@ class Batch:
     version: int
     groups: tuple[Group, ...]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its samples."""
+        return sum(group.tokens for group in self.groups)
+
 
 @dataclass(frozen=True)
 class UpdateStats:

@@ -47,6 +47,16 @@ class MeteredEngine:
         self._ledger.count(f"tokens/{self._kind}", group.tokens)
         return group
 
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        groups = await self._engine.probe(index, problem, adapter, sampling)
+        self._ledger.count(f"tokens/{self._kind}", sum(group.tokens for group in groups))
+        return groups
+
+    async def widen(self, whole: bool) -> None:
+        await self._engine.widen(whole)
+
     async def load(self, adapter: AdapterRef) -> None:
         await self._engine.load(adapter)
 

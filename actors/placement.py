@@ -26,18 +26,22 @@ class Share:
     """One actor's part of the machine: core ids it is bound to (CPU only), or a fraction of a GPU.
 
     gpus: Ray's num_gpus; memory: the fraction of the card's total memory the actor may use. threads: of its work on
-    the processor, one a core.
+    the processor, one a core. whole: all cores of engines and learner, the share's own first, which it has to itself
+    while it takes turns with the others.
     """
 
     cores: tuple[int, ...] = ()
     gpus: float = 0.0
     memory: float = 0.0
     threads: int = 0
+    whole: tuple[int, ...] = ()
 
-    def bind(self) -> None:
-        """Keep this process, its threads to come and its children on the share's cores."""
-        if self.cores:
-            os.sched_setaffinity(0, self.cores)
+    def bind(self, whole: bool = False) -> None:
+        """Keep this process, its threads and its children to come on the share's cores, or on the whole."""
+        cores = self.whole if whole else self.cores
+        if cores:
+            for thread in os.listdir("/proc/self/task"):
+                os.sched_setaffinity(int(thread), cores)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,11 @@ def place(cores: tuple[int, ...], gpus: int) -> Placement:
     spare = len(cores) // 8
     bound = cores[: len(cores) - spare]
     half = len(bound) // 2
-    shares = [Share(cores=part, threads=len(part)) for part in (bound[:half] or bound, bound[half:])]
+    parts = (bound[:half] or bound, bound[half:])
+    shares = [
+        Share(cores=part, threads=len(part), whole=(*part, *(core for core in bound if core not in part)))
+        for part in parts
+    ]
     return Placement("cpu", (shares[0],), shares[1], _reward_workers(spare))
 
 

@@ -37,6 +37,16 @@ class Engine(Protocol):
         """All samples of one problem from one adapter version; raises if that version is not loaded."""
         ...
 
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        """The group that `generate` gives, from every single engine behind this one, always in the same order."""
+        ...
+
+    async def widen(self, whole: bool) -> None:
+        """Use all of the machine's cores, or one's own share of them; nothing on a GPU."""
+        ...
+
     async def load(self, adapter: AdapterRef) -> None:
         """Make a version available; waits for a free slot while older versions still serve requests."""
         ...
@@ -58,6 +68,10 @@ class Learner(Protocol):
 
         ActorDied if it has died too often.
         """
+        ...
+
+    async def widen(self, whole: bool) -> None:
+        """Use all of the machine's cores, or one's own share of them; nothing on a GPU."""
         ...
 
     async def publish(self) -> AdapterRef:

@@ -46,7 +46,9 @@ class RolloutEngine:
 
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
         if share.cores:
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
+            # vLLM binds its threads once, at the start: as many as it will ever use.
+            cores = (share.whole or share.cores) if config.learner.takes_turns else share.cores
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
@@ -64,6 +66,7 @@ class RolloutEngine:
                 # request's generator after each chunk, and a CPU generator has no offset.
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(context, CPU_BATCHED_TOKENS),
+                "worker_extension_cls": "actors.vllm_plugin.Threads",
             }
             if share.cores
             else {"gpu_memory_utilization": share.memory}
@@ -99,6 +102,12 @@ class RolloutEngine:
         """Return once the engine has answered between two of its steps."""
         with self._dying():
             await self._llm.is_sleeping()
+
+    async def widen(self, threads: int) -> int:
+        """Compute with so many threads from the next step on; how many it now is."""
+        with self._dying():
+            (count,) = await self._llm.collective_rpc("use_threads", args=(threads,))
+        return count
 
     async def load(self, adapter: AdapterRef) -> None:
         """Load an adapter under its own name, after waiting for a free slot, which it leaves free if that fails."""
@@ -203,11 +212,17 @@ class RolloutActor:
     """Ray shell of a RolloutEngine; asynchronous, so that many groups are in flight at once."""
 
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
-        share.bind()
+        share.bind(config.learner.takes_turns)
+        self._share = share
         self._engine = RolloutEngine(config, model_path, share)
 
     async def alive(self) -> None:
         await self._engine.alive()
+
+    async def widen(self, whole: bool) -> None:
+        if self._share.whole:
+            self._share.bind(whole)
+            await self._engine.widen(len(self._share.whole if whole else self._share.cores))
 
     async def load(self, adapter: AdapterRef) -> None:
         await self._engine.load(adapter)
@@ -241,6 +256,9 @@ class RemoteEngine:
         self._actor.start()
         await self.ready()
 
+    async def widen(self, whole: bool) -> None:
+        await self._actor.call("widen", whole)
+
     async def load(self, adapter: AdapterRef) -> None:
         await self._actor.call("load", adapter)
 
@@ -255,6 +273,11 @@ class RemoteEngine:
             return await self._actor.call("generate", index, problem, adapter, sampling, deadline_s=deadline_s)
         finally:
             self._samples -= sampling.samples
+
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)
 
     async def close(self) -> None:
         await self._actor.call("close")

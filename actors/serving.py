@@ -1,14 +1,18 @@
 """The version that new groups are sampled from, and whether the engines truly serve it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
 
-from actors.canary import Canary, Finding, Judgement
-from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.canary import Answers, Canary, Finding, Judgement
+from actors.messages import AdapterRef, Problem, Sampling
 from actors.outcome import Halted
 from actors.protocols import Engine, Learner
 from actors.seeds import request_seed
 from conf.schema import Config
+
+T = TypeVar("T")
 
 
 class Serving:
@@ -28,7 +32,7 @@ class Serving:
         self._problems = probes
         self._canary = Canary(config.canary.noise_floor, noise)
         self._outdated: list[AdapterRef] = []
-        self._probe: asyncio.Task[tuple[Group, ...]] | None = None
+        self._probe: asyncio.Task[tuple[Answers, ...]] | None = None
         self._judgement: Judgement
 
     @property
@@ -52,8 +56,9 @@ class Serving:
     async def ask_canary(self) -> Judgement:
         """Compare engine and learner on the policy's version, once; Halted if it is not served faithfully."""
         if self._probe is not None:
-            groups = await self._probe
-            self._judgement = self._canary.judge(groups, await self._learner.score(groups))
+            answers = await self._probe
+            scores = await self._learner.score(tuple(chain.from_iterable(answers)))
+            self._judgement = self._canary.judge(answers, tuple(batched(scores, len(self._problems))))
             self._probe = None
         if self._judgement.finding is Finding.DISAGREES:
             raise Halted(f"canary: {self._judgement.diagnosis}")
@@ -79,10 +84,11 @@ class Serving:
             self._probe.cancel()
             await asyncio.wait({self._probe})
 
-    async def _sample_probe(self, adapter: AdapterRef) -> tuple[Group, ...]:
-        groups = await asyncio.gather(
+    async def _sample_probe(self, adapter: AdapterRef) -> tuple[Answers, ...]:
+        """Every engine's answers to the probe problems."""
+        by_problem = await asyncio.gather(
             *(
-                self._engine.generate(
+                self._engine.probe(
                     -1 - number,
                     problem,
                     adapter,
@@ -97,4 +103,9 @@ class Serving:
                 for number, problem in enumerate(self._problems)
             )
         )
-        return tuple(groups)
+        return tuple(zip(*by_problem, strict=True))
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
+    """Consecutive parts of this size."""
+    return (tuple(items[start : start + size]) for start in range(0, len(items), size))

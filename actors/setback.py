@@ -33,6 +33,9 @@ class MortalLearner:
     async def revive(self) -> None:
         await self._learner.revive()
 
+    async def widen(self, whole: bool) -> None:
+        await _told(self._learner.widen(whole))
+
     async def publish(self) -> AdapterRef:
         return await _told(self._learner.publish())
 

@@ -15,6 +15,7 @@ class Pacing:
     take the oldest version first, and the update of version v waits for stragglers unless the groups left behind can
     still be used in time: for every version u, those sampled by u or before must fit into the updates v + 1 … u + η,
     which take (u + η − v) · B of them. (For η = 1 this says: wait while a group of version v − 1 is on its way.)
+    `ahead` is what stands for η in the capacity: 0 has rollouts and updates take turns, whatever η allows.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Pacing:
         self.version = version
         self._most = None if updates is None else updates * problems_per_update
         self._per_update = problems_per_update
+        self.ahead = max_staleness
         self._max_staleness = max_staleness
         self._max_running = max_running
         self._accepted = version * problems_per_update
@@ -39,7 +41,7 @@ class Pacing:
     def capacity(self) -> int:
         """Groups that may start now."""
         running = len(self._running)
-        admissible = (self._max_staleness + self.version + 1) * self._per_update - (self._accepted + running)
+        admissible = (self.ahead + self.version + 1) * self._per_update - (self._accepted + running)
         needed = admissible if self._most is None else self._most - (self._accepted + running)
         return min(self._max_running - running, admissible, needed)
 

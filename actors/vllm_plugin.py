@@ -20,6 +20,17 @@ def register() -> None:
     die_with_parent()
 
 
+class Threads:
+    """What vLLM's worker on the CPU gets besides: a call through `collective_rpc`."""
+
+    def use_threads(self, count: int) -> int:
+        """Compute with so many threads; how many it now is."""
+        import torch
+
+        torch._C.set_num_threads(count)  # the worker has made torch.set_num_threads a warning
+        return torch.get_num_threads()
+
+
 def die_with_parent() -> None:
     """Kill this process, and delete the memory it shares, once the process that spawned it is gone; does nothing
     outside `multiprocessing` children.

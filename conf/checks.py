@@ -111,6 +111,7 @@ RULES: dict[str, Rule] = {
     "learner.tokens_per_microbatch": at_least(1),
     "learner.logprob_chunk": at_least(1),
     "learner.offload": one_of("auto", "cpu", "none"),
+    "learner.overlap": one_of("auto", "on", "off"),
     "learner.gradient_checkpointing": one_of("auto", "on", "off"),
     "algorithm.preset": one_of(*presets()),
     "algorithm.advantages": one_of("group", "mean_only", "leave_one_out"),

@@ -146,6 +146,9 @@ class LearnerConfig:
     """problems_per_update: groups in one batch. max_staleness: η, the versions a group may lag behind the
     version it updates; 0 is synchronous. refill: groups whose samples all earned the same are replaced by others; if
     not, they count in the batch as groups without a gradient (the paper's way, and cheaper).
+    overlap: on: rollouts and learner work at the same time, each on its share of the machine; off: they take turns, as
+    with max_staleness 0, without a GPU each with all cores; auto: ten updates are measured, half of them each way, and
+    the faster way is kept.
     learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over the share of the budget spent, down to
     final_rate × learning_rate. warmup_updates: linear, from zero.
     weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
@@ -159,6 +162,7 @@ class LearnerConfig:
     problems_per_update: int = 8
     max_staleness: int = 1
     refill: bool = False
+    overlap: str = "on"
     learning_rate: float = 1e-5
     schedule: str = "constant"
     final_rate: float = 0.1
@@ -175,7 +179,13 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
         words = {"True": "on", "False": "off"}
+        self.overlap = words.get(self.overlap, self.overlap)
         self.gradient_checkpointing = words.get(self.gradient_checkpointing, self.gradient_checkpointing)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether there may be times when rollouts and learner take turns."""
+        return self.overlap != "on" or self.max_staleness == 0
 
 
 @dataclass

@@ -22,6 +22,7 @@ class LearnerActor:
         device = "cuda" if share.gpus else "cpu"
         os.environ["DS_ACCELERATOR"] = device
         share.bind()
+        self._share = share
         import torch
 
         torch.set_num_threads(share.threads)
@@ -30,6 +31,13 @@ class LearnerActor:
         from learner.engine import LoraLearner
 
         self._learner = LoraLearner(config, model_path, adapters_folder, device)
+
+    def widen(self, whole: bool) -> None:
+        if self._share.whole:
+            import torch
+
+            self._share.bind(whole)
+            torch.set_num_threads(len(self._share.whole if whole else self._share.cores))
 
     def publish(self) -> AdapterRef:
         return self._learner.publish()
@@ -66,6 +74,9 @@ class RemoteLearner:
         self._death = None
         self._longest = {}
         self._actor.start()
+
+    async def widen(self, whole: bool) -> None:
+        await self._ask("widen", whole)
 
     async def publish(self) -> AdapterRef:
         return await self._ask("publish")

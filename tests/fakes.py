@@ -59,11 +59,15 @@ class FakeEngine:
         self.freed = asyncio.Condition()
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
+        self.whole = False
         self.at_work = 0
         self.tokens = 0
 
     async def ready(self) -> None:
         await asyncio.sleep(self.start_seconds)
+
+    async def widen(self, whole: bool) -> None:
+        self.whole = whole
 
     async def load(self, adapter: AdapterRef) -> None:
         async with self.freed:
@@ -88,6 +92,11 @@ class FakeEngine:
             self.served.append((index, adapter and adapter.name))
         sample = Sample((7,), (self.logprob,), "7", "stop")
         return Group(index, problem, adapter, (sample,) * sampling.samples)
+
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)
 
     def seconds_of(self, index: int) -> float:
         return self.seconds
@@ -128,6 +137,7 @@ class FakeLearner:
         self.scored: list[tuple[int, AdapterRef | None]] = []
         self.deaths: set[tuple[str, int]] = set()
         self.dead = False
+        self.whole = False
 
     def live(self, call: str) -> None:
         if (call, self.version) in self.deaths:
@@ -138,7 +148,11 @@ class FakeLearner:
 
     async def revive(self) -> None:
         self.version = self.incarnation = 0
-        self.dead = False
+        self.dead = self.whole = False
+
+    async def widen(self, whole: bool) -> None:
+        self.live("widen")
+        self.whole = whole
 
     async def publish(self) -> AdapterRef:
         self.live("publish")

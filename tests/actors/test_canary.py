@@ -6,7 +6,7 @@ from tests.fakes import make_problem
 def probe(engine: list[float], policy: list[float], base: list[float]) -> tuple:
     sample = Sample(tuple(range(len(engine))), tuple(engine), "", "length")
     group = Group(-1, make_problem(0), AdapterRef(3, 0, "nowhere"), (sample,))
-    return (group,), ((Scores(tuple(policy), tuple(base)),),)
+    return ((group,),), (((Scores(tuple(policy), tuple(base)),),),)
 
 
 def test_agreement_is_undecided_until_the_learner_has_moved() -> None:
@@ -26,9 +26,9 @@ def test_base_model_in_place_of_the_adapter_is_named() -> None:
 
 def test_other_weights_are_told_from_the_base_model() -> None:
     canary = Canary(noise_floor=0.1)
-    judgement = canary.judge(*probe([-1.0], [-2.0], [-3.0]))
+    judgement = canary.judge(*probe([-1.0, -2.0], [-2.0, -1.0], [-2.0, -2.0]))
     assert judgement.finding is Finding.DISAGREES
-    assert "a wrong version, scale or module set" in judgement.diagnosis
+    assert "the weights of another adapter" in judgement.diagnosis
 
 
 def test_noise_widens_the_band_but_not_without_limit() -> None:

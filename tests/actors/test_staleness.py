@@ -49,6 +49,20 @@ def test_capacity_of_a_failed_group_comes_back() -> None:
     assert pacing.capacity == 1
 
 
+def test_groups_ahead_are_used_up_before_turns_begin() -> None:
+    pacing = Pacing(problems_per_update=1, max_staleness=1, max_running=10)
+    for index in range(2):
+        pacing.admit(index)
+        pacing.accept(make_group(index))
+    pacing.ahead = 0
+    for version in range(2):
+        assert pacing.capacity <= 0
+        assert pacing.take_batch() is not None
+        pacing.advance()
+        assert pacing.version == version + 1
+    assert pacing.capacity == 1
+
+
 def test_admission_without_capacity_is_an_error() -> None:
     pacing = Pacing(problems_per_update=1, max_staleness=0, max_running=1)
     pacing.admit(0)
