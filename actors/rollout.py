@@ -103,10 +103,11 @@ class RolloutEngine:
         with self._dying():
             await self._llm.is_sleeping()
 
-    async def widen(self, threads: int) -> None:
-        """Compute with so many threads from the next step on."""
+    async def widen(self, threads: int) -> int:
+        """Compute with so many threads from the next step on; how many it now is."""
         with self._dying():
-            await self._llm.collective_rpc("use_threads", args=(threads,))
+            (count,) = await self._llm.collective_rpc("use_threads", args=(threads,))
+        return count
 
     async def load(self, adapter: AdapterRef) -> None:
         """Load an adapter under its own name, after waiting for a free slot, which it leaves free if that fails."""

@@ -23,10 +23,12 @@ def register() -> None:
 class Threads:
     """What vLLM's worker on the CPU gets besides: a call through `collective_rpc`."""
 
-    def use_threads(self, count: int) -> None:
+    def use_threads(self, count: int) -> int:
+        """Compute with so many threads; how many it now is."""
         import torch
 
         torch._C.set_num_threads(count)  # the worker has made torch.set_num_threads a warning
+        return torch.get_num_threads()
 
 
 def die_with_parent() -> None:

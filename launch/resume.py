@@ -36,7 +36,6 @@ MAY_CHANGE = (
     "rollout.max_concurrent_samples",
     "run.folder",
     "run.overwrite",
-    "simulate",
 )
 """Settings, or whole sections, that a run may be resumed with another value of: where and how fast it is done, not what
 is learned from what. (A schedule follows the share of the budget, whatever the budget; the gradient does not depend on

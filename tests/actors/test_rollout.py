@@ -21,6 +21,7 @@ from actors.rollout import RolloutEngine
 from actors.shared_memory import segments
 from conf.schema import Config
 
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 PROMPT = (5, 6, 7, 8, 9, 10)
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
@@ -32,6 +33,7 @@ def make_config() -> Config:
     config.rollout.max_response_tokens = 192
     config.rollout.max_concurrent_samples = 16
     config.rollout.kv_cache_gib = 1
+    config.learner.overlap = "off"
     return config
 
 
@@ -43,7 +45,7 @@ class Rig:
         self.engine: RolloutEngine = self.run(self._start(model))
 
     async def _start(self, model: Path) -> RolloutEngine:
-        return RolloutEngine(make_config(), str(model), Share(cores=(0,)))
+        return RolloutEngine(make_config(), str(model), Share(cores=CORES[:1], whole=CORES))
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -106,6 +108,13 @@ def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: P
         assert len(sample.logprobs) == len(sample.token_ids) <= 12
         assert sample.truncated == (len(sample.token_ids) == 12 and sample.finish_reason == "length")
         assert disagreement(sample, tiny_model, None) < 0.05
+
+
+def test_answers_are_as_sound_whatever_the_number_of_threads(rig: Rig, tiny_model: Path) -> None:
+    for threads in (1, len(CORES)):
+        assert rig.run(rig.engine.widen(threads)) == threads
+        for sample in rig.generate(None).samples:
+            assert disagreement(sample, tiny_model, None) < 0.05
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0])

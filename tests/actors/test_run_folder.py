@@ -5,6 +5,7 @@ import pytest
 
 from actors.messages import AdapterRef
 from actors.run_folder import RunFolder
+from conf.errors import BadInput
 from tests.fakes import make_group
 
 
@@ -92,3 +93,59 @@ def test_samples_say_what_was_asked_said_and_earned(folder: RunFolder) -> None:
         (3, "1", 1.0, "correct"),
         (3, "1", 0.0, "wrong"),
     ]
+
+
+def test_damaged_checkpoint_gives_way_to_the_one_before_and_its_rows_go(folder: RunFolder) -> None:
+    for version in (1, 2, 3):
+        folder.append_metrics(version, {"reward/mean": 0.5})
+        checkpoint(folder, version)
+    (folder.path / "checkpoints" / "update-000003" / "coordinator.json").write_text("{}")
+    again = RunFolder(folder.path, keep_last=2)
+    assert again.checkpoint is not None
+    assert again.checkpoint.name == "update-000002"
+    assert [row["update"] for row in again.rows()] == [1, 2]
+    assert again.events() == [
+        {
+            "update": 3,
+            "event": "checkpoint refused",
+            "detail": "coordinator.json has 2 bytes instead of 14",
+        }
+    ]
+    assert (folder.path / "checkpoints" / "refused-update-000003").exists()
+
+
+def test_foreign_checkpoint_is_refused_with_the_reason(folder: RunFolder) -> None:
+    for version in (1, 2):
+        checkpoint(folder, version)
+    again = RunFolder(folder.path, 2, lambda path: "was made with rank 8" if path.name.endswith("2") else None)
+    assert again.checkpoint is not None
+    assert again.checkpoint.name == "update-000001"
+    assert [event["detail"] for event in again.events()] == ["was made with rank 8"]
+
+
+def test_run_whose_checkpoints_are_all_bad_does_not_silently_start_anew(folder: RunFolder) -> None:
+    checkpoint(folder, 1)
+    with pytest.raises(BadInput, match="update-000001: was made with rank 8"):
+        RunFolder(folder.path, 2, lambda path: "was made with rank 8")
+
+
+def test_checkpoint_whose_link_was_not_written_counts(folder: RunFolder) -> None:
+    """A kill between the renaming of a first checkpoint and its link."""
+    checkpoint(folder, 1)
+    (folder.path / "checkpoints" / "latest").unlink()
+    assert RunFolder(folder.path, keep_last=2).checkpoint == folder.path / "checkpoints" / "update-000001"
+
+
+def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
+    checkpoint(folder, 1)
+    unfinished = folder.path / "checkpoints" / ".update-000002.tmp"
+    unfinished.mkdir()
+    (folder.adapters / "policy-v1-r0").mkdir()
+    (folder.adapters / ".policy-v2-r0.tmp").mkdir()
+    folder.append_event(1, "learner died", "of old age")
+    with (folder.path / "events.jsonl").open("a") as file:
+        file.write('{"update": 1, "ev')
+    again = RunFolder(folder.path, keep_last=2)
+    assert not unfinished.exists()
+    assert list(again.adapters.iterdir()) == []
+    assert [event["event"] for event in again.events()] == ["learner died"]

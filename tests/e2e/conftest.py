@@ -79,8 +79,9 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
             "eval.problems=16",
             "checkpoint.every=2",
             "dashboard.port=0",
-            *settings,
         ]
+        given = {setting.partition("=")[0] for setting in settings}
+        arguments = [a for a in arguments if a.partition("=")[0] not in given] + list(settings)
         return subprocess.Popen(
             [sys.executable, "launch/run.py", *arguments],
             stdout=subprocess.PIPE,

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from actors.messages import Problem
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from launch.machine import GIB, Machine
-from launch.resume import claim, open_folder, settle
+from launch.resume import MAY_CHANGE, among, claim, flatten, open_folder, settle
 from rewards.problems import ProblemSet
 
 
@@ -66,6 +67,23 @@ def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, st
 def test_budget_and_checkpoints_may_change_on_resume(tmp_path: Path) -> None:
     begin(tmp_path, "interrupted")
     open_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0"))
+
+
+def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    begin(tmp_path / "old", "interrupted")
+    (tmp_path / "old").rename(tmp_path / "new")
+    changed = configure(tmp_path / "new", "budget.minutes=20", "learner.tokens_per_microbatch=8192", "dashboard.port=0")
+    assert claim(changed, open_folder(changed), problems("a")) == [
+        "budget.minutes=10.0 → 20.0",
+        "learner.tokens_per_microbatch=4096 → 8192",
+    ]
+
+
+def test_every_setting_that_may_change_exists() -> None:
+    known = flatten(yaml.safe_load(dump(Config())))
+    for name in MAY_CHANGE:
+        assert any(among(key, (name,)) for key in known), name
 
 
 def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:

@@ -1,0 +1,197 @@
+"""Runs that end before their time: the same command goes on, with the same problems in the same order."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from actors.durable import seal
+from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+Begin = Callable[..., Run]
+Table = list[tuple[str, str, float]]
+
+SETTINGS = ("eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=3")
+
+
+def learned_from(ended: Ended) -> dict[int, str]:
+    """Problem by group index of all groups behind the adapter; fails if one was learned from twice."""
+    seen: dict[int, str] = {}
+    for row in ended.rows:
+        lines = (ended.folder / "samples" / f"update-{row['update']:06d}.jsonl").read_text().splitlines()
+        groups = {sample["group"]: sample["problem"] for sample in map(json.loads, lines)}
+        assert not groups.keys() & seen.keys()
+        seen.update(groups)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(begin_once: Begin) -> Ended:
+    ended = begin_once("uninterrupted", "budget.updates=16", *SETTINGS).end()
+    assert ended.code == 0, ended.output
+    return ended
+
+
+def latest(folder: Path) -> int:
+    link = folder / "checkpoints" / "latest"
+    return int(link.resolve().name.removeprefix("update-")) if link.exists() else 0
+
+
+def check_continued(ended: Ended, uninterrupted: Ended) -> None:
+    """No update is missing or there twice, and what was asked is what an uninterrupted run asks."""
+    assert ended.code == 0, ended.output
+    assert [row["update"] for row in ended.rows] == list(range(1, 17))
+    problems, expected = learned_from(ended), learned_from(uninterrupted)
+    common = problems.keys() & expected.keys()
+    assert len(common) >= 15 * 4
+    assert {index: problems[index] for index in common} == {index: expected[index] for index in common}
+
+
+def test_kill_of_the_coordinator_is_told_and_resumed(begin: Begin, uninterrupted: Ended, table: Table) -> None:
+    run = begin("coordinator", "budget.updates=16", *SETTINGS)
+    run.wait_for_update(4)
+    run.kill(COORDINATOR)
+    ended = run.end()
+    at, saved = len(ended.rows), latest(ended.folder)
+    assert ended.code == 1, ended.output
+    assert ended.summary["status"] == "failed"
+    assert "the coordinator died: " in ended.summary["reason"]
+    assert "the coordinator died: " in ended.output
+    began = time.monotonic()
+    again = begin("coordinator", "budget.updates=16", *SETTINGS)
+    again.wait_until(lambda: latest(again.folder) > saved, "checkpoint after the resume")
+    table.append(("kill -9 of the coordinator", f"updates {saved} → {at}, resumed by hand", time.monotonic() - began))
+    check_continued(again.end(), uninterrupted)
+
+
+def test_kill_of_the_driver_takes_everything_along_and_is_resumed(
+    begin: Begin, uninterrupted: Ended, table: Table
+) -> None:
+    run = begin("driver", "budget.updates=16", *SETTINGS)
+    run.wait_for_update(4)
+    run.look()
+    run.process.kill()
+    run.process.communicate()
+    run.check_nothing_left()
+    session = Path((run.folder / "ray-session").read_text())
+    assert session.exists()
+    saved, spent = latest(run.folder), json.loads((run.folder / "spent.json").read_text())["spent_s"]
+    began = time.monotonic()
+    again = begin("driver", "budget.updates=16", *SETTINGS)
+    again.wait_until(lambda: latest(again.folder) > saved, "checkpoint after the resume")
+    table.append(("kill -9 of the driver", f"updates after {saved}, resumed by hand", time.monotonic() - began))
+    ended = again.end()
+    check_continued(ended, uninterrupted)
+    assert ended.summary["spent_s"] > spent > 0
+    assert not session.exists()
+
+
+@pytest.mark.parametrize("victim", [COORDINATOR, LEARNER])
+def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, table: Table, victim: str) -> None:
+    name = f"writing-{victim.removeprefix('ray::')}"
+    settings = ("budget.updates=16", *SETTINGS[:1], "checkpoint.every=1", *SETTINGS[2:])
+    run = begin(name, *settings)
+    run.wait_for_update(2)
+    process = run.find(victim)
+    folder = run.folder / "checkpoints"
+    run.wait_until(lambda: any(folder.glob(".update-*.tmp")), "checkpoint under way", pause=0.001)
+    process.kill()
+    ended = run.end()
+    if victim == LEARNER:
+        check_continued(ended, uninterrupted)
+        table.append(("kill -9 of the learner while it saves", "one checkpoint", 0.0))
+        return
+    assert ended.code == 1, ended.output
+    saved = latest(run.folder)
+    again = begin(name, *settings)
+    check_continued(again.end(), uninterrupted)
+    assert not list(folder.glob(".update-*.tmp"))
+    table.append(("kill -9 of the coordinator while it saves", f"updates after {saved}", 0.0))
+
+
+def test_damaged_checkpoint_gives_way_to_the_one_before(begin: Begin, uninterrupted: Ended) -> None:
+    run = begin("damaged", "budget.updates=16", *SETTINGS)
+    run.wait_until(lambda: latest(run.folder) >= 6, "second checkpoint")
+    run.process.send_signal(signal.SIGTERM)
+    ended = run.end()
+    assert ended.code == 143, ended.output
+    newest = (ended.folder / "checkpoints" / "latest").resolve()
+    state = newest / "learner.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    resumed = begin("damaged", "budget.updates=16", *SETTINGS).end()
+    check_continued(resumed, uninterrupted)
+    assert resumed.events("checkpoint refused") == ["learner.safetensors has another content than was written"]
+    assert "checkpoint refused: learner.safetensors" in resumed.output
+
+
+def test_no_good_checkpoint_is_bad_input(begin: Begin) -> None:
+    """Found by the coordinator if files are damaged, by the learner if they are whole and make no sense."""
+    run = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    run.wait_for_update(4)
+    run.process.send_signal(signal.SIGTERM)
+    folder = run.end().folder
+    newest = (folder / "checkpoints" / "latest").resolve()
+    state = load_file(newest / "learner.safetensors")
+    name = next(iter(state))
+    save_file({**state, name: state[name] * float("nan")}, newest / "learner.safetensors")
+    seal(newest)
+    senseless = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    output = senseless.output()
+    assert senseless.process.returncode == 2, output
+    assert f"run.py: checkpoint {newest}: {name} is missing, of another shape or type, or not finite" in output
+    (newest / "learner.json").unlink()
+    damaged = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    output = damaged.output()
+    assert damaged.process.returncode == 2, output
+    assert "run.py: no checkpoint of" in output
+    assert "learner.json is missing" in output
+
+
+def test_second_signal_leaves_at_once_and_keeps_the_checkpoint(begin: Begin, uninterrupted: Ended) -> None:
+    run = begin("hurried", "budget.updates=16", *SETTINGS)
+    run.wait_until(lambda: latest(run.folder) >= 3, "first checkpoint")
+    run.look()
+    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signal.SIGINT)
+    ended = run.end()
+    assert ended.code == 143, ended.output
+    check_continued(begin("hurried", "budget.updates=16", *SETTINGS).end(), uninterrupted)
+
+
+def test_interrupt_from_the_terminal_reaches_all_processes_and_ends_gracefully(begin: Begin) -> None:
+    run = begin("terminal", "budget.updates=400", *SETTINGS)
+    run.wait_for_update(4)
+    run.look()
+    os.killpg(run.process.pid, signal.SIGINT)
+    ended = run.end()
+    assert ended.code == 130, ended.output
+    assert (ended.summary["status"], ended.summary["reason"]) == ("interrupted", "SIGINT")
+    assert latest(ended.folder) == ended.summary["updates"]
+
+
+def test_signals_before_the_first_update(begin: Begin) -> None:
+    run = begin("early", "budget.updates=16", *SETTINGS)
+    run.wait_until(lambda: any("ray::" in process.name() for process in run.look()), "first actor")
+    run.process.send_signal(signal.SIGTERM)
+    ended = run.end()
+    assert ended.code in (143, -signal.SIGTERM), ended.output
+
+
+def test_halted_run_resumes_once_its_cause_is_gone(begin: Begin) -> None:
+    halted = begin("halted", "budget.updates=6", "canary.noise_floor=1e-9", *SETTINGS).end()
+    assert halted.code == 3, halted.output
+    assert halted.summary["status"] == "halted"
+    assert "canary" in halted.summary["reason"]
+    resumed = begin("halted", "budget.updates=6", "canary.noise_floor=0.1", *SETTINGS).end()
+    assert resumed.code == 0, resumed.output
+    assert "Resumed with canary.noise_floor=1e-09 → 0.1" in resumed.output
+    assert [row["update"] for row in resumed.rows] == list(range(1, 7))
