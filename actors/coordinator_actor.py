@@ -10,6 +10,8 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.budget import Budget
 from actors.clock import WallClock
@@ -99,10 +101,7 @@ class CoordinatorActor:
         fleet = Fleet(engines)
         if placement.device == "cuda":
             await fleet.ready()
-        share, adapters = placement.learner, str(self._folder.adapters)
-        learner = RemoteLearner(
-            start_actor(LearnerActor, "learner-0", share, config, request.model_path, share, adapters)
-        )
+        learner = RemoteLearner(start_ranks(request, str(self._folder.adapters)), self._folder.path)
         workers = config.reward.workers or placement.reward_workers
         penalty = length_penalty(config)
         verifier = RemoteVerifier([start_actor(RewardActor, "reward-0", Share(), config.reward, workers, penalty)])
@@ -139,11 +138,39 @@ class CoordinatorActor:
         }
 
 
-def start_actor(kind: type, name: str, share: Share, *arguments: Any) -> ActorHandle:
-    """A Ray actor of a plain class, under a name the dashboard shows, holding its share of Ray's resources."""
-    options = {"name": name, "num_cpus": share.threads, "num_gpus": share.gpus}
+def start_actor(kind: type, name: str, share: Share, *arguments: Any, bundle: Any = "DEFAULT") -> ActorHandle:
+    """A Ray actor of a plain class, under a name the dashboard shows, holding its share of Ray's resources.
+
+    bundle: a PlacementGroupSchedulingStrategy to take them from.
+    """
     remote: Any = ray.remote(kind)
+    options = {"name": name, "num_cpus": share.threads, "num_gpus": share.gpus, "scheduling_strategy": bundle}
     return remote.options(**options).remote(*arguments)
+
+
+def start_ranks(request: RunRequest, adapters_folder: str) -> list[ActorHandle]:
+    """The learner's actors, near each other: on one node where they share its cores or a card with an engine."""
+    shares = request.placement.learners
+    together = any(share.cores or share.gpus < 1 for share in shares)
+    group = placement_group(
+        [{"CPU": share.threads, "GPU": share.gpus} for share in shares],
+        strategy="STRICT_PACK" if together else "PACK",
+    )
+    return [
+        start_actor(
+            LearnerActor,
+            f"learner-{rank}",
+            share,
+            request.config,
+            request.model_path,
+            share,
+            adapters_folder,
+            rank,
+            len(shares),
+            bundle=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+        )
+        for rank, share in enumerate(shares)
+    ]
 
 
 def status_of(cause: BaseException) -> str:

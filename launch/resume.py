@@ -17,7 +17,7 @@ from conf.schema import Config
 from launch.result import finished
 from rewards.problems import ProblemSet
 
-MAY_CHANGE = ("budget", "checkpoint", "dashboard", "device", "plan", "run.overwrite", "reward.workers")
+MAY_CHANGE = ("budget", "checkpoint", "dashboard", "device", "plan", "learner.ranks", "run.overwrite", "reward.workers")
 """Settings that a run may be resumed with another value of: they touch neither model, data nor algorithm. (A schedule
 follows the share of the budget, whatever the budget.)"""
 

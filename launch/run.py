@@ -97,7 +97,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     from launch.console import RunView
 
     config, placement = request.config, request.placement
-    shares = (*placement.rollouts, placement.learner)
+    shares = (*placement.rollouts, *placement.learners)
     context = ray.init(
         address="local",
         num_cpus=sum(share.threads for share in shares),

@@ -1,30 +1,54 @@
-"""The Ray shell around the learner."""
+"""The Ray shells around the learner: one actor a rank, and all of them as one `Learner`."""
 
+import asyncio
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
+from ray.exceptions import RayActorError
 
 from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
 from actors.placement import Share
 from conf.schema import Config
 
+DEATH_NOTICE_S = 10.0
+"""How long Ray may take to say that a rank died after the others lost their connection to it."""
+
 
 class LearnerActor:
-    """A `LoraLearner` in a process of its own, on its share of the machine. Nothing heavy is imported before that."""
+    """A `LoraLearner` in a process of its own, on its share of the machine. Nothing heavy is imported before `open`."""
 
-    def __init__(self, config: Config, model_path: str, share: Share, adapters_folder: str) -> None:
-        device = "cuda" if share.gpus else "cpu"
-        os.environ["DS_ACCELERATOR"] = device
+    def __init__(
+        self, config: Config, model_path: str, share: Share, adapters_folder: str, rank: int = 0, size: int = 1
+    ) -> None:
+        self._config = config
+        self._model_path = model_path
+        self._share = share
+        self._adapters = adapters_folder
+        self._rank = rank
+        self._size = size
+        os.environ["DS_ACCELERATOR"] = self._device
         share.bind()
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self._share.gpus else "cpu"
+
+    def open(self, rendezvous: str) -> None:
+        """Load the model together with the other ranks; rendezvous: see `Ranks`."""
         import torch
 
-        torch.set_num_threads(share.threads)
-        if share.memory:
-            torch.cuda.set_per_process_memory_fraction(share.memory)
+        torch.set_num_threads(self._share.threads)
+        if self._share.memory:
+            torch.cuda.set_per_process_memory_fraction(self._share.memory)
         from learner.engine import LoraLearner
+        from learner.ranks import Ranks
 
-        self._learner = LoraLearner(config, model_path, adapters_folder, device)
+        ranks = Ranks(self._rank, self._size, rendezvous)
+        self._learner = LoraLearner(self._config, self._model_path, self._adapters, self._device, ranks)
 
     def publish(self) -> AdapterRef:
         return self._learner.publish()
@@ -46,31 +70,63 @@ class LearnerActor:
 
 
 class RemoteLearner:
-    """The `Learner` protocol over a LearnerActor."""
+    """The `Learner` protocol over LearnerActors, one for each rank, in their order.
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    An error of one ends all, since the others may be waiting for it; it is raised, a death before what it made of them.
+    """
+
+    def __init__(self, actors: Sequence[Any], folder: Path) -> None:
+        """folder: where the ranks may leave a file to find each other by."""
+        self._actors = list(actors)
+        self._rendezvous = folder / f".ranks-{uuid4().hex}"
+        self._opening = asyncio.ensure_future(self._ask(self._actors, "open", str(self._rendezvous)))
 
     async def revive(self) -> None:
         raise NotImplementedError
 
     async def publish(self) -> AdapterRef:
-        return await self._actor.publish.remote()
+        return await self._all("publish")
 
     async def accumulate(self, batch: Batch) -> None:
-        await self._actor.accumulate.remote(batch)
+        await self._all("accumulate", ray.put(batch))
 
     async def step(self, progress: float) -> UpdateStats:
-        return await self._actor.step.remote(progress)
+        return await self._all("step", progress)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        return await self._actor.score.remote(groups)
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "score", groups)
 
     async def save(self, folder: str) -> None:
-        await self._actor.save.remote(folder)
+        await self._all("save", folder)
 
     async def restore(self, folder: str, incarnation: int) -> None:
-        await self._actor.restore.remote(folder, incarnation)
+        await self._all("restore", folder, incarnation)
 
     async def close(self) -> None:
-        ray.kill(self._actor)
+        for actor in self._actors:
+            ray.kill(actor)
+        self._rendezvous.unlink(missing_ok=True)
+
+    async def _all(self, method: str, *arguments: Any) -> Any:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors, method, *arguments)
+
+    async def _ask(self, actors: list[Any], method: str, *arguments: Any) -> Any:
+        """What the first of these ranks answers, once all have answered."""
+        calls = [asyncio.ensure_future(getattr(actor, method).remote(*arguments)) for actor in actors]
+        try:
+            await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+            errors = _errors(calls)
+            if errors:
+                await asyncio.wait(calls, timeout=DEATH_NOTICE_S)
+                await self.close()
+                raise min(_errors(calls), key=lambda error: not isinstance(error, RayActorError))
+            return calls[0].result()
+        finally:
+            for call in calls:
+                call.cancel()
+
+
+def _errors(calls: Sequence["asyncio.Future[Any]"]) -> list[BaseException]:
+    return [error for call in calls if call.done() and (error := call.exception())]

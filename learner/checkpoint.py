@@ -47,7 +47,7 @@ def read_checkpoint(folder: Path, expected: Facts, shapes: dict[str, Size]) -> t
         raise BadInput(
             f"checkpoint {folder}: cannot be read ({error}); resume from another one or start a new run"
         ) from None
-    if type(facts.version) is not int or type(facts.steps) is not int or not 0 <= facts.steps <= facts.version:
+    if type(facts.version) is not int or type(facts.steps) is not int or min(facts.version, facts.steps) < 0:
         raise BadInput(
             f"checkpoint {folder}: {facts.steps} optimizer steps in {facts.version} updates cannot be; "
             "resume from another one or start a new run"
