@@ -314,6 +314,7 @@ class Coordinator:
             **describe_canary(judgement),
             **stats.metrics,
             **self._describe(batch),
+            **{f"verify/{name}": count for name, count in (await self._verifier.health()).items()},
             "rollout/tokens_per_second": self._speed(),
             "time/learn": accumulated - started + stepped - judged,
             "time/sync": self._clock.now() - stepped,
@@ -469,6 +470,7 @@ class Coordinator:
             else:
                 kind = "useful"
             self._ledger.count(f"tokens/{kind}", len(sample.token_ids))
+            self._ledger.count(f"verify/{reward.verdict.status}")
 
     def _check_barren(self, group: Group) -> None:
         """Notice when rewards no longer differ: the end if every answer is right, a halt otherwise."""

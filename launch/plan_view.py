@@ -27,11 +27,9 @@ def _settings(plan: Plan) -> RenderableType:
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     held_out = data.eval_source or "the same source"
     limits = f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
-    reward = [
-        f"{weight:g} · {name}"
-        for name, weight in (("accuracy", config.reward.accuracy), ("format", config.reward.format))
-        if weight
-    ]
+    weights_of = {name: getattr(config.reward, name) for name in ("accuracy", "format", "boxed", "cosine")}
+    weights_of |= {part.name: part.weight for part in config.reward.custom}
+    reward = [f"{weight:g} · {name}" for name, weight in weights_of.items() if weight]
     budget = duration(config.budget.seconds)
     if config.budget.updates is not None:
         budget += f" or {config.budget.updates} updates"

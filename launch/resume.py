@@ -14,10 +14,14 @@ from actors.durable import replace_text
 from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
+from launch.machine import Machine
 from launch.result import finished
 from rewards.problems import ProblemSet
 
-MAY_CHANGE = ("budget", "checkpoint", "dashboard", "device", "plan", "learner.ranks", "run.overwrite", "reward.workers")
+MAY_CHANGE = (
+    *("budget", "checkpoint", "dashboard", "device", "plan", "run.overwrite"),
+    *("learner.ranks", "reward.workers", "data.hub_timeout_s"),
+)
 """Settings that a run may be resumed with another value of: they touch neither model, data nor algorithm. (A schedule
 follows the share of the budget, whatever the budget.)"""
 
@@ -52,6 +56,15 @@ def open_folder(config: Config) -> Path:
             + (f" (also changed: {', '.join(changed[1:])})" if changed[1:] else "")
         )
     return folder
+
+
+def settle(config: Config, machine: Machine) -> None:
+    """Put the dtype a run began with, or else the faster one here, in the place of model.dtype=auto."""
+    begun = Path(config.run.folder) / config.run.name / "config.yaml"
+    if config.model.dtype != "auto":
+        return
+    resumes = begun.exists() and not config.run.overwrite
+    config.model.dtype = yaml.safe_load(begun.read_text())["model"]["dtype"] if resumes else machine.dtype
 
 
 def claim(config: Config, folder: Path, problems: ProblemSet) -> None:

@@ -20,7 +20,7 @@ from launch.machine import detect
 from launch.plan import make_plan, refusal
 from launch.plan_view import render
 from launch.result import describe
-from launch.resume import claim, open_folder
+from launch.resume import claim, open_folder, settle
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> int:
     console = Console()
     try:
         config = load(arguments)
-        plan = make_plan(config, detect(config.device))
+        machine = detect(config.device)
+        settle(config, machine)
+        plan = make_plan(config, machine)
         if config.plan:
             console.print(render(plan))
             return 0
@@ -61,6 +63,7 @@ def prepare(config: Config, placement: Placement, folder: Path, started_at: floa
     from conf.adapters import check_adapter
     from conf.models import locate
     from rewards.problems import load as load_problems
+    from rewards.problems import write_listing
 
     config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
@@ -69,6 +72,7 @@ def prepare(config: Config, placement: Placement, folder: Path, started_at: floa
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
     claim(config, folder, problems)
+    write_listing(folder / "problems-left-out.jsonl", problems.left_out)
     return RunRequest(config, str(folder.resolve()), model_path, placement, problems, started_at)
 
 

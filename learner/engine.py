@@ -123,10 +123,8 @@ class LoraLearner:
             self._optimizer.discard()
         started = perf_counter()
         algorithm, ranks = self.config.algorithm, self._ranks
-        self.policy.train()
         members = list(examples(batch.groups, algorithm))
-        shares = share_out([member.tokens for member in members], ranks.size, self.policy.shares_prompts)
-        own = [members[i] for i in shares[ranks.rank]]
+        own = [members[i] for i in share_out([member.tokens for member in members], ranks.size)[ranks.rank]]
         parts = self._pack([member.tokens for member in own])
         # Dropout repeats after a restore, and differs between ranks.
         torch.manual_seed(request_seed(self.config.run.seed, f"dropout-{ranks.rank}", self.version))
@@ -291,7 +289,7 @@ class LoraLearner:
         return results
 
     def _pack(self, samples: list[Tokens]) -> list[MicroBatch]:
-        return pack(samples, self.config.learner.tokens_per_microbatch, self.policy.shares_prompts)
+        return pack(samples, self.config.learner.tokens_per_microbatch)
 
 
 def _names(examples: Iterable[Example]) -> str:

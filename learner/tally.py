@@ -22,7 +22,8 @@ class Tally:
         """parts: the micro-batches of a step."""
         self._algorithm = algorithm
         self._tokens = sum(part.tokens for part in parts)
-        self._padded_tokens = sum(part.padded_tokens for part in parts)
+        self._rows = sum(part.rows for part in parts)
+        self._padded_rows = sum(part.padded_rows for part in parts)
         self._losses: list[float] = []
         self._norms: list[float] = []
         self._logprobs: list[Tensor] = []
@@ -59,7 +60,8 @@ class Tally:
         whole._losses, whole._norms = tallies[0]._losses, tallies[0]._norms
         for tally in tallies:
             whole._tokens += tally._tokens
-            whole._padded_tokens += tally._padded_tokens
+            whole._rows += tally._rows
+            whole._padded_rows += tally._padded_rows
             whole._clipped.update(tally._clipped)
             whole._looked_at += tally._looked_at
             for name in ("_logprobs", "_entropies", "_engine", "_lengths", "_bases"):
@@ -67,7 +69,7 @@ class Tally:
         return whole
 
     def metrics(self) -> dict[str, float]:
-        """Under their names in metrics.jsonl, and "tokens", the real input tokens of a step. Zeros where nothing was
+        """Under their names in metrics.jsonl, and "tokens", the input tokens of a step. Zeros where nothing was
         computed.
         """
         metrics = {
@@ -82,7 +84,7 @@ class Tally:
         own, engine = torch.cat(self._logprobs), torch.cat(self._engine)
         mismatch = describe_mismatch(own, engine, torch.cat(self._lengths), self._algorithm.mismatch)
         metrics |= {
-            "learner/padding": 1.0 - self._tokens / self._padded_tokens,
+            "learner/padding": 1.0 - self._rows / self._padded_rows,
             "policy/entropy": torch.cat(self._entropies).mean().item(),
             **{f"mismatch/{name}": value for name, value in mismatch.items()},
             **{f"clip/{name}": count / self._looked_at for name, count in self._clipped.items()},

@@ -1,8 +1,8 @@
 """DeepSpeed as this project uses it: ZeRO-1, its optimizer and fp32 master weights in host memory or on the card.
 
-Stage 2 would also divide the gradients among the ranks, but reduces them in every backward pass, in the order in which
-autograd finds them. That order depends on whether prompts are shared, so that ranks would add up the gradients of
-different weights; and all would need the same number of passes. Stage 1 reduces once a step, weight by weight.
+Stage 2 would also divide the gradients among the ranks, but it reduces them in every backward pass, in the order in
+which autograd finds them: all ranks would need equally many passes over graphs of one shape. Stage 1 reduces once a
+step, weight by weight, whatever each rank has computed.
 """
 
 import logging

@@ -48,7 +48,14 @@ def test_docstrings_explain_every_field(kind: type) -> None:
 def test_every_number_has_a_range() -> None:
     defaults = OmegaConf.structured(Config)
     numeric = [key for key in keys() if isinstance(OmegaConf.select(defaults, key), int | float)]
-    flags = {"plan", "run.overwrite", "model.shape.tied_head", "lora.rslora", "algorithm.mask_truncated"}
+    flags = {
+        "plan",
+        "run.overwrite",
+        "model.shape.tied_head",
+        "lora.rslora",
+        "algorithm.mask_truncated",
+        "reward.after_thinking",
+    }
     assert set(numeric) - flags - set(RULES) == set()
     assert set(RULES) <= set(keys())
 

@@ -14,6 +14,7 @@ from conf.sizes import activation_bytes
 from launch.machine import GIB, Machine
 from launch.plan import Plan, duration, make_plan, refusal
 from launch.plan_view import render
+from launch.resume import settle
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, 0.3e12)
 
@@ -25,7 +26,9 @@ def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Ma
 
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
-    return make_plan(load([f"conf={recipe}", *overrides]), where)
+    config = load([f"conf={recipe}", *overrides])
+    settle(config, where)
+    return make_plan(config, where)
 
 
 def entry(made: Plan, what: str) -> float:

@@ -10,7 +10,8 @@ from actors.messages import Problem
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
-from launch.resume import claim, open_folder
+from launch.machine import GIB, Machine
+from launch.resume import claim, open_folder, settle
 from rewards.problems import ProblemSet
 
 
@@ -26,6 +27,22 @@ def begin(folder: Path, status: str | None, *settings: str) -> None:
 
 def configure(folder: Path, *settings: str) -> Config:
     return load(["conf=quickstart", f"run.folder={folder}", *settings])
+
+
+@pytest.mark.parametrize(
+    ("begun", "asked", "settled"),
+    [
+        (None, "auto", "float32"),
+        ("bfloat16", "auto", "bfloat16"),
+        ("bfloat16", "float32", "float32"),
+    ],
+)
+def test_run_keeps_the_dtype_it_began_with(tmp_path: Path, begun: str | None, asked: str, settled: str) -> None:
+    if begun:
+        begin(tmp_path, "interrupted", f"model.dtype={begun}")
+    config = configure(tmp_path, f"model.dtype={asked}")
+    settle(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, 1e11, dtype="float32"))
+    assert config.model.dtype == settled
 
 
 def test_new_run_gets_a_folder_of_its_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from conf.errors import BadInput
 from conf.schema import Config, ExampleConfig
 from rewards.problems import (
     BAD_GOLD,
+    CONFLICT,
     DUPLICATE,
     EMPTY,
     HELD_OUT,
@@ -129,9 +130,9 @@ def test_bad_rows_are_dropped_and_counted(config: Config, tmp_path: Path, byte_t
     write_jsonl(tmp_path / "sums.jsonl", [*SUMS, *bad, *good])
     config.rollout.max_prompt_tokens = 80
     problems = load(config, byte_tokenizer)
-    assert problems.dropped == {DUPLICATE: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1}
+    assert problems.dropped == {DUPLICATE: 1, CONFLICT: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1}
     everything = problems.train + problems.heldout
-    assert len(everything) == 31
+    assert len(everything) == 30
     assert {p.gold for p in everything if "1/4" in p.prompt} == {r"\frac{1}{2}"}
 
 
