@@ -1,7 +1,7 @@
 """What a worker process can be asked to run, by name. Nothing here is trusted to end, or to leave memory alone.
 
-`compare` judges (gold, answer) by the rules of `rewards.verify`; `reasoning_gym` lets a generator score an answer to
-one of its entries; `import:module:function` is a user's own part of the reward.
+`compare` judges (gold, answer) by the rules of `rewards.verify`, `readable` a gold answer by itself; `reasoning_gym`
+lets a generator score an answer to one of its entries; `import:module:function` is a user's own part of the reward.
 """
 
 import json
@@ -11,8 +11,10 @@ from typing import Any
 
 from rewards.functions import find
 from rewards.verify import compare
+from rewards.verify.matching import readable
 
 COMPARE = "compare"
+READABLE = "readable"
 REASONING_GYM = "reasoning_gym"
 IMPORT = "import:"
 
@@ -29,8 +31,8 @@ def resolve(name: str) -> Callable[..., Any]:
         import reasoning_gym  # noqa: F401
 
         return score_entry
-    compare(r"\\sqrt{2}", r"\frac{2}{\sqrt{2}}")
-    return compare
+    compare(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
+    return readable if name == READABLE else compare
 
 
 def score_entry(grader: str, answer: str) -> bool:

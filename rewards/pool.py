@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from rewards.functions import find
-from rewards.graders import COMPARE, IMPORT, REASONING_GYM
+from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
 from rewards.judge import Died, Failed, Hung, Judge, Limits
 from rewards.recipe import Recipe
 from rewards.sources import EXACT
@@ -127,7 +127,7 @@ class VerifierPool:
         given = (answer or "").strip().strip("$").strip()
         if not given:
             return Status.UNPARSABLE
-        if gold and (given == gold or (INTEGER.fullmatch(gold) and settle(gold, given) is Status.CORRECT)):
+        if gold and (given == gold or (INTEGER.fullmatch(gold) and settle(gold, plain(given)) is Status.CORRECT)):
             return Status.CORRECT
         if grader == EXACT:
             return Status.WRONG
@@ -184,7 +184,12 @@ class VerifierPool:
         answer = plain(gold)
         if INTEGER.fullmatch(answer):
             return True
-        return boxed(f"{BOX}{{{answer}}}") == answer != "" and self._compare(answer, answer) is Status.CORRECT
+        if not answer or boxed(f"{BOX}{{{answer}}}") != answer:
+            return False
+        try:
+            return self._call(READABLE, answer)
+        except (Hung, Died, Failed):
+            return False
 
     def _close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

@@ -87,8 +87,8 @@ def endless_model(source: str, folder: Path) -> str:
     return str(folder)
 
 
-def rows() -> Iterator[dict[str, str]]:
-    """Problems of one length, as many as any run of this bench takes."""
+def rows(**_: object) -> Iterator[dict[str, str]]:
+    """Problems of one length, as many as any run of this bench takes; the quickstart's parameters do not matter."""
     for first in range(10, 100):
         for second in range(10, 30):
             yield {"problem": f"What is {first} + {second}?", "answer": str(first + second)}
@@ -134,8 +134,8 @@ def run_ours(config: Config, model: str, folder: Path, eta: int) -> dict[str, fl
         *(sys.executable, "launch/run.py", "conf=quickstart", f"run.name={name}", f"run.folder={folder}", "device=cpu"),
         *(f"model.path={model}", f"model.dtype={config.model.dtype}", f"lora.rank={config.lora.rank}"),
         *(f"lora.alpha={config.lora.alpha}", f"learner.learning_rate={config.learner.learning_rate}"),
-        *("data.source=import:launch.benches.end_to_end:rows", "data.parameters={}", "data.size=null"),
-        *("data.problem_pattern=", "data.template={problem}", "data.examples=[]", "data.system=null"),
+        *("data.source=import:launch.benches.end_to_end:rows", "data.size=null"),
+        *("data.problem_pattern=", "data.template='{problem}'", "data.examples=[]", "data.system=null"),
         *(f"reward.custom={custom}", f"rollout.samples_per_problem={SAMPLES}", f"rollout.max_response_tokens={TOKENS}"),
         *(f"learner.problems_per_update={GROUPS}", f"learner.max_staleness={eta}", "learner.schedule=constant"),
         *("eval.problems=0", "checkpoint.every=1000", "budget.minutes=60", f"budget.updates={WARM_UP + UPDATES}"),

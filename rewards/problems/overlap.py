@@ -17,6 +17,7 @@ BOILERPLATE = 10
 """Training problems with the same piece, beyond which it is a phrase of the source and says nothing."""
 
 LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
+DRAWING = re.compile(r"(?s)\[asy\].*?\[/asy\]")
 PIECE = re.compile(r"[a-z]+|\d+|[^\s\w]")
 
 
@@ -48,5 +49,5 @@ def overlapping(train: list[str], heldout: Iterable[str]) -> list[bool]:
 
 
 def _grams(text: str) -> set[tuple[str, ...]]:
-    pieces = PIECE.findall(LAYOUT.sub(" ", text.casefold()))
+    pieces = PIECE.findall(LAYOUT.sub(" ", DRAWING.sub(" ", text.casefold())))
     return {tuple(pieces[start : start + GRAM]) for start in range(len(pieces) - GRAM + 1)}

@@ -23,10 +23,18 @@ INFINITE = re.compile(r"[+-]?\s*\\infty")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 CONSTANTS = {"e", "i"}
 
+PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
+"""A word in an expression, where no product of letters is as long."""
+
+EMPTY_SET = r"\emptyset"
+
 SPACE = re.compile(r"(?<!\w) | (?!\w)")
 
 SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Sets that only algebra can compare."""
+
+MOST_WORDS = 8
+"""Of an answer in words; more are an explanation."""
 
 MOST_ELEMENTS = 64
 """Elements of an answer beyond which order is not tried out."""
@@ -53,6 +61,29 @@ def settle(gold: str, answer: str) -> Status | None:
 def compare(gold: str, answer: str) -> Status:
     """The status of a plain answer, by algebra where that is needed. May take for ever, or the process's memory."""
     return _status(gold, answer, equivalent)
+
+
+def readable(gold: str) -> bool:
+    """Whether a plain gold answer is one: every part of it is a number, words, or equal to itself as mathematics. May
+    take for ever, or the process's memory.
+    """
+    of = shape(gold)
+    if of.kind is not Kind.SCALAR:
+        return all(part != gold and readable(part) for part in of.parts)
+    text = of.parts[0]
+    body = quantity(text).body
+    if number(body) or quantity(text).base or _choice(text) or _phrase(text) or INFINITE.fullmatch(body):
+        return True
+    sides = _text(of).split("=")
+    if len(sides) > 1 and all(quantity(side.strip()).number for side in sides):
+        return True
+    if compact(text) == EMPTY_SET:
+        return True
+    expression = quantity(_text(of)).body
+    try:
+        return not PROSE.search(expression) and _by_algebra(expression, expression, equivalent)
+    except Unparsable:
+        return False
 
 
 def _status(gold: str, answer: str, algebra: Equivalent) -> Status:
@@ -216,5 +247,7 @@ def _phrase(text: str) -> str:
     if not match or number(unwrapped) is not None:
         return ""
     words = re.findall(r"[a-z0-9']+", unwrapped.lower())
+    if len(words) > MOST_WORDS:
+        return ""
     spelt = any(len(word) > 1 and word.isalpha() for word in words)
     return " ".join(words) if spelt and SYMBOLS.isdisjoint(words) else ""
