@@ -134,6 +134,7 @@ RULES: dict[str, Rule] = {
     "learner.offload": one_of("auto", "cpu", "none"),
     "learner.overlap": one_of("auto", "on", "off"),
     "learner.gradient_checkpointing": one_of("auto", "on", "off"),
+    "learner.ranks": at_least(1),
     "algorithm.preset": one_of(*presets()),
     "algorithm.advantages": one_of("group", "mean_only", "leave_one_out"),
     "algorithm.surrogate": one_of("clip", "cispo"),

@@ -168,6 +168,10 @@ class LearnerConfig:
     offload: where the optimizer's state lives: cpu (host memory), none (beside the weights), or auto: on a card only if
     it takes a small share of it. gradient_checkpointing: on (activations are computed twice instead of kept, and
     prompts not shared), off, or auto: on where a micro-batch's activations would fill most of a card.
+    ranks: processes that compute a batch together, each a share of its samples, at most one a card (of several, rollout
+    actors keep at least one) or one a core. When null: of several cards, as many as make the plan's update shortest,
+    because what the others can generate depends on model and lengths; otherwise one, whose threads use all its cores. A
+    resumed run may have other ranks than before.
     """
 
     problems_per_update: int = 8
@@ -186,6 +190,7 @@ class LearnerConfig:
     logprob_chunk: int = 1024
     offload: str = "auto"
     gradient_checkpointing: str = "auto"
+    ranks: int | None = None
 
     def __post_init__(self) -> None:
         """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""

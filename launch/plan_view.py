@@ -57,17 +57,17 @@ def _placement(plan: Plan) -> RenderableType:
     cards = f"{machine.gpus} × {machine.name}, {machine.gpu_memory / GIB:.1f} GiB" if machine.gpus else machine.name
     grid = _grid()
     grid.add_row("machine", cards + ("" if machine.present else " (not in this machine)"))
-    engines = f" × {len(placement.rollouts)}" if len(placement.rollouts) > 1 else ""
-    grid.add_row("rollout" + engines, _share(placement.rollouts[0]))
-    grid.add_row("learner", _share(placement.learner))
+    for name, shares in (("rollout", placement.rollouts), ("learner", placement.learners)):
+        grid.add_row(name + (f" × {len(shares)}" if len(shares) > 1 else ""), _shares(shares))
     grid.add_row("reward", f"{placement.reward_workers} worker process{'es' * (placement.reward_workers > 1)}")
     return grid
 
 
-def _share(share: Share) -> str:
-    if share.cores:
-        return f"core{'s' * (len(share.cores) > 1)} {_ranges(share.cores)}"
-    return f"{share.gpus:g} of a GPU, {share.memory:.0%} of its memory"
+def _shares(shares: tuple[Share, ...]) -> str:
+    """Cores of all, or what each has of a card."""
+    if shares[0].cores:
+        return "; ".join(f"core{'s' * (len(share.cores) > 1)} {_ranges(share.cores)}" for share in shares)
+    return f"{shares[0].gpus:g} of a GPU, {shares[0].memory:.0%} of its memory"
 
 
 def _memory(plan: Plan) -> RenderableType:

@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "learner.gradient_checkpointing",
     "learner.logprob_chunk",
     "learner.offload",
+    "learner.ranks",
     "learner.tokens_per_microbatch",
     "plan",
     "reward.workers",

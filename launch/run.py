@@ -119,7 +119,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
 
     timer = end_with_budget(request)
     config, placement = request.config, request.placement
-    shares = (*placement.rollouts, placement.learner)
+    shares = (*placement.rollouts, *placement.learners)
     context: Any = ray.init(
         address="local",
         num_cpus=sum(share.threads for share in shares),

@@ -66,7 +66,7 @@ def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, st
 
 def test_budget_and_checkpoints_may_change_on_resume(tmp_path: Path) -> None:
     begin(tmp_path, "interrupted")
-    open_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0"))
+    open_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0", "learner.ranks=2"))
 
 
 def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> None:
