@@ -59,7 +59,7 @@ def foreign(folder: Path, expected: Facts) -> str | None:
         facts = Facts(**{**stored, "target_modules": tuple(stored["target_modules"])})
     except UNREADABLE as error:
         return f"cannot be read ({error})"
-    if type(facts.version) is not int or type(facts.steps) is not int or not 0 <= facts.steps <= facts.version:
+    if type(facts.version) is not int or type(facts.steps) is not int or min(facts.version, facts.steps) < 0:
         return f"{facts.steps} optimizer steps in {facts.version} updates cannot be"
     for name in (field.name for field in fields(Facts) if field.name not in ("version", "steps")):
         ours, theirs = getattr(expected, name), getattr(facts, name)
