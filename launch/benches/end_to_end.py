@@ -2,7 +2,7 @@
 
 8 problems × 8 samples × exactly 64 tokens: both sides use a copy of the embedded model whose end token is one it never
 draws. The reward is the share of vowels, so that nearly every sample has an advantage. Ours is a real run, canary and
-verification on, with one and with no update of staleness.
+verification on, with one update of staleness (overlapped) and with none (in turns).
 """
 
 import json
@@ -30,7 +30,7 @@ NEVER_DRAWN = "<empty_output>"
 """A special token of the embedded model, without a place in its training texts."""
 
 GROUPS, SAMPLES, TOKENS = 8, 8, 64
-WARM_UP, UPDATES, PEER_UPDATES = 3, 12, 3
+WARM_UP, UPDATES, PEER_UPDATES = 2, 6, 2
 PEER_BATCHES = (16, 64)
 """Samples a forward pass of the peer: the better of the two is the baseline."""
 
@@ -137,7 +137,12 @@ def run_ours(config: Config, model: str, folder: Path, eta: int) -> dict[str, fl
         *("data.source=import:launch.benches.end_to_end:rows", "data.size=null"),
         *("data.problem_pattern=", "data.template='{problem}'", "data.examples=[]", "data.system=null"),
         *(f"reward.custom={custom}", f"rollout.samples_per_problem={SAMPLES}", f"rollout.max_response_tokens={TOKENS}"),
-        *(f"learner.problems_per_update={GROUPS}", f"learner.max_staleness={eta}", "learner.schedule=constant"),
+        *(
+            f"learner.problems_per_update={GROUPS}",
+            f"learner.max_staleness={eta}",
+            "learner.overlap=on",
+            "learner.schedule=constant",
+        ),
         *("eval.problems=0", "checkpoint.every=1000", "budget.minutes=60", f"budget.updates={WARM_UP + UPDATES}"),
         "dashboard.port=0",
     ]
