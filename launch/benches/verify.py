@@ -159,7 +159,7 @@ def recovery(_: list[Question], workers: int) -> list[float]:
     def judge(kind: Callable[[random.Random], tuple[str, str]]) -> float:
         gold, answer = kind(rng)
         verdict = pool.judge(gold, f"\\boxed{{{answer}}}")
-        assert (verdict.status is Status.TIMEOUT) == (kind is algebra)
+        assert verdict.status is Status.TIMEOUT or kind is not algebra
         return verdict.milliseconds
 
     with VerifierPool(Recipe(RewardConfig(deadline_s=0.5)), workers) as pool:
