@@ -31,7 +31,7 @@ PATIENCE = 5
 """Deadlines by the clock after which a worker that lacks a core is given up all the same."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["rewards.graders"])
+CONTEXT.set_forkserver_preload(["rewards.warm"])
 
 
 class Hung(Exception):
@@ -101,8 +101,8 @@ def _limit_cpu(seconds: float) -> None:
 class Judge:
     """A worker process, replaced when a call takes it down. For one thread at a time.
 
-    The fork server imports math-verify once, so that a worker starts in a fraction of a second. restarts: how often it
-    was replaced.
+    The fork server imports and warms math-verify once, so that a worker starts in some milliseconds. restarts: how
+    often it was replaced.
     """
 
     def __init__(self, limits: Limits) -> None:
