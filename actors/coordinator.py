@@ -398,15 +398,16 @@ class Coordinator:
         self._enter_phase("finishing")
         waiting = self._waiting
         try:
-            await self._conclude()
-        except LearnerDied as death:
-            self._note_death(death)
-            await self._abandon(Setback(self._saved, died=True))
+            async with asyncio.timeout(self._budget.left - LAST_MOMENT_S):
+                await self._conclude()
+        except TimeoutError:
+            self._overdue = True
         self._all_enter("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason)
-        final = await waiting.unless_stopped(self._judge_final())
+        policy = self._serving.policy
+        final = await waiting.unless_stopped(self._judging.final(policy)) if policy else None
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason, final)
         if self._config.budget.updates is not None and self.updates >= self._config.budget.updates:
@@ -417,27 +418,22 @@ class Coordinator:
         return Outcome("budget_exhausted", reason, final)
 
     async def _conclude(self) -> None:
-        """Save the last version, and have the canary vouch for it before it is judged."""
-        if self._overdue or self._serving.policy is None:
-            return
-        if self.updates != self._saved:
-            try:
-                async with asyncio.timeout(self._budget.left - LAST_MOMENT_S):
-                    await self._save()
-            except TimeoutError:
-                self._overdue = True
-                return
-        if not self._waiting.stopped:
-            await self._waiting.unless_stopped(self._serving.ask_canary())
+        """Save the last version, and have the canary vouch for it before it is judged.
 
-    async def _judge_final(self) -> dict[str, Any] | None:
-        """Held-out pass@1 of the policy; of the last checkpoint's, if the learner was lost with what came after it."""
-        if self._serving.policy is None:
-            if self._checkpoint is None:
-                return None
+        If the learner is lost, the last checkpoint's version takes its place.
+        """
+        if self._serving.policy is not None and not self._overdue:
+            try:
+                if self.updates != self._saved:
+                    await self._save()
+                if not self._waiting.stopped:
+                    await self._waiting.unless_stopped(self._serving.ask_canary())
+            except LearnerDied as death:
+                self._note_death(death)
+                await self._abandon(Setback(self._saved, died=True))
+        if self._serving.policy is None and self._checkpoint is not None and not self._waiting.stopped:
             adapter = AdapterRef(self._saved, self._folder.next_incarnation(), str(self._checkpoint / "adapter"))
             await self._serving.adopt(adapter)
-        return await self._judging.final(self._policy)
 
     async def _watch(self) -> None:
         while True:

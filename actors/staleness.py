@@ -110,6 +110,7 @@ class Cursor:
 
     def admit(self) -> int:
         """Index of the next group to start."""
+        self._admitted = max(self._admitted, self.next_unused)
         while self._admitted in self._used:
             self._admitted += 1
         self._admitted += 1

@@ -126,3 +126,26 @@ def test_cursor_repeats_and_skips_nothing_over_a_resume(order: list[int], used: 
     resumed = Cursor(cursor.next_unused, cursor.used)
     rest = [resumed.admit() for _ in range(12 - used)]
     assert sorted([*order[:used], *rest]) == list(range(12))
+
+
+@given(st.lists(st.integers(0, 15), unique=True), st.integers(0, 1000))
+def test_cursor_never_repeats_a_group_used_before_a_resume(used: list[int], seed: int) -> None:
+    """Groups are admitted, used and passed over in any order."""
+    rng = random.Random(seed)
+    before = Cursor()
+    for _ in range(16):
+        before.admit()
+    before.use(tuple(make_group(index) for index in used))
+    cursor = Cursor(before.next_unused, before.used)
+    admitted: list[int] = []
+    waiting: list[int] = []
+    for _ in range(30):
+        if rng.random() < 0.5:
+            waiting.append(cursor.admit())
+            admitted.append(waiting[-1])
+        elif waiting:
+            index = waiting.pop(rng.randrange(len(waiting)))
+            cursor.pass_over(index) if rng.random() < 0.5 else cursor.use((make_group(index),))
+    assert len(set(admitted)) == len(admitted)
+    assert not set(admitted) & set(used)
+    assert admitted == [index for index in range(100) if index not in used][: len(admitted)]
