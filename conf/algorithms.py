@@ -1,4 +1,4 @@
-"""Presets of the section `algorithm`, and its combinations that cannot work."""
+"""Presets of the sections `algorithm` and `reward`, and combinations of the former that cannot work."""
 
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,12 @@ from conf.schema import AlgorithmConfig
 def presets() -> dict[str, dict[str, Any]]:
     """What each preset sets: all keys of AlgorithmConfig but `preset`."""
     return yaml.safe_load((Path(__file__).parent / "algorithms.yaml").read_text())
+
+
+@cache
+def reward_presets() -> dict[str, dict[str, Any]]:
+    """What each preset of the section `reward` sets: the keys accuracy to after_thinking."""
+    return yaml.safe_load((Path(__file__).parent / "rewards.yaml").read_text())
 
 
 def check_algorithm(algorithm: AlgorithmConfig) -> None:

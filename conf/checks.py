@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from conf.algorithms import check_algorithm, presets
+from conf.algorithms import check_algorithm, presets, reward_presets
 from conf.devices import device_names
 from conf.errors import BadInput
 from conf.nearest import nearest
@@ -50,10 +50,16 @@ def _one_group(pattern: str) -> bool:
         return False
 
 
+PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
+"""Names in metrics.jsonl after `reward/` that are taken."""
+
 PLAIN_NAME = Rule(_plain_name, "use a plain folder name, without slashes or a leading dot")
 SOURCE = Rule(
-    lambda value: re.fullmatch(r"(hub:[^:/]+/[^:/]+(:[^:/]+)?|file:.+|reasoning_gym:\w+)", value) is not None,
-    "use hub:OWNER/NAME[:split], file:PATH or reasoning_gym:NAME",
+    lambda value: (
+        re.fullmatch(r"(hub:[^:/]+/[^:/]+(/[^:/]+)?(:[^:/]+)?|file:.+|reasoning_gym:\w+|import:[\w.]+:\w+)", value)
+        is not None
+    ),
+    "use hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION",
 )
 MODULES = Rule(
     lambda value: bool(value) and all(name in PROJECTIONS and value.count(name) == 1 for name in value),
@@ -62,6 +68,18 @@ MODULES = Rule(
 GROUP_SIZE = Rule(lambda value: value >= 2, "use 2 or more: a group of one has no advantage to learn from")
 RANK = Rule(lambda value: 1 <= value <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
 TEMPLATE = Rule(lambda value: "{problem}" in value, "write {problem} where the problem belongs")
+PAIR = Rule(
+    lambda value: len(value) == 2 and all(math.isfinite(number) for number in value),
+    "give two numbers: the values of the shortest and of the longest response",
+)
+CUSTOM = Rule(
+    lambda value: (
+        len({part.name for part in value} - PARTS) == len(value)
+        and all(re.fullmatch(r"[\w.]+:\w+", part.function) and math.isfinite(part.weight) for part in value)
+    ),
+    "give a list of {function: module.path:function, weight: 1.0}, each function of another name, none of them "
+    f"{', '.join(sorted(PARTS))}",
+)
 PATTERN = Rule(lambda value: not value or _one_group(value), "use a regular expression with one (group)")
 
 RULES: dict[str, Rule] = {
@@ -74,7 +92,7 @@ RULES: dict[str, Rule] = {
     "budget.grace_s": at_least(1),
     "budget.price_per_hour": at_least(0),
     "model.path": Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m"),
-    "model.dtype": one_of(*DTYPE_BYTES),
+    "model.dtype": one_of("auto", *DTYPE_BYTES),
     "model.shape.layers": at_least(0),
     "model.shape.hidden": at_least(0),
     "model.shape.intermediate": at_least(0),
@@ -86,6 +104,9 @@ RULES: dict[str, Rule] = {
     "data.source": SOURCE,
     "data.eval_source": Rule(lambda value: not value or SOURCE.allows(value), SOURCE.remedy),
     "data.size": at_least(1),
+    "data.scan": at_least(1),
+    "data.hub_timeout_s": above(0),
+    "data.overlap": one_of("drop", "report_only"),
     "data.template": TEMPLATE,
     "data.problem_pattern": PATTERN,
     "lora.rank": RANK,
@@ -113,6 +134,7 @@ RULES: dict[str, Rule] = {
     "learner.offload": one_of("auto", "cpu", "none"),
     "learner.overlap": one_of("auto", "on", "off"),
     "learner.gradient_checkpointing": one_of("auto", "on", "off"),
+    "learner.ranks": at_least(1),
     "algorithm.preset": one_of(*presets()),
     "algorithm.advantages": one_of("group", "mean_only", "leave_one_out"),
     "algorithm.surrogate": one_of("clip", "cispo"),
@@ -126,9 +148,17 @@ RULES: dict[str, Rule] = {
     "algorithm.overlong_buffer": between(0, 1),
     "algorithm.steps_per_batch": at_least(1),
     "algorithm.mismatch": one_of("token_tis", "sequence_mask", "icepop", "bypass"),
+    "reward.preset": one_of(*reward_presets()),
     "reward.accuracy": at_least(0),
     "reward.format": at_least(0),
+    "reward.boxed": at_least(0),
+    "reward.cosine": at_least(0),
+    "reward.cosine_correct": PAIR,
+    "reward.cosine_wrong": PAIR,
+    "reward.custom": CUSTOM,
+    "reward.timeout": one_of("mask", "wrong"),
     "reward.deadline_s": above(0),
+    "reward.memory_mib": at_least(256),
     "reward.workers": at_least(1),
     "eval.problems": at_least(0),
     "eval.n": at_least(1),
@@ -164,8 +194,11 @@ def check(config: Config) -> None:
     check_lengths(config, config.model.shape.context)
     _check_data(config)
     check_algorithm(config.algorithm)
-    if config.reward.accuracy == config.reward.format == 0:
-        raise BadInput("reward.accuracy=0 and reward.format=0: nothing would be rewarded; give one of them a weight")
+    reward = config.reward
+    if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
+        raise BadInput(
+            "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
+        )
     if config.eval.temperature == 0 and config.eval.n > 1:
         raise BadInput(f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1")
 

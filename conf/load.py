@@ -1,7 +1,8 @@
 """From `conf=NAME key=value …` to a checked Config.
 
 A recipe is `conf/NAME.yaml`; its `extends: OTHER` names the recipe it builds on, down to base.yaml. The command line is
-the last layer. A layer that names an `algorithm.preset` includes what the preset sets, underneath its own settings.
+the last layer. A layer that names an `algorithm.preset` or `reward.preset` includes what that sets, underneath its own
+settings.
 """
 
 from collections.abc import Iterator
@@ -13,14 +14,14 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.algorithms import presets
+from conf.algorithms import presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput
 from conf.nearest import nearest
 from conf.schema import Config, ShapeConfig
 
 FOLDER = Path(__file__).parent
-NOT_RECIPES = {"algorithms", "devices"}
+NOT_RECIPES = {"algorithms", "devices", "rewards"}
 
 SUPERSEDES = {("budget", "hours"): ("minutes", None), ("model", "path"): ("shape", asdict(ShapeConfig()))}
 """A layer that sets the first key without its neighbour returns the neighbour to its default: the hours a person asks
@@ -140,8 +141,9 @@ def _merge(config: DictConfig, layer: dict[str, Any], where: str) -> DictConfig:
     for (section, key), (neighbour, default) in SUPERSEDES.items():
         if key in layer.get(section, {}):
             layer[section].setdefault(neighbour, default)
-    if "preset" in (algorithm := layer.get("algorithm", {})):
-        layer["algorithm"] = {**presets().get(str(algorithm["preset"]), {}), **algorithm}
+    for section, known in (("algorithm", presets()), ("reward", reward_presets())):
+        if "preset" in (settings := layer.get(section, {})):
+            layer[section] = {**known.get(str(settings["preset"]), {}), **settings}
     return _convert(config, layer, Config, "", where)
 
 

@@ -65,7 +65,8 @@ class ShapeConfig:
 @dataclass
 class ModelConfig:
     """path: `embedded:smollm2-135m`, a local folder in Hugging Face format, or a hub id OWNER/NAME.
-    dtype: of the frozen weights and of the compute, bfloat16 or float32. shape: see ShapeConfig.
+    dtype: of the frozen weights and of the compute, bfloat16, float32 or auto: bfloat16 on a GPU, on a processor
+    whichever it multiplies faster. A run keeps the one it began with. shape: see ShapeConfig.
     """
 
     path: str = "embedded:smollm2-135m"
@@ -83,12 +84,19 @@ class ExampleConfig:
 
 @dataclass
 class DataConfig:
-    """source: `hub:OWNER/NAME[:split]`, `file:PATH` or `reasoning_gym:NAME` of the training problems.
-    parameters: of a reasoning_gym generator. size: how many problems to train on; all when null. A generator draws so
-    many, from which the held-out ones are taken too.
+    """source: of the training problems: `hub:OWNER/NAME[/CONFIG][:split]` of the Hugging Face hub, `file:PATH` (jsonl,
+    json, csv, parquet), `reasoning_gym:NAME`, a generator that also scores the answers, or `import:MODULE:FUNCTION`, a
+    function that yields rows.
+    parameters: of a reasoning_gym generator or the function. size: how many problems to train on; all when null. A
+    generator draws so many, from which the held-out ones are taken too. scan: rows of a source to read at most, the
+    first ones, streamed from the hub instead of downloaded whole; all when null. hub_timeout_s: seconds to wait for the
+    hub in all.
     eval_source: of the held-out problems; the first `eval.problems` of the shuffled training source when empty.
-    problem_field, answer_field: column names; guessed when empty.
-    system: system message; the chat template's own, if it has one, when null.
+    overlap: what becomes of training problems that are, or share most of their text with, one of eval_source: drop, or
+    report_only.
+    problem_field, answer_field: column names; guessed when empty. A problem may be a conversation that ends with the
+    user's message. Of a worked solution, what follows its last `####` or is in its last `\\boxed{}` is the answer.
+    system: system message; the conversation's or chat template's own, if it has one, when null.
     template: the user's message; `{problem}` is replaced by the problem.
     examples: solved problems shown before the real one, as earlier turns of the conversation.
     problem_pattern: a regular expression whose first group is the part of the source's problem to use.
@@ -97,7 +105,10 @@ class DataConfig:
     source: str = "reasoning_gym:chain_sum"
     parameters: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
+    scan: int | None = None
+    hub_timeout_s: float = 600.0
     eval_source: str = ""
+    overlap: str = "drop"
     problem_field: str = ""
     answer_field: str = ""
     problem_pattern: str = ""
@@ -152,11 +163,15 @@ class LearnerConfig:
     learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over the share of the budget spent, down to
     final_rate × learning_rate. warmup_updates: linear, from zero.
     weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
-    tokens_per_microbatch: padded tokens of one forward and backward pass.
+    tokens_per_microbatch: tokens of one forward and backward pass, in which the prompt of a group counts once.
     logprob_chunk: response positions whose logits exist at a time.
     offload: where the optimizer's state lives: cpu (host memory), none (beside the weights), or auto: on a card only if
     it takes a small share of it. gradient_checkpointing: on (activations are computed twice instead of kept, and
     prompts not shared), off, or auto: on where a micro-batch's activations would fill most of a card.
+    ranks: processes that compute a batch together, each a share of its samples, at most one a card (of several, rollout
+    actors keep at least one) or one a core. When null: of several cards, as many as make the plan's update shortest,
+    because what the others can generate depends on model and lengths; otherwise one, whose threads use all its cores. A
+    resumed run may have other ranks than before.
     """
 
     problems_per_update: int = 8
@@ -175,6 +190,7 @@ class LearnerConfig:
     logprob_chunk: int = 1024
     offload: str = "auto"
     gradient_checkpointing: str = "auto"
+    ranks: int | None = None
 
     def __post_init__(self) -> None:
         """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
@@ -241,15 +257,54 @@ class AlgorithmConfig:
 
 
 @dataclass
-class RewardConfig:
-    """accuracy, format: weights of the parts. format is 1 for `<think>…</think>` followed by the answer.
-    deadline_s: wall-clock for one verdict. workers: processes that judge; as many as placement finds cores for when
-    null.
+class CustomRewardConfig:
+    """function: `module.path:function`, called as function(prompt, response, gold) in a worker process, under the same
+    limits as a verdict; it returns a number. weight: of that number in the reward. The part is logged under the
+    function's name.
     """
 
+    function: str = ""
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.function.rpartition(":")[2]
+
+
+@dataclass
+class RewardConfig:
+    """What a sample earns: a weighted sum of parts, each of them logged unweighted. `rewards/verify/__init__.py` has
+    the rules by which answers are judged.
+
+    preset: paper, open_rs, tina or dapo: `conf/rewards.yaml` spells out what each sets. A layer that names a preset
+    sets the keys accuracy to after_thinking to the preset's values, except those it sets itself.
+    accuracy: weight of the verdict, 1 for a correct answer. format: of 1 for `<think>…</think>` followed by the answer;
+    the opening tag may be missing, since some chat templates put it into the prompt. boxed: of 1 for a box that can be
+    read. cosine: of accuracy scaled by length in tokens, clamped at rollout.max_response_tokens (arXiv 2502.03373).
+    cosine_correct, cosine_wrong: its values at no tokens and at the limit. (`algorithm.overlong_buffer` takes off for
+    responses near the limit.)
+    after_thinking: only a box after the last `</think>` counts as an answer.
+    custom: further parts by a user's functions.
+    timeout: what a verdict that ran out of time, or took its worker down, says about the sample: mask (nothing; it is
+    left out of its group's baseline and not learned from, since a deadline can be the machine's fault) or wrong.
+    Numbers beyond all proportion are unparsable in any case, and cost no deadline. `verify/timeout` counts timeouts.
+    deadline_s: for one verdict; up to five times as long by the clock while its process lacks a core.
+    memory_mib: memory a judging process may allocate.
+    workers: processes that judge; as many as placement finds cores for when null.
+    """
+
+    preset: str = "paper"
     accuracy: float = 1.0
     format: float = 0.2
+    boxed: float = 0.0
+    cosine: float = 0.0
+    cosine_correct: list[float] = field(default_factory=lambda: [1.0, 0.5])
+    cosine_wrong: list[float] = field(default_factory=lambda: [-1.0, -0.5])
+    after_thinking: bool = False
+    custom: list[CustomRewardConfig] = field(default_factory=list)
+    timeout: str = "mask"
     deadline_s: float = 2.0
+    memory_mib: int = 1024
     workers: int | None = None
 
 

@@ -82,13 +82,17 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int) -> int:
 
 
 def offloads(config: Config, shape: ShapeConfig, room: float) -> bool:
-    """Whether the optimizer's state lives in host memory. room: bytes of a card the learner may use, 0 without one."""
+    """Whether the optimizer's state lives in host memory. room: bytes of cards the learner may use, of all its ranks
+    together, 0 without one.
+    """
     state = OPTIMIZER_BYTES * lora_parameters(shape, config.lora.rank, config.lora.target_modules)
     return {"cpu": True, "none": False, "auto": state > OPTIMIZER_SHARE * room}[config.learner.offload]
 
 
 def recomputes(config: Config, shape: ShapeConfig, room: float) -> bool:
-    """Whether activations are computed twice instead of kept (gradient checkpointing). room: as for `offloads`."""
+    """Whether activations are computed twice instead of kept (gradient checkpointing). room: bytes of a card that a
+    learner rank may use, 0 without one.
+    """
     each = activation_bytes(shape, config.lora.rank, DTYPE_BYTES[config.model.dtype])
     tight = room > 0 and config.learner.tokens_per_microbatch * each > ACTIVATIONS_SHARE * room
     return {"on": True, "off": False, "auto": tight}[config.learner.gradient_checkpointing]

@@ -4,10 +4,11 @@ Memory comes from the formulas named beside each entry. Time is a roofline estim
 over the machine's rates, at the efficiencies below; a run measures the truth.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from actors.placement import Placement, place
+from actors.placement import Placement, most_ranks, place
 from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.models import shape_of
@@ -143,12 +144,32 @@ class Plan:
 
 
 def make_plan(config: Config, machine: Machine) -> Plan:
-    """The plan of a run on a machine. Raises BadInput if the model's shape is neither declared nor to be had, or its
-    context too short for a sample.
+    """The plan of a run on a machine, with the learner ranks that make an update shortest unless `learner.ranks` says
+    how many. Raises BadInput if the model's shape is neither declared nor to be had, its context too short for a
+    sample, or the machine too small for the ranks.
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.context)
-    placement = place(machine.cores, machine.gpus)
+    plans = [_plan(config, machine, shape, ranks) for ranks in _ranks(config, machine)]
+    return min(plans, key=lambda plan: plan.estimate.update_s if plan.estimate else math.inf)
+
+
+def _ranks(config: Config, machine: Machine) -> Iterable[int]:
+    """Numbers of learner ranks to choose from, fewest first."""
+    asked, most = config.learner.ranks, most_ranks(machine.cores, machine.gpus)
+    if asked is None:
+        return range(1, most + 1) if machine.gpus else (1,)
+    if asked > most:
+        count = f"{machine.gpus} × {machine.name}" if machine.gpus else f"{len(machine.cores)} cores"
+        least = "each has a card, and a rollout actor one too" if machine.gpus else "each has a core"
+        raise BadInput(
+            f"learner.ranks={asked}: too many for {count}, since {least}; use at most {most}, or leave it out"
+        )
+    return (asked,)
+
+
+def _plan(config: Config, machine: Machine, shape: ShapeConfig, ranks: int) -> Plan:
+    placement = place(machine.cores, machine.gpus, ranks)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
     room = _room(machine, placement)
@@ -191,10 +212,12 @@ def duration(seconds: float) -> str:
 
 
 def _memory(config: Config, shape: ShapeConfig, placement: Placement, card: float) -> Iterator[Memory]:
-    """card: bytes of a card the learner may use, 0 without one."""
+    """card: bytes of a card a learner rank may use, 0 without one."""
     rollout, learner, lora = config.rollout, config.learner, config.lora
     size = DTYPE_BYTES[config.model.dtype]
     cuda = placement.device == "cuda"
+    ranks = len(placement.learners)
+    here, each_rank = (1, "") if cuda or ranks == 1 else (ranks, f", {ranks} ranks")
     engine_place, learner_place = ("rollout GPU", "learner GPU") if cuda else ("host", "host")
     base = parameters(shape) * size
     rank = padded_rank(lora.rank)
@@ -212,18 +235,23 @@ def _memory(config: Config, shape: ShapeConfig, placement: Placement, card: floa
         yield Memory(engine_place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
     else:
         yield Memory(engine_place, "engine: KV cache", rollout.kv_cache_gib * GIB, "rollout.kv_cache_gib")
-    yield Memory(learner_place, "learner: base weights", base, "as the engine's")
-    yield Memory(learner_place, "learner: adapter, gradients", trained * (2 * size + 4), "gradients summed in fp32")
+    yield Memory(learner_place, "learner: base weights", here * base, f"as the engine's{each_rank}")
+    adapter = trained * (2 * size + 4)
+    yield Memory(learner_place, "learner: adapter, gradients", here * adapter, f"gradients summed in fp32{each_rank}")
     each, kept = activation_bytes(shape, lora.rank, size), f"{learner.tokens_per_microbatch} tokens"
     if recomputes(config, shape, card):
         each, kept = each // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
-    yield Memory(learner_place, "learner: activations", learner.tokens_per_microbatch * each, kept)
-    yield Memory(learner_place, "learner: chunk of logits", chunk, f"{learner.logprob_chunk} × {shape.vocabulary}")
+    activations = learner.tokens_per_microbatch * each
+    yield Memory(learner_place, "learner: activations", here * activations, f"{kept}{each_rank}")
+    logits = f"{learner.logprob_chunk} × {shape.vocabulary}{each_rank}"
+    yield Memory(learner_place, "learner: chunk of logits", here * chunk, logits)
     if cuda:
         yield Memory(learner_place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
-    place, bytes_each = "host" if offloads(config, shape, card) else learner_place, OPTIMIZER_BYTES
-    yield Memory(place, "learner: optimizer", trained * bytes_each, f"{bytes_each} bytes a trained weight")
-    processes = HOST_PROCESSES + 2 * (len(placement.rollouts) - 1)
+    place = "host" if offloads(config, shape, ranks * card) else learner_place
+    parts = ranks if place == "learner GPU" else 1
+    of = f"{OPTIMIZER_BYTES} bytes a trained weight" + (f", 1/{parts} a card" if parts > 1 else "")
+    yield Memory(place, "learner: optimizer", trained * OPTIMIZER_BYTES / parts, of)
+    processes = HOST_PROCESSES + 2 * (len(placement.rollouts) - 1) + ranks - 1
     yield Memory("host", "processes", processes * PROCESS, f"{processes} × 1 GiB")
 
 
@@ -232,7 +260,7 @@ def _room(machine: Machine, placement: Placement) -> dict[str, float | None]:
         return {"host": machine.host_memory}
     return {
         "rollout GPU": machine.gpu_memory * placement.rollouts[0].memory,
-        "learner GPU": machine.gpu_memory * placement.learner.memory,
+        "learner GPU": machine.gpu_memory * placement.learners[0].memory,
         "host": machine.host_memory,
     }
 
@@ -278,18 +306,19 @@ def _estimate(
         step_bytes = (frozen + trained) * size + in_flight * length * kv_bytes_per_token(shape, config.model.dtype)
         step_s = max(DECODE_STEP_S, step_bytes / (machine.bandwidth * efficiency.decode))
         tokens_per_s = engines * max(1, in_flight) / step_s
-        learner_flops = machine.flops
+        learner_flops = machine.flops * len(placement.learners)
     else:
         engine_cores = len(placement.rollouts[0].cores)
         tokens_per_s = engine_cores * machine.flops * efficiency.decode / (2 * (frozen + trained))
-        learner_flops = machine.flops * len(placement.learner.cores)
+        learner_flops = machine.flops * sum(len(share.cores) for share in placement.learners)
     learned = samples * response + learner.problems_per_update * FILL * rollout.max_prompt_tokens
-    card = machine.gpu_memory * placement.learner.memory
+    card = machine.gpu_memory * placement.learners[0].memory
     step = 4 * frozen + 6 * trained + (2 * (frozen + trained) if recomputes(config, shape, card) else 0)
     work = config.algorithm.steps_per_batch * step + (2 * frozen if config.algorithm.kl else 0)
     learn_s = learned * work / (learner_flops * efficiency.learn)
     answer = FILL * (config.eval.max_response_tokens or rollout.max_response_tokens)
-    shared = machine.gpus == 1 or len(machine.cores) == 1
+    engine, learners = placement.rollouts[0], placement.learners
+    shared = machine.gpus == 1 or any(set(share.cores) & set(engine.cores) for share in learners)
     return Estimate(
         tokens=samples * response,
         generate_s=samples * response / tokens_per_s,

@@ -27,11 +27,9 @@ def _settings(plan: Plan) -> RenderableType:
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     held_out = data.eval_source or "the same source"
     limits = f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
-    reward = [
-        f"{weight:g} · {name}"
-        for name, weight in (("accuracy", config.reward.accuracy), ("format", config.reward.format))
-        if weight
-    ]
+    weights_of = {name: getattr(config.reward, name) for name in ("accuracy", "format", "boxed", "cosine")}
+    weights_of |= {part.name: part.weight for part in config.reward.custom}
+    reward = [f"{weight:g} · {name}" for name, weight in weights_of.items() if weight]
     budget = duration(config.budget.seconds)
     if config.budget.updates is not None:
         budget += f" or {config.budget.updates} updates"
@@ -59,17 +57,17 @@ def _placement(plan: Plan) -> RenderableType:
     cards = f"{machine.gpus} × {machine.name}, {machine.gpu_memory / GIB:.1f} GiB" if machine.gpus else machine.name
     grid = _grid()
     grid.add_row("machine", cards + ("" if machine.present else " (not in this machine)"))
-    engines = f" × {len(placement.rollouts)}" if len(placement.rollouts) > 1 else ""
-    grid.add_row("rollout" + engines, _share(placement.rollouts[0]))
-    grid.add_row("learner", _share(placement.learner))
+    for name, shares in (("rollout", placement.rollouts), ("learner", placement.learners)):
+        grid.add_row(name + (f" × {len(shares)}" if len(shares) > 1 else ""), _shares(shares))
     grid.add_row("reward", f"{placement.reward_workers} worker process{'es' * (placement.reward_workers > 1)}")
     return grid
 
 
-def _share(share: Share) -> str:
-    if share.cores:
-        return f"core{'s' * (len(share.cores) > 1)} {_ranges(share.cores)}"
-    return f"{share.gpus:g} of a GPU, {share.memory:.0%} of its memory"
+def _shares(shares: tuple[Share, ...]) -> str:
+    """Cores of all, or what each has of a card."""
+    if shares[0].cores:
+        return "; ".join(f"core{'s' * (len(share.cores) > 1)} {_ranges(share.cores)}" for share in shares)
+    return f"{shares[0].gpus:g} of a GPU, {shares[0].memory:.0%} of its memory"
 
 
 def _memory(plan: Plan) -> RenderableType:

@@ -14,6 +14,7 @@ from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
 from launch.failure import spent
+from launch.machine import Machine
 from launch.result import finished
 from launch.sessions import clear_session
 from rewards.problems import ProblemSet
@@ -23,10 +24,12 @@ MAY_CHANGE = (
     "canary.noise_floor",
     "checkpoint",
     "dashboard",
+    "data.hub_timeout_s",
     "device",
     "learner.gradient_checkpointing",
     "learner.logprob_chunk",
     "learner.offload",
+    "learner.ranks",
     "learner.tokens_per_microbatch",
     "plan",
     "reward.workers",
@@ -68,6 +71,15 @@ def open_folder(config: Config) -> Path:
             + (f" (also changed: {', '.join(key for key, _ in others)})" if others else "")
         )
     return folder
+
+
+def settle(config: Config, machine: Machine) -> None:
+    """Put the dtype a run began with, or else the faster one here, in the place of model.dtype=auto."""
+    begun = Path(config.run.folder) / config.run.name / "config.yaml"
+    if config.model.dtype != "auto":
+        return
+    resumes = begun.exists() and not config.run.overwrite
+    config.model.dtype = yaml.safe_load(begun.read_text())["model"]["dtype"] if resumes else machine.dtype
 
 
 def changes(config: Config, folder: Path) -> dict[str, tuple[Any, Any]]:

@@ -21,7 +21,7 @@ from launch.machine import detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render
 from launch.result import describe
-from launch.resume import claim, open_folder
+from launch.resume import claim, open_folder, settle
 from launch.room import OBJECT_STORE_BYTES, check_room, room_of
 from launch.sessions import clear_session, note_session
 
@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> int:
     console = Console()
     try:
         config = load(arguments)
-        plan = make_plan(config, detect(config.device))
+        machine = detect(config.device)
+        settle(config, machine)
+        plan = make_plan(config, machine)
         if config.plan:
             console.print(render(plan))
             return 0
@@ -64,6 +66,7 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     from conf.adapters import check_adapter
     from conf.models import locate
     from rewards.problems import load as load_problems
+    from rewards.problems import write_listing
 
     config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
@@ -72,6 +75,7 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
     changes = claim(config, folder, problems)
+    write_listing(folder / "problems-left-out.jsonl", problems.left_out)
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     return RunRequest(config, str(folder.resolve()), model_path, plan.placement, problems, room_of(plan), started_at)
 
@@ -116,7 +120,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
 
     timer = end_with_budget(request)
     config, placement = request.config, request.placement
-    shares = (*placement.rollouts, placement.learner)
+    shares = (*placement.rollouts, *placement.learners)
     context: Any = ray.init(
         address="local",
         num_cpus=sum(share.threads for share in shares),

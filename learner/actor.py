@@ -1,7 +1,13 @@
-"""The Ray shell around the learner."""
+"""The Ray shells around the learner: one actor a rank, and all of them as one `Learner`."""
 
+import asyncio
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+import ray
 
 from actors.deaths import Deaths
 from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
@@ -14,23 +20,41 @@ PATIENCE = 10.0
 PATIENCE_S = 120.0
 """A learner hangs when a call takes so many times its longest so far, and so many seconds more: batches differ."""
 
+DEATH_NOTICE_S = 10.0
+"""How long Ray may take to say that a rank died after the others lost their connection to it."""
+
 
 class LearnerActor:
-    """A `LoraLearner` in a process of its own, on its share of the machine. Nothing heavy is imported before that."""
+    """A `LoraLearner` in a process of its own, on its share of the machine. Nothing heavy is imported before `open`."""
 
-    def __init__(self, config: Config, model_path: str, share: Share, adapters_folder: str) -> None:
-        device = "cuda" if share.gpus else "cpu"
-        os.environ["DS_ACCELERATOR"] = device
-        share.bind()
+    def __init__(
+        self, config: Config, model_path: str, share: Share, adapters_folder: str, rank: int = 0, size: int = 1
+    ) -> None:
+        self._config = config
+        self._model_path = model_path
         self._share = share
+        self._adapters = adapters_folder
+        self._rank = rank
+        self._size = size
+        os.environ["DS_ACCELERATOR"] = self._device
+        share.bind()
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self._share.gpus else "cpu"
+
+    def open(self, rendezvous: str) -> None:
+        """Load the model together with the other ranks; rendezvous: see `Ranks`."""
         import torch
 
-        torch.set_num_threads(share.threads)
-        if share.memory:
-            torch.cuda.set_per_process_memory_fraction(share.memory)
+        torch.set_num_threads(self._share.threads)
+        if self._share.memory:
+            torch.cuda.set_per_process_memory_fraction(self._share.memory)
         from learner.engine import LoraLearner
+        from learner.ranks import Ranks
 
-        self._learner = LoraLearner(config, model_path, adapters_folder, device)
+        ranks = Ranks(self._rank, self._size, rendezvous)
+        self._learner = LoraLearner(self._config, self._model_path, self._adapters, self._device, ranks)
 
     def widen(self, whole: bool) -> None:
         if self._share.whole:
@@ -59,55 +83,92 @@ class LearnerActor:
 
 
 class RemoteLearner:
-    """The `Learner` protocol over a LearnerActor; a call that takes far longer than it ever did counts as a death."""
+    """The `Learner` protocol over LearnerActors, one for each rank, in their order.
 
-    def __init__(self, actor: RemoteActor, clock: Clock) -> None:
-        self._actor = actor
+    The death of one ends all, since the others may be waiting for it. A call that takes far longer than it ever did
+    counts as a death.
+    """
+
+    def __init__(self, actors: Sequence[RemoteActor], folder: Path, clock: Clock) -> None:
+        """folder: where the ranks may leave a file to find each other by."""
+        self._actors = list(actors)
+        self._folder = folder
         self._clock = clock
-        self._deaths = Deaths(actor.name)
+        self._deaths = Deaths("learner")
         self._death: ActorDied | None = None
         self._longest: dict[str, float] = {}
+        self._open()
 
     async def revive(self) -> None:
         if self._death is not None:
             await self._clock.sleep(self._deaths.pause(self._clock.now(), self._death))
         self._death = None
         self._longest = {}
-        self._actor.start()
+        self._opening.cancel()
+        self._rendezvous.unlink(missing_ok=True)
+        for actor in self._actors:
+            actor.start()
+        self._open()
 
     async def widen(self, whole: bool) -> None:
-        await self._ask("widen", whole)
+        await self._all("widen", whole)
 
     async def publish(self) -> AdapterRef:
-        return await self._ask("publish")
+        return await self._all("publish")
 
     async def accumulate(self, batch: Batch) -> None:
-        await self._ask("accumulate", batch)
+        await self._all("accumulate", ray.put(batch))
 
     async def step(self, progress: float) -> UpdateStats:
-        return await self._ask("step", progress)
+        return await self._all("step", progress)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        return await self._ask("score", groups)
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "score", groups)
 
     async def save(self, folder: str) -> None:
-        await self._ask("save", folder)
+        await self._all("save", folder)
 
     async def restore(self, folder: str | None, incarnation: int) -> None:
-        await self._ask("restore", folder, incarnation)
+        await self._all("restore", folder, incarnation)
 
     async def close(self) -> None:
-        self._actor.kill()
+        self._opening.cancel()
+        for actor in self._actors:
+            actor.kill()
+        self._rendezvous.unlink(missing_ok=True)
 
-    async def _ask(self, method: str, *arguments: Any) -> Any:
+    def _open(self) -> None:
+        self._rendezvous = self._folder / f".ranks-{uuid4().hex}"
+        self._opening = asyncio.ensure_future(self._ask(self._actors, "open", str(self._rendezvous)))
+
+    async def _all(self, method: str, *arguments: Any) -> Any:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors, method, *arguments)
+
+    async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> Any:
+        """What the first of these ranks answers, once all have answered."""
         longest = self._longest.get(method)
         deadline_s = START_S if longest is None else PATIENCE_S + PATIENCE * longest
         began = self._clock.now()
+        calls = [asyncio.ensure_future(actor.call(method, *arguments, deadline_s=deadline_s)) for actor in actors]
         try:
-            answer = await self._actor.call(method, *arguments, deadline_s=deadline_s)
-        except ActorDied as death:
-            self._death = death
-            raise
+            await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+            if _errors(calls):
+                _, waiting = await asyncio.wait(calls, timeout=DEATH_NOTICE_S)
+                error = min(_errors(calls), key=lambda error: not isinstance(error, ActorDied))
+                if waiting or isinstance(error, ActorDied):
+                    for actor in self._actors:
+                        actor.kill("another rank of the learner failed")
+                self._death = error if isinstance(error, ActorDied) else None
+                raise error
+        finally:
+            for call in calls:
+                call.cancel()
         self._longest[method] = max(longest or 0.0, self._clock.now() - began)
         self._deaths.answered()
-        return answer
+        return calls[0].result()
+
+
+def _errors(calls: Sequence["asyncio.Future[Any]"]) -> list[BaseException]:
+    return [error for call in calls if call.done() and (error := call.exception())]

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.seeds import request_seed
 from conf.models import shape_from_config
 from conf.schema import Config
 from conf.sizes import offloads, recomputes
@@ -23,7 +24,9 @@ from learner.examples import Example, examples, totals
 from learner.losses import Observed, Totals, policy_loss
 from learner.microbatches import MicroBatch, Tokens, pack
 from learner.policy import Policy
+from learner.ranks import ALONE, Ranks
 from learner.schedule import learning_rate
+from learner.shares import share_out
 from learner.tally import Tally
 from learner.zero import ZeroOptimizer
 
@@ -34,12 +37,14 @@ class StaleBatch(Exception):
 
 @dataclass
 class Work:
-    """A batch on its way through its passes: micro-batches and, parallel to them, their base model's log-probabilities
-    (None without a KL term) and fixed parts. loss: of the latest pass. seconds: of the first one.
+    """A batch on its way through its passes: all samples with a gradient, those that are this rank's, their
+    micro-batches and, parallel to these, their base model's log-probabilities (None without a KL term) and fixed parts.
+    loss: this rank's part of the latest pass's. seconds: of the first one.
     """
 
     batch: Batch
     members: list[Example]
+    own: list[Example]
     sizes: Totals
     parts: list[MicroBatch]
     bases: Sequence[Tensor | None]
@@ -53,15 +58,26 @@ class Work:
 class LoraLearner:
     """Owns the trainable weights. Version 0 is the base model, since B starts at zero, or `lora.start_from`.
 
-    Adapters are published as folders of `adapters_folder` named like `AdapterRef.name`.
+    Adapters are published as folders of `adapters_folder` named like `AdapterRef.name`. Of several ranks each is a
+    learner in a process of its own, with all the weights: they get the same calls in the same order, but for `score`,
+    which any may answer alone. Each computes its share of a batch, returns what the whole of it gave, and the first
+    writes.
     """
 
-    def __init__(self, config: Config, model_path: str, adapters_folder: str | Path, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: Config,
+        model_path: str,
+        adapters_folder: str | Path,
+        device: str = "cpu",
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.config = config
         self.version = 0
         self.incarnation = 0
         self._steps = 0
         self._work: Work | None = None
+        self._ranks = ranks
         self._adapters = Path(adapters_folder)
         self._device = torch.device(device)
         dtype = getattr(torch, config.model.dtype)
@@ -87,12 +103,14 @@ class LoraLearner:
             entropy_gradient=config.algorithm.entropy > 0,
             checkpointing=recomputes(config, shape, room),
         )
-        self._optimizer = ZeroOptimizer(self.policy, dtype, config.learner, offloads(config, shape, room))
+        offload = offloads(config, shape, room * ranks.size)
+        self._optimizer = ZeroOptimizer(self.policy, dtype, config.learner, offload, ranks)
 
     def publish(self) -> AdapterRef:
         """Write the current version under its name."""
         name = AdapterRef(self.version, self.incarnation, "").name
-        write_adapter(self.model, self._adapters / name)
+        if self._ranks.leads:
+            write_adapter(self.model, self._adapters / name)
         return AdapterRef(self.version, self.incarnation, str(self._adapters / name))
 
     def accumulate(self, batch: Batch) -> None:
@@ -104,17 +122,20 @@ class LoraLearner:
         if self._work:
             self._optimizer.discard()
         started = perf_counter()
-        algorithm = self.config.algorithm
+        algorithm, ranks = self.config.algorithm, self._ranks
         members = list(examples(batch.groups, algorithm))
-        parts = self._pack([member.tokens for member in members])
-        torch.manual_seed(self.config.run.seed + self.version)  # dropout repeats after a restore
+        own = [members[i] for i in share_out([member.tokens for member in members], ranks.size)[ranks.rank]]
+        parts = self._pack([member.tokens for member in own])
+        # Dropout repeats after a restore, and differs between ranks.
+        torch.manual_seed(request_seed(self.config.run.seed, f"dropout-{ranks.rank}", self.version))
         self._work = Work(
             batch=batch,
             members=members,
+            own=own,
             sizes=totals(batch.groups, self.config.rollout.max_response_tokens),
             parts=parts,
             bases=self._base(parts) if algorithm.kl else [None] * len(parts),
-            tally=Tally(algorithm),
+            tally=Tally(algorithm, parts),
         )
         self._pass(self._work)
         self._work.seconds = perf_counter() - started
@@ -131,17 +152,21 @@ class LoraLearner:
         started = perf_counter()
         algorithm, work = self.config.algorithm, self._work
         rate = learning_rate(self.config.learner, self.version, progress)
-        for number in range(algorithm.steps_per_batch if work.parts else 0):
+        fault = ""
+        for number in range(algorithm.steps_per_batch if work.members else 0):
             if number:
                 self._pass(work)
             norm = self._optimizer.step(rate)
-            if not work.fault and not math.isfinite(norm):
-                work.fault = f"the gradient of update {self.version + 1} is not finite, from {_names(work.members)}"
-            if work.fault:
+            losses, faults = zip(*self._ranks.gather((work.loss, work.fault)), strict=True)
+            fault = next(filter(None, faults), "")
+            if not fault and not math.isfinite(norm):
+                fault = f"the gradient of update {self.version + 1} is not finite, from {_names(work.members)}"
+            if fault:
                 break
             self._steps += 1
-            work.tally.step(work.loss, norm)
-        metrics = work.tally.metrics(work.parts)
+            work.tally.step(sum(losses), norm)
+        tallies, peaks = zip(*self._ranks.gather((work.tally, _peak_memory(self._device))), strict=True)
+        metrics = Tally.joined(tallies).metrics()
         self._work = None
         self.version += 1
         learned = perf_counter()
@@ -149,15 +174,15 @@ class LoraLearner:
         metrics |= {
             "learning_rate": rate,
             "staleness/max": float(max(work.batch.version - group.version for group in work.batch.groups)),
-            "learner/skipped": float(bool(work.fault)),
-            "learner/peak_memory": _peak_memory(self._device),
+            "learner/skipped": float(bool(fault)),
+            "learner/peak_memory": max(peaks),
             "learner/tokens_per_second": algorithm.steps_per_batch
             * metrics.pop("tokens")
             / (work.seconds + learned - started),
             "time/publish": perf_counter() - learned,
             **{f"adapter/norm/{name}": norm for name, norm in adapter_norms(self.model).items()},
         }
-        return UpdateStats(adapter, {k: value for k, value in metrics.items() if math.isfinite(value)}, work.fault)
+        return UpdateStats(adapter, {k: value for k, value in metrics.items() if math.isfinite(value)}, fault)
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         """Log-probabilities of given responses at the rollouts' temperature, by group and sample."""
@@ -170,8 +195,10 @@ class LoraLearner:
 
     def save(self, folder: str | Path) -> None:
         """Write everything a restore needs into an existing folder, and the adapter into its `adapter/`."""
-        write_checkpoint(Path(folder), self._facts(), self._optimizer.state())
-        write_adapter(self.model, Path(folder) / "adapter")
+        state = self._optimizer.state()
+        if self._ranks.leads:
+            write_checkpoint(Path(folder), self._facts(), state)
+            write_adapter(self.model, Path(folder) / "adapter")
 
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
         """Continue from what `save` wrote, bit for bit; raises BadInput if it is damaged or of another run.
@@ -207,14 +234,16 @@ class LoraLearner:
                 )
 
     def _pass(self, work: Work) -> None:
-        """Forward and backward of every micro-batch; what is not finite ends it and is the work's fault.
+        """Forward and backward of every micro-batch of this rank; what is not finite ends it and is the work's fault.
 
         "Old" log-probabilities are those of the first pass itself, or the engine's.
         """
         self.policy.train()
         first, work.loss = not work.seen, 0.0
+        if not work.parts:
+            self._optimizer.pass_by()
         for number, part in enumerate(work.parts):
-            members = [work.members[i] for i in part.samples]
+            members = [work.own[i] for i in part.samples]
             logprobs, entropy = self._optimizer.engine(part.to(self._device))
             if first:
                 work.seen.append(self._observe(members, logprobs.detach(), work.bases[number]))
@@ -257,7 +286,7 @@ class LoraLearner:
         return results
 
     def _pack(self, samples: list[Tokens]) -> list[MicroBatch]:
-        return pack(samples, self.config.learner.tokens_per_microbatch, self.policy.shares_prompts)
+        return pack(samples, self.config.learner.tokens_per_microbatch)
 
 
 def _names(examples: Iterable[Example]) -> str:

@@ -1,15 +1,19 @@
 """Splitting samples into forward passes of bounded size."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-SHARING_PAYS_BELOW = 0.8
-"""Prompts are shared when that leaves fewer than this share of the padded tokens: the second pass against the cached
-prompt needs an explicit attention mask, which turns the fast causal kernel off."""
+ROWS_PER_TOKEN = 2
+"""A micro-batch may have so many positions in attention, where each sample repeats its prompt, for a token elsewhere.
+A position in attention keeps about a seventh of what a token keeps in all."""
+
+FULL = 0.92
+"""A row joins a block if it fills at least this share of its width: with lengths spread evenly, 4 % is padding."""
 
 
 class Tokens(NamedTuple):
@@ -21,111 +25,127 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """b samples for one forward pass: g cached prefixes, and the rows that continue them.
+    """b samples for one forward pass over n tokens: each different prompt once, then the responses to it.
 
-    Right padding everywhere: under causal attention no real position sees it. Without sharing p is 0 and a row is
-    prompt + response; with sharing the prefix is the prompt but for its last token, and a row is that token + response.
     The last response token is never an input.
 
-    samples: int [b], positions in the list given to `pack`; results come in this order, sample by sample.
-    prefixes: int64 [g, p]. prefix_lengths: int64 [g]. owners: int64 [b], the prefix of each row. rows: int64 [b, s].
-    places: int64 [t], positions in the flattened [b · s] that predict the response tokens. targets: int64 [t].
-    tokens: how many input tokens are real.
+    samples: positions in the list given to `pack`, b of them; results come in this order, sample by sample.
+    ids, positions: int64 [n], tokens and their places in their sequences. blocks: int64 [b_i, s_i] each, the rows of
+    attention: indices into `ids` of a sample's prompt and response, right-padded with any (under causal attention no
+    real position sees it). homes: int64 [n], the position in all blocks' flattened rows where a token's own output is.
+    places: int64 [t], indices into `ids` of what predicts the response tokens. targets: int64 [t].
+    rows: how many positions of the blocks are not padding.
     """
 
     samples: tuple[int, ...]
-    prefixes: Tensor
-    prefix_lengths: Tensor
-    owners: Tensor
-    rows: Tensor
+    ids: Tensor
+    positions: Tensor
+    blocks: tuple[Tensor, ...]
+    homes: Tensor
     places: Tensor
     targets: Tensor
-    tokens: int
+    rows: int
 
     @property
-    def padded_tokens(self) -> int:
-        return self.prefixes.numel() + self.rows.numel()
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    @property
+    def padded_rows(self) -> int:
+        """Positions of the blocks, padding included."""
+        return sum(block.numel() for block in self.blocks)
 
     def to(self, device: torch.device) -> "MicroBatch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+        names = ("ids", "positions", "homes", "places", "targets")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved, blocks=tuple(block.to(device) for block in self.blocks))
 
 
-def pack(samples: Sequence[Tokens], budget: int, share_prompts: bool = True) -> list[MicroBatch]:
-    """Micro-batches of at most `budget` padded tokens (a sample that alone exceeds it gets its own), longest first.
+def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
+    """Micro-batches of at most `budget` tokens (a sample that alone exceeds it gets its own).
 
-    Samples with an empty response are left out. Where `share_prompts` allows it and it pays, samples with the same
-    prompt share one forward pass over it; a micro-batch that ends amid them repeats the prompt.
+    Samples with an empty response are left out. Those with the same prompt stand together; a micro-batch that ends
+    amid them repeats the prompt.
     """
-    plain = _split(samples, budget, share=False)
-    if share_prompts:
-        shared = _split(samples, budget, share=True)
-        if _padded(samples, shared, share=True) < SHARING_PAYS_BELOW * _padded(samples, plain, share=False):
-            return [_build(samples, part, share=True) for part in shared]
-    return [_build(samples, part, share=False) for part in plain]
+    return [_build(samples, part) for part in _split(samples, budget)]
 
 
-def _split(samples: Sequence[Tokens], budget: int, share: bool) -> list[list[int]]:
-    longest: dict[tuple[int, ...], int] = {}
-    for prompt, response in samples:
-        longest[prompt] = max(longest.get(prompt, 0), len(response))
-
-    def order(index: int) -> tuple[object, ...]:
-        prompt, response = samples[index]
-        if share:
-            return -longest[prompt], prompt, -len(response)
-        return (-len(prompt) - len(response),)
-
-    parts: list[list[int]] = []
-    for index in sorted((i for i, sample in enumerate(samples) if sample.response), key=order):
-        if parts and _size(samples, [*parts[-1], index], share) <= budget:
-            parts[-1].append(index)
-        else:
-            parts.append([index])
-    return parts
-
-
-def _size(samples: Sequence[Tokens], part: list[int], share: bool) -> int:
-    """Padded input tokens of one micro-batch."""
-    if not share:
-        return len(part) * max(len(samples[i].prompt) + len(samples[i].response) - 1 for i in part)
-    prompts = {samples[i].prompt for i in part}
-    rows = len(part) * max(len(samples[i].response) for i in part)
-    return len(prompts) * (max(map(len, prompts)) - 1) + rows
+def _split(samples: Sequence[Tokens], budget: int) -> Iterator[list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        if sample.response:
+            groups[sample.prompt].append(index)
+    part: list[int] = []
+    tokens = rows = 0
+    for prompt, members in groups.items():
+        known = False
+        for index in sorted(members, key=lambda i: -len(samples[i].response)):
+            new = len(samples[index].response) - 1
+            row = len(prompt) + new
+            if part and (tokens + (new if known else row) > budget or rows + row > ROWS_PER_TOKEN * budget):
+                yield part
+                part, tokens, rows, known = [], 0, 0, False
+            part.append(index)
+            tokens += new if known else row
+            rows += row
+            known = True
+    if part:
+        yield part
 
 
-def _padded(samples: Sequence[Tokens], parts: list[list[int]], share: bool) -> int:
-    return sum(_size(samples, part, share) for part in parts)
-
-
-def _build(samples: Sequence[Tokens], part: list[int], share: bool) -> MicroBatch:
-    prompts = list(dict.fromkeys(samples[i].prompt for i in part))
-    prefixes = [prompt[:-1] if share else () for prompt in prompts]
-    rows: list[tuple[int, ...]] = []
+def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
+    part = sorted(part, key=lambda i: -len(samples[i].prompt) - len(samples[i].response))
+    ids: list[int] = []
+    positions: list[int] = []
     places: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
+    prompts: dict[tuple[int, ...], range] = {}
+    rows: list[list[int]] = []
     for i in part:
         prompt, response = samples[i]
-        rows.append((prompt[-1:] if share else prompt) + response[:-1])
-        owners.append(prompts.index(prompt))
-        targets.extend(response)
-    width = max(map(len, rows))
-    for number, (i, row) in enumerate(zip(part, rows, strict=True)):
-        end = number * width + len(row)
-        places.extend(range(end - len(samples[i].response), end))
+        if prompt not in prompts:
+            prompts[prompt] = range(len(ids), len(ids) + len(prompt))
+            ids.extend(prompt)
+            positions.extend(range(len(prompt)))
+        row = [*prompts[prompt], *range(len(ids), len(ids) + len(response) - 1)]
+        ids.extend(response[:-1])
+        positions.extend(range(len(prompt), len(row)))
+        places.extend(row[len(prompt) - 1 :])
+        rows.append(row)
+    blocks = list(_blocks(rows))
     return MicroBatch(
         samples=tuple(part),
-        prefixes=_pad(prefixes),
-        prefix_lengths=torch.tensor([len(prefix) for prefix in prefixes]),
-        owners=torch.tensor(owners),
-        rows=_pad(rows),
+        ids=torch.tensor(ids),
+        positions=torch.tensor(positions),
+        blocks=tuple(_pad(block) for block in blocks),
+        homes=torch.tensor(_homes(blocks)),
         places=torch.tensor(places),
-        targets=torch.tensor(targets),
-        tokens=sum(map(len, prefixes)) + sum(map(len, rows)),
+        targets=torch.tensor([token for i in part for token in samples[i].response]),
+        rows=sum(map(len, rows)),
     )
 
 
-def _pad(rows: Sequence[tuple[int, ...]]) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([row + (0,) * (width - len(row)) for row in rows], dtype=torch.int64)
+def _blocks(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Rows, longest first, in blocks of nearly equal length."""
+    block: list[list[int]] = []
+    for row in rows:
+        if block and len(row) < FULL * len(block[0]):
+            yield block
+            block = []
+        block.append(row)
+    yield block
+
+
+def _homes(blocks: list[list[list[int]]]) -> list[int]:
+    """Where each token comes first in the flattened, padded rows; tokens come first in the order of their indices."""
+    homes: list[int] = []
+    start = 0
+    for block in blocks:
+        for row in block:
+            known = len(homes)
+            homes.extend(start + column for column, index in enumerate(row) if index >= known)
+            start += len(block[0])
+    return homes
+
+
+def _pad(block: list[list[int]]) -> Tensor:
+    return torch.tensor([row + row[-1:] * (len(block[0]) - len(row)) for row in block])

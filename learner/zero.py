@@ -1,4 +1,9 @@
-"""DeepSpeed as this project uses it: ZeRO-2, its optimizer and fp32 master weights in host memory or on the card."""
+"""DeepSpeed as this project uses it: ZeRO-1, its optimizer and fp32 master weights in host memory or on the card.
+
+Stage 2 would also divide the gradients among the ranks, but it reduces them in every backward pass, in the order in
+which autograd finds them: all ranks would need equally many passes over graphs of one shape. Stage 1 reduces once a
+step, weight by weight, whatever each rank has computed.
+"""
 
 import logging
 import math
@@ -8,7 +13,6 @@ from typing import Any
 
 import deepspeed
 import torch
-from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 
 from conf.schema import LearnerConfig
 from learner.native import cpu_adam_available
+from learner.ranks import ALONE, Ranks
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradient elements reduced at a time. DeepSpeed's default of 5e8 would reserve 1 GB of the card for the bucket."""
@@ -29,19 +34,20 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class ZeroOptimizer:
     """AdamW over a module's trainable parameters: `backward` any number of times, then `step` once.
 
-    Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32). The optimizer's state exists from
-    the start, as zeros, so that it can be read and set before the first step. offload: keep it in host memory.
+    Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32), and are summed over the ranks.
+    Each rank keeps its part of the optimizer's state, which exists from the start, as zeros, so that it can be read and
+    set before the first step. offload: keep it in host memory. All ranks construct, `step` and ask for `state`
+    together, and begin with the weights of the first.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, offload: bool = True) -> None:
+    def __init__(
+        self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, offload: bool = True, ranks: Ranks = ALONE
+    ) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._offload = offload
         optimizer = _adamw(parameters, config, offload)
-        if not torch.distributed.is_initialized():
-            backend = "nccl" if parameters[0].is_cuda else "gloo"
-            store = torch.distributed.HashStore()
-            torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        ranks.join("nccl" if parameters[0].is_cuda else "gloo")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
         deepspeed.init_distributed()
         self.engine, *_ = deepspeed.initialize(
@@ -52,10 +58,12 @@ class ZeroOptimizer:
                 "train_micro_batch_size_per_gpu": 1,
                 "managed_gradient_accumulation": False,
                 "gradient_clipping": config.max_grad_norm,
+                "gradient_allreduce_op": "sum",
+                "communication_data_type": "fp32",
                 "bf16": {"enabled": dtype == torch.bfloat16},
                 "data_types": {"grad_accum_dtype": "fp32"},
                 "zero_optimization": {
-                    "stage": 2,
+                    "stage": 1,
                     "offload_optimizer": {"device": "cpu" if offload else "none"},
                     "reduce_bucket_size": BUCKET_ELEMENTS,
                     "overlap_comm": False,
@@ -70,8 +78,12 @@ class ZeroOptimizer:
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss, scale_wrt_gas=False)
 
+    def pass_by(self) -> None:
+        """A backward pass of nothing, for a rank that has no other before a step."""
+        self.backward(torch.stack([parameter.sum() for _, parameter in self._trainable()]).sum() * 0.0)
+
     def step(self, learning_rate: float) -> float:
-        """Clip, step, and clear the gradients; the gradient's norm before clipping.
+        """Sum the ranks' gradients, clip, step, and clear them; the gradient's norm before clipping.
 
         A gradient that is not finite leaves weights and state as they are and is cleared too; its norm is infinite.
         """
@@ -85,13 +97,8 @@ class ZeroOptimizer:
         return norm
 
     def discard(self) -> None:
-        """Forget the gradients of an abandoned batch, as ZeRO itself does at the end of a step."""
+        """Forget the gradients of an abandoned batch."""
         self._zero.zero_grad(set_to_none=True)
-        self._zero._release_preflattened_grad_buffers()
-        self._zero.reset_cpu_buffers()
-        if self._offload:
-            self._zero._offload_accumulated_param_ids.clear()
-        self._zero.micro_step_id = INITIAL_MICRO_STEP_ID  # so that the next backward does not add to the old sums
 
     def shapes(self) -> dict[str, torch.Size]:
         """Names and shapes of what `state` returns."""

@@ -1,31 +1,43 @@
 """The Ray shell around the verifier pool, and many of them as one Verifier."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from actors.crew import Post, Record, anyone
 from actors.messages import Group
 from actors.protocols import Clock
 from actors.remote import RemoteActor
-from conf.schema import RewardConfig
-from rewards.pool import ATTEMPTS, VerifierPool
-from rewards.recipe import LengthPenalty
+from rewards.judge import ATTEMPTS
+from rewards.pool import VerifierPool
+from rewards.recipe import Recipe
+
+GROUPS_AHEAD = 8
+"""Enough to keep a worker busy while answers need algebra now and then."""
 
 RESPAWN_S = 10.0
 """Seconds that a verdict may take beyond its deadline: a new worker starts in a fraction of one."""
 
 
 class RewardActor:
-    """A verifier pool in a process of its own; the pool's workers are its children and die with it."""
+    """A verifier pool in a process of its own; the pool's workers are its children and die with it.
 
-    def __init__(self, config: RewardConfig, workers: int, penalty: LengthPenalty | None = None) -> None:
-        self._pool = VerifierPool(config, workers, penalty)
+    At most GROUPS_AHEAD groups a worker are judged or queued at a time; the others wait with the caller's request.
+    """
+
+    def __init__(self, recipe: Recipe, workers: int) -> None:
+        self._pool = VerifierPool(recipe, workers)
+        self._room = asyncio.Semaphore(GROUPS_AHEAD * workers)
 
     async def alive(self) -> None:
         """Return: the process answers."""
 
     async def score(self, group: Group) -> Group:
-        return await self._pool.score(group)
+        async with self._room:
+            return await self._pool.score(group)
+
+    async def health(self) -> dict[str, int]:
+        return self._pool.health
 
     async def close(self) -> None:
         await self._pool.close()
@@ -51,6 +63,9 @@ class RemoteJudge:
         finally:
             self._answers -= len(group.samples)
 
+    async def health(self) -> dict[str, int]:
+        return await self._actor.call("health")
+
     async def close(self) -> None:
         await self._actor.call("close")
 
@@ -66,6 +81,13 @@ class RemoteVerifier:
 
     async def score(self, group: Group) -> Group:
         return await anyone(self._posts, lambda judge: judge.score(group), len(group.samples))
+
+    async def health(self) -> dict[str, int]:
+        """`VerifierPool.health`, added up over the actors."""
+        total: Counter[str] = Counter()
+        for post in self._posts:
+            total.update(await post.insist(lambda judge: judge.health()))
+        return dict(total)
 
     async def close(self) -> None:
         for post in self._posts:

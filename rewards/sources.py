@@ -1,69 +1,113 @@
-"""Where problems come from: rows of the hub, of a local file, or of a generator."""
+"""Where problems come from: rows of the hub, of a local file, of a generator or of a user's function."""
 
 import csv
 import json
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from conf.errors import BadInput
 from conf.nearest import nearest
 from conf.schema import DataConfig
+from rewards.functions import find
 
 Row = dict[str, Any]
 
+EXACT = "exact"
+"""Grader of a generator whose scoring gives the full score to its very own answer alone."""
+
+GRADER = "\x00grader"
+"""Name of the field in which a generator's row says how its answers are scored: no file has a column of that name."""
+
 
 def read(key: str, data: DataConfig, seed: int) -> list[Row]:
-    """All rows of the source that setting `key` of `data` names, in the source's order.
+    """The rows of the source that setting `key` of `data` names, in the source's order, `data.scan` of them at most.
 
     seed: of a generator; other sources have none. Raises BadInput for a source that does not exist, cannot be
     reached or cannot be read.
     """
     scheme, _, reference = getattr(data, key).partition(":")
-    return SCHEMES[scheme](f"data.{key}", reference, data, seed)
+    return list(islice(SCHEMES[scheme](f"data.{key}", reference, data, seed), data.scan))
 
 
-def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> list[Row]:
-    import datasets
-
-    name, _, split = reference.partition(":")
+def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:
+    """OWNER/NAME[/config][:split]. With `data.scan` it is streamed, so that only what is read is downloaded."""
+    path, _, split = reference.partition(":")
+    owner, name, *config = path.split("/")
     split = split or "train"
+
+    def load() -> list[Row]:
+        import datasets
+
+        rows = datasets.load_dataset(f"{owner}/{name}", *config, split=split, streaming=data.scan is not None)
+        return list(islice(rows, data.scan))
+
     try:
-        return list(datasets.load_dataset(name, split=split))
+        return within(data.hub_timeout_s, load)
     except Exception as error:  # whatever the library raises, the person can do the same about it
-        cause = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        cause = (" ".join(str(error).split())[:300] or type(error).__name__).rstrip(".")
         raise BadInput(
-            f"{key}: cannot load split '{split}' of '{name}' from the Hugging Face hub ({cause}): check the name and "
-            f"the connection, use a local copy as file:PATH, or for a gated data set accept its terms at "
-            f"https://huggingface.co/datasets/{name} and set HF_TOKEN"
+            f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face hub ({cause}): check the name and "
+            f"the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or for a "
+            f"gated data set accept its terms at https://huggingface.co/datasets/{owner}/{name} and set HF_TOKEN"
         ) from error
 
 
-def read_file(key: str, reference: str, data: DataConfig, seed: int) -> list[Row]:
+def within(seconds: float, work: Callable[[], list[Row]]) -> list[Row]:
+    """What `work` returns or raises; TimeoutError after so many seconds, for libraries that may wait for ever."""
+    outcome: queue.SimpleQueue[tuple[list[Row], Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((work(), None))
+        except Exception as error:
+            outcome.put(([], error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        rows, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"nothing came within data.hub_timeout_s={seconds:g}") from None
+    if error is not None:
+        raise error
+    return rows
+
+
+def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     path = Path(reference).expanduser()
     if path.suffix not in READERS:
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not path.is_file():
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
     try:
-        rows = READERS[path.suffix](path)
+        for row in READERS[path.suffix](path):
+            if not isinstance(row, dict):
+                raise BadInput(
+                    f"{key}: '{path}' does not hold a list of objects: make each row an object of named fields"
+                )
+            yield row
     except (ValueError, csv.Error) as error:
         raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({error}): repair it") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadInput(f"{key}: '{path}' does not hold a list of objects: make each row an object of named fields")
-    return rows
 
 
-def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> list[Row]:
+def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
+    """Entries of a generator, which scores their answers itself."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
     if reference not in DATASETS:
         names = ", ".join(nearest(reference, DATASETS) or sorted(DATASETS))
         raise BadInput(f"{key}: reasoning_gym has no generator '{reference}': use one of {names}")
-    size = {} if data.size is None else {"size": data.size}
+    settings = {"seed": seed, **({} if data.size is None else {"size": data.size})}
     try:
-        return list(reasoning_gym.create_dataset(reference, seed=seed, **size, **data.parameters))
+        entries = reasoning_gym.create_dataset(reference, **settings, **data.parameters)
+        exact = type(entries).score_answer is reasoning_gym.dataset.ProceduralDataset.score_answer
+        for index, entry in enumerate(entries):
+            grader = {"generator": reference, "settings": {**settings, **data.parameters}, "index": index}
+            yield {**entry, GRADER: EXACT if exact else json.dumps(grader)}
     except (TypeError, ValueError, AssertionError) as error:
         raise BadInput(
             f"data.parameters: the generator '{reference}' refuses {data.parameters} ({error}): "
@@ -71,32 +115,43 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
         ) from error
 
 
-def read_jsonl(path: Path) -> list[Row]:
+def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
+    """Rows that a user's function yields, called with data.parameters."""
+    for row in find(key, reference)(**data.parameters):
+        if not isinstance(row, dict):
+            raise BadInput(f"{key}: '{reference}' yields a {type(row).__name__}: make each row a dict of named fields")
+        yield row
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+        yield from (json.loads(line) for line in file if line.strip())
 
 
-def read_json(path: Path) -> list[Row]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path) -> Iterable[Any]:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return rows if isinstance(rows, list) else [None]
 
 
-def read_csv(path: Path) -> list[Row]:
+def read_csv(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        yield from csv.DictReader(file)
 
 
-def read_parquet(path: Path) -> list[Row]:
+def read_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(path).to_pylist()
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        yield from batch.to_pylist()
 
 
-SCHEMES: dict[str, Callable[[str, str, DataConfig, int], list[Row]]] = {
+SCHEMES: dict[str, Callable[[str, str, DataConfig, int], Iterable[Row]]] = {
     "hub": read_hub,
     "file": read_file,
     "reasoning_gym": read_reasoning_gym,
+    "import": read_import,
 }
-READERS: dict[str, Callable[[Path], list[Row]]] = {
+READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
     ".jsonl": read_jsonl,
     ".json": read_json,
     ".csv": read_csv,

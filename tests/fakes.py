@@ -193,6 +193,9 @@ class FakeLearner:
 class FakeVerifier:
     """Finds the first half of a group's samples right."""
 
+    async def health(self) -> dict[str, int]:
+        return {"hung": 0, "restarts": 0}
+
     def __init__(self, seconds: float = 0.1) -> None:
         self.seconds = seconds
 

@@ -1,25 +1,47 @@
 """See what the grader thinks of your data:
 
-    python -m rewards.verify FILE.jsonl
+    python -m rewards.verify FILE.jsonl [--recipe NAME]
 
 reads one {"gold": …, "response": …} a line and prints one verdict a line, in order, with the fields of
-`actors.messages.Verdict`. It never stops at a bad row: a line that cannot be read, or a gold or response that cannot be
-parsed, is `unparsable`.
+`actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or the name of a file in conf/) each line also has
+the `reward` and its `parts`; a row's "tokens" is the length of its response, 0 if it has none. It never stops at a bad
+row: a line that cannot be read, or a gold or response that cannot be parsed, is `unparsable`.
 """
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import NamedTuple, NoReturn
 
+from actors.messages import Problem, Sample
+from conf.algorithms import presets, reward_presets
 from conf.errors import BadInput
+from conf.load import load, recipe_names
+from conf.nearest import nearest
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
+from rewards.recipe import Recipe, recipe
+
+MOST_TOKENS = 10_000_000
+"""Of a response: no model writes as many, and a typing error should not fill the memory."""
 
 
-def read_pairs(path: str) -> Iterator[tuple[str, str]]:
-    """Gold and response of every line; empty strings, and so an unparsable verdict, for a line that is no such row."""
+class Row(NamedTuple):
+    gold: str
+    response: str
+    tokens: int
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"verify: {message}: python -m rewards.verify FILE.jsonl [--recipe NAME]")
+
+
+def read_rows(path: str) -> Iterator[Row]:
+    """A row for every line; empty texts, and so an unparsable verdict, for a line that is none."""
     try:
         file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
     except OSError as error:
@@ -28,24 +50,48 @@ def read_pairs(path: str) -> Iterator[tuple[str, str]]:
         for line in file:
             try:
                 row = json.loads(line)
-                yield str(row["gold"]), str(row["response"])
-            except (ValueError, TypeError, KeyError, RecursionError):
-                yield "", ""
+                yield Row(str(row["gold"]), str(row["response"]), min(max(int(row.get("tokens", 0)), 0), MOST_TOKENS))
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+                yield Row("", "", 0)
+
+
+def named(name: str) -> Recipe:
+    """The recipe of a preset or of a file in conf/. Raises BadInput if there is none of that name."""
+    if name in reward_presets():
+        algorithm = [f"algorithm.preset={name}"] if name in presets() else []
+        return recipe(load(["conf=paper", f"reward.preset={name}", *algorithm]))
+    known = sorted({*reward_presets(), *recipe_names()})
+    if name not in known:
+        raise BadInput(f"verify: no recipe {name!r}: use one of {', '.join(nearest(name, known) or known)}")
+    return recipe(load([f"conf={name}"]))
 
 
 def main(arguments: list[str]) -> int:
     """The command. Exit code 0, or 2 for a wrong call or an unreadable file."""
+    parser = Parser(prog="python -m rewards.verify", description="One verdict for every line of gold and response.")
+    parser.add_argument("file", metavar="FILE.jsonl")
+    parser.add_argument("--recipe", metavar="NAME", help="print rewards by this recipe, too")
     try:
-        if len(arguments) != 1:
-            raise BadInput(f"verify: {len(arguments)} arguments instead of one: python -m rewards.verify FILE.jsonl")
-        pairs = read_pairs(arguments[0])
-        with VerifierPool(RewardConfig(), workers=len(os.sched_getaffinity(0))) as pool:
-            for verdict in pool.judge_all(pairs):
-                print(json.dumps(asdict(verdict)), flush=True)
+        asked = parser.parse_args(arguments)
+        rows = read_rows(asked.file)
+        chosen = Recipe(RewardConfig()) if asked.recipe is None else named(asked.recipe)
+        with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
+            if asked.recipe is None:
+                for verdict in pool.judge_all((row.gold, row.response) for row in rows):
+                    print(json.dumps(asdict(verdict)), flush=True)
+            else:
+                for reward in pool.reward_all(map(as_sample, rows)):
+                    earned = {"reward": reward.total, "parts": reward.parts, "masked": reward.masked}
+                    print(json.dumps({**asdict(reward.verdict), **earned}), flush=True)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def as_sample(row: Row) -> tuple[Problem, Sample]:
+    problem = Problem(id="", prompt="", prompt_ids=(), gold=row.gold)
+    return problem, Sample((0,) * row.tokens, (), row.response, "stop")
 
 
 if __name__ == "__main__":

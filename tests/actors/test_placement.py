@@ -1,37 +1,59 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.placement import MOST_REWARD_WORKERS, place
+from actors.placement import MOST_REWARD_WORKERS, most_ranks, place
 
 
 def test_two_cores_are_not_shared() -> None:
     placement = place((0, 1), 0)
     assert placement.device == "cpu"
     assert [share.cores for share in placement.rollouts] == [(0,)]
-    assert placement.learner.cores == (1,)
+    assert [share.cores for share in placement.learners] == [(1,)]
     assert placement.reward_workers == 1
+
+
+def test_two_ranks_on_two_cores_have_one_each_and_the_engine_shares() -> None:
+    placement = place((0, 1), 0, ranks=2)
+    assert [share.cores for share in placement.learners] == [(0,), (1,)]
+    assert [share.cores for share in placement.rollouts] == [(0,)]
 
 
 def test_one_core_carries_both() -> None:
     placement = place((5,), 0)
-    assert placement.rollouts[0].cores == placement.learner.cores == (5,)
+    assert placement.rollouts[0].cores == placement.learners[0].cores == (5,)
 
 
-@given(st.sets(st.integers(0, 300), min_size=2, max_size=128))
-def test_cpu_actors_have_cores_of_their_own(ids: set[int]) -> None:
-    cores = tuple(sorted(ids))
+core_ids = st.sets(st.integers(0, 300), min_size=2, max_size=128).map(lambda ids: tuple(sorted(ids)))
+
+
+@given(core_ids)
+def test_cpu_actors_have_cores_of_their_own(cores: tuple[int, ...]) -> None:
     placement = place(cores, 0)
-    engine, learner = placement.rollouts[0].cores, placement.learner.cores
+    engine, learner = placement.rollouts[0].cores, placement.learners[0].cores
     assert engine
     assert not set(engine) & set(learner)
-    assert set(engine) | set(learner) <= ids
+    assert set(engine) | set(learner) <= set(cores)
     assert len(learner) - len(engine) in (0, 1)
     assert 8 * (len(cores) - len(engine) - len(learner)) <= len(cores)
 
 
+@given(core_ids, st.data())
+def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data: st.DataObject) -> None:
+    ranks = data.draw(st.integers(1, most_ranks(cores, 0)))
+    placement = place(cores, 0, ranks)
+    learners = [core for share in placement.learners for core in share.cores]
+    assert len(placement.learners) == ranks
+    assert len({len(share.cores) for share in placement.learners}) == 1
+    assert len(set(learners)) == len(learners) > 0
+    assert set(learners) <= set(cores)
+    assert placement.rollouts[0].cores
+    if len(cores) >= 8 and ranks <= len(cores) // 4:
+        assert not set(learners) & set(placement.rollouts[0].cores)
+
+
 def test_one_card_is_shared_with_room_to_spare() -> None:
     placement = place(tuple(range(16)), 1)
-    rollout, learner = placement.rollouts[0], placement.learner
+    rollout, learner = placement.rollouts[0], placement.learners[0]
     assert placement.device == "cuda"
     assert rollout.gpus + learner.gpus <= 1
     assert rollout.memory + learner.memory < 1
@@ -40,11 +62,14 @@ def test_one_card_is_shared_with_room_to_spare() -> None:
     assert learner.threads == 4
 
 
-@given(st.integers(2, 64), st.integers(1, 256))
-def test_several_cards_are_whole(gpus: int, cores: int) -> None:
-    placement = place(tuple(range(cores)), gpus)
-    shares = (*placement.rollouts, placement.learner)
+@given(st.integers(2, 64), st.integers(1, 256), st.data())
+def test_several_cards_are_whole(gpus: int, cores: int, data: st.DataObject) -> None:
+    ranks = data.draw(st.integers(1, most_ranks((), gpus)))
+    placement = place(tuple(range(cores)), gpus, ranks)
+    shares = (*placement.rollouts, *placement.learners)
     assert len(shares) == gpus
+    assert len(placement.learners) == ranks
+    assert all(share.threads >= 1 for share in shares)
     assert {share.gpus for share in shares} == {1.0}
     assert all(share.memory < 1 for share in shares)
     assert 1 <= placement.reward_workers <= MOST_REWARD_WORKERS

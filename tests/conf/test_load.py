@@ -55,6 +55,7 @@ def test_every_number_has_a_range() -> None:
         "lora.rslora",
         "learner.refill",
         "algorithm.mask_truncated",
+        "reward.after_thinking",
     }
     assert set(numeric) - flags - set(RULES) == set()
     assert set(RULES) <= set(keys())

@@ -130,3 +130,22 @@ def test_sigterm_ends_gracefully_and_the_same_command_resumes(start: Start) -> N
     assert second.summary["status"] == "completed"
     assert [row["update"] for row in second.rows] == list(range(1, target + 1))
     assert second.summary["spent_s"] > first.summary["spent_s"]
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_and_one_goes_on(start: Start) -> None:
+    folder = start.folder / "ranks"  # type: ignore[attr-defined]
+    run = start("ranks", "learner.ranks=2", "budget.minutes=10")
+    wait_for_update(run, folder, 3)
+    run.send_signal(signal.SIGTERM)
+    first = finish(run, folder)
+    assert first.code == 143, first.output
+    assert "learner × 2" in first.output
+    assert not list(folder.glob(".ranks*"))
+
+    target = first.summary["updates"] + 2
+    second = finish(start("ranks", "budget.minutes=10", f"budget.updates={target}"), folder)
+    assert second.code == 0, second.output
+    assert [row["update"] for row in second.rows] == list(range(1, target + 1))
+    assert all(row["canary/disagreement"] < 0.1 for row in second.rows)
+    assert all(row["grad_norm"] > 0 for row in second.rows if row["tokens/trained"])

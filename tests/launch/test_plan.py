@@ -14,6 +14,7 @@ from conf.sizes import activation_bytes
 from launch.machine import GIB, Machine
 from launch.plan import Plan, duration, make_plan, refusal
 from launch.plan_view import render
+from launch.resume import settle
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, 0.3e12)
 
@@ -25,7 +26,9 @@ def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Ma
 
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
-    return make_plan(load([f"conf={recipe}", *overrides]), where)
+    config = load([f"conf={recipe}", *overrides])
+    settle(config, where)
+    return make_plan(config, where)
 
 
 def entry(made: Plan, what: str) -> float:
@@ -83,6 +86,38 @@ def test_one_card_works_in_turn_and_two_at_the_same_time() -> None:
     assert two.together
     assert two.update_s < one.update_s
     assert two.updates > one.updates
+
+
+def test_cards_are_given_to_the_learner_while_that_makes_updates_shorter() -> None:
+    places = {gpus: plan("r8_instruct", machine("A40", gpus)).placement for gpus in (1, 2, 4)}
+    assert {gpus: (len(p.rollouts), len(p.learners)) for gpus, p in places.items()} == {1: (1, 1), 2: (1, 1), 4: (2, 2)}
+    derived, asked = plan("r8_instruct", machine("A40", 4)), plan("r8_instruct", machine("A40", 4), "learner.ranks=1")
+    assert len(asked.placement.learners) == 1
+    assert derived.estimate
+    assert asked.estimate
+    assert derived.estimate.update_s < asked.estimate.update_s
+
+
+def test_ranks_on_a_processor_hold_a_model_each_and_one_optimizer() -> None:
+    one, two = (plan("quickstart", CPU, f"learner.ranks={ranks}") for ranks in (1, 2))
+    assert len(two.placement.learners) == 2
+    for what, factor in (("base weights", 2), ("activations", 2), ("optimizer", 1)):
+        assert entry(two, f"learner: {what}") == factor * entry(one, f"learner: {what}")
+    assert two.estimate
+    assert not two.estimate.together
+    screen = StringIO()
+    Console(width=120, file=screen).print(render(two))
+    assert "learner × 2  core 0; core 1" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("where", "ranks", "most"),
+    [(CPU, 3, 2), (machine("A40"), 2, 1), (machine("A40", 2), 2, 1), (machine("A40", 4), 4, 3)],
+)
+def test_too_many_ranks_are_refused(where: Machine, ranks: int, most: int) -> None:
+    with pytest.raises(BadInput, match=rf"learner.ranks={ranks}: too many for .*; use at most {most}"):
+        plan("quickstart", where, f"learner.ranks={ranks}")
+    assert len(plan("quickstart", where, f"learner.ranks={most}").placement.learners) == most
 
 
 def test_synchronous_runs_never_overlap() -> None:

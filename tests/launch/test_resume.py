@@ -11,7 +11,8 @@ from actors.messages import Problem
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
-from launch.resume import MAY_CHANGE, among, claim, flatten, open_folder
+from launch.machine import GIB, Machine
+from launch.resume import MAY_CHANGE, among, claim, flatten, open_folder, settle
 from rewards.problems import ProblemSet
 
 
@@ -27,6 +28,22 @@ def begin(folder: Path, status: str | None, *settings: str) -> None:
 
 def configure(folder: Path, *settings: str) -> Config:
     return load(["conf=quickstart", f"run.folder={folder}", *settings])
+
+
+@pytest.mark.parametrize(
+    ("begun", "asked", "settled"),
+    [
+        (None, "auto", "float32"),
+        ("bfloat16", "auto", "bfloat16"),
+        ("bfloat16", "float32", "float32"),
+    ],
+)
+def test_run_keeps_the_dtype_it_began_with(tmp_path: Path, begun: str | None, asked: str, settled: str) -> None:
+    if begun:
+        begin(tmp_path, "interrupted", f"model.dtype={begun}")
+    config = configure(tmp_path, f"model.dtype={asked}")
+    settle(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, 1e11, dtype="float32"))
+    assert config.model.dtype == settled
 
 
 def test_new_run_gets_a_folder_of_its_name(tmp_path: Path) -> None:
@@ -49,7 +66,7 @@ def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, st
 
 def test_budget_and_checkpoints_may_change_on_resume(tmp_path: Path) -> None:
     begin(tmp_path, "interrupted")
-    open_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0"))
+    open_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0", "learner.ranks=2"))
 
 
 def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from launch.plan import make_plan
 
 
 def need(*settings: str) -> room.Room:
-    config = load(["conf=quickstart", *settings])
+    config = load(["conf=quickstart", "model.dtype=float32", *settings])
     return room.room_of(make_plan(config, detect("cpu")))
 
 

@@ -50,6 +50,13 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def own_attention(learner: LoraLearner) -> torch.nn.Module:
+    """A copy of the learner's model with transformers' own attention."""
+    model = copy.deepcopy(learner.model)
+    model.get_base_model().set_attn_implementation("sdpa")
+    return model.eval()
+
+
 def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
     """Full logits, log_softmax, gather."""
     prompt, response = group.problem.prompt_ids, group.samples[number].token_ids
@@ -151,7 +158,7 @@ def test_update_is_the_adamw_step_of_the_reference_loss(
     learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
     update(learner, Batch(0, some_groups(build_group, 0)))  # moves B off zero, so that A has a gradient
     groups = some_groups(build_group, 1)
-    model, before = copy.deepcopy(learner.model), learner._optimizer.state()
+    model, before = own_attention(learner), learner._optimizer.state()
     reference_gradient(model, groups, tiny_config)
     stats = update(learner, Batch(1, groups))
     norm = gradient_norm(model)
@@ -171,9 +178,9 @@ def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
     one, two_config = LoraLearner(tiny_config, str(tiny_model), tmp_path), copy.deepcopy(tiny_config)
     two_config.algorithm.steps_per_batch = 2
     two = LoraLearner(two_config, str(tiny_model), tmp_path)
-    olds = reference_gradient(copy.deepcopy(one.model), groups, tiny_config)
+    olds = reference_gradient(own_attention(one), groups, tiny_config)
     update(one, Batch(0, groups))
-    model = copy.deepcopy(one.model)
+    model = own_attention(one)
     reference_gradient(model, groups, two_config, olds)
     stats = update(two, Batch(0, groups))
     assert_step(two, one._optimizer.state(), model, gradient_norm(model))
@@ -303,7 +310,7 @@ def test_published_adapter_gives_the_same_logits_in_peft(
     loaded = PeftModel.from_pretrained(base, adapter.path)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits, learner.model.eval()(ids).logits, rtol=0, atol=0)
+        torch.testing.assert_close(loaded(ids).logits, own_attention(learner)(ids).logits, rtol=0, atol=0)
     saved = load_file(Path(adapter.path) / "adapter_model.safetensors")
     assert max(tensor.abs().max() for name, tensor in saved.items() if "lora_B" in name) > 0
     assert sorted(path.name for path in Path(adapter.path).iterdir()) == [
@@ -323,7 +330,7 @@ def test_scores(learner: LoraLearner, build_group: Build, tiny_config: Config) -
     for i, group in enumerate(groups):
         for number in range(len(group.samples)):
             with torch.no_grad():
-                reference = reference_logprobs(learner.model.eval(), group, number, 0.7)
+                reference = reference_logprobs(own_attention(learner), group, number, 0.7)
             assert before[i][number].policy == pytest.approx(before[i][number].base, abs=1e-6)
             assert after[i][number].base == pytest.approx(before[i][number].base, abs=1e-6)
             assert after[i][number].policy == pytest.approx(reference.tolist(), abs=1e-5)
@@ -466,11 +473,9 @@ def test_recomputed_activations_change_no_gradient_and_keep_less(
     for setting in ("off", "on"):
         tiny_config.learner.gradient_checkpointing = setting
         learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
-        assert learner.policy.train().shares_prompts == (setting == "off")
-        assert learner.policy.eval().shares_prompts
         sizes: list[int] = []
         learner.policy.train()
-        part = pack([example(build_group(1), 0)], 1000, share_prompts=False)[0]
+        part = pack([example(build_group(1), 0)], 1000)[0]
         with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t):
             learner.policy(part)
         kept.append(sum(sizes))
@@ -506,7 +511,7 @@ def test_a_run_can_start_from_an_adapter(
     loaded = PeftModel.from_pretrained(base, second.publish().path)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits, first.model.eval()(ids).logits, rtol=0, atol=0)
+        torch.testing.assert_close(loaded(ids).logits, own_attention(first)(ids).logits, rtol=0, atol=0)
 
 
 def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:

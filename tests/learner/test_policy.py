@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from conf.errors import BadInput
 from learner.microbatches import Tokens, pack
@@ -36,40 +36,59 @@ def gradients(model: PeftModel, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
 
 
-@pytest.mark.parametrize(("share", "budget"), [(False, 10_000), (True, 10_000), (True, 40)])
-def test_padding_and_sharing_change_neither_values_nor_gradients(model: PeftModel, share: bool, budget: int) -> None:
+def reference(base: torch.nn.Module, sample: Tokens) -> Tensor:
+    """Logits that predict the response, by transformers' own attention."""
+    base.set_attn_implementation("sdpa")
+    logits = base(input_ids=torch.tensor([sample.prompt + sample.response])).logits
+    base.set_attn_implementation("packed")
+    return logits[0, len(sample.prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("budget", [10_000, 40])
+def test_packing_changes_neither_values_nor_gradients(model: PeftModel, budget: int) -> None:
     """Against every sample alone, with full logits."""
     policy = Policy(model, temperature=0.8, chunk=8)
-    assert policy.shares_prompts
     loss = torch.zeros(())
-    parts = pack(SAMPLES, budget, share)
-    assert any(part.prefixes.numel() for part in parts) == share
-    for part in parts:
+    for part in pack(SAMPLES, budget):
         got, _ = policy(part)
         pieces = got.split([len(SAMPLES[i].response) for i in part.samples])
         for i, piece in zip(part.samples, pieces, strict=True):
-            prompt, response = SAMPLES[i]
-            logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-            expected = (logits / 0.8).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+            logits = reference(model.get_base_model(), SAMPLES[i])
+            expected = (logits / 0.8).log_softmax(-1).gather(1, torch.tensor(SAMPLES[i].response)[:, None])[:, 0]
             torch.testing.assert_close(piece, expected, rtol=1e-5, atol=2e-5)
             loss = loss + (i + 1) * (piece.sum() - expected.sum())
     residue = torch.stack([g.norm() for g in gradients(model, loss)]).norm()
-    got, _ = policy(pack(SAMPLES, 10_000, False)[0])
+    got, _ = policy(pack(SAMPLES, 10_000)[0])
     scale = torch.stack([g.norm() for g in gradients(model, got.sum())]).norm()
     assert residue <= 1e-5 * scale
 
 
-def test_untied_heads_work_and_sliding_windows_are_not_shared() -> None:
-    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    base = LlamaForCausalLM(LlamaConfig(**shape, **heads, tie_word_embeddings=False))
-    policy = Policy(wrap(base), 1.0, 8)
-    got, entropy = policy(pack([Tokens((1, 2), (3, 4))], 100)[0])
-    expected = base(input_ids=torch.tensor([[1, 2, 3]])).logits[0, 1:].log_softmax(-1)
-    torch.testing.assert_close(got, expected[[0, 1], [3, 4]])
-    torch.testing.assert_close(entropy, -(expected.exp() * expected).sum(-1))
-    base.config.sliding_window = 8
-    assert not policy.shares_prompts
+def test_bfloat16_agrees_with_transformers_own_attention(tiny_model: Path) -> None:
+    model = wrap(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16))
+    policy = Policy(model, 1.0, 8)
+    (part,) = pack(SAMPLES, 10_000)
+    got, _ = policy(part)
+    for i, piece in zip(part.samples, got.split([len(SAMPLES[i].response) for i in part.samples]), strict=True):
+        logprobs = reference(model.get_base_model(), SAMPLES[i]).float().log_softmax(-1)
+        expected = logprobs.gather(1, torch.tensor(SAMPLES[i].response)[:, None])[:, 0]
+        torch.testing.assert_close(piece, expected, rtol=0.02, atol=0.1)
+
+
+def test_untied_heads_and_sliding_windows() -> None:
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": False}
+    window = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+    samples = [Tokens((1, 2), tuple(range(3, 23))), Tokens((5, 6, 7), (8, 9)), Tokens((1, 2), (4,))]
+    for base in (
+        LlamaForCausalLM(LlamaConfig(**shape, **heads)),
+        Qwen2ForCausalLM(Qwen2Config(**shape, **heads, **window)),
+    ):
+        policy = Policy(wrap(base), 1.0, 8)
+        (part,) = pack(samples, 100)
+        got, entropy = policy(part)
+        logprobs = torch.cat([reference(base, samples[i]) for i in part.samples]).log_softmax(-1)
+        torch.testing.assert_close(got, logprobs.gather(1, part.targets[:, None])[:, 0])
+        torch.testing.assert_close(entropy, -(logprobs.exp() * logprobs).sum(-1))
 
 
 def test_a_head_that_is_not_plain_is_refused(tiny_model: Path) -> None:

@@ -10,6 +10,7 @@ from actors.placement import Share
 from actors.remote import RemoteActor
 from conf.schema import RewardConfig
 from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
+from rewards.recipe import Recipe
 
 
 @pytest.fixture
@@ -21,21 +22,24 @@ def cluster() -> Iterator[None]:
 
 @pytest.mark.usefixtures("cluster")
 def test_groups_go_round_the_actors_and_come_back_scored() -> None:
-    weights = [RewardConfig(accuracy=accuracy, format=0.0) for accuracy in (1.0, 2.0)]
-    samples = (Sample((1,), (0.0,), r"\boxed{0.5}", "stop"), Sample((1,), (0.0,), r"\boxed{1/3}", "stop"))
-    groups = [Group(index, Problem("id", "prompt", (1,), "1/2"), None, samples) for index in range(4)]
+    configs = [RewardConfig(accuracy=accuracy, format=0.0) for accuracy in (1.0, 2.0)]
+    answers = (r"\boxed{\frac{2}{\sqrt{2}}}", r"\boxed{\sqrt{3}}")
+    samples = tuple(Sample((1,), (0.0,), answer, "stop") for answer in answers)
+    groups = [Group(index, Problem("id", "prompt", (1,), r"\sqrt{2}"), None, samples) for index in range(4)]
 
-    async def score_all_then_close() -> list[Group]:
+    async def score_all_then_close() -> tuple[list[Group], dict[str, int]]:
         judges = [
-            RemoteJudge(RemoteActor(RewardActor, f"reward-{number}", Share(), config, 1), config.deadline_s)
-            for number, config in enumerate(weights)
+            RemoteJudge(RemoteActor(RewardActor, f"reward-{number}", Share(), Recipe(config), 1), config.deadline_s)
+            for number, config in enumerate(configs)
         ]
         verifier = RemoteVerifier(judges, WallClock(), lambda name, text: None)
         scored = await asyncio.gather(*map(verifier.score, groups))
+        health = await verifier.health()
         await verifier.close()
-        return scored
+        return scored, health
 
-    scored = asyncio.run(score_all_then_close())
+    scored, health = asyncio.run(score_all_then_close())
+    assert health == {"calls": 4, "remembered": 4, "hung": 0, "crashed": 0, "restarts": 0}
     assert [group.index for group in scored] == [0, 1, 2, 3]
     assert [group.rewards[0].total for group in scored] == [1.0, 2.0, 1.0, 2.0]
     assert all(group.rewards[1].verdict.status is Status.WRONG for group in scored)

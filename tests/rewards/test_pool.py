@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,27 @@ import pytest
 from actors.messages import Group, Problem, Sample, Status
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
+from rewards.recipe import Recipe
 
-HANGS = r"\boxed{9^{9^{9^{9}}}}"
-NORMAL = r"\boxed{0.5}"
+GOLD = "x^2+2x+1"
+NORMAL = r"\boxed{(x+1)^2}"
+HANGS = r"\boxed{" + r"\sin(" * 50 + "x" + ")" * 50 + "}"
+NUMBERS = count(1)
+
+
+def normal() -> str:
+    """A right answer that no pool has seen before."""
+    return rf"\boxed{{(x+1)^2 + {(n := next(NUMBERS))} - {n}}}"
+
+
+def hanging() -> str:
+    """An answer no pool has seen before, whose algebra takes minutes."""
+    return HANGS.replace("(x)", f"(x + {next(NUMBERS)})")
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool(RewardConfig(deadline_s=1.0), workers=1) as pool:
+    with VerifierPool(Recipe(RewardConfig(deadline_s=1.0)), workers=1) as pool:
         yield pool
 
 
@@ -46,42 +60,42 @@ def running_in_session(session: int) -> list[int]:
 
 def group(*responses: str) -> Group:
     samples = tuple(Sample((1,), (0.0,), response, "stop") for response in responses)
-    return Group(3, Problem("id", "prompt", (1,), "1/2"), None, samples)
+    return Group(3, Problem("id", "prompt", (1,), GOLD), None, samples)
 
 
 def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> None:
-    verdict = pool.judge("1/2", HANGS)
+    verdict = pool.judge(GOLD, hanging())
     assert verdict.status is Status.TIMEOUT
     assert verdict.score == 0
-    assert verdict.extracted == "9^{9^{9^{9}}}"
+    assert verdict.extracted is not None
     assert verdict.milliseconds >= 1000
-    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+    assert pool.judge(GOLD, normal()).status is Status.CORRECT
 
 
 @pytest.mark.parametrize("noticed", [True, False])
 def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> None:
-    pool.judge("1/2", NORMAL)
+    pool.judge(GOLD, normal())
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
     if noticed:
         assert wait_until(lambda: worker not in multiprocessing.active_children())
-    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+    assert pool.judge(GOLD, normal()).status is Status.CORRECT
 
 
 def test_worker_that_dies_under_an_answer_each_time_is_a_crash(pool: VerifierPool) -> None:
     statuses: list[Status] = []
-    thread = threading.Thread(target=lambda: statuses.append(pool.judge("1/2", HANGS).status))
+    thread = threading.Thread(target=lambda: statuses.append(pool.judge(GOLD, hanging()).status))
     thread.start()
     while thread.is_alive():
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGKILL)
         time.sleep(0.05)
     assert statuses == [Status.CRASH]
-    assert pool.judge("1/2", NORMAL).status is Status.CORRECT
+    assert pool.judge(GOLD, normal()).status is Status.CORRECT
 
 
 def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
-    asked = group(NORMAL, r"<think>?</think>\boxed{3}", "no answer", HANGS)
+    asked = group(normal(), r"<think>?</think>\boxed{3}", "no answer", hanging())
     scored = asyncio.run(pool.score(asked))
     statuses = [reward.verdict.status for reward in scored.rewards]
     assert statuses == [Status.CORRECT, Status.WRONG, Status.UNPARSABLE, Status.TIMEOUT]
@@ -92,12 +106,13 @@ def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
 
 def test_cancelled_group_leaves_the_pool_in_order(pool: VerifierPool) -> None:
     async def cancel_one_then_score_another() -> Group:
-        task = asyncio.create_task(pool.score(group(*[HANGS] * 50)))
+        stuck = group(*[hanging() for _ in range(50)])
+        task = asyncio.create_task(pool.score(stuck))
         await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return await asyncio.wait_for(pool.score(group(NORMAL)), timeout=30)
+        return await asyncio.wait_for(pool.score(group(normal())), timeout=30)
 
     scored = asyncio.run(cancel_one_then_score_another())
     assert scored.rewards[0].verdict.status is Status.CORRECT
@@ -111,15 +126,16 @@ def test_judge_all_keeps_the_order_of_a_long_stream(pool: VerifierPool) -> None:
 
 def test_sound_golds(pool: VerifierPool) -> None:
     golds = ["12", r"$\frac{1}{2}$", "(1,2]", r"\text{even}", "", "}{", "see above: {"]
-    assert pool.sound(golds) == [True, True, True, True, False, False, False]
+    assert pool.sound((gold, "") for gold in golds) == [True, True, True, True, False, False, False]
 
 
 ORPHAN = """
 import sys, threading
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-pool = VerifierPool(RewardConfig(deadline_s=1.0), workers=2)
-threading.Thread(target=pool.judge, args=("1/2", sys.argv[1]), daemon=True).start()
+from rewards.recipe import Recipe
+pool = VerifierPool(Recipe(RewardConfig(deadline_s=1.0)), workers=2)
+threading.Thread(target=pool.judge, args=("x^2+2x+1", sys.argv[1]), daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()
 """

@@ -1,7 +1,9 @@
 import csv
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,20 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.messages import Problem
+from actors.messages import Problem, Status
 from conf.errors import BadInput
 from conf.schema import Config, ExampleConfig
+from rewards.pool import VerifierPool
 from rewards.problems import (
     BAD_GOLD,
+    CONFLICT,
     DUPLICATE,
     EMPTY,
     HELD_OUT,
     NO_MATCH,
     SHOWN,
+    STAYS,
     TOO_LONG,
     ProblemOrder,
     load,
+    write_listing,
 )
+from rewards.recipe import Recipe
 
 Rows = list[dict[str, Any]]
 SUMS: Rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
@@ -129,9 +136,9 @@ def test_bad_rows_are_dropped_and_counted(config: Config, tmp_path: Path, byte_t
     write_jsonl(tmp_path / "sums.jsonl", [*SUMS, *bad, *good])
     config.rollout.max_prompt_tokens = 80
     problems = load(config, byte_tokenizer)
-    assert problems.dropped == {DUPLICATE: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1}
+    assert problems.dropped == {DUPLICATE: 1, CONFLICT: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1}
     everything = problems.train + problems.heldout
-    assert len(everything) == 31
+    assert len(everything) == 30
     assert {p.gold for p in everything if "1/4" in p.prompt} == {r"\frac{1}{2}"}
 
 
@@ -157,6 +164,100 @@ def test_size_takes_the_same_problems_first(config: Config, byte_tokenizer: Any)
     everything = load(config, byte_tokenizer).train
     config.data.size = 12
     assert load(config, byte_tokenizer).train == everything[:12]
+
+
+def test_copies_count_once_unless_their_golds_contradict(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
+    rows = [
+        {"problem": "What is $1/2$ of 1?", "answer": "0.5"},
+        {"problem": "what  is 1/2 of 1?", "answer": r"\frac{1}{2}"},
+        {"problem": "What is 1 - 3?", "answer": "-2"},
+        {"problem": "What is 1 + 3?", "answer": "4"},
+        {"problem": "What is -1 + 3?", "answer": "2"},
+        {"problem": "What is -1 + 3?", "answer": "-4"},
+    ]
+    write_jsonl(tmp_path / "sums.jsonl", rows)
+    config.eval.problems, config.learner.problems_per_update = 0, 1
+    problems = load(config, byte_tokenizer)
+    assert len(problems.train) == 3
+    assert problems.dropped == {DUPLICATE: 1, CONFLICT: 2}
+    assert {(row.reason, row.gold) for row in problems.left_out} >= {(CONFLICT, "2"), (CONFLICT, "-4")}
+
+
+LONG = "A train leaves the old station at noon and reaches the harbour {} miles away after {} hours. How fast is it?"
+
+
+@pytest.mark.parametrize(("overlap", "reason"), [("drop", HELD_OUT), ("report_only", STAYS)])
+def test_overlap_with_the_held_out_set_is_dropped_or_reported(
+    overlap: str, reason: str, config: Config, tmp_path: Path, byte_tokenizer: Any
+) -> None:
+    shown = [
+        {"problem": LONG.format(120, 3), "answer": "40"},
+        {"problem": r"What is $\left(3+3\right)$?", "answer": "6"},
+    ]
+    copies = [{"problem": LONG.format(240, 3), "answer": "80"}, {"problem": "what is (3 + 3)?", "answer": "6"}]
+    write_jsonl(tmp_path / "eval.jsonl", shown)
+    write_jsonl(tmp_path / "sums.jsonl", [*SUMS, *copies])
+    config.data.eval_source, config.data.overlap = f"file:{tmp_path}/eval.jsonl", overlap
+    config.rollout.max_prompt_tokens = 300
+    problems = load(config, byte_tokenizer)
+    assert problems.dropped == {reason: 2}
+    assert len(problems.train) == (30 if overlap == "drop" else 32)
+    assert {row.gold for row in problems.left_out} == {"80", "6"}
+
+
+def test_phrases_of_a_source_are_no_overlap(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
+    """The same long instruction around every problem says nothing about any of them."""
+    rows = [{"problem": f"{LONG} Answer with one number: {i}", "answer": str(i)} for i in range(40)]
+    write_jsonl(tmp_path / "sums.jsonl", rows[:30])
+    write_jsonl(tmp_path / "eval.jsonl", rows[30:])
+    config.data.eval_source = f"file:{tmp_path}/eval.jsonl"
+    config.rollout.max_prompt_tokens = 300
+    problems = load(config, byte_tokenizer)
+    assert (len(problems.train), problems.dropped) == (30, {})
+
+
+def test_rows_left_out_are_listed(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
+    write_jsonl(tmp_path / "sums.jsonl", [*SUMS, {"problem": "What is open?", "answer": "3 +"}])
+    problems = load(config, byte_tokenizer)
+    write_listing(tmp_path / "left-out.jsonl", problems.left_out)
+    (row,) = map(json.loads, (tmp_path / "left-out.jsonl").read_text().splitlines())
+    assert row == {"source": "source", "reason": BAD_GOLD, "problem": "What is open?", "gold": "3 +"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("He has 6 x 3 = <<6*3=18>>18 eggs.\n#### 18", "18"),
+        (r"So it is $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+        (["4", "5"], "4, 5"),
+        ([7], "7"),
+        (2.5, "2.5"),
+    ],
+)
+def test_answers_of_common_data_sets(
+    answer: object, gold: str, config: Config, tmp_path: Path, byte_tokenizer: Any
+) -> None:
+    write_jsonl(tmp_path / "sums.jsonl", [{"question": "What?", "answer": answer}])
+    config.eval.problems, config.learner.problems_per_update = 0, 1
+    (problem,) = load(config, byte_tokenizer).train
+    assert problem.gold == gold
+
+
+def test_conversations_are_prompts_as_they_are(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "And 2 + 2?"},
+    ]
+    write_jsonl(tmp_path / "sums.jsonl", [{"prompt": turns, "solution": "4"}])
+    config.eval.problems, config.learner.problems_per_update = 0, 1
+    (problem,) = load(config, byte_tokenizer).train
+    assert problem.prompt == byte_tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    config.data.system = "Be verbose."
+    (problem,) = load(config, byte_tokenizer).train
+    assert "Be verbose." in problem.prompt
+    assert "Be brief." not in problem.prompt
 
 
 def test_eval_source_is_kept_out_of_training(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
@@ -220,6 +321,134 @@ def test_hub_that_cannot_be_reached_is_refused_with_the_remedy(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     config.data.source = "hub:nobody/nothing:test"
     refuse(config, byte_tokenizer, "'nobody/nothing'", "'test'", "file:PATH", "huggingface.co/datasets/nobody/nothing")
+
+
+HUB_CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: main/train.jsonl}
+  - {split: test, path: main/test.jsonl}
+- config_name: other
+  data_files:
+  - {split: train, path: other/train.jsonl}
+---
+"""
+
+
+@pytest.fixture
+def hub(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The datasets library finds OWNER/NAME as a folder under the working directory before it asks the hub."""
+    import datasets
+
+    folder = tmp_path / "owner" / "sums"
+    for name, rows in {"main/train": SUMS, "main/test": SUMS[:12], "other/train": SUMS[:15]}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    (folder / "README.md").write_text(HUB_CARD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    config.eval.problems = 0
+    return config
+
+
+@pytest.mark.parametrize(
+    ("source", "scan", "count"),
+    [("owner/sums/main", None, 30), ("owner/sums/main:test", None, 12), ("owner/sums/other", 9, 9)],
+)
+def test_hub_sets_with_configurations_and_splits(
+    source: str, scan: int | None, count: int, hub: Config, byte_tokenizer: Any
+) -> None:
+    hub.data.source, hub.data.scan = f"hub:{source}", scan
+    assert len(load(hub, byte_tokenizer).train) == count
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [("owner/sums", ["main", "other"]), ("owner/sums/main:dev", ["train", "test"])]
+)
+def test_wrong_configuration_or_split_is_refused_with_those_there_are(
+    source: str, words: list[str], hub: Config, byte_tokenizer: Any
+) -> None:
+    hub.data.source = f"hub:{source}"
+    refuse(hub, byte_tokenizer, *words)
+
+
+def test_hub_that_does_not_answer_is_given_up(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: threading.Event().wait())
+    config.data.source, config.data.hub_timeout_s = "hub:owner/sums", 0.05
+    refuse(config, byte_tokenizer, "data.hub_timeout_s=0.05")
+
+
+MODULE = """
+def sums(first, last):
+    for i in range(first, last):
+        yield {"problem": f"What is {i} + 1?", "answer": i + 1}
+
+def strings():
+    yield "1 + 1"
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's module in the working directory."""
+    (tmp_path / "my_problems.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_problems", raising=False)
+    return "my_problems"
+
+
+def test_a_users_function_yields_rows(module: str, config: Config, byte_tokenizer: Any) -> None:
+    config.data.source, config.data.parameters = f"import:{module}:sums", {"first": 3, "last": 23}
+    problems = load(config, byte_tokenizer)
+    assert {int(p.gold) for p in problems.train + problems.heldout} == set(range(4, 24))
+
+
+@pytest.mark.parametrize("function", ["nothing", "strings", "MODULE"])
+def test_a_users_function_that_cannot_be_used_is_refused(
+    function: str, module: str, config: Config, byte_tokenizer: Any
+) -> None:
+    config.data.source = f"import:{module}:{function}"
+    refuse(config, byte_tokenizer, "data.source", function)
+
+
+def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
+    """Countdown accepts any expression that reaches the target, and its own scoring gives a little to all others."""
+    config = Config()
+    config.data.source, config.data.size = "reasoning_gym:countdown", 4
+    config.data.parameters = {"min_numbers": 4, "max_numbers": 4}
+    config.eval.problems, config.learner.problems_per_update = 0, 4
+    config.rollout.max_prompt_tokens = 2000
+    problem = load(config, byte_tokenizer).train[0]
+    with VerifierPool(Recipe(config.reward), workers=1) as pool:
+
+        def judge(answer: str) -> Status:
+            return pool.judge(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
+
+        assert judge(problem.gold) is Status.CORRECT
+        assert judge(f"({problem.gold})") is Status.CORRECT
+        assert judge(f"{problem.gold} + 1") is Status.WRONG
+        assert judge("9**9**9**9**9") is not Status.CORRECT
+        assert judge("") is Status.UNPARSABLE
+
+
+def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) -> None:
+    config = Config()
+    config.data.source, config.data.size = "reasoning_gym:basic_arithmetic", 2
+    config.eval.problems, config.learner.problems_per_update = 0, 2
+    problem = load(config, byte_tokenizer).train[0]
+    with VerifierPool(Recipe(config.reward), workers=1) as pool:
+        statuses = [
+            pool.judge(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
+            for answer in (problem.gold, f"{int(problem.gold):+05d}", f"{problem.gold} or 3", "x")
+        ]
+        assert statuses == [Status.CORRECT, Status.CORRECT, Status.WRONG, Status.WRONG]
+        assert pool.health["calls"] == 0
 
 
 def test_missing_file_is_refused(config: Config, byte_tokenizer: Any) -> None:
@@ -308,3 +537,30 @@ def test_importing_problems_does_not_import_torch() -> None:
     subprocess.run(
         [sys.executable, "-c", "import sys, rewards.problems; assert 'torch' not in sys.modules"], check=True
     )
+
+
+def test_command_reports_a_source_and_shows_prompts(tmp_path: Path, tiny_model: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [*SUMS, *SUMS[:2], {"problem": "What is nothing?", "answer": ""}])
+    command = [sys.executable, "-m", "rewards.problems", f"file:{tmp_path}/rows.jsonl", f"model.path={tiny_model}"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        [*command, "eval.problems=5"], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert "25 problems to train on, 5 held out" in done.stdout
+    assert f"2 {DUPLICATE}" in done.stdout
+    assert done.stdout.count("<|im_start|>user\nWhat is ") == 3
+    assert len((tmp_path / "problems-left-out.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("arguments", [[], ["data.size=3"], ["file:nowhere.jsonl"], ["elsewhere:x"]])
+def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], tmp_path: Path, tiny_model: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "rewards.problems",
+        *arguments,
+        *([f"model.path={tiny_model}"] if arguments else []),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1

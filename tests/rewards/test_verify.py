@@ -1,122 +1,128 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import math_verify
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from math_verify import ExprExtractionConfig, LatexExtractionConfig
 
 from actors.messages import Status
-from rewards.verify import MAX_ANSWER, boxed, verify
+from rewards.verify import verify
+from rewards.verify.answers import MAX_ANSWER, boxed, plain
+from rewards.verify.matching import compare, settle
+from tests.rewards.corpus import CORPUS, Case
+from tests.rewards.hostile import HOSTILE
 
-CORRECT, WRONG, UNPARSABLE = Status.CORRECT, Status.WRONG, Status.UNPARSABLE
-
-CORPUS = [
-    # integers and signs
-    ("12", r"The sum is \boxed{12}", CORRECT),
-    ("12", r"\boxed{13}", WRONG),
-    ("-28", r"\boxed{-28}", CORRECT),
-    ("28", r"\boxed{-28}", WRONG),
-    ("7", r"\boxed{007}", CORRECT),
-    ("7", r"\boxed{+7}", CORRECT),
-    ("12", r"\boxed{ $12$. }", CORRECT),
-    # a computation is no answer where its result is asked for
-    ("12", r"\boxed{7 + 5}", WRONG),
-    ("12", r"\boxed{7+5=12}", WRONG),
-    ("12", r"\boxed{13 = 12}", WRONG),
-    ("6", r"\boxed{x=5=6}", WRONG),
-    ("18", r"\boxed{17+1}", WRONG),
-    ("-3", r"\boxed{2 - 5}", WRONG),
-    ("12", r"\boxed{3 \cdot 4}", WRONG),
-    ("12", r"\boxed{(3)(4)}", WRONG),
-    ("12", r"\boxed{24/2}", WRONG),
-    ("12", r"\boxed{\frac{24}{2}}", WRONG),
-    ("12", r"\boxed{\sum_{i=1}^{12} 1}", WRONG),
-    ("10", r"\boxed{1 9}", WRONG),
-    ("24", r"\boxed{4!}", WRONG),
-    ("12", r"\boxed{x = 12}", CORRECT),
-    ("12", r"\boxed{12.0}", CORRECT),
-    ("90", r"\boxed{90^\circ}", CORRECT),
-    ("12", r"\boxed{12 \text{ m/s}}", CORRECT),
-    # words are words, not products of letters
-    ("east", r"\boxed{seat}", WRONG),
-    ("east", r"\boxed{\text{East}}", CORRECT),
-    ("AB", r"\boxed{BA}", WRONG),
-    (r"\text{no solution}", r"\boxed{No solution}", CORRECT),
-    # which box counts
-    ("7", r"First \boxed{3}, no, \boxed{7}", CORRECT),
-    ("3", r"First \boxed{3}, no, \boxed{7}", WRONG),
-    ("7", r"\boxed{\boxed{7}}", CORRECT),
-    ("7", r"\boxed {7}", CORRECT),
-    # fractions, decimals, roots
-    ("1/2", r"\boxed{\frac{1}{2}}", CORRECT),
-    (r"\frac{1}{2}", r"\boxed{0.5}", CORRECT),
-    (r"\frac{1}{2}", r"\boxed{\dfrac{2}{4}}", CORRECT),
-    (r"\frac12", r"\boxed{\frac{1}{3}}", WRONG),
-    (r"2\frac{1}{2}", r"\boxed{2.5}", CORRECT),
-    ("0.25", r"\boxed{\tfrac14}", CORRECT),
-    ("3.14", r"\boxed{3.15}", WRONG),
-    (r"3\sqrt{2}", r"\boxed{\sqrt{18}}", CORRECT),
-    (r"\frac{\sqrt{3}}{3}", r"\boxed{\frac{1}{\sqrt{3}}}", CORRECT),
-    (r"\sqrt{2}", r"\boxed{\sqrt{3}}", WRONG),
-    (r"\frac{1}{1+\frac{1}{2}}", r"\boxed{\frac{2}{3}}", CORRECT),
-    # powers, constants, expressions
-    ("1024", r"\boxed{2^{10}}", CORRECT),
-    (r"2\pi", r"\boxed{\pi \cdot 2}", CORRECT),
-    ("(x+1)^2", r"\boxed{x^2+2x+1}", CORRECT),
-    ("x+1", r"\boxed{x-1}", WRONG),
-    ("3", r"\boxed{x = 3}", CORRECT),
-    ("3", r"\boxed{x = 4}", WRONG),
-    # thousands separators, units, text
-    ("1234567", r"\boxed{1,234,567}", CORRECT),
-    ("1234", r"\boxed{1{,}234}", CORRECT),
-    ("5", r"\boxed{5\text{ cm}}", CORRECT),
-    ("5", r"\boxed{\$5}", CORRECT),
-    ("90", r"\boxed{90^\circ}", CORRECT),
-    (r"\text{even}", r"\boxed{\text{even}}", CORRECT),
-    (r"\text{even}", r"\boxed{\text{odd}}", WRONG),
-    # tuples, sets, intervals, matrices
-    ("(1,2)", r"\boxed{(1, 2)}", CORRECT),
-    ("(1,2)", r"\boxed{(2, 1)}", WRONG),
-    (r"\{1,2,3\}", r"\boxed{\{3, 2, 1\}}", CORRECT),
-    (r"\{1,2\}", r"\boxed{\{1,2,3\}}", WRONG),
-    ("[0,1)", r"\boxed{[0, 1)}", CORRECT),
-    ("[0,1)", r"\boxed{(0, 1]}", WRONG),
-    (r"(-\infty, 3]", r"\boxed{(-\infty, 3]}", CORRECT),
-    (
-        r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
-        r"\boxed{\begin{pmatrix} 1 & 2 \\ 3 & \frac{8}{2} \end{pmatrix}}",
-        CORRECT,
-    ),
-    # hedging
-    ("12", r"\boxed{12 or 13}", WRONG),
-    ("12", r"\boxed{12, 13}", WRONG),
-    # no answer
-    ("12", "The answer is 12.", UNPARSABLE),
-    ("12", "", UNPARSABLE),
-    ("12", r"\boxed{}", UNPARSABLE),
-    ("12", r"\boxed{12", UNPARSABLE),
-    ("12", r"\boxed{3} and then \boxed{12", UNPARSABLE),
-    ("12", r"\boxed 12", UNPARSABLE),
-    ("12", "\\boxed{\x00\x01}", UNPARSABLE),
-    ("12", "\\boxed{\ud800}", UNPARSABLE),
-    ("}{", r"\boxed{12}", UNPARSABLE),
-    ("12", "\\boxed{" + "1" * (MAX_ANSWER + 1) + "}", UNPARSABLE),
+GOLDS = [
+    "12",
+    r"\frac{1}{2}",
+    r"\sqrt{2}",
+    "x^2+1",
+    "(1,2)",
+    r"\{1,2\}",
+    "1, 2",
+    r"[0,\infty)",
+    r"\text{even}",
+    "y = 3",
 ]
 
+CASES = [pytest.param(case, id=f"{name}-{case.gold}-{case.answer[:40]}") for name in CORPUS for case in CORPUS[name]]
 
-@pytest.mark.parametrize(("gold", "response", "status"), CORPUS)
-def test_corpus(gold: str, response: str, status: Status) -> None:
-    verdict = verify(gold, response)
-    assert verdict.status is status
-    assert verdict.score == float(status is CORRECT)
+MATH_VERIFY = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_corpus(case: Case) -> None:
+    verdict = verify(case.gold, rf"\boxed{{{case.answer}}}")
+    assert verdict.status is case.status
+    assert verdict.score == float(case.status is Status.CORRECT)
     assert verdict.milliseconds >= 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_disagreements_with_math_verify_have_a_rule(case: Case) -> None:
+    gold, answer = (math_verify.parse(rf"\boxed{{{text}}}", MATH_VERIFY) for text in (case.gold, case.answer))
+    agrees = math_verify.verify(gold, answer) == (case.status is Status.CORRECT)
+    assert agrees == (case.rule is None)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_settled_without_algebra_is_what_algebra_says(case: Case) -> None:
+    gold, answer = plain(case.gold), plain(case.answer)
+    settled = settle(gold, answer)
+    assert settled in (case.status, None)
+    if gold and answer:
+        assert compare(gold, answer) is case.status
+
+
+@pytest.mark.parametrize("case", [p for p in CASES if p.values[0].status is Status.CORRECT])
+def test_gold_answers_are_their_own(case: Case) -> None:
+    for text in (case.gold, case.answer):
+        assert verify(text, rf"\boxed{{{text}}}").status is Status.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("response", "extracted", "status"),
+    [
+        (r"First \boxed{3}, no, \boxed{7}", "7", Status.CORRECT),
+        (r"First \boxed{7}, no, \boxed{3}", "3", Status.WRONG),
+        (r"\boxed{\boxed{7}}", "7", Status.CORRECT),
+        (r"\boxed {7}", "7", Status.CORRECT),
+        (r"\boxed{7", None, Status.UNPARSABLE),
+        (r"\boxed{7} and then \boxed{7", None, Status.UNPARSABLE),
+        (r"\boxed 7", None, Status.UNPARSABLE),
+        ("The answer is 7.", None, Status.UNPARSABLE),
+        ("", None, Status.UNPARSABLE),
+    ],
+)
+def test_last_box_counts(response: str, extracted: str | None, status: Status) -> None:
+    verdict = verify("7", response)
+    assert (verdict.extracted, verdict.status) == (extracted, status)
+
+
+@pytest.mark.parametrize(
+    ("response", "inside", "after"),
+    [
+        (r"<think>\boxed{7}</think>It is \boxed{7}.", Status.CORRECT, Status.CORRECT),
+        (r"\boxed{3}</think>It is \boxed{7}.", Status.CORRECT, Status.CORRECT),
+        (r"<think>\boxed{7}</think>It is 7.", Status.CORRECT, Status.UNPARSABLE),
+        (r"<think>It is \boxed{7}", Status.CORRECT, Status.UNPARSABLE),
+        (r"\boxed{7}</think>no</think>\boxed{3}", Status.WRONG, Status.WRONG),
+        (r"It is \boxed{7}", Status.CORRECT, Status.UNPARSABLE),
+    ],
+)
+def test_answers_inside_the_thinking_count_only_if_they_may(response: str, inside: Status, after: Status) -> None:
+    assert verify("7", response).status is inside
+    assert verify("7", response, after_thinking=True).status is after
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_answers_are_never_right_at_once(name: str) -> None:
+    gold, response = HOSTILE[name]
+    assert settle(plain(gold), plain(boxed(response) or "")) is not Status.CORRECT
+
+
+@given(st.text(alphabet="0123456789+-*/^{}()[]\\,.;:=<>%$ xyzfracsqrtpiandor|!", max_size=40), st.sampled_from(GOLDS))
+def test_settling_survives_any_answer(answer: str, gold: str) -> None:
+    """Any text is settled, or left to algebra, without an error; and only an equal number is the gold number."""
+    status = settle(plain(gold), plain(answer))
+    assert status in (Status.CORRECT, Status.WRONG, Status.UNPARSABLE, None)
+    if gold == "12" and status is Status.CORRECT:
+        assert "12" in re.sub(r"\D", "", answer)
+
+
+@given(st.text(max_size=60), st.sampled_from(GOLDS))
+def test_any_text_is_settled_or_left_to_algebra(answer: str, gold: str) -> None:
+    assert settle(plain(gold), plain(answer)) in (Status.CORRECT, Status.WRONG, Status.UNPARSABLE, None)
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(-(10**12), 10**12))
 def test_integers_are_compared_by_value(gold: int, answer: int) -> None:
-    assert (verify(str(gold), f"\\boxed{{{answer}}}").status is CORRECT) == (gold == answer)
+    assert (verify(str(gold), f"\\boxed{{{answer}}}").status is Status.CORRECT) == (gold == answer)
 
 
 @given(
@@ -139,13 +145,6 @@ def test_boxed_counts_no_escaped_brace() -> None:
 def test_boxed_survives_any_text(text: str) -> None:
     answer = boxed("\\boxed{" + text)
     assert answer is None or len(answer) <= MAX_ANSWER
-
-
-@pytest.mark.parametrize(
-    "response", ["\\boxed{" * 100_000, "\\boxed{" + "{" * 100_000 + "}" * 100_000, "a" * 10_000_000]
-)
-def test_huge_responses_have_no_answer(response: str) -> None:
-    assert verify("1", response).status is UNPARSABLE
 
 
 def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""The learner's forward and backward passes against a plain implementation, on the embedded model.
+
+Plain: a PEFT model, rows padded to the longest of a micro-batch, full logits, log_softmax and gather. Both sides get
+the same samples, as many tokens a micro-batch and the same dtype. Every measurement has a process of its own.
+"""
+
+import gc
+import json
+import random
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Status, Verdict
+from conf.load import load
+from conf.schema import Config
+from launch.benches.report import Report, Row
+from launch.machine import detect
+from launch.resume import settle
+
+MICROBATCH = 4096
+
+
+@dataclass(frozen=True)
+class Case:
+    """groups × 8 samples, longest prompt + response `tokens`; recompute: gradient checkpointing on both sides."""
+
+    name: str
+    rank: int
+    groups: int
+    samples: int
+    tokens: int
+    recompute: bool = False
+
+
+CASES = (
+    *(Case(f"r={rank}, 64 samples of mixed length up to 512", rank, 8, 8, 512) for rank in (8, 256)),
+    *(Case(f"r={rank}, 2 samples up to 4,096", rank, 1, 2, 4096) for rank in (8, 256)),
+    *(Case(f"r={rank}, 2 samples up to 4,096, recomputed", rank, 1, 2, 4096, recompute=True) for rank in (8, 256)),
+)
+
+
+def run() -> Report:
+    rows = []
+    for case in CASES:
+        ours, plain = (measure(side, case) for side in ("ours", "plain"))
+        rows += [Row(case.name, metric, ours[metric], plain[metric]) for metric in ("tokens_per_second", "peak_memory")]
+    return Report(
+        tuple(rows),
+        matmul_limit(),
+        (
+            "tokens_per_second: real prompt and response tokens of all samples; peak_memory: bytes above the resting "
+            "process.",
+            f"Micro-batches of {MICROBATCH} tokens on both sides.",
+        ),
+    )
+
+
+def measure(side: str, case: Case) -> dict[str, float]:
+    """The metrics of one side of a case, from a fresh process."""
+    command = [sys.executable, "-m", "launch.benches.learner", side, json.dumps(asdict(case))]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    result: dict[str, float] = json.loads(answer.splitlines()[-1])
+    return result
+
+
+def matmul_limit() -> dict[str, float]:
+    """FLOP/s of large dense multiplications on all cores, by dtype."""
+    import torch
+
+    limit = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(2, 2048, 2048, dtype=dtype)
+        started, count = perf_counter(), 0
+        while count < 2 or perf_counter() - started < 1.0:
+            a @ b
+            count += 1
+        limit[f"{str(dtype).removeprefix('torch.')} matmul FLOP/s"] = 2 * 2048**3 * count / (perf_counter() - started)
+    return limit
+
+
+def configure(case: Case) -> Config:
+    config = load(["conf=quickstart", f"lora.rank={case.rank}"])
+    settle(config, detect(config.device))
+    config.learner.tokens_per_microbatch = MICROBATCH
+    config.learner.gradient_checkpointing = "on" if case.recompute else "off"
+    config.rollout.temperature = 1.0
+    return config
+
+
+def batch(case: Case) -> Batch:
+    """Random tokens. The logarithms of the response lengths are spread evenly over a factor of ten."""
+    rng = random.Random(case.tokens)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(100, 49_000) for _ in range(count))
+
+    groups = []
+    for index in range(case.groups):
+        prompt = ids(rng.randint(40, 120))
+        longest = case.tokens - len(prompt)
+        lengths = [longest, *(int(longest * 10 ** -rng.random()) for _ in range(case.samples - 1))]
+        groups.append(
+            Group(
+                index,
+                Problem(str(index), "", prompt, ""),
+                AdapterRef(0, 0, ""),
+                tuple(Sample(ids(length), (-8.0,) * length, "", "stop") for length in lengths),
+                tuple(Reward(float(i % 2), {}, Verdict(0.0, Status.WRONG, None, 0.0)) for i in range(case.samples)),
+            )
+        )
+    return Batch(0, tuple(groups))
+
+
+def measure_here(side: str, case: Case) -> dict[str, float]:
+    """Warm up on the shortest sample of each group, rest, then measure."""
+    from conf.models import locate
+
+    config = configure(case)
+    work = batch(case)
+    with TemporaryDirectory() as folder:
+        step = {"ours": ours, "plain": plain}[side](config, locate(config.model), Path(folder))
+        step(Batch(0, tuple(shorten(group) for group in work.groups[:2])))
+        gc.collect()
+        resting = status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+        started = perf_counter()
+        step(work)
+        seconds = perf_counter() - started
+    tokens = sum(len(group.problem.prompt_ids) + len(s.token_ids) for group in work.groups for s in group.samples)
+    return {"tokens_per_second": tokens / seconds, "peak_memory": status("VmHWM") - resting}
+
+
+def ours(config: Config, model: str, folder: Path) -> Any:
+    from learner.engine import LoraLearner
+
+    return LoraLearner(config, model, folder).accumulate
+
+
+def plain(config: Config, model: str, _: Path) -> Any:
+    """Forward and backward passes as they are usually written."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from learner.examples import Example, examples
+
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype))
+    lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=list(config.lora.target_modules))
+    policy = get_peft_model(base, lora, autocast_adapter_dtype=False).train()
+    if config.learner.gradient_checkpointing == "on":
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def learn(part: list[Example], total: int) -> None:
+        rows = [example.tokens.prompt + example.tokens.response for example in part]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        weights = torch.zeros(len(rows), width - 1)
+        for number, example in enumerate(part):
+            weights[number, len(example.tokens.prompt) - 1 : len(rows[number]) - 1] = example.advantage / total
+        logits = policy(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        logprobs = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+        (-(logprobs * weights).sum()).backward()
+
+    def step(work: Batch) -> None:
+        policy.zero_grad()
+        members = list(examples(work.groups, config.algorithm))
+        widest = max(len(member.tokens.prompt) + len(member.tokens.response) for member in members)
+        count = max(MICROBATCH // widest, 1)
+        total = sum(len(sample.token_ids) for group in work.groups for sample in group.samples)
+        for start in range(0, len(members), count):
+            learn(members[start : start + count], total)
+
+    return step
+
+
+def shorten(group: Group) -> Group:
+    kept = sorted(range(len(group.samples)), key=lambda i: len(group.samples[i].token_ids))[:1] * 2
+    samples = tuple(Sample(s.token_ids[:16], s.logprobs[:16], "", "stop") for s in (group.samples[i] for i in kept))
+    return Group(group.index, group.problem, group.adapter, samples, group.rewards[:2])
+
+
+def status(name: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure_here(sys.argv[1], Case(**json.loads(sys.argv[2])))))

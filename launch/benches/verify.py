@@ -1,0 +1,240 @@
+"""Verdicts a second: the verifier pool against a bare math-verify loop, and against a ProcessPoolExecutor.
+
+The mix is 80 % plain numbers, 19 % LaTeX and 1 % answers that hang math-verify, hardly two of them alike. The bare loop
+parses and verifies in its main thread, gold answers parsed once, its own timeouts on; it cannot be measured with hangs,
+since an integer power does not listen to its alarm. The executor is given the same deadline as the pool, and made anew
+after each timeout, without which a hung worker is lost. Every measurement has a process of its own, bound to as many
+cores as workers.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from functools import lru_cache
+from multiprocessing import get_context
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+import math_verify
+
+from actors.messages import Status
+from conf.schema import RewardConfig
+from launch.benches.report import Report, Row
+from rewards.pool import VerifierPool
+from rewards.recipe import Recipe
+
+VERDICTS = 3000
+FEWER = 1000
+"""Where the other side spends two seconds on every hang."""
+
+DEADLINE_S = RewardConfig().deadline_s
+CONFIGS = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
+REASONING = "<think>\nLet me see. We add what is given and simplify, and check the result once more.\n</think>\n"
+
+
+class Question(NamedTuple):
+    gold: str
+    response: str
+
+
+def mix(count: int, hangs: str, seed: int = 0) -> list[Question]:
+    """hangs: none, huge (numbers beyond all proportion, as policies write them) or algebra (what looks harmless)."""
+    rng = random.Random(seed)
+    makers = {"none": latex, "huge": huge, "algebra": algebra}
+    kinds = rng.choices([easy, latex, makers[hangs]], [80, 19, 1], k=count)
+    return [
+        Question(gold, f"{REASONING}The answer is \\boxed{{{answer}}}.") for gold, answer in (k(rng) for k in kinds)
+    ]
+
+
+def easy(rng: random.Random) -> tuple[str, str]:
+    gold = rng.randrange(-999, 9999)
+    right = rng.random() < 0.5
+    number = gold if right else rng.randrange(9999)
+    ways = [f"{number}", f"{number}", f"{number:,}", f"x = {number}", rf"{number} \text{{ cm}}", f"{number}.0"]
+    return str(gold), rng.choice(ways)
+
+
+def latex(rng: random.Random) -> tuple[str, str]:
+    a, b, c = (rng.randrange(2, 60) for _ in range(3))
+    gold, right, wrong = rng.choice(
+        [
+            (rf"\frac{{{a}}}{{{b * a + 1}}}", rf"\dfrac{{{2 * a}}}{{{2 * b * a + 2}}}", rf"\frac{{{a}}}{{{b}}}"),
+            (rf"{a}\sqrt{{{b}}}", rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b + 1}}}"),
+            (rf"{a}\pi + {b}", rf"{b} + {a}\pi", rf"{b}\pi + {a + 1}"),
+            (f"x^2+{a + b}x+{a * b}", f"(x+{a})(x+{b})", f"(x+{a})(x+{b + 1})"),
+            (rf"({a}, \sqrt{{{b}}})", rf"\left({a}, \frac{{{b}}}{{\sqrt{{{b}}}}}\right)", rf"(\sqrt{{{b}}}, {a})"),
+            (rf"[{a}, \infty)", rf"x \geq {a}", rf"({a}, \infty)"),
+            (rf"\frac{{{a}}}{{{b}}}, {c}", rf"{c}, \frac{{{a}}}{{{b}}}", rf"{c + 1}, \frac{{{a}}}{{{b}}}"),
+        ]
+    )
+    return gold, right if rng.random() < 0.5 else wrong
+
+
+def huge(rng: random.Random) -> tuple[str, str]:
+    n = rng.randrange(100, 10**6)
+    answer = rng.choice([f"9^{{9^{{9^{{{n}}}}}}}", f"{n}^{{{n}^{{{n}}}}}", f"({n}!)!", f"2^{{10000000{n}}}"])
+    return (str(n) if rng.random() < 0.8 else rf"\sqrt{{{n}}}"), answer
+
+
+def algebra(rng: random.Random) -> tuple[str, str]:
+    return "x^2+2x+1", r"\sin(" * rng.randrange(44, 52) + f"x+{rng.randrange(10**6)}" + ")" * 52
+
+
+@lru_cache(maxsize=4096)
+def parse_gold(gold: str) -> Any:
+    return math_verify.parse(rf"\boxed{{{gold}}}", CONFIGS)
+
+
+def bare(question: Question) -> bool:
+    return math_verify.verify(parse_gold(question.gold), math_verify.parse(question.response, CONFIGS))
+
+
+def bare_loop(questions: list[Question]) -> list[float]:
+    """Milliseconds of each verdict."""
+    times = []
+    for question in questions:
+        start = time.perf_counter()
+        bare(question)
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def in_bare_loops(questions: list[Question], workers: int) -> list[float]:
+    if workers == 1:
+        bare_loop(questions[:20])
+        return timed(lambda: bare_loop(questions))
+    with get_context("spawn").Pool(workers) as pool:
+        pool.map(bare_loop, [questions[:20]] * workers, chunksize=1)
+        parts = [questions[number::workers] for number in range(workers)]
+        return timed(lambda: [ms for times in pool.map(bare_loop, parts, chunksize=1) for ms in times])
+
+
+def in_executor(questions: list[Question], workers: int) -> list[float]:
+    def fresh() -> ProcessPoolExecutor:
+        executor = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
+        list(executor.map(bare, questions[:1] * workers))
+        return executor
+
+    def judge() -> list[float]:
+        executor, times, left = start, [], questions
+        while left:
+            waiting: list[Future[bool]] = [executor.submit(bare, question) for question in left[: 8 * workers]]
+            for future in waiting:
+                began = time.perf_counter()
+                try:
+                    future.result(timeout=DEADLINE_S)
+                except Late:
+                    for process in executor._processes.values():
+                        process.kill()
+                    executor.shutdown(wait=False, cancel_futures=True)
+                    executor = fresh()
+                    times.append(1e3 * (time.perf_counter() - began))
+                    break
+                times.append(1e3 * (time.perf_counter() - began))
+            left = questions[len(times) :]
+        executor.shutdown()
+        return times
+
+    start = fresh()
+    return timed(judge)
+
+
+def in_pool(questions: list[Question], workers: int) -> list[float]:
+    with VerifierPool(Recipe(RewardConfig()), workers) as pool:
+        list(pool.judge_all(mix(100, "none", seed=1)))
+        return timed(lambda: [verdict.milliseconds for verdict in pool.judge_all(questions)])
+
+
+def recovery(_: list[Question], workers: int) -> list[float]:
+    """Milliseconds of the first LaTeX verdict after a hang, five times, and of ordinary ones."""
+    rng = random.Random(2)
+
+    def judge(kind: Callable[[random.Random], tuple[str, str]]) -> float:
+        gold, answer = kind(rng)
+        verdict = pool.judge(gold, f"\\boxed{{{answer}}}")
+        assert (verdict.status is Status.TIMEOUT) == (kind is algebra)
+        return verdict.milliseconds
+
+    with VerifierPool(Recipe(RewardConfig(deadline_s=0.5)), workers) as pool:
+        ordinary = median(judge(polynomial) for _ in range(50))
+        after = [[judge(algebra), judge(polynomial)][1] for _ in range(5)]
+        return [median(after), ordinary]
+
+
+def polynomial(rng: random.Random) -> tuple[str, str]:
+    a, b = rng.randrange(10**6), rng.randrange(10**6)
+    return f"x^2+{a + b}x+{a * b}", f"(x+{a})(x+{b})"
+
+
+def timed(work: Callable[[], list[float]]) -> list[float]:
+    """The milliseconds that `work` returns, after the seconds that it took."""
+    start = time.perf_counter()
+    times = work()
+    return [time.perf_counter() - start, *times]
+
+
+SIDES = {"ours": in_pool, "bare": in_bare_loops, "executor": in_executor, "recovery": recovery}
+
+
+def measure(side: str, hangs: str, workers: int, count: int = VERDICTS) -> list[float]:
+    """What a side returns, in a process of its own."""
+    command = [sys.executable, "-m", "launch.benches.verify", side, hangs, str(workers), str(count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compared(case: str, ours: list[float], other: list[float]) -> Iterator[Row]:
+    def speed(measured: list[float]) -> float:
+        return (len(measured) - 1) / measured[0]
+
+    def percentile(measured: list[float], which: int) -> float:
+        return quantiles(measured[1:], n=100)[which - 1]
+
+    yield Row(case, "verdicts_per_second", speed(ours), speed(other))
+    yield Row(case, "p50_ms", percentile(ours, 50), percentile(other, 50))
+    yield Row(case, "p99_ms", percentile(ours, 99), percentile(other, 99))
+
+
+def run() -> Report:
+    rows: list[Row] = []
+    for workers in range(1, min(2, len(os.sched_getaffinity(0))) + 1):
+        on = f"{workers} worker{'s' * (workers > 1)}"
+        quiet = measure("ours", "none", workers)
+        rows += compared(f"{on}, no hangs, bare loop", quiet, measure("bare", "none", workers))
+        rows += compared(
+            f"{on}, 1 % huge numbers, executor",
+            measure("ours", "huge", workers, FEWER),
+            measure("executor", "huge", workers, FEWER),
+        )
+        rows += compared(
+            f"{on}, 1 % hanging algebra, executor",
+            measure("ours", "algebra", workers, FEWER),
+            measure("executor", "algebra", workers, FEWER),
+        )
+        rows += compared(f"{on}, 1 % huge numbers, ours without", measure("ours", "huge", workers), quiet)
+    after, ordinary = measure("recovery", "none", 1)
+    rows.append(Row("first verdict after a hang, an ordinary one", "ms", after, ordinary))
+    return Report(
+        tuple(rows),
+        {},
+        (
+            f"Each case names what the baseline is. Deadline {DEADLINE_S:g} s. 80 % plain numbers, 19 % LaTeX.",
+            "Huge numbers are seen as they stand; hanging algebra costs its deadline on both sides.",
+        ),
+    )
+
+
+def main(side: str, hangs: str, workers: str, count: str) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(workers)])
+    print(json.dumps(SIDES[side](mix(int(count), hangs), int(workers))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

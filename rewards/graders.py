@@ -1,0 +1,49 @@
+"""What a worker process can be asked to run, by name. Nothing here is trusted to end, or to leave memory alone.
+
+`compare` judges (gold, answer) by the rules of `rewards.verify`, `readable` a gold answer by itself; `reasoning_gym`
+lets a generator score an answer to one of its entries; `import:module:function` is a user's own part of the reward.
+"""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from rewards.functions import find
+from rewards.verify import compare
+from rewards.verify.matching import readable
+
+COMPARE = "compare"
+READABLE = "readable"
+REASONING_GYM = "reasoning_gym"
+IMPORT = "import:"
+
+FULL_SCORE = 1.0
+"""Generators give part of it for near misses and for hedging; only all of it is an answer."""
+
+
+@lru_cache(maxsize=64)
+def resolve(name: str) -> Callable[..., Any]:
+    """The function of a name, ready to run: imports and first-use costs are paid here, outside any deadline."""
+    if name.startswith(IMPORT):
+        return find("reward.custom", name.removeprefix(IMPORT))
+    if name == REASONING_GYM:
+        import reasoning_gym  # noqa: F401
+
+        return score_entry
+    compare(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
+    return readable if name == READABLE else compare
+
+
+def score_entry(grader: str, answer: str) -> bool:
+    """Whether the generator's own `score_answer` gives an answer the full score. grader: of `rewards.sources`."""
+    asked = json.loads(grader)
+    entries = _entries(asked["generator"], json.dumps(asked["settings"]))
+    return entries.score_answer(answer, entries[asked["index"]]) >= FULL_SCORE
+
+
+@lru_cache(maxsize=4)
+def _entries(generator: str, settings: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(generator, **json.loads(settings))

@@ -1,0 +1,52 @@
+"""See what becomes of a source before a run does:
+
+    python -m rewards.problems SOURCE [conf=NAME] [key=value …]
+
+SOURCE as in data.source; settings as for launch/run.py, over conf=base if none is named. Prints how many rows are
+used and why others are not, and sample prompts as the model will see them; the rows left out are listed in
+problems-left-out.jsonl.
+"""
+
+import sys
+from pathlib import Path
+
+from conf.errors import BadInput
+from conf.load import load as load_config
+from conf.models import locate
+from rewards.problems import load, write_listing
+
+LISTING = Path("problems-left-out.jsonl")
+SAMPLES = 3
+
+
+def main(arguments: list[str]) -> int:
+    """The command. Exit code 0, or 2 for a wrong call or a source that cannot be used."""
+    try:
+        if not arguments or "=" in arguments[0].partition(":")[0]:
+            raise BadInput("problems: no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
+        source, *settings = arguments
+        recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
+        config = load_config([*recipe, f"data.source='{source}'", *settings])
+        from transformers import AutoTokenizer
+
+        problems = load(config, AutoTokenizer.from_pretrained(locate(config.model)))
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
+    for reason, count in problems.dropped.items():
+        print(f"  {count:6} {reason}")
+    if problems.left_out:
+        write_listing(LISTING, problems.left_out)
+        print(f"  listed in {LISTING}")
+    lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
+    print(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
+    if problems.train[0].prompt.rstrip().endswith("<think>"):
+        print("The chat template opens <think> itself: responses start inside it")
+    for problem in problems.train[:SAMPLES]:
+        print(f"\n--- {problem.id}, gold {problem.gold!r}\n{problem.prompt}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

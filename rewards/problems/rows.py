@@ -1,0 +1,142 @@
+"""From a source's rows to distinct problems with a gold answer."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from actors.messages import Status
+from conf.errors import BadInput
+from conf.schema import DataConfig
+from rewards import sources
+from rewards.problems.overlap import normal
+from rewards.verify.answers import BOX, boxed, plain
+from rewards.verify.matching import settle
+
+PROBLEM_FIELDS = ("problem", "question", "prompt")
+ANSWER_FIELDS = ("answer", "solution", "final_answer")
+
+FINAL = "####"
+"""What stands before the answer at the end of a worked solution of GSM8K."""
+
+WHOLE = re.compile(r"(?s)(.*)")
+
+SHOWN_CHARACTERS = 200
+"""Of a row that is left out, in its listing."""
+
+EMPTY = "empty problem or answer"
+NO_MATCH = "no match for data.problem_pattern"
+SHOWN = "one of data.examples"
+DUPLICATE = "duplicate"
+CONFLICT = "duplicate with another gold answer"
+
+Message = dict[str, str]
+
+
+class Pair(NamedTuple):
+    """A problem and its gold answer. turns: the conversation it ends, where the source has one. grader: see
+    `actors.messages.Problem`.
+    """
+
+    text: str
+    gold: str
+    turns: tuple[Message, ...] = ()
+    grader: str = ""
+
+    @property
+    def id(self) -> str:
+        """Hash of the text, so that it stays when a source grows or is reordered."""
+        return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that is not used, or is used in spite of what the reason says. source: `source` or `eval_source`."""
+
+    source: str
+    reason: str
+    problem: str
+    gold: str
+
+    @classmethod
+    def of(cls, source: str, reason: str, pair: Pair) -> "LeftOut":
+        return cls(source, reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
+
+
+def read_pairs(key: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
+    """Distinct problems of a source, ordered by id. Of copies whose gold answers agree, one is kept; of others none."""
+    rows = sources.read(key, data, seed)
+    groups: dict[str, list[Pair]] = {}
+    for pair in _pairs(rows, key, data, left_out):
+        groups.setdefault(normal(pair.text), []).append(pair)
+    pairs: dict[str, Pair] = {}
+    for first, *others in groups.values():
+        agree = all(first.gold == other.gold or _same(first.gold, other.gold) for other in others)
+        if agree:
+            pairs[first.id] = first
+        left_out += [LeftOut.of(key, DUPLICATE if agree else CONFLICT, other) for other in others]
+        if not agree:
+            left_out.append(LeftOut.of(key, CONFLICT, first))
+    return [pair for _, pair in sorted(pairs.items())]
+
+
+def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> Iterator[Pair]:
+    columns = [name for name in rows[0] if name != sources.GRADER] if rows else []
+    problem_field = choose_field(key, "problem_field", data.problem_field, PROBLEM_FIELDS, columns)
+    answer_field = choose_field(key, "answer_field", data.answer_field, ANSWER_FIELDS, columns)
+    pattern = re.compile(data.problem_pattern) if data.problem_pattern else WHOLE
+    shown = {example.problem for example in data.examples}
+    for row in rows:
+        turns = as_turns(row.get(problem_field))
+        text = turns[-1]["content"].strip() if turns else as_text(row.get(problem_field))
+        grader = row.get(sources.GRADER, "")
+        gold = as_text(row.get(answer_field)) if grader else gold_of(row.get(answer_field))
+        pair = Pair(text, gold, turns if len(turns) > 1 else (), grader)
+        match = pattern.search(text)
+        if not text or not (gold or grader):
+            left_out.append(LeftOut.of(key, EMPTY, pair))
+        elif not match or not match[1]:
+            left_out.append(LeftOut.of(key, NO_MATCH, pair))
+        elif (part := pair._replace(text=match[1].strip())).text in shown:
+            left_out.append(LeftOut.of(key, SHOWN, part))
+        else:
+            yield part
+
+
+def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], columns: Sequence[str]) -> str:
+    """The column to use: the chosen one, else the first guess there is."""
+    for name in [chosen] if chosen else guesses:
+        if name in columns:
+            return name
+    raise BadInput(
+        f"data.{setting}: data.{key} has no field '{chosen or '|'.join(guesses)}': "
+        f"set it to one of its fields ({', '.join(columns) or 'it has none, being empty'})"
+    )
+
+
+def as_text(value: object) -> str:
+    """A field's text: strings, numbers and lists of them have one, anything else counts as empty."""
+    if isinstance(value, list):
+        return ", ".join(map(as_text, value))
+    return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def as_turns(value: object) -> tuple[Message, ...]:
+    """A prompt that is a conversation ending with the user; empty for any other value."""
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
+        return ()
+    turns = tuple({"role": as_text(turn.get("role")), "content": as_text(turn.get("content"))} for turn in value)
+    return turns if turns[-1]["role"] == "user" and all(turn["role"] for turn in turns) else ()
+
+
+def gold_of(value: object) -> str:
+    r"""The gold answer. Of a worked solution, what follows its last `####`, or is in its last `\boxed{}`."""
+    text = as_text(value)
+    if FINAL in text:
+        return text.rpartition(FINAL)[2].strip()
+    return (boxed(text) or "") if BOX in text else text
+
+
+def _same(one: str, other: str) -> bool:
+    return settle(plain(one), plain(other)) is Status.CORRECT

@@ -1,0 +1,80 @@
+"""Equality of two expressions as mathematics, by math-verify. It may take for ever, or the process's memory."""
+
+import logging
+import re
+from functools import lru_cache
+from typing import Any
+
+import math_verify
+from latex2sympy2_extended import NormalizationConfig
+
+RELATIVE_ERROR = 1e-6
+"""Two numbers that math-verify takes for equal, rounding to six decimals, must also agree to six digits."""
+
+OVERSIZED = re.compile(
+    r"\^\s*\{?\s*\(?-?\d{5,}"  # 2^{100000}
+    r"|\)\s*\}*\s*\^\s*\{?\s*\(?-?\d{4,}"  # (x+1)^{1000}
+    r"|\^[^!]{1,20}\)\s*!"  # (10^{9})!
+    r"|\d\s*\)?\s*(\^|\*\*)\s*[{(]*\s*\d+\s*\)?\s*(\^|\*\*)\s*[{(]*\s*\d"  # 9^{9^{9}}
+    r"|\*\*\s*\(?\s*\d{5,}"
+    r"|\d{4,}\s*\)*\s*\}*\s*!"
+    r"|!\s*\)*\s*!"
+    r"|\\d?t?binom\s*\{\s*\d{5,}"
+)
+"""Numbers whose digits alone would fill a machine. Nothing that has one of them is judged by algebra."""
+
+IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
+"""The imaginary unit beside a digit, which math-verify takes for a variable, though not beside a space."""
+
+DEEPEST = 60
+"""Levels of brackets; the parser is recursive."""
+
+NORMALISATION = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+)
+"""Not math-verify's removal of units, which takes c in a + b + c and t in \\cos t for some."""
+
+EXTRACTION = (math_verify.LatexExtractionConfig(normalization_config=NORMALISATION, boxed_match_priority=0),)
+
+logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its timeout is off
+
+
+class Unparsable(Exception):
+    """An answer that is no mathematics."""
+
+
+def refused(answer: str) -> bool:
+    """Whether an answer is out of all proportion: numbers too large to write down, or too many levels."""
+    if OVERSIZED.search(answer):
+        return True
+    depth = deepest = 0
+    for character in answer:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest > DEEPEST
+
+
+def parse(answer: str) -> list[Any]:
+    """Readings of a plain answer as sympy expressions; empty if it has none."""
+    boxed = rf"\boxed{{{IMAGINARY.sub(' i', answer)}}}"
+    readings = math_verify.parse(boxed, EXTRACTION, fallback_mode="no_fallback", parsing_timeout=None)
+    return [reading for reading in readings if not isinstance(reading, str)]
+
+
+parse_gold = lru_cache(maxsize=4096)(parse)
+
+
+def equivalent(gold: str, answer: str) -> bool:
+    """Whether two plain expressions are equal. Raises Unparsable if one of them is none."""
+    expected, given = parse_gold(gold), parse(answer)
+    if not expected or not given:
+        raise Unparsable
+    return math_verify.verify(expected, given, timeout_seconds=None) and _near(expected[0], given[0])
+
+
+def _near(gold: Any, answer: Any) -> bool:
+    """Whether two numbers agree to six digits; true for what is not a number."""
+    if not all(getattr(value, "is_number", False) for value in (gold, answer)):
+        return True
+    one, other = (value.doit().evalf() for value in (gold, answer))
+    return bool(abs((gold - answer).evalf()) <= RELATIVE_ERROR * max(abs(one), abs(other)))

@@ -1,0 +1,108 @@
+"""Numbers written out, with their units: what can be compared without algebra."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+LARGEST_EXPONENT = 400
+"""Of a power of ten that is written out as an exact fraction."""
+
+APPROXIMATION_DIGITS = 6
+"""Significant digits from which a decimal may stand for a fraction that no decimal equals, as in math-verify."""
+
+SIGN = r"([+-]?)\s*"
+DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
+PLAIN = re.compile(rf"{SIGN}({DECIMAL})")
+REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)\\overline\s*\{{(\d+)\}}")
+OVER = rf"\\frac\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))"
+FRACTION = re.compile(rf"{SIGN}{OVER}")
+SLASH = re.compile(rf"{SIGN}\(?({DECIMAL})\s*/\s*({DECIMAL})\)?")
+MIXED = re.compile(rf"{SIGN}(\d+)\s*{OVER}")
+MIXED_SLASH = re.compile(rf"{SIGN}(\d+)(?:\s+|-)(\d+)\s*/\s*(\d+)")
+POWER = re.compile(rf"{SIGN}(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([+-]?\d+)\s*\}}|(\d))")
+ENGINEERING = re.compile(rf"{SIGN}({DECIMAL})[eE]([+-]?\d+)")
+THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
+
+
+@dataclass(frozen=True)
+class Number:
+    """value: exact. ratio: written as a fraction or mixed number. digits: significant digits of a decimal, else 0;
+    places: those behind its point.
+    """
+
+    value: Fraction
+    ratio: bool = False
+    digits: int = 0
+    places: int = 0
+
+
+def number(text: str) -> Number | None:
+    """A number that is written out: integer, decimal, fraction, mixed number or power of ten; None for all else."""
+    if match := PLAIN.fullmatch(text):
+        whole, _, part = match[2].partition(".")
+        digits = len((whole + part).lstrip("0"))
+        return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=len(part))
+    if match := FRACTION.fullmatch(text):
+        return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
+    if match := SLASH.fullmatch(text):
+        return _ratio(match[1], Fraction(0), match[2], match[3])
+    if match := MIXED.fullmatch(text):
+        return _ratio(match[1], Fraction(match[2]), match[3] or match[4], match[5] or match[6])
+    if match := MIXED_SLASH.fullmatch(text):
+        return _ratio(match[1], Fraction(match[2]), match[3], match[4])
+    if match := POWER.fullmatch(text):
+        return _scaled(match[1], match[2] or "1", match[3] or match[4])
+    if match := ENGINEERING.fullmatch(text):
+        return _scaled(match[1], match[2], match[3])
+    if match := REPEATING.fullmatch(text):
+        once, period = match[3], match[4]
+        value = Fraction(int((match[2] + once) or "0"), 10 ** len(once))
+        value += Fraction(int(period), 10 ** len(once) * (10 ** len(period) - 1))
+        return Number(_signed(match[1], value), ratio=True)
+    return None
+
+
+def equal(gold: Number, answer: Number) -> bool:
+    """Exact equality, with two rules: where an integer is asked for, a fraction is a computation and no answer; and a
+    decimal of enough digits may stand for a fraction that no decimal equals.
+    """
+    if gold.value == answer.value:
+        return not (answer.ratio and not gold.ratio and gold.value.denominator == 1)
+    exact, rounded = (gold, answer) if gold.ratio else (answer, gold)
+    return (
+        exact.ratio
+        and rounded.digits >= APPROXIMATION_DIGITS
+        and not _terminates(exact.value)
+        and round(exact.value, rounded.places) == rounded.value
+    )
+
+
+def without_thousands(text: str) -> str:
+    """1,234,567 as 1234567. Groups of exactly three digits and no space make the difference to a list."""
+    return THOUSANDS.sub(lambda match: match[1].replace(",", ""), text)
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
+
+
+def _ratio(sign: str, whole: Fraction, numerator: str, denominator: str) -> Number | None:
+    below = Fraction(denominator.replace(" ", ""))
+    if below == 0:
+        return None
+    return Number(_signed(sign, whole + Fraction(numerator.replace(" ", "")) / below), ratio=True)
+
+
+def _scaled(sign: str, factor: str, exponent: str) -> Number | None:
+    power = int(exponent)
+    if abs(power) > LARGEST_EXPONENT:
+        return None
+    return Number(_signed(sign, Fraction(factor) * Fraction(10) ** power))
+
+
+def _terminates(value: Fraction) -> bool:
+    below = value.denominator
+    for prime in (2, 5):
+        while below % prime == 0:
+            below //= prime
+    return below == 1

@@ -1,0 +1,23 @@
+"""The bench's own questions are what they are said to be."""
+
+import random
+
+from actors.messages import Status
+from launch.benches.verify import algebra, easy, huge, latex, mix
+from rewards.verify.answers import plain
+from rewards.verify.matching import settle
+
+
+def test_mix_is_repeatable_and_hardly_repeats_itself() -> None:
+    questions = mix(1000, "huge")
+    assert questions == mix(1000, "huge")
+    assert len(set(questions)) > 900
+
+
+def test_numbers_and_huge_numbers_need_no_algebra_and_the_others_do() -> None:
+    rng = random.Random(0)
+    for _ in range(100):
+        assert settle(*map(plain, easy(rng))) in (Status.CORRECT, Status.WRONG)
+        assert settle(*map(plain, huge(rng))) in (Status.WRONG, Status.UNPARSABLE)
+        assert settle(*map(plain, algebra(rng))) is None
+    assert any(settle(*map(plain, latex(rng))) is None for _ in range(20))

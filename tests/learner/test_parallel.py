@@ -1,0 +1,238 @@
+"""A learner of two ranks, in Ray actors over gloo, against one alone in this process."""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+
+from actors.clock import WallClock
+from actors.messages import AdapterRef, Batch, Group, UpdateStats
+from actors.placement import Share
+from actors.protocols import ActorDied
+from actors.remote import RemoteActor
+from conf.schema import Config
+from learner.actor import LearnerActor, RemoteLearner
+from learner.engine import LoraLearner
+
+Build = Callable[..., Group]
+T = TypeVar("T")
+
+RANKS = 2
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Callable[[Awaitable[T]], T]]:
+    """Runs a coroutine to its end, all of them in one event loop, beside a Ray of its own."""
+    ray.init(num_cpus=RANKS, include_dashboard=False, object_store_memory=80 * 2**20)
+    with asyncio.Runner() as runner:
+
+        async def finish(work: Awaitable[T]) -> T:
+            return await work
+
+        yield lambda work: runner.run(finish(work))
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model: Path) -> Config:
+    """In float32, with every part of the loss that takes passes of its own."""
+    config = Config()
+    config.model.path = str(tiny_model)
+    config.model.dtype = "float32"
+    config.lora.rank, config.lora.alpha = 4, 8
+    config.learner.learning_rate = 1e-2
+    config.learner.tokens_per_microbatch = 100
+    config.algorithm.steps_per_batch = 2
+    config.algorithm.clip_low = config.algorithm.clip_high = 0.2
+    config.algorithm.kl = 0.1
+    return config
+
+
+@pytest.fixture(scope="module")
+def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteLearner]:
+    folder = tmp_path_factory.mktemp("two")
+    share = Share(threads=1)
+
+    async def start() -> RemoteLearner:
+        arguments = (config, config.model.path, share, str(folder / "adapters"))
+        ranks = [
+            RemoteActor(LearnerActor, f"rank-{rank}", share, *arguments, rank, RANKS, asynchronous=False)
+            for rank in range(RANKS)
+        ]
+        return RemoteLearner(ranks, folder, WallClock())
+
+    learner = run(start())
+    yield learner
+    run(learner.close())
+    assert not list(folder.glob(".ranks*"))
+
+
+@pytest.fixture(scope="module")
+def start(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of version 0."""
+    folder = tmp_path_factory.mktemp("start")
+    LoraLearner(config, config.model.path, folder).save(folder)
+    return folder
+
+
+@pytest.fixture
+def one(config: Config, tmp_path: Path) -> LoraLearner:
+    return LoraLearner(config, config.model.path, tmp_path / "adapters")
+
+
+async def update(learner: RemoteLearner, batch: Batch) -> UpdateStats:
+    await learner.accumulate(batch)
+    return await learner.step(0.0)
+
+
+def update_one(learner: LoraLearner, batch: Batch) -> UpdateStats:
+    learner.accumulate(batch)
+    return learner.step(0.0)
+
+
+def drawn_by(version: int, *groups: Group) -> Batch:
+    return Batch(version, tuple(replace(group, adapter=AdapterRef(version, 0, "nowhere")) for group in groups))
+
+
+def batches(build: Build) -> list[Batch]:
+    """Long prompts beside short ones, with a timeout and a group without variance; many short samples and a long one;
+    and a single sample that has tokens, so that one rank has nothing to do.
+    """
+    lonely = build(9, (1.0, 0.0))
+    lonely = replace(lonely, samples=(lonely.samples[0], replace(lonely.samples[1], token_ids=(), logprobs=())))
+    return [
+        drawn_by(0, build(1), build(2, (1.0, None, 0.0), prompt_tokens=40), build(3, (0.0, 0.0)), build(4)),
+        drawn_by(1, build(5, (1.0, 0.5, 0.0)), build(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))),
+        drawn_by(2, lonely),
+    ]
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "learner.safetensors")
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    """Weights, first and second moments, each against their own size."""
+    assert found.keys() == expected.keys()
+    for part in ("master", "exp_avg", "exp_avg_sq"):
+        names = [name for name in expected if name.endswith(f".{part}")]
+        scale = torch.stack([expected[name].norm() for name in names]).norm()
+        error = torch.stack([(found[name] - expected[name]).norm() for name in names]).norm()
+        assert scale > 0
+        assert error <= tolerance * scale, part
+
+
+def test_two_ranks_make_the_updates_of_one(
+    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build, tmp_path: Path
+) -> None:
+    """Weights, moments and metrics, whoever computes how much."""
+    run(two.restore(str(start), 0))
+    for number, batch in enumerate(batches(build_group)):
+        expected, found = update_one(one, batch), run(update(two, batch))
+        assert found.adapter.name == expected.adapter.name
+        assert found.metrics.keys() == expected.metrics.keys()
+        for name in found.metrics.keys() - {"learner/peak_memory", "learner/tokens_per_second", "time/publish"}:
+            if name != "learner/padding":
+                assert found.metrics[name] == pytest.approx(expected.metrics[name], rel=1e-4, abs=1e-6), name
+        folders = [tmp_path / f"{who}-{number}" for who in ("one", "two")]
+        for folder in folders:
+            folder.mkdir()
+        one.save(folders[0])
+        run(two.save(str(folders[1])))
+        assert_close(state(folders[1]), state(folders[0]), 1e-5)
+        published = [load_file(Path(a.path) / "adapter_model.safetensors") for a in (found.adapter, run(two.publish()))]
+        assert all(torch.equal(published[0][name], published[1][name]) for name in published[0])
+    groups = (build_group(7), build_group(8, (1.0,)))
+    for ours, theirs in zip(run(two.score(groups)), one.score(groups), strict=True):
+        for found_scores, expected_scores in zip(ours, theirs, strict=True):
+            assert found_scores.policy == pytest.approx(expected_scores.policy, abs=1e-4)
+
+
+@pytest.mark.parametrize("group", [0, 3])
+def test_a_loss_that_is_not_finite_on_one_rank_skips_the_update_on_all(
+    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build, tmp_path: Path, group: int
+) -> None:
+    run(two.restore(str(start), 0))
+    batch = batches(build_group)[0]
+    groups = list(batch.groups)
+    sample = groups[group].samples[1]
+    spoilt = replace(sample, logprobs=(math.nan, *sample.logprobs[1:]))
+    groups[group] = replace(groups[group], samples=(groups[group].samples[0], spoilt, *groups[group].samples[2:]))
+    stats = run(update(two, Batch(0, tuple(groups))))
+    assert f"group {groups[group].index} sample 1" in stats.fault
+    assert "loss of update 1 is nan" in stats.fault
+    assert (stats.adapter.version, stats.metrics["learner/skipped"]) == (1, 1.0)
+    run(two.save(str(tmp_path)))
+    before = state(start)
+    assert all(torch.equal(value, before[name]) for name, value in state(tmp_path).items())
+    one.version = 1
+    following = batches(build_group)[1]
+    expected, found = update_one(one, following), run(update(two, following))
+    assert found.fault == ""
+    assert found.metrics["grad_norm"] == pytest.approx(expected.metrics["grad_norm"], rel=1e-5)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(
+    two: RemoteLearner, one: LoraLearner, config: Config, run: Any, build_group: Build, tmp_path: Path
+) -> None:
+    """One rank, then two, then one again, against one all the time."""
+    first, second, straight = (tmp_path / name for name in ("first", "second", "straight"))
+    for folder in (first, second, straight):
+        folder.mkdir()
+    work = batches(build_group)
+    update_one(one, work[0])
+    one.save(first)
+    run(two.restore(str(first), 0))
+    run(update(two, work[1]))
+    run(two.save(str(second)))
+    again = LoraLearner(config, config.model.path, tmp_path / "again")
+    again.restore(second, 0)
+    assert again.version == 2
+    update_one(again, work[2])
+    again.save(second)
+    for batch in work[1:]:
+        update_one(one, batch)
+    one.save(straight)
+    assert_close(state(second), state(straight), 1e-6)
+
+
+class WaitingRank:
+    def __init__(self, dies: bool) -> None:
+        self._dies = dies
+
+    def open(self, rendezvous: str) -> None: ...
+
+    def accumulate(self, batch: Batch) -> None:
+        if self._dies:
+            os._exit(9)
+        time.sleep(600)  # in a collective, for ever
+
+    def publish(self) -> str:
+        return "alive"
+
+
+def test_a_rank_that_dies_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.actor.DEATH_NOTICE_S", 0.1)
+
+    async def work() -> None:
+        ranks = [
+            RemoteActor(WaitingRank, f"waiting-{dies}", Share(), dies, asynchronous=False) for dies in (False, True)
+        ]
+        learner = RemoteLearner(ranks, tmp_path, WallClock())
+        assert await learner.publish() == "alive"
+        with pytest.raises(ActorDied, match="waiting-True died"):
+            await learner.accumulate(Batch(0, ()))
+        for rank in ranks:
+            with pytest.raises(ActorDied):
+                await rank.call("publish")
+
+    run(work())

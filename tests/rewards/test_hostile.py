@@ -1,0 +1,130 @@
+"""Answers meant to hang, crash, swell or fool the grader, against a real pool."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.messages import Problem, Sample, Status
+from conf.errors import BadInput
+from conf.schema import CustomRewardConfig, RewardConfig
+from rewards.judge import Hung, Judge
+from rewards.pool import VerifierPool
+from rewards.recipe import Recipe
+from tests.rewards.hostile import HOSTILE
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[VerifierPool]:
+    with VerifierPool(Recipe(RewardConfig(deadline_s=1.0)), workers=2) as pool:
+        yield pool
+
+
+def memory() -> int:
+    """Bytes of this process and its children."""
+    here = psutil.Process()
+    return sum(process.memory_info().rss for process in (here, *here.children(recursive=True)))
+
+
+def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool) -> None:
+    verdicts = dict(zip(HOSTILE, pool.judge_all(HOSTILE.values()), strict=True))
+    assert not [name for name, verdict in verdicts.items() if verdict.status is Status.CORRECT]
+    assert {verdict.status for verdict in verdicts.values()} >= {Status.WRONG, Status.UNPARSABLE, Status.TIMEOUT}
+    assert not [name for name, verdict in verdicts.items() if verdict.status is Status.CRASH]
+    normal = [("x^2+2x+1", rf"\boxed{{(x+1)^2 + {n} - {n}}}") for n in range(20)]
+    assert [verdict.status for verdict in pool.judge_all(normal)] == [Status.CORRECT] * 20
+
+
+def test_most_hostile_answers_cost_no_deadline(pool: VerifierPool) -> None:
+    """What is beyond all proportion is seen as it stands; only algebra that looks harmless may run until the end."""
+    assert pool.health["hung"] <= len(HOSTILE) // 20
+
+
+@pytest.mark.parametrize(("busy", "calls"), [(True, 1), (False, 3)])
+def test_a_call_that_hung_while_computing_is_not_repeated(
+    busy: bool, calls: int, pool: VerifierPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was starved of a core is, since the machine was at fault."""
+
+    def hang(*_: object) -> None:
+        raise Hung(busy)
+
+    monkeypatch.setattr(Judge, "run", hang)
+    before = pool.health["hung"]
+    statuses = [pool.judge(rf"\sqrt{{x}} + {busy:d}", r"\boxed{x}").status for _ in range(3)]
+    assert statuses == [Status.TIMEOUT] * 3
+    assert pool.health["hung"] - before == calls
+
+
+LETTERS = st.text(alphabet="0123456789xyn+-*/^{}()[]!\\,. ", max_size=30)
+PIECES = st.sampled_from(
+    [r"\frac", r"\sqrt", "{", "}", "(", ")", "^", "9", "x", "!", r"\sum_{n=1}^{9}", r"\int", r"\sin", "+", ",", "="]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=st.one_of(LETTERS, st.lists(PIECES, max_size=25).map("".join)))
+def test_any_answer_gets_a_status(pool: VerifierPool, answer: str) -> None:
+    assert pool.judge("x^2+2x+1", rf"\boxed{{{answer}}}").status in Status
+
+
+FUNCTIONS = """
+import os, time
+
+def length(prompt, response, gold):
+    return len(response)
+
+def hang(prompt, response, gold):
+    while True:
+        pass
+
+def leave(prompt, response, gold):
+    os._exit(0)
+
+def swell(prompt, response, gold):
+    return len(bytearray(2**34))
+
+def fail(prompt, response, gold):
+    raise ValueError(response)
+
+def talk(prompt, response, gold):
+    return "much"
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "value"),
+    [
+        ("length", Status.CORRECT, 9.0),
+        ("hang", Status.TIMEOUT, 0.0),
+        ("leave", Status.CRASH, 0.0),
+        ("swell", Status.CRASH, 0.0),
+        ("fail", Status.CRASH, 0.0),
+        ("talk", Status.CRASH, 0.0),
+    ],
+)
+def test_a_users_function_is_isolated_too(
+    function: str, status: Status, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
+    monkeypatch.chdir(tmp_path)
+    before = memory()
+    config = RewardConfig(custom=[CustomRewardConfig(f"my_rewards:{function}")], deadline_s=0.5)
+    with VerifierPool(Recipe(config), workers=1) as pool:
+        pairs = [(Problem("id", "2 + 2 =", (1,), "4"), Sample((1,), (0.0,), r"\boxed{4}", "stop"))] * 2
+        rewards = list(pool.reward_all(pairs))
+    assert [reward.verdict.status for reward in rewards] == [status] * 2
+    assert [reward.parts[function] for reward in rewards] == [value] * 2
+    assert [reward.masked for reward in rewards] == [status is not Status.CORRECT] * 2
+    assert memory() - before < 500 * MIB
+
+
+def test_a_users_function_that_is_not_there_is_refused() -> None:
+    config = RewardConfig(custom=[CustomRewardConfig("nowhere.at_all:reward")])
+    with pytest.raises(BadInput, match=r"reward\.custom.*nowhere"):
+        VerifierPool(Recipe(config), workers=1)
