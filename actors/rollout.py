@@ -90,7 +90,7 @@ class RolloutEngine:
                 **on_device,
             )
         )
-        self._segments = segments(process.pid for process in psutil.Process().children(recursive=True))
+        self.segments = segments(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
@@ -146,7 +146,7 @@ class RolloutEngine:
 
     def close(self) -> None:
         self._llm.shutdown()
-        delete(self._segments)
+        delete(self.segments)
 
     async def _run(self, problem: Problem, lora: Any, sampling: Sampling) -> "RequestOutput":
         from vllm import SamplingParams, TokensPrompt

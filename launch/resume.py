@@ -26,9 +26,11 @@ MAY_CHANGE = (
     "dashboard",
     "data.hub_timeout_s",
     "device",
+    "guard",
     "learner.gradient_checkpointing",
     "learner.logprob_chunk",
     "learner.offload",
+    "learner.overlap",
     "learner.ranks",
     "learner.tokens_per_microbatch",
     "plan",
@@ -37,6 +39,8 @@ MAY_CHANGE = (
     "rollout.max_concurrent_samples",
     "run.folder",
     "run.overwrite",
+    "validation.every",
+    "validation.share",
 )
 """Settings, or whole sections, that a run may be resumed with another value of: where and how fast it is done, not what
 is learned from what. (A schedule follows the share of the budget, whatever the budget; the gradient does not depend on

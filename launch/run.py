@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from actors.shared_memory import delete_orphans
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
@@ -149,6 +150,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
         summary = watch.follow()
     finally:
         ray.shutdown()
+        delete_orphans(session, also_of_the_living=True)
         timer.cancel()
 
     for line in describe(summary):

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from actors.durable import replace_text
+from actors.shared_memory import delete_orphans
 
 NOTE = "ray-session"
 
@@ -31,5 +32,6 @@ def clear_session(run: Path) -> None:
             if mine and process.info["name"] in SERVERS:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+        delete_orphans(session, also_of_the_living=True)
         shutil.rmtree(session, ignore_errors=True)
     note.unlink()

@@ -1,7 +1,6 @@
 """The driver's side of a run: its coordinator, the signals it gets, what a person sees."""
 
 import os
-import re
 import signal
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from actors.coordinator_actor import CoordinatorActor, RunRequest
 from actors.post_mortem import Witness, log_of, post_mortem
+from actors.remote import BAD_INPUT
 from conf.errors import BadInput
 from launch.console import RunView
 from launch.failure import events, write_failure
@@ -26,8 +26,6 @@ HURRY_S = 5.0
 
 SILENCE_S = 120.0
 """A coordinator that does not answer for so long hangs. It may be busy for long with writing a checkpoint to disk."""
-
-BAD_INPUT = re.compile(r"BadInput: (.+)$", re.MULTILINE)
 
 
 class Watch:

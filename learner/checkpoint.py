@@ -30,6 +30,7 @@ class Facts:
     rslora: bool
     target_modules: tuple[str, ...]
     seed: int
+    steps_per_batch: int
 
 
 def write_checkpoint(folder: Path, facts: Facts, state: dict[str, Tensor]) -> None:
@@ -49,6 +50,7 @@ def expected_facts(config: Config, version: int = 0, steps: int = 0) -> Facts:
         rslora=config.lora.rslora,
         target_modules=tuple(config.lora.target_modules),
         seed=config.run.seed,
+        steps_per_batch=config.algorithm.steps_per_batch,
     )
 
 
@@ -59,12 +61,13 @@ def foreign(folder: Path, expected: Facts) -> str | None:
         facts = Facts(**{**stored, "target_modules": tuple(stored["target_modules"])})
     except UNREADABLE as error:
         return f"cannot be read ({error})"
-    if type(facts.version) is not int or type(facts.steps) is not int or min(facts.version, facts.steps) < 0:
-        return f"{facts.steps} optimizer steps in {facts.version} updates cannot be"
     for name in (field.name for field in fields(Facts) if field.name not in ("version", "steps")):
         ours, theirs = getattr(expected, name), getattr(facts, name)
         if ours != theirs:
             return f"was made with {name} {theirs}, this run has {ours}"
+    steps, version = facts.steps, facts.version
+    if type(version) is not int or type(steps) is not int or not 0 <= steps <= version * expected.steps_per_batch:
+        return f"{steps} optimizer steps in {version} updates cannot be"
     return None
 
 

@@ -1,0 +1,79 @@
+"""How a run ends whose actors never come up."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors import coordinator_actor
+from actors.coordinator import Coordinator
+from actors.coordinator_actor import CoordinatorActor, RunRequest
+from actors.placement import place
+from actors.room import Free, Room
+from conf.errors import BadInput
+from conf.schema import Config
+from rewards.problems import ProblemSet
+
+
+class Hanging(CoordinatorActor):
+    """Its engines take for ever to start, as they may on a card."""
+
+    async def _assemble(self) -> Coordinator:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class Mistaken(CoordinatorActor):
+    async def _assemble(self) -> Coordinator:
+        raise BadInput("lora.rank=3 is not possible: use 4")
+
+
+def make_request(folder: Path, seconds: float = 600.0) -> RunRequest:
+    config = Config()
+    config.budget.minutes = seconds / 60
+    room = Room(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30)
+    return RunRequest(config, str(folder), "nowhere", place((0,), 0), ProblemSet((), (), {}), room, time.time())
+
+
+def end(actor: CoordinatorActor, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
+    async def scenario() -> dict[str, Any]:
+        ending = asyncio.create_task(actor.run())
+        await asyncio.sleep(0)
+        if meanwhile:
+            await meanwhile()
+        return await ending
+
+    return asyncio.run(scenario())
+
+
+def test_start_that_hangs_ends_with_the_budget(tmp_path: Path) -> None:
+    summary = end(Hanging(make_request(tmp_path, seconds=coordinator_actor.FINISH_MARGIN_S + 0.2)))
+    assert summary["status"] == "budget_exhausted"
+    assert "while the engines were starting" in summary["reason"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+def test_start_that_hangs_ends_when_told_to(tmp_path: Path) -> None:
+    actor = Hanging(make_request(tmp_path))
+    summary = end(actor, lambda: actor.stop("SIGTERM"))
+    assert (summary["status"], summary["reason"]) == ("interrupted", "SIGTERM")
+
+
+def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator_actor, "measure", lambda folder: Free(2**20, 2**30, 2**40))
+    summary = end(Hanging(make_request(tmp_path)))
+    assert summary["status"] == "halted"
+    assert summary["reason"] == "the disk of the run folder has 1 MiB left: make room, then resume"
+    assert [event["event"] for event in summary["events"]] == ["disk low"]
+    assert summary["ledger"]["counts"]["warnings/disk"] == 1
+
+
+def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^lora\.rank=3 is not possible: use 4$"):
+        end(Mistaken(make_request(tmp_path)))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("failed", "lora.rank=3 is not possible: use 4")
