@@ -32,12 +32,16 @@ def memory() -> int:
 
 
 def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool) -> None:
+    warm = [("x^2+2x+1", rf"\boxed{{x^2 + 2x + 1 + {n} - {n}}}") for n in range(20)]
+    assert [verdict.status for verdict in pool.judge_all(warm)] == [Status.CORRECT] * 20
+    before = memory()
     verdicts = dict(zip(HOSTILE, pool.judge_all(HOSTILE.values()), strict=True))
     assert not [name for name, verdict in verdicts.items() if verdict.status is Status.CORRECT]
     assert {verdict.status for verdict in verdicts.values()} >= {Status.WRONG, Status.UNPARSABLE, Status.TIMEOUT}
     assert not [name for name, verdict in verdicts.items() if verdict.status is Status.CRASH]
     normal = [("x^2+2x+1", rf"\boxed{{(x+1)^2 + {n} - {n}}}") for n in range(20)]
     assert [verdict.status for verdict in pool.judge_all(normal)] == [Status.CORRECT] * 20
+    assert memory() - before < 500 * MIB
 
 
 def test_most_hostile_answers_cost_no_deadline(pool: VerifierPool) -> None:

@@ -243,6 +243,34 @@ def test_answers_of_common_data_sets(
     assert problem.gold == gold
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"problem": "What is 3 + 4?", "solution": r"It is $\boxed{7}$.", "answer": "$7$", "level": "Easy"},  # Open-RS
+        {
+            "problem": "What is 3 + 4?",
+            "solution": r"It is $\boxed{7}$.",
+            "answer": "7",
+            "subject": "Prealgebra",
+            "level": 1,
+            "unique_id": "test/prealgebra/1.json",
+        },  # MATH-500
+        {"id": 60, "problem": "What is 3 + 4?", "solution": "7", "answer": "007", "url": "", "year": "2024"},  # AIME
+        {"id": 0, "question": "What is 3 + 4?", "answer": 7.0, "url": ""},  # AMC
+        {"question": "What is 3 + 4?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"},  # GSM8K
+    ],
+)
+def test_columns_of_common_data_sets_are_guessed(
+    row: dict[str, Any], config: Config, tmp_path: Path, byte_tokenizer: Any
+) -> None:
+    write_jsonl(tmp_path / "sums.jsonl", [row])
+    config.eval.problems, config.learner.problems_per_update = 0, 1
+    (problem,) = load(config, byte_tokenizer).train
+    assert "What is 3 + 4?" in problem.prompt
+    with VerifierPool(Recipe(config.reward), 1) as pool:
+        assert pool.judge(problem.gold, r"\boxed{7}").status is Status.CORRECT
+
+
 def test_conversations_are_prompts_as_they_are(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     turns = [
         {"role": "system", "content": "Be brief."},
