@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> int:
         if len(arguments) != 1:
             raise BadInput(f"name one bench: {', '.join(names())}")
         if arguments[0] not in names():
-            raise BadInput(f"no bench {arguments[0]!r}; did you mean {nearest(arguments[0], names())}?")
+            close = nearest(arguments[0], names()) or names()
+            raise BadInput(f"no bench {arguments[0]!r}: there is {', '.join(close)}")
         run: Callable[[], Report] = import_module(f"launch.benches.{arguments[0]}").run
         report = run()
     except BadInput as error:
