@@ -12,10 +12,11 @@ from learner.logprobs import token_logprobs
 from learner.microbatches import MicroBatch, Tokens, pack
 
 CHECKED = (Tokens((1, 2, 3, 4, 5), (6, 7)), Tokens((1, 2, 3, 4, 5), (8,)), Tokens((9, 8), (7, 6, 5, 4)))
-"""Samples by which a model proves that its attention and head are what `Policy` takes them for."""
+"""Samples by which a model proves that its attention and head are what `Policy` takes them for, counted from the middle
+of its vocabulary: on the special tokens at the beginning bfloat16 can be far off."""
 
-TOLERANCE = 0.02
-"""Relative: two ways through a bfloat16 model differ by less, a missing bias or scale by more."""
+TOLERANCE = 0.1
+"""Of the logits' norm: two ways through a bfloat16 model differ by less, a missing bias or scale by more."""
 
 
 class Policy(nn.Module):
@@ -76,15 +77,17 @@ class Policy(nn.Module):
     def _check(self) -> None:
         """Compare with the model's own way from each sample alone to its logits, and keep to packed attention."""
         base = self._base.eval()
-        (batch,) = pack(CHECKED, 100)
+        middle = base.get_output_embeddings().weight.shape[0] // 2
+        samples = [Tokens(*(tuple(middle + i for i in ids) for ids in sample)) for sample in CHECKED]
+        (batch,) = pack(samples, 100)
         batch = batch.to(base.device)
         alone = []
-        for prompt, response in (CHECKED[i] for i in batch.samples):
+        for prompt, response in (samples[i] for i in batch.samples):
             ids = torch.tensor([prompt + response], device=base.device)
             alone.append(base(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1])
         base.set_attn_implementation(PACKED)
         logits, expected = self._hidden(batch)[batch.places] @ base.get_output_embeddings().weight.T, torch.cat(alone)
-        if not torch.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max())):
+        if not (logits - expected).float().norm() < TOLERANCE * expected.float().norm():
             raise BadInput(
                 f"model {base.config.name_or_path}: its logits are not those of plain causal attention and of hidden "
                 "states times output head; choose a model without bias, scale or soft cap at its head"
