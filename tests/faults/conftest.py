@@ -16,8 +16,12 @@ from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
 
 __all__ = ["boxing_model", "start"]
 
-GONE_S = 20.0
+GONE_S = 30.0
 """Within which every process of a run is gone after it has ended, or was killed."""
+
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+AGENTS_S = 150.0
+"""Ray's own agents, which hold nothing of the run, first try to reach the dead head for about a minute."""
 
 ENGINE = "VLLM::EngineCore"
 ROLLOUT = "ray::RolloutActor"
@@ -35,6 +39,7 @@ class Run:
         self.process = process
         self.folder = folder
         self.family: dict[int, psutil.Process] = {}
+        self.agents: set[psutil.Process] = set()
         self.shared: set[Path] = set()
 
     @property
@@ -50,6 +55,7 @@ class Run:
         except psutil.NoSuchProcess:
             members = []
         self.family.update({member.pid: member for member in members})
+        self.agents.update(member for member in members if any(_named(member, title) for title in AGENTS))
         self.shared |= segments(member.pid for member in members if _named(member, "VLLM"))
         return members
 
@@ -94,9 +100,11 @@ class Run:
         return Ended(self.process.returncode, output, self.folder)
 
     def check_nothing_left(self) -> None:
-        _, alive = psutil.wait_procs(list(self.family.values()), timeout=GONE_S)
-        left = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-        assert [(process.pid, process.name()) for process in left] == []
+        for patience, agents in ((GONE_S, False), (AGENTS_S, True)):
+            awaited = [process for process in self.family.values() if (process in self.agents) == agents]
+            _, alive = psutil.wait_procs(awaited, timeout=patience)
+            left = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+            assert [(process.pid, process.name()) for process in left] == []
         assert [file for file in self.shared if file.exists()] == []
 
 
