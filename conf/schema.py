@@ -166,8 +166,8 @@ class LearnerConfig:
     tokens_per_microbatch: tokens of one forward and backward pass, in which the prompt of a group counts once.
     logprob_chunk: response positions whose logits exist at a time.
     offload: where the optimizer's state lives: cpu (host memory), none (beside the weights), or auto: on a card only if
-    it takes a small share of it. gradient_checkpointing: on (activations are computed twice instead of kept, and
-    prompts not shared), off, or auto: on where a micro-batch's activations would fill most of a card.
+    it takes a small share of it. gradient_checkpointing: on (activations are computed twice instead of kept), off, or
+    auto: on where a micro-batch's activations would fill most of a card.
     ranks: processes that compute a batch together, each a share of its samples, at most one a card (of several, rollout
     actors keep at least one) or one a core. When null: of several cards, as many as make the plan's update shortest,
     because what the others can generate depends on model and lengths; otherwise one, whose threads use all its cores. A
