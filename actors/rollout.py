@@ -21,6 +21,7 @@ from actors.protocols import ActorDied
 from actors.remote import RemoteActor
 from actors.shared_memory import delete, segments
 from actors.slots import AdapterSlots
+from conf.models import stop_token_ids
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
 
@@ -94,6 +95,7 @@ class RolloutEngine:
         )
         self.segments = segments(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
+        self._stop_ids = stop_token_ids(config.model, self._tokenizer)
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
         self._requests: dict[str, Any] = {}
@@ -160,6 +162,7 @@ class RolloutEngine:
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             seed=sampling.seed,
+            stop_token_ids=self._stop_ids,
             logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
