@@ -19,7 +19,13 @@ from launch.result import finished
 from launch.sessions import clear_session
 from rewards.problems import ProblemSet
 
+EVALUATION = "evaluation"
+"""Name of the folder in a run's folder that belongs to evaluate.py, which may have been there first."""
+
+OF_EVALUATIONS = ("adapter", "benchmarks", "limit", "n")
+
 MAY_CHANGE = (
+    *OF_EVALUATIONS,
     "budget",
     "canary.noise_floor",
     "checkpoint",
@@ -46,7 +52,7 @@ MAY_CHANGE = (
 is learned from what. (A schedule follows the share of the budget, whatever the budget; the gradient does not depend on
 micro-batches. What the canary calls noise is the remedy for a run that it has halted in error.)"""
 
-UNRECORDED = ("dashboard", "plan", "run.folder", "run.overwrite")
+UNRECORDED = (*OF_EVALUATIONS, "dashboard", "plan", "run.folder", "run.overwrite")
 """Settings whose change says nothing about the run."""
 
 
@@ -117,12 +123,13 @@ def claim(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
         ) from None
     clear_session(folder)
     if config.run.overwrite:
-        if any(folder.iterdir()) and not (folder / "config.yaml").exists():
+        if not (folder / "config.yaml").exists() and any(path.name != EVALUATION for path in folder.iterdir()):
             raise BadInput(
                 f"{folder} is not the folder of a run: run.overwrite=true would delete it; give run.name=OTHER"
             )
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if (folder / "config.yaml").exists():
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     digest = hashlib.blake2b(
         repr([problem.id for problem in (*problems.train, *problems.heldout)]).encode()
     ).hexdigest()
