@@ -16,10 +16,12 @@ from actors.shared_memory import delete_orphans
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
+from launch.calibration import recall
 from launch.failure import spent, write_failure
+from launch.forecast import forecast, options, scale
 from launch.machine import detect
 from launch.plan import Plan, make_plan, refusal
-from launch.plan_view import render
+from launch.plan_view import render, render_scaling
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
 from launch.room import OBJECT_STORE_BYTES, check_room, room_of
@@ -43,15 +45,18 @@ def main(arguments: list[str]) -> int:
         config = load(arguments)
         machine = detect(config.device)
         settle(config, machine)
-        plan = make_plan(config, machine)
+        plan = make_plan(config, machine, recall(config, machine))
+        expected = forecast(plan) if plan.estimate else None
         if config.plan:
-            console.print(render(plan))
+            console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
+            if config.simulate:
+                console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
             return 0
         refusal(plan)
         folder = open_folder(config)
-        console.print(render(plan))
+        console.print(render(plan, expected))
         check_room(room_of(plan), folder)
-        request = prepare(config, plan, folder, started_at)
+        request = prepare(plan.config, plan, folder, started_at)
         return carry_out(request, console)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
