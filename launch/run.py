@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from conf.schema import Config, DashboardConfig
 from launch.calibration import recall
 from launch.failure import spent, write_failure
 from launch.forecast import forecast, options, scale
-from launch.machine import detect
+from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render, render_scaling
 from launch.result import describe
@@ -53,6 +54,7 @@ def main(arguments: list[str]) -> int:
                 console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
             return 0
         refusal(plan)
+        check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
         console.print(render(plan, expected))
         check_room(room_of(plan), folder)
