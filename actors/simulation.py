@@ -361,7 +361,10 @@ class ModelledLearner:
         prompts = {group.problem.id: len(group.problem.prompt_ids) for group in groups}
         tokens = sum(prompts.values()) + sum(group.tokens for group in groups)
         await self._work.do(tokens * self._costs.score_s)
-        return tuple(tuple(Scores(sample.logprobs, sample.logprobs) for sample in group.samples) for group in groups)
+        return tuple(
+            tuple(Scores(tuple(sample.logprobs), tuple(sample.logprobs)) for sample in group.samples)
+            for group in groups
+        )
 
     async def save(self, folder: str) -> None:
         await asyncio.sleep(self._costs.checkpoint_s)
