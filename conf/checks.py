@@ -81,7 +81,10 @@ CHAT = Rule(
 )
 PATTERN = Rule(lambda value: not value or _one_group(value), "use a regular expression with one (group)")
 
+CARDS = Rule(lambda value: all(1 <= count <= 1024 for count in value), "list numbers of cards from 1 to 1024")
+
 RULES: dict[str, Rule] = {
+    "simulate": CARDS,
     "n": at_least(1),
     "limit": at_least(1),
     "run.name": PLAIN_NAME,
@@ -121,6 +124,8 @@ RULES: dict[str, Rule] = {
     "rollout.temperature": between(0.1, 2),
     "rollout.max_concurrent_samples": at_least(1),
     "rollout.kv_cache_gib": at_least(1),
+    "rollout.typical_prompt_tokens": at_least(1),
+    "rollout.typical_response_tokens": at_least(1),
     "learner.problems_per_update": at_least(1),
     "learner.max_staleness": at_least(0),
     "learner.learning_rate": between(1e-9, 1),

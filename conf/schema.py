@@ -148,6 +148,8 @@ class RolloutConfig:
     sampling from a truncated distribution would make the engine's log-probabilities meaningless to the learner).
     max_concurrent_samples: sequences an engine decodes at once.
     kv_cache_gib: host memory for the KV cache on the CPU; a GPU's follows from its share.
+    typical_prompt_tokens, typical_response_tokens: means, for the plan's estimate of time alone; where a run of this
+    recipe has been measured here its own are taken instead, and half of the limits when null.
     """
 
     samples_per_problem: int = 8
@@ -156,6 +158,8 @@ class RolloutConfig:
     temperature: float = 1.0
     max_concurrent_samples: int = 128
     kv_cache_gib: int = 2
+    typical_prompt_tokens: int | None = None
+    typical_response_tokens: int | None = None
 
 
 @dataclass
@@ -400,6 +404,7 @@ class DashboardConfig:
 class Config:
     """plan: print placement, memory and time, then leave.
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
+    simulate: with plan=true, numbers of cards (1 to 1024 each) to simulate the run on, as [1,8,64,512].
 
     Of evaluate.py alone, with the settings of `eval` but its n and problems:
     benchmarks: sets of problems, each by a name of `conf/benchmarks.yaml`, as a source like data.source, or `heldout`,
@@ -416,6 +421,7 @@ class Config:
 
     plan: bool = False
     device: str = "auto"
+    simulate: list[int] = field(default_factory=list)
     benchmarks: list[str] = field(default_factory=lambda: ["heldout"])
     n: int = 16
     limit: int | None = None

@@ -15,10 +15,12 @@ from rich.console import Console
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
+from launch.calibration import recall
 from launch.failure import spent, write_failure
+from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
-from launch.plan_view import render
+from launch.plan_view import render, render_scaling
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
 from launch.room import check_room, room_of
@@ -42,18 +44,21 @@ def main(arguments: list[str]) -> int:
         config = load(arguments)
         machine = detect(config.device)
         settle(config, machine)
-        plan = make_plan(config, machine)
         if config.adapter:
             raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
+        plan = make_plan(config, machine, recall(config, machine))
+        expected = forecast(plan) if plan.estimate else None
         if config.plan:
-            console.print(render(plan))
+            console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
+            if config.simulate:
+                console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
             return 0
         refusal(plan)
         check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
-        console.print(render(plan))
+        console.print(render(plan, expected))
         check_room(room_of(plan), folder)
-        request = prepare(config, plan, folder, started_at)
+        request = prepare(plan.config, plan, folder, started_at)
         return carry_out(request, console)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
