@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.virtual_time import VirtualClock, run_virtually
 
 from actors.exam import SharedTime, examine, turns
 from actors.messages import AdapterRef, Group, Problem, Sampling
@@ -11,7 +12,6 @@ from actors.transcript import Transcript
 from conf.errors import BadInput
 from conf.schema import Config
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
-from tests.virtual_time import VirtualClock, run_virtually
 
 PROBLEMS = tuple(make_problem(number) for number in range(5))
 ADAPTER = AdapterRef(0, 0, "nowhere")
