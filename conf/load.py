@@ -21,7 +21,7 @@ from conf.nearest import nearest
 from conf.schema import Config, ShapeConfig
 
 FOLDER = Path(__file__).parent
-NOT_RECIPES = {"algorithms", "devices", "rewards"}
+NOT_RECIPES = {"algorithms", "devices", "paper_results", "rewards"}
 
 SUPERSEDES = {("budget", "hours"): ("minutes", None), ("model", "path"): ("shape", asdict(ShapeConfig()))}
 """A layer that sets the first key without its neighbour returns the neighbour to its default: the hours a person asks
