@@ -21,6 +21,7 @@ from actors.protocols import ActorDied
 from actors.remote import RemoteActor
 from actors.shared_memory import delete, segments
 from actors.slots import AdapterSlots
+from conf.models import stop_token_ids
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
 
@@ -52,6 +53,8 @@ class RolloutEngine:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
+        os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
 
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -92,6 +95,7 @@ class RolloutEngine:
         )
         self.segments = segments(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
+        self._stop_ids = stop_token_ids(config.model, self._tokenizer)
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
         self._requests: dict[str, Any] = {}
@@ -158,6 +162,7 @@ class RolloutEngine:
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             seed=sampling.seed,
+            stop_token_ids=self._stop_ids,
             logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,

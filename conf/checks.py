@@ -80,6 +80,10 @@ CUSTOM = Rule(
     "give a list of {function: module.path:function, weight: 1.0}, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
 )
+CHAT = Rule(
+    lambda value: not {"conversation", "add_generation_prompt", "tokenize"} & set(value),
+    "leave the conversation, add_generation_prompt and tokenize out: they are given already",
+)
 PATTERN = Rule(lambda value: not value or _one_group(value), "use a regular expression with one (group)")
 
 RULES: dict[str, Rule] = {
@@ -107,6 +111,7 @@ RULES: dict[str, Rule] = {
     "data.scan": at_least(1),
     "data.hub_timeout_s": above(0),
     "data.overlap": one_of("drop", "report_only"),
+    "data.chat_settings": CHAT,
     "data.template": TEMPLATE,
     "data.problem_pattern": PATTERN,
     "lora.rank": RANK,

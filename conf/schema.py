@@ -67,10 +67,13 @@ class ModelConfig:
     """path: `embedded:smollm2-135m`, a local folder in Hugging Face format, or a hub id OWNER/NAME.
     dtype: of the frozen weights and of the compute, bfloat16, float32 or auto: bfloat16 on a GPU, on a processor
     whichever it multiplies faster. A run keeps the one it began with. shape: see ShapeConfig.
+    stop_tokens: special tokens that end a response, beside those that the model's own files name: for a base model
+    whose chat template ends turns with another one.
     """
 
     path: str = "embedded:smollm2-135m"
     dtype: str = "bfloat16"
+    stop_tokens: list[str] = field(default_factory=list)
     shape: ShapeConfig = field(default_factory=ShapeConfig)
 
 
@@ -97,6 +100,7 @@ class DataConfig:
     problem_field, answer_field: column names; guessed when empty. A problem may be a conversation that ends with the
     user's message. Of a worked solution, what follows its last `####` or is in its last `\\boxed{}` is the answer.
     system: system message; the conversation's or chat template's own, if it has one, when null.
+    chat_settings: what the model's chat template takes besides the messages, such as {enable_thinking: false}.
     template: the user's message; `{problem}` is replaced by the problem.
     examples: solved problems shown before the real one, as earlier turns of the conversation.
     problem_pattern: a regular expression whose first group is the part of the source's problem to use.
@@ -113,6 +117,7 @@ class DataConfig:
     answer_field: str = ""
     problem_pattern: str = ""
     system: str | None = None
+    chat_settings: dict[str, Any] = field(default_factory=dict)
     template: str = "{problem}"
     examples: list[ExampleConfig] = field(default_factory=list)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.messages import Problem
 from conf.errors import BadInput
+from conf.models import stop_token_ids
 from conf.schema import Config, DataConfig
 from rewards.pool import VerifierPool
 from rewards.problems.order import ProblemOrder
@@ -54,6 +55,7 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     """
     if tokenizer.chat_template is None:
         raise BadInput(f"model.path: '{config.model.path}' has no chat template: choose an instruction-tuned model")
+    stop_token_ids(config.model, tokenizer)
     left_out: list[LeftOut] = []
     wanted = config.eval.problems
     shown: list[Pair] = []
@@ -121,7 +123,7 @@ def encode(pair: Pair, data: DataConfig, tokenizer: Any) -> Problem:
         messages.append({"role": "user", "content": data.template.replace("{problem}", example.problem)})
         messages.append({"role": "assistant", "content": example.answer})
     messages.append({"role": "user", "content": data.template.replace("{problem}", pair.text)})
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **data.chat_settings)
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return Problem(pair.id, prompt, tuple(ids), pair.gold, pair.grader)
 

@@ -67,6 +67,16 @@ def test_cache_takes_what_the_share_has_left() -> None:
     assert made.sequences == (made.room["rollout GPU"] - fixed) // (4096 * 28_672)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("rank", [8, 64, 256])
+@pytest.mark.parametrize("model", ["instruct", "llama", "math", "qwen3", "deepscaler"])
+def test_the_papers_grid_fits_its_card_and_its_day(model: str, rank: int) -> None:
+    made = plan(f"r{rank}_{model}", machine("A40"))
+    refusal(made)
+    assert made.fits
+    assert made.estimate
+    assert made.estimate.updates >= 300
+
+
 def test_more_memory_holds_more_samples() -> None:
     small, large = (plan("r8_instruct", machine(card)) for card in ("A40", "A100-80"))
     extra = large.room["rollout GPU"] - small.room["rollout GPU"]  # type: ignore[operator]
