@@ -21,7 +21,7 @@ from conf.nearest import nearest
 from conf.schema import Config, ShapeConfig
 
 FOLDER = Path(__file__).parent
-NOT_RECIPES = {"algorithms", "benchmarks", "devices", "rewards"}
+NOT_RECIPES = {"algorithms", "benchmarks", "devices", "paper_results", "rewards"}
 
 SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
     ("budget", "hours"): {"minutes": None},

@@ -9,7 +9,8 @@ from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters, padded_rank, parameters
 from launch.machine import GIB
-from launch.plan import HOST_PROCESSES, PROCESS, Plan
+from launch.memory import HOST_PROCESSES, PROCESS
+from launch.plan import Plan
 
 OBJECT_STORE_BYTES = 512 * MIB
 """Ray's. Groups and batches are a few megabytes; its default would take a third of the host's memory."""

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.virtual_time import VirtualClock, run_virtually
+from actors.virtual_time import VirtualClock, run_virtually
 
 from actors.exam import SharedTime, examine, turns
 from actors.messages import AdapterRef, Group, Problem, Sampling
