@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from actors.virtual_time import VirtualClock, run_virtually
 
 from actors.exam import SharedTime, examine, turns
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.transcript import Transcript
+from actors.virtual_time import VirtualClock, run_virtually
 from conf.errors import BadInput
 from conf.schema import Config
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
