@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,9 +17,9 @@ import psutil
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.placement import Share
 from actors.post_mortem import describe_status
-from actors.protocols import ActorDied
-from actors.remote import RemoteActor
-from actors.shared_memory import delete, segments
+from actors.protocols import ActorDied, Engine
+from actors.remote import RemoteActor, session_logs
+from actors.shared_memory import delete, delete_orphans, note, segments
 from actors.slots import AdapterSlots
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
@@ -214,7 +214,10 @@ class RolloutActor:
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
         share.bind(config.learner.takes_turns)
         self._share = share
+        session = session_logs().parent
+        delete_orphans(session)
         self._engine = RolloutEngine(config, model_path, share)
+        note(session, os.getpid(), self._engine.segments)
 
     async def alive(self) -> None:
         await self._engine.alive()
@@ -251,6 +254,9 @@ class RemoteEngine:
 
     async def ready(self) -> None:
         await self._actor.call("alive")
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
 
     async def revive(self) -> None:
         self._actor.start()

@@ -138,6 +138,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     scripts = Path(sys.executable).parent
     hints = {
         "Ray dashboard": f"http://{context.dashboard_url}",
+        "its metrics": f"http://{context.address_info['node_ip_address']}:{context.address_info['metrics_export_port']}",
         "its token": f"{scripts}/ray get-auth-token",
         "TensorBoard": f"{scripts}/tensorboard --logdir {request.folder}/tensorboard",
         "Run folder": request.folder,
