@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Probes:
     """The same problems, limits and seeds whenever asked."""
 
-    def __init__(self, config: Config, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, config: Config, problems: Sequence[Problem]) -> None:
         self._config = config
         self._problems = problems[: config.canary.problems]
 
@@ -28,7 +28,7 @@ class Probes:
         cut = tuple(replace(problem, prompt_ids=problem.prompt_ids[-tokens:]) for problem in self._problems)
         return Probes(self._config, cut)
 
-    async def ask(self, engine: Engine, adapter: AdapterRef) -> tuple[Answers, ...]:
+    async def ask(self, engine: Engine, adapter: AdapterRef | None) -> tuple[Answers, ...]:
         """The answers of every single engine behind this one."""
         by_problem = await asyncio.gather(
             *(

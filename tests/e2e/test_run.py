@@ -50,7 +50,7 @@ def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> tuple[Ended,
 
     def told() -> bool:
         nonlocal page
-        with urllib.request.urlopen(f"{address}/metrics") as answer:
+        with urllib.request.urlopen(address) as answer:
             page = answer.read().decode()
         return "microbudget_reward" in page
 
