@@ -1,6 +1,7 @@
 """Fakes at the protocol seams, for the coordinator's logic under virtual time."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from actors.messages import (
     UpdateStats,
     Verdict,
 )
-from actors.protocols import ActorDied
+from actors.protocols import FAITHFUL, ActorDied, Engine
 from actors.slots import AdapterSlots
 
 
@@ -65,6 +66,9 @@ class FakeEngine:
 
     async def ready(self) -> None:
         await asyncio.sleep(self.start_seconds)
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work("rollout-0", self)
 
     async def widen(self, whole: bool) -> None:
         self.whole = whole
@@ -158,6 +162,10 @@ class FakeLearner:
         self.live("publish")
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        self.live("publish_synthetic")
+        return AdapterRef(-1, 0, "nowhere"), AdapterRef(-2, 0, "nowhere")
+
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
@@ -176,6 +184,10 @@ class FakeLearner:
         self.live("score")
         self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        self.live("explain")
+        return {FAITHFUL: (-1.0,) * len(groups), "no adapter is applied": (-9.0,) * len(groups)}
 
     async def save(self, folder: str) -> None:
         self.live("save")
