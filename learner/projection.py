@@ -23,12 +23,13 @@ class Projection(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x: [..., in]; [..., out]."""
-        weight = cast(nn.Linear, self.base_layer).weight
+        base = cast(nn.Linear, self.base_layer)
+        weight = base.weight
         if self.disable_adapters or not self._plain(x) or not sum_pays(x.numel() // x.shape[-1], weight.shape):
             return super().forward(x, *args, **kwargs)
         a, b = (cast(nn.Linear, pair["default"]).weight for pair in (self.lora_A, self.lora_B))
         y: Tensor = _Summed.apply(x, weight, a, b, self.scaling["default"])
-        return y if self.base_layer.bias is None else y + self.base_layer.bias
+        return y if base.bias is None else y + base.bias
 
     def _plain(self, x: Tensor) -> bool:
         return x.dtype == torch.float32 and not (self.training and isinstance(self.lora_dropout["default"], nn.Dropout))
