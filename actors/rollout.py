@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import math
 import os
+from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from actors.protocols import ActorDied
 from actors.remote import RemoteActor
 from actors.shared_memory import delete, segments
 from actors.slots import AdapterSlots
+from conf.models import stop_token_ids
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
 
@@ -52,6 +54,8 @@ class RolloutEngine:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
+        os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
 
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -92,6 +96,7 @@ class RolloutEngine:
         )
         self.segments = segments(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
+        self._stop_ids = stop_token_ids(config.model, self._tokenizer)
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
         self._requests: dict[str, Any] = {}
@@ -158,6 +163,7 @@ class RolloutEngine:
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             seed=sampling.seed,
+            stop_token_ids=self._stop_ids,
             logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -172,10 +178,11 @@ class RolloutEngine:
             return [output async for output in outputs][-1]
 
     def _sample(self, completion: Any) -> Sample:
-        token_ids = tuple(completion.token_ids)
+        token_ids = array("i", completion.token_ids)
+        logprobs = (step[token].logprob for token, step in zip(token_ids, completion.logprobs, strict=True))
         return Sample(
             token_ids=token_ids,
-            logprobs=tuple(step[token].logprob for token, step in zip(token_ids, completion.logprobs, strict=True)),
+            logprobs=array("d", logprobs),
             text=self._tokenizer.decode(token_ids, skip_special_tokens=True),
             finish_reason=completion.finish_reason,
         )

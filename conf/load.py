@@ -21,11 +21,14 @@ from conf.nearest import nearest
 from conf.schema import Config, ShapeConfig
 
 FOLDER = Path(__file__).parent
-NOT_RECIPES = {"algorithms", "devices", "rewards"}
+NOT_RECIPES = {"algorithms", "benchmarks", "devices", "paper_results", "rewards"}
 
-SUPERSEDES = {("budget", "hours"): ("minutes", None), ("model", "path"): ("shape", asdict(ShapeConfig()))}
-"""A layer that sets the first key without its neighbour returns the neighbour to its default: the hours a person asks
-for are not overruled by a recipe's minutes, and a shape belongs to the model it was declared with."""
+SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
+    ("budget", "hours"): {"minutes": None},
+    ("model", "path"): {"shape": asdict(ShapeConfig()), "stop_tokens": []},
+}
+"""A layer that sets the first key without its neighbours returns these to their defaults: the hours a person asks for
+are not overruled by a recipe's minutes, and a shape belongs to the model it was declared with."""
 
 
 TYPE_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -138,9 +141,9 @@ def _merge(config: DictConfig, layer: dict[str, Any], where: str) -> DictConfig:
     """The configuration with one more layer on top; `where` is its file, empty for the command line."""
     where = f"{where}: " if where else ""
     _check_keys(layer, Config, "", where)
-    for (section, key), (neighbour, default) in SUPERSEDES.items():
+    for (section, key), neighbours in SUPERSEDES.items():
         if key in layer.get(section, {}):
-            layer[section].setdefault(neighbour, default)
+            layer[section] = {**neighbours, **layer[section]}
     for section, known in (("algorithm", presets()), ("reward", reward_presets())):
         if "preset" in (settings := layer.get(section, {})):
             layer[section] = {**known.get(str(settings["preset"]), {}), **settings}

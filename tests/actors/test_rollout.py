@@ -21,13 +21,18 @@ from actors.rollout import RolloutEngine
 from actors.shared_memory import segments
 from conf.schema import Config
 
+pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's")
+
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 PROMPT = (5, 6, 7, 8, 9, 10)
+STOP = "<|endoftext|>"
+"""A token that is not the one the model itself ends with; its id is 0."""
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
 def make_config() -> Config:
     config = Config()
+    config.model.stop_tokens = [STOP]
     config.lora.rank = 8
     config.rollout.max_prompt_tokens = 64
     config.rollout.max_response_tokens = 192
@@ -132,6 +137,14 @@ def test_logprobs_are_those_of_the_distribution_sampled_under_the_adapter(
 def test_seed_decides_the_sample(rig: Rig) -> None:
     first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
     assert first.token_ids == second.token_ids != other.token_ids
+
+
+def test_stop_tokens_end_a_response(rig: Rig) -> None:
+    samples = rig.generate(None, samples=16, max_tokens=160).samples
+    stopped = [sample for sample in samples if sample.token_ids[-1] == 0]
+    assert stopped
+    assert all(sample.finish_reason == "stop" and STOP not in sample.text for sample in stopped)
+    assert not any(0 in sample.token_ids[:-1] for sample in samples)
 
 
 def test_swap_in_flight_keeps_every_request_on_its_version(
