@@ -10,7 +10,7 @@ from time import perf_counter
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -26,6 +26,7 @@ from learner.examples import Example, examples, totals
 from learner.losses import Observed, Totals, policy_loss
 from learner.microbatches import MicroBatch, Tokens, pack
 from learner.policy import Policy
+from learner.projection import Projection
 from learner.ranks import ALONE, Ranks
 from learner.schedule import learning_rate
 from learner.shares import share_out
@@ -93,6 +94,7 @@ class LoraLearner:
             lora_dropout=config.lora.dropout,
             target_modules=list(config.lora.target_modules),
         )
+        lora._register_custom_module({nn.Linear: Projection})
         torch.manual_seed(config.run.seed)
         self.model = get_peft_model(base, lora, autocast_adapter_dtype=False)
         if config.lora.start_from:
