@@ -53,6 +53,8 @@ class RolloutEngine:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
+        os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
 
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

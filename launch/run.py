@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.failure import spent, write_failure
-from launch.machine import detect
+from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render
 from launch.result import describe
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> int:
             console.print(render(plan))
             return 0
         refusal(plan)
+        check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
         console.print(render(plan))
         check_room(room_of(plan), folder)

@@ -117,7 +117,9 @@ install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --editab
 case $extra in
 cpu*) step 'Removing CUDA builds that do not work here' drop_foreign_wheels || fail_with_log "pip could not remove them: delete .venv and $again" ;;
 cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="cuda")' ||
-    fail_with_log "PyTorch cannot use the GPU: update the NVIDIA driver (\`nvidia-smi\` shows it), see that pip does not prefer a CPU build of torch (\`pip config list\`), then delete .venv and $again" ;;
+    fail_with_log "PyTorch cannot use the GPU: update the NVIDIA driver (\`nvidia-smi\` shows it), see that pip does not prefer a CPU build of torch (\`pip config list\`), then delete .venv and $again"
+    step 'Compiling a GPU kernel' $python -c 'import torch; torch.compile(torch.sin)(torch.zeros(8, device="cuda"))' ||
+    fail_with_log "vLLM compiles its LoRA kernels with Triton, which needs a C compiler and Python's headers: install them (Debian, Ubuntu: apt install g++ python3-dev) and $again" ;;
 esac
 step 'Checking that it imports' $python -c 'import ray, torch, transformers, peft, deepspeed, vllm' ||
     fail_with_log "the installed packages do not work together: delete .venv and $again"

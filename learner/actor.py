@@ -37,6 +37,8 @@ class LearnerActor:
         self._rank = rank
         self._size = size
         os.environ["DS_ACCELERATOR"] = self._device
+        # Micro-batches of many shapes would leave holes in the share that no tensor fits into.
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         share.bind()
 
     @property

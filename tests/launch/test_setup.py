@@ -110,6 +110,14 @@ def test_nvidia_driver_picks_the_cuda_extra(machine: Machine) -> None:
     assert everything.endswith("--editable .[cuda]")
 
 
+def test_card_without_a_compiler_for_its_kernels_is_told_so(machine: Machine) -> None:
+    machine.program("nvidia-smi", "#!/bin/sh\nexit 0\n")
+    machine.fail("torch.compile", "Failed to find C compiler")
+    code, output, _ = machine.setup()
+    assert code == 1
+    assert "apt install g++ python3-dev" in output.splitlines()[-1]
+
+
 def test_dev_is_added_later_and_then_kept(machine: Machine) -> None:
     machine.setup()
     _, _, commands = machine.setup("dev")

@@ -1,0 +1,23 @@
+"""What only a card can show. Without one these tests are skipped; with one they take some ten minutes."""
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from launch.machine import Machine, detect
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine() -> Machine:
+    """This machine, as if it had one card only."""
+    found = detect()
+    if not found.gpus:
+        pytest.skip("no NVIDIA card here: nvidia-smi lists none")
+    return replace(found, gpus=1)
+
+
+def memory_used() -> int:
+    """Bytes of the first card that are taken, by whomever."""
+    query = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout) * 2**20

@@ -1,0 +1,277 @@
+"""An engine and a learner in their shares of one card, as in a run, at rank 256 on the embedded model."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import ray
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForCausalLM
+
+from actors.clock import WallClock
+from actors.coordinator_actor import RunRequest, start_ranks
+from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
+from actors.protocols import ActorDied
+from actors.remote import RemoteActor
+from actors.rollout import RemoteEngine, RolloutActor
+from conf.load import load
+from conf.models import locate
+from conf.schema import Config
+from launch.machine import GIB, Machine
+from launch.plan import Plan, make_plan
+from launch.room import room_of
+from learner.actor import RemoteLearner
+from learner.microbatches import Tokens, pack
+from rewards.problems import ProblemSet
+from tests.gpu.conftest import memory_used
+
+CONTEXT = GIB
+"""What a process may take of a card besides its share: CUDA's context, NCCL, and what nvidia-smi rounds."""
+
+PROBLEM = Problem("p0", "a prompt", tuple(range(1000, 1040)), "1")
+AGREE = 0.1
+"""Largest mean |Δ log p| between two sound ways through one model in bfloat16."""
+
+
+def settings(machine: Machine) -> Config:
+    config = load(["conf=quickstart", "lora.rank=256", "lora.alpha=512", "learner.learning_rate=1e-3"])
+    config.learner.schedule = "constant"
+    config.model.dtype = machine.dtype
+    config.rollout.max_prompt_tokens, config.rollout.max_response_tokens = 256, 768
+    return config
+
+
+class Rig:
+    """Both sides on one card, started in the order of a run. used: bytes of the card before and with the engine."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self.config = plan.config
+        self.model = locate(self.config.model)
+        self.runner = asyncio.Runner()
+        self.used = [memory_used()]
+        self.run(self._start())
+
+    async def _start(self) -> None:
+        self.rollout = RemoteActor(RolloutActor, "rollout-0", self._share, self.config, self.model, self._share)
+        self.engine = RemoteEngine(self.rollout, self.config.rollout.max_concurrent_samples)
+        await self.engine.ready()
+        self.used.append(memory_used())
+        self.learner, self.ranks = await self.start_learner(self.config)
+
+    @property
+    def _share(self) -> Any:
+        return self.plan.placement.rollouts[0]
+
+    async def start_learner(self, config: Config) -> tuple[RemoteLearner, list[RemoteActor]]:
+        request = RunRequest(
+            config, str(self.folder), self.model, self.plan.placement, ProblemSet((), (), {}), room_of(self.plan), 0.0
+        )
+        ranks = start_ranks(request, str(self.folder / "adapters"))
+        learner = RemoteLearner(ranks, self.folder, WallClock())
+        await learner.publish()
+        return learner, ranks
+
+    def run(self, work: Any) -> Any:
+        async def finish() -> Any:
+            return await work
+
+        return self.runner.run(finish())
+
+    def generate(self, adapter: AdapterRef | None, samples: int = 8, tokens: int = 48, seed: int = 1) -> Group:
+        return self.run(self.engine.generate(0, PROBLEM, adapter, Sampling(samples, tokens, 1.0, 1.0, seed)))
+
+    def update(self, learner: RemoteLearner, batch: Batch) -> UpdateStats:
+        self.run(learner.accumulate(batch))
+        return self.run(learner.step(0.0))
+
+
+def inside(actor: RemoteActor, look: Callable[[Any], Any]) -> Any:
+    """What a function finds in an actor's process."""
+    return ray.get(actor._life.handle.__ray_call__.remote(look))
+
+
+@pytest.fixture(scope="module")
+def rig(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    os.environ["RAY_process_group_cleanup_enabled"] = "1"
+    plan = make_plan(settings(machine), machine)
+    shares = (*plan.placement.rollouts, *plan.placement.learners)
+    cpus = sum(share.threads for share in shares)
+    ray.init(address="local", num_cpus=cpus, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    rig = Rig(plan, tmp_path_factory.mktemp("card"))
+    yield rig
+    rig.run(rig.engine.close())
+    rig.run(rig.learner.close())
+    rig.runner.close()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def adapters(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
+    """Versions 101 and 102: all modules, far from the base model and from each other."""
+    references = []
+    for version in (101, 102):
+        torch.manual_seed(version)
+        base = AutoModelForCausalLM.from_pretrained(rig.model, dtype=torch.float32)
+        lora = LoraConfig(r=256, lora_alpha=512, target_modules=list(rig.config.lora.target_modules))
+        model = get_peft_model(base, lora)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.01)
+        path = tmp_path_factory.mktemp(f"v{version}")
+        model.save_pretrained(path)
+        references.append(AdapterRef(version, 0, str(path)))
+    return references
+
+
+def disagreement(group: Group, model: str, adapter: AdapterRef | None) -> float:
+    """Mean |Δ log p| between the engine's log-probabilities and those of transformers and PEFT in float32."""
+    reference: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if adapter:
+        reference = PeftModel.from_pretrained(reference, adapter.path)
+    differences = []
+    prompt = group.problem.prompt_ids
+    for sample in group.samples:
+        ids = torch.tensor([prompt + sample.token_ids])
+        with torch.no_grad():
+            logprobs = reference(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        expected = logprobs.gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+        differences += (expected - torch.tensor(sample.logprobs)).abs().tolist()
+    return fmean(differences)
+
+
+def batch(rig: Rig, build_group: Callable[..., Group], version: int = 0, incarnation: int = 0) -> Batch:
+    """As large as one of the run, every sample at its longest, so that micro-batches are full."""
+    rewards = tuple(float(number % 2) for number in range(rig.config.rollout.samples_per_problem))
+    return Batch(
+        version,
+        tuple(
+            build_group(number, rewards, AdapterRef(version, incarnation, "nowhere"), 256, (768, 768))
+            for number in range(rig.config.learner.problems_per_update)
+        ),
+    )
+
+
+def test_both_sides_keep_to_their_shares(rig: Rig, build_group: Callable[..., Group]) -> None:
+    metrics = rig.update(rig.learner, batch(rig, build_group)).metrics
+    before, engine, both = *rig.used, memory_used()
+    plan, card = rig.plan, rig.plan.machine.gpu_memory
+    length = rig.config.rollout.max_prompt_tokens + rig.config.rollout.max_response_tokens
+    cache = inside(rig.rollout, lambda actor: actor._engine._llm.vllm_config.cache_config)
+    held = cache.num_gpu_blocks * cache.block_size // length
+    rollout, learner = plan.placement.rollouts[0].memory * card, plan.placement.learners[0].memory * card
+    for name, found, planned in (
+        ("rollout, GiB of the card", (engine - before) / GIB, rollout / GIB),
+        ("learner, GiB of the card", (both - engine) / GIB, learner / GIB),
+        ("learner, GiB of tensors at the peak", metrics["learner/peak_memory"] / GIB, plan.needed("learner GPU") / GIB),
+        ("samples of full length in the KV cache", held, plan.sequences),
+    ):
+        print(f"{name:<40} {found:8.2f} found {planned:8.2f} planned")
+    assert 0.8 * rollout < engine - before < rollout + CONTEXT
+    assert both - engine < learner + CONTEXT
+    assert metrics["learner/peak_memory"] < plan.needed("learner GPU")
+    assert held > 0.9 * plan.sequences
+
+
+def test_versions_are_swapped_under_requests_in_flight(rig: Rig, adapters: list[AdapterRef]) -> None:
+    old, new = adapters
+
+    async def scenario() -> tuple[Group, Group, float]:
+        await rig.engine.load(old)
+        sampling = Sampling(16, 512, 1.0, 1.0, 1)
+        early = asyncio.create_task(rig.engine.generate(0, PROBLEM, old, sampling))
+        await asyncio.sleep(0.5)
+        began = time.perf_counter()
+        await rig.engine.load(new)
+        seconds = time.perf_counter() - began
+        in_flight = not early.done()
+        late = asyncio.create_task(rig.engine.generate(1, PROBLEM, new, replace(sampling, max_tokens=64)))
+        await rig.engine.retire(old)
+        groups = await early, await late
+        assert in_flight
+        return *groups, seconds
+
+    early, late, seconds = rig.run(scenario())
+    print(f"an adapter of rank 256 took {seconds:.2f} s to load with requests in flight")
+    short = replace(early, samples=early.samples[:4])
+    assert disagreement(short, rig.model, old) < AGREE
+    assert disagreement(late, rig.model, new) < AGREE
+    assert disagreement(late, rig.model, old) > 2 * AGREE
+    assert disagreement(rig.generate(None), rig.model, None) < AGREE
+    rig.run(rig.engine.retire(new))
+
+
+def test_engine_follows_the_learner(rig: Rig, build_group: Callable[..., Group], tmp_path: Path) -> None:
+    """What the canary looks at: their log-probabilities of the same tokens, under weights that have moved."""
+    for _ in range(2):
+        version = rig.run(rig.learner.publish()).version
+        adapter = rig.update(rig.learner, batch(rig, build_group, version)).adapter
+    rig.run(rig.engine.load(adapter))
+    group = rig.generate(adapter)
+    (scores,) = rig.run(rig.learner.score((group,)))
+    pairs = [
+        (engine, own, base)
+        for sample, score in zip(group.samples, scores, strict=True)
+        for engine, own, base in zip(sample.logprobs, score.policy, score.base, strict=True)
+    ]
+    apart = fmean(abs(engine - own) for engine, own, _ in pairs)
+    moved = fmean(abs(own - base) for _, own, base in pairs)
+    print(f"engine and learner differ by {apart:.3f}, the learner has moved by {moved:.3f}")
+    assert apart < AGREE
+    assert moved > 3 * apart
+    rig.run(rig.engine.retire(adapter))
+
+
+def test_engine_that_is_killed_comes_back_beside_the_learner(rig: Rig, adapters: list[AdapterRef]) -> None:
+    process = inside(rig.rollout, lambda _: os.getpid())
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(ActorDied):
+        rig.generate(None)
+    rig.run(rig.engine.revive())
+    rig.run(rig.engine.load(adapters[0]))
+    assert disagreement(rig.generate(adapters[0]), rig.model, adapters[0]) < AGREE
+    assert memory_used() < rig.plan.machine.gpu_memory
+
+
+def test_attention_of_packed_rows_runs_in_the_flash_kernel(machine: Machine) -> None:
+    """Heads and strides as `learner.attention.attend` gives them: no other kernel may take them, or it raises."""
+    if machine.dtype != "bfloat16":
+        pytest.skip(f"{machine.name} computes in {machine.dtype}, which the flash kernel does not")
+    (part,) = pack([Tokens(tuple(range(100)), tuple(range(n))) for n in (40, 50)], 1000)
+    block = part.to(torch.device("cuda")).blocks[0]
+    flat = [torch.randn(part.tokens, heads, 64, device="cuda", dtype=torch.bfloat16) for heads in (9, 3, 3)]
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        query, key, value = (x[block].transpose(1, 2) for x in flat)
+        torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.1, enable_gqa=True)
+
+
+def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig, build_group: Callable[..., Group]) -> None:
+    """DeepSpeed's CPU Adam against AdamW on the card: same adapter, less of the card's memory."""
+    rig.run(rig.learner.close())
+    found: dict[str, tuple[str, float, dict[str, torch.Tensor]]] = {}
+    for where in ("cpu", "none"):
+        config = replace(rig.config, learner=replace(rig.config.learner, offload=where))
+        learner, ranks = rig.run(rig.start_learner(config))
+        stats = rig.update(learner, batch(rig, build_group))
+        kind = inside(ranks[0], lambda actor: type(actor._learner._optimizer._adam).__name__)
+        weights = load_file(Path(stats.adapter.path) / "adapter_model.safetensors")
+        found[where] = kind, stats.metrics["learner/peak_memory"], weights
+        rig.run(learner.close())
+    (kind, host_peak, host), (_, card_peak, card) = found["cpu"], found["none"]
+    print(f"{kind} on the host: {host_peak / GIB:.2f} GiB of the card at the peak, on the card {card_peak / GIB:.2f}")
+    assert kind == "DeepSpeedCPUAdam"
+    assert host_peak < card_peak
+    changed = torch.stack([value.float().norm() for name, value in card.items() if "lora_B" in name]).norm()
+    error = torch.stack([(host[name].float() - card[name].float()).norm() for name in card if "lora_B" in name]).norm()
+    assert changed > 0
+    assert error < 0.05 * changed
