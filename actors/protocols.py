@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Problem, Sampling, Scores, UpdateStats
 
 
 class ActorDied(Exception):
@@ -92,6 +92,10 @@ class Learner(Protocol):
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         """Log-probabilities of given responses, per group and sample, under the current weights and the base."""
+        ...
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        """How far the current weights have moved from the base, seen on given responses."""
         ...
 
     async def save(self, folder: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.protocols import ActorDied, Learner
 
 T = TypeVar("T")
@@ -47,6 +47,9 @@ class MortalLearner:
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return await _told(self._learner.score(groups))
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return await _told(self._learner.inspect(groups))
 
     async def save(self, folder: str) -> None:
         await _told(self._learner.save(folder))

@@ -89,12 +89,13 @@ class Lane:
         return STATUS.get(code, "failed"), words
 
 
-def lanes(machine: Machine, plans: Sequence[Plan], command: Sequence[str] = RUN) -> list[Lane]:
-    """As many lanes as the machine has room for, for the runs of these plans.
+def lanes(plans: Sequence[Plan], command: Sequence[str] = RUN) -> list[Lane]:
+    """As many lanes as the plans' machine has room for.
 
     Several where every run fits on one of several cards, or on a share of many cores, and host memory holds that many;
     each with its own card and as many cores.
     """
+    machine = plans[0].machine
     cards = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(machine.gpus)))).split(",")
     count = min(_most(machine, plans, len(cards)), len(plans))
     if machine.host_memory:

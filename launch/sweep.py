@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
         grid = read_grid(arguments)
         plans = plan_cells(grid)
         config = next(iter(plans.values())).config
-        roads = lanes(detect(config.device), list(plans.values()), command)
+        roads = lanes(list(plans.values()), command)
         if config.plan:
             console.print(render_plans(plans, len(roads)))
             return 0
@@ -61,12 +62,12 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
 
 def plan_cells(grid: Grid) -> dict[str, Plan]:
     """The plan of every cell, in which the sweep's budget is already shared out."""
-    plans = {}
+    plans, detected = {}, cache(detect)
     for cell in grid.cells:
         config = cell.config
         if grid.settings.seconds is not None:
             config.budget.minutes = grid.settings.seconds / 60 / len(grid.cells)
-        machine = detect(config.device)
+        machine = detected(config.device)
         settle(config, machine)
         plans[cell.name] = make_plan(config, machine)
     return plans

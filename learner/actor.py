@@ -10,7 +10,7 @@ from uuid import uuid4
 import ray
 
 from actors.deaths import Deaths
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.placement import Share
 from actors.protocols import ActorDied, Clock
 from actors.remote import START_S, RemoteActor
@@ -77,6 +77,9 @@ class LearnerActor:
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return self._learner.score(groups)
 
+    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return self._learner.inspect(groups)
+
     def save(self, folder: str) -> None:
         self._learner.save(folder)
 
@@ -127,6 +130,10 @@ class RemoteLearner:
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         await asyncio.shield(self._opening)
         return await self._ask(self._actors[:1], "score", groups)
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "inspect", groups)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)
