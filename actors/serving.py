@@ -51,7 +51,7 @@ class Serving:
         if self.policy is not None:
             self._outdated.append(self.policy)
         self.policy = adapter
-        self._probe = asyncio.create_task(self._sample_probe(adapter))
+        self._probe = asyncio.create_task(sample_probe(self._config, self._engine, self._problems, adapter))
 
     async def ask_canary(self) -> Judgement:
         """Compare engine and learner on the policy's version, once; Halted if it is not served faithfully."""
@@ -84,26 +84,29 @@ class Serving:
             self._probe.cancel()
             await asyncio.wait({self._probe})
 
-    async def _sample_probe(self, adapter: AdapterRef) -> tuple[Answers, ...]:
-        """Every engine's answers to the probe problems."""
-        by_problem = await asyncio.gather(
-            *(
-                self._engine.probe(
-                    -1 - number,
-                    problem,
-                    adapter,
-                    Sampling(
-                        samples=1,
-                        max_tokens=self._config.canary.tokens,
-                        temperature=self._config.rollout.temperature,
-                        top_p=1.0,
-                        seed=request_seed(self._config.run.seed, "canary", number),
-                    ),
-                )
-                for number, problem in enumerate(self._problems)
+
+async def sample_probe(
+    config: Config, engine: Engine, problems: Sequence[Problem], adapter: AdapterRef | None
+) -> tuple[Answers, ...]:
+    """Every engine's answers to the probe problems."""
+    by_problem = await asyncio.gather(
+        *(
+            engine.probe(
+                -1 - number,
+                problem,
+                adapter,
+                Sampling(
+                    samples=1,
+                    max_tokens=config.canary.tokens,
+                    temperature=config.rollout.temperature,
+                    top_p=1.0,
+                    seed=request_seed(config.run.seed, "canary", number),
+                ),
             )
+            for number, problem in enumerate(problems)
         )
-        return tuple(zip(*by_problem, strict=True))
+    )
+    return tuple(zip(*by_problem, strict=True))
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:

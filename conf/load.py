@@ -23,7 +23,7 @@ from conf.schema import Config, ShapeConfig
 T = TypeVar("T")
 
 FOLDER = Path(__file__).parent
-NOT_RECIPES = {"algorithms", "devices", "rewards"}
+NOT_RECIPES = {"algorithms", "benchmarks", "devices", "paper_results", "rewards"}
 
 SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
     ("budget", "hours"): {"minutes": None},

@@ -11,7 +11,8 @@ from typing import Any
 
 @dataclass
 class RunConfig:
-    """name: folder under `folder`; the recipe's name when empty. overwrite: start anew over a run of that name.
+    """name: folder under `folder`; the recipe's name when empty. overwrite: start anew over a run, or an evaluation, of
+    that name.
     seed: of the adapter's initialisation, the order of problems and every request.
     """
 
@@ -23,7 +24,7 @@ class RunConfig:
 
 @dataclass
 class BudgetConfig:
-    """Wall-clock, from the start of run.py to summary.json, over all resumes of a run.
+    """Wall-clock, from the start of run.py to summary.json, over all resumes of a run; for evaluate.py, of each call.
 
     hours: the budget. minutes: replaces hours when given. updates: stop after so many updates, if sooner.
     grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them.
@@ -147,6 +148,8 @@ class RolloutConfig:
     sampling from a truncated distribution would make the engine's log-probabilities meaningless to the learner).
     max_concurrent_samples: sequences an engine decodes at once.
     kv_cache_gib: host memory for the KV cache on the CPU; a GPU's follows from its share.
+    typical_prompt_tokens, typical_response_tokens: means, for the plan's estimate of time alone; where a run of this
+    recipe has been measured here its own are taken instead, and half of the limits when null.
     """
 
     samples_per_problem: int = 8
@@ -155,6 +158,8 @@ class RolloutConfig:
     temperature: float = 1.0
     max_concurrent_samples: int = 128
     kv_cache_gib: int = 2
+    typical_prompt_tokens: int | None = None
+    typical_response_tokens: int | None = None
 
 
 @dataclass
@@ -315,8 +320,8 @@ class RewardConfig:
 
 @dataclass
 class EvalConfig:
-    """problems: held-out problems judged before and after training, 0 for none. n: samples of each.
-    temperature, top_p, max_response_tokens: of these samples; the rollouts' limit when null.
+    """problems: held-out problems judged before and after training, 0 for none. n: samples of each (evaluate.py has its
+    own). temperature, top_p, max_response_tokens: of these samples; the rollouts' limit when null.
     """
 
     problems: int = 128
@@ -399,6 +404,14 @@ class DashboardConfig:
 class Config:
     """plan: print placement, memory and time, then leave.
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
+    simulate: with plan=true, numbers of cards (1 to 1024 each) to simulate the run on, as [1,8,64,512].
+
+    Of evaluate.py alone, with the settings of `eval` but its n and problems:
+    benchmarks: sets of problems, each by a name of `conf/benchmarks.yaml`, as a source like data.source, or `heldout`,
+    the recipe's own; they are posed as data.template and the settings beside it say. n: samples of each problem; 16 as
+    for the paper's pass@16. limit: of each benchmark the first so many problems, in an order that depends on nothing
+    but their text; all when null. adapter: folder of a plain PEFT adapter, whose rank, alpha and modules then are
+    those of `lora`, to compare with the base model; the base model alone when empty.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
     training), learner (the updates), algorithm (their loss), reward, eval, validation (while training), canary
@@ -408,6 +421,11 @@ class Config:
 
     plan: bool = False
     device: str = "auto"
+    simulate: list[int] = field(default_factory=list)
+    benchmarks: list[str] = field(default_factory=lambda: ["heldout"])
+    n: int = 16
+    limit: int | None = None
+    adapter: str = ""
     run: RunConfig = field(default_factory=RunConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

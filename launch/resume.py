@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -17,9 +17,17 @@ from launch.failure import spent
 from launch.machine import Machine
 from launch.result import finished
 from launch.sessions import clear_session
-from rewards.problems import ProblemSet
+
+if TYPE_CHECKING:
+    from rewards.problems import ProblemSet
+
+EVALUATION = "evaluation"
+"""Name of the folder in a run's folder that belongs to evaluate.py, which may have been there first."""
+
+OF_EVALUATIONS = ("adapter", "benchmarks", "limit", "n")
 
 MAY_CHANGE = (
+    *OF_EVALUATIONS,
     "budget",
     "canary.noise_floor",
     "checkpoint",
@@ -37,8 +45,11 @@ MAY_CHANGE = (
     "reward.workers",
     "rollout.kv_cache_gib",
     "rollout.max_concurrent_samples",
+    "rollout.typical_prompt_tokens",
+    "rollout.typical_response_tokens",
     "run.folder",
     "run.overwrite",
+    "simulate",
     "validation.every",
     "validation.share",
 )
@@ -46,7 +57,7 @@ MAY_CHANGE = (
 is learned from what. (A schedule follows the share of the budget, whatever the budget; the gradient does not depend on
 micro-batches. What the canary calls noise is the remedy for a run that it has halted in error.)"""
 
-UNRECORDED = ("dashboard", "plan", "run.folder", "run.overwrite")
+UNRECORDED = (*OF_EVALUATIONS, "dashboard", "plan", "run.folder", "run.overwrite", "simulate")
 """Settings whose change says nothing about the run."""
 
 
@@ -106,7 +117,7 @@ def among(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def claim(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
+def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
     """Make the folder this process's own for as long as it lives, clean up after the process before, and write down
     what the run is; the settings that a resumed run changes, as `key=before → now`.
 
@@ -122,12 +133,13 @@ def claim(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
         ) from None
     clear_session(folder)
     if config.run.overwrite:
-        if any(folder.iterdir()) and not (folder / "config.yaml").exists():
+        if not (folder / "config.yaml").exists() and any(path.name != EVALUATION for path in folder.iterdir()):
             raise BadInput(
                 f"{folder} is not the folder of a run: run.overwrite=true would delete it; give run.name=OTHER"
             )
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if (folder / "config.yaml").exists():
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     digest = hashlib.blake2b(
         repr([problem.id for problem in (*problems.train, *problems.heldout)]).encode()
     ).hexdigest()

@@ -3,9 +3,13 @@
 import tempfile
 from pathlib import Path
 
+from actors.placement import Placement
 from actors.room import DISK_MARGIN, MIB, Room, amount, free_disk, measure
 from conf.errors import BadInput
-from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters
+from conf.schema import Config, ShapeConfig
+from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters, padded_rank, parameters
+from launch.machine import GIB
+from launch.memory import HOST_PROCESSES, PROCESS
 from launch.plan import Plan
 
 OBJECT_STORE_BYTES = 512 * MIB
@@ -30,6 +34,20 @@ def room_of(plan: Plan) -> Room:
         checkpoint=checkpoint + published,
         shared_memory=OBJECT_STORE_BYTES,
         memory=int(plan.needed("host")),
+    )
+
+
+def room_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> Room:
+    """What an evaluation needs of its host: one engine and no learner."""
+    size = DTYPE_BYTES[config.model.dtype]
+    slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * size
+    engine = parameters(shape) * size + ADAPTER_SLOTS * slot + config.rollout.kv_cache_gib * GIB
+    processes = (HOST_PROCESSES - 1) * PROCESS
+    return Room(
+        disk=DISK_MARGIN,
+        checkpoint=0,
+        shared_memory=OBJECT_STORE_BYTES,
+        memory=processes + (engine if placement.device == "cpu" else 0),
     )
 
 

@@ -93,7 +93,7 @@ class Policy(nn.Module):
         batch = batch.to(base.device)
         alone = []
         for prompt, response in (samples[i] for i in batch.samples):
-            ids = torch.tensor([prompt + response], device=base.device)
+            ids = torch.tensor([[*prompt, *response]], device=base.device)
             alone.append(base(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1])
         base.set_attn_implementation(PACKED)
         logits, expected = self._hidden(batch)[batch.places] @ base.get_output_embeddings().weight.T, torch.cat(alone)

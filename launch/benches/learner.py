@@ -156,7 +156,7 @@ def plain(config: Config, model: str, _: Path) -> Any:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def learn(part: list[Example], total: int) -> None:
-        rows = [example.tokens.prompt + example.tokens.response for example in part]
+        rows = [(*example.tokens.prompt, *example.tokens.response) for example in part]
         width = max(map(len, rows))
         ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])

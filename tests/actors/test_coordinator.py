@@ -18,10 +18,10 @@ from actors.messages import Batch, Group, Scores, Status, UpdateStats
 from actors.outcome import Halted, Interrupted, Outcome, root_cause
 from actors.protocols import ActorDied
 from actors.run_folder import RunFolder
+from actors.virtual_time import VirtualClock, run_virtually
 from conf.schema import Config
 from rewards.problems import ProblemSet
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem, make_reward
-from tests.virtual_time import VirtualClock, run_virtually
 
 
 def make_config(**learner: Any) -> Config:

@@ -11,8 +11,8 @@ from actors.fleet import Fleet
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import ActorDied
 from actors.slots import AdapterSlots
+from actors.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, make_problem
-from tests.virtual_time import VirtualClock, run_virtually
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 ADAPTER = AdapterRef(0, 0, "nowhere")
