@@ -124,6 +124,19 @@ def test_every_update_changes_the_adapter(ended: Ended) -> None:
     assert any(row["tokens/trained"] for row in ended.rows)
 
 
+def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:
+    found = ended.summary["plasticity"]
+    before, after = found["probe_entropy"]["before"], found["probe_entropy"]["after"]
+    assert 0 < before != after > 0
+    assert found["probe_entropy"]["change"] == pytest.approx(after / before - 1)
+    assert found["kl_to_base"] > 0
+    assert len(found["adapter_norm"]) == 7
+    assert all(norm > 0 for norm in found["adapter_norm"].values())
+    assert len(found["effective_rank"]) == 14
+    assert all(1 <= rank <= found["rank"] == 8 for rank in found["effective_rank"].values())
+    assert len(json.loads((ended.folder / "probe.json").read_text())) == 16
+
+
 def test_checkpoint_holds_a_plain_adapter(ended: Ended) -> None:
     newest = ended.folder / "checkpoints" / "latest"
     assert newest.resolve().name == f"update-{ended.summary['updates']:06d}"
