@@ -116,7 +116,7 @@ def _shared(placement: Placement) -> bool:
 
 def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
     step = 1 if first >= 0 else -1
-    prompt = (0,) * max(round(workload.prompt), 1)
+    prompt = tuple(range(max(round(workload.prompt), 1)))
     return (Problem(f"p{first + step * number}", "", prompt, "") for number in range(count))
 
 
@@ -239,8 +239,14 @@ class ModelledEngine:
         finally:
             if adapter and self._slots.end(adapter.name):
                 await self._vacate(adapter.name)
+        compared = sampling.samples == 1  # by the canary, and else nobody looks at a probability
         samples = tuple(
-            Sample((0,) * length, LOGPROB * length, "", "length" if length == sampling.max_tokens else "stop")
+            Sample(
+                range(length),
+                LOGPROB * length if compared else (),
+                "",
+                "length" if length == sampling.max_tokens else "stop",
+            )
             for length in lengths
         )
         return Group(index, problem, adapter, samples)
