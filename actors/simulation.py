@@ -337,7 +337,7 @@ class ModelledLearner:
         self._shares = shares
         self._work = Work(processor)
         self._version = 0
-        self._age = 0
+        self._age = self._trained = 0
 
     async def revive(self) -> None:
         raise NotImplementedError("modelled learners do not die")
@@ -355,13 +355,15 @@ class ModelledLearner:
     async def accumulate(self, batch: Batch) -> None:
         self._age = max(batch.version - group.version for group in batch.groups)
         groups = [group for group in batch.groups if self._algorithm.regularised or not group.zero_variance]
-        tokens = sum(len(group.problem.prompt_ids) + group.tokens for group in groups)
+        self._trained = sum(group.tokens for group in groups)
+        tokens = self._trained + sum(len(group.problem.prompt_ids) for group in groups)
         await self._work.do(tokens * self._costs.learn_s / len(self._shares))
 
     async def step(self, progress: float) -> UpdateStats:
         await self._work.do(self._costs.update_s)
         self._version += 1
-        return UpdateStats(AdapterRef(self._version, 0, ""), {"policy/entropy": 1.0, "staleness/max": self._age})
+        metrics = {"policy/entropy": 1.0, "staleness/max": self._age, "tokens/trained": self._trained}
+        return UpdateStats(AdapterRef(self._version, 0, ""), metrics)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         prompts = {group.problem.id: len(group.problem.prompt_ids) for group in groups}
