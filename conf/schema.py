@@ -398,7 +398,7 @@ class DashboardConfig:
 
 @dataclass
 class Config:
-    """plan: print placement, memory and time, then leave.
+    """plan: print placement, memory and time (evaluate.py: what would be drawn), then leave.
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
 
     Of evaluate.py alone, with the settings of `eval` but its n and problems:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from conf.load import load
 from conf.models import locate, shape_from_config
 from conf.schema import Config
 from launch.evaluation_view import ExamView, lines, markdown, table
-from launch.machine import Machine, detect
+from launch.machine import Machine, check_build, detect
 from launch.resume import EVALUATION, settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> int:
         machine = detect(config.device)
         settle(config, machine)
         evaluation = prepare(config, machine, console)
-        if config.plan:
+        if evaluation is None:
             return 0
         status = "completed"
         if not evaluation.complete:
@@ -104,10 +105,13 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def prepare(config: Config, machine: Machine, console: Console) -> Evaluation:
-    """Find and check model, adapter and problems, and only then touch the folder."""
+def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | None:
+    """Find and check model, adapter and problems, and only then touch the folder; None if only the plan was asked for,
+    which is what is printed here.
+    """
     if not machine.present:
         raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
+    check_build(config, machine, {package.name for package in distributions()})
     if not config.benchmarks:
         raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
     if config.eval.temperature == 0 and config.n > 1:
@@ -132,9 +136,10 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation:
             f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{policies}{dropped}",
             highlight=False,
         )
+    if config.plan:
+        return None
     adapter = AdapterRef(0, 0, str(path.resolve())) if path else None
-    if not config.plan:
-        claim(folder, config, protocol)
+    claim(folder, config, protocol)
     exams = [
         Examination(
             each,
@@ -166,6 +171,8 @@ def protocol_of(config: Config, adapter: Path | None) -> dict[str, Any]:
         "max_prompt_tokens": config.rollout.max_prompt_tokens,
         "max_response_tokens": response_limit(config),
         "seed": config.run.seed,
+        "stop_tokens": config.model.stop_tokens,
+        "chat_settings": data.chat_settings,
         "template": data.template,
         "system": data.system,
         "examples": [{"problem": example.problem, "answer": example.answer} for example in data.examples],

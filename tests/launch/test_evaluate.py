@@ -63,7 +63,9 @@ def save_adapter(model: Path, folder: Path, std: float) -> Path:
 
 
 def prepared(arguments: list[str]) -> Evaluation:
-    return prepare(load(arguments), detect("cpu"), Console(quiet=True))
+    evaluation = prepare(load(arguments), detect("cpu"), Console(quiet=True))
+    assert evaluation is not None
+    return evaluation
 
 
 def draw(evaluation: Evaluation, rounds: int, right: int) -> None:
@@ -105,6 +107,14 @@ def test_bad_input_is_one_line_and_leaves_no_folder(
     given = {setting.partition("=")[0] for setting in settings}
     kept = [argument for argument in arguments if argument.partition("=")[0] not in given]
     assert said in complaint([*kept, *settings], capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_says_what_would_be_drawn(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert evaluate.main([*arguments, "plan=true"]) == 0
+    assert "sums: 6 problems × 2 samples" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
 
