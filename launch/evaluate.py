@@ -70,7 +70,6 @@ class Evaluation:
     folder: Path
     model_path: str
     placement: Placement
-    adapter: AdapterRef | None
     protocol: dict[str, Any]
     exams: list[Examination]
 
@@ -117,12 +116,10 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
     if config.eval.temperature == 0 and config.n > 1:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
     model_path = locate(config.model)
-    shape = shape_from_config(model_path)
-    check_lengths(config, shape.context)
+    check_lengths(config, shape_from_config(model_path).context)
     path = adopt_adapter(config, model_path)
     placement = place_engines(machine.cores, machine.gpus)
     folder = Path(config.run.folder) / config.run.name / EVALUATION
-    check_room(room_of_evaluation(config, shape, placement), folder)
 
     from transformers import AutoTokenizer
 
@@ -148,7 +145,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         )
         for each in posed
     ]
-    return Evaluation(config, folder, model_path, placement, adapter, protocol, exams)
+    return Evaluation(config, folder, model_path, placement, protocol, exams)
 
 
 def transcript(folder: Path, posed: Posed, n: int, adapter: AdapterRef | None) -> Transcript:
@@ -220,12 +217,14 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     """Start Ray and the engines and draw what is missing; how that ended: completed, budget_exhausted, failed, or the
     name of a signal. deadline: of time.monotonic.
     """
-    folder = evaluation.folder
-    with ray_session(evaluation.config, evaluation.placement, folder, dashboard=False) as (session, _):
+    config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder
+    check_room(room_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
+    cause: BaseException | None = None
+    with ray_session(config, placement, folder, dashboard=False) as (session, _):
         from actors.examiner import Examiner
 
         with ExamView(console, evaluation.transcripts) as view:
-            examiner = Examiner(evaluation.config, evaluation.model_path, evaluation.placement, view.note)
+            examiner = Examiner(config, evaluation.model_path, placement, view.note)
             work = examiner.run(
                 evaluation.transcripts, deadline, lambda: record(evaluation, "running"), view.show, _on_signals
             )
@@ -233,13 +232,14 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
                 status = asyncio.run(work)
             except Exception as error:
                 cause = root_cause(error)
-                if isinstance(cause, BadInput):
-                    raise cause from error
-                if not isinstance(cause, ActorDied):
+                if not isinstance(cause, ActorDied | BadInput):
                     raise
-                console.print(f"failed: {cause}; more is in {session / 'logs'}", highlight=False, markup=False)
-                return "failed"
+    if isinstance(cause, ActorDied):
+        console.print(f"failed: {cause}; more is in {session / 'logs'}", highlight=False, markup=False)
+        return "failed"
     clear_session(folder)
+    if cause is not None:
+        raise cause
     return status
 
 
@@ -277,15 +277,15 @@ def result_of(exam: Examination) -> dict[str, Any] | None:
     rounds = min(transcript.rounds for transcript in exam.transcripts)
     if not rounds:
         return None
-    base, *adapter = (transcript.samples(rounds) for transcript in exam.transcripts)
-    results = [figures(transcript.samples(rounds)) | transcript.cost for transcript in exam.transcripts]
+    samples = [transcript.samples(rounds) for transcript in exam.transcripts]
+    results = [figures(own) | transcript.cost for own, transcript in zip(samples, exam.transcripts, strict=True)]
     return {
         "name": exam.posed.benchmark.name,
         "source": exam.posed.benchmark.source,
         "problems": len(exam.posed.problems),
         "base": results[0],
-        "adapter": results[1] if adapter else None,
-        "paired": comparison(base, adapter[0]) if adapter else None,
+        "adapter": results[1] if exam.adapter else None,
+        "paired": comparison(*samples) if exam.adapter else None,
     }
 
 

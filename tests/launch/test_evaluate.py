@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from actors.durable import replace_text
-from actors.messages import Group, Sample
+from actors.messages import AdapterRef, Group, Sample
 from actors.transcript import Transcript
 from conf.errors import BadInput
 from conf.load import load
@@ -125,8 +125,8 @@ def test_adapter_brings_its_own_rank_and_modules(arguments: list[str], adapter: 
     evaluation = prepared([*arguments, f"adapter={adapter}"])
     lora = evaluation.config.lora
     assert (lora.rank, lora.alpha, lora.target_modules) == (8, 4, ["q_proj", "up_proj"])
-    assert evaluation.adapter is not None
-    assert [transcript.adapter for transcript in evaluation.transcripts] == [None, evaluation.adapter] * 2
+    served = AdapterRef(0, 0, str(adapter))
+    assert [transcript.adapter for transcript in evaluation.transcripts] == [None, served] * 2
 
 
 def test_checkpoint_stands_for_its_adapter(arguments: list[str], adapter: Path, tmp_path: Path) -> None:
@@ -134,8 +134,9 @@ def test_checkpoint_stands_for_its_adapter(arguments: list[str], adapter: Path, 
     checkpoint.mkdir()
     adapter.rename(checkpoint / "adapter")
     evaluation = prepared([*arguments, f"adapter={checkpoint}"])
-    assert evaluation.adapter is not None
-    assert evaluation.adapter.path == str(checkpoint / "adapter")
+    served = evaluation.transcripts[1].adapter
+    assert served is not None
+    assert served.path == str(checkpoint / "adapter")
 
 
 def test_untouched_foreign_and_other_models_adapters_are_refused(
