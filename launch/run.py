@@ -21,6 +21,7 @@ from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render, render_scaling
+from launch.report import attempt
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
 from launch.room import check_room, room_of
@@ -121,12 +122,13 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     timer = end_with_budget(request)
     config, folder = request.config, Path(request.folder)
     try:
-        with ray_session(config, request.placement, folder, dashboard=True) as (session, dashboard_url):
+        with ray_session(config, request.placement, folder, dashboard=True) as (session, dashboard, metrics):
             from launch.watch import Watch
 
             scripts = Path(sys.executable).parent
             hints = {
-                "Ray dashboard": f"http://{dashboard_url}",
+                "Ray dashboard": f"http://{dashboard}",
+                "its metrics": f"http://{metrics}/metrics",
                 "its token": f"{scripts}/ray get-auth-token",
                 "TensorBoard": f"{scripts}/tensorboard --logdir {folder}/tensorboard",
                 "Run folder": folder,
@@ -138,9 +140,12 @@ def carry_out(request: "RunRequest", console: Console) -> int:
             summary = watch.follow()
     finally:
         timer.cancel()
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_DFL)  # all is saved
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
+    console.print(f"Report: {attempt(folder)}", soft_wrap=True, highlight=False, markup=False)
     if summary["status"] in ("failed", "halted"):
         places = [path for path in (folder / "failure.log", session / "logs") if path.exists()]
         console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)
