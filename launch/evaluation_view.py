@@ -122,8 +122,18 @@ def lines(document: Document) -> list[str]:
                 f"{benchmark['name']}: adapter less base {paired['difference']:+.3f} in pass@1 (95 % interval "
                 f"{low:+.3f} to {high:+.3f}, p = {paired['p']:.2g} by sign flips over {benchmark['problems']} problems)"
             )
+        for policy in ("base", "adapter"):
+            if benchmark[policy] and (share := benchmark[policy]["unjudged"]):
+                said.append(
+                    f"{benchmark['name']}: {share:.1%} of {policy} answers hung or broke the grader: not solved"
+                )
         if benchmark["base"]["n"] < protocol["n"]:
             said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {protocol['n']} samples a problem so far")
+    said += [
+        f"{benchmark['name']}: {figures['unjudged']:.1%} of {policy} answers hung or broke the grader, and count as wrong"
+        for benchmark, policy, figures in _policies(document)
+        if figures["unjudged"]
+    ]
     if not document["benchmarks"]:
         said.append("No round of samples is complete yet")
     return said
