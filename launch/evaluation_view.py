@@ -122,15 +122,10 @@ def lines(document: Document) -> list[str]:
                 f"{benchmark['name']}: adapter less base {paired['difference']:+.3f} in pass@1 (95 % interval "
                 f"{low:+.3f} to {high:+.3f}, p = {paired['p']:.2g} by sign flips over {benchmark['problems']} problems)"
             )
-        for policy in ("base", "adapter"):
-            if benchmark[policy] and (share := benchmark[policy]["unjudged"]):
-                said.append(
-                    f"{benchmark['name']}: {share:.1%} of {policy} answers hung or broke the grader: not solved"
-                )
         if benchmark["base"]["n"] < protocol["n"]:
             said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {protocol['n']} samples a problem so far")
     said += [
-        f"{benchmark['name']}: {figures['unjudged']:.1%} of {policy} answers hung or broke the grader, and count as wrong"
+        f"{benchmark['name']}: {figures['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
         for benchmark, policy, figures in _policies(document)
         if figures["unjudged"]
     ]
