@@ -28,7 +28,8 @@ class Problem:
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
-    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never.
+    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never. Negative
+    versions are synthetic: noise for `actors.proof`.
     """
 
     version: int
@@ -36,8 +37,12 @@ class AdapterRef:
     path: str
 
     @property
+    def synthetic(self) -> bool:
+        return self.version < 0
+
+    @property
     def name(self) -> str:
-        return f"policy-v{self.version}-r{self.incarnation}"
+        return f"synthetic-{-self.version}" if self.synthetic else f"policy-v{self.version}-r{self.incarnation}"
 
 
 @dataclass(frozen=True)
@@ -176,3 +181,20 @@ class Scores:
 
     policy: tuple[float, ...]
     base: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the learner's current version is, seen on given responses: mean full-vocabulary entropy per token, its own
+    and the base model's, and exact KL(policy ‖ base), in nats at the rollouts' temperature.
+
+    adapter_norm: Frobenius norm of scaling · BA over all layers, by type of module. effective_rank: of BA, by
+    `<layer>.<module>`.
+    """
+
+    version: int
+    entropy: float
+    base_entropy: float
+    kl_to_base: float
+    adapter_norm: dict[str, float]
+    effective_rank: dict[str, float]

@@ -7,7 +7,7 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,6 +24,7 @@ from actors.messages import (
     AdapterRef,
     Batch,
     Group,
+    Inspection,
     Problem,
     Reward,
     Sample,
@@ -34,6 +35,8 @@ from actors.messages import (
     Verdict,
 )
 from actors.placement import Placement, Share
+from actors.proof import PROMPT_TOKENS
+from actors.protocols import FAITHFUL, Engine
 from actors.run_folder import RunFolder
 from actors.slots import AdapterSlots
 from actors.virtual_time import VirtualClock, run_virtually
@@ -46,6 +49,9 @@ PROBLEMS = 10_000
 
 LOGPROB = (-1.0,)
 """Of every modelled token, by engine and learner alike."""
+
+MISTAKES = 13
+"""Views of the learner, the true one included, that an engine's first answers are compared with; a score has two."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,9 @@ class ModelledEngine:
     async def ready(self) -> None:
         await asyncio.sleep(self._costs.start_s)
 
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
+
     async def revive(self) -> None:
         raise NotImplementedError("modelled engines do not die")
 
@@ -347,9 +356,11 @@ class ModelledLearner:
         if share.whole:
             self._work.factor = len(share.whole) / len(share.cores) if whole else 1.0
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        await asyncio.sleep(self._costs.start_s)
+        return tuple(AdapterRef(-number, 0, "") for number in range(1, ADAPTER_SLOTS + 1))
+
     async def publish(self) -> AdapterRef:
-        if self._version == 0:
-            await asyncio.sleep(self._costs.start_s)
         return AdapterRef(self._version, 0, "")
 
     async def accumulate(self, batch: Batch) -> None:
@@ -373,6 +384,15 @@ class ModelledLearner:
             tuple(Scores(tuple(sample.logprobs), tuple(sample.logprobs)) for sample in group.samples)
             for group in groups
         )
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        tokens = sum(group.tokens for group in groups)
+        await self._work.do((len(groups) * PROMPT_TOKENS + tokens) * self._costs.score_s * MISTAKES / 2)
+        return {FAITHFUL: LOGPROB * tokens, "no adapter is applied": (-9.0,) * tokens}
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        await self.score(groups)
+        return Inspection(self._version, 1.0, 1.0, 0.0, {}, {})
 
     async def save(self, folder: str) -> None:
         await asyncio.sleep(self._costs.checkpoint_s)

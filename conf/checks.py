@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from conf.algorithms import check_algorithm, presets, reward_presets
+from conf.benchmarks import SOURCE_FORMS, SOURCES, find_benchmarks
 from conf.devices import device_names
 from conf.errors import BadInput
 from conf.nearest import nearest
@@ -54,13 +55,7 @@ PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 """Names in metrics.jsonl after `reward/` that are taken."""
 
 PLAIN_NAME = Rule(_plain_name, "use a plain folder name, without slashes or a leading dot")
-SOURCE = Rule(
-    lambda value: (
-        re.fullmatch(r"(hub:[^:/]+/[^:/]+(/[^:/]+)?(:[^:/]+)?|file:.+|reasoning_gym:\w+|import:[\w.]+:\w+)", value)
-        is not None
-    ),
-    "use hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION",
-)
+SOURCE = Rule(lambda value: SOURCES.fullmatch(value) is not None, f"use {SOURCE_FORMS}")
 MODULES = Rule(
     lambda value: bool(value) and all(name in PROJECTIONS and value.count(name) == 1 for name in value),
     f"list some of {', '.join(PROJECTIONS)}, each once",
@@ -90,6 +85,8 @@ CARDS = Rule(lambda value: all(1 <= count <= 1024 for count in value), "list num
 
 RULES: dict[str, Rule] = {
     "simulate": CARDS,
+    "n": at_least(1),
+    "limit": at_least(1),
     "run.name": PLAIN_NAME,
     "run.folder": Rule(bool, "name a folder"),
     "run.seed": between(0, 2**31 - 1),
@@ -199,6 +196,7 @@ def check(config: Config) -> None:
         value = attrgetter(key)(config)
         if value is not None and not rule.allows(value):
             raise BadInput(f"{key}={value} is not possible: {rule.remedy}")
+    find_benchmarks(config.benchmarks)
     _check_device(config)
     _check_shape(config)
     check_lengths(config, config.model.shape.context)

@@ -11,7 +11,8 @@ from typing import Any
 
 @dataclass
 class RunConfig:
-    """name: folder under `folder`; the recipe's name when empty. overwrite: start anew over a run of that name.
+    """name: folder under `folder`; the recipe's name when empty. overwrite: start anew over a run, or an evaluation, of
+    that name.
     seed: of the adapter's initialisation, the order of problems and every request.
     """
 
@@ -23,7 +24,7 @@ class RunConfig:
 
 @dataclass
 class BudgetConfig:
-    """Wall-clock, from the start of run.py to summary.json, over all resumes of a run.
+    """Wall-clock, from the start of run.py to summary.json, over all resumes of a run; for evaluate.py, of each call.
 
     hours: the budget. minutes: replaces hours when given. updates: stop after so many updates, if sooner.
     grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them.
@@ -319,8 +320,8 @@ class RewardConfig:
 
 @dataclass
 class EvalConfig:
-    """problems: held-out problems judged before and after training, 0 for none. n: samples of each.
-    temperature, top_p, max_response_tokens: of these samples; the rollouts' limit when null.
+    """problems: held-out problems judged before and after training, 0 for none. n: samples of each (evaluate.py has its
+    own). temperature, top_p, max_response_tokens: of these samples; the rollouts' limit when null.
     """
 
     problems: int = 128
@@ -401,9 +402,16 @@ class DashboardConfig:
 
 @dataclass
 class Config:
-    """plan: print placement, memory and time, then leave.
+    """plan: print placement, memory and time (evaluate.py: what would be drawn), then leave.
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
     simulate: with plan=true, numbers of cards (1 to 1024 each) to simulate the run on, as [1,8,64,512].
+
+    Of evaluate.py alone, with the settings of `eval` but its n and problems:
+    benchmarks: sets of problems, each by a name of `conf/benchmarks.yaml`, as a source like data.source, or `heldout`,
+    the recipe's own; they are posed as data.template and the settings beside it say. n: samples of each problem; 16 as
+    for the paper's pass@16. limit: of each benchmark the first so many problems, in an order that depends on nothing
+    but their text; all when null. adapter: folder of a plain PEFT adapter, whose rank, alpha and modules then are
+    those of `lora`, to compare with the base model; the base model alone when empty.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
     training), learner (the updates), algorithm (their loss), reward, eval, validation (while training), canary
@@ -414,6 +422,10 @@ class Config:
     plan: bool = False
     device: str = "auto"
     simulate: list[int] = field(default_factory=list)
+    benchmarks: list[str] = field(default_factory=lambda: ["heldout"])
+    n: int = 16
+    limit: int | None = None
+    adapter: str = ""
     run: RunConfig = field(default_factory=RunConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -430,3 +442,27 @@ class Config:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     dashboard: DashboardConfig = field(default_factory=DashboardConfig)
+
+
+@dataclass
+class SweepConfig:
+    """Of `launch/sweep.py` alone, given as sweep.name=… and so on. A cell is one run of a sweep.
+
+    name: folder of the sweep under `run.folder`, the cells' folders in it; the recipe's name and -sweep when empty.
+    hours: budget of the whole sweep. A cell gets an equal part, among those left, of what those before it have left of
+    it; the seconds between two cells are not counted. When null, every cell has the budget of its own settings.
+    minutes: replaces hours when given.
+    stop_below: early stopping. A cell is ended half-way through its budget if its accuracy on training samples, over
+    the tenth of the budget before, is below this share of that of the best cell of the same model by then; null for
+    none.
+    """
+
+    name: str = ""
+    hours: float | None = None
+    minutes: float | None = None
+    stop_below: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        hours = None if self.hours is None else self.hours * 3600
+        return hours if self.minutes is None else self.minutes * 60

@@ -1,6 +1,5 @@
 """`python launch/run.py conf=NAME [key=value …]`: plan a run, start or resume it, watch it to its end."""
 
-import logging
 import os
 import signal
 import socket
@@ -9,11 +8,10 @@ import threading
 import time
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from actors.shared_memory import delete_orphans
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
@@ -23,10 +21,11 @@ from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render, render_scaling
+from launch.report import attempt
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
-from launch.room import OBJECT_STORE_BYTES, check_room, room_of
-from launch.sessions import clear_session, note_session
+from launch.room import check_room, room_of
+from launch.sessions import clear_session, ray_session
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
@@ -46,6 +45,8 @@ def main(arguments: list[str]) -> int:
         config = load(arguments)
         machine = detect(config.device)
         settle(config, machine)
+        if config.adapter:
+            raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
         plan = make_plan(config, machine, recall(config, machine))
         expected = forecast(plan) if plan.estimate else None
         if config.plan:
@@ -118,55 +119,38 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
 
 def carry_out(request: "RunRequest", console: Console) -> int:
     """Start Ray and the coordinator, show progress, pass signals on; the exit code."""
-    # Off by default, and without it vLLM's engine process outlives a killed actor.
-    os.environ["RAY_process_group_cleanup_enabled"] = "1"
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-
-    from launch.watch import Watch
-
     timer = end_with_budget(request)
-    config, placement = request.config, request.placement
-    shares = (*placement.rollouts, *placement.learners)
-    context: Any = ray.init(
-        address="local",
-        num_cpus=sum(share.threads for share in shares),
-        num_gpus=round(sum(share.gpus for share in shares)) or None,
-        include_dashboard=True,
-        dashboard_host=config.dashboard.host,
-        dashboard_port=config.dashboard.port,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace=config.run.name,
-    )
-    session = Path(context.address_info["session_dir"])
-    note_session(Path(request.folder), session)
-    scripts = Path(sys.executable).parent
-    hints = {
-        "Ray dashboard": f"http://{context.dashboard_url}",
-        "its token": f"{scripts}/ray get-auth-token",
-        "TensorBoard": f"{scripts}/tensorboard --logdir {request.folder}/tensorboard",
-        "Run folder": request.folder,
-    }
-    for name, hint in hints.items():
-        console.print(f"{name:<14} {hint}", soft_wrap=True, highlight=False)
-    console.print()
-    watch = Watch(request, console, session / "logs")
+    config, folder = request.config, Path(request.folder)
     try:
-        summary = watch.follow()
+        with ray_session(config, request.placement, folder, dashboard=True) as (session, dashboard, metrics):
+            from launch.watch import Watch
+
+            scripts = Path(sys.executable).parent
+            hints = {
+                "Ray dashboard": f"http://{dashboard}",
+                "its metrics": f"http://{metrics}/metrics",
+                "its token": f"{scripts}/ray get-auth-token",
+                "TensorBoard": f"{scripts}/tensorboard --logdir {folder}/tensorboard",
+                "Run folder": folder,
+            }
+            for name, hint in hints.items():
+                console.print(f"{name:<14} {hint}", soft_wrap=True, highlight=False)
+            console.print()
+            watch = Watch(request, console, session / "logs")
+            summary = watch.follow()
     finally:
-        ray.shutdown()
-        delete_orphans(session, also_of_the_living=True)
         timer.cancel()
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_DFL)  # all is saved
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
+    console.print(f"Report: {attempt(folder)}", soft_wrap=True, highlight=False, markup=False)
     if summary["status"] in ("failed", "halted"):
-        places = [path for path in (Path(request.folder) / "failure.log", session / "logs") if path.exists()]
+        places = [path for path in (folder / "failure.log", session / "logs") if path.exists()]
         console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)
     else:
-        clear_session(Path(request.folder))
+        clear_session(folder)
     return 128 + watch.received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
 
 

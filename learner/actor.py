@@ -10,7 +10,7 @@ from uuid import uuid4
 import ray
 
 from actors.deaths import Deaths
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.placement import Share
 from actors.protocols import ActorDied, Clock
 from actors.remote import START_S, RemoteActor
@@ -68,6 +68,9 @@ class LearnerActor:
     def publish(self) -> AdapterRef:
         return self._learner.publish()
 
+    def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        return self._learner.publish_synthetic()
+
     def accumulate(self, batch: Batch) -> None:
         self._learner.accumulate(batch)
 
@@ -76,6 +79,12 @@ class LearnerActor:
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return self._learner.score(groups)
+
+    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        return self._learner.explain(groups)
+
+    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return self._learner.inspect(groups)
 
     def save(self, folder: str) -> None:
         self._learner.save(folder)
@@ -118,6 +127,10 @@ class RemoteLearner:
     async def publish(self) -> AdapterRef:
         return await self._all("publish")
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "publish_synthetic")
+
     async def accumulate(self, batch: Batch) -> None:
         await self._all("accumulate", ray.put(batch))
 
@@ -127,6 +140,14 @@ class RemoteLearner:
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         await asyncio.shield(self._opening)
         return await self._ask(self._actors[:1], "score", groups)
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "explain", groups)
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "inspect", groups)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)

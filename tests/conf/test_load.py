@@ -160,7 +160,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora.rnak=8", ["lora.rnak: no such key", "nearest: lora.rank"]),
         ("lora={rnak: 8}", ["lora.rnak: no such key"]),
         ("model.shape.layer=8", ["nearest: model.shape.layers"]),
-        ("benchmarks=[aime24]", ["benchmarks: no such key"]),
+        ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime24"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora=null", ["lora=null", "section"]),
