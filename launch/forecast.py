@@ -152,7 +152,7 @@ def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibratio
             config.learner.problems_per_update *= count if grown else 1
             cores = tuple(range(len(machine.cores) * count))
             made = make_plan(config, replace(machine, gpus=count, cores=cores), calibration)
-            updates, skipped = FEW if grown else (UPDATES, SKIPPED)
+            updates, skipped = FEW if count >= MANY else (UPDATES, SKIPPED)
             yield Scaled(count, made, forecast(made, updates, skipped))
 
 
