@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.live import Live
 
 from conf.errors import BadInput
+from launch.calibration import recall
 from launch.cells import FINISHED, Cell, Grid, Record, allowance, read_grid, standing
 from launch.failure import read, spent
 from launch.lanes import RUN, Lane, held, lanes
@@ -69,7 +70,7 @@ def plan_cells(grid: Grid) -> dict[str, Plan]:
             config.budget.minutes = grid.settings.seconds / 60 / len(grid.cells)
         machine = detected(config.device)
         settle(config, machine)
-        plans[cell.name] = make_plan(config, machine)
+        plans[cell.name] = make_plan(config, machine, recall(config, machine))
     return plans
 
 

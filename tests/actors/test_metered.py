@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from tests.virtual_time import VirtualClock, run_virtually
+from actors.virtual_time import VirtualClock, run_virtually
 
 from actors.ledger import Ledger
 from actors.messages import Sampling
