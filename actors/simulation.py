@@ -24,6 +24,7 @@ from actors.messages import (
     AdapterRef,
     Batch,
     Group,
+    Inspection,
     Problem,
     Reward,
     Sample,
@@ -365,6 +366,10 @@ class ModelledLearner:
             tuple(Scores(tuple(sample.logprobs), tuple(sample.logprobs)) for sample in group.samples)
             for group in groups
         )
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        await self.score(groups)
+        return Inspection(self._version, 1.0, 1.0, 0.0, {}, {})
 
     async def save(self, folder: str) -> None:
         await asyncio.sleep(self._costs.checkpoint_s)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.console import clock
+from launch.forecast import forecast, updates_in_budget
 from launch.plan import Plan, duration
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
@@ -55,7 +56,7 @@ def render(lines: Sequence[Line], left: float) -> RenderableType:
             str(line.updates or ""),
             "" if line.accuracy is None else f"{line.accuracy:.2f}",
         )
-    return Group(table, Text(forecast(left), style="dim"))
+    return Group(table, Text(expected_end(left), style="dim"))
 
 
 def describe(line: Line) -> str:
@@ -66,7 +67,7 @@ def describe(line: Line) -> str:
     return words + (f", {line.reason}" if line.reason else "")
 
 
-def forecast(left: float) -> str:
+def expected_end(left: float) -> str:
     end = datetime.now() + timedelta(seconds=left)
     return f"about {duration(left)} left, until {end:%H:%M}" + (f" on {end:%d %B}" if left > 43200 else "")
 
@@ -108,18 +109,16 @@ def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
 def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
     """What every cell would be on the machine, and the whole in hours."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("cell", "memory", "an update", "budget", "updates", "evaluations"):
+    for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
         table.add_column(name, justify="left" if name == "cell" else "right")
     for cell, plan in plans.items():
-        estimate = plan.estimate
-        table.add_row(
-            cell,
-            "fits" if plan.fits else Text("does not fit", "bold red"),
-            duration(estimate.update_s) if estimate else "",
-            duration(plan.config.budget.seconds),
-            f"{estimate.updates:,}" if estimate else "",
-            duration(2 * estimate.evaluate_s) if estimate else "",
-        )
+        figures = ("", "", "")
+        if plan.estimate:
+            expected = forecast(plan)
+            updates = f"{updates_in_budget(plan, expected):,}"
+            figures = (duration(expected.update_s), updates, duration(2 * plan.estimate.evaluate_s))
+        fits = "fits" if plan.fits else Text("does not fit", "bold red")
+        table.add_row(cell, fits, duration(plan.config.budget.seconds), *figures)
     rounds = -(-len(plans) // lanes)
     longest = max(plan.config.budget.seconds for plan in plans.values())
     total = sum(plan.config.budget.seconds for plan in plans.values())
