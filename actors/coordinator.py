@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.budget import FINISH_MARGIN_S, Budget
+from actors.canary import Canary
 from actors.curriculum import Curriculum
 from actors.guard import Alarm, Guard
 from actors.judging import LAST_MOMENT_S, Judging
@@ -20,7 +21,9 @@ from actors.metrics import describe_batch, describe_canary
 from actors.outcome import Halted, Outcome, Progress
 from actors.overlap import Overlap
 from actors.plasticity import Plasticity
+from actors.probes import Probes
 from actors.production import Production
+from actors.proof import Proof
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.run_folder import RunFolder
 from actors.serving import Serving
@@ -73,9 +76,11 @@ class Coordinator:
         judged = MeteredEngine(engine, "eval", ledger, clock, pace)
         self._judging = Judging(config, judged, verifier, problems.heldout, folder, budget, ledger, clock)
         self._learner = MortalLearner(learner)
+        self._probed = MeteredEngine(engine, "canary", ledger, clock, pace)
+        self._probes = Probes(config, problems.train)
+        self._proof = Proof(self._probed, self._learner, self._probes)
         looked_at = problems.heldout or problems.train
         self._plasticity = Plasticity(config, judged, self._learner, looked_at, folder, budget, clock)
-        self._probed = MeteredEngine(engine, "canary", ledger, clock, pace)
         self._verifier = verifier
         self._problems = problems
         self._folder = folder
@@ -167,6 +172,8 @@ class Coordinator:
                 if self._checkpoint or died:
                     folder = str(self._checkpoint) if self._checkpoint else None
                     await self._learner.restore(folder, self._folder.next_incarnation())
+                await self._proof.begin()
+                await self._proof.judge()
                 adapter = await self._learner.publish()
             except LearnerDied as death:
                 self._note_death(death)
@@ -363,9 +370,8 @@ class Coordinator:
         )
         self._overlap = Overlap(config.learner.overlap, config.learner.max_staleness, state.get("overlap"))
         self._together = None
-        self._serving = Serving(
-            config, self._probed, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
-        )
+        canary = Canary(config.canary.noise_floor, state.get("noise"))
+        self._serving = Serving(self._probed, self._learner, self._probes, canary, self._proof)
         self._production = Production(
             config,
             self._engine,

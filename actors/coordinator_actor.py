@@ -14,6 +14,7 @@ from actors.budget import FINISH_MARGIN_S, Budget
 from actors.clock import WallClock
 from actors.coordinator import Coordinator
 from actors.fleet import Fleet
+from actors.gauges import Gauges
 from actors.ledger import Ledger
 from actors.outcome import Halted, Interrupted, Outcome, Progress, root_cause
 from actors.placement import Placement, Share
@@ -33,7 +34,7 @@ from rewards.problems import ProblemSet
 from rewards.recipe import recipe
 
 LOOK_S = 5.0
-"""Between two looks at the room that is left on the host."""
+"""Between two looks at the room that is left on the host, and two reports to Ray's metrics."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +162,15 @@ class CoordinatorActor:
         )
 
     async def _guard(self) -> None:
-        """Watch the host's room, and keep the time spent while there is no coordinator to do so."""
-        guard = RoomGuard(self._request.room, total_memory())
+        """Watch the host's room, report to Ray's metrics, and keep the time spent while there is no coordinator to."""
+        guard, gauges = RoomGuard(self._request.room, total_memory()), Gauges()
         while True:
             for alarm in guard.look(measure(self._folder.path)):
                 self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
                 if alarm.fatal and not self._waiting.stopped:
                     self._fatal = alarm
                     await self.stop(alarm.text)
+            gauges.show(await self.progress(), self._ledger.record)
             if self._coordinator is None:
                 self._folder.write_spent(self._budget.spent, self._ledger.record)
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)

@@ -5,15 +5,16 @@ from math import fsum
 
 from actors.canary import BAND, SAME, Answers
 from actors.messages import AdapterRef, Problem, Sample
+from actors.probes import Probes
 from actors.protocols import Engine
-from actors.serving import sample_probe
 from conf.errors import BadInput
 from conf.schema import Config
 
 
 async def check_effect(config: Config, engine: Engine, adapter: AdapterRef, problems: Sequence[Problem]) -> None:
     """Raise BadInput if some engine answers the problems under an adapter as it does without."""
-    base, again, adapted = [await sample_probe(config, engine, problems, policy) for policy in (None, None, adapter)]
+    probes = Probes(config, problems)
+    base, again, adapted = [await probes.ask(engine, policy) for policy in (None, None, adapter)]
     if any(unchanged(*answers) for answers in zip(base, again, adapted, strict=True)):
         raise BadInput(
             f"adapter={adapter.path}: its answers to {len(problems)} problems are the base model's, word for word and "

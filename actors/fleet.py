@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -30,6 +30,7 @@ class Fleet:
             for engine, held in zip(engines, self._held, strict=True)
         ]
         self._crew = Crew(self._posts)
+        self._at_start: Callable[[str, Engine], Awaitable[None]] | None = None
         self._whole: bool | None = None
         self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
@@ -41,6 +42,10 @@ class Fleet:
 
     async def ready(self) -> None:
         await asyncio.gather(*(post.insist(lambda engine: engine.ready()) for post in self._posts))
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        self._at_start = work
+        await asyncio.gather(*map(self._begin, self._posts))
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         async with self._request(adapter):
@@ -89,6 +94,14 @@ class Fleet:
             if adapter and name in self._retired:
                 await self._drop_if_idle(adapter)
 
+    async def _begin(self, post: Post[MortalEngine]) -> None:
+        with contextlib.suppress(Lost):  # its successor begins of its own accord
+            await post.attempt(self._start)
+
+    async def _start(self, engine: MortalEngine) -> None:
+        if self._at_start:
+            await self._at_start(engine.name, engine)
+
     async def _load(self, adapter: AdapterRef, post: Post[MortalEngine], held: dict[str, AdapterRef]) -> None:
         await post.insist(lambda engine: engine.load(adapter))
         held[adapter.name] = adapter
@@ -109,5 +122,6 @@ class Fleet:
     async def _reload(self, engine: MortalEngine, held: dict[str, AdapterRef]) -> None:
         if self._whole is not None:
             await engine.widen(self._whole)
+        await self._start(engine)
         for adapter in list(held.values()):
             await engine.load(adapter)

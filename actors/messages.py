@@ -28,7 +28,8 @@ class Problem:
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
-    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never.
+    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never. Negative
+    versions are synthetic: noise for `actors.proof`.
     """
 
     version: int
@@ -36,8 +37,12 @@ class AdapterRef:
     path: str
 
     @property
+    def synthetic(self) -> bool:
+        return self.version < 0
+
+    @property
     def name(self) -> str:
-        return f"policy-v{self.version}-r{self.incarnation}"
+        return f"synthetic-{-self.version}" if self.synthetic else f"policy-v{self.version}-r{self.incarnation}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import itertools
 import math
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,9 +18,9 @@ import psutil
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.placement import Share
 from actors.post_mortem import describe_status
-from actors.protocols import ActorDied
-from actors.remote import RemoteActor
-from actors.shared_memory import delete, segments
+from actors.protocols import ActorDied, Engine
+from actors.remote import RemoteActor, session_logs
+from actors.shared_memory import delete, delete_orphans, note, segments
 from actors.slots import AdapterSlots
 from conf.models import stop_token_ids
 from conf.schema import Config
@@ -221,7 +221,10 @@ class RolloutActor:
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
         share.bind(config.learner.takes_turns)
         self._share = share
+        session = session_logs().parent
+        delete_orphans(session)
         self._engine = RolloutEngine(config, model_path, share)
+        note(session, os.getpid(), self._engine.segments)
 
     async def alive(self) -> None:
         await self._engine.alive()
@@ -258,6 +261,9 @@ class RemoteEngine:
 
     async def ready(self) -> None:
         await self._actor.call("alive")
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
 
     async def revive(self) -> None:
         self._actor.start()

@@ -38,6 +38,8 @@ class RunFolder:
         drop_half_line(path / "events.jsonl")
         for unfinished in (path / "checkpoints").glob(".update-*.tmp"):
             shutil.rmtree(unfinished)
+        for rendezvous in path.glob(".ranks-*"):
+            rendezvous.unlink()
         self._settle(lambda checkpoint: damage(checkpoint) or foreign(checkpoint))
         self._open_tensorboard()
 
@@ -155,11 +157,13 @@ class RunFolder:
         return row
 
     def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the evaluation of a version and show it in TensorBoard; the summary given."""
+        """Keep the evaluation of a version and show it in TensorBoard, beside the rows' figures of the same names; the
+        summary given.
+        """
         replace_text(self.path / f"eval-{name}.json", json.dumps(summary))
         for key, value in summary.items():
             if isinstance(value, float):
-                self._tensorboard.add_scalar(f"eval/{key}", value, version)
+                self._tensorboard.add_scalar(key if "/" in key else f"eval/{key}", value, version)
         return summary
 
     def evaluation(self, name: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -35,6 +35,8 @@ from actors.messages import (
     Verdict,
 )
 from actors.placement import Placement, Share
+from actors.proof import PROMPT_TOKENS
+from actors.protocols import FAITHFUL, Engine
 from actors.run_folder import RunFolder
 from actors.slots import AdapterSlots
 from actors.virtual_time import VirtualClock, run_virtually
@@ -47,6 +49,9 @@ PROBLEMS = 10_000
 
 LOGPROB = (-1.0,)
 """Of every modelled token, by engine and learner alike."""
+
+MISTAKES = 13
+"""Views of the learner, the true one included, that an engine's first answers are compared with; a score has two."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _shared(placement: Placement) -> bool:
 
 def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
     step = 1 if first >= 0 else -1
-    prompt = (0,) * max(round(workload.prompt), 1)
+    prompt = tuple(range(max(round(workload.prompt), 1)))
     return (Problem(f"p{first + step * number}", "", prompt, "") for number in range(count))
 
 
@@ -212,6 +217,9 @@ class ModelledEngine:
     async def ready(self) -> None:
         await asyncio.sleep(self._costs.start_s)
 
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
+
     async def revive(self) -> None:
         raise NotImplementedError("modelled engines do not die")
 
@@ -240,8 +248,14 @@ class ModelledEngine:
         finally:
             if adapter and self._slots.end(adapter.name):
                 await self._vacate(adapter.name)
+        compared = sampling.samples == 1  # by the canary, and else nobody looks at a probability
         samples = tuple(
-            Sample((0,) * length, LOGPROB * length, "", "length" if length == sampling.max_tokens else "stop")
+            Sample(
+                range(length),
+                LOGPROB * length if compared else (),
+                "",
+                "length" if length == sampling.max_tokens else "stop",
+            )
             for length in lengths
         )
         return Group(index, problem, adapter, samples)
@@ -332,7 +346,7 @@ class ModelledLearner:
         self._shares = shares
         self._work = Work(processor)
         self._version = 0
-        self._age = 0
+        self._age = self._trained = 0
 
     async def revive(self) -> None:
         raise NotImplementedError("modelled learners do not die")
@@ -342,21 +356,25 @@ class ModelledLearner:
         if share.whole:
             self._work.factor = len(share.whole) / len(share.cores) if whole else 1.0
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        await asyncio.sleep(self._costs.start_s)
+        return tuple(AdapterRef(-number, 0, "") for number in range(1, ADAPTER_SLOTS + 1))
+
     async def publish(self) -> AdapterRef:
-        if self._version == 0:
-            await asyncio.sleep(self._costs.start_s)
         return AdapterRef(self._version, 0, "")
 
     async def accumulate(self, batch: Batch) -> None:
         self._age = max(batch.version - group.version for group in batch.groups)
         groups = [group for group in batch.groups if self._algorithm.regularised or not group.zero_variance]
-        tokens = sum(len(group.problem.prompt_ids) + group.tokens for group in groups)
+        self._trained = sum(group.tokens for group in groups)
+        tokens = self._trained + sum(len(group.problem.prompt_ids) for group in groups)
         await self._work.do(tokens * self._costs.learn_s / len(self._shares))
 
     async def step(self, progress: float) -> UpdateStats:
         await self._work.do(self._costs.update_s)
         self._version += 1
-        return UpdateStats(AdapterRef(self._version, 0, ""), {"policy/entropy": 1.0, "staleness/max": self._age})
+        metrics = {"policy/entropy": 1.0, "staleness/max": self._age, "tokens/trained": self._trained}
+        return UpdateStats(AdapterRef(self._version, 0, ""), metrics)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         prompts = {group.problem.id: len(group.problem.prompt_ids) for group in groups}
@@ -366,6 +384,11 @@ class ModelledLearner:
             tuple(Scores(tuple(sample.logprobs), tuple(sample.logprobs)) for sample in group.samples)
             for group in groups
         )
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        tokens = sum(group.tokens for group in groups)
+        await self._work.do((len(groups) * PROMPT_TOKENS + tokens) * self._costs.score_s * MISTAKES / 2)
+        return {FAITHFUL: LOGPROB * tokens, "no adapter is applied": (-9.0,) * tokens}
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         await self.score(groups)

@@ -214,7 +214,7 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     name of a signal. deadline: of time.monotonic.
     """
     folder = evaluation.folder
-    with ray_session(evaluation.config, evaluation.placement, folder, dashboard=False) as (session, _):
+    with ray_session(evaluation.config, evaluation.placement, folder, dashboard=False) as (session, _, _):
         from actors.examiner import Examiner
 
         with ExamView(console, evaluation.transcripts) as view:

@@ -28,7 +28,7 @@ def room_of(plan: Plan) -> Room:
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     adapter = trained * DTYPE_BYTES[config.model.dtype]
     checkpoint = trained * STATE_BYTES + adapter
-    published = (ADAPTER_SLOTS + 1) * adapter
+    published = (2 * ADAPTER_SLOTS + 1) * adapter  # those served, synthetic ones, and the one being written
     return Room(
         disk=(config.checkpoint.keep_last + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,

@@ -121,12 +121,13 @@ def carry_out(request: "RunRequest", console: Console) -> int:
     timer = end_with_budget(request)
     config, folder = request.config, Path(request.folder)
     try:
-        with ray_session(config, request.placement, folder, dashboard=True) as (session, dashboard_url):
+        with ray_session(config, request.placement, folder, dashboard=True) as (session, dashboard, metrics):
             from launch.watch import Watch
 
             scripts = Path(sys.executable).parent
             hints = {
-                "Ray dashboard": f"http://{dashboard_url}",
+                "Ray dashboard": f"http://{dashboard}",
+                "its metrics": f"http://{metrics}/metrics",
                 "its token": f"{scripts}/ray get-auth-token",
                 "TensorBoard": f"{scripts}/tensorboard --logdir {folder}/tensorboard",
                 "Run folder": folder,

@@ -23,9 +23,9 @@ SERVERS = ("raylet", "gcs_server")
 
 
 @contextlib.contextmanager
-def ray_session(config: Config, placement: Placement, folder: Path, dashboard: bool) -> Iterator[tuple[Path, str]]:
-    """Ray on this machine with the placement's resources; its session folder, noted in `folder`, and the dashboard's
-    address. At the end all of it is gone but the session folder.
+def ray_session(config: Config, placement: Placement, folder: Path, dashboard: bool) -> Iterator[tuple[Path, str, str]]:
+    """Ray on this machine with the placement's resources; its session folder, noted in `folder`, and the addresses of
+    the dashboard and of the metrics. At the end all of it is gone but the session folder.
     """
     # Off by default, and without it vLLM's engine process outlives a killed actor.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
@@ -45,10 +45,11 @@ def ray_session(config: Config, placement: Placement, folder: Path, dashboard: b
         logging_level=logging.ERROR,
         namespace=config.run.name,
     )
-    session = Path(context.address_info["session_dir"])
+    node = context.address_info
+    session = Path(node["session_dir"])
     note_session(folder, session)
     try:
-        yield session, context.dashboard_url
+        yield session, context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
     finally:
         ray.shutdown()
         delete_orphans(session, also_of_the_living=True)

@@ -68,6 +68,9 @@ class LearnerActor:
     def publish(self) -> AdapterRef:
         return self._learner.publish()
 
+    def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        return self._learner.publish_synthetic()
+
     def accumulate(self, batch: Batch) -> None:
         self._learner.accumulate(batch)
 
@@ -76,6 +79,9 @@ class LearnerActor:
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return self._learner.score(groups)
+
+    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        return self._learner.explain(groups)
 
     def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         return self._learner.inspect(groups)
@@ -121,6 +127,10 @@ class RemoteLearner:
     async def publish(self) -> AdapterRef:
         return await self._all("publish")
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "publish_synthetic")
+
     async def accumulate(self, batch: Batch) -> None:
         await self._all("accumulate", ray.put(batch))
 
@@ -130,6 +140,10 @@ class RemoteLearner:
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         await asyncio.shield(self._opening)
         return await self._ask(self._actors[:1], "score", groups)
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "explain", groups)
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         await asyncio.shield(self._opening)

@@ -2,6 +2,8 @@
 
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from actors.durable import sync
+
+NOISE = 0.5
+"""Size of what a synthetic adapter adds to a weight, relative to that. Measured on a bfloat16 model of thirty layers,
+mean |Δ log p|: in a layer of the middle 0.3 to 1.0 for each type of module, against 0.04 between bfloat16 and float32.
+Spread over all layers, as much of an effect makes a model chaotic: bfloat16 alone then moves it as far as a mistake.
+"""
 
 JITTER = 1e-12
 """Of the mean of a Gram matrix's diagonal, added to it: a Cholesky factor exists then whatever its rank."""
@@ -40,6 +48,50 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
 def load_adapter(model: PeftModel, folder: Path) -> None:
     """Set the adapter's weights to those in a folder that `conf.adapters.check_adapter` has accepted."""
     set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+
+
+@contextmanager
+def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
+    """Within, the adapter is noise: synthetic adapter `number` (from 1) of `count`, each of its own seed, in a layer of
+    its own, nothing elsewhere. Afterwards it is bit for bit what it was.
+    """
+    own = [(weight, weight.detach().to("cpu", copy=True)) for weight in model.parameters() if weight.requires_grad]
+    try:
+        _draw(model, number, model.config.num_hidden_layers * number // (count + 1))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in own:
+                weight.copy_(before)
+
+
+@contextmanager
+def scaled(model: PeftModel, factor: float, kind: str = "") -> Iterator[None]:
+    """Within, what the adapter adds is multiplied by a factor; kind: only in modules of this type."""
+    layers = [m for n, m in model.named_modules() if isinstance(m, LoraLayer) and n.endswith(kind)]
+    own = [layer.scaling["default"] for layer in layers]
+    for layer, scaling in zip(layers, own, strict=True):
+        layer.scaling["default"] = scaling * factor
+    try:
+        yield
+    finally:
+        for layer, scaling in zip(layers, own, strict=True):
+            layer.scaling["default"] = scaling
+
+
+@torch.no_grad()
+def _draw(model: PeftModel, seed: int, layer: int) -> None:
+    """Uniform A of variance 1 / inputs and uniform B of a variance v: ‖B A‖²_F is v · outputs · r on average."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))
+            b.zero_()
+            if f".{layer}." in name:
+                size = cast(nn.Linear, module.get_base_layer()).weight.float().norm().item()
+                deviation = NOISE * size / module.scaling["default"] * b.numel() ** -0.5
+                for weight, spread in ((a, a.shape[1] ** -0.5), (b, deviation)):
+                    weight.uniform_(-(3**0.5) * spread, 3**0.5 * spread, generator=generator)
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ class _TokenLogprobs(torch.autograd.Function):
             weights = logits.exp()
             total = weights.sum(dim=-1)
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total.log()
-            entropy[part] = total.log() - torch.linalg.vecdot(weights, logits) / total
+            entropy[part] = total.log() - (weights[:, None] @ logits[:, :, None])[:, 0, 0] / total
             if surprise is not None:
                 logits.add_((entropy[part] - total.log())[:, None]).mul_(weights / total[:, None])
                 surprise[part] = logits.to(head.dtype) @ head
@@ -79,7 +79,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if others is not None:
                 weights.scatter_(1, targets[part, None], 0.0)
                 rest[part] = weights.sum(dim=-1) / total
-                others[part] = (weights / total[:, None]).to(head.dtype) @ head
+                others[part] = weights.div_(total[:, None]).to(head.dtype) @ head
         if others is not None:
             ctx.save_for_backward(head, targets, rest, others, surprise)
             ctx.temperature = temperature

@@ -1,6 +1,7 @@
 """Fakes at the protocol seams, for the coordinator's logic under virtual time."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from actors.messages import (
     UpdateStats,
     Verdict,
 )
-from actors.protocols import ActorDied
+from actors.protocols import FAITHFUL, ActorDied, Engine
 from actors.slots import AdapterSlots
 
 
@@ -67,6 +68,9 @@ class FakeEngine:
     async def ready(self) -> None:
         seconds, self.start_seconds = self.start_seconds, 0.0
         await asyncio.sleep(seconds)
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work("rollout-0", self)
 
     async def widen(self, whole: bool) -> None:
         self.whole = whole
@@ -162,6 +166,10 @@ class FakeLearner:
         self.live("publish")
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        self.live("publish_synthetic")
+        return AdapterRef(-1, 0, "nowhere"), AdapterRef(-2, 0, "nowhere")
+
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
@@ -180,6 +188,10 @@ class FakeLearner:
         self.live("score")
         self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        self.live("explain")
+        return {FAITHFUL: (-1.0,) * len(groups), "no adapter is applied": (-9.0,) * len(groups)}
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         self.live("inspect")

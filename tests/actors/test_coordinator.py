@@ -439,6 +439,8 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
     run.go()
     validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
     assert validated == {2: 0.5, 4: 1.0, 6: 0.5, 8: 0.5, 10: 0.5}
+    assert run.coordinator.base is not None
+    assert run.coordinator.base["validation/pass@1"] == 0.5
     kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000004", "update-000005", "update-000010"]
     assert run.folder.best == run.path.resolve() / "checkpoints" / "update-000004"

@@ -28,7 +28,7 @@ from actors.virtual_time import VirtualClock, run_virtually
 from tests.actors.test_coordinator import make_config, make_problems
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_reward
 
-CALLS = ("publish", "widen", "score", "accumulate", "step", "save", "restore")
+CALLS = ("publish_synthetic", "explain", "publish", "widen", "score", "accumulate", "step", "save", "restore")
 GRACE_S = 10.0
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actors.messages import AdapterRef, Batch, Group, UpdateStats
+from actors.protocols import FAITHFUL
 from conf.adapters import check_adapter
 from conf.errors import BadInput
 from conf.schema import Config
@@ -527,6 +528,43 @@ def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
         ]
         assert len(products) == 2
         assert norm == pytest.approx(torch.stack([p.norm() for p in products]).norm().item(), rel=1e-5)
+
+
+def test_synthetic_adapters_and_the_mistakes_with_them_are_seen_as_peft_sees_them(
+    learner: LoraLearner, build_group: Build, tiny_config: Config, tiny_model: Path
+) -> None:
+    """The policy stays as it is bit for bit, also between accumulation and step."""
+    update(learner, batch(build_group))
+    learner.accumulate(batch(build_group, version=1))
+    before = weights(learner)
+    adapters = learner.publish_synthetic()
+    groups = tuple(build_group(number) for number in range(3))
+    views = [learner.explain(tuple(replace(group, adapter=adapter) for group in groups)) for adapter in adapters]
+    for adapter, view in zip(adapters, views, strict=True):
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        served = PeftModel.from_pretrained(base, adapter.path).eval()
+
+        def seen(model: torch.nn.Module = served) -> torch.Tensor:
+            samples = [(group, number) for group in groups for number in range(len(group.samples))]
+            with torch.no_grad():
+                return torch.cat([reference_logprobs(model, *s, tiny_config.rollout.temperature) for s in samples])
+
+        def distance(mistake: str, view: dict[str, tuple[float, ...]] = view) -> float:
+            return (torch.tensor(view[mistake]) - torch.tensor(view[FAITHFUL])).abs().mean().item()
+
+        assert torch.allclose(torch.tensor(view[FAITHFUL]), seen(), atol=1e-3)
+        with served.disable_adapter():
+            assert torch.allclose(torch.tensor(view["no adapter is applied"]), seen(), atol=1e-3)
+        layers = [m for n, m in served.named_modules() if n.endswith("k_proj") and hasattr(m, "scaling")]
+        for layer in layers:
+            layer.scaling["default"] = 0.0
+        assert torch.allclose(torch.tensor(view["k_proj has no adapter"]), seen(), atol=1e-3)
+        assert len(view) == 1 + 1 + 3 + len(tiny_config.lora.target_modules) + 1
+        assert distance("no adapter is applied") > 0.3
+        assert distance("another adapter is applied") > 0.3
+        assert all(distance(mistake) > 0.02 for mistake in view if mistake != FAITHFUL)
+    assert same(before, weights(learner))
+    learner.step(0.5)
 
 
 def test_inspection_of_an_untouched_adapter_finds_no_change(learner: LoraLearner, build_group: Build) -> None:
