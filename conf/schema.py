@@ -402,7 +402,7 @@ class DashboardConfig:
 
 @dataclass
 class Config:
-    """plan: print placement, memory and time, then leave.
+    """plan: print placement, memory and time (evaluate.py: what would be drawn), then leave.
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
     simulate: with plan=true, numbers of cards (1 to 1024 each) to simulate the run on, as [1,8,64,512].
 

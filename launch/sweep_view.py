@@ -56,7 +56,7 @@ def render(lines: Sequence[Line], left: float) -> RenderableType:
             str(line.updates or ""),
             "" if line.accuracy is None else f"{line.accuracy:.2f}",
         )
-    return Group(table, Text(expected_end(left), style="dim"))
+    return Group(table, Text(remaining(left), style="dim"))
 
 
 def describe(line: Line) -> str:
@@ -67,7 +67,7 @@ def describe(line: Line) -> str:
     return words + (f", {line.reason}" if line.reason else "")
 
 
-def expected_end(left: float) -> str:
+def remaining(left: float) -> str:
     end = datetime.now() + timedelta(seconds=left)
     return f"about {duration(left)} left, until {end:%H:%M}" + (f" on {end:%d %B}" if left > 43200 else "")
 
