@@ -23,7 +23,9 @@ LARGEST_CPU_MODEL = 500_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one update's parts and of one evaluation. together: generation and learning run at the same time. tokens: generated for one update. learn_s: all that the learner does between two batches."""
+    """Seconds of one update's parts and of one evaluation. together: generation and learning run at the same
+    time. tokens: generated for one update. learn_s: all that the learner does between two batches.
+    """
 
     tokens: float
     generate_s: float
