@@ -60,8 +60,8 @@ class Budget:
 
     @property
     def evaluation_reserve(self) -> float:
-        """Seconds held back for the final evaluation alone."""
-        return EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0]))
+        """Seconds held back for the final evaluation, and the inspection of the adapter beside it."""
+        return max(EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0])), self.expected("inspect"))
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""

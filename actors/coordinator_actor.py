@@ -200,6 +200,7 @@ class CoordinatorActor:
             "spent_s": self._budget.spent,
             "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
+            "plasticity": outcome.plasticity,
             "best_update": int(best.name.removeprefix("update-")) if best else judged,
             "ledger": self._ledger.record,
             "events": self._folder.events(),

@@ -181,3 +181,20 @@ class Scores:
 
     policy: tuple[float, ...]
     base: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the learner's current version is, seen on given responses: mean full-vocabulary entropy per token, its own
+    and the base model's, and exact KL(policy ‖ base), in nats at the rollouts' temperature.
+
+    adapter_norm: Frobenius norm of scaling · BA over all layers, by type of module. effective_rank: of BA, by
+    `<layer>.<module>`.
+    """
+
+    version: int
+    entropy: float
+    base_entropy: float
+    kl_to_base: float
+    adapter_norm: dict[str, float]
+    effective_rank: dict[str, float]

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Problem, Sampling, Scores, UpdateStats
 
 FAITHFUL = "the adapter is applied as it should be"
 
@@ -111,6 +111,10 @@ class Learner(Protocol):
         """Log-probabilities of all tokens that a synthetic adapter drew, in their order: under that adapter, as
         FAITHFUL, and under each mistake an engine might make with it, under what that is.
         """
+        ...
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        """How far the current weights have moved from the base, seen on given responses."""
         ...
 
     async def save(self, folder: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.protocols import ActorDied, Learner
 
 T = TypeVar("T")
@@ -53,6 +53,9 @@ class MortalLearner:
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
         return await _told(self._learner.explain(groups))
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return await _told(self._learner.inspect(groups))
 
     async def save(self, folder: str) -> None:
         await _told(self._learner.save(folder))

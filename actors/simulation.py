@@ -24,6 +24,7 @@ from actors.messages import (
     AdapterRef,
     Batch,
     Group,
+    Inspection,
     Problem,
     Reward,
     Sample,
@@ -121,7 +122,7 @@ def _shared(placement: Placement) -> bool:
 
 def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
     step = 1 if first >= 0 else -1
-    prompt = (0,) * max(round(workload.prompt), 1)
+    prompt = tuple(range(max(round(workload.prompt), 1)))
     return (Problem(f"p{first + step * number}", "", prompt, "") for number in range(count))
 
 
@@ -247,8 +248,14 @@ class ModelledEngine:
         finally:
             if adapter and self._slots.end(adapter.name):
                 await self._vacate(adapter.name)
+        compared = sampling.samples == 1  # by the canary, and else nobody looks at a probability
         samples = tuple(
-            Sample((0,) * length, LOGPROB * length, "", "length" if length == sampling.max_tokens else "stop")
+            Sample(
+                range(length),
+                LOGPROB * length if compared else (),
+                "",
+                "length" if length == sampling.max_tokens else "stop",
+            )
             for length in lengths
         )
         return Group(index, problem, adapter, samples)
@@ -339,7 +346,7 @@ class ModelledLearner:
         self._shares = shares
         self._work = Work(processor)
         self._version = 0
-        self._age = 0
+        self._age = self._trained = 0
 
     async def revive(self) -> None:
         raise NotImplementedError("modelled learners do not die")
@@ -359,13 +366,15 @@ class ModelledLearner:
     async def accumulate(self, batch: Batch) -> None:
         self._age = max(batch.version - group.version for group in batch.groups)
         groups = [group for group in batch.groups if self._algorithm.regularised or not group.zero_variance]
-        tokens = sum(len(group.problem.prompt_ids) + group.tokens for group in groups)
+        self._trained = sum(group.tokens for group in groups)
+        tokens = self._trained + sum(len(group.problem.prompt_ids) for group in groups)
         await self._work.do(tokens * self._costs.learn_s / len(self._shares))
 
     async def step(self, progress: float) -> UpdateStats:
         await self._work.do(self._costs.update_s)
         self._version += 1
-        return UpdateStats(AdapterRef(self._version, 0, ""), {"policy/entropy": 1.0, "staleness/max": self._age})
+        metrics = {"policy/entropy": 1.0, "staleness/max": self._age, "tokens/trained": self._trained}
+        return UpdateStats(AdapterRef(self._version, 0, ""), metrics)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         prompts = {group.problem.id: len(group.problem.prompt_ids) for group in groups}
@@ -380,6 +389,10 @@ class ModelledLearner:
         tokens = sum(group.tokens for group in groups)
         await self._work.do((len(groups) * PROMPT_TOKENS + tokens) * self._costs.score_s * MISTAKES / 2)
         return {FAITHFUL: LOGPROB * tokens, "no adapter is applied": (-9.0,) * tokens}
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        await self.score(groups)
+        return Inspection(self._version, 1.0, 1.0, 0.0, {}, {})
 
     async def save(self, folder: str) -> None:
         await asyncio.sleep(self._costs.checkpoint_s)

@@ -8,7 +8,7 @@ settings.
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +19,8 @@ from conf.checks import check
 from conf.errors import BadInput
 from conf.nearest import nearest
 from conf.schema import Config, ShapeConfig
+
+T = TypeVar("T")
 
 FOLDER = Path(__file__).parent
 NOT_RECIPES = {"algorithms", "benchmarks", "devices", "paper_results", "rewards"}
@@ -64,6 +66,19 @@ def recipe_names(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in NOT_RECIPES)
 
 
+def load_section(kind: type[T], name: str, arguments: list[str]) -> T:
+    """Settings of a section that no run has, given as `name.key=value`; raises BadInput for those it does not have."""
+    settings: Any = OmegaConf.structured(kind)
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        layer: Any = OmegaConf.to_container(override(key, value))[name]  # type: ignore[call-overload, index]
+        if unknown := [given for given in layer if given not in get_type_hints(kind)]:
+            known = [f"{name}.{field.name}" for field in fields(kind)]  # type: ignore[arg-type]
+            raise BadInput(f"{name}.{unknown[0]}: no such key; all: {', '.join(known)}")
+        settings = _convert(settings, layer, kind, f"{name}.", "")
+    return OmegaConf.to_object(settings)  # type: ignore[return-value]
+
+
 def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
     """Dotted paths of all settings, sections left out."""
     for name, hint in get_type_hints(kind).items():
@@ -85,13 +100,14 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
             raise BadInput(f"{key}={value}: {rival}={seen[rival]} is on the same command line; keep one of them")
         seen[key] = value
         if key != "conf":
-            overrides = OmegaConf.merge(overrides, _override(key, value))
+            overrides = OmegaConf.merge(overrides, override(key, value))
     if not seen.get("conf"):
         raise BadInput(f"no conf=NAME given: start with conf=quickstart, or choose from {_listing(folder)}")
     return seen["conf"], OmegaConf.to_container(overrides)  # type: ignore[return-value]
 
 
-def _override(key: str, value: str) -> DictConfig:
+def override(key: str, value: str) -> DictConfig:
+    """The nested mapping that `key=value` stands for; raises BadInput for a value that is not YAML."""
     try:
         parsed = OmegaConf.from_dotlist([f"{key}={value}"])
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:

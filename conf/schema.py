@@ -405,7 +405,7 @@ class DashboardConfig:
 
 @dataclass
 class Config:
-    """plan: print placement, memory and time, then leave.
+    """plan: print placement, memory and time (evaluate.py: what would be drawn), then leave.
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
     simulate: with plan=true, numbers of cards (1 to 1024 each) to simulate the run on, as [1,8,64,512].
 
@@ -445,3 +445,27 @@ class Config:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     dashboard: DashboardConfig = field(default_factory=DashboardConfig)
+
+
+@dataclass
+class SweepConfig:
+    """Of `launch/sweep.py` alone, given as sweep.name=… and so on. A cell is one run of a sweep.
+
+    name: folder of the sweep under `run.folder`, the cells' folders in it; the recipe's name and -sweep when empty.
+    hours: budget of the whole sweep. A cell gets an equal part, among those left, of what those before it have left of
+    it; the seconds between two cells are not counted. When null, every cell has the budget of its own settings.
+    minutes: replaces hours when given.
+    stop_below: early stopping. A cell is ended half-way through its budget if its accuracy on training samples, over
+    the tenth of the budget before, is below this share of that of the best cell of the same model by then; null for
+    none.
+    """
+
+    name: str = ""
+    hours: float | None = None
+    minutes: float | None = None
+    stop_below: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        hours = None if self.hours is None else self.hours * 3600
+        return hours if self.minutes is None else self.minutes * 60

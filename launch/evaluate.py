@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from conf.load import load
 from conf.models import locate, shape_from_config
 from conf.schema import Config
 from launch.evaluation_view import ExamView, lines, markdown, table
-from launch.machine import Machine, detect
+from launch.machine import Machine, check_build, detect
 from launch.resume import EVALUATION, settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
@@ -69,7 +70,6 @@ class Evaluation:
     folder: Path
     model_path: str
     placement: Placement
-    adapter: AdapterRef | None
     protocol: dict[str, Any]
     exams: list[Examination]
 
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
         machine = detect(config.device)
         settle(config, machine)
         evaluation = prepare(config, machine, console)
-        if config.plan:
+        if evaluation is None:
             return 0
         status = "completed"
         if not evaluation.complete:
@@ -104,21 +104,22 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def prepare(config: Config, machine: Machine, console: Console) -> Evaluation:
-    """Find and check model, adapter and problems, and only then touch the folder."""
+def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | None:
+    """Find and check model, adapter and problems, and only then touch the folder; None if only the plan was asked for,
+    which is what is printed here.
+    """
     if not machine.present:
         raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
+    check_build(config, machine, {package.name for package in distributions()})
     if not config.benchmarks:
         raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
     if config.eval.temperature == 0 and config.n > 1:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
     model_path = locate(config.model)
-    shape = shape_from_config(model_path)
-    check_lengths(config, shape.context)
+    check_lengths(config, shape_from_config(model_path).context)
     path = adopt_adapter(config, model_path)
     placement = place_engines(machine.cores, machine.gpus)
     folder = Path(config.run.folder) / config.run.name / EVALUATION
-    check_room(room_of_evaluation(config, shape, placement), folder)
 
     from transformers import AutoTokenizer
 
@@ -132,9 +133,10 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation:
             f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{policies}{dropped}",
             highlight=False,
         )
+    if config.plan:
+        return None
     adapter = AdapterRef(0, 0, str(path.resolve())) if path else None
-    if not config.plan:
-        claim(folder, config, protocol)
+    claim(folder, config, protocol)
     exams = [
         Examination(
             each,
@@ -143,7 +145,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation:
         )
         for each in posed
     ]
-    return Evaluation(config, folder, model_path, placement, adapter, protocol, exams)
+    return Evaluation(config, folder, model_path, placement, protocol, exams)
 
 
 def transcript(folder: Path, posed: Posed, n: int, adapter: AdapterRef | None) -> Transcript:
@@ -166,6 +168,8 @@ def protocol_of(config: Config, adapter: Path | None) -> dict[str, Any]:
         "max_prompt_tokens": config.rollout.max_prompt_tokens,
         "max_response_tokens": response_limit(config),
         "seed": config.run.seed,
+        "stop_tokens": config.model.stop_tokens,
+        "chat_settings": data.chat_settings,
         "template": data.template,
         "system": data.system,
         "examples": [{"problem": example.problem, "answer": example.answer} for example in data.examples],
@@ -213,12 +217,14 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     """Start Ray and the engines and draw what is missing; how that ended: completed, budget_exhausted, failed, or the
     name of a signal. deadline: of time.monotonic.
     """
-    folder = evaluation.folder
-    with ray_session(evaluation.config, evaluation.placement, folder, dashboard=False) as (session, _, _):
+    config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder
+    check_room(room_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
+    cause: BaseException | None = None
+    with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
         from actors.examiner import Examiner
 
         with ExamView(console, evaluation.transcripts) as view:
-            examiner = Examiner(evaluation.config, evaluation.model_path, evaluation.placement, view.note)
+            examiner = Examiner(config, evaluation.model_path, placement, view.note)
             work = examiner.run(
                 evaluation.transcripts, deadline, lambda: record(evaluation, "running"), view.show, _on_signals
             )
@@ -226,13 +232,14 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
                 status = asyncio.run(work)
             except Exception as error:
                 cause = root_cause(error)
-                if isinstance(cause, BadInput):
-                    raise cause from error
-                if not isinstance(cause, ActorDied):
+                if not isinstance(cause, ActorDied | BadInput):
                     raise
-                console.print(f"failed: {cause}; more is in {session / 'logs'}", highlight=False, markup=False)
-                return "failed"
+    if isinstance(cause, ActorDied):
+        console.print(f"failed: {cause}; more is in {session / 'logs'}", highlight=False, markup=False)
+        return "failed"
     clear_session(folder)
+    if cause is not None:
+        raise cause
     return status
 
 
@@ -270,15 +277,15 @@ def result_of(exam: Examination) -> dict[str, Any] | None:
     rounds = min(transcript.rounds for transcript in exam.transcripts)
     if not rounds:
         return None
-    base, *adapter = (transcript.samples(rounds) for transcript in exam.transcripts)
-    results = [figures(transcript.samples(rounds)) | transcript.cost for transcript in exam.transcripts]
+    samples = [transcript.samples(rounds) for transcript in exam.transcripts]
+    results = [figures(own) | transcript.cost for own, transcript in zip(samples, exam.transcripts, strict=True)]
     return {
         "name": exam.posed.benchmark.name,
         "source": exam.posed.benchmark.source,
         "problems": len(exam.posed.problems),
         "base": results[0],
-        "adapter": results[1] if adapter else None,
-        "paired": comparison(base, adapter[0]) if adapter else None,
+        "adapter": results[1] if exam.adapter else None,
+        "paired": comparison(*samples) if exam.adapter else None,
     }
 
 

@@ -1,10 +1,10 @@
 """How a plan would go, by simulation: the waits of rollouts and learner for each other included."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from actors.simulation import Simulation, simulate
+from actors.simulation import simulate
 from conf.errors import BadInput
 from launch.calibration import Calibration
 from launch.machine import Machine
@@ -36,8 +36,17 @@ class Forecast:
     engine_s: float
     learn_s: float
     staleness: float
-    group_cpu_s: float
-    groups: int
+    group_cpu_s: float = 0.0
+    groups: int = 0
+
+    @property
+    def rollouts_idle(self) -> float:
+        """Share of the time in which no engine generates."""
+        return 1 - self.generate_s / self.update_s
+
+    @property
+    def learner_idle(self) -> float:
+        return 1 - self.learner_busy
 
     @property
     def rollouts_busy(self) -> float:
@@ -61,7 +70,8 @@ def forecast(plan: Plan, updates: int = UPDATES, skipped: int = SKIPPED) -> Fore
     config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, updates
     config.eval.problems = config.validation.every = 0
     run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
-    return between(run, skipped)
+    found = between(run.rows, skipped)
+    return replace(found, group_cpu_s=run.cpu_s / max(run.groups, 1), groups=run.groups)
 
 
 def updates_in_budget(plan: Plan, forecast: Forecast) -> int:
@@ -143,10 +153,9 @@ def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibratio
             yield Scaled(count, made, forecast(made, updates, skipped))
 
 
-def between(run: Simulation, skipped: int) -> Forecast:
-    """Of a run's rows but the first."""
-    first, last = run.rows[skipped - 1], run.rows[-1]
-    count = len(run.rows) - skipped
+def between(rows: Sequence[Mapping[str, float]], skipped: int) -> Forecast:
+    """Of the rows of metrics but the first."""
+    first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
 
     def passed(*names: str) -> float:
         return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
@@ -156,7 +165,5 @@ def between(run: Simulation, skipped: int) -> Forecast:
         generate_s=passed("ledger/rollouts/generate"),
         engine_s=passed("engines/busy_s"),
         learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
-        staleness=sum(row["staleness/max"] for row in run.rows[skipped:]) / count,
-        group_cpu_s=run.cpu_s / max(run.groups, 1),
-        groups=run.groups,
+        staleness=sum(row["staleness/max"] for row in rows[skipped:]) / count,
     )

@@ -28,11 +28,19 @@ BUCKET = 4 * 50_000_000
 ENGINE_WORKSPACE = GIB
 """vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
 
-PROCESS = GIB
-"""Host memory of a process that has imported torch and vLLM or DeepSpeed, without weights."""
+ENGINE_PROCESSES = 1.4 * GIB
+"""Host memory of an engine's server and scheduler, two processes that have imported torch, Ray and vLLM. Measured, as
+the following, as peaks of resident memory on a machine without a card."""
 
-HOST_PROCESSES = 4
-"""Engine, its server, learner, and together the coordinator, the reward workers and Ray."""
+WORKER_PROCESS = 1.0 * GIB
+"""Of the process that computes for an engine, without weights and cache: the same imports, and what kernels keep."""
+
+LEARNER_PROCESS = 0.57 * GIB
+"""Of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
+
+OTHER_PROCESSES = 2.0 * GIB
+"""Of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident memory adds
+up to 2.9 GiB, of which they share a third."""
 
 LOGIT_BYTES = 12
 """Per logit of a chunk: the logits, their exponentials and one temporary, all fp32."""
@@ -40,8 +48,8 @@ LOGIT_BYTES = 12
 
 @dataclass(frozen=True)
 class Memory:
-    """One entry of the memory plan. place: `rollout GPU`, `learner GPU` or `host`. elastic: the least it can do with,
-    while it takes whatever the place has left.
+    """One entry of the memory plan. place: `rollout GPU`, `learner GPU` or `host`. what: process and part. elastic: the
+    least it can do with, while it takes whatever the place has left.
     """
 
     place: str
@@ -68,6 +76,8 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, card: fl
 
     yield Memory(engine_place, "engine: base weights", base, f"{parameters(shape) / 1e6:,.0f} million × {size} bytes")
     yield Memory(engine_place, "engine: adapter slots", ADAPTER_SLOTS * slot, f"{ADAPTER_SLOTS} at rank {rank}")
+    copies = ADAPTER_SLOTS * trained * size
+    yield Memory("host", "engine: adapters as loaded", copies, f"{ADAPTER_SLOTS} at rank {lora.rank}")
     if cuda:
         cache = group * kv_bytes_per_token(shape, config.model.dtype)
         yield Memory(engine_place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
@@ -76,7 +86,7 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, card: fl
     else:
         yield Memory(engine_place, "engine: KV cache", rollout.kv_cache_gib * GIB, "rollout.kv_cache_gib")
     yield Memory(learner_place, "learner: base weights", here * base, f"as the engine's{each_rank}")
-    adapter = trained * (2 * size + 4)
+    adapter = trained * (2 * size + (4 if size < 4 else 0))
     yield Memory(learner_place, "learner: adapter, gradients", here * adapter, f"gradients summed in fp32{each_rank}")
     each, kept = activation_bytes(shape, lora.rank, size), f"{learner.tokens_per_microbatch} tokens"
     if recomputes(config, shape, card):
@@ -91,8 +101,11 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, card: fl
     parts = ranks if place == "learner GPU" else 1
     of = f"{OPTIMIZER_BYTES} bytes a trained weight" + (f", 1/{parts} a card" if parts > 1 else "")
     yield Memory(place, "learner: optimizer", trained * OPTIMIZER_BYTES / parts, of)
-    processes = HOST_PROCESSES + 2 * (len(placement.rollouts) - 1) + ranks - 1
-    yield Memory("host", "processes", processes * PROCESS, f"{processes} × 1 GiB")
+    engines = len(placement.rollouts)
+    servers = engines * (ENGINE_PROCESSES + WORKER_PROCESS)
+    yield Memory("host", "engine: processes", servers, f"{engines} × 2.4 GiB, measured")
+    yield Memory("host", "learner: process", ranks * LEARNER_PROCESS, f"{ranks} × 0.57 GiB, measured")
+    yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
 
 
 def room_in(machine: Machine, placement: Placement) -> dict[str, float | None]:

@@ -23,8 +23,8 @@ LARGEST_CPU_MODEL = 500_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one update's parts and of one evaluation; `updates` in the budget. together: generation and learning
-    run at the same time. tokens: generated for one update. learn_s: all that the learner does between two batches.
+    """Seconds of one update's parts and of one evaluation. together: generation and learning run at the same
+    time. tokens: generated for one update. learn_s: all that the learner does between two batches.
     """
 
     tokens: float

@@ -42,5 +42,13 @@ def write(*folders: Path) -> Path:
     return place
 
 
+def attempt(folder: Path) -> str:
+    """Where the report of a run is, or why there is none: a run that is over does not fail for its report."""
+    try:
+        return str(write(folder))
+    except Exception as error:
+        return f"none ({type(error).__name__}: {error}); try again: python launch/report.py {folder}"
+
+
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -77,6 +77,12 @@ def open_folder(config: Config) -> Path:
             f"run {config.run.name!r} has spent {seconds / 60:.1f} minutes, all of its budget: give it more, as "
             f"budget.minutes={seconds / 60 + 10:.0f}, or start it anew with run.overwrite=true"
         )
+    check_settings(config, folder)
+    return folder
+
+
+def check_settings(config: Config, folder: Path) -> None:
+    """Raise BadInput if the run in a folder was begun with other settings, but for those that may change."""
     refused = {key: values for key, values in changes(config, folder).items() if not among(key, MAY_CHANGE)}
     if refused:
         (key, (before, now)), *others = refused.items()
@@ -85,7 +91,6 @@ def open_folder(config: Config) -> Path:
             f"same settings, or give run.name=OTHER or run.overwrite=true"
             + (f" (also changed: {', '.join(key for key, _ in others)})" if others else "")
         )
-    return folder
 
 
 def settle(config: Config, machine: Machine) -> None:

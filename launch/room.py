@@ -9,7 +9,7 @@ from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters, padded_rank, parameters
 from launch.machine import GIB
-from launch.memory import HOST_PROCESSES, PROCESS
+from launch.memory import ENGINE_PROCESSES, OTHER_PROCESSES, WORKER_PROCESS
 from launch.plan import Plan
 
 OBJECT_STORE_BYTES = 512 * MIB
@@ -42,12 +42,12 @@ def room_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement)
     size = DTYPE_BYTES[config.model.dtype]
     slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * size
     engine = parameters(shape) * size + ADAPTER_SLOTS * slot + config.rollout.kv_cache_gib * GIB
-    processes = (HOST_PROCESSES - 1) * PROCESS
+    processes = OTHER_PROCESSES + (ENGINE_PROCESSES + WORKER_PROCESS) * len(placement.rollouts)
     return Room(
         disk=DISK_MARGIN,
         checkpoint=0,
         shared_memory=OBJECT_STORE_BYTES,
-        memory=processes + (engine if placement.device == "cpu" else 0),
+        memory=int(processes + (engine if placement.device == "cpu" else 0)),
     )
 
 

@@ -21,6 +21,7 @@ from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render, render_scaling
+from launch.report import attempt
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
 from launch.room import check_room, room_of
@@ -139,9 +140,12 @@ def carry_out(request: "RunRequest", console: Console) -> int:
             summary = watch.follow()
     finally:
         timer.cancel()
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_DFL)  # all is saved
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
+    console.print(f"Report: {attempt(folder)}", soft_wrap=True, highlight=False, markup=False)
     if summary["status"] in ("failed", "halted"):
         places = [path for path in (folder / "failure.log", session / "logs") if path.exists()]
         console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)

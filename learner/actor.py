@@ -10,7 +10,7 @@ from uuid import uuid4
 import ray
 
 from actors.deaths import Deaths
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.placement import Share
 from actors.protocols import ActorDied, Clock
 from actors.remote import START_S, RemoteActor
@@ -83,6 +83,9 @@ class LearnerActor:
     def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
         return self._learner.explain(groups)
 
+    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return self._learner.inspect(groups)
+
     def save(self, folder: str) -> None:
         self._learner.save(folder)
 
@@ -141,6 +144,10 @@ class RemoteLearner:
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
         await asyncio.shield(self._opening)
         return await self._ask(self._actors[:1], "explain", groups)
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        await asyncio.shield(self._opening)
+        return await self._ask(self._actors[:1], "inspect", groups)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)

@@ -10,22 +10,23 @@ from time import perf_counter
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.models import shape_from_config
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, offloads, recomputes
-from learner.adapter import adapter_norms, load_adapter, noise, scaled, write_adapter
+from learner.adapter import adapter_norms, effective_ranks, load_adapter, noise, scaled, write_adapter
 from learner.checkpoint import Facts, expected_facts, read_checkpoint, write_checkpoint
 from learner.examples import Example, examples, totals
 from learner.losses import Observed, Totals, policy_loss
 from learner.microbatches import MicroBatch, Tokens, pack
 from learner.policy import Policy
+from learner.projection import Projection
 from learner.ranks import ALONE, Ranks
 from learner.schedule import learning_rate
 from learner.shares import share_out
@@ -61,9 +62,9 @@ class LoraLearner:
     """Owns the trainable weights. Version 0 is the base model, since B starts at zero, or `lora.start_from`.
 
     Adapters are published as folders of `adapters_folder` named like `AdapterRef.name`. Of several ranks each is a
-    learner in a process of its own, with all the weights: they get the same calls in the same order, but for `score`,
-    which any may answer alone. Each computes its share of a batch, returns what the whole of it gave, and the first
-    writes.
+    learner in a process of its own, with all the weights: they get the same calls in the same order, but for `score`
+    and `inspect`, which any may answer alone. Each computes its share of a batch, returns what the whole of it gave,
+    and the first writes.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class LoraLearner:
             lora_dropout=config.lora.dropout,
             target_modules=list(config.lora.target_modules),
         )
+        lora._register_custom_module({nn.Linear: Projection})
         torch.manual_seed(config.run.seed)
         self.model = get_peft_model(base, lora, autocast_adapter_dtype=False)
         if config.lora.start_from:
@@ -233,6 +235,15 @@ class LoraLearner:
         with noise(self.model, ADAPTER_SLOTS + 1 + drawn_by.version, ADAPTER_SLOTS):
             found["another adapter is applied"] = seen()
         return found
+
+    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        """The current version on given responses, each token's figures weighing the same."""
+        self.policy.eval()
+        parts = self._pack([Tokens(group.problem.prompt_ids, s.token_ids) for group in groups for s in group.samples])
+        figures = zip(*(self.policy.against_base(part.to(self._device)) for part in parts), strict=True)
+        entropy, base_entropy, kl = (torch.cat(column).mean().item() for column in figures)
+        ranks = effective_ranks(self.model)
+        return Inspection(self.version, entropy, base_entropy, kl, adapter_norms(self.model), ranks)
 
     def save(self, folder: str | Path) -> None:
         """Write everything a restore needs into an existing folder, and the adapter into its `adapter/`."""

@@ -8,7 +8,7 @@ from conf.benchmarks import HELD_OUT, Benchmark
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards import sources
-from rewards.problems import EVAL_SEED, counts, listed, load, prepare
+from rewards.problems import EVAL_SEED, check_chat, counts, listed, load, prepare
 from rewards.problems.rows import LeftOut, distinct_pairs
 
 
@@ -30,6 +30,7 @@ def pose(benchmark: Benchmark, config: Config, tokenizer: Any) -> Posed:
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds none out; raise it")
         return Posed(benchmark, known.heldout[: config.limit], {})
+    check_chat(config, tokenizer)
     data = replace(config.data, problem_pattern="", scan=None, size=config.limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
     columns = rows[0] if rows else {}

@@ -9,7 +9,6 @@ import os
 import random
 import subprocess
 import sys
-from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,8 +96,10 @@ def measure_here(case: Case) -> dict[str, tuple[float, float]]:
         first = ray.get(learner.publish.remote())
         remote = ray.remote(RolloutActor)
         engine = remote.options(num_cpus=1).remote(config, model, share)
+        actors = {"engine": engine, "learner": learner}
         ray.get(engine.load.remote(first))
-        drawn = ray.get([engine.generate.remote(i, _problem(i), first, _sampling(config)) for i in range(8)])
+        groups = plan.sequences // config.rollout.samples_per_problem + 1  # that fill the cache
+        ray.get([engine.generate.remote(i, _problem(i), first, _sampling(config)) for i in range(groups)])
         ray.get(learner.accumulate.remote(_batch(config, first)))
         second = ray.get(learner.step.remote(0.0)).adapter
         ray.get(engine.load.remote(second))
@@ -106,23 +107,14 @@ def measure_here(case: Case) -> dict[str, tuple[float, float]]:
         ray.get(learner.accumulate.remote(replace(_batch(config, second), version=1)))
         ray.get(learner.step.remote(0.0))
         ray.get(learner.save.remote(folder))
-        assert all(group.tokens for group in drawn)
         capacity = ray.get(engine.__ray_call__.remote(_cache_tokens))
-        peaks = {
-            "engine": sum(map(_peak, _family(ray.get(engine.__ray_call__.remote(_pid))))),
-            "learner": sum(map(_peak, _family(ray.get(learner.__ray_call__.remote(_pid))))),
-        }
-        print({p: _peak(p) / GIB for p in _family(ray.get(engine.__ray_call__.remote(_pid)))}, file=sys.stderr)
-        rest = [p.pid for p in psutil.Process().children(recursive=True)]
-        by_name: dict[str, float] = defaultdict(float)
-        for pid in [os.getpid(), *rest]:
-            by_name[psutil.Process(pid).name()] += _peak(pid) / GIB
-        print(dict(by_name), file=sys.stderr)
+        found = {name: ray.get(actor.__ray_call__.remote(_peaks)) for name, actor in actors.items()}
     ray.shutdown()
-    print(capacity, peaks, file=sys.stderr)
-    for m in plan.memory:
-        print(m, file=sys.stderr)
-    return {}
+    planned = {name: sum(m.bytes for m in plan.memory if m.what.startswith(name)) for name in found}
+    return {
+        **{f"{name}_gib": (found[name] / GIB, planned[name] / GIB) for name in found},
+        "cache_tokens": (capacity, plan.cache_tokens),
+    }
 
 
 def _problem(index: int) -> Problem:
@@ -155,22 +147,20 @@ def _batch(config: Config, adapter: AdapterRef) -> Batch:
     return Batch(0, tuple(groups))
 
 
-def _pid(_: Any) -> int:
-    return os.getpid()
-
-
 def _cache_tokens(actor: Any) -> int:
     cache = actor._engine._llm.vllm_config.cache_config
     return int(cache.num_gpu_blocks or 0) * int(cache.block_size)
 
 
-def _family(pid: int) -> list[int]:
-    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+def _peaks(_: Any) -> int:
+    """Bytes: peaks of an actor's process and of all its children, added up."""
+    me = psutil.Process()
+    return sum(_peak(process.pid) for process in (me, *me.children(recursive=True)))
 
 
 def _peak(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -468,7 +468,7 @@ def overlaid(sweep: Sweep) -> list[Plot]:
         return draw
 
     return [
-        plot(metric.replace("/", "-").replace("@", "-"), f"{caption}, running means; a line a run", drawing(metric, y))
+        plot(metric.replace("/", "-").replace("@", "-"), f"{caption}: the running mean of each run", drawing(metric, y))
         for metric, (caption, y) in OVERLAYS.items()
         if any(run.series(metric)[0] for _, run in runs)
     ]

@@ -1,7 +1,8 @@
 """The tables of a run's report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import fmean
 from typing import Any
 
@@ -14,9 +15,7 @@ SHOWN_SAMPLES = 6
 """Pairs of samples in a report."""
 
 SAMPLE_CHARACTERS = 1500
-"""Of a response that are shown; a day's run has responses of ten thousand."""
-
-PROMPT_CHARACTERS = 800
+"""Of a problem or response that are shown; a day's run has responses of ten thousand."""
 
 SHOWN_EVENTS = 30
 
@@ -37,7 +36,7 @@ class Table:
 class Pair:
     """What was answered to one problem, before and after."""
 
-    prompt: str
+    problem: str
     gold: str
     before: Row
     after: Row
@@ -262,10 +261,11 @@ def whole_config(run: Run) -> str:
 def pairs(run: Run) -> list[Pair]:
     """A few samples before and after, of every outcome in turn, what has changed first."""
     first = _by_draw(run.before)
+    problems = problem_in({str(sample["prompt"]) for sample in run.after})
     by_outcome: dict[str, list[Pair]] = {name: [] for name in OUTCOMES}
     for draw, after in _by_draw(run.after).items():
         if (before := first.get(draw)) is not None:
-            pair = Pair(str(after["prompt"]), str(after["gold"]), before, after)
+            pair = Pair(problems[str(after["prompt"])], str(after["gold"]), before, after)
             by_outcome[pair.outcome].append(pair)
     columns = [found for found in by_outcome.values() if found]
     rounds = range(max(map(len, columns), default=0))
@@ -286,9 +286,19 @@ def _by_draw(samples: tuple[Row, ...]) -> dict[tuple[str, int], Row]:
     return drawn
 
 
-def ending(text: str) -> str:
-    """The end of a prompt, where its problem stands after all examples."""
-    return text if len(text) <= PROMPT_CHARACTERS else f"… {text[-PROMPT_CHARACTERS:]}"
+def problem_in(prompts: set[str]) -> dict[str, str]:
+    """Each prompt without the lines that all begin and end with: instructions, examples, the chat template."""
+    lines = {prompt: prompt.split("\n") for prompt in prompts}
+    if len(prompts) < 2:
+        return {prompt: prompt for prompt in prompts}
+    start = _common(lines.values())
+    end = _common(line[::-1] for line in lines.values())
+    return {prompt: "\n".join(of_prompt[start : len(of_prompt) - end]) for prompt, of_prompt in lines.items()}
+
+
+def _common(texts: Iterable[list[str]]) -> int:
+    """Lines that all texts begin with."""
+    return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
 
 
 def shorten(text: str, limit: int = SAMPLE_CHARACTERS) -> str:

@@ -54,9 +54,7 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     for a source, field, pattern or template that cannot be used, and when fewer problems are left than one update
     takes.
     """
-    if tokenizer.chat_template is None:
-        raise BadInput(f"model.path: '{config.model.path}' has no chat template: choose an instruction-tuned model")
-    stop_token_ids(config.model, tokenizer)
+    check_chat(config, tokenizer)
     left_out: list[LeftOut] = []
     wanted = config.eval.problems
     shown: list[Pair] = []
@@ -82,6 +80,13 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
             f"use a larger source or data.size, or a smaller eval.problems"
         )
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
+
+
+def check_chat(config: Config, tokenizer: Any) -> None:
+    """Raise BadInput for a tokenizer without a chat template, or without one of `model.stop_tokens`."""
+    if tokenizer.chat_template is None:
+        raise BadInput(f"model.path: '{config.model.path}' has no chat template: choose an instruction-tuned model")
+    stop_token_ids(config.model, tokenizer)
 
 
 def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:

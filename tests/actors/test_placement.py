@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +77,17 @@ def test_several_cards_are_whole(gpus: int, cores: int, data: st.DataObject) -> 
     assert {share.gpus for share in shares} == {1.0}
     assert all(share.memory < 1 for share in shares)
     assert 1 <= placement.reward_workers <= MOST_REWARD_WORKERS
+
+
+def test_an_actor_is_bound_before_openmp_looks_how_to_wait() -> None:
+    """libgomp reads its settings once, when it is loaded."""
+    program = (
+        "import os, actors.rollout, learner.actor; from actors.placement import Share; "
+        "Share(cores=tuple(os.sched_getaffinity(0))).bind(); "
+        "print('libgomp' in open('/proc/self/maps').read(), 'GOMP_SPINCOUNT' in os.environ)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["False", "True"]

@@ -124,6 +124,19 @@ def test_every_update_changes_the_adapter(ended: Ended) -> None:
     assert any(row["tokens/trained"] for row in ended.rows)
 
 
+def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:
+    found = ended.summary["plasticity"]
+    before, after = found["probe_entropy"]["before"], found["probe_entropy"]["after"]
+    assert 0 < before != after > 0
+    assert found["probe_entropy"]["change"] == pytest.approx(after / before - 1)
+    assert found["kl_to_base"] > 0
+    assert len(found["adapter_norm"]) == 7
+    assert all(norm > 0 for norm in found["adapter_norm"].values())
+    assert len(found["effective_rank"]) == 14
+    assert all(1 <= rank <= found["rank"] == 8 for rank in found["effective_rank"].values())
+    assert len(json.loads((ended.folder / "probe.json").read_text())) == 16
+
+
 def test_checkpoint_holds_a_plain_adapter(ended: Ended) -> None:
     newest = ended.folder / "checkpoints" / "latest"
     assert newest.resolve().name == f"update-{ended.summary['updates']:06d}"
@@ -141,6 +154,15 @@ def test_tensorboard_has_the_curves_and_samples(ended: Ended) -> None:
     assert {"reward/mean", "policy/kl_to_base", "rollout/tokens_per_second", "eval/pass@1"} <= set(scalars)
     assert [event.step for event in events.Scalars("reward/mean")] == [row["update"] for row in ended.rows]
     assert "samples/0/text_summary" in events.Tags()["tensors"]
+
+
+def test_report_is_made_and_pointed_to(ended: Ended) -> None:
+    page = (ended.folder / "report.html").read_text()
+    for part in ("before-and-after", "curves", "ledger", "samples", "health", "configuration"):
+        assert f'<section id="{part}">' in page
+    assert "held-out pass@1" in page
+    assert (ended.folder / "report.md").exists()
+    assert f"Report: {ended.folder}/report.html" in ended.output
 
 
 def test_where_to_look_is_printed(ended: Ended) -> None:

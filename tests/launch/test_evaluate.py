@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from actors.durable import replace_text
-from actors.messages import Group, Sample
+from actors.messages import AdapterRef, Group, Sample
 from actors.transcript import Transcript
 from conf.errors import BadInput
 from conf.load import load
@@ -20,12 +20,15 @@ from launch.evaluate import Evaluation, claim, conclude, prepare, protocol_of, r
 from launch.machine import detect
 from launch.resume import claim as claim_run
 from launch.resume import open_folder
+from rewards import problems
 from rewards.problems import ProblemSet
 from tests.fakes import make_reward
 
 
 @pytest.fixture
-def arguments(tiny_model: Path, tmp_path: Path) -> list[str]:
+def arguments(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of a command on two small files, whose gold answers need no worker process to be believed."""
+    monkeypatch.setattr(problems, "sound_golds", lambda pairs, config: [True] * len(pairs))
     for name, count in (("sums", 6), ("few", 2)):
         rows = [{"problem": f"What is {a} + {count}?", "answer": str(a + count)} for a in range(count)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -63,7 +66,9 @@ def save_adapter(model: Path, folder: Path, std: float) -> Path:
 
 
 def prepared(arguments: list[str]) -> Evaluation:
-    return prepare(load(arguments), detect("cpu"), Console(quiet=True))
+    evaluation = prepare(load(arguments), detect("cpu"), Console(quiet=True))
+    assert evaluation is not None
+    return evaluation
 
 
 def draw(evaluation: Evaluation, rounds: int, right: int) -> None:
@@ -108,12 +113,20 @@ def test_bad_input_is_one_line_and_leaves_no_folder(
     assert not (tmp_path / "runs").exists()
 
 
+def test_plan_says_what_would_be_drawn(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert evaluate.main([*arguments, "plan=true"]) == 0
+    assert "sums: 6 problems × 2 samples" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
 def test_adapter_brings_its_own_rank_and_modules(arguments: list[str], adapter: Path) -> None:
     evaluation = prepared([*arguments, f"adapter={adapter}"])
     lora = evaluation.config.lora
     assert (lora.rank, lora.alpha, lora.target_modules) == (8, 4, ["q_proj", "up_proj"])
-    assert evaluation.adapter is not None
-    assert [transcript.adapter for transcript in evaluation.transcripts] == [None, evaluation.adapter] * 2
+    served = AdapterRef(0, 0, str(adapter))
+    assert [transcript.adapter for transcript in evaluation.transcripts] == [None, served] * 2
 
 
 def test_checkpoint_stands_for_its_adapter(arguments: list[str], adapter: Path, tmp_path: Path) -> None:
@@ -121,8 +134,9 @@ def test_checkpoint_stands_for_its_adapter(arguments: list[str], adapter: Path, 
     checkpoint.mkdir()
     adapter.rename(checkpoint / "adapter")
     evaluation = prepared([*arguments, f"adapter={checkpoint}"])
-    assert evaluation.adapter is not None
-    assert evaluation.adapter.path == str(checkpoint / "adapter")
+    served = evaluation.transcripts[1].adapter
+    assert served is not None
+    assert served.path == str(checkpoint / "adapter")
 
 
 def test_untouched_foreign_and_other_models_adapters_are_refused(
@@ -255,12 +269,11 @@ def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(tmp_path: Pat
     config = load(settings)
     folder = tmp_path / "quickstart"
     claim(folder / "evaluation", config, protocol_of(config, None))
-    problems = ProblemSet((), (), {})
     config.run.overwrite = True
-    claim_run(config, open_folder(config), problems)
+    claim_run(config, open_folder(config), ProblemSet((), (), {}))
     assert (folder / "evaluation").exists()
     release(folder)
-    claim_run(config, open_folder(config), problems)
+    claim_run(config, open_folder(config), ProblemSet((), (), {}))
     assert not (folder / "evaluation").exists()
 
 

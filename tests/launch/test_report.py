@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launch.report import main, write
+from launch.report import attempt, main, write
 from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -132,6 +132,13 @@ def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
     assert page == tmp_path / "comparison.html"
     assert "Rank matters here" in page.read_text()
     assert not (tmp_path / "a" / "report.html").exists()
+
+
+def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    assert attempt(folder) == str(folder / "report.html")
+    (folder / "metrics.jsonl").write_text("[]\n")
+    assert "none (AttributeError" in attempt(folder)
 
 
 @pytest.mark.parametrize(("arguments", "said"), [([], "name the folder"), (["nowhere"], "there is no folder nowhere")])
