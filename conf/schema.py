@@ -244,8 +244,8 @@ class AlgorithmConfig:
     advantages: str = "group"
     surrogate: str = "clip"
     ratio: str = "token"
-    clip_low: float | None = None
-    clip_high: float | None = None
+    clip_low: float | None = 0.2
+    clip_high: float | None = 0.2
     dual_clip: float | None = None
     aggregation: str = "token_mean"
     kl: float = 0.0
@@ -253,7 +253,7 @@ class AlgorithmConfig:
     mask_truncated: bool = False
     overlong_buffer: float = 0.0
     steps_per_batch: int = 1
-    mismatch: str = "token_tis"
+    mismatch: str = "bypass"
 
     @property
     def ratio_acts(self) -> bool:
