@@ -52,6 +52,16 @@ class Post(Generic[M]):
     def well(self) -> bool:
         return self._healing is None
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the actor has died too often to be replaced."""
+        return self._healing is not None and self._healing.done()
+
+    async def recovered(self) -> None:
+        """Return once the actor is well; ActorDied if it has died too often for that."""
+        if self._healing is not None:
+            await asyncio.shield(self._healing)
+
     async def attempt(self, work: Callable[[M], Awaitable[T]], weight: int = 0) -> T:
         """The result of work that begins once the actor is well.
 
@@ -59,7 +69,7 @@ class Post(Generic[M]):
         """
         self.load += weight
         try:
-            await self._healed()
+            await self.recovered()
             life = self._life
             try:
                 result = await work(self.actor)
@@ -76,7 +86,7 @@ class Post(Generic[M]):
     async def insist(self, work: Callable[[M], Awaitable[T]]) -> T:
         """The result of work that leaves something behind in the actor: done again unless that is still there."""
         while True:
-            await self._healed()
+            await self.recovered()
             life = self._life
             try:
                 result = await self.attempt(work)
@@ -85,19 +95,31 @@ class Post(Generic[M]):
             if self.well and life == self._life:
                 return result
 
+    async def leave(self, work: Callable[[M], Awaitable[None]]) -> bool:
+        """Whether the actor was well and has kept what the work leaves behind in it."""
+        life = self._life
+        if not self.well:
+            return False
+        try:
+            await self.attempt(work)
+        except Lost:
+            return False
+        return self.well and life == self._life
+
     def abandon(self) -> None:
         """Replace the actor no more."""
         if self._healing is not None:
             self._healing.cancel()
 
-    async def _healed(self) -> None:
-        if self._healing is not None:
-            await asyncio.shield(self._healing)
-
     async def _heal(self, death: ActorDied) -> None:
         began, cause = self._clock.now(), death
         while True:
-            await self._clock.sleep(self._deaths.pause(self._clock.now(), death))
+            try:
+                pause = self._deaths.pause(self._clock.now(), death)
+            except ActorDied as end:
+                self._record(self.actor.name, f"not replaced any more; {end}")
+                raise
+            await self._clock.sleep(pause)
             try:
                 await self.actor.revive()
                 if self._prepare:
@@ -115,7 +137,7 @@ class Post(Generic[M]):
 async def anyone(posts: Sequence[Post[M]], work: Callable[[M], Awaitable[T]], weight: int) -> T:
     """The result of work by the actor that is well and has the least to do; by another one if it dies."""
     while True:
-        post = min(posts, key=lambda post: (not post.well, post.load))
+        post = min(posts, key=lambda post: (post.given_up, not post.well, post.load))
         try:
             return await post.attempt(work, weight)
         except Lost:

@@ -118,6 +118,7 @@ RULES: dict[str, Rule] = {
     "rollout.max_response_tokens": at_least(1),
     "rollout.temperature": between(0.1, 2),
     "rollout.max_concurrent_samples": at_least(1),
+    "rollout.actors": at_least(1),
     "rollout.kv_cache_gib": at_least(1),
     "learner.problems_per_update": at_least(1),
     "learner.max_staleness": at_least(0),

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.placement import Node
 from actors.room import total_memory
 from conf.devices import devices
 from conf.errors import BadInput
@@ -29,7 +30,8 @@ class Machine:
     """name: of the card, or of the processor. cores: ids this process may use. host_memory: bytes, None where only a
     card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, flops: of one card, or of one
     core where there is no card, in bytes/s and FLOP/s, None for an unlisted card. present: False for a card that is
-    named for a plan but not in this machine. dtype: the faster to multiply in, which `flops` is about.
+    named for a plan but not in this machine. dtype: the faster to multiply in, which `flops` is about. nodes: of a
+    cluster, this one first; cores and host_memory are then of this one, gpus of all.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Machine:
     flops: float | None
     present: bool = True
     dtype: str = "bfloat16"
+    nodes: tuple[Node, ...] = ()
 
 
 def detect(device: str = "auto") -> Machine:

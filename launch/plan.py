@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from actors.placement import Placement, most_ranks, place
+from actors.placement import Placement, most_engines, most_ranks, place
 from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.models import shape_of
@@ -156,20 +156,25 @@ def make_plan(config: Config, machine: Machine) -> Plan:
 
 def _ranks(config: Config, machine: Machine) -> Iterable[int]:
     """Numbers of learner ranks to choose from, fewest first."""
-    asked, most = config.learner.ranks, most_ranks(machine.cores, machine.gpus)
+    engines, most_actors = config.rollout.actors, most_engines(machine.cores, machine.gpus)
+    asked, most = config.learner.ranks, most_ranks(machine.cores, machine.gpus, engines)
+    if engines is not None and engines > most_actors:
+        raise _too_many(machine, f"rollout.actors={engines}", "the learner", most_actors)
     if asked is None:
         return range(1, most + 1) if machine.gpus else (1,)
     if asked > most:
-        count = f"{machine.gpus} × {machine.name}" if machine.gpus else f"{len(machine.cores)} cores"
-        least = "each has a card, and a rollout actor one too" if machine.gpus else "each has a core"
-        raise BadInput(
-            f"learner.ranks={asked}: too many for {count}, since {least}; use at most {most}, or leave it out"
-        )
+        raise _too_many(machine, f"learner.ranks={asked}", "a rollout actor", most)
     return (asked,)
 
 
+def _too_many(machine: Machine, what: str, other: str, most: int) -> BadInput:
+    count = f"{machine.gpus} × {machine.name}" if machine.gpus else f"{len(machine.cores)} cores"
+    least = f"each has a card, and {other} one too" if machine.gpus else "each has a core"
+    return BadInput(f"{what}: too many for {count}, since {least}; use at most {most}, or leave it out")
+
+
 def _plan(config: Config, machine: Machine, shape: ShapeConfig, ranks: int) -> Plan:
-    placement = place(machine.cores, machine.gpus, ranks)
+    placement = place(machine.cores, machine.gpus, ranks, config.rollout.actors, machine.nodes)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
     room = _room(machine, placement)

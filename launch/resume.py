@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "learner.tokens_per_microbatch",
     "plan",
     "reward.workers",
+    "rollout.actors",
     "rollout.kv_cache_gib",
     "rollout.max_concurrent_samples",
     "run.folder",

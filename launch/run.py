@@ -42,19 +42,28 @@ def main(arguments: list[str]) -> int:
     console = Console()
     try:
         config = load(arguments)
-        machine = detect(config.device)
+        cluster = None if config.plan else os.environ.get("RAY_ADDRESS")
+        if cluster:
+            from launch.cluster import check_free, join, resources, survey
+
+            context = join(cluster, config)
+            machine = survey(config.device)
+        else:
+            machine, context = detect(config.device), None
         settle(config, machine)
         plan = make_plan(config, machine)
         if config.plan:
             console.print(render(plan))
             return 0
         refusal(plan)
+        if cluster:
+            check_free(plan.placement, *resources())
         check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
         console.print(render(plan))
         check_room(room_of(plan), folder)
         request = prepare(config, plan, folder, started_at)
-        return carry_out(request, console)
+        return carry_out(request, console, context)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
@@ -70,7 +79,8 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     from rewards.problems import load as load_problems
     from rewards.problems import write_listing
 
-    config.dashboard.port = free_port(config.dashboard)
+    if not plan.machine.nodes:
+        config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
     check_adapter(config, model_path)
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
@@ -111,19 +121,16 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
     return timer
 
 
-def carry_out(request: "RunRequest", console: Console) -> int:
-    """Start Ray and the coordinator, show progress, pass signals on; the exit code."""
+def start_ray(request: "RunRequest") -> Any:
+    """A Ray of this run's own, with what its placement takes; what `ray.init` returns."""
     # Off by default, and without it vLLM's engine process outlives a killed actor.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    from launch.watch import Watch
-
-    timer = end_with_budget(request)
     config, placement = request.config, request.placement
     shares = (*placement.rollouts, *placement.learners)
-    context: Any = ray.init(
+    return ray.init(
         address="local",
         num_cpus=sum(share.threads for share in shares),
         num_gpus=round(sum(share.gpus for share in shares)) or None,
@@ -135,8 +142,19 @@ def carry_out(request: "RunRequest", console: Console) -> int:
         logging_level=logging.ERROR,
         namespace=config.run.name,
     )
+
+
+def carry_out(request: "RunRequest", console: Console, cluster: Any = None) -> int:
+    """Start Ray, unless a cluster was joined, and the coordinator, show progress, pass signals on; the exit code."""
+    timer = end_with_budget(request)
+    context = cluster or start_ray(request)
+    import ray
+
+    from launch.watch import Watch
+
     session = Path(context.address_info["session_dir"])
-    note_session(Path(request.folder), session)
+    if not cluster:
+        note_session(Path(request.folder), session)
     scripts = Path(sys.executable).parent
     hints = {
         "Ray dashboard": f"http://{context.dashboard_url}",
@@ -152,7 +170,7 @@ def carry_out(request: "RunRequest", console: Console) -> int:
         summary = watch.follow()
     finally:
         ray.shutdown()
-        delete_orphans(session, also_of_the_living=True)
+        delete_orphans(session, also_of_the_living=not cluster)
         timer.cancel()
 
     for line in describe(summary):
