@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.placement import Node, Placement
@@ -47,7 +48,7 @@ def join(address: str, config: Config) -> Any:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         said = str(error).strip().splitlines()[0]
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"

@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         config = load(arguments)
         cluster = None if config.plan else os.environ.get("RAY_ADDRESS")
         if cluster:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
             from launch.cluster import check_free, join, resources, survey
 
             context = join(cluster, config)

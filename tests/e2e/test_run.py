@@ -135,6 +135,18 @@ def test_sigterm_ends_gracefully_and_the_same_command_resumes(start: Start) -> N
 
 
 @pytest.mark.slow
+def test_two_rollout_actors_share_the_groups(start: Start) -> None:
+    """On two cores both share one; on cards they need two beside the learner's."""
+    folder = start.folder / "actors"  # type: ignore[attr-defined]
+    ended = finish(start("actors", "rollout.actors=2", "budget.minutes=10", "budget.updates=4"), folder)
+    assert ended.code == 0, ended.output
+    assert "rollout × 2" in ended.output
+    assert len(ended.rows) == 4
+    assert all(row["canary/disagreement"] < 0.1 for row in ended.rows)
+    assert not ended.summary["events"]
+
+
+@pytest.mark.slow
 def test_two_ranks_learn_and_one_goes_on(start: Start) -> None:
     folder = start.folder / "ranks"  # type: ignore[attr-defined]
     run = start("ranks", "learner.ranks=2", "budget.minutes=10")
