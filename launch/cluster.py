@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.placement import Node, Placement
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.machine import Machine, detect
+from launch.machine import Machine, check_build, detect
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,20 +57,24 @@ def join(address: str, config: Config) -> Any:
     return context
 
 
-def survey(device: str) -> Machine:
+def survey(config: Config) -> Machine:
     """The cluster as one machine: cards of the kind that is smallest, cores and memory of this node, which comes first
-    among its nodes. BadInput if their software differs.
+    among its nodes. BadInput if their software differs, or is not for what they have.
     """
     here = ray.get_runtime_context().get_node_id()
     known = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
     look: Any = ray.remote(num_cpus=0)(_look)
     asked = {
-        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(device)
+        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(config.device)
         for node in sorted(known, key=lambda node: node != here)
     }
     found: dict[str, Found] = dict(zip(asked, ray.get(list(asked.values()), timeout=LOOK_S), strict=True))
-    _check_alike(found[here].versions, found)
-    return combine({node: each.machine for node, each in found.items()}, known)
+    check_alike(found[here].versions, found)
+    whole = combine({node: each.machine for node, each in found.items()}, known)
+    for each in found.values():
+        if each.machine.gpus or not whole.gpus:
+            check_build(config, each.machine, each.versions)
+    return whole
 
 
 def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:
@@ -114,12 +118,8 @@ def check_free(placement: Placement, free: dict[str, float], total: dict[str, fl
             )
 
 
-def _look(device: str) -> Found:
-    versions = {package.name: package.version for package in distributions() if package.name in ALIKE}
-    return Found(detect(device), {name: version.partition("+")[0] for name, version in versions.items()})
-
-
-def _check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
+def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
+    """Raise BadInput if a node has another version of what this one has."""
     for node, each in found.items():
         for name, version in each.versions.items():
             if own.get(name, version) != version:
@@ -127,3 +127,8 @@ def _check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
                     f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}: set up the same"
                     " on all, with bash launch/setup.sh"
                 )
+
+
+def _look(device: str) -> Found:
+    versions = {package.name: package.version for package in distributions() if package.name in ALIKE}
+    return Found(detect(device), {name: version.partition("+")[0] for name, version in versions.items()})

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             from launch.cluster import check_free, join, resources, survey
 
             context = join(cluster, config)
-            machine = survey(config.device)
+            machine = survey(config)
         else:
             machine, context = detect(config.device), None
         settle(config, machine)
@@ -59,7 +59,8 @@ def main(arguments: list[str]) -> int:
         refusal(plan)
         if cluster:
             check_free(plan.placement, *resources())
-        check_build(config, machine, {package.name for package in distributions()})
+        else:
+            check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
         console.print(render(plan))
         check_room(room_of(plan), folder)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,6 +13,7 @@ from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
 from actors.placement import Share
 from actors.protocols import ActorDied, Clock
 from actors.remote import START_S, RemoteActor
+from conf.errors import BadInput
 from conf.models import found_here
 from conf.schema import Config
 
@@ -68,6 +70,12 @@ class LearnerActor:
         from learner.engine import LoraLearner
         from learner.ranks import Ranks, accept, speak_through
 
+        run_folder = Path(self._adapters).parent
+        if self._rank == 0 and not run_folder.is_dir():
+            raise BadInput(
+                f"run.folder: the learner's node does not see {run_folder}; start run.py on a node with a card, or name"
+                " a folder that all nodes share"
+            )
         if self._size > 1:
             speak_through(host if host == LOOPBACK else self.address())
             self._store = self._store or accept(host, port)

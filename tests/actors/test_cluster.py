@@ -80,6 +80,23 @@ def taken(shares: Any, places: list[Whereabouts]) -> Counter[tuple[str, int]]:
     return cards
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "ranks"), [(1, 1), (2, 1), (8, 3)])
+def test_cards_of_one_machine_are_given_out_as_planned(gpus: int, ranks: int) -> None:
+    ray.init(address="local", num_cpus=32, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
+
+    async def scenario() -> None:
+        run = Run(place(tuple(range(32)), gpus, ranks))
+        await run.start()
+        shares = (*run.placement.learners, *run.placement.rollouts)
+        cards = taken(shares, await run.where([*run.ranks, *run.rollouts]))
+        assert len(cards) == gpus
+        assert set(cards.values()) == {1.0 if gpus > 1 else 0.95}
+
+    asyncio.run(scenario())
+    ray.shutdown()
+
+
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Two nodes of two cards, the run's own first, and one without."""

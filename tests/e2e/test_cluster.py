@@ -1,6 +1,7 @@
 """A whole run on a Ray cluster that was there before it: two nodes of this machine, each with a core of its own."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -37,21 +38,20 @@ def test_run_joins_a_cluster_and_leaves_it_as_it_was(
     run = start("cluster", "budget.minutes=10", "budget.updates=3")
     output, _ = run.communicate()
     assert run.returncode == 0, output
-    first, second = sorted(os.sched_getaffinity(0))[:2]
-    assert f"learner    core {first}" in " ".join(output.split("\n")).replace("learner  ", "learner  ")
-    assert f"core {second}" in output
+    assert "2 nodes" in output
+    assert all(f"core {core}\n" in re.sub(" +\n", "\n", output) for core in sorted(os.sched_getaffinity(0))[:2])
     assert len(read_rows(folder)) == 3
     assert read_summary(folder)["status"] == "completed"
     ray.init(address=address, log_to_driver=False)
     assert sum(node["Alive"] for node in ray.nodes()) == 2
     assert ray.available_resources()["CPU"] == 2
 
-    busy = start("refused", "learner.ranks=1", "rollout.actors=1")
-    held = ray.remote(num_cpus=1)(_Holder).remote()
-    ray.get(held.alive.remote())
-    output, _ = busy.communicate()
-    assert busy.returncode == 2, output
-    assert "of 2 cores free and the run needs 2" in output
+    holder = ray.remote(num_cpus=1)(_Holder).remote()
+    ray.get(holder.alive.remote())
+    refused = start("refused")
+    output, _ = refused.communicate()
+    assert refused.returncode == 2, output
+    assert "has 1 of 2 cores free and the run needs 2" in output
 
 
 class _Holder:

