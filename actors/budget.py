@@ -1,5 +1,6 @@
 """Spending a wall-clock budget."""
 
+from collections import deque
 from statistics import median
 
 from actors.protocols import Clock
@@ -32,7 +33,7 @@ class Budget:
         self._price = price_per_hour
         self._clock = clock
         self._started = clock.now() - spent_before
-        self._durations: dict[str, list[float]] = {}
+        self._durations: dict[str, deque[float]] = {}
 
     @property
     def spent(self) -> float:
@@ -59,17 +60,16 @@ class Budget:
 
     @property
     def evaluation_reserve(self) -> float:
-        """Seconds held back for the final evaluation alone."""
-        return EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0]))
+        """Seconds held back for the final evaluation, and the inspection of the adapter beside it."""
+        return max(EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0])), self.expected("inspect"))
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""
-        self._durations.setdefault(step, []).append(seconds)
+        self._durations.setdefault(step, deque(maxlen=USUAL_MEMORY)).append(seconds)
 
     def expected(self, step: str) -> float:
         """Seconds the next `step` may take; 0 before the first has been measured."""
-        recent = self._durations.get(step, [])[-MEMORY:]
-        return SAFETY * max(recent, default=0.0)
+        return SAFETY * max(self._latest(step), default=0.0)
 
     def allows(self, step: str) -> bool:
         """Whether another `step` fits before the reserve."""
@@ -79,13 +79,16 @@ class Budget:
         """Whether these steps, one after the other, fit before the reserve if each is as quick as the quickest of the
         last `MEMORY` of its kind; where they do not, it is no use to start the first.
         """
-        quickest = (min(self._durations[step][-MEMORY:]) for step in steps if step in self._durations)
+        quickest = (min(self._latest(step)) for step in steps if step in self._durations)
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
         """How many more of `step` there will be before the reserve; None before the first has been measured."""
-        recent = self._durations.get(step, [])[-USUAL_MEMORY:]
+        recent = self._durations.get(step)
         return int(max(self.left - self.reserve, 0.0) / max(median(recent), 1e-9)) if recent else None
+
+    def _latest(self, step: str) -> list[float]:
+        return list(self._durations.get(step, ()))[-MEMORY:]
 
     def knows(self, step: str) -> bool:
         """Whether a `step` has been measured."""

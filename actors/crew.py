@@ -1,8 +1,10 @@
 """Actors that may die, and the work that goes on when they do."""
 
 import asyncio
+import heapq
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 from actors.deaths import Deaths
 from actors.protocols import ActorDied, Clock
@@ -21,6 +23,9 @@ class Mortal(Protocol):
 M = TypeVar("M", bound=Mortal)
 T = TypeVar("T")
 
+OUTDATED = 8
+"""Entries of a crew's heap for each post, at most: most are outdated then, and it is made anew."""
+
 Record = Callable[[str, str], None]
 """Takes an actor's name, and what became of it in one sentence."""
 
@@ -30,7 +35,7 @@ class Lost(Exception):
 
 
 class Post(Generic[M]):
-    """One actor's place, whoever holds it. load: weight of the work that it has.
+    """One actor's place, whoever holds it. load: weight of the work that it has; on_load is called when that changes.
 
     prepare: brings a revived actor to where its predecessor was.
     """
@@ -40,6 +45,7 @@ class Post(Generic[M]):
     ) -> None:
         self.actor = actor
         self.load = 0
+        self.on_load: Callable[[], None] = lambda: None
         self._clock = clock
         self._record = record
         self._prepare = prepare
@@ -67,7 +73,7 @@ class Post(Generic[M]):
 
         Lost if the actor dies under it and is being replaced, ActorDied if it has died too often for that.
         """
-        self.load += weight
+        self._carry(weight)
         try:
             await self.recovered()
             life = self._life
@@ -81,7 +87,7 @@ class Post(Generic[M]):
             self._deaths.answered()
             return result
         finally:
-            self.load -= weight
+            self._carry(-weight)
 
     async def insist(self, work: Callable[[M], Awaitable[T]]) -> T:
         """The result of work that leaves something behind in the actor: done again unless that is still there."""
@@ -111,6 +117,10 @@ class Post(Generic[M]):
         if self._healing is not None:
             self._healing.cancel()
 
+    def _carry(self, weight: int) -> None:
+        self.load += weight
+        self.on_load()
+
     async def _heal(self, death: ActorDied) -> None:
         began, cause = self._clock.now(), death
         while True:
@@ -134,11 +144,53 @@ class Post(Generic[M]):
         self._healing = None
 
 
-async def anyone(posts: Sequence[Post[M]], work: Callable[[M], Awaitable[T]], weight: int) -> T:
-    """The result of work by the actor that is well and has the least to do; by another one if it dies."""
-    while True:
-        post = min(posts, key=lambda post: (post.given_up, not post.well, post.load))
-        try:
-            return await post.attempt(work, weight)
-        except Lost:
-            continue
+class Crew(Generic[M]):
+    """Posts that can stand in for each other.
+
+    The least loaded one is found without a look at the others: a heap of loads as they were when they changed, of which
+    the outdated ones are thrown away when they come up.
+    """
+
+    def __init__(self, posts: Sequence[Post[M]]) -> None:
+        self.posts = posts
+        self._loads = [(0, number) for number in range(len(posts))]
+        for number, post in enumerate(posts):
+            post.on_load = partial(self._note, number)
+
+    async def anyone(
+        self, work: Callable[[M], Awaitable[T]], weight: int, able: Callable[[Any], bool] = lambda post: True
+    ) -> T:
+        """The result of work by the actor that is well and has the least to do; by another one if it dies. able: says
+        of a post whether its actor can do it.
+        """
+        while True:
+            try:
+                return await self._least(able).attempt(work, weight)
+            except Lost:
+                continue
+
+    def _least(self, able: Callable[[Any], bool]) -> Post[M]:
+        """The first of those that are well, able, and have the least load; if none is, of those that may be."""
+        passed_over = []
+        while self._loads:
+            load, number = entry = self._loads[0]
+            post = self.posts[number]
+            if post.load == load and post.well and able(post):
+                break
+            heapq.heappop(self._loads)
+            if post.load == load:
+                passed_over.append(entry)
+        found = self._loads[0] if self._loads else min(passed_over, key=lambda entry: self._hope(entry, able))
+        for entry in set(passed_over):
+            heapq.heappush(self._loads, entry)
+        return self.posts[found[1]]
+
+    def _hope(self, entry: tuple[int, int], able: Callable[[Any], bool]) -> tuple[bool, bool, int, int]:
+        post = self.posts[entry[1]]
+        return (not able(post), post.given_up, *entry)
+
+    def _note(self, number: int) -> None:
+        heapq.heappush(self._loads, (self.posts[number].load, number))
+        if len(self._loads) > OUTDATED * len(self.posts):
+            self._loads = [(post.load, number) for number, post in enumerate(self.posts)]
+            heapq.heapify(self._loads)

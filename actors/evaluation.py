@@ -8,7 +8,7 @@ from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Engine, Verifier
 from actors.seeds import request_seed
 from conf.schema import Config
-from rewards.estimate import bootstrap_interval, pass_at_k
+from rewards.estimate import pass_at_k, share_interval
 
 ROOMY = 3.0
 """With time for so many rounds, the first one is drawn at once; the trained policy may be slower than expected."""
@@ -71,24 +71,12 @@ async def evaluate(
     """
 
     async def draw(number: int, indices: range) -> list[Group] | None:
+        seeds = {index: request_seed(config.run.seed, "eval", number * len(problems) + index) for index in indices}
         try:
             async with asyncio.timeout(max(deadline - clock.now(), 0.0)), asyncio.TaskGroup() as tasks:
                 drawn = [
                     tasks.create_task(
-                        _judged(
-                            engine,
-                            verifier,
-                            index,
-                            problems[index],
-                            adapter,
-                            Sampling(
-                                samples=1,
-                                max_tokens=settings.max_response_tokens or config.rollout.max_response_tokens,
-                                temperature=settings.temperature,
-                                top_p=settings.top_p,
-                                seed=request_seed(config.run.seed, "eval", number * len(problems) + index),
-                            ),
-                        )
+                        judged_sample(config, engine, verifier, index, problems[index], adapter, seeds[index])
                     )
                     for index in indices
                 ]
@@ -96,7 +84,6 @@ async def evaluate(
             return None
         return [task.result() for task in drawn]
 
-    settings = config.eval
     started = clock.now()
     rounds: list[list[Group]] = []
     times: list[float] = []
@@ -125,10 +112,24 @@ async def evaluate(
     return _estimate(rounds, times, clock.now() - started) if rounds else None
 
 
-async def _judged(
-    engine: Engine, verifier: Verifier, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+async def judged_sample(
+    config: Config,
+    engine: Engine,
+    verifier: Verifier,
+    index: int,
+    problem: Problem,
+    adapter: AdapterRef | None,
+    seed: int,
 ) -> Group:
+    """One judged sample of a problem, drawn as `eval` says."""
+    settings = config.eval
+    sampling = Sampling(1, response_limit(config), settings.temperature, settings.top_p, seed)
     return await verifier.score(await engine.generate(index, problem, adapter, sampling))
+
+
+def response_limit(config: Config) -> int:
+    """Tokens of an evaluated response at most."""
+    return config.eval.max_response_tokens or config.rollout.max_response_tokens
 
 
 def _estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> Evaluation:
@@ -142,7 +143,7 @@ def _estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> 
         problems=len(correct),
         n=n,
         pass_at={k: pass_at_k(correct, n, k) for k in sorted({1, 8, 16, n}) if k <= n},
-        ci95=bootstrap_interval([c / n for c in correct]),
+        ci95=share_interval([c / n for c in correct]),
         mean_length=sum(len(sample.token_ids) for sample in samples) / len(samples),
         truncated=sum(sample.truncated for sample in samples) / len(samples),
         seconds=seconds,

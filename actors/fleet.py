@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
-from actors.crew import Lost, Mortal, Post, Record, anyone
+from actors.crew import Crew, Lost, Mortal, Post, Record
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Engine
 
@@ -15,23 +15,30 @@ class MortalEngine(Engine, Mortal, Protocol):
     """An engine that does not heal itself."""
 
 
-class Berth:
+class Berth(Post[MortalEngine]):
     """An engine's place, the versions it holds, and those it has missed, oldest first, which it is given once it is
-    well.
+    well. whole, at_start: see `Engine`.
     """
 
     def __init__(self, engine: MortalEngine, clock: Clock, record: Record) -> None:
+        super().__init__(engine, clock, record, self._restore)
         self.held: dict[str, AdapterRef] = {}
         self.missed: dict[str, AdapterRef] = {}
         self.whole: bool | None = None
-        self.post: Post[MortalEngine] = Post(engine, clock, record, self._restore)
+        self.at_start: Callable[[str, Engine], Awaitable[None]] | None = None
         self.catching_up: asyncio.Task[None] | None = None
-        self._engine = engine
         self._loading: AdapterRef | None = None
 
-    async def load(self, adapter: AdapterRef) -> None:
+    def holds(self, adapter: AdapterRef | None) -> bool:
+        return adapter is None or adapter.name in self.held
+
+    async def begin(self) -> None:
+        with contextlib.suppress(Lost):  # its successor begins of its own accord
+            await self.attempt(self._begin)
+
+    async def take(self, adapter: AdapterRef) -> None:
         """Give the engine a version, now or once it is well."""
-        if await self.post.leave(lambda engine: engine.load(adapter)):
+        if await self.leave(lambda engine: engine.load(adapter)):
             self.held[adapter.name] = adapter
             return
         self.missed[adapter.name] = adapter
@@ -39,48 +46,55 @@ class Berth:
             self.catching_up = asyncio.create_task(self._catch_up())
             self.catching_up.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def retire(self, adapter: AdapterRef) -> None:
+    async def drop(self, adapter: AdapterRef) -> None:
         if self.missed.pop(adapter.name, None) or self._loading == adapter:
             self._loading = None
         elif self.held.pop(adapter.name, None):
-            await self.post.leave(lambda engine: engine.retire(adapter))
+            await self.leave(lambda engine: engine.retire(adapter))
 
     async def widen(self, whole: bool) -> None:
         self.whole = whole
-        await self.post.leave(lambda engine: engine.widen(whole))
+        await self.leave(lambda engine: engine.widen(whole))
 
     async def close(self) -> None:
-        self.post.abandon()
+        self.abandon()
         if self.catching_up is not None:
             self.catching_up.cancel()
-        await self._engine.close()
+        await self.actor.close()
+
+    async def _begin(self, engine: MortalEngine) -> None:
+        if self.at_start:
+            await self.at_start(engine.name, engine)
 
     async def _catch_up(self) -> None:
         while self.missed:
-            await self.post.recovered()
+            await self.recovered()
             if not self.missed:
                 return
             name = next(iter(self.missed))
             adapter = self._loading = self.missed.pop(name)
-            await self.post.insist(lambda engine: engine.load(adapter))  # noqa: B023  # done before the next turn
+            await self.insist(lambda engine: engine.load(adapter))  # noqa: B023  # done before the next turn
             if self._loading is None:
-                await self.post.leave(lambda engine: engine.retire(adapter))  # noqa: B023
+                await self.leave(lambda engine: engine.retire(adapter))  # noqa: B023
             else:
                 self.held[name] = adapter
             self._loading = None
 
     async def _restore(self) -> None:
-        """Give a fresh engine what its predecessor had, or has been given up since."""
-        wide, given = None, dict[str, AdapterRef]()
+        """Bring a fresh engine to where its predecessor was, or would be by now."""
+        if self.whole is not None:
+            await self.actor.widen(self.whole)
+        wide, given = self.whole, dict[str, AdapterRef]()
+        await self._begin(self.actor)
         while True:
             if self.whole is not wide:
                 wide = self.whole
-                await self._engine.widen(bool(wide))
+                await self.actor.widen(bool(wide))
             elif missing := [adapter for name, adapter in self.held.items() if name not in given]:
-                await self._engine.load(missing[0])
+                await self.actor.load(missing[0])
                 given[missing[0].name] = missing[0]
             elif surplus := [adapter for name, adapter in given.items() if name not in self.held]:
-                await self._engine.retire(surplus[0])
+                await self.actor.retire(surplus[0])
                 del given[surplus[0].name]
             else:
                 return
@@ -96,16 +110,22 @@ class Fleet:
 
     def __init__(self, engines: Sequence[MortalEngine], clock: Clock, record: Record) -> None:
         self._berths = [Berth(engine, clock, record) for engine in engines]
+        self._crew = Crew(self._berths)
         self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
 
     @property
     def in_flight(self) -> list[int]:
         """Samples asked of each engine."""
-        return [berth.post.load for berth in self._berths]
+        return [berth.load for berth in self._berths]
 
     async def ready(self) -> None:
-        await asyncio.gather(*(berth.post.insist(lambda engine: engine.ready()) for berth in self._berths))
+        await asyncio.gather(*(berth.insist(lambda engine: engine.ready()) for berth in self._berths))
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        for berth in self._berths:
+            berth.at_start = work
+        await asyncio.gather(*(berth.begin() for berth in self._berths))
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         async with self._request(adapter):
@@ -117,9 +137,9 @@ class Fleet:
         """For an engine that is missing another one answers."""
 
         async def answer(berth: Berth) -> Group:
-            while berth.post.well and (adapter is None or adapter.name in berth.held):
+            while berth.well and berth.holds(adapter):
                 with contextlib.suppress(Lost):
-                    return await berth.post.attempt(lambda engine: engine.generate(index, problem, adapter, sampling))
+                    return await berth.attempt(lambda engine: engine.generate(index, problem, adapter, sampling))
             return await self._anyone(index, problem, adapter, sampling)
 
         async with self._request(adapter):
@@ -129,9 +149,9 @@ class Fleet:
         await asyncio.gather(*(berth.widen(whole) for berth in self._berths))
 
     async def load(self, adapter: AdapterRef) -> None:
-        await asyncio.gather(*(berth.load(adapter) for berth in self._berths))
+        await asyncio.gather(*(berth.take(adapter) for berth in self._berths))
         coming = {berth.catching_up for berth in self._berths if berth.catching_up}
-        while coming and not self._holders(adapter):
+        while coming and not any(berth.holds(adapter) for berth in self._berths):
             done, coming = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
             if not coming:
                 done.pop().result()
@@ -144,11 +164,11 @@ class Fleet:
         await asyncio.gather(*(berth.close() for berth in self._berths))
 
     async def _anyone(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        posts = [berth.post for berth in self._holders(adapter) or self._berths]
-        return await anyone(posts, lambda engine: engine.generate(index, problem, adapter, sampling), sampling.samples)
-
-    def _holders(self, adapter: AdapterRef | None) -> list[Berth]:
-        return [berth for berth in self._berths if adapter is None or adapter.name in berth.held]
+        return await self._crew.anyone(
+            lambda engine: engine.generate(index, problem, adapter, sampling),
+            sampling.samples,
+            able=lambda berth: berth.holds(adapter),
+        )
 
     @contextlib.asynccontextmanager
     async def _request(self, adapter: AdapterRef | None) -> AsyncIterator[None]:
@@ -165,4 +185,4 @@ class Fleet:
     async def _drop_if_idle(self, adapter: AdapterRef) -> None:
         if not self._requests[adapter.name]:
             self._retired.discard(adapter.name)
-            await asyncio.gather(*(berth.retire(adapter) for berth in self._berths))
+            await asyncio.gather(*(berth.drop(adapter) for berth in self._berths))

@@ -1,5 +1,6 @@
 """Held-out evaluations in the life of a run: of the base model, while training, and of the last policy."""
 
+from statistics import fmean
 from typing import Any
 
 from actors.budget import Budget
@@ -88,7 +89,14 @@ class Judging:
             return None
         self._learn(result.round_seconds)
         self._folder.write_samples(f"eval-{name}", result.groups)
-        return self._folder.write_evaluation(name, version, result.summary())
+        return self._folder.write_evaluation(name, version, result.summary() | self._as_validation(result))
+
+    def _as_validation(self, result: Evaluation) -> dict[str, float]:
+        """What a validation would have found: it draws what the first round of an evaluation draws."""
+        count = min(self._config.validation.problems, len(self._heldout))
+        if not self._config.validation.every or result.problems < count:
+            return {}
+        return {"validation/pass@1": fmean(group.rewards[0].verdict.score for group in result.groups[:count])}
 
     async def _draw(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, seconds: float, round_s: float

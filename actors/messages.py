@@ -4,6 +4,7 @@ A *group* is the samples of one problem, all drawn from one *version* of the ada
 to the adapter, usually one optimizer step; it turns version v into v + 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -27,7 +28,8 @@ class Problem:
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
-    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never.
+    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never. Negative
+    versions are synthetic: noise for `actors.proof`.
     """
 
     version: int
@@ -35,8 +37,12 @@ class AdapterRef:
     path: str
 
     @property
+    def synthetic(self) -> bool:
+        return self.version < 0
+
+    @property
     def name(self) -> str:
-        return f"policy-v{self.version}-r{self.incarnation}"
+        return f"synthetic-{-self.version}" if self.synthetic else f"policy-v{self.version}-r{self.incarnation}"
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,13 @@ class Sample:
     """One response.
 
     `logprobs[i]` is the engine's natural-log probability of `token_ids[i]` under the distribution actually sampled
-    (after temperature). The end-of-sequence token, if reached, is the last of `token_ids`.
+    (after temperature). The end-of-sequence token, if reached, is the last of `token_ids`. Engines give both as arrays,
+    which travel as they lie in memory: as tuples they would cost the coordinator, through which every group passes
+    several times, most of its time.
     """
 
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
     text: str
     finish_reason: str
 
@@ -173,3 +181,20 @@ class Scores:
 
     policy: tuple[float, ...]
     base: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the learner's current version is, seen on given responses: mean full-vocabulary entropy per token, its own
+    and the base model's, and exact KL(policy ‖ base), in nats at the rollouts' temperature.
+
+    adapter_norm: Frobenius norm of scaling · BA over all layers, by type of module. effective_rank: of BA, by
+    `<layer>.<module>`.
+    """
+
+    version: int
+    entropy: float
+    base_entropy: float
+    kl_to_base: float
+    adapter_norm: dict[str, float]
+    effective_rank: dict[str, float]

@@ -1,6 +1,8 @@
 """An engine whose tokens are accounted for."""
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from actors.ledger import Ledger
@@ -29,19 +31,20 @@ class MeteredEngine:
         self._ledger = ledger
         self._clock = clock
         self._pace = pace
+        self._engines = 1
 
     async def ready(self) -> None:
         await self._engine.ready()
 
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await self._engine.at_start(
+            lambda name, engine: work(name, MeteredEngine(engine, self._kind, self._ledger, self._clock, self._pace))
+        )
+
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         started = self._clock.now()
-        try:
+        with self._unless_cancelled(sampling):
             group = await self._engine.generate(index, problem, adapter, sampling)
-        except asyncio.CancelledError:
-            seconds = self._clock.now() - started
-            each = seconds * self._pace.tokens / self._pace.seconds if self._pace.seconds else 0.0
-            self._ledger.count("tokens/cancelled", int(sampling.samples * min(each, sampling.max_tokens)))
-            raise
         self._pace.tokens += group.tokens
         self._pace.seconds += (self._clock.now() - started) * sampling.samples
         self._ledger.count(f"tokens/{self._kind}", group.tokens)
@@ -50,7 +53,9 @@ class MeteredEngine:
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
-        groups = await self._engine.probe(index, problem, adapter, sampling)
+        with self._unless_cancelled(sampling, self._engines):
+            groups = await self._engine.probe(index, problem, adapter, sampling)
+        self._engines = len(groups)
         self._ledger.count(f"tokens/{self._kind}", sum(group.tokens for group in groups))
         return groups
 
@@ -65,3 +70,15 @@ class MeteredEngine:
 
     async def close(self) -> None:
         await self._engine.close()
+
+    @contextlib.contextmanager
+    def _unless_cancelled(self, sampling: Sampling, engines: int = 1) -> Iterator[None]:
+        started = self._clock.now()
+        try:
+            yield
+        except asyncio.CancelledError:
+            seconds = self._clock.now() - started
+            each = seconds * self._pace.tokens / self._pace.seconds if self._pace.seconds else 0.0
+            tokens = engines * sampling.samples * min(each, sampling.max_tokens)
+            self._ledger.count("tokens/cancelled", int(tokens))
+            raise

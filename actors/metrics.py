@@ -15,6 +15,7 @@ def describe_batch(batch: Batch) -> dict[str, float]:
     return {
         "reward/mean": fmean(r.total for r in judged) if judged else 0.0,
         **{f"reward/{name}": value for name, value in parts.items()},
+        "prompt/mean_length": fmean(len(group.problem.prompt_ids) for group in batch.groups),
         "completion/mean_length": fmean(len(sample.token_ids) for sample in samples),
         "completion/truncated": fmean(sample.truncated for sample in samples),
         "groups/zero_variance": fmean(group.zero_variance for group in batch.groups),

@@ -14,11 +14,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `status` and `reason` as in summary.json, evaluations as `Evaluation.summary` has them."""
+    """How a run ended: all as in summary.json, `final` as `Evaluation.summary` and `plasticity` as
+    `Plasticity.measure` have them.
+    """
 
     status: str
     reason: str
     final: dict[str, Any] | None = None
+    plasticity: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,11 @@ CORES_PER_ENGINE = 2
 CORES_PER_LEARNER = 4
 """On a GPU machine: the optimizer step of the offloaded weights is threaded, beyond this host memory limits it."""
 
+SPINS = "1000"
+"""How often a thread of OpenMP's looks for work before it sleeps: about a twentieth of a millisecond. With libgomp's
+300,000 the threads of an actor burn the time in which a neighbour on one of their cores would have ended: beside other
+work small products took five times as long on two threads as on one, and hardly longer with this."""
+
 MOST_REWARD_WORKERS = 8
 """A verdict takes milliseconds: more workers than this would only wait."""
 
@@ -49,9 +54,13 @@ class Share:
     node: str = ""
 
     def bind(self, whole: bool = False) -> None:
-        """Keep this process, its threads and its children to come on the share's cores, or on the whole."""
+        """Keep this process, its threads and its children to come on the share's cores, or on the whole.
+
+        To be called first before torch is imported, which reads then how its threads are to wait.
+        """
         cores = self.whole if whole else self.cores
         if cores:
+            os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
             for thread in os.listdir("/proc/self/task"):
                 os.sched_setaffinity(int(thread), cores)
 
@@ -99,6 +108,18 @@ def place(
     if len(nodes) > 1:
         return _on_nodes(nodes, ranks, engines or len(nodes) - 1)
     return _on_cores(cores, ranks, engines or 1)
+
+
+def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
+    """The shares where nothing is learned: each card carries a rollout actor; without one, a single rollout actor has
+    all cores but the one in eight that stays with the reward workers.
+    """
+    if gpus:
+        share = Share(gpus=1.0, memory=WHOLE_CARD, threads=CORES_PER_ENGINE)
+        return Placement("cuda", (share,) * gpus, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))
+    spare = len(cores) // 8
+    bound = cores[: len(cores) - spare]
+    return Placement("cpu", (Share(cores=bound, threads=len(bound)),), (), _reward_workers(spare))
 
 
 def _on_cards(cores: tuple[int, ...], gpus: int, ranks: int, engines: int, nodes: Sequence[Node]) -> Placement:

@@ -1,8 +1,11 @@
 """The seams of the system: what the coordinator needs from the world. Tests put fakes here and nowhere else."""
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Problem, Sampling, Scores, UpdateStats
+
+FAITHFUL = "the adapter is applied as it should be"
 
 
 class ActorDied(Exception):
@@ -31,6 +34,12 @@ class Engine(Protocol):
 
     async def ready(self) -> None:
         """Return once the engine takes requests."""
+        ...
+
+    async def at_start(self, work: "Callable[[str, Engine], Awaitable[None]]") -> None:
+        """Do this with every single engine behind this one, by name, and with each that will ever replace one of them
+        before that is given anything else.
+        """
         ...
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
@@ -78,6 +87,10 @@ class Learner(Protocol):
         """Write the current version to disk as a PEFT adapter, atomically; its reference."""
         ...
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        """Write adapters of noise as `publish` writes the policy, as many as an engine serves at once."""
+        ...
+
     async def accumulate(self, batch: Batch) -> None:
         """The gradient of a batch, its longest part; the weights stay. Raises if a group is older than η."""
         ...
@@ -92,6 +105,16 @@ class Learner(Protocol):
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         """Log-probabilities of given responses, per group and sample, under the current weights and the base."""
+        ...
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        """Log-probabilities of all tokens that a synthetic adapter drew, in their order: under that adapter, as
+        FAITHFUL, and under each mistake an engine might make with it, under what that is.
+        """
+        ...
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        """How far the current weights have moved from the base, seen on given responses."""
         ...
 
     async def save(self, folder: str) -> None:

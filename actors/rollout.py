@@ -11,7 +11,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from array import array
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,11 @@ from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.parcels import Parcels, Stamp, stamp, unpack
 from actors.placement import Share
 from actors.post_mortem import describe_status
-from actors.protocols import ActorDied
-from actors.remote import RemoteActor
-from actors.shared_memory import delete, segments
+from actors.protocols import ActorDied, Engine
+from actors.remote import RemoteActor, session_logs
+from actors.shared_memory import delete, delete_orphans, note, segments
 from actors.slots import AdapterSlots
-from conf.models import found_here
+from conf.models import found_here, stop_token_ids
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
 
@@ -100,6 +101,7 @@ class RolloutEngine:
         )
         self.segments = segments(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
+        self._stop_ids = stop_token_ids(config.model, self._tokenizer)
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._slot_freed = asyncio.Condition()
         self._requests: dict[str, Any] = {}
@@ -166,6 +168,7 @@ class RolloutEngine:
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             seed=sampling.seed,
+            stop_token_ids=self._stop_ids,
             logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -180,10 +183,11 @@ class RolloutEngine:
             return [output async for output in outputs][-1]
 
     def _sample(self, completion: Any) -> Sample:
-        token_ids = tuple(completion.token_ids)
+        token_ids = array("i", completion.token_ids)
+        logprobs = (step[token].logprob for token, step in zip(token_ids, completion.logprobs, strict=True))
         return Sample(
             token_ids=token_ids,
-            logprobs=tuple(step[token].logprob for token, step in zip(token_ids, completion.logprobs, strict=True)),
+            logprobs=array("d", logprobs),
             text=self._tokenizer.decode(token_ids, skip_special_tokens=True),
             finish_reason=completion.finish_reason,
         )
@@ -222,11 +226,14 @@ class RolloutActor:
     def __init__(self, config: Config, model_path: str, share: Share) -> None:
         share.bind(config.learner.takes_turns)
         self._share = share
+        session = session_logs().parent
+        delete_orphans(session)
         self._copies = Path(tempfile.gettempdir(), "microbudget-rl", config.run.name, str(os.getpid()))
         for left in self._copies.parent.glob("[0-9]*"):
             if not psutil.pid_exists(int(left.name)):
                 shutil.rmtree(left, ignore_errors=True)
         self._engine = RolloutEngine(config, found_here(model_path, config.model), share)
+        note(session, os.getpid(), self._engine.segments)
 
     async def alive(self) -> None:
         await self._engine.alive()
@@ -267,15 +274,18 @@ class RemoteEngine:
     other nodes share.
     """
 
-    def __init__(self, actor: RemoteActor, concurrent_samples: int, parcels: Parcels) -> None:
+    def __init__(self, actor: RemoteActor, concurrent_samples: int, parcels: Parcels | None = None) -> None:
         self.name = actor.name
         self._actor = actor
         self._concurrent = concurrent_samples
-        self._parcels = parcels
+        self._parcels = parcels or Parcels()
         self._samples = 0
 
     async def ready(self) -> None:
         await self._actor.call("alive")
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
 
     async def revive(self) -> None:
         self._actor.start()

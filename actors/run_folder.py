@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.durable import damage, replace_text, seal, sync
-from actors.messages import AdapterRef, Group
+from actors.messages import AdapterRef, Group, Reward, Sample
 from conf.errors import BadInput
 
 SAMPLED_GROUPS = 8
@@ -38,6 +38,8 @@ class RunFolder:
         drop_half_line(path / "events.jsonl")
         for unfinished in (path / "checkpoints").glob(".update-*.tmp"):
             shutil.rmtree(unfinished)
+        for rendezvous in path.glob(".ranks-*"):
+            rendezvous.unlink()
         self._settle(lambda checkpoint: damage(checkpoint) or foreign(checkpoint))
         self._open_tensorboard()
 
@@ -155,11 +157,13 @@ class RunFolder:
         return row
 
     def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the evaluation of a version and show it in TensorBoard; the summary given."""
+        """Keep the evaluation of a version and show it in TensorBoard, beside the rows' figures of the same names; the
+        summary given.
+        """
         replace_text(self.path / f"eval-{name}.json", json.dumps(summary))
         for key, value in summary.items():
             if isinstance(value, float):
-                self._tensorboard.add_scalar(f"eval/{key}", value, version)
+                self._tensorboard.add_scalar(key if "/" in key else f"eval/{key}", value, version)
         return summary
 
     def evaluation(self, name: str) -> dict[str, Any] | None:
@@ -171,19 +175,7 @@ class RunFolder:
         """Keep what was said, and what it earned, in samples/<name>.jsonl."""
         kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [
-            {
-                "group": group.index,
-                "problem": group.problem.id,
-                "prompt": group.problem.prompt,
-                "gold": group.problem.gold,
-                "version": group.adapter.version if group.adapter else None,
-                "response": sample.text,
-                "tokens": len(sample.token_ids),
-                "finish_reason": sample.finish_reason,
-                "reward": reward.total,
-                "status": reward.verdict.status,
-                "extracted": reward.verdict.extracted,
-            }
+            sample_row(group, sample, reward)
             for group in kept
             for sample, reward in zip(group.samples, group.rewards, strict=True)
         ]
@@ -243,6 +235,23 @@ class RunFolder:
         from torch.utils.tensorboard import SummaryWriter
 
         self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
+
+
+def sample_row(group: Group, sample: Sample, reward: Reward) -> dict[str, Any]:
+    """A line of samples/*.jsonl."""
+    return {
+        "group": group.index,
+        "problem": group.problem.id,
+        "prompt": group.problem.prompt,
+        "gold": group.problem.gold,
+        "version": group.adapter.version if group.adapter else None,
+        "response": sample.text,
+        "tokens": len(sample.token_ids),
+        "finish_reason": sample.finish_reason,
+        "reward": reward.total,
+        "status": reward.verdict.status,
+        "extracted": reward.verdict.extracted,
+    }
 
 
 def drop_half_line(file: Path) -> None:

@@ -1,18 +1,13 @@
 """The version that new groups are sampled from, and whether the engines truly serve it."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
-from typing import TypeVar
+from collections.abc import Callable
 
-from actors.canary import Answers, Canary, Finding, Judgement
-from actors.messages import AdapterRef, Problem, Sampling
-from actors.outcome import Halted
+from actors.canary import Answers, Canary, Judgement
+from actors.messages import AdapterRef
+from actors.probes import Probes
+from actors.proof import Proof
 from actors.protocols import Engine, Learner
-from actors.seeds import request_seed
-from conf.schema import Config
-
-T = TypeVar("T")
 
 
 class Serving:
@@ -21,16 +16,13 @@ class Serving:
     policy: the version that new groups are sampled from; None before the first and after a history was abandoned.
     """
 
-    def __init__(
-        self, config: Config, engine: Engine, learner: Learner, probes: tuple[Problem, ...], noise: float | None = None
-    ) -> None:
-        """probes: problems whose answers the canary compares. noise: see `Canary`."""
+    def __init__(self, engine: Engine, learner: Learner, probes: Probes, canary: Canary, proof: Proof) -> None:
         self.policy: AdapterRef | None = None
-        self._config = config
         self._engine = engine
         self._learner = learner
-        self._problems = probes
-        self._canary = Canary(config.canary.noise_floor, noise)
+        self._probes = probes
+        self._canary = canary
+        self._proof = proof
         self._outdated: list[AdapterRef] = []
         self._probe: asyncio.Task[tuple[Answers, ...]] | None = None
         self._judgement: Judgement
@@ -42,7 +34,11 @@ class Serving:
 
     @property
     def held(self) -> tuple[AdapterRef, ...]:
-        """The versions that engines have, or must be able to load again."""
+        """The adapters that engines have, or must be able to load again."""
+        return (*self._proof.adapters, *self._versions)
+
+    @property
+    def _versions(self) -> tuple[AdapterRef, ...]:
         return (*self._outdated, *([self.policy] if self.policy else []))
 
     async def adopt(self, adapter: AdapterRef) -> None:
@@ -51,17 +47,16 @@ class Serving:
         if self.policy is not None:
             self._outdated.append(self.policy)
         self.policy = adapter
-        self._probe = asyncio.create_task(self._sample_probe(adapter))
+        self._probe = asyncio.create_task(self._probes.ask(self._engine, adapter))
 
     async def ask_canary(self) -> Judgement:
-        """Compare engine and learner on the policy's version, once; Halted if it is not served faithfully."""
+        """Compare engine and learner on the policy's version, once, and on what engines that have started since
+        answered under synthetic adapters; Halted if any is not served faithfully.
+        """
+        await self._proof.judge()
         if self._probe is not None:
-            answers = await self._probe
-            scores = await self._learner.score(tuple(chain.from_iterable(answers)))
-            self._judgement = self._canary.judge(answers, tuple(batched(scores, len(self._problems))))
+            self._judgement = await self._probes.judge(self._canary, self._learner, await self._probe)
             self._probe = None
-        if self._judgement.finding is Finding.DISAGREES:
-            raise Halted(f"canary: {self._judgement.diagnosis}")
         return self._judgement
 
     async def retire_idle(self, runs: Callable[[int], bool]) -> None:
@@ -74,8 +69,8 @@ class Serving:
     async def abandon(self) -> None:
         """Give up every version, once the groups on them are cancelled."""
         await self.close()
-        held, self._outdated, self.policy = self.held, [], None
-        for adapter in held:
+        versions, self._outdated, self.policy = self._versions, [], None
+        for adapter in versions:
             await self._engine.retire(adapter)
 
     async def close(self) -> None:
@@ -83,29 +78,3 @@ class Serving:
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait({self._probe})
-
-    async def _sample_probe(self, adapter: AdapterRef) -> tuple[Answers, ...]:
-        """Every engine's answers to the probe problems."""
-        by_problem = await asyncio.gather(
-            *(
-                self._engine.probe(
-                    -1 - number,
-                    problem,
-                    adapter,
-                    Sampling(
-                        samples=1,
-                        max_tokens=self._config.canary.tokens,
-                        temperature=self._config.rollout.temperature,
-                        top_p=1.0,
-                        seed=request_seed(self._config.run.seed, "canary", number),
-                    ),
-                )
-                for number, problem in enumerate(self._problems)
-            )
-        )
-        return tuple(zip(*by_problem, strict=True))
-
-
-def batched(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Consecutive parts of this size."""
-    return (tuple(items[start : start + size]) for start in range(0, len(items), size))

@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.protocols import ActorDied, Learner
 
 T = TypeVar("T")
@@ -39,6 +39,9 @@ class MortalLearner:
     async def publish(self) -> AdapterRef:
         return await _told(self._learner.publish())
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        return await _told(self._learner.publish_synthetic())
+
     async def accumulate(self, batch: Batch) -> None:
         await _told(self._learner.accumulate(batch))
 
@@ -47,6 +50,12 @@ class MortalLearner:
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return await _told(self._learner.score(groups))
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        return await _told(self._learner.explain(groups))
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return await _told(self._learner.inspect(groups))
 
     async def save(self, folder: str) -> None:
         await _told(self._learner.save(folder))

@@ -1,5 +1,7 @@
 """How far ahead of the learner the rollouts may run, and which groups make the next batch."""
 
+from collections import Counter, defaultdict
+
 from actors.messages import Group
 
 
@@ -15,7 +17,8 @@ class Pacing:
     take the oldest version first, and the update of version v waits for stragglers unless the groups left behind can
     still be used in time: for every version u, those sampled by u or before must fit into the updates v + 1 … u + η,
     which take (u + η − v) · B of them. (For η = 1 this says: wait while a group of version v − 1 is on its way.)
-    `ahead` is what stands for η in the capacity: 0 has rollouts and updates take turns, whatever η allows.
+    `ahead` is what stands for η in the capacity: 0 has rollouts and updates take turns, whatever η allows. What a group
+    costs does not grow with their number: groups are counted by version, of which only a few are alive.
     """
 
     def __init__(
@@ -35,7 +38,8 @@ class Pacing:
         self._max_running = max_running
         self._accepted = version * problems_per_update
         self._running: dict[int, int] = {}
-        self._waiting: list[Group] = []
+        self._running_on: Counter[int] = Counter()
+        self._waiting: defaultdict[int, list[Group]] = defaultdict(list)
 
     @property
     def capacity(self) -> int:
@@ -51,42 +55,56 @@ class Pacing:
 
     def runs(self, version: int) -> bool:
         """Whether a group of this version is on its way."""
-        return version in self._running.values()
+        return self._running_on[version] > 0
 
     @property
     def waiting(self) -> int:
         """Verified groups that no batch has taken yet."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     def admit(self, index: int) -> None:
         """Start the group with this index on the current version."""
         if self.capacity <= 0:
             raise ValueError(f"group {index} was admitted without capacity")
         self._running[index] = self.version
+        self._running_on[self.version] += 1
 
     def accept(self, group: Group) -> None:
         """A running group is verified and waits for its batch."""
-        del self._running[group.index]
+        self._end(group.index)
         self._accepted += 1
-        self._waiting.append(group)
+        self._waiting[group.version].append(group)
 
     def give_back(self, index: int) -> None:
         """A running group came to nothing; its capacity is free again."""
-        del self._running[index]
+        self._end(index)
 
     def take_batch(self) -> tuple[Group, ...] | None:
         """The groups of the next update, oldest version first; None while it has to wait."""
-        if len(self._waiting) < self._per_update:
+        if self.waiting < self._per_update:
             return None
-        self._waiting.sort(key=lambda group: (group.version, group.index))
-        batch = tuple(self._waiting[: self._per_update])
-        left_behind = [group.version for group in self._waiting[self._per_update :]] + list(self._running.values())
-        for sampled_by in set(left_behind):
-            room = (sampled_by + self._max_staleness - self.version) * self._per_update
-            if sum(version <= sampled_by for version in left_behind) > room:
+        taken: Counter[int] = Counter()
+        behind = 0
+        for version in sorted(self._waiting.keys() | self._running_on.keys()):
+            waiting = len(self._waiting.get(version, ()))
+            taken[version] = min(waiting, self._per_update - taken.total())
+            behind += waiting - taken[version] + self._running_on[version]
+            if behind > max((version + self._max_staleness - self.version) * self._per_update, 0):
                 return None
-        del self._waiting[: self._per_update]
-        return batch
+        return tuple(group for version, count in taken.items() for group in self._take(version, count))
+
+    def _take(self, version: int, count: int) -> list[Group]:
+        """The first groups of a version, by index."""
+        groups = sorted(self._waiting.pop(version, ()), key=lambda group: group.index)
+        if groups[count:]:
+            self._waiting[version] = groups[count:]
+        return groups[:count]
+
+    def _end(self, index: int) -> None:
+        version = self._running.pop(index)
+        self._running_on[version] -= 1
+        if not self._running_on[version]:
+            del self._running_on[version]
 
     def advance(self) -> None:
         """New groups are sampled from the next version."""

@@ -1,4 +1,6 @@
-"""The adapter a run may start from: whether it is the one this run would train, and one that vLLM can serve."""
+"""Adapters made elsewhere, which a run starts from or an evaluation is about: whether vLLM can serve them, and whether
+they are of this model.
+"""
 
 import json
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from conf.schema import Config, ShapeConfig
-from conf.sizes import projection_sizes
+from conf.sizes import PROJECTIONS, VLLM_RANKS, projection_sizes
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -64,6 +66,43 @@ def check_adapter(config: Config, model_path: str) -> None:
         return
     folder = Path(config.lora.start_from)
     where = f"lora.start_from={folder}"
+    stated = _read(folder, where)
+    _check_settings(config, stated, where)
+    _check_base(config, model_path, stated, where)
+    _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
+
+
+def adopt_adapter(config: Config, model_path: str) -> Path | None:
+    """The folder of `adapter`, whose rank, alpha, scaling and modules become those of `config.lora`; None if it is
+    empty. A checkpoint stands for the adapter in it.
+
+    Raises BadInput unless it is a plain PEFT adapter in safetensors, of this model, that changes it.
+    """
+    if not config.adapter:
+        return None
+    where = f"adapter={config.adapter}"
+    folder = Path(config.adapter)
+    if (folder / "adapter" / CONFIG_FILE).is_file():
+        folder = folder / "adapter"
+    stated = _read(folder, where)
+    _check_base(config, model_path, stated, where)
+    lora = config.lora
+    try:
+        lora.rank, lora.alpha = int(stated["r"]), int(stated["lora_alpha"])
+        lora.rslora, lora.target_modules = bool(stated.get("use_rslora")), sorted(stated["target_modules"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{where}: {CONFIG_FILE} does not state r, lora_alpha and target_modules ({error})") from None
+    if not 1 <= lora.rank <= VLLM_RANKS[-1]:
+        raise BadInput(f"{where}: its rank is {lora.rank}, and vLLM serves 1 to {VLLM_RANKS[-1]}")
+    if unknown := [name for name in lora.target_modules if name not in PROJECTIONS]:
+        raise BadInput(f"{where}: it adapts {unknown[0]}; only {', '.join(PROJECTIONS)} can be served")
+    _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
+    _check_effect(folder / WEIGHTS_FILE, where)
+    return folder
+
+
+def _read(folder: Path, where: str) -> dict[str, Any]:
+    """The settings of a plain LoRA."""
     try:
         stated: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
         if not isinstance(stated, dict):
@@ -73,12 +112,31 @@ def check_adapter(config: Config, model_path: str) -> None:
     for feature in FEATURES:
         value = stated.get(feature.key)
         if not feature.plain(value):
-            raise BadInput(f"{where}: its {feature.key} is {value}, but {feature.reason}; start from a plain LoRA")
-    _check_settings(config, stated, where)
+            raise BadInput(f"{where}: its {feature.key} is {value}, but {feature.reason}; name a plain LoRA")
+    return stated
+
+
+def _check_base(config: Config, model_path: str, stated: dict[str, Any], where: str) -> None:
     base = stated.get("base_model_name_or_path")
     if base and not _names(base) & (_names(config.model.path) | _names(model_path)):
         raise BadInput(f"{where}: was made for {base}, this run has model.path={config.model.path}; make them equal")
-    _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
+
+
+def _check_effect(file: Path, where: str) -> None:
+    """That some B A is not zero, and all of them are numbers."""
+    effective = False
+    with safe_open(file, framework="pt") as weights:
+        for name in weights.keys():  # noqa: SIM118  # no mapping
+            if ".lora_B." in name:
+                a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
+                if not (a.isfinite().all() and b.isfinite().all()):
+                    raise BadInput(f"{where}: {name} or its A holds numbers that are not finite; name a sound adapter")
+                effective = effective or bool(a.any() and b.any())
+    if not effective:
+        raise BadInput(
+            f"{where}: every B or A is zero, it does not change the model; name an adapter that was trained, or leave "
+            "it out to evaluate the base model"
+        )
 
 
 def _check_settings(config: Config, stated: dict[str, Any], where: str) -> None:
@@ -123,7 +181,7 @@ def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str) -
     for name in sorted(expected.keys() | shapes.keys()):
         if shapes.get(name) != expected.get(name):
             raise BadInput(
-                f"{where}: {name} has shape {shapes.get(name)}, this run's {expected.get(name)}; start from"
+                f"{where}: {name} has shape {shapes.get(name)}, this run's {expected.get(name)}; name"
                 " an adapter of the same model and modules"
             )
 

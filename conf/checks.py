@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from conf.algorithms import check_algorithm, presets, reward_presets
+from conf.benchmarks import SOURCE_FORMS, SOURCES, find_benchmarks
 from conf.devices import device_names
 from conf.errors import BadInput
 from conf.nearest import nearest
@@ -54,13 +55,7 @@ PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 """Names in metrics.jsonl after `reward/` that are taken."""
 
 PLAIN_NAME = Rule(_plain_name, "use a plain folder name, without slashes or a leading dot")
-SOURCE = Rule(
-    lambda value: (
-        re.fullmatch(r"(hub:[^:/]+/[^:/]+(/[^:/]+)?(:[^:/]+)?|file:.+|reasoning_gym:\w+|import:[\w.]+:\w+)", value)
-        is not None
-    ),
-    "use hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION",
-)
+SOURCE = Rule(lambda value: SOURCES.fullmatch(value) is not None, f"use {SOURCE_FORMS}")
 MODULES = Rule(
     lambda value: bool(value) and all(name in PROJECTIONS and value.count(name) == 1 for name in value),
     f"list some of {', '.join(PROJECTIONS)}, each once",
@@ -80,9 +75,18 @@ CUSTOM = Rule(
     "give a list of {function: module.path:function, weight: 1.0}, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
 )
+CHAT = Rule(
+    lambda value: not {"conversation", "add_generation_prompt", "tokenize"} & set(value),
+    "leave the conversation, add_generation_prompt and tokenize out: they are given already",
+)
 PATTERN = Rule(lambda value: not value or _one_group(value), "use a regular expression with one (group)")
 
+CARDS = Rule(lambda value: all(1 <= count <= 1024 for count in value), "list numbers of cards from 1 to 1024")
+
 RULES: dict[str, Rule] = {
+    "simulate": CARDS,
+    "n": at_least(1),
+    "limit": at_least(1),
     "run.name": PLAIN_NAME,
     "run.folder": Rule(bool, "name a folder"),
     "run.seed": between(0, 2**31 - 1),
@@ -107,6 +111,7 @@ RULES: dict[str, Rule] = {
     "data.scan": at_least(1),
     "data.hub_timeout_s": above(0),
     "data.overlap": one_of("drop", "report_only"),
+    "data.chat_settings": CHAT,
     "data.template": TEMPLATE,
     "data.problem_pattern": PATTERN,
     "lora.rank": RANK,
@@ -120,6 +125,8 @@ RULES: dict[str, Rule] = {
     "rollout.max_concurrent_samples": at_least(1),
     "rollout.actors": at_least(1),
     "rollout.kv_cache_gib": at_least(1),
+    "rollout.typical_prompt_tokens": at_least(1),
+    "rollout.typical_response_tokens": at_least(1),
     "learner.problems_per_update": at_least(1),
     "learner.max_staleness": at_least(0),
     "learner.learning_rate": between(1e-9, 1),
@@ -190,6 +197,7 @@ def check(config: Config) -> None:
         value = attrgetter(key)(config)
         if value is not None and not rule.allows(value):
             raise BadInput(f"{key}={value} is not possible: {rule.remedy}")
+    find_benchmarks(config.benchmarks)
     _check_device(config)
     _check_shape(config)
     check_lengths(config, config.model.shape.context)

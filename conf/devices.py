@@ -10,12 +10,21 @@ from omegaconf import OmegaConf
 
 @dataclass(frozen=True)
 class Device:
-    """memory_gib: GiB that the driver reports. bandwidth_gbs: 10⁹ bytes/s. tflops: dense bf16, 10¹² FLOP/s."""
+    """memory_gib: GiB that the driver reports. bandwidth_gbs: 10⁹ bytes/s. bfloat16, float32: dense rates, 10¹² FLOP/s,
+    None for a dtype the card cannot compute in.
+    """
 
     name: str
     memory_gib: float
     bandwidth_gbs: float
-    tflops: float
+    bfloat16: float | None
+    float32: float
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """FLOP/s by dtype."""
+        known = {"bfloat16": self.bfloat16, "float32": self.float32}
+        return {dtype: rate * 1e12 for dtype, rate in known.items() if rate is not None}
 
 
 @cache

@@ -8,7 +8,7 @@ settings.
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -20,12 +20,17 @@ from conf.errors import BadInput
 from conf.nearest import nearest
 from conf.schema import Config, ShapeConfig
 
-FOLDER = Path(__file__).parent
-NOT_RECIPES = {"algorithms", "devices", "rewards"}
+T = TypeVar("T")
 
-SUPERSEDES = {("budget", "hours"): ("minutes", None), ("model", "path"): ("shape", asdict(ShapeConfig()))}
-"""A layer that sets the first key without its neighbour returns the neighbour to its default: the hours a person asks
-for are not overruled by a recipe's minutes, and a shape belongs to the model it was declared with."""
+FOLDER = Path(__file__).parent
+NOT_RECIPES = {"algorithms", "benchmarks", "devices", "paper_results", "rewards"}
+
+SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
+    ("budget", "hours"): {"minutes": None},
+    ("model", "path"): {"shape": asdict(ShapeConfig()), "stop_tokens": []},
+}
+"""A layer that sets the first key without its neighbours returns these to their defaults: the hours a person asks for
+are not overruled by a recipe's minutes, and a shape belongs to the model it was declared with."""
 
 
 TYPE_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -61,6 +66,19 @@ def recipe_names(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in NOT_RECIPES)
 
 
+def load_section(kind: type[T], name: str, arguments: list[str]) -> T:
+    """Settings of a section that no run has, given as `name.key=value`; raises BadInput for those it does not have."""
+    settings: Any = OmegaConf.structured(kind)
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        layer: Any = OmegaConf.to_container(override(key, value))[name]  # type: ignore[call-overload, index]
+        if unknown := [given for given in layer if given not in get_type_hints(kind)]:
+            known = [f"{name}.{field.name}" for field in fields(kind)]  # type: ignore[arg-type]
+            raise BadInput(f"{name}.{unknown[0]}: no such key; all: {', '.join(known)}")
+        settings = _convert(settings, layer, kind, f"{name}.", "")
+    return OmegaConf.to_object(settings)  # type: ignore[return-value]
+
+
 def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
     """Dotted paths of all settings, sections left out."""
     for name, hint in get_type_hints(kind).items():
@@ -82,13 +100,14 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
             raise BadInput(f"{key}={value}: {rival}={seen[rival]} is on the same command line; keep one of them")
         seen[key] = value
         if key != "conf":
-            overrides = OmegaConf.merge(overrides, _override(key, value))
+            overrides = OmegaConf.merge(overrides, override(key, value))
     if not seen.get("conf"):
         raise BadInput(f"no conf=NAME given: start with conf=quickstart, or choose from {_listing(folder)}")
     return seen["conf"], OmegaConf.to_container(overrides)  # type: ignore[return-value]
 
 
-def _override(key: str, value: str) -> DictConfig:
+def override(key: str, value: str) -> DictConfig:
+    """The nested mapping that `key=value` stands for; raises BadInput for a value that is not YAML."""
     try:
         parsed = OmegaConf.from_dotlist([f"{key}={value}"])
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
@@ -138,9 +157,9 @@ def _merge(config: DictConfig, layer: dict[str, Any], where: str) -> DictConfig:
     """The configuration with one more layer on top; `where` is its file, empty for the command line."""
     where = f"{where}: " if where else ""
     _check_keys(layer, Config, "", where)
-    for (section, key), (neighbour, default) in SUPERSEDES.items():
+    for (section, key), neighbours in SUPERSEDES.items():
         if key in layer.get(section, {}):
-            layer[section].setdefault(neighbour, default)
+            layer[section] = {**neighbours, **layer[section]}
     for section, known in (("algorithm", presets()), ("reward", reward_presets())):
         if "preset" in (settings := layer.get(section, {})):
             layer[section] = {**known.get(str(settings["preset"]), {}), **settings}

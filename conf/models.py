@@ -71,6 +71,18 @@ def embedded_folder() -> Path:
     return Path(cache) / "microbudget-rl" / "smollm2-135m-instruct"
 
 
+def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
+    """Ids of `model.stop_tokens`; raises BadInput if one is not a token of the model's tokenizer."""
+    known = tokenizer.get_vocab()
+    for token in model.stop_tokens:
+        if token not in known:
+            raise BadInput(
+                f"model.stop_tokens: {token!r} is no token of {model.path}; choose from its special tokens, "
+                f"{', '.join(tokenizer.all_special_tokens)}"
+            )
+    return [known[token] for token in model.stop_tokens]
+
+
 def shape_from_config(folder: str | Path) -> ShapeConfig:
     """The shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model."""
     path = Path(folder) / "config.json"

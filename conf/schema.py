@@ -11,7 +11,8 @@ from typing import Any
 
 @dataclass
 class RunConfig:
-    """name: folder under `folder`; the recipe's name when empty. overwrite: start anew over a run of that name.
+    """name: folder under `folder`; the recipe's name when empty. overwrite: start anew over a run, or an evaluation, of
+    that name.
     seed: of the adapter's initialisation, the order of problems and every request.
     """
 
@@ -23,7 +24,7 @@ class RunConfig:
 
 @dataclass
 class BudgetConfig:
-    """Wall-clock, from the start of run.py to summary.json, over all resumes of a run.
+    """Wall-clock, from the start of run.py to summary.json, over all resumes of a run; for evaluate.py, of each call.
 
     hours: the budget. minutes: replaces hours when given. updates: stop after so many updates, if sooner.
     grace_s: seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them.
@@ -67,10 +68,13 @@ class ModelConfig:
     """path: `embedded:smollm2-135m`, a local folder in Hugging Face format, or a hub id OWNER/NAME.
     dtype: of the frozen weights and of the compute, bfloat16, float32 or auto: bfloat16 on a GPU, on a processor
     whichever it multiplies faster. A run keeps the one it began with. shape: see ShapeConfig.
+    stop_tokens: special tokens that end a response, beside those that the model's own files name: for a base model
+    whose chat template ends turns with another one.
     """
 
     path: str = "embedded:smollm2-135m"
     dtype: str = "bfloat16"
+    stop_tokens: list[str] = field(default_factory=list)
     shape: ShapeConfig = field(default_factory=ShapeConfig)
 
 
@@ -97,6 +101,7 @@ class DataConfig:
     problem_field, answer_field: column names; guessed when empty. A problem may be a conversation that ends with the
     user's message. Of a worked solution, what follows its last `####` or is in its last `\\boxed{}` is the answer.
     system: system message; the conversation's or chat template's own, if it has one, when null.
+    chat_settings: what the model's chat template takes besides the messages, such as {enable_thinking: false}.
     template: the user's message; `{problem}` is replaced by the problem.
     examples: solved problems shown before the real one, as earlier turns of the conversation.
     problem_pattern: a regular expression whose first group is the part of the source's problem to use.
@@ -113,6 +118,7 @@ class DataConfig:
     answer_field: str = ""
     problem_pattern: str = ""
     system: str | None = None
+    chat_settings: dict[str, Any] = field(default_factory=dict)
     template: str = "{problem}"
     examples: list[ExampleConfig] = field(default_factory=list)
 
@@ -145,6 +151,8 @@ class RolloutConfig:
     of several cards, one on each that the learner does not have; of several nodes without a card, one on each but the
     learner's; otherwise one. A resumed run may have another number than before.
     kv_cache_gib: host memory for the KV cache on the CPU; a GPU's follows from its share.
+    typical_prompt_tokens, typical_response_tokens: means, for the plan's estimate of time alone; where a run of this
+    recipe has been measured here its own are taken instead, and half of the limits when null.
     """
 
     samples_per_problem: int = 8
@@ -154,6 +162,8 @@ class RolloutConfig:
     max_concurrent_samples: int = 128
     actors: int | None = None
     kv_cache_gib: int = 2
+    typical_prompt_tokens: int | None = None
+    typical_response_tokens: int | None = None
 
 
 @dataclass
@@ -314,8 +324,8 @@ class RewardConfig:
 
 @dataclass
 class EvalConfig:
-    """problems: held-out problems judged before and after training, 0 for none. n: samples of each.
-    temperature, top_p, max_response_tokens: of these samples; the rollouts' limit when null.
+    """problems: held-out problems judged before and after training, 0 for none. n: samples of each (evaluate.py has its
+    own). temperature, top_p, max_response_tokens: of these samples; the rollouts' limit when null.
     """
 
     problems: int = 128
@@ -396,8 +406,16 @@ class DashboardConfig:
 
 @dataclass
 class Config:
-    """plan: print placement, memory and time, then leave.
+    """plan: print placement, memory and time (evaluate.py: what would be drawn), then leave.
     device: auto (what the machine has), cpu, or for a plan the name of a card such as A40.
+    simulate: with plan=true, numbers of cards (1 to 1024 each) to simulate the run on, as [1,8,64,512].
+
+    Of evaluate.py alone, with the settings of `eval` but its n and problems:
+    benchmarks: sets of problems, each by a name of `conf/benchmarks.yaml`, as a source like data.source, or `heldout`,
+    the recipe's own; they are posed as data.template and the settings beside it say. n: samples of each problem; 16 as
+    for the paper's pass@16. limit: of each benchmark the first so many problems, in an order that depends on nothing
+    but their text; all when null. adapter: folder of a plain PEFT adapter, whose rank, alpha and modules then are
+    those of `lora`, to compare with the base model; the base model alone when empty.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
     training), learner (the updates), algorithm (their loss), reward, eval, validation (while training), canary
@@ -407,6 +425,11 @@ class Config:
 
     plan: bool = False
     device: str = "auto"
+    simulate: list[int] = field(default_factory=list)
+    benchmarks: list[str] = field(default_factory=lambda: ["heldout"])
+    n: int = 16
+    limit: int | None = None
+    adapter: str = ""
     run: RunConfig = field(default_factory=RunConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -423,3 +446,27 @@ class Config:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     dashboard: DashboardConfig = field(default_factory=DashboardConfig)
+
+
+@dataclass
+class SweepConfig:
+    """Of `launch/sweep.py` alone, given as sweep.name=… and so on. A cell is one run of a sweep.
+
+    name: folder of the sweep under `run.folder`, the cells' folders in it; the recipe's name and -sweep when empty.
+    hours: budget of the whole sweep. A cell gets an equal part, among those left, of what those before it have left of
+    it; the seconds between two cells are not counted. When null, every cell has the budget of its own settings.
+    minutes: replaces hours when given.
+    stop_below: early stopping. A cell is ended half-way through its budget if its accuracy on training samples, over
+    the tenth of the budget before, is below this share of that of the best cell of the same model by then; null for
+    none.
+    """
+
+    name: str = ""
+    hours: float | None = None
+    minutes: float | None = None
+    stop_below: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        hours = None if self.hours is None else self.hours * 3600
+        return hours if self.minutes is None else self.minutes * 60

@@ -17,6 +17,7 @@ def write_failure(folder: Path, budget_s: float, reason: str) -> dict[str, Any]:
         "budget_s": budget_s,
         "spent_s": spent(folder),
         "eval": {"base": read(folder / "eval-base.json"), "final": None},
+        "plasticity": None,
         "best_update": None,
         "ledger": read(folder / "ledger.json") or {"seconds": {}, "counts": {}},
         "events": events(folder),

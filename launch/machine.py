@@ -2,8 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.placement import Node
@@ -18,20 +18,19 @@ CORE_BANDWIDTH = 10e9
 """Memory bandwidth one CPU core can use, bytes/s: typical of servers and laptops."""
 
 CORE_BFLOAT16_FLOPS = {("amx_bf16", ""): 1.0e12, ("avx512_bf16", "AuthenticAMD"): 0.5e12}
-"""Dense bfloat16 FLOP/s of one core by the instructions and maker it has, as torch's matmul was measured to reach.
-Intel's cores without AMX are left out: theirs was 0.08e12, half of what they do in float32."""
+"""Dense bfloat16 FLOP/s of one core by the instructions and maker it has, as torch's matmul was measured to reach."""
 
-CORE_FLOAT32_FLOPS = 0.12e12
-"""Dense float32 FLOP/s of one core."""
+CORE_FLOPS = {"bfloat16": 0.08e12, "float32": 0.15e12}
+"""Dense FLOP/s of one core with neither: measured on an Intel core with AVX-512 but without AMX."""
 
 
 @dataclass(frozen=True)
 class Machine:
     """name: of the card, or of the processor. cores: ids this process may use. host_memory: bytes, None where only a
-    card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, flops: of one card, or of one
-    core where there is no card, in bytes/s and FLOP/s, None for an unlisted card. present: False for a card that is
-    named for a plan but not in this machine. dtype: the faster to multiply in, which `flops` is about. nodes: of a
-    cluster, this one first; cores and host_memory are then of this one, gpus of all.
+    card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, rates: of one card, or of one
+    core where there is no card, in bytes/s and in FLOP/s by dtype, None and empty for an unlisted card. present: False
+    for a card that is named for a plan but not in this machine. nodes: of a cluster, this one first; cores and
+    host_memory are then of this one, gpus of all.
     """
 
     name: str
@@ -40,10 +39,14 @@ class Machine:
     gpus: int
     gpu_memory: int
     bandwidth: float | None
-    flops: float | None
+    rates: Mapping[str, float] = field(default_factory=dict)
     present: bool = True
-    dtype: str = "bfloat16"
     nodes: tuple[Node, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """The fastest to multiply in."""
+        return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
 
 
 def detect(device: str = "auto") -> Machine:
@@ -57,7 +60,7 @@ def detect(device: str = "auto") -> Machine:
         return _with_cards(found, cores)
     card = devices()[device]
     return Machine(
-        device, cores, None, 1, int(card.memory_gib * GIB), card.bandwidth_gbs * 1e9, card.tflops * 1e12, present=False
+        device, cores, None, 1, int(card.memory_gib * GIB), card.bandwidth_gbs * 1e9, card.rates, present=False
     )
 
 
@@ -72,7 +75,7 @@ def _with_cards(cards: list[tuple[str, int]], cores: tuple[int, ...]) -> Machine
         gpus=len(cards),
         gpu_memory=memory,
         bandwidth=card.bandwidth_gbs * 1e9 if card else None,
-        flops=card.tflops * 1e12 if card else None,
+        rates=card.rates if card else {},
     )
 
 
@@ -82,7 +85,7 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
         for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     }
     traits = {*described.get("flags", "").split(), described.get("vendor_id"), ""}
-    bfloat16 = next((rate for needed, rate in CORE_BFLOAT16_FLOPS.items() if traits.issuperset(needed)), None)
+    bfloat16 = next((rate for needed, rate in CORE_BFLOAT16_FLOPS.items() if traits.issuperset(needed)), 0.0)
     return Machine(
         name=described.get("model name", "CPU"),
         cores=cores,
@@ -90,8 +93,7 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
         gpus=0,
         gpu_memory=0,
         bandwidth=CORE_BANDWIDTH,
-        flops=bfloat16 or CORE_FLOAT32_FLOPS,
-        dtype="bfloat16" if bfloat16 else "float32",
+        rates=CORE_FLOPS | ({"bfloat16": bfloat16} if bfloat16 else {}),
     )
 
 
@@ -130,7 +132,7 @@ def card_of(name: str) -> str | None:
 
 
 def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
-    """Raise BadInput if the build of vLLM among the installed packages, or the dtype, is not one for this machine."""
+    """Raise BadInput if the build of vLLM among the installed packages is not one for this machine."""
     if machine.gpus and "vllm" not in packages:
         raise BadInput(
             f"{machine.name}: vLLM's CPU build is installed here; delete .venv and run bash launch/setup.sh, or give"
@@ -141,5 +143,3 @@ def check_build(config: Config, machine: Machine, packages: Collection[str]) -> 
             f"device={config.device}: vLLM's CUDA build is installed here and there is no card to use; leave device"
             " out, see that nvidia-smi lists the card, or set up on a machine without an NVIDIA driver"
         )
-    if machine.gpus and machine.dtype != "bfloat16" == config.model.dtype:
-        raise BadInput(f"model.dtype=bfloat16: {machine.name} cannot compute in it; use auto or float32")

@@ -1,5 +1,7 @@
 """The plan as a person reads it."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -8,14 +10,20 @@ from rich.text import Text
 
 from actors.placement import Share
 from conf.sizes import PROJECTIONS, lora_parameters, parameters
+from launch.forecast import Forecast, Option, Scaled, updates_in_budget
 from launch.machine import GIB
-from launch.plan import FILL, Plan, duration
+from launch.plan import Plan, advice, duration, misfit
+from launch.roofline import FILL
 
 
-def render(plan: Plan) -> RenderableType:
-    """Settings, placement, memory and time; reads well from 80 columns up."""
+def render(plan: Plan, forecast: Forecast | None, others: Sequence[Option] = ()) -> RenderableType:
+    """Settings, placement, memory and time; reads well from 80 columns up. others: what other splits would give."""
     parts: list[RenderableType] = [Rule(f"[bold]{plan.config.run.name}", align="left"), _settings(plan)]
-    for heading, part in (("Placement", _placement(plan)), ("Memory", _memory(plan)), ("Time", _time(plan))):
+    for heading, part in (
+        ("Placement", _placement(plan)),
+        ("Memory", _memory(plan)),
+        ("Time", _time(plan, forecast, others)),
+    ):
         parts += [Text(heading, style="bold"), Padding(part, (0, 0, 1, 2))]
     return Group(*parts)
 
@@ -78,7 +86,7 @@ def _memory(plan: Plan) -> RenderableType:
     table.add_column(style="dim")
     for place, room in plan.room.items():
         needed = plan.needed(place)
-        over = room is not None and needed > room
+        over = place in plan.overfull
         outcome = "does not fit" if over else "fits"
         of = f"{outcome}: there are {room / GIB:.1f} GiB" if room is not None else "of a host not known"
         table.add_row(
@@ -94,26 +102,83 @@ def _memory(plan: Plan) -> RenderableType:
         str(plan.sequences),
         "of full length fit the KV cache" + (", grown into the rest" if plan.machine.gpus else ""),
     )
-    return table
+    notes = []
+    if not plan.fits:
+        notes.append(Text(f"Not as it is: {misfit(plan)}; {advice(plan)}.", style="bold red"))
+    if plan.machine.gpus:
+        notes.append(Text("Memory of cards is computed; it has not been measured on one yet.", style="dim"))
+    return Group(table, *notes)
 
 
-def _time(plan: Plan) -> RenderableType:
-    estimate = plan.estimate
-    if estimate is None:
+def _time(plan: Plan, forecast: Forecast | None, others: Sequence[Option]) -> RenderableType:
+    if plan.estimate is None or forecast is None:
         return Text("no estimate: the rates of this card are not in conf/devices.yaml, or no sample fits")
-    joined = "at the same time" if estimate.together else "in turn on the same processor"
-    bound = "generation" if estimate.generate_s > estimate.learn_s else "learning"
+    config, work = plan.config, plan.workload
+    updates = updates_in_budget(plan, forecast)
+    samples = config.learner.problems_per_update * config.rollout.samples_per_problem
     grid = _grid()
-    grid.add_row("an update", f"about {duration(estimate.update_s)}, bound by {bound}")
+    bound = "waits of rollouts and learner for each other" if forecast.bottleneck == "waits" else forecast.bottleneck
+    grid.add_row("an update", f"about {duration(forecast.update_s)}, bound by {bound}")
     grid.add_row(
         "",
-        f"generation {duration(estimate.generate_s)} ({_count(estimate.tokens)} tokens), learning"
-        f" {duration(estimate.learn_s)}, {joined}",
+        f"rollouts generate {duration(forecast.generate_s)} of it ({_count(samples * work.response)} tokens), the"
+        f" learner works {duration(forecast.learn_s)}" + ("" if plan.estimate.together else ", on the same processor"),
     )
-    grid.add_row("evaluation", f"about {duration(estimate.evaluate_s)}, before and after")
-    grid.add_row("the budget", f"about {estimate.updates:,} updates")
-    note = f"Estimated from rates and sizes, with samples {FILL:.0%} of their limit; the run measures."
-    return Group(grid, Text(note, style="dim"))
+    grid.add_row("start, evaluation", f"{duration(plan.estimate.start_s)}, {duration(plan.estimate.evaluate_s)} twice")
+    grid.add_row("the budget", f"about {updates:,} updates, {_count(updates * samples * work.response)} tokens")
+    price = config.budget.price_per_hour
+    if price is None:
+        grid.add_row("cost", "budget.price_per_hour says what the machine costs")
+    else:
+        each = price * forecast.update_s / 3600
+        grid.add_row("cost", f"{price * config.budget.seconds / 3600:,.2f} in all, {each:.2g} an update")
+    for option in others:
+        grid.add_row(option.name, f"about {updates_in_budget(option.plan, option.forecast):,} updates")
+    return Group(grid, Text(f"{_source(plan)} {_assumptions(plan)}", style="dim"))
+
+
+def _source(plan: Plan) -> str:
+    if plan.calibration.of:
+        return f"From rates and sizes, corrected by what was measured here: {plan.calibration.of}."
+    place = f"a {plan.machine.name}" if plan.machine.gpus else "this machine"
+    return f"From rates and sizes; no run has been measured on {place} yet."
+
+
+def _assumptions(plan: Plan) -> str:
+    config, work = plan.config, plan.workload
+    measured = plan.calibration.workload is not None
+    half = "" if measured or config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
+    return (
+        f"{'Measured' if measured else 'Assumed'}: prompts of {work.prompt:.0f} tokens, answers of"
+        f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with something to learn from."
+    )
+
+
+def render_scaling(plan: Plan, scaling: Sequence[Scaled]) -> RenderableType:
+    """What more cards would do, a row each."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("GPUs", "batch", "split", "busy", "updates/h", "age", "groups/s", "core", "bound by"):
+        table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
+    for row in scaling:
+        found = row.forecast
+        table.add_row(
+            str(row.gpus),
+            str(row.plan.config.learner.problems_per_update),
+            f"{len(row.plan.placement.rollouts)} + {len(row.plan.placement.learners)}",
+            f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
+            f"{3600 / found.update_s:,.1f}",
+            f"{found.staleness:.1f}",
+            f"{row.groups_per_s:.2g}",
+            f"{row.load:.1%}",
+            row.bottleneck,
+        )
+    notes = (
+        "Simulated with the run's own coordinator, first with its batch, then with one that grows with the cards."
+        " split: rollout actors + learner ranks; busy: the same. age: versions that the oldest group of an update lags"
+        " behind. core: what coordinator and modelled actors together would take of one core here; transport of samples"
+        " is not in it."
+    )
+    return Group(Text("Simulation", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
 
 
 def _grid() -> Table:

@@ -38,7 +38,8 @@ def main() -> int:
     summary = finished(folder)
     if summary is None:
         return 1
-    print(f"{folder}: " + "\n  ".join(describe(summary)))
+    report = folder / "report.html"
+    print(f"{folder}: " + "\n  ".join([*describe(summary), *([f"report: {report}"] if report.exists() else [])]))
     return 0
 
 

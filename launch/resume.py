@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -17,9 +17,17 @@ from launch.failure import spent
 from launch.machine import Machine
 from launch.result import finished
 from launch.sessions import clear_session
-from rewards.problems import ProblemSet
+
+if TYPE_CHECKING:
+    from rewards.problems import ProblemSet
+
+EVALUATION = "evaluation"
+"""Name of the folder in a run's folder that belongs to evaluate.py, which may have been there first."""
+
+OF_EVALUATIONS = ("adapter", "benchmarks", "limit", "n")
 
 MAY_CHANGE = (
+    *OF_EVALUATIONS,
     "budget",
     "canary.noise_floor",
     "checkpoint",
@@ -38,8 +46,11 @@ MAY_CHANGE = (
     "rollout.actors",
     "rollout.kv_cache_gib",
     "rollout.max_concurrent_samples",
+    "rollout.typical_prompt_tokens",
+    "rollout.typical_response_tokens",
     "run.folder",
     "run.overwrite",
+    "simulate",
     "validation.every",
     "validation.share",
 )
@@ -47,7 +58,7 @@ MAY_CHANGE = (
 is learned from what. (A schedule follows the share of the budget, whatever the budget; the gradient does not depend on
 micro-batches. What the canary calls noise is the remedy for a run that it has halted in error.)"""
 
-UNRECORDED = ("dashboard", "plan", "run.folder", "run.overwrite")
+UNRECORDED = (*OF_EVALUATIONS, "dashboard", "plan", "run.folder", "run.overwrite", "simulate")
 """Settings whose change says nothing about the run."""
 
 
@@ -67,6 +78,12 @@ def open_folder(config: Config) -> Path:
             f"run {config.run.name!r} has spent {seconds / 60:.1f} minutes, all of its budget: give it more, as "
             f"budget.minutes={seconds / 60 + 10:.0f}, or start it anew with run.overwrite=true"
         )
+    check_settings(config, folder)
+    return folder
+
+
+def check_settings(config: Config, folder: Path) -> None:
+    """Raise BadInput if the run in a folder was begun with other settings, but for those that may change."""
     refused = {key: values for key, values in changes(config, folder).items() if not among(key, MAY_CHANGE)}
     if refused:
         (key, (before, now)), *others = refused.items()
@@ -75,7 +92,6 @@ def open_folder(config: Config) -> Path:
             f"same settings, or give run.name=OTHER or run.overwrite=true"
             + (f" (also changed: {', '.join(key for key, _ in others)})" if others else "")
         )
-    return folder
 
 
 def settle(config: Config, machine: Machine) -> None:
@@ -102,7 +118,7 @@ def among(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def claim(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
+def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
     """Make the folder this process's own for as long as it lives, clean up after the process before, and write down
     what the run is; the settings that a resumed run changes, as `key=before → now`.
 
@@ -118,12 +134,13 @@ def claim(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
         ) from None
     clear_session(folder)
     if config.run.overwrite:
-        if any(folder.iterdir()) and not (folder / "config.yaml").exists():
+        if not (folder / "config.yaml").exists() and any(path.name != EVALUATION for path in folder.iterdir()):
             raise BadInput(
                 f"{folder} is not the folder of a run: run.overwrite=true would delete it; give run.name=OTHER"
             )
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if (folder / "config.yaml").exists():
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     digest = hashlib.blake2b(
         repr([problem.id for problem in (*problems.train, *problems.heldout)]).encode()
     ).hexdigest()

@@ -3,9 +3,13 @@
 import tempfile
 from pathlib import Path
 
+from actors.placement import Placement
 from actors.room import DISK_MARGIN, MIB, Room, amount, free_disk, measure
 from conf.errors import BadInput
-from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters
+from conf.schema import Config, ShapeConfig
+from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters, padded_rank, parameters
+from launch.machine import GIB
+from launch.memory import ENGINE_PROCESSES, OTHER_PROCESSES, WORKER_PROCESS
 from launch.plan import Plan
 
 OBJECT_STORE_BYTES = 512 * MIB
@@ -24,12 +28,26 @@ def room_of(plan: Plan) -> Room:
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     adapter = trained * DTYPE_BYTES[config.model.dtype]
     checkpoint = trained * STATE_BYTES + adapter
-    published = (ADAPTER_SLOTS + 1) * adapter
+    published = (2 * ADAPTER_SLOTS + 1) * adapter  # those served, synthetic ones, and the one being written
     return Room(
         disk=(config.checkpoint.keep_last + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,
         shared_memory=OBJECT_STORE_BYTES,
         memory=int(plan.needed("host")),
+    )
+
+
+def room_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> Room:
+    """What an evaluation needs of its host: one engine and no learner."""
+    size = DTYPE_BYTES[config.model.dtype]
+    slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * size
+    engine = parameters(shape) * size + ADAPTER_SLOTS * slot + config.rollout.kv_cache_gib * GIB
+    processes = OTHER_PROCESSES + (ENGINE_PROCESSES + WORKER_PROCESS) * len(placement.rollouts)
+    return Room(
+        disk=DISK_MARGIN,
+        checkpoint=0,
+        shared_memory=OBJECT_STORE_BYTES,
+        memory=int(processes + (engine if placement.device == "cpu" else 0)),
     )
 
 

@@ -1,6 +1,5 @@
 """`python launch/run.py conf=NAME [key=value …]`: plan a run, start or resume it, watch it to its end."""
 
-import logging
 import os
 import signal
 import socket
@@ -13,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from actors.shared_memory import delete_orphans
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
+from launch.calibration import recall
 from launch.failure import spent, write_failure
+from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
-from launch.plan_view import render
+from launch.plan_view import render, render_scaling
+from launch.report import attempt
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
-from launch.room import OBJECT_STORE_BYTES, check_room, room_of
-from launch.sessions import clear_session, note_session
+from launch.room import check_room, room_of
+from launch.sessions import clear_session, joined_session, ray_session
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
@@ -52,9 +53,14 @@ def main(arguments: list[str]) -> int:
         else:
             machine, context = detect(config.device), None
         settle(config, machine)
-        plan = make_plan(config, machine)
+        if config.adapter:
+            raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
+        plan = make_plan(config, machine, recall(config, machine))
+        expected = forecast(plan) if plan.estimate else None
         if config.plan:
-            console.print(render(plan))
+            console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
+            if config.simulate:
+                console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
             return 0
         refusal(plan)
         if cluster:
@@ -62,9 +68,9 @@ def main(arguments: list[str]) -> int:
         else:
             check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
-        console.print(render(plan))
+        console.print(render(plan, expected))
         check_room(room_of(plan), folder)
-        request = prepare(config, plan, folder, started_at)
+        request = prepare(plan.config, plan, folder, started_at)
         return carry_out(request, console, context)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
@@ -123,65 +129,41 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
     return timer
 
 
-def start_ray(request: "RunRequest") -> Any:
-    """A Ray of this run's own, with what its placement takes; what `ray.init` returns."""
-    # Off by default, and without it vLLM's engine process outlives a killed actor.
-    os.environ["RAY_process_group_cleanup_enabled"] = "1"
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-
-    config, placement = request.config, request.placement
-    shares = (*placement.rollouts, *placement.learners)
-    return ray.init(
-        address="local",
-        num_cpus=sum(share.threads for share in shares),
-        num_gpus=round(sum(share.gpus for share in shares)) or None,
-        include_dashboard=True,
-        dashboard_host=config.dashboard.host,
-        dashboard_port=config.dashboard.port,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace=config.run.name,
-    )
-
-
-def carry_out(request: "RunRequest", console: Console, cluster: Any = None) -> int:
+def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
     """Start Ray, unless a cluster was joined, and the coordinator, show progress, pass signals on; the exit code."""
     timer = end_with_budget(request)
-    context = cluster or start_ray(request)
-    import ray
-
-    from launch.watch import Watch
-
-    session = Path(context.address_info["session_dir"])
-    if not cluster:
-        note_session(Path(request.folder), session)
-    scripts = Path(sys.executable).parent
-    hints = {
-        "Ray dashboard": f"http://{context.dashboard_url}",
-        "its token": f"{scripts}/ray get-auth-token",
-        "TensorBoard": f"{scripts}/tensorboard --logdir {request.folder}/tensorboard",
-        "Run folder": request.folder,
-    }
-    for name, hint in hints.items():
-        console.print(f"{name:<14} {hint}", soft_wrap=True, highlight=False)
-    console.print()
-    watch = Watch(request, console, session / "logs")
+    config, folder = request.config, Path(request.folder)
     try:
-        summary = watch.follow()
+        own = None if joined else ray_session(config, request.placement, folder, dashboard=True)
+        with own or joined_session(joined) as (session, dashboard, metrics):
+            from launch.watch import Watch
+
+            scripts = Path(sys.executable).parent
+            hints = {
+                "Ray dashboard": f"http://{dashboard}",
+                "its metrics": f"http://{metrics}/metrics",
+                "its token": f"{scripts}/ray get-auth-token",
+                "TensorBoard": f"{scripts}/tensorboard --logdir {folder}/tensorboard",
+                "Run folder": folder,
+            }
+            for name, hint in hints.items():
+                console.print(f"{name:<14} {hint}", soft_wrap=True, highlight=False)
+            console.print()
+            watch = Watch(request, console, session / "logs")
+            summary = watch.follow()
     finally:
-        ray.shutdown()
-        delete_orphans(session, also_of_the_living=not cluster)
         timer.cancel()
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_DFL)  # all is saved
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
+    console.print(f"Report: {attempt(folder)}", soft_wrap=True, highlight=False, markup=False)
     if summary["status"] in ("failed", "halted"):
-        places = [path for path in (Path(request.folder) / "failure.log", session / "logs") if path.exists()]
+        places = [path for path in (folder / "failure.log", session / "logs") if path.exists()]
         console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)
     else:
-        clear_session(Path(request.folder))
+        clear_session(folder)
     return 128 + watch.received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
 
 

@@ -18,6 +18,8 @@ from actors.remote import BAD_INPUT
 from conf.errors import BadInput
 from launch.console import RunView
 from launch.failure import events, write_failure
+from launch.fitting import ENOUGH, learn_from
+from launch.machine import detect
 
 POLL_S = 0.5
 CLOSE_S = 10.0
@@ -42,6 +44,8 @@ class Watch:
         self._console = console
         self._logs = logs
         self._seen = len(events(self._folder))
+        self._machine = detect(request.config.device)
+        self._measured = False
         self._pid: int | None = None
         self._witness: Witness | None = None
         remote: Any = ray.remote(CoordinatorActor)
@@ -58,9 +62,14 @@ class Watch:
                 self._pid = ray.get(self._coordinator.__ray_call__.remote(_process_id), timeout=SILENCE_S)
                 self._witness = Witness(self._pid)
                 while not ray.wait([ending], timeout=POLL_S)[0]:
-                    view.show(ray.get(self._coordinator.progress.remote(), timeout=SILENCE_S))
+                    progress = ray.get(self._coordinator.progress.remote(), timeout=SILENCE_S)
+                    view.show(progress)
                     self._show_events()
+                    if not self._measured and progress.updates >= ENOUGH:
+                        self._measured = True
+                        self._console.print(learn_from(self._folder, self._machine), soft_wrap=True, highlight=False)
             summary: dict[str, Any] = ray.get(ending)
+            learn_from(self._folder, self._machine)
             ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # who hangs is killed by the shutdown
         except RayTaskError as error:
             raise error.cause from error

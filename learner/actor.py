@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from actors.deaths import Deaths
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.placement import Share
 from actors.protocols import ActorDied, Clock
 from actors.remote import START_S, RemoteActor
@@ -93,6 +93,9 @@ class LearnerActor:
     def publish(self) -> AdapterRef:
         return self._learner.publish()
 
+    def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        return self._learner.publish_synthetic()
+
     def accumulate(self, batch: Batch) -> None:
         self._learner.accumulate(batch)
 
@@ -101,6 +104,12 @@ class LearnerActor:
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return self._learner.score(groups)
+
+    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        return self._learner.explain(groups)
+
+    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return self._learner.inspect(groups)
 
     def save(self, folder: str) -> None:
         self._learner.save(folder)
@@ -140,6 +149,9 @@ class RemoteLearner:
     async def publish(self) -> AdapterRef:
         return await self._all("publish")
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        return await self._first("publish_synthetic")
+
     async def accumulate(self, batch: Batch) -> None:
         await self._all("accumulate", ray.put(batch))
 
@@ -147,8 +159,13 @@ class RemoteLearner:
         return await self._all("step", progress)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors[:1], "score", groups))[0]
+        return await self._first("score", groups)
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        return await self._first("explain", groups)
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return await self._first("inspect", groups)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)
@@ -170,6 +187,11 @@ class RemoteLearner:
         host = LOOPBACK if len(set(addresses)) == 1 else addresses[0]
         (port,) = await self._ask(self._actors[:1], "invite", host)
         await self._ask(self._actors, "open", host, port)
+
+    async def _first(self, method: str, *arguments: Any) -> Any:
+        """What the first rank answers, who alone is asked."""
+        await asyncio.shield(self._opening)
+        return (await self._ask(self._actors[:1], method, *arguments))[0]
 
     async def _all(self, method: str, *arguments: Any) -> Any:
         """What the first rank answers, once all have answered."""

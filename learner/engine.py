@@ -3,27 +3,30 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from actors.messages import AdapterRef, Batch, Group, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
+from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.models import shape_from_config
 from conf.schema import Config
-from conf.sizes import offloads, recomputes
-from learner.adapter import adapter_norms, load_adapter, write_adapter
+from conf.sizes import ADAPTER_SLOTS, offloads, recomputes
+from learner.adapter import adapter_norms, effective_ranks, load_adapter, noise, scaled, write_adapter
 from learner.checkpoint import Facts, expected_facts, read_checkpoint, write_checkpoint
 from learner.examples import Example, examples, totals
 from learner.losses import Observed, Totals, policy_loss
 from learner.microbatches import MicroBatch, Tokens, pack
 from learner.policy import Policy
+from learner.projection import Projection
 from learner.ranks import ALONE, Ranks
 from learner.schedule import learning_rate
 from learner.shares import share_out
@@ -59,9 +62,9 @@ class LoraLearner:
     """Owns the trainable weights. Version 0 is the base model, since B starts at zero, or `lora.start_from`.
 
     Adapters are published as folders of `adapters_folder` named like `AdapterRef.name`. Of several ranks each is a
-    learner in a process of its own, with all the weights: they get the same calls in the same order, but for `score`,
-    which any may answer alone. Each computes its share of a batch, returns what the whole of it gave, and the first
-    writes.
+    learner in a process of its own, with all the weights: they get the same calls in the same order, but for `score`
+    and `inspect`, which any may answer alone. Each computes its share of a batch, returns what the whole of it gave,
+    and the first writes.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class LoraLearner:
             lora_dropout=config.lora.dropout,
             target_modules=list(config.lora.target_modules),
         )
+        lora._register_custom_module({nn.Linear: Projection})
         torch.manual_seed(config.run.seed)
         self.model = get_peft_model(base, lora, autocast_adapter_dtype=False)
         if config.lora.start_from:
@@ -112,6 +116,16 @@ class LoraLearner:
         if self._ranks.leads:
             write_adapter(self.model, self._adapters / name)
         return AdapterRef(self.version, self.incarnation, str(self._adapters / name))
+
+    def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        """Write as many adapters of noise as an engine serves at once; the policy stays as it is."""
+        adapters = []
+        for version in range(-1, -ADAPTER_SLOTS - 1, -1):
+            name = AdapterRef(version, 0, "").name
+            with noise(self.model, -version, ADAPTER_SLOTS):
+                write_adapter(self.model, self._adapters / name)
+            adapters.append(AdapterRef(version, 0, str(self._adapters / name)))
+        return tuple(adapters)
 
     def accumulate(self, batch: Batch) -> None:
         """The gradient of a batch's first step; the weights stay, so `score` still speaks of this version.
@@ -192,6 +206,44 @@ class LoraLearner:
             base = self._logprobs(samples)
         scores = map(Scores, policy, base)
         return tuple(tuple(next(scores) for _ in group.samples) for group in groups)
+
+    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        """See `actors.protocols.Learner`; the groups are of one synthetic adapter. The policy stays as it is."""
+        samples = [Tokens(group.problem.prompt_ids, s.token_ids) for group in groups for s in group.samples]
+        drawn_by = groups[0].adapter
+        assert drawn_by is not None
+
+        def seen() -> tuple[float, ...]:
+            return tuple(chain.from_iterable(self._logprobs(samples)))
+
+        root = self.config.lora.rank**0.5
+        scales = {
+            "alpha is doubled": 2.0,
+            "alpha is halved": 0.5,
+            "rslora is confused": 1 / root if self.config.lora.rslora else root,
+        }
+        with noise(self.model, -drawn_by.version, ADAPTER_SLOTS):
+            found = {FAITHFUL: seen()}
+            with self.model.disable_adapter():
+                found["no adapter is applied"] = seen()
+            for mistake, factor in scales.items():
+                with scaled(self.model, factor):
+                    found[mistake] = seen()
+            for kind in self.config.lora.target_modules:
+                with scaled(self.model, 0.0, kind):
+                    found[f"{kind} has no adapter"] = seen()
+        with noise(self.model, ADAPTER_SLOTS + 1 + drawn_by.version, ADAPTER_SLOTS):
+            found["another adapter is applied"] = seen()
+        return found
+
+    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        """The current version on given responses, each token's figures weighing the same."""
+        self.policy.eval()
+        parts = self._pack([Tokens(group.problem.prompt_ids, s.token_ids) for group in groups for s in group.samples])
+        figures = zip(*(self.policy.against_base(part.to(self._device)) for part in parts), strict=True)
+        entropy, base_entropy, kl = (torch.cat(column).mean().item() for column in figures)
+        ranks = effective_ranks(self.model)
+        return Inspection(self.version, entropy, base_entropy, kl, adapter_norms(self.model), ranks)
 
     def save(self, folder: str | Path) -> None:
         """Write everything a restore needs into an existing folder, and the adapter into its `adapter/`."""

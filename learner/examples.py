@@ -1,6 +1,6 @@
 """From verified groups to what the learner computes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ class Example:
 
     name: str
     tokens: Tokens
-    engine: tuple[float, ...]
+    engine: Sequence[float]
     advantage: float
 
 

@@ -32,6 +32,24 @@ def token_logprobs(
     return logprobs, entropy
 
 
+def divergence(hidden: Tensor, base: Tensor, head: Tensor, temperature: float, chunk: int) -> list[Tensor]:
+    """Entropies of two next-token distributions p and q, and KL(p ‖ q), each [t], exact over the whole vocabulary, in
+    nats after temperature; without gradients.
+
+    hidden, base: [t, h], last hidden states that p and q come from. chunk: as in `token_logprobs`, whose memory is not
+    exceeded although both have logits here.
+    """
+    precision = torch.promote_types(hidden.dtype, torch.float32)
+    size = max(chunk // 2, 1)
+    parts = []
+    for start in range(0, len(hidden), size):
+        part = slice(start, start + size)
+        p, q = (((x[part] @ head.T).to(precision) / temperature).log_softmax(-1) for x in (hidden, base))
+        entropies = [-torch.linalg.vecdot(x.exp(), x) for x in (p, q)]
+        parts.append((*entropies, torch.linalg.vecdot(p.exp(), p - q)))
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -53,7 +71,7 @@ class _TokenLogprobs(torch.autograd.Function):
             weights = logits.exp()
             total = weights.sum(dim=-1)
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total.log()
-            entropy[part] = total.log() - torch.linalg.vecdot(weights, logits) / total
+            entropy[part] = total.log() - (weights[:, None] @ logits[:, :, None])[:, 0, 0] / total
             if surprise is not None:
                 logits.add_((entropy[part] - total.log())[:, None]).mul_(weights / total[:, None])
                 surprise[part] = logits.to(head.dtype) @ head
@@ -61,7 +79,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if others is not None:
                 weights.scatter_(1, targets[part, None], 0.0)
                 rest[part] = weights.sum(dim=-1) / total
-                others[part] = (weights / total[:, None]).to(head.dtype) @ head
+                others[part] = weights.div_(total[:, None]).to(head.dtype) @ head
         if others is not None:
             ctx.save_for_backward(head, targets, rest, others, surprise)
             ctx.temperature = temperature

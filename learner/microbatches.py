@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
     """What a sample is to the learner: at least one prompt token, and the response drawn after it."""
 
     prompt: tuple[int, ...]
-    response: tuple[int, ...]
+    response: Sequence[int]
 
 
 @dataclass(frozen=True)

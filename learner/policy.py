@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from conf.errors import BadInput
 from learner.attention import NAME as PACKED
-from learner.logprobs import token_logprobs
+from learner.logprobs import divergence, token_logprobs
 from learner.microbatches import MicroBatch, Tokens, pack
 
 CHECKED = (Tokens((1, 2, 3, 4, 5), (6, 7)), Tokens((1, 2, 3, 4, 5), (8,)), Tokens((9, 8), (7, 6, 5, 4)))
@@ -61,6 +61,16 @@ class Policy(nn.Module):
             self.entropy_gradient,
         )
 
+    @torch.no_grad()
+    def against_base(self, batch: MicroBatch) -> list[Tensor]:
+        """Entropy of the policy, entropy of the base model and KL(policy ‖ base), float [t] each, at a micro-batch's
+        response tokens; see `divergence`.
+        """
+        hidden = self._hidden(batch)[batch.places]
+        with self.model.disable_adapter():
+            base = self._hidden(batch)[batch.places]
+        return divergence(hidden, base, self._base.get_output_embeddings().weight, self.temperature, self.chunk)
+
     def _hidden(self, batch: MicroBatch) -> Tensor:
         """The last hidden state of every token, [n, h]."""
         decoder = self._base.get_decoder()
@@ -83,7 +93,7 @@ class Policy(nn.Module):
         batch = batch.to(base.device)
         alone = []
         for prompt, response in (samples[i] for i in batch.samples):
-            ids = torch.tensor([prompt + response], device=base.device)
+            ids = torch.tensor([[*prompt, *response]], device=base.device)
             alone.append(base(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1])
         base.set_attn_implementation(PACKED)
         logits, expected = self._hidden(batch)[batch.places] @ base.get_output_embeddings().weight.T, torch.cat(alone)

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from actors.crew import Post, Record, anyone
+from actors.crew import Crew, Post, Record
 from actors.messages import Group
 from actors.protocols import Clock
 from actors.remote import RemoteActor
@@ -78,9 +78,10 @@ class RemoteVerifier:
 
     def __init__(self, judges: Sequence[RemoteJudge], clock: Clock, record: Record) -> None:
         self._posts = [Post(judge, clock, record) for judge in judges]
+        self._crew = Crew(self._posts)
 
     async def score(self, group: Group) -> Group:
-        return await anyone(self._posts, lambda judge: judge.score(group), len(group.samples))
+        return await self._crew.anyone(lambda judge: judge.score(group), len(group.samples))
 
     async def health(self) -> dict[str, int]:
         """`VerifierPool.health`, added up over the actors."""

@@ -23,14 +23,14 @@ GRADER = "\x00grader"
 """Name of the field in which a generator's row says how its answers are scored: no file has a column of that name."""
 
 
-def read(key: str, data: DataConfig, seed: int) -> list[Row]:
-    """The rows of the source that setting `key` of `data` names, in the source's order, `data.scan` of them at most.
+def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
+    """The rows of a source, in its order, `data.scan` of them at most.
 
-    seed: of a generator; other sources have none. Raises BadInput for a source that does not exist, cannot be
-    reached or cannot be read.
+    key: the setting that names it. seed: of a generator; other sources have none. Raises BadInput for a source that
+    does not exist, cannot be reached or cannot be read.
     """
-    scheme, _, reference = getattr(data, key).partition(":")
-    return list(islice(SCHEMES[scheme](f"data.{key}", reference, data, seed), data.scan))
+    scheme, _, reference = source.partition(":")
+    return list(islice(SCHEMES[scheme](key, reference, data, seed), data.scan))
 
 
 def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:

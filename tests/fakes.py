@@ -1,6 +1,7 @@
 """Fakes at the protocol seams, for the coordinator's logic under virtual time."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from actors.messages import (
     AdapterRef,
     Batch,
     Group,
+    Inspection,
     Problem,
     Reward,
     Sample,
@@ -17,7 +19,7 @@ from actors.messages import (
     UpdateStats,
     Verdict,
 )
-from actors.protocols import ActorDied
+from actors.protocols import FAITHFUL, ActorDied, Engine
 from actors.slots import AdapterSlots
 
 
@@ -64,7 +66,11 @@ class FakeEngine:
         self.tokens = 0
 
     async def ready(self) -> None:
-        await asyncio.sleep(self.start_seconds)
+        seconds, self.start_seconds = self.start_seconds, 0.0
+        await asyncio.sleep(seconds)
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work("rollout-0", self)
 
     async def widen(self, whole: bool) -> None:
         self.whole = whole
@@ -123,18 +129,20 @@ class FakeEngine:
 class FakeLearner:
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
-    scored: its own version and the adapter whose answers it scored, each time. deaths: calls in which it dies, by name
-    and version; each once.
+    scored: its own version and the adapter whose answers it scored, each time. inspected: its version and the
+    responses, each time. deaths: calls in which it dies, by name and version; each once.
     """
 
     def __init__(self, seconds: float = 2.0, max_staleness: int = 1) -> None:
         self.seconds = seconds
+        self.inspect_seconds = 0.0
         self.max_staleness = max_staleness
         self.version = 0
         self.incarnation = 0
         self.accumulated: Batch
         self.batches: list[Batch] = []
         self.scored: list[tuple[int, AdapterRef | None]] = []
+        self.inspected: list[tuple[int, tuple[Group, ...]]] = []
         self.deaths: set[tuple[str, int]] = set()
         self.dead = False
         self.whole = False
@@ -158,6 +166,10 @@ class FakeLearner:
         self.live("publish")
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        self.live("publish_synthetic")
+        return AdapterRef(-1, 0, "nowhere"), AdapterRef(-2, 0, "nowhere")
+
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
@@ -176,6 +188,16 @@ class FakeLearner:
         self.live("score")
         self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        self.live("explain")
+        return {FAITHFUL: (-1.0,) * len(groups), "no adapter is applied": (-9.0,) * len(groups)}
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        self.live("inspect")
+        await asyncio.sleep(self.inspect_seconds)
+        self.inspected.append((self.version, groups))
+        return Inspection(self.version, 1.0, 2.0, 0.5, {"q_proj": 1.0}, {"0.q_proj": 1.5})
 
     async def save(self, folder: str) -> None:
         self.live("save")

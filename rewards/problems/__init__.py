@@ -13,11 +13,13 @@ from typing import Any
 
 from actors.messages import Problem
 from conf.errors import BadInput
+from conf.models import stop_token_ids
 from conf.schema import Config, DataConfig
+from rewards import sources
 from rewards.pool import VerifierPool
 from rewards.problems.order import ProblemOrder
 from rewards.problems.overlap import overlapping
-from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN, LeftOut, Message, Pair, read_pairs
+from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN, LeftOut, Message, Pair, distinct_pairs
 from rewards.recipe import Recipe
 
 __all__ = ["CONFLICT", "DUPLICATE", "EMPTY", "NO_MATCH", "SHOWN", "ProblemOrder", "ProblemSet", "load", "write_listing"]
@@ -52,23 +54,22 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     for a source, field, pattern or template that cannot be used, and when fewer problems are left than one update
     takes.
     """
-    if tokenizer.chat_template is None:
-        raise BadInput(f"model.path: '{config.model.path}' has no chat template: choose an instruction-tuned model")
+    check_chat(config, tokenizer)
     left_out: list[LeftOut] = []
     wanted = config.eval.problems
     shown: list[Pair] = []
     heldout: list[Problem] = []
     if wanted and config.data.eval_source:
-        pairs = read_pairs("eval_source", config.data, EVAL_SEED, left_out)
-        heldout = prepare("eval_source", pairs, config, tokenizer, left_out)[:wanted]
+        pairs = read_pairs("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, left_out)
+        heldout = prepare("data.eval_source", pairs, config, tokenizer, left_out)[:wanted]
         held_ids = {problem.id for problem in heldout}
         shown = [pair for pair in pairs if pair.id in held_ids]
         if not heldout:
             raise BadInput(f"data.eval_source: '{config.data.eval_source}' has no usable problem ({listed(left_out)})")
-    pairs = read_pairs("source", config.data, TRAIN_SEED, left_out)
+    pairs = read_pairs("data.source", config.data.source, config.data, TRAIN_SEED, left_out)
     if shown:
         pairs = apart(pairs, shown, config.data.overlap, left_out)
-    train = prepare("source", pairs, config, tokenizer, left_out)
+    train = prepare("data.source", pairs, config, tokenizer, left_out)
     if wanted and not config.data.eval_source:
         heldout, train = train[:wanted], train[wanted:]
     train = train[: config.data.size]
@@ -81,11 +82,23 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
 
 
+def check_chat(config: Config, tokenizer: Any) -> None:
+    """Raise BadInput for a tokenizer without a chat template, or without one of `model.stop_tokens`."""
+    if tokenizer.chat_template is None:
+        raise BadInput(f"model.path: '{config.model.path}' has no chat template: choose an instruction-tuned model")
+    stop_token_ids(config.model, tokenizer)
+
+
+def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
+    """Distinct problems of a source, ordered by id. key: the setting that names it. seed: of a generator."""
+    return distinct_pairs(sources.read(key, source, data, seed), key, data, left_out)
+
+
 def apart(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
     """The training pairs without those that overlap the held-out ones; all of them if they are only reported."""
     shared = overlapping([pair.text for pair in pairs], [pair.text for pair in heldout])
     reason = HELD_OUT if overlap == "drop" else STAYS
-    left_out += [LeftOut.of("source", reason, pair) for pair, found in zip(pairs, shared, strict=True) if found]
+    left_out += [LeftOut.of("data.source", reason, pair) for pair, found in zip(pairs, shared, strict=True) if found]
     return pairs if overlap == "report_only" else [p for p, found in zip(pairs, shared, strict=True) if not found]
 
 
@@ -121,7 +134,7 @@ def encode(pair: Pair, data: DataConfig, tokenizer: Any) -> Problem:
         messages.append({"role": "user", "content": data.template.replace("{problem}", example.problem)})
         messages.append({"role": "assistant", "content": example.answer})
     messages.append({"role": "user", "content": data.template.replace("{problem}", pair.text)})
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **data.chat_settings)
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return Problem(pair.id, prompt, tuple(ids), pair.gold, pair.grader)
 

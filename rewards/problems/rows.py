@@ -52,7 +52,9 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that is not used, or is used in spite of what the reason says. source: `source` or `eval_source`."""
+    """A row that is not used, or is used in spite of what the reason says. source: last part of the key that names it,
+    `source` or `eval_source`.
+    """
 
     source: str
     reason: str
@@ -60,13 +62,14 @@ class LeftOut:
     gold: str
 
     @classmethod
-    def of(cls, source: str, reason: str, pair: Pair) -> "LeftOut":
-        return cls(source, reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
+    def of(cls, key: str, reason: str, pair: Pair) -> "LeftOut":
+        return cls(key.rpartition(".")[2], reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
 
 
-def read_pairs(key: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
-    """Distinct problems of a source, ordered by id. Of copies whose gold answers agree, one is kept; of others none."""
-    rows = sources.read(key, data, seed)
+def distinct_pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> list[Pair]:
+    """Distinct problems of a source's rows, ordered by id. Of copies whose gold answers agree, one is kept; of others
+    none. key: the setting that names the source.
+    """
     groups: dict[str, list[Pair]] = {}
     for pair in _pairs(rows, key, data, left_out):
         groups.setdefault(normal(pair.text), []).append(pair)
@@ -110,7 +113,7 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
         if name in columns:
             return name
     raise BadInput(
-        f"data.{setting}: data.{key} has no field '{chosen or '|'.join(guesses)}': "
+        f"data.{setting}: {key} has no field '{chosen or '|'.join(guesses)}': "
         f"set it to one of its fields ({', '.join(columns) or 'it has none, being empty'})"
     )
 

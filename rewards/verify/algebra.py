@@ -2,11 +2,8 @@
 
 import logging
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
-
-import math_verify
-from latex2sympy2_extended import NormalizationConfig
 
 RELATIVE_ERROR = 1e-6
 """Two numbers that math-verify takes for equal, rounding to six decimals, must also agree to six digits."""
@@ -29,14 +26,22 @@ IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
 DEEPEST = 60
 """Levels of brackets; the parser is recursive."""
 
-NORMALISATION = NormalizationConfig(
-    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
-)
-"""Not math-verify's removal of units, which takes c in a + b + c and t in \\cos t for some."""
 
-EXTRACTION = (math_verify.LatexExtractionConfig(normalization_config=NORMALISATION, boxed_match_priority=0),)
+@cache
+def _math_verify() -> tuple[Any, tuple[Any, ...]]:
+    """math-verify, and how it is to read an answer. Its import takes more than a second, which a plan need not spend.
 
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its timeout is off
+    Not with its removal of units, which takes c in a + b + c and t in \\cos t for some.
+    """
+    import math_verify
+    from latex2sympy2_extended import NormalizationConfig
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its timeout is off
+    normalisation = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
+    extraction = math_verify.LatexExtractionConfig(normalization_config=normalisation, boxed_match_priority=0)
+    return math_verify, (extraction,)
 
 
 class Unparsable(Exception):
@@ -57,7 +62,8 @@ def refused(answer: str) -> bool:
 def parse(answer: str) -> list[Any]:
     """Readings of a plain answer as sympy expressions; empty if it has none."""
     boxed = rf"\boxed{{{IMAGINARY.sub(' i', answer)}}}"
-    readings = math_verify.parse(boxed, EXTRACTION, fallback_mode="no_fallback", parsing_timeout=None)
+    math_verify, extraction = _math_verify()
+    readings = math_verify.parse(boxed, extraction, fallback_mode="no_fallback", parsing_timeout=None)
     return [reading for reading in readings if not isinstance(reading, str)]
 
 
@@ -69,7 +75,7 @@ def equivalent(gold: str, answer: str) -> bool:
     expected, given = parse_gold(gold), parse(answer)
     if not expected or not given:
         raise Unparsable
-    return math_verify.verify(expected, given, timeout_seconds=None) and _near(expected[0], given[0])
+    return bool(_math_verify()[0].verify(expected, given, timeout_seconds=None)) and _near(expected[0], given[0])
 
 
 def _near(gold: Any, answer: Any) -> bool:

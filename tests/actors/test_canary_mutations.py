@@ -14,12 +14,14 @@ import pytest
 
 from actors.messages import Group, Sample, Scores
 from actors.outcome import Halted, root_cause
+from actors.protocols import FAITHFUL
 from tests.actors.test_coordinator import Run
 
 MODULES = ("q_proj", "v_proj", "down_proj")
 PROBLEMS, TOKENS = 4, 12
 STEP = 0.05
 NOISE = 0.03
+FAR = 20
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ class Served:
     owner: str = "ours"
 
 
-Fault = Callable[[int, int], Served]
-"""What engine number … serves when asked for version …"""
+Fault = Callable[[int, Served], Served]
+"""What engine number … serves when asked for …"""
+
+
+def asked_for(version: int) -> Served:
+    """Synthetic adapters are far from the base model and from each other."""
+    return Served(version) if version >= 0 else Served(FAR, owner=f"synthetic{version}")
 
 
 def logprob(served: Served, problem: int, token: int) -> float:
@@ -65,63 +72,103 @@ class Faulty(Run):
             number = -1 - index
 
             def answer(engine: int) -> Sample:
-                served = fault(engine, adapter.version)
-                served = replace(served, version=served.version * step)
+                served = fault(engine, asked_for(adapter.version))
+                if not adapter.synthetic:
+                    served = replace(served, version=served.version * step)
                 logprobs = (logprob(served, number, token) + rng.gauss(0.0, noise) for token in range(TOKENS))
                 return Sample((7,) * TOKENS, tuple(logprobs), "7", "length")
 
             return tuple(Group(index, problem, adapter, (answer(engine),)) for engine in range(engines))
 
         async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-            def view(version: float, number: int) -> tuple[float, ...]:
-                return tuple(logprob(Served(version), number, token) for token in range(TOKENS))
+            def view(served: Served, number: int) -> tuple[float, ...]:
+                return tuple(logprob(served, number, token) for token in range(TOKENS))
 
             self.learner.scored.append((self.learner.version, groups[0].adapter))
-            version = self.learner.version * step
-            return tuple((Scores(view(version, -1 - g.index), view(0, -1 - g.index)),) for g in groups)
+            own = Served(self.learner.version * step)
+            return tuple((Scores(view(own, -1 - g.index), view(Served(0), -1 - g.index)),) for g in groups)
+
+        async def explain(groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+            adapter = groups[0].adapter
+            assert adapter
+            own = asked_for(adapter.version)
+            views = {FAITHFUL: own} | {name: mistake(0, own) for name, mistake in AT_START.items()}
+            return {
+                name: tuple(logprob(served, -1 - group.index, token) for group in groups for token in range(TOKENS))
+                for name, served in views.items()
+                if name != "another"
+            }
 
         self.engine.probe = probe  # type: ignore[method-assign]
         self.learner.score = score  # type: ignore[method-assign]
+        self.learner.explain = explain  # type: ignore[method-assign]
 
 
-FAULTS: dict[str, tuple[Fault, str]] = {
-    "not loaded": (lambda _, version: Served(0), "the adapter is not applied"),
-    "stuck": (lambda _, version: Served(min(version, 6)), "word for word those of policy-v"),
-    "late": (lambda _, version: Served(version / 2), "% of the learner's change arrives: an older version"),
-    "alpha doubled": (lambda _, version: Served(version, scale=2.0), "2.0 times the learner's: too large a scale"),
-    "alpha halved": (lambda _, version: Served(version, scale=0.5), "of the learner's change arrives"),
-    "no q_proj": (lambda _, version: Served(version, MODULES[1:]), "a type of module without its adapter"),
-    "another": (lambda _, version: Served(version, owner="theirs"), "the weights of another adapter"),
+AT_START: dict[str, Fault] = {
+    "not loaded": lambda _, asked: replace(asked, version=0),
+    "alpha doubled": lambda _, asked: replace(asked, scale=2.0),
+    "alpha halved": lambda _, asked: replace(asked, scale=0.5),
+    "no q_proj": lambda _, asked: replace(asked, modules=MODULES[1:]),
+    "no v_proj": lambda _, asked: replace(asked, modules=MODULES[::2]),
+    "crossed": lambda _, asked: asked_for(-3 - int(asked.owner[-2:])),
+    "another": lambda _, asked: replace(asked, owner="theirs"),
+}
+AT_SWAPS: dict[str, tuple[Fault, str]] = {
+    "not loaded": (AT_START["not loaded"], "the adapter is not applied"),
+    "alpha doubled": (AT_START["alpha doubled"], "2.0 times the learner's: too large a scale"),
+    "alpha halved": (AT_START["alpha halved"], "of the learner's change arrives"),
+    "no q_proj": (AT_START["no q_proj"], "a type of module without its adapter"),
+    "another": (AT_START["another"], "the weights of another adapter"),
+    "stuck": (lambda _, asked: replace(asked, version=min(asked.version, 6)), "word for word those of policy-v"),
+    "late": (
+        lambda _, asked: replace(asked, version=asked.version / 2),
+        "% of the learner's change arrives: an older version",
+    ),
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str) -> None:
-    """Before the first step from the version at which the difference leaves the band, give or take the noise."""
-    fault, diagnosis = FAULTS[name]
-    run = Faulty(tmp_path, fault, noise=0.0 if name == "stuck" else NOISE)
-    visible = next(v for v in range(100) if disagreement(fault(0, v), v) > run.config.canary.noise_floor)
+def halt_of(run: Run) -> str:
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     cause = root_cause(caught.value)
     assert isinstance(cause, Halted)
-    assert diagnosis in str(cause)
+    return str(cause)
+
+
+def once_started(fault: Fault) -> Fault:
+    """A fault that synthetic adapters do not show."""
+    return lambda engine, asked: fault(engine, asked) if asked.owner == "ours" else asked
+
+
+@pytest.mark.parametrize("name", AT_START)
+def test_fault_at_the_start_halts_the_run_before_anything_is_drawn(tmp_path: Path, name: str) -> None:
+    run = Faulty(tmp_path, AT_START[name])
+    expected = name if name != "another" else "its weights were others"
+    assert f"rollout-0 has started, and answers under synthetic adapters as if {expected}" in halt_of(run)
+    assert run.engine.served == []
+
+
+@pytest.mark.parametrize("name", AT_SWAPS)
+def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str) -> None:
+    """Before the first step from the version at which the difference leaves the band, give or take the noise."""
+    fault, diagnosis = AT_SWAPS[name]
+    run = Faulty(tmp_path, once_started(fault), noise=0.0 if name == "stuck" else NOISE)
+    visible = next(v for v in range(100) if disagreement(fault(0, Served(v)), v) > run.config.canary.noise_floor)
+    assert diagnosis in halt_of(run)
     assert abs(run.learner.version - visible) <= 1
     assert run.learner.scored[-1][0] == run.learner.version
 
 
 def test_one_faulty_engine_among_several_is_named(tmp_path: Path) -> None:
-    run = Faulty(tmp_path, lambda engine, version: Served(0 if engine == 1 else version), engines=3)
-    with pytest.raises(ExceptionGroup) as caught:
-        run.go()
-    cause = str(root_cause(caught.value))
+    fault = once_started(lambda engine, asked: replace(asked, version=0) if engine == 1 else asked)
+    cause = halt_of(Faulty(tmp_path, fault, engines=3))
     assert "of rollout-1, unlike the others, differ" in cause
     assert "the adapter is not applied" in cause
 
 
 @pytest.mark.parametrize("step", [1.0, 0.001])
 def test_a_hundred_healthy_swaps_never_halt(tmp_path: Path, step: float) -> None:
-    run = Faulty(tmp_path, lambda _, version: Served(version), engines=2, step=step)
+    run = Faulty(tmp_path, lambda _, asked: asked, engines=2, step=step)
     assert run.go().status == "completed"
     assert run.learner.version == 100
     decided = [row["canary/decided"] for row in run.rows]

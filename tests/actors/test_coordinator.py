@@ -18,10 +18,10 @@ from actors.messages import Batch, Group, Scores, Status, UpdateStats
 from actors.outcome import Halted, Interrupted, Outcome, root_cause
 from actors.protocols import ActorDied
 from actors.run_folder import RunFolder
+from actors.virtual_time import VirtualClock, run_virtually
 from conf.schema import Config
 from rewards.problems import ProblemSet
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem, make_reward
-from tests.virtual_time import VirtualClock, run_virtually
 
 
 def make_config(**learner: Any) -> Config:
@@ -439,6 +439,8 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
     run.go()
     validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
     assert validated == {2: 0.5, 4: 1.0, 6: 0.5, 8: 0.5, 10: 0.5}
+    assert run.coordinator.base is not None
+    assert run.coordinator.base["validation/pass@1"] == 0.5
     kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000004", "update-000005", "update-000010"]
     assert run.folder.best == run.path.resolve() / "checkpoints" / "update-000004"
@@ -541,7 +543,8 @@ def test_base_model_is_judged_once_over_all_resumes(tmp_path: Path) -> None:
     second.config.budget.updates = 5
     second.go(resume=True)
     assert second.coordinator.base == first.coordinator.base
-    assert (first.engine.base_samples, second.engine.base_samples) == (8, 0)
+    probed = 4
+    assert (first.engine.base_samples, second.engine.base_samples) == (8 + probed, 0)
 
 
 def test_time_before_a_resume_counts(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Held-out evaluation under virtual time."""
 
 from actors.evaluation import Evaluation, evaluate
+from actors.virtual_time import VirtualClock, run_virtually
 from conf.schema import Config
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
-from tests.virtual_time import VirtualClock, run_virtually
 
 PROBLEMS = tuple(make_problem(number) for number in range(16))
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from actors.deaths import IN_A_ROW
 from actors.fleet import Fleet
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.protocols import ActorDied
+from actors.protocols import ActorDied, Engine
 from actors.slots import AdapterSlots
+from actors.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, make_problem
-from tests.virtual_time import VirtualClock, run_virtually
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 ADAPTER = AdapterRef(0, 0, "nowhere")
@@ -239,6 +239,38 @@ def test_engine_that_cannot_start_again_ends_the_run_with_the_cause() -> None:
     assert run_virtually(scenario()) == 2.0
 
 
+async def try_synthetic(_: str, engine: Engine) -> None:
+    adapters = [AdapterRef(version, 0, "nowhere") for version in (-1, -2)]
+    for adapter in adapters:
+        await engine.load(adapter)
+    for adapter in adapters:
+        await engine.retire(adapter)
+
+
+def test_work_at_the_start_is_done_with_every_engine_before_it_has_any_version() -> None:
+    async def scenario() -> list[tuple[int, int, bool]]:
+        engines = [FrailEngine(), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), ignore)
+        begun: list[tuple[int, int, bool]] = []
+
+        async def begin(name: str, engine: Engine) -> None:
+            assert isinstance(engine, FrailEngine)
+            begun.append((engines.index(engine), engine.lives, bool(engine.slots.held)))
+            await try_synthetic(name, engine)
+
+        await fleet.at_start(begin)
+        await fleet.load(ADAPTER)
+        group = ask(fleet, 0)
+        await asyncio.sleep(0.5)
+        engines[0].die()
+        await group
+        await fleet.retire(ADAPTER)
+        await fleet.ready()
+        return begun
+
+    assert run_virtually(scenario()) == [(0, 1, False), (1, 1, False), (0, 2, False)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataObject) -> None:
@@ -258,6 +290,7 @@ def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataOb
             for engine in engines
             for number in range(data.draw(st.integers(0, 2)))
         ]
+        await fleet.at_start(try_synthetic)
         groups, started = [], 0
         for adapter in adapters:
             await fleet.load(adapter)

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections import Counter
 
 from hypothesis import given
@@ -143,3 +146,17 @@ def test_of_nodes_without_a_card_the_first_learns_and_the_others_generate(
         bound = [core for share in placement.rollouts if share.node == node.id for core in share.cores]
         assert set(bound) <= set(node.cores)
         assert len(set(bound)) == len(bound) or len(bound) > len(node.cores)
+
+
+def test_an_actor_is_bound_before_openmp_looks_how_to_wait() -> None:
+    """libgomp reads its settings once, when it is loaded."""
+    program = (
+        "import os, actors.rollout, learner.actor; from actors.placement import Share; "
+        "Share(cores=tuple(os.sched_getaffinity(0))).bind(); "
+        "print('libgomp' in open('/proc/self/maps').read(), 'GOMP_SPINCOUNT' in os.environ)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["False", "True"]

@@ -1,11 +1,14 @@
 """Generation with a real vLLM engine and a tiny random model."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +16,31 @@ import psutil
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from actors.outcome import Halted
 from actors.placement import Share
+from actors.probes import Probes
+from actors.proof import Proof
 from actors.rollout import RolloutEngine
 from actors.shared_memory import segments
 from conf.schema import Config
+from learner.engine import LoraLearner
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's")
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 PROMPT = (5, 6, 7, 8, 9, 10)
+STOP = "<|endoftext|>"
+"""A token that is not the one the model itself ends with; its id is 0."""
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
 def make_config() -> Config:
     config = Config()
+    config.model.stop_tokens = [STOP]
     config.lora.rank = 8
     config.rollout.max_prompt_tokens = 64
     config.rollout.max_response_tokens = 192
@@ -136,6 +147,14 @@ def test_seed_decides_the_sample(rig: Rig) -> None:
     assert first.token_ids == second.token_ids != other.token_ids
 
 
+def test_stop_tokens_end_a_response(rig: Rig) -> None:
+    samples = rig.generate(None, samples=16, max_tokens=160).samples
+    stopped = [sample for sample in samples if sample.token_ids[-1] == 0]
+    assert stopped
+    assert all(sample.finish_reason == "stop" and STOP not in sample.text for sample in stopped)
+    assert not any(0 in sample.token_ids[:-1] for sample in samples)
+
+
 def test_swap_in_flight_keeps_every_request_on_its_version(
     rig: Rig, adapters: list[AdapterRef], tiny_model: Path
 ) -> None:
@@ -169,6 +188,80 @@ def test_swap_in_flight_keeps_every_request_on_its_version(
         assert group.version == own.version
         assert disagreement(group.samples[0], tiny_model, own) < 0.1
         assert disagreement(group.samples[0], tiny_model, other) > 0.3
+
+
+class Spoiled:
+    """The rig's engine as one that gets something wrong about synthetic adapters; each is of another number."""
+
+    def __init__(self, engine: RolloutEngine, folder: Path, number: int, fault: str) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._number = number
+        self._fault = fault
+
+    async def at_start(self, work: Callable[[str, Any], Coroutine[Any, Any, None]]) -> None:
+        await work("rollout-0", self)
+
+    async def load(self, adapter: AdapterRef) -> None:
+        await self._engine.load(self._stand_in(adapter))
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        await self._engine.retire(self._stand_in(adapter))
+
+    async def probe(self, index: int, problem: Problem, adapter: AdapterRef, sampling: Sampling) -> tuple[Group, ...]:
+        served = None if self._fault == "not loaded" else self._stand_in(adapter)
+        return (replace(await self._engine.generate(index, problem, served, sampling), adapter=adapter),)
+
+    def _stand_in(self, adapter: AdapterRef) -> AdapterRef:
+        folder = self._folder / f"{adapter.name}-{self._number}"
+        if not folder.exists():
+            source = f"synthetic-{3 + adapter.version}" if self._fault == "crossed" else adapter.name
+            shutil.copytree(Path(adapter.path).with_name(source), folder)
+            settings = json.loads((folder / "adapter_config.json").read_text())
+            settings["lora_alpha"] *= 2 if self._fault == "alpha" else 1
+            (folder / "adapter_config.json").write_text(json.dumps(settings))
+            weights = load_file(folder / "adapter_model.safetensors")
+            kept = {name: weight for name, weight in weights.items() if self._fault not in name}
+            save_file(kept, folder / "adapter_model.safetensors")
+        return AdapterRef(adapter.version - 10 * self._number, 0, str(folder))
+
+
+SPOILED = {
+    "nothing": "",
+    "not loaded": "no adapter is applied",
+    "alpha": "alpha is doubled",
+    "crossed": "another adapter is applied",
+    **{kind: f"{kind} has no adapter" for kind in make_config().lora.target_modules},
+}
+
+
+@pytest.fixture(scope="module")
+def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoraLearner:
+    config = make_config()
+    config.learner.logprob_chunk = 16
+    return LoraLearner(config, str(tiny_model), tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.mark.parametrize("fault", SPOILED)
+def test_engine_is_proven_by_synthetic_adapters(rig: Rig, learner: LoraLearner, tmp_path: Path, fault: str) -> None:
+    class Local:
+        async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+            return learner.publish_synthetic()
+
+        async def explain(self, groups: tuple[Group, ...]) -> Any:
+            return learner.explain(groups)
+
+    problems = tuple(Problem(f"p{n}", "", tuple(range(5 + n, 25 + n)), "1") for n in range(4))
+    engine: Any = Spoiled(rig.engine, tmp_path, list(SPOILED).index(fault), fault)
+    local: Any = Local()
+    config = make_config()
+    proof = Proof(engine, local, Probes(config, problems))
+    rig.run(proof.begin())
+    if fault == "nothing":
+        rig.run(proof.judge())
+    else:
+        with pytest.raises(Halted, match=SPOILED[fault]):
+            rig.run(proof.judge())
 
 
 def test_retired_version_is_refused(rig: Rig, adapters: list[AdapterRef]) -> None:

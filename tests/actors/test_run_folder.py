@@ -142,10 +142,12 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     unfinished.mkdir()
     (folder.adapters / "policy-v1-r0").mkdir()
     (folder.adapters / ".policy-v2-r0.tmp").mkdir()
+    (folder.path / ".ranks-1234").touch()
     folder.append_event(1, "learner died", "of old age")
     with (folder.path / "events.jsonl").open("a") as file:
         file.write('{"update": 1, "ev')
     again = RunFolder(folder.path, keep_last=2)
     assert not unfinished.exists()
     assert list(again.adapters.iterdir()) == []
+    assert not list(folder.path.glob(".ranks*"))
     assert [event["event"] for event in again.events()] == ["learner died"]

@@ -24,11 +24,11 @@ from actors.ledger import Ledger
 from actors.messages import Batch, Group, Status
 from actors.outcome import Halted, Interrupted, root_cause
 from actors.run_folder import RunFolder
+from actors.virtual_time import VirtualClock, run_virtually
 from tests.actors.test_coordinator import make_config, make_problems
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_reward
-from tests.virtual_time import VirtualClock, run_virtually
 
-CALLS = ("publish", "widen", "score", "accumulate", "step", "save", "restore")
+CALLS = ("publish_synthetic", "explain", "publish", "widen", "score", "accumulate", "step", "save", "restore")
 GRACE_S = 10.0
 
 

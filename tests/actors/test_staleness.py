@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.messages import Group
 from actors.staleness import Cursor, Pacing
 from tests.fakes import make_group
 
@@ -149,3 +150,37 @@ def test_cursor_never_repeats_a_group_used_before_a_resume(used: list[int], seed
     assert len(set(admitted)) == len(admitted)
     assert not set(admitted) & set(used)
     assert admitted == [index for index in range(100) if index not in used][: len(admitted)]
+
+
+class CountedVersion(Group):
+    """Counts how often anything looks at its version or index."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> object:
+        if name in ("version", "index"):
+            CountedVersion.looks += 1
+        return super().__getattribute__(name)
+
+
+def looks_for_a_group(per_update: int) -> float:
+    """How often a group is looked at until a batch has taken it, by a coordinator that asks after each group."""
+    pacing = Pacing(per_update, max_staleness=1, max_running=10 * per_update)
+    groups = 0
+    CountedVersion.looks = 0
+    for version in range(3):
+        while pacing.capacity > 0:
+            pacing.admit(groups)
+            groups += 1
+        for index in sorted(pacing._running):
+            made = make_group(index, pacing._running[index])
+            pacing.accept(CountedVersion(made.index, made.problem, made.adapter, made.samples, made.rewards))
+            pacing.runs(version)
+            if pacing.take_batch():
+                break
+        pacing.advance()
+    return CountedVersion.looks / groups
+
+
+def test_what_a_group_costs_does_not_grow_with_the_batch() -> None:
+    assert looks_for_a_group(1000) < 1.5 * looks_for_a_group(10)

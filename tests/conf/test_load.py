@@ -14,6 +14,7 @@ from conf.checks import RULES
 from conf.errors import BadInput
 from conf.load import FOLDER, dump, keys, load, recipe_names
 from conf.schema import Config, ExampleConfig
+from conf.sizes import PROJECTIONS, lora_parameters
 
 
 def quickstart(*overrides: str) -> Config:
@@ -61,15 +62,31 @@ def test_every_number_has_a_range() -> None:
     assert set(RULES) <= set(keys())
 
 
-def test_paper_recipes_differ_in_rank_alone() -> None:
-    ranks = {load([f"conf=r{rank}_instruct"]).lora.rank for rank in (8, 64, 256)}
-    assert ranks == {8, 64, 256}
-    one, other = asdict(load(["conf=r8_instruct"])), asdict(load(["conf=r256_instruct"]))
-    assert [key for key in one if one[key] != other[key]] == ["run", "lora"]
-    assert one["rollout"]["max_response_tokens"] == 3584
+MODELS = ("instruct", "llama", "math", "qwen3", "deepscaler")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
+    one, *others = (asdict(load([f"conf=r{rank}_{model}"])) for rank in (8, 64, 256))
+    for other in others:
+        assert [key for key in one if one[key] != other[key]] == ["run", "lora"]
+        assert [key for key in one["lora"] if one["lora"][key] != other["lora"][key]] == ["rank"]
+    assert [recipe["lora"]["rank"] for recipe in (one, *others)] == [8, 64, 256]
+    assert one["rollout"]["max_prompt_tokens"] + one["rollout"]["max_response_tokens"] == 512 + 3584
     assert one["rollout"]["samples_per_problem"] == 8
     assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
     assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
+
+
+def test_adapters_of_the_papers_models_have_the_known_sizes() -> None:
+    shapes = {model: load([f"conf={model}"]).model.shape for model in MODELS}
+    assert {model: lora_parameters(shape, 1, PROJECTIONS) for model, shape in shapes.items()} == {
+        "instruct": 1_154_048,
+        "llama": 704_512,
+        "math": 1_154_048,
+        "qwen3": 630_784,
+        "deepscaler": 1_154_048,
+    }
 
 
 def test_overrides_win_and_keep_their_types() -> None:
@@ -110,6 +127,8 @@ def test_hours_asked_for_replace_a_recipes_minutes() -> None:
 def test_a_shape_does_not_outlive_its_model() -> None:
     assert quickstart().model.shape.layers == 30
     assert quickstart("model.path=/some/model").model.shape.layers == 0
+    assert load(["conf=math", "model.path=/some/model"]).model.stop_tokens == []
+    assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
 
 
 def test_dump_is_the_whole_configuration() -> None:
@@ -141,7 +160,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora.rnak=8", ["lora.rnak: no such key", "nearest: lora.rank"]),
         ("lora={rnak: 8}", ["lora.rnak: no such key"]),
         ("model.shape.layer=8", ["nearest: model.shape.layers"]),
-        ("benchmarks=[aime24]", ["benchmarks: no such key"]),
+        ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime24"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora=null", ["lora=null", "section"]),
@@ -172,6 +191,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("learner.max_staleness=-1", ["learner.max_staleness=-1"]),
         ("model.dtype=float16", ["bfloat16, float32"]),
         ("budget.minutes=0", ["budget.minutes=0", "above 0"]),
+        ("data.chat_settings={tokenize: true}", ["data.chat_settings", "tokenize"]),
         ("budget.minutes=inf", ["budget.minutes=inf"]),
         ("eval.top_p=1.5", ["eval.top_p=1.5"]),
         ("eval.n=0", ["eval.n=0", "1 or more"]),

@@ -52,17 +52,17 @@ def boxing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
-    """Start a run of the tiny model by name, with further settings."""
+    """Start a run of the tiny model by name, with further settings; or a sweep, with program="sweep"."""
     folder = tmp_path_factory.mktemp("runs")
     data = folder / "sums.jsonl"
     data.write_text(
         "".join(json.dumps({"problem": f"{a} + {b} =", "answer": "7"}) + "\n" for a in range(9) for b in range(9))
     )
 
-    def launch(name: str, *settings: str) -> subprocess.Popen[str]:
+    def launch(name: str, *settings: str, program: str = "run") -> subprocess.Popen[str]:
         arguments = [
             "conf=quickstart",
-            f"run.name={name}",
+            f"{program}.name={name}",
             f"run.folder={folder}",
             f"model.path={boxing_model}",
             f"data.source=file:{data}",
@@ -83,7 +83,7 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         given = {setting.partition("=")[0] for setting in settings}
         arguments = [a for a in arguments if a.partition("=")[0] not in given] + list(settings)
         return subprocess.Popen(
-            [sys.executable, "launch/run.py", *arguments],
+            [sys.executable, f"launch/{program}.py", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -2,59 +2,99 @@
 
 import json
 import signal
-import subprocess
-import time
+import urllib.request
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from itertools import takewhile
 
-import psutil
 import pytest
 from safetensors.torch import load_file
 
-from launch.machine import detect
-from tests.e2e.conftest import read_rows, read_summary
+from tests.faults.conftest import ENGINE, JUDGE, LEARNER, Ended, Run, begin, begin_once
 
-Start = Callable[..., subprocess.Popen[str]]
+__all__ = ["begin", "begin_once"]
 
-BUDGET_S = 240 if detect().gpus else 90
-"""On a card vLLM compiles before it serves."""
+pytestmark = pytest.mark.timeout(600)
 
+Begin = Callable[..., Run]
 
-class Ended(NamedTuple):
-    code: int
-    output: str
-    folder: Path
-    rows: list[dict[str, Any]]
-    summary: dict[str, Any]
-
-
-def finish(run: subprocess.Popen[str], folder: Path) -> Ended:
-    output, _ = run.communicate()
-    return Ended(run.returncode, output, folder, read_rows(folder), read_summary(folder))
-
-
-def wait_for_update(run: subprocess.Popen[str], folder: Path, update: int) -> None:
-    """Until metrics.jsonl has the row of an update; fails if the run ends before."""
-    while run.poll() is None:
-        if (folder / "metrics.jsonl").exists() and any(row["update"] >= update for row in read_rows(folder)):
-            return
-        time.sleep(0.2)  # another process writes the file
-    pytest.fail(f"the run ended with {run.returncode}:\n{run.communicate()[0]}")
+STARTS = 3.0
+"""What is given to the second process of the shared run, in times that the first took to its first update: one to
+start, one to replace engine and learner, one to learn.
+"""
 
 
 @pytest.fixture(scope="module")
-def ended(start: Start) -> Ended:
-    """One run that ends with its budget; most of this file looks at it."""
-    return finish(start("spent", f"budget.minutes={BUDGET_S / 60}"), start.folder / "spent")  # type: ignore[attr-defined]
+def interrupted(begin_once: Begin) -> tuple[Ended, float]:
+    """A run that is told to stop after its third update, and the seconds it took to the first."""
+    run = begin_once("shared", "budget.minutes=30")
+    seconds = run.wait_for_update(1)
+    run.wait_for_update(3)
+    run.process.send_signal(signal.SIGTERM)
+    return run.end(), seconds
 
 
-def test_run_ends_within_its_budget(ended: Ended) -> None:
+@pytest.fixture(scope="module")
+def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> tuple[Ended, str]:
+    """The same run again, under a budget that ends it: engine, reward worker and learner are killed at once. And what
+    Ray's metrics said in the end. Most of this file looks at it.
+    """
+    first, seconds = interrupted
+    budget_s = first.summary["spent_s"] + STARTS * seconds
+    run = begin_once("shared", f"budget.minutes={budget_s / 60}")
+    assert run.process.stdout
+    hints = "".join(takewhile(lambda line: not line.startswith("Run folder"), run.process.stdout))
+    address = next(line.split()[-1] for line in hints.splitlines() if line.startswith("its metrics"))
+    run.wait_for_update(first.summary["updates"] + 1)
+    run.kill(ENGINE, JUDGE, LEARNER)
+    page = ""
+
+    def told() -> bool:
+        nonlocal page
+        with urllib.request.urlopen(address) as answer:
+            page = answer.read().decode()
+        return "microbudget_reward" in page
+
+    run.wait_until(told, "metrics", pause=1.0)
+    ended = run.end()
+    return Ended(ended.code, hints + ended.output, ended.folder), page
+
+
+@pytest.fixture(scope="module")
+def ended(resumed: tuple[Ended, str]) -> Ended:
+    return resumed[0]
+
+
+def test_sigterm_ends_gracefully(interrupted: tuple[Ended, float]) -> None:
+    first, _ = interrupted
+    assert first.code == 143, first.output
+    assert (first.summary["status"], first.summary["reason"]) == ("interrupted", "SIGTERM")
+    assert first.summary["updates"] >= 3
+
+
+def test_the_same_command_resumes_and_ends_within_the_budget(interrupted: tuple[Ended, float], ended: Ended) -> None:
+    first, _ = interrupted
     assert ended.code == 0, ended.output
     assert ended.summary["status"] == "budget_exhausted"
-    assert ended.summary["budget_s"] == BUDGET_S
-    assert ended.summary["spent_s"] <= BUDGET_S
-    assert ended.summary["updates"] == len(ended.rows) >= 3
+    assert first.summary["spent_s"] < ended.summary["spent_s"] <= ended.summary["budget_s"]
+    assert ended.summary["updates"] > first.summary["updates"]
+    assert [row["update"] for row in ended.rows] == list(range(1, ended.summary["updates"] + 1))
+
+
+def test_engine_reward_worker_and_learner_die_at_once_and_the_run_goes_on(ended: Ended) -> None:
+    [engine], [learner] = ended.events("rollout-0 died"), ended.events("learner died")
+    assert "engine process: it was killed by signal 9 (SIGKILL" in engine
+    assert "requests asked again" in engine
+    assert "learner-0 died" in learner
+    assert ended.summary["ledger"]["counts"]["deaths/learner"] == 1
+    assert ended.summary["ledger"]["counts"]["deaths/rollout"] == 1
+
+
+def test_ray_exports_the_ledger_and_where_the_run_stands(resumed: tuple[Ended, str]) -> None:
+    _, page = resumed
+    for name in ("updates", "budget_left_seconds", "reward"):
+        assert f"ray_microbudget_{name}{{" in page
+    for labels in ('actor="learner",class="update"', 'actor="rollouts",class="generate"', 'class="tokens/useful"'):
+        assert labels in page
 
 
 def test_held_out_problems_are_judged_before_and_after(ended: Ended) -> None:
@@ -84,12 +124,25 @@ def test_every_update_changes_the_adapter(ended: Ended) -> None:
     assert any(row["tokens/trained"] for row in ended.rows)
 
 
+def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:
+    found = ended.summary["plasticity"]
+    before, after = found["probe_entropy"]["before"], found["probe_entropy"]["after"]
+    assert 0 < before != after > 0
+    assert found["probe_entropy"]["change"] == pytest.approx(after / before - 1)
+    assert found["kl_to_base"] > 0
+    assert len(found["adapter_norm"]) == 7
+    assert all(norm > 0 for norm in found["adapter_norm"].values())
+    assert len(found["effective_rank"]) == 14
+    assert all(1 <= rank <= found["rank"] == 8 for rank in found["effective_rank"].values())
+    assert len(json.loads((ended.folder / "probe.json").read_text())) == 16
+
+
 def test_checkpoint_holds_a_plain_adapter(ended: Ended) -> None:
-    latest = ended.folder / "checkpoints" / "latest"
-    assert latest.resolve().name == f"update-{ended.summary['updates']:06d}"
-    weights = load_file(latest / "adapter" / "adapter_model.safetensors")
+    newest = ended.folder / "checkpoints" / "latest"
+    assert newest.resolve().name == f"update-{ended.summary['updates']:06d}"
+    weights = load_file(newest / "adapter" / "adapter_model.safetensors")
     assert any(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name)
-    assert json.loads((latest / "adapter" / "adapter_config.json").read_text())["r"] == 8
+    assert json.loads((newest / "adapter" / "adapter_config.json").read_text())["r"] == 8
 
 
 def test_tensorboard_has_the_curves_and_samples(ended: Ended) -> None:
@@ -103,42 +156,31 @@ def test_tensorboard_has_the_curves_and_samples(ended: Ended) -> None:
     assert "samples/0/text_summary" in events.Tags()["tensors"]
 
 
+def test_report_is_made_and_pointed_to(ended: Ended) -> None:
+    page = (ended.folder / "report.html").read_text()
+    for part in ("before-and-after", "curves", "ledger", "samples", "health", "configuration"):
+        assert f'<section id="{part}">' in page
+    assert "held-out pass@1" in page
+    assert (ended.folder / "report.md").exists()
+    assert f"Report: {ended.folder}/report.html" in ended.output
+
+
 def test_where_to_look_is_printed(ended: Ended) -> None:
     for hint in ("Ray dashboard  http://127.0.0.1:", "tensorboard --logdir", str(ended.folder)):
         assert hint in ended.output
 
 
-def test_finished_run_is_not_overwritten_by_accident(start: Start, ended: Ended) -> None:
-    again = finish(start("spent"), ended.folder)
+def test_finished_run_is_not_overwritten_by_accident(begin: Begin, ended: Ended) -> None:
+    again = begin("shared").end()
     assert again.code == 2
     assert "run.overwrite=true" in again.output
     assert again.summary["status"] == "budget_exhausted"
 
 
-def test_sigterm_ends_gracefully_and_the_same_command_resumes(start: Start) -> None:
-    folder = start.folder / "resumed"  # type: ignore[attr-defined]
-    run = start("resumed", "budget.minutes=10")
-    wait_for_update(run, folder, 3)
-    run.send_signal(signal.SIGTERM)
-    first = finish(run, folder)
-    assert first.code == 143, first.output
-    assert (first.summary["status"], first.summary["reason"]) == ("interrupted", "SIGTERM")
-    assert (folder / "checkpoints" / "latest").resolve().name == f"update-{first.summary['updates']:06d}"
-    assert not [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith(("VLLM", "ray::"))]
-
-    target = first.summary["updates"] + 2
-    second = finish(start("resumed", "budget.minutes=10", f"budget.updates={target}"), folder)
-    assert second.code == 0, second.output
-    assert second.summary["status"] == "completed"
-    assert [row["update"] for row in second.rows] == list(range(1, target + 1))
-    assert second.summary["spent_s"] > first.summary["spent_s"]
-
-
 @pytest.mark.slow
-def test_two_rollout_actors_share_the_groups(start: Start) -> None:
+def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
     """On two cores both share one; on cards they need two beside the learner's."""
-    folder = start.folder / "actors"  # type: ignore[attr-defined]
-    ended = finish(start("actors", "rollout.actors=2", "budget.minutes=10", "budget.updates=4"), folder)
+    ended = begin("actors", "rollout.actors=2", "budget.updates=4").end()
     assert ended.code == 0, ended.output
     assert "rollout × 2" in ended.output
     assert len(ended.rows) == 4
@@ -147,17 +189,16 @@ def test_two_rollout_actors_share_the_groups(start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_learn_and_one_goes_on(start: Start) -> None:
-    folder = start.folder / "ranks"  # type: ignore[attr-defined]
-    run = start("ranks", "learner.ranks=2", "budget.minutes=10")
-    wait_for_update(run, folder, 3)
-    run.send_signal(signal.SIGTERM)
-    first = finish(run, folder)
+def test_two_ranks_learn_and_one_goes_on(begin: Begin) -> None:
+    run = begin("ranks", "learner.ranks=2")
+    run.wait_for_update(3)
+    run.process.send_signal(signal.SIGTERM)
+    first = run.end()
     assert first.code == 143, first.output
     assert "learner × 2" in first.output
 
     target = first.summary["updates"] + 2
-    second = finish(start("ranks", "budget.minutes=10", f"budget.updates={target}"), folder)
+    second = begin("ranks", f"budget.updates={target}").end()
     assert second.code == 0, second.output
     assert [row["update"] for row in second.rows] == list(range(1, target + 1))
     assert all(row["canary/disagreement"] < 0.1 for row in second.rows)

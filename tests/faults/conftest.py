@@ -1,5 +1,6 @@
 """Real runs whose processes are killed. The fault table is printed at the end of the session."""
 
+import json
 import os
 import signal
 import subprocess
@@ -39,7 +40,6 @@ class Run:
         self.process = process
         self.folder = folder
         self.family: dict[int, psutil.Process] = {}
-        self.agents: set[psutil.Process] = set()
         self.shared: set[Path] = set()
 
     @property
@@ -48,6 +48,18 @@ class Run:
         rows = read_rows(self.folder) if file.exists() and file.read_text().endswith("\n") else []
         return int(rows[-1]["update"]) if rows else 0
 
+    def events(self, kind: str) -> list[str]:
+        """What has been written down so far of events of this kind."""
+        file = self.folder / "events.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        events = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [event["detail"] for event in events if kind in event["event"]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The ledger's, as written each second."""
+        return json.loads((self.folder / "ledger.json").read_text())["counts"]
+
     def look(self) -> list[psutil.Process]:
         """The processes of the run that live now."""
         try:
@@ -55,8 +67,7 @@ class Run:
         except psutil.NoSuchProcess:
             members = []
         self.family.update({member.pid: member for member in members})
-        self.agents.update(member for member in members if any(_named(member, title) for title in AGENTS))
-        self.shared |= segments(member.pid for member in members if _named(member, "VLLM"))
+        self.shared |= segments(member.pid for member in members if named(member, "VLLM"))
         return members
 
     def wait_until(self, happened: Callable[[], bool], what: str, seconds: float = 600.0, pause: float = 0.05) -> float:
@@ -78,10 +89,10 @@ class Run:
         """One process of the run by its name."""
         members = self.look()
         if title == JUDGE:
-            [actor] = [member for member in members if _named(member, REWARD)]
+            [actor] = [member for member in members if named(member, REWARD)]
             server = next(child for child in actor.children() if "forkserver" in " ".join(child.cmdline()))
             return server.children()[0]
-        return next(member for member in members if _named(member, title))
+        return next(member for member in members if named(member, title))
 
     def kill(self, *titles: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to all of these at once."""
@@ -100,44 +111,60 @@ class Run:
         return Ended(self.process.returncode, output, self.folder)
 
     def check_nothing_left(self) -> None:
-        for patience, agents in ((GONE_S, False), (AGENTS_S, True)):
-            awaited = [process for process in self.family.values() if (process in self.agents) == agents]
-            _, alive = psutil.wait_procs(awaited, timeout=patience)
-            left = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-            assert [(process.pid, process.name()) for process in left] == []
+        _, alive = psutil.wait_procs(list(self.family.values()), timeout=GONE_S)
+        agents = [process for process in alive if any(named(process, title) for title in AGENTS)]
+        for process in agents:
+            process.wait(AGENTS_S)
+        left = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        assert [(process.pid, process.cmdline()) for process in left] == []
         assert [file for file in self.shared if file.exists()] == []
 
 
 class Ended:
+    """What a process of a run left behind."""
+
     def __init__(self, code: int, output: str, folder: Path) -> None:
         self.code = code
         self.output = output
         self.folder = folder
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return read_rows(self.folder)
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return read_summary(self.folder)
+        self.rows = read_rows(folder) if (folder / "metrics.jsonl").exists() else []
+        self.summary: dict[str, Any] = read_summary(folder) if (folder / "summary.json").exists() else {}
 
     def events(self, kind: str) -> list[str]:
         return [event["detail"] for event in self.summary["events"] if kind in event["event"]]
 
 
-def _named(process: psutil.Process, title: str) -> bool:
+def latest(folder: Path) -> int:
+    """Version of the newest checkpoint; 0 without one."""
+    link = folder / "checkpoints" / "latest"
+    return int(link.resolve().name.removeprefix("update-")) if link.exists() else 0
+
+
+def learned_from(ended: Ended) -> dict[int, str]:
+    """Problem by group index of all groups behind the adapter; fails if one was learned from twice."""
+    seen: dict[int, str] = {}
+    for row in ended.rows:
+        lines = (ended.folder / "samples" / f"update-{row['update']:06d}.jsonl").read_text().splitlines()
+        groups = {sample["group"]: sample["problem"] for sample in map(json.loads, lines)}
+        assert not groups.keys() & seen.keys()
+        seen.update(groups)
+    return seen
+
+
+def named(process: psutil.Process, title: str) -> bool:
     try:
         return process.name().startswith(title[:15]) and any(part.startswith(title) for part in process.cmdline()[:1])
     except psutil.NoSuchProcess:
         return False
 
 
-def _launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
+def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
+    """Starts runs by name, with further settings and half an hour's time; what is left of them in the end is killed."""
     runs: list[Run] = []
 
     def launch(name: str, *settings: str) -> Run:
-        runs.append(Run(start(name, "budget.minutes=30", *settings), start.folder / name))  # type: ignore[attr-defined]
+        time = () if any(setting.startswith("budget.minutes=") for setting in settings) else ("budget.minutes=30",)
+        runs.append(Run(start(name, *time, *settings), start.folder / name))  # type: ignore[attr-defined]
         return runs[-1]
 
     yield launch
@@ -150,13 +177,13 @@ def _launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callabl
 @pytest.fixture
 def begin(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
     """Start a run by name, with further settings; whatever is left of it at the end of the test is killed."""
-    yield from _launcher(start)
+    yield from launcher(start)
 
 
 @pytest.fixture(scope="module")
 def begin_once(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
     """The same for a run that the tests of a module share."""
-    yield from _launcher(start)
+    yield from launcher(start)
 
 
 @pytest.fixture(scope="session")

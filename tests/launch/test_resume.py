@@ -42,7 +42,7 @@ def test_run_keeps_the_dtype_it_began_with(tmp_path: Path, begun: str | None, as
     if begun:
         begin(tmp_path, "interrupted", f"model.dtype={begun}")
     config = configure(tmp_path, f"model.dtype={asked}")
-    settle(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, 1e11, dtype="float32"))
+    settle(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, {"float32": 1e11, "bfloat16": 1e10}))
     assert config.model.dtype == settled
 
 

@@ -1,5 +1,6 @@
 """The learner with its real parts: transformers, PEFT and DeepSpeed on a tiny model."""
 
+import contextlib
 import copy
 import json
 import math
@@ -15,10 +16,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actors.messages import AdapterRef, Batch, Group, UpdateStats
+from actors.protocols import FAITHFUL
 from conf.adapters import check_adapter
 from conf.errors import BadInput
 from conf.schema import Config
-from learner.adapter import adapter_norms
+from learner.adapter import adapter_norms, effective_rank
 from learner.advantages import group_advantages
 from learner.engine import LoraLearner, StaleBatch
 from learner.microbatches import Tokens, pack
@@ -526,3 +528,93 @@ def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
         ]
         assert len(products) == 2
         assert norm == pytest.approx(torch.stack([p.norm() for p in products]).norm().item(), rel=1e-5)
+
+
+def test_synthetic_adapters_and_the_mistakes_with_them_are_seen_as_peft_sees_them(
+    learner: LoraLearner, build_group: Build, tiny_config: Config, tiny_model: Path
+) -> None:
+    """The policy stays as it is bit for bit, also between accumulation and step."""
+    update(learner, batch(build_group))
+    learner.accumulate(batch(build_group, version=1))
+    before = weights(learner)
+    adapters = learner.publish_synthetic()
+    groups = tuple(build_group(number) for number in range(3))
+    views = [learner.explain(tuple(replace(group, adapter=adapter) for group in groups)) for adapter in adapters]
+    for adapter, view in zip(adapters, views, strict=True):
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        served = PeftModel.from_pretrained(base, adapter.path).eval()
+
+        def seen(model: torch.nn.Module = served) -> torch.Tensor:
+            samples = [(group, number) for group in groups for number in range(len(group.samples))]
+            with torch.no_grad():
+                return torch.cat([reference_logprobs(model, *s, tiny_config.rollout.temperature) for s in samples])
+
+        def distance(mistake: str, view: dict[str, tuple[float, ...]] = view) -> float:
+            return (torch.tensor(view[mistake]) - torch.tensor(view[FAITHFUL])).abs().mean().item()
+
+        assert torch.allclose(torch.tensor(view[FAITHFUL]), seen(), atol=1e-3)
+        with served.disable_adapter():
+            assert torch.allclose(torch.tensor(view["no adapter is applied"]), seen(), atol=1e-3)
+        layers = [m for n, m in served.named_modules() if n.endswith("k_proj") and hasattr(m, "scaling")]
+        for layer in layers:
+            layer.scaling["default"] = 0.0
+        assert torch.allclose(torch.tensor(view["k_proj has no adapter"]), seen(), atol=1e-3)
+        assert len(view) == 1 + 1 + 3 + len(tiny_config.lora.target_modules) + 1
+        assert distance("no adapter is applied") > 0.3
+        assert distance("another adapter is applied") > 0.3
+        assert all(distance(mistake) > 0.02 for mistake in view if mistake != FAITHFUL)
+    assert same(before, weights(learner))
+    learner.step(0.5)
+
+
+def test_inspection_of_an_untouched_adapter_finds_no_change(learner: LoraLearner, build_group: Build) -> None:
+    found = learner.inspect(batch(build_group).groups)
+    assert found.entropy == found.base_entropy > 0
+    assert found.kl_to_base == pytest.approx(0.0, abs=1e-6)
+    assert set(found.effective_rank.values()) == {0.0}
+
+
+def test_inspection_compares_with_the_base_on_given_responses(learner: LoraLearner, build_group: Build) -> None:
+    groups = batch(build_group).groups
+    for version in range(3):
+        update(learner, batch(build_group, version))
+    found, again = learner.inspect(groups), learner.inspect(groups)
+    assert found == again
+    assert found.version == 3
+    model = own_attention(learner)
+    logs = {True: [], False: []}  # type: ignore[var-annotated]
+    with torch.no_grad():
+        for adapted in (True, False):
+            for group in groups:
+                for sample in group.samples:
+                    ids = torch.tensor([group.problem.prompt_ids + sample.token_ids])
+                    with contextlib.nullcontext() if adapted else model.disable_adapter():  # type: ignore[operator]
+                        logits = model(input_ids=ids).logits[0, len(group.problem.prompt_ids) - 1 : -1]
+                    logs[adapted].append(logits.log_softmax(-1))
+    p, q = torch.cat(logs[True]), torch.cat(logs[False])
+    assert found.entropy == pytest.approx(-(p.exp() * p).sum(-1).mean().item(), rel=1e-4)
+    assert found.base_entropy == pytest.approx(-(q.exp() * q).sum(-1).mean().item(), rel=1e-4)
+    assert found.kl_to_base == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-2)
+    assert found.kl_to_base > 0
+    assert found.adapter_norm == adapter_norms(learner.model)
+    assert set(found.effective_rank) == {f"{n}.{kind}" for n in range(2) for kind in learner.config.lora.target_modules}
+    assert all(1 <= rank <= learner.config.lora.rank for rank in found.effective_rank.values())
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "rank"), [(40, 30, 8), (30, 40, 8), (40, 6, 8), (6, 40, 8), (20, 20, 1)])
+def test_effective_rank_is_that_of_the_full_product(inputs: int, outputs: int, rank: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(shape, generator=generator) for shape in ((rank, inputs), (outputs, rank)))
+    b *= 0.5 ** torch.arange(rank)
+    values = torch.linalg.svdvals(b.double() @ a.double())
+    shares = values / values.sum()
+    expected = torch.special.entr(shares).sum().exp().item()
+    assert effective_rank(a, b) == pytest.approx(expected, rel=1e-5)
+    assert effective_rank(a.bfloat16(), b.bfloat16()) == pytest.approx(expected, rel=0.02)
+
+
+def test_effective_rank_of_equal_directions_is_their_number() -> None:
+    a, b = torch.eye(4, 9), torch.eye(7, 4)
+    assert effective_rank(a, b) == pytest.approx(4.0)
+    assert effective_rank(a, b @ torch.diag(torch.tensor([1.0, 1.0, 0.0, 0.0]))) == pytest.approx(2.0, rel=1e-5)
+    assert effective_rank(a, 0.0 * b) == 0.0

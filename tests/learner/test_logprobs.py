@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.logprobs import token_logprobs
+from learner.logprobs import divergence, token_logprobs
 
 
 def case(tokens: int, size: int, vocabulary: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,3 +93,15 @@ def test_trainable_head_is_refused() -> None:
     hidden, head, targets = case(2, 3, 4)
     with pytest.raises(ValueError, match="head is trainable"):
         token_logprobs(hidden, head.requires_grad_(), targets, 1.0, 4)
+
+
+@given(st.integers(1, 12), st.integers(1, 33), st.sampled_from([0.6, 1.0, 2.0]), st.integers(1, 14))
+def test_divergence_is_exact(tokens: int, vocabulary: int, temperature: float, chunk: int) -> None:
+    hidden, head, _ = case(tokens, 5, vocabulary)
+    base = hidden.detach().flip(0) + 0.1
+    p, q = ((x.detach() @ head.T / temperature).log_softmax(-1) for x in (hidden, base))
+    entropy, base_entropy, kl = divergence(hidden.detach(), base, head, temperature, chunk)
+    torch.testing.assert_close(entropy, -(p.exp() * p).sum(-1))
+    torch.testing.assert_close(base_entropy, -(q.exp() * q).sum(-1))
+    torch.testing.assert_close(kl, torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1))
+    assert (kl >= -1e-12).all()

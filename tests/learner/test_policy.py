@@ -4,9 +4,19 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from conf.errors import BadInput
+from conf.load import load
+from conf.models import locate
 from learner.microbatches import Tokens, pack
 from learner.policy import Policy
 
@@ -96,3 +106,27 @@ def test_a_head_that_is_not_plain_is_refused(tiny_model: Path) -> None:
     base.lm_head.bias = torch.nn.Parameter(torch.ones(512))
     with pytest.raises(BadInput, match="output head"):
         Policy(wrap(base), 1.0, 8)
+
+
+def deep(scale: float = 1.0) -> GraniteForCausalLM:
+    """Random, in bfloat16, as deep and narrow as the embedded model; scale: that its logits are divided by."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 30}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    return GraniteForCausalLM(GraniteConfig(**shape, **heads, logits_scaling=scale)).to(torch.bfloat16)
+
+
+def test_a_deep_model_in_bfloat16_proves_its_attention() -> None:
+    Policy(wrap(deep()), 1.0, 8)
+
+
+def test_a_scaled_head_is_refused_in_bfloat16_too() -> None:
+    with pytest.raises(BadInput, match="scale"):
+        Policy(wrap(deep(scale=1.25)), 1.0, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_embedded_model_proves_its_attention(dtype: torch.dtype) -> None:
+    config = load(["conf=quickstart"])
+    Policy(wrap(AutoModelForCausalLM.from_pretrained(locate(config.model), dtype=dtype)), 1.0, 8)

@@ -1,11 +1,13 @@
-from itertools import combinations
+from itertools import combinations, product
+from math import comb
 from statistics import mean
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.estimate import bootstrap_interval, pass_at_k
+from rewards.estimate import bootstrap_interval, majority, pass_at_k, pass_values, share_interval, sign_flip_p
 
 
 @given(st.data(), st.integers(1, 7))
@@ -14,6 +16,16 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(data: st.DataOb
     correct = data.draw(st.lists(st.integers(0, n), min_size=1, max_size=4))
     shares = [mean(any(i < c for i in subset) for subset in combinations(range(n), k)) for c in correct]
     assert pass_at_k(correct, n, k) == pytest.approx(mean(shares))
+
+
+@given(st.integers(1, 64), st.data())
+def test_pass_at_k_of_each_problem_is_the_closed_form(n: int, data: st.DataObject) -> None:
+    """1 − ∏ (1 − k / i) over i = n − c + 1 … n, the numerically stable form of Chen et al."""
+    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    product_form = 1.0 if n - c < k else 1 - np.prod(1 - k / np.arange(n - c + 1, n + 1))
+    assert pass_values([c], n, k) == pytest.approx([product_form], abs=1e-12)
+    assert pass_values([c], n, n) == [float(c > 0)]
+    assert 1 - comb(n - c, k) / comb(n, k) == pass_values([c], n, k)[0]
 
 
 @given(st.lists(st.integers(0, 16), min_size=1))
@@ -51,3 +63,57 @@ def test_wider_confidence_gives_a_wider_interval() -> None:
 def test_no_values_have_no_interval() -> None:
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_interval([])
+
+
+@pytest.mark.parametrize(("problems", "n", "a", "b"), [(30, 16, 1.0, 1.0), (60, 2, 0.5, 1.5)])
+def test_95_percent_intervals_cover_the_truth_95_times_in_a_hundred(problems: int, n: int, a: float, b: float) -> None:
+    """Problems of Beta(a, b) difficulty, whose mean is a / (a + b)."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for correct in rng.binomial(n, rng.beta(a, b, size=(1000, problems))):
+        low, high = bootstrap_interval(correct / n, resamples=500)
+        covered.append(low <= a / (a + b) <= high)
+    assert 0.93 <= mean(covered) <= 0.97
+
+
+def test_none_or_all_solved_still_leaves_doubt() -> None:
+    low, high = share_interval([0.0] * 30)
+    assert (low, 1 - high) == (0.0, pytest.approx(0.025 ** (1 / 30)))
+    assert share_interval([1.0] * 30) == (pytest.approx(1 - high), 1.0)
+    assert share_interval([0.0, 1.0] * 15) == bootstrap_interval([0.0, 1.0] * 15)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=8))
+def test_sign_flip_p_is_the_share_of_all_sign_choices(differences: list[int]) -> None:
+    sums = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
+    expected = mean(abs(other) >= abs(sum(differences)) for other in sums)
+    assert sign_flip_p(differences) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("problems", "n"), [(30, 16), (60, 8)])
+def test_paired_test_rejects_equal_policies_5_times_in_a_hundred(problems: int, n: int) -> None:
+    rng = np.random.default_rng(0)
+    chances = rng.beta(0.5, 1.5, size=(1000, problems))
+    differences = rng.binomial(n, chances) - rng.binomial(n, chances)
+    assert 0.03 <= mean(sign_flip_p(row) <= 0.05 for row in differences.tolist()) <= 0.07
+
+
+def test_paired_test_sees_a_real_difference() -> None:
+    assert sign_flip_p([1] * 10) == pytest.approx(2 / 2**10)
+    assert sign_flip_p([0] * 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([(0, True), (0, True), (1, False)], 1.0),
+        ([(0, True), (1, False), (1, False)], 0.0),
+        ([(0, True), (1, False), (None, False), (None, False), (None, False)], 0.5),
+        ([(None, False)], 0.0),
+    ],
+)
+def test_majority_of_votes(answers: list[tuple[int | None, bool]], expected: float) -> None:
+    assert majority(answers) == expected

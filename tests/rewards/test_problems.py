@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,14 @@ def test_columns_of_common_data_sets_are_guessed(
     assert "What is 3 + 4?" in problem.prompt
     with VerifierPool(Recipe(config.reward), 1) as pool:
         assert pool.judge(problem.gold, r"\boxed{7}").status is Status.CORRECT
+
+
+def test_chat_settings_reach_the_chat_template(config: Config, byte_tokenizer: Any) -> None:
+    tokenizer = copy(byte_tokenizer)
+    tokenizer.chat_template += "{% if enable_thinking %}<think>{% endif %}"
+    assert not any("<think>" in problem.prompt for problem in load(config, tokenizer).train)
+    config.data.chat_settings = {"enable_thinking": True}
+    assert all(problem.prompt.endswith("<think>") for problem in load(config, tokenizer).train)
 
 
 def test_conversations_are_prompts_as_they_are(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
@@ -538,6 +547,13 @@ def test_tokenizer_without_chat_template_is_refused(config: Config, byte_tokeniz
 
     bare = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer.backend_tokenizer)
     refuse(config, bare, "model.path", "chat template")
+
+
+def test_stop_token_of_another_model_is_refused(config: Config, byte_tokenizer: Any) -> None:
+    config.model.stop_tokens = ["<|im_end|>"]
+    load(config, byte_tokenizer)
+    config.model.stop_tokens = ["<|im_end|>", "<|eot_id|>"]
+    refuse(config, byte_tokenizer, "model.stop_tokens", "<|eot_id|>", "<|im_end|>")
 
 
 PROBLEMS = tuple(Problem(str(i), "", (), "") for i in range(13))

@@ -1,0 +1,77 @@
+"""The Ray side of an evaluation: engines and judges, and what they are asked."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from actors.clock import WallClock
+from actors.crew import Record
+from actors.effect import check_effect
+from actors.exam import examine
+from actors.fleet import Fleet
+from actors.placement import Placement, Share
+from actors.remote import RemoteActor
+from actors.rollout import RemoteEngine, RolloutActor
+from actors.transcript import Transcript
+from actors.waiting import Waiting
+from conf.schema import Config
+from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
+from rewards.recipe import recipe
+
+CLOSE_S = 10.0
+"""Seconds that actors have to end by themselves; Ray's shutdown kills who hangs."""
+
+
+class Examiner:
+    """record: takes an actor's name and why it had to be replaced."""
+
+    def __init__(self, config: Config, model_path: str, placement: Placement, record: Record) -> None:
+        self._config = config
+        self._model_path = model_path
+        self._placement = placement
+        self._record = record
+
+    async def run(
+        self,
+        transcripts: Sequence[Transcript],
+        deadline: float,
+        on_start: Callable[[], object],
+        on_sample: Callable[[], None],
+        on_signals: Callable[[Callable[[str], None]], None],
+    ) -> str:
+        """Draw what the transcripts miss, after the engines have proved that they use the adapter.
+
+        How it ended: completed, budget_exhausted at the deadline (of time.monotonic), or the reason it was stopped for.
+        on_start: called before the first sample. on_signals: is given what stops the drawing for a reason.
+        """
+        config, clock = self._config, WallClock()
+        waiting = Waiting(clock)
+        on_signals(lambda reason: waiting.stop(reason, 0.0))
+        concurrent, shares = config.rollout.max_concurrent_samples, self._placement.rollouts
+        actors = [
+            RemoteActor(RolloutActor, f"rollout-{number}", share, config, self._model_path, share)
+            for number, share in enumerate(shares)
+        ]
+        fleet = Fleet([RemoteEngine(actor, concurrent) for actor in actors], clock, self._record)
+        workers = config.reward.workers or self._placement.reward_workers
+        judge = RemoteActor(RewardActor, "reward-0", Share(), recipe(config), workers)
+        verifier = RemoteVerifier([RemoteJudge(judge, config.reward.deadline_s)], clock, self._record)
+
+        async def work() -> str:
+            await fleet.ready()
+            if adapter := next((each.adapter for each in transcripts if each.adapter), None):
+                await fleet.load(adapter)
+                await check_effect(config, fleet, adapter, transcripts[0].problems[: config.canary.problems])
+            on_start()
+            await examine(config, fleet, verifier, transcripts, clock, concurrent * len(shares), on_sample)
+            return "completed"
+
+        try:
+            async with asyncio.timeout(deadline - clock.now()):
+                return await waiting.unless_stopped(work()) or waiting.reason
+        except TimeoutError:
+            return "budget_exhausted"
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await asyncio.gather(fleet.close(), verifier.close(), return_exceptions=True)

@@ -1,0 +1,63 @@
+"""The sets of problems that an evaluation may ask for."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from conf.errors import BadInput
+from conf.nearest import nearest
+
+HELD_OUT = "heldout"
+"""The recipe's own held-out problems."""
+
+SOURCES = re.compile(r"(hub:[^:/]+/[^:/]+(/[^:/]+)?(:[^:/]+)?|file:.+|reasoning_gym:\w+|import:[\w.]+:\w+)")
+SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """name: of its files and its row in tables. source: as data.source, or HELD_OUT. Fields: columns, empty for those
+    that `data` names or else are guessed.
+    """
+
+    name: str
+    source: str
+    problem_field: str = ""
+    answer_field: str = ""
+
+
+@cache
+def known() -> dict[str, Benchmark]:
+    """The benchmarks of benchmarks.yaml, by name."""
+    table = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text())
+    return {name: Benchmark(name, **row) for name, row in table.items()}
+
+
+def find_benchmarks(asked: list[str]) -> list[Benchmark]:
+    """What was asked for, by name or as a source. Raises BadInput for an unknown name, and for two of one name."""
+    found: dict[str, Benchmark] = {}
+    for entry in asked:
+        benchmark = known().get(entry) or _of_source(entry)
+        if (other := found.get(benchmark.name)) is not None:
+            raise BadInput(
+                f"benchmarks: {other.source} and {benchmark.source} would both be called {benchmark.name}; leave one "
+                "out, or give a file another name"
+            )
+        found[benchmark.name] = benchmark
+    return list(found.values())
+
+
+def _of_source(entry: str) -> Benchmark:
+    if entry == HELD_OUT:
+        return Benchmark(HELD_OUT, HELD_OUT)
+    if not SOURCES.fullmatch(entry):
+        names = [*known(), HELD_OUT]
+        close = nearest(entry, names)
+        hint = f"nearest: {', '.join(close)}; " if close else ""
+        raise BadInput(f"benchmarks={entry}: no such benchmark; {hint}use {', '.join(names)}, {SOURCE_FORMS}")
+    scheme, _, rest = entry.partition(":")
+    name = Path(rest).stem if scheme == "file" else rest.partition("/")[2] if scheme == "hub" else rest
+    return Benchmark(re.sub(r"[^\w.+-]+", "-", name), entry)

@@ -1,0 +1,305 @@
+"""`python launch/evaluate.py conf=NAME [adapter=DIR] benchmarks=[…] n=16 [limit=…] [key=value …]`: how often the base
+model, and one with an adapter, solve the problems of benchmarks, and how sure that is.
+
+Everything is in the folder `evaluation/` of the run's folder. The same command goes on where it was cut off.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from actors.durable import digest, replace_text
+from actors.evaluation import response_limit
+from actors.messages import AdapterRef
+from actors.outcome import root_cause
+from actors.placement import Placement, place_engines
+from actors.protocols import ActorDied
+from actors.stack import versions
+from actors.transcript import Transcript
+from conf.adapters import WEIGHTS_FILE, adopt_adapter
+from conf.benchmarks import find_benchmarks
+from conf.checks import check_lengths
+from conf.errors import BadInput
+from conf.load import load
+from conf.models import locate, shape_from_config
+from conf.schema import Config
+from launch.evaluation_view import ExamView, lines, markdown, table
+from launch.machine import Machine, check_build, detect
+from launch.resume import EVALUATION, settle
+from launch.room import check_room, room_of_evaluation
+from launch.sessions import clear_session, ray_session
+from rewards.benchmarks import Posed, pose
+from rewards.figures import comparison, figures
+
+EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
+
+EXTENT = ("adapter", "n", "limit")
+"""Parts of the protocol that may change when an evaluation goes on: they say how much is drawn, not how."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A benchmark with what the base model and, if there is one, the adapter said on it."""
+
+    posed: Posed
+    base: Transcript
+    adapter: Transcript | None
+
+    @property
+    def transcripts(self) -> list[Transcript]:
+        return [self.base] + ([self.adapter] if self.adapter else [])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """folder: of everything it leaves behind. protocol: what it was asked for, see `protocol_of`."""
+
+    config: Config
+    folder: Path
+    model_path: str
+    placement: Placement
+    protocol: dict[str, Any]
+    exams: list[Examination]
+
+    @property
+    def transcripts(self) -> list[Transcript]:
+        return [transcript for exam in self.exams for transcript in exam.transcripts]
+
+    @property
+    def complete(self) -> bool:
+        return all(transcript.complete for transcript in self.transcripts)
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
+    started = time.monotonic()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, no traceback
+    console = Console()
+    try:
+        config = load(arguments)
+        machine = detect(config.device)
+        settle(config, machine)
+        evaluation = prepare(config, machine, console)
+        if evaluation is None:
+            return 0
+        status = "completed"
+        if not evaluation.complete:
+            deadline = started + config.budget.seconds
+            status = carry_out(evaluation, console, deadline)
+        return conclude(evaluation, status, console)
+    except BadInput as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 2
+
+
+def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | None:
+    """Find and check model, adapter and problems, and only then touch the folder; None if only the plan was asked for,
+    which is what is printed here.
+    """
+    if not machine.present:
+        raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
+    check_build(config, machine, {package.name for package in distributions()})
+    if not config.benchmarks:
+        raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
+    if config.eval.temperature == 0 and config.n > 1:
+        raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
+    model_path = locate(config.model)
+    check_lengths(config, shape_from_config(model_path).context)
+    path = adopt_adapter(config, model_path)
+    placement = place_engines(machine.cores, machine.gpus)
+    folder = Path(config.run.folder) / config.run.name / EVALUATION
+
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    posed = [pose(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
+    protocol = protocol_of(config, path)
+    for each in posed:
+        dropped = "".join(f"; {count} dropped: {reason}" for reason, count in each.dropped.items())
+        policies = "" if path is None else ", by base model and adapter"
+        console.print(
+            f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{policies}{dropped}",
+            highlight=False,
+        )
+    if config.plan:
+        return None
+    adapter = AdapterRef(0, 0, str(path.resolve())) if path else None
+    claim(folder, config, protocol)
+    exams = [
+        Examination(
+            each,
+            transcript(folder, each, config.n, None),
+            transcript(folder, each, config.n, adapter) if adapter else None,
+        )
+        for each in posed
+    ]
+    return Evaluation(config, folder, model_path, placement, protocol, exams)
+
+
+def transcript(folder: Path, posed: Posed, n: int, adapter: AdapterRef | None) -> Transcript:
+    policy = "adapter" if adapter else "base"
+    return Transcript(folder / "samples" / f"{posed.benchmark.name}-{policy}.jsonl", posed.problems, n, adapter)
+
+
+def protocol_of(config: Config, adapter: Path | None) -> dict[str, Any]:
+    """All that a sample, or its verdict, depends on besides its problem, and how many there are to be."""
+    data, settings, reward = config.data, config.eval, config.reward
+    return {
+        "model": config.model.path,
+        "dtype": config.model.dtype,
+        "adapter": str(adapter) if adapter else None,
+        "adapter_digest": digest(adapter / WEIGHTS_FILE) if adapter else None,
+        "n": config.n,
+        "limit": config.limit,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_prompt_tokens": config.rollout.max_prompt_tokens,
+        "max_response_tokens": response_limit(config),
+        "seed": config.run.seed,
+        "stop_tokens": config.model.stop_tokens,
+        "chat_settings": data.chat_settings,
+        "template": data.template,
+        "system": data.system,
+        "examples": [{"problem": example.problem, "answer": example.answer} for example in data.examples],
+        "after_thinking": reward.after_thinking,
+        "custom": [part.function for part in reward.custom],
+        "deadline_s": reward.deadline_s,
+    }
+
+
+def claim(folder: Path, config: Config, protocol: dict[str, Any]) -> None:
+    """Make the folder this process's own for as long as it lives, and clean up after the one before.
+
+    Raises BadInput if another process holds it, or if there are samples that were drawn under another protocol.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = config.run.name
+    try:
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(
+            f"the evaluation {name!r} in {folder} is at work in another process: wait, or give run.name=OTHER"
+        ) from None
+    clear_session(folder)
+    if config.run.overwrite:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    record = folder / "evaluation.json"
+    if not record.exists() or not any((folder / "samples").glob("*.jsonl")):
+        return
+    before = json.loads(record.read_text())["protocol"]
+    for key in protocol:
+        was, now = before.get(key), protocol[key]
+        if key in EXTENT or was == now or (key == "adapter_digest" and was is None):
+            continue
+        if key == "adapter_digest":
+            key, was = "adapter", before["adapter"]
+            now = f"{protocol['adapter']} with other weights" if protocol["adapter"] else None
+        raise BadInput(
+            f"the evaluation {name!r} in {folder} was begun with {key}={was}, not {now}: go on with the same settings, "
+            "or give run.name=OTHER or run.overwrite=true"
+        )
+
+
+def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
+    """Start Ray and the engines and draw what is missing; how that ended: completed, budget_exhausted, failed, or the
+    name of a signal. deadline: of time.monotonic.
+    """
+    config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder
+    check_room(room_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
+    cause: BaseException | None = None
+    with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
+        from actors.examiner import Examiner
+
+        with ExamView(console, evaluation.transcripts) as view:
+            examiner = Examiner(config, evaluation.model_path, placement, view.note)
+            work = examiner.run(
+                evaluation.transcripts, deadline, lambda: record(evaluation, "running"), view.show, _on_signals
+            )
+            try:
+                status = asyncio.run(work)
+            except Exception as error:
+                cause = root_cause(error)
+                if not isinstance(cause, ActorDied | BadInput):
+                    raise
+    if isinstance(cause, ActorDied):
+        console.print(f"failed: {cause}; more is in {session / 'logs'}", highlight=False, markup=False)
+        return "failed"
+    clear_session(folder)
+    if cause is not None:
+        raise cause
+    return status
+
+
+def _on_signals(stop: Callable[[str], None]) -> None:
+    """Have the first signal stop the drawing and the second leave at once."""
+    received: list[int] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) > 1:
+            os._exit(128 + received[0])
+        stop(number.name)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def record(evaluation: Evaluation, status: str) -> dict[str, Any]:
+    """Write evaluation.json and evaluation.md from all that is complete; the content of the former."""
+    file = evaluation.folder / "evaluation.json"
+    drawn_before = status == "completed" and file.exists()
+    document = {
+        "status": status,
+        "protocol": evaluation.protocol,
+        "benchmarks": [result for exam in evaluation.exams if (result := result_of(exam))],
+        "versions": json.loads(file.read_text())["versions"] if drawn_before else versions(),
+    }
+    replace_text(evaluation.folder / "evaluation.md", markdown(document))
+    replace_text(file, json.dumps(document, indent=2) + "\n")
+    return document
+
+
+def result_of(exam: Examination) -> dict[str, Any] | None:
+    """The figures of a benchmark over the rounds that all its policies have; None if there is none."""
+    rounds = min(transcript.rounds for transcript in exam.transcripts)
+    if not rounds:
+        return None
+    samples = [transcript.samples(rounds) for transcript in exam.transcripts]
+    results = [figures(own) | transcript.cost for own, transcript in zip(samples, exam.transcripts, strict=True)]
+    return {
+        "name": exam.posed.benchmark.name,
+        "source": exam.posed.benchmark.source,
+        "problems": len(exam.posed.problems),
+        "base": results[0],
+        "adapter": results[1] if exam.adapter else None,
+        "paired": comparison(*samples) if exam.adapter else None,
+    }
+
+
+def conclude(evaluation: Evaluation, status: str, console: Console) -> int:
+    """Write and show the results; the exit code."""
+    document = record(evaluation, status)
+    console.print(table(document))
+    for line in lines(document):
+        console.print(line, highlight=False, markup=False)
+    if not evaluation.complete:
+        console.print(f"{status}: the same command goes on from here", highlight=False)
+    console.print(f"{evaluation.folder}: evaluation.json, evaluation.md, samples/", soft_wrap=True, highlight=False)
+    return EXIT_CODES[status] if status in EXIT_CODES else 128 + signal.Signals[status]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

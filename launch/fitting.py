@@ -1,0 +1,121 @@
+"""What a run tells about the machine it ran on, so that the next plan knows better."""
+
+import json
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from actors.costs import Workload
+from conf.schema import Config
+from launch.calibration import Calibration, keep
+from launch.forecast import forecast, updates_in_budget
+from launch.machine import Machine
+from launch.plan import duration, make_plan
+
+WARM_UP = 2
+"""First updates, in which kernels are used for the first time: they are left out."""
+
+ENOUGH = WARM_UP + 4
+"""Updates after which a run can be measured."""
+
+LEAST_VARIED = 0.05
+"""Of the groups: with none that differ a run would end."""
+
+FITTINGS = 3
+"""Simulations that decoding is fitted by."""
+
+
+def learn_from(folder: Path, machine: Machine) -> str:
+    """Measure a run of this machine, keep what was found for the next plan, and say what this run will come to; empty
+    while there is not enough of it, or where nothing is known of the machine's rates.
+    """
+    file = folder / "metrics.jsonl"
+    if not machine.rates or not file.exists() or len(file.read_text().splitlines()) < ENOUGH:
+        return ""
+    config, found = read_config(folder), measure(folder, machine)
+    keep(found, config, machine)
+    plan = make_plan(config, machine, found)
+    expected = forecast(plan)
+    return (
+        f"Measured: an update takes about {duration(expected.update_s)}, which makes about"
+        f" {updates_in_budget(plan, expected):,} in the budget"
+    )
+
+
+def measure(folder: Path, machine: Machine) -> Calibration:
+    """What a run on this machine says about it, from the files in its folder, at least ENOUGH updates of them.
+
+    Everything but decoding is compared with what its sizes promise. How full the engines were while they decoded is not
+    in the files, so decoding is made so much slower or faster that a simulation generates as long as the run did.
+    """
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    first, measured = rows[0], rows[WARM_UP:]
+    config = read_config(folder)
+    groups, samples = config.learner.problems_per_update, config.rollout.samples_per_problem
+    kept = _samples(folder)
+    lengths, prompts = [row["tokens"] for row in kept], [row["prompt"] for row in kept]
+    prompt = fmean(row["prompt/mean_length"] for row in measured)
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False))
+    shared = sum(1 for _ in alike) / max(map(len, prompts))
+    workload = Workload(
+        prompt=prompt,
+        fresh=(1 - shared) * prompt,
+        response=fmean(row["completion/mean_length"] for row in measured),
+        spread=pstdev(lengths) / fmean(lengths),
+        varied=min(max(1 - fmean(row["groups/zero_variance"] for row in measured), LEAST_VARIED), 1.0),
+    )
+    plan = make_plan(config, machine, Calibration(workload=workload))
+    costs, ranks = plan.costs, len(plan.placement.learners)
+    assert costs is not None
+    learned = sum(
+        row["tokens/trained"] + (1 - row["groups/zero_variance"]) * groups * row["prompt/mean_length"]
+        for row in measured
+    )
+    evaluation = folder / "eval-base.json"
+    judged = json.loads(evaluation.read_text())["seconds"] if evaluation.exists() else 0.0
+    saved = rows[-1].get("ledger/learner/checkpoint", 0.0)
+    found = Calibration(
+        learn=_total(measured, "time/learn") / (learned * costs.learn_s / ranks + len(measured) * costs.update_s),
+        swap=_total(measured, "time/sync") / (len(measured) * costs.swap_s),
+        checkpoint=saved / costs.checkpoint_s / (1 + len(rows) // config.checkpoint.every) if saved else 1.0,
+        start_s=max(first["ledger/run/start"] + first["ledger/run/starting"] - judged, 0.0),
+        verify_s=fmean(row["time/verify"] for row in measured) / samples,
+        workload=workload,
+        of=f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}",
+    )
+    generate_s = passed(rows, "ledger/rollouts/generate") / len(measured)
+    return _fit_decoding(found, config, machine, generate_s)
+
+
+def _fit_decoding(found: Calibration, config: Config, machine: Machine, generate_s: float) -> Calibration:
+    """The factor with which a simulated update generates for so many seconds."""
+    for _ in range(FITTINGS):
+        simulated = forecast(make_plan(config, machine, found))
+        found = replace(found, decode=found.decode * generate_s / simulated.generate_s)
+    return found
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration of the run in a folder."""
+    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
+    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    return config
+
+
+def passed(rows: list[dict[str, float]], name: str) -> float:
+    """How much of a growing figure fell into the measured rows."""
+    return rows[-1].get(name, 0.0) - rows[WARM_UP - 1].get(name, 0.0)
+
+
+def _total(rows: list[dict[str, float]], name: str) -> float:
+    return sum(row[name] for row in rows)
+
+
+def _samples(folder: Path) -> list[dict[str, Any]]:
+    """Those that were kept of the measured updates."""
+    files = sorted((folder / "samples").glob("update-*.jsonl"))[WARM_UP:]
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]

@@ -1,0 +1,169 @@
+"""How a plan would go, by simulation: the waits of rollouts and learner for each other included."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from actors.simulation import simulate
+from conf.errors import BadInput
+from launch.calibration import Calibration
+from launch.machine import Machine
+from launch.plan import Plan, make_plan, plan_for
+
+UPDATES, SKIPPED = 15, 3
+"""Simulated, and of these left out, in which buffers fill."""
+
+FEW = (5, 2)
+"""The same where batches are large: each is an average already."""
+
+LEARNING = ("update", "canary", "sync", "checkpoint")
+"""What the learner does for an update, in the ledger's words."""
+
+BUSY = 0.8
+"""Of the time: what works so much of it is the bottleneck; if nothing does, it is waits for each other."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Per update, seconds: of the whole, of any engine generating, of an engine generating in the mean, of the learner
+    at work. staleness: versions a group
+    lags behind, in the mean of each update's oldest. group_cpu_s: of this processor for a group, coordinator and models
+    together.
+    """
+
+    update_s: float
+    generate_s: float
+    engine_s: float
+    learn_s: float
+    staleness: float
+    group_cpu_s: float = 0.0
+    groups: int = 0
+
+    @property
+    def rollouts_idle(self) -> float:
+        """Share of the time in which no engine generates."""
+        return 1 - self.generate_s / self.update_s
+
+    @property
+    def learner_idle(self) -> float:
+        return 1 - self.learner_busy
+
+    @property
+    def rollouts_busy(self) -> float:
+        return self.engine_s / self.update_s
+
+    @property
+    def learner_busy(self) -> float:
+        return self.learn_s / self.update_s
+
+    @property
+    def bottleneck(self) -> str:
+        if max(self.rollouts_busy, self.learner_busy) < BUSY:
+            return "waits"
+        return "generation" if self.engine_s > self.learn_s else "learning"
+
+
+def forecast(plan: Plan, updates: int = UPDATES, skipped: int = SKIPPED) -> Forecast:
+    """From the middle of a run, without evaluations. The plan must have an estimate."""
+    assert plan.costs is not None
+    config = copy.deepcopy(plan.config)
+    config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, updates
+    config.eval.problems = config.validation.every = 0
+    run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
+    found = between(run.rows, skipped)
+    return replace(found, group_cpu_s=run.cpu_s / max(run.groups, 1), groups=run.groups)
+
+
+def updates_in_budget(plan: Plan, forecast: Forecast) -> int:
+    """That fit beside start-up and the evaluations before and after."""
+    assert plan.estimate is not None
+    left = plan.estimate.budget_s - plan.estimate.start_s - 2 * plan.estimate.evaluate_s
+    updates = max(0, int(left / forecast.update_s))
+    limit = plan.config.budget.updates
+    return updates if limit is None else min(updates, limit)
+
+
+@dataclass(frozen=True)
+class Option:
+    """Another way to do the same run."""
+
+    name: str
+    plan: Plan
+    forecast: Forecast
+
+
+def options(plan: Plan) -> Iterator[Option]:
+    """What other splits of the machine, and one card more, would give."""
+    machine, ranks = plan.machine, len(plan.placement.learners)
+    others: list[tuple[str, Plan]] = []
+    if plan.config.learner.takes_turns is False:
+        config = copy.deepcopy(plan.config)
+        config.learner.overlap = "off"
+        others.append(("learner.overlap=off", plan_for(config, machine, plan.shape, ranks, plan.calibration)))
+    for number in (ranks - 1, ranks + 1):
+        if 1 <= number < machine.gpus:
+            named = f"learner.ranks={number}"
+            others.append((named, plan_for(plan.config, machine, plan.shape, number, plan.calibration)))
+    if machine.gpus:
+        more = replace(machine, gpus=machine.gpus + 1)
+        others.append((f"{more.gpus} × {machine.name}", make_plan(plan.config, more, plan.calibration)))
+    for name, other in others:
+        if other.estimate:
+            yield Option(name, other, forecast(other))
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A run on so many cards."""
+
+    gpus: int
+    plan: Plan
+    forecast: Forecast
+
+    @property
+    def groups_per_s(self) -> float:
+        return self.plan.config.learner.problems_per_update / self.forecast.update_s
+
+    @property
+    def load(self) -> float:
+        """Of one core of this processor, at most."""
+        return self.groups_per_s * self.forecast.group_cpu_s
+
+    @property
+    def bottleneck(self) -> str:
+        return "coordinator" if self.load > BUSY else self.forecast.bottleneck
+
+
+def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibration) -> Iterator[Scaled]:
+    """The run on each number of cards: with its own batch, then with one that grows with the cards.
+
+    Raises BadInput if there is no card, or its rates are not known.
+    """
+    if gpus and not (machine.gpus and machine.rates):
+        raise BadInput(f"simulate={gpus}: no card whose rates are known; name one, as device=A40")
+    for grown in (False, True):
+        for count in gpus:
+            if grown and count == 1:
+                continue
+            config = copy.deepcopy(plan.config)
+            config.learner.problems_per_update *= count if grown else 1
+            cores = tuple(range(len(machine.cores) * count))
+            made = make_plan(config, replace(machine, gpus=count, cores=cores), calibration)
+            updates, skipped = FEW if grown else (UPDATES, SKIPPED)
+            yield Scaled(count, made, forecast(made, updates, skipped))
+
+
+def between(rows: Sequence[Mapping[str, float]], skipped: int) -> Forecast:
+    """Of the rows of metrics but the first."""
+    first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
+
+    def passed(*names: str) -> float:
+        return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
+
+    return Forecast(
+        update_s=passed("budget/spent_s"),
+        generate_s=passed("ledger/rollouts/generate"),
+        engine_s=passed("engines/busy_s"),
+        learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
+        staleness=sum(row["staleness/max"] for row in rows[skipped:]) / count,
+    )

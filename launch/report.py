@@ -1,0 +1,54 @@
+"""`python launch/report.py RUN_FOLDER [RUN_FOLDER …]`: the report of a run, of a sweep, or of several runs together."""
+
+import sys
+from pathlib import Path
+
+from actors.durable import replace_text
+from conf.errors import BadInput
+from launch.reports.history import compare, read_run, read_sweep
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0, or 2 for bad input."""
+    try:
+        if not arguments:
+            raise BadInput("name the folder of a run or of a sweep, or several runs to compare: runs/quickstart")
+        folders = [Path(argument) for argument in arguments]
+        for folder in folders:
+            if not folder.is_dir():
+                raise BadInput(f"there is no folder {folder}")
+        print(f"Report: {write(*folders)}")
+    except BadInput as error:
+        print(f"report.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(*folders: Path) -> Path:
+    """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md beside
+    several runs; the page. Raises BadInput for a folder that is neither.
+    """
+    from launch.reports.page import run_report, sweep_report  # matplotlib takes a second to come
+
+    if len(folders) > 1:
+        sweep = compare(list(folders))
+        report, place = sweep_report(sweep), sweep.folder / "comparison.html"
+    elif (folders[0] / "sweep.json").exists():
+        report, place = sweep_report(read_sweep(folders[0])), folders[0] / "report.html"
+    else:
+        report, place = run_report(read_run(folders[0])), folders[0] / "report.html"
+    replace_text(place.with_suffix(".md"), report.markdown)
+    replace_text(place, report.html)
+    return place
+
+
+def attempt(folder: Path) -> str:
+    """Where the report of a run is, or why there is none: a run that is over does not fail for its report."""
+    try:
+        return str(write(folder))
+    except Exception as error:
+        return f"none ({type(error).__name__}: {error}); try again: python launch/report.py {folder}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

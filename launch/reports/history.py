@@ -1,0 +1,226 @@
+"""What the folder of a run or of a sweep tells, as far as it is there."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conf.errors import BadInput
+from launch.resume import flatten
+
+Row = dict[str, Any]
+
+CORRECT = "correct"
+
+SEED = "run.seed"
+
+OWN = ("run.name", "run.folder", "run.overwrite", "run.seed", "dashboard.host", "dashboard.port", "plan")
+"""Settings that differ between runs without making them different experiments."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. config: flat, by dotted key. summary: empty until the run has ended. before, after: the samples
+    of the two evaluations. evaluation: of launch/evaluate.py. restores: how often weights were brought back.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    summary: Row = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+    events: tuple[Row, ...] = ()
+    before: tuple[Row, ...] = ()
+    after: tuple[Row, ...] = ()
+    evaluation: Row = field(default_factory=dict)
+    restores: int = 0
+    spent_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("run.name") or self.folder.name)
+
+    @property
+    def status(self) -> str:
+        return str(self.summary.get("status", "unfinished"))
+
+    @property
+    def base(self) -> Row | None:
+        """Held-out evaluation of the base model, as summary.json has it."""
+        return (self.summary.get("eval") or {}).get("base")
+
+    @property
+    def final(self) -> Row | None:
+        """Held-out evaluation of the trained policy."""
+        return (self.summary.get("eval") or {}).get("final")
+
+    @property
+    def ledger(self) -> Row:
+        return self.summary.get("ledger") or {}
+
+    @property
+    def plasticity(self) -> Row:
+        return self.summary.get("plasticity") or {}
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Updates and the finite values of a metric at them."""
+        points = [(row["update"], row[name]) for row in self.rows if row.get(name) is not None]
+        finite = [(int(update), float(value)) for update, value in points if math.isfinite(value)]
+        return [update for update, _ in finite], [value for _, value in finite]
+
+    def names(self, prefix: str) -> list[str]:
+        """Metrics that begin so, in the order of their first appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row if name.startswith(prefix)))
+
+    @cached_property
+    def solved(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Share of correct samples of each held-out problem, before and after."""
+        return _solved(self.before), _solved(self.after)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep. settings: its values on the sweep's axes. run: None before it has begun."""
+
+    name: str
+    settings: dict[str, Any]
+    seed: int
+    status: str
+    reason: str
+    run: Run | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that differ in a few settings. axes: dotted keys and their values in order, the seed left out."""
+
+    name: str
+    folder: Path
+    axes: dict[str, tuple[Any, ...]]
+    cells: tuple[Cell, ...]
+
+
+def read_run(folder: Path) -> Run:
+    """BadInput if the folder is not that of a run, or a file in it is damaged."""
+    if not (folder / "config.yaml").is_file():
+        raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    summary = _json(folder / "summary.json") or {}
+    if not summary:
+        base = _json(folder / "eval-base.json")
+        summary = {"eval": {"base": base, "final": None}, "ledger": _json(folder / "ledger.json") or {}}
+    return Run(
+        folder=folder,
+        config=flatten(config),
+        summary=summary,
+        rows=_lines(folder / "metrics.jsonl"),
+        events=_lines(folder / "events.jsonl"),
+        before=_lines(folder / "samples" / "eval-base.jsonl"),
+        after=_lines(folder / "samples" / "eval-final.jsonl"),
+        evaluation=_json(folder / "evaluation" / "evaluation.json") or {},
+        restores=_json(folder / "incarnation.json") or 0,
+        spent_s=float(summary.get("spent_s") or (_json(folder / "spent.json") or {}).get("spent_s", 0.0)),
+    )
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """A sweep by its sweep.json; BadInput if that cannot be read."""
+    plan = _json(folder / "sweep.json")
+    if not plan:
+        raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
+    keys = [key for key in dict.fromkeys(key for cell in plan["cells"] for key in cell["overrides"]) if key not in OWN]
+    cells = []
+    for planned in plan["cells"]:
+        place = folder / str(planned.get("run") or planned["cell"])
+        run = read_run(place) if (place / "config.yaml").is_file() else None
+        known = {**(run.config if run else {}), **planned["overrides"]}
+        cells.append(
+            Cell(
+                name=str(planned["cell"]),
+                settings={key: _plain(known.get(key)) for key in keys},
+                seed=int(known.get(SEED, 0)),
+                status=str(planned.get("status") or (run.status if run else "pending")),
+                reason=str(planned.get("reason") or (run.summary.get("reason", "") if run else "")),
+                run=run,
+            )
+        )
+    return Sweep(str(plan.get("name") or folder.name), folder, _axes(keys, cells), tuple(cells))
+
+
+def compare(folders: list[Path]) -> Sweep:
+    """Several runs in a sweep's shape: the axes are the settings in which they differ."""
+    runs = [read_run(folder) for folder in folders]
+    keys = [key for key in runs[0].config if key not in OWN and len({_text(run.config.get(key)) for run in runs}) > 1]
+    cells = [
+        Cell(
+            name=run.name,
+            settings={key: _plain(run.config.get(key)) for key in keys},
+            seed=int(run.config.get(SEED, 0)),
+            status=run.status,
+            reason=str(run.summary.get("reason", "")),
+            run=run,
+        )
+        for run in runs
+    ]
+    parents = {folder.resolve().parent for folder in folders}
+    parent = parents.pop() if len(parents) == 1 else Path.cwd()
+    return Sweep(" and ".join(cell.name for cell in cells), parent, _axes(keys, cells), tuple(cells))
+
+
+def _axes(keys: list[str], cells: Iterable[Cell]) -> dict[str, tuple[Any, ...]]:
+    """The keys that have several values, each with these, numbers in order."""
+    axes = {}
+    for key in keys:
+        values = list(dict.fromkeys(cell.settings[key] for cell in cells))
+        if len(values) > 1:
+            numbers = all(isinstance(value, int | float) for value in values)
+            axes[key] = tuple(sorted(values) if numbers else values)
+    return axes
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be a key; YAML writes 1e-5 without a point as text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value if isinstance(value, int | float | None) else _text(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _solved(samples: Iterable[Row]) -> dict[str, float]:
+    tally: dict[str, list[bool]] = {}
+    for sample in samples:
+        tally.setdefault(str(sample["problem"]), []).append(sample["status"] == CORRECT)
+    return {problem: sum(marks) / len(marks) for problem, marks in tally.items()}
+
+
+def _json(file: Path) -> Any:
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise BadInput(f"{file} is not JSON ({error}): move it out of the way to see the rest") from None
+
+
+def _lines(file: Path) -> tuple[Row, ...]:
+    """The rows of a file of lines, without one that is only half written."""
+    return tuple(_rows(file)) if file.is_file() else ()
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
+        if line.endswith("\n"):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise BadInput(f"{file}, line {number} is not JSON ({error}): mend it or move the file away") from None

@@ -1,0 +1,479 @@
+"""Plots as SVG to be put into a page, which gives them its colours and its font."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+
+from launch.reports.comparison import LEARNING_RATE, axis_name, groups, question
+from launch.reports.history import Run, Sweep
+from launch.reports.tables import token_classes
+from launch.reports.verdict import Change
+from launch.reports.wording import figure
+
+SIZE = (3.5, 2.35)
+"""Inches. So narrow that a phone shows the text at its size; a desktop puts several beside each other."""
+
+INK, RULE, PAPER = "#3c3f46", "#d9dade", "#fdfdfc"
+
+SERIES = ("#0a6cbc", "#c4501b", "#1b8a5a", "#8b4fc0", "#a17a00", "#c13a73", "#00838f", "#6b7280")
+"""Told apart also by most who do not see colours as others do; on dark pages style.css has lighter ones."""
+
+VARIABLES = {
+    INK: "ink-soft",
+    RULE: "rule",
+    PAPER: "paper",
+    **{colour: f"series-{number}" for number, colour in enumerate(SERIES)},
+}
+
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.handlelength": 1.2,
+    "legend.columnspacing": 1.0,
+    "figure.constrained_layout.use": True,
+}
+
+WINDOW = 0.06
+"""Of a curve's updates, on either side of a point of its running mean."""
+
+FEW = 15
+"""Updates up to which each is a dot."""
+
+STEPS = [1, 2, 5, 10]
+"""Between the ticks of an axis, times powers of ten."""
+
+LETTER = 0.021
+"""Of the longest bar: the width of a letter."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """name: a word, unique on its page. caption: what it shows, with units. svg: markup without any text of others."""
+
+    name: str
+    caption: str
+    svg: str
+
+
+Draw = Callable[[Axes], None]
+
+
+def plot(name: str, caption: str, draw: Draw, height: float = SIZE[1]) -> Plot:
+    style: Any = {**STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(style):
+        page = Figure(figsize=(SIZE[0], height))
+        draw(page.add_subplot())
+        file = io.StringIO()
+        page.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return Plot(name, caption, to_inline(file.getvalue(), name, caption))
+
+
+def to_inline(svg: str, name: str, caption: str) -> str:
+    """An SVG file as an element of a page: names of its own, the page's colours and font, as wide as there is room."""
+    _, _, width, height = re.search(r'viewBox="(\S+) (\S+) (\S+) (\S+)"', svg).groups()  # type: ignore[union-attr]
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|font-family: [^;\"]*;? ?", "", body, flags=re.DOTALL)
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
+    for colour, variable in VARIABLES.items():
+        body = body.replace(colour, f"var(--{variable})")
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(caption)}">{body}'
+
+
+def curve(axes: Axes, run: Run, name: str, label: str = "", colour: str = SERIES[0]) -> None:
+    """A metric over the updates: pale, and its running mean where there are enough updates for one."""
+    updates, values = run.series(name)
+    window = int(len(updates) * WINDOW)
+    if window > 1:
+        axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.7)
+        values = smooth(values, window)
+    axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Means over up to `window` values on either side; of fewer at the ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(len(values))
+    low, high = np.maximum(ends - window, 0), np.minimum(ends + window + 1, len(values))
+    return list((sums[high] - sums[low]) / (high - low))
+
+
+def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
+    """Name the axes, and the lines above them if there are several."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if lines > 1:
+        columns = 3 if lines > 2 else 2
+        axes.figure.legend(loc="outside upper left", ncols=columns)
+    if x == "update":
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
+
+
+def curves(run: Run) -> list[Plot]:
+    """Of all metrics that the run has."""
+    plots = [plot(family.name, family.caption, _family(run, family)) for family in FAMILIES if family.present(run)]
+    if norms := run.names("adapter/norm/"):
+        plots.append(_norms(run, norms))
+    if len(run.names("ledger/tokens/")) and run.rows:
+        plots.append(_tokens_over_time(run))
+    return plots
+
+
+@dataclass(frozen=True)
+class Family:
+    """Metrics that share a plot. metrics: with the labels of their lines. share: in %, from 0 up."""
+
+    name: str
+    caption: str
+    y: str
+    metrics: dict[str, str]
+    share: bool = False
+
+    def present(self, run: Run) -> list[str]:
+        """Metrics that the run has, without those that are zero or say the same as one before."""
+        lines = {metric: run.series(metric)[1] for metric in self.metrics}
+        kept: list[str] = []
+        for metric, values in lines.items():
+            if any(values) and all(values != lines[other] for other in kept):
+                kept.append(metric)
+        return kept
+
+
+FAMILIES = (
+    Family(
+        "reward",
+        "Reward and accuracy of the samples trained on",
+        "reward; share correct",
+        {"reward/accuracy": "accuracy", "reward/mean": "reward", "reward/format": "format"},
+    ),
+    Family(
+        "validation", "Validation: pass@1 on held-out problems", "share solved", {"validation/pass@1": "pass@1"}, True
+    ),
+    Family(
+        "length",
+        "Length of the responses",
+        "tokens",
+        {"completion/mean_length": "in training", "validation/mean_length": "in validation"},
+    ),
+    Family(
+        "entropy",
+        "Entropy of the policy",
+        "nats per token",
+        {"policy/entropy": "on samples", "canary/entropy": "on the probe"},
+    ),
+    Family("kl", "KL divergence from the base model", "nats per token", {"policy/kl_to_base": "KL"}),
+    Family(
+        "mismatch",
+        "Engine against learner: difference of log-probabilities",
+        "nats per token",
+        {"mismatch/abs_mean": "in training", "canary/disagreement": "same version, on the probe"},
+    ),
+    Family(
+        "waste",
+        "Groups without variance, responses cut off",
+        "share",
+        {"groups/zero_variance": "no variance", "completion/truncated": "cut off"},
+        True,
+    ),
+    Family("speed", "Speed of generation", "tokens per second", {"rollout/tokens_per_second": "speed"}),
+)
+
+
+def _family(run: Run, family: Family) -> Draw:
+    def draw(axes: Axes) -> None:
+        present = family.present(run)
+        for number, metric in enumerate(present):
+            curve(axes, run, metric, family.metrics[metric], SERIES[number])
+        if family.share:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if _low(axes) < 0 else 0.0)
+        label(axes, family.y, lines=len(present))
+        _mark_collapses(axes, run)
+
+    return draw
+
+
+def _low(axes: Axes) -> float:
+    return min((float(np.min(line.get_ydata())) for line in axes.get_lines()), default=0.0)
+
+
+def _mark_collapses(axes: Axes, run: Run) -> None:
+    for event in run.events:
+        if str(event.get("event", "")).startswith("collapse"):
+            axes.axvline(event["update"], color=SERIES[1], linewidth=0.8, linestyle=":")
+
+
+def _norms(run: Run, names: list[str]) -> Plot:
+    def draw(axes: Axes) -> None:
+        for number, name in enumerate(names):
+            updates, values = run.series(name)
+            axes.plot(updates, values, color=SERIES[number % len(SERIES)], label=name.removeprefix("adapter/norm/"))
+        axes.set_ylim(bottom=0)
+        label(axes, "Frobenius norm", lines=len(names))
+
+    return plot("norm", "Size of the adapter by kind of weights, over all layers", draw, SIZE[1] + 0.3)
+
+
+def _tokens_over_time(run: Run) -> Plot:
+    names = [name for name in run.names("ledger/tokens/") if any(run.series(name)[1])]
+    updates = [int(row["update"]) for row in run.rows]
+
+    def draw(axes: Axes) -> None:
+        heights = [[float(row.get(name) or 0.0) / 1000 for row in run.rows] for name in names]
+        labels = [name.removeprefix("ledger/tokens/").replace("_", " ") for name in names]
+        axes.stackplot(updates, heights, labels=labels, colors=SERIES, linewidth=0)
+        label(axes, "thousand tokens", lines=len(names))
+
+    return plot("tokens", "Tokens generated so far, by what became of them", draw, SIZE[1] + 0.3)
+
+
+KINDS = {
+    "work": ("generate", "update", "training", "verify"),
+    "waiting": ("wait_rollouts", "wait_learner", "wait_stragglers"),
+    "start": ("start", "starting"),
+    "evaluation": ("evaluate", "validate", "finishing"),
+    "canary": ("canary",),
+    "swap": ("sync",),
+    "checkpoint": ("checkpoint",),
+    "recovery": ("recover", "recovering"),
+}
+"""What actors do, by kind; the kinds have colours. What is in none of them is waiting."""
+
+
+def kind_of(activity: str) -> str:
+    return next((kind for kind, activities in KINDS.items() if activity in activities), "waiting")
+
+
+def day(run: Run) -> Plot | None:
+    """The ledger: what every actor did with the time of the run."""
+    actors = {name: times for name, times in (run.ledger.get("seconds") or {}).items() if sum(times.values())}
+    if not actors:
+        return None
+    longest = max(sum(times.values()) for times in actors.values())
+    unit, size = ("hours", 3600.0) if longest > 7200 else ("minutes", 60.0) if longest > 120 else ("seconds", 1.0)
+    colours = dict(zip(KINDS, SERIES, strict=True))
+    present = [
+        kind for kind in KINDS if any(kind_of(activity) == kind for times in actors.values() for activity in times)
+    ]
+
+    def draw(axes: Axes) -> None:
+        for row, times in enumerate(actors.values()):
+            left = 0.0
+            for activity in sorted(times, key=lambda name: (present.index(kind_of(name)), -times[name])):
+                name, width = activity.replace("_", " "), times[activity] / size
+                axes.barh(row, width, left=left, height=0.62, color=colours[kind_of(activity)], linewidth=0)
+                if width * size > longest * LETTER * (len(name) + 1):
+                    axes.text(left + width / 2, row, name, ha="center", va="center", fontsize=7, color=PAPER)
+                left += width
+        for kind in present:
+            axes.barh(0, 0, color=colours[kind], label=kind)
+        axes.set_yticks(range(len(actors)), list(actors))
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        label(axes, "", unit, len(present))
+
+    return plot("day", f"What each actor did, in {unit}", draw, SIZE[1] + 0.5)
+
+
+def fate(run: Run) -> Plot | None:
+    """What became of all tokens."""
+    classes = token_classes(run)
+    if not classes:
+        return None
+    names = sorted(classes, key=lambda name: classes[name])
+
+    def draw(axes: Axes) -> None:
+        axes.barh([name.replace("_", " ") for name in names], [classes[n] / 1000 for n in names], color=SERIES[0])
+        axes.grid(visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        label(axes, "", "thousand tokens")
+
+    return plot("fate", "What became of the generated tokens", draw)
+
+
+def before_after(found: Change) -> Plot:
+    """pass@1 before and after, with their intervals."""
+    values, intervals = (found.before, found.after), (found.before_interval, found.after_interval)
+
+    def draw(axes: Axes) -> None:
+        for row, (value, (low, high)) in enumerate(zip(values, intervals, strict=True)):
+            axes.plot([low, high], [row, row], color=SERIES[row], linewidth=5, alpha=0.35, solid_capstyle="butt")
+            axes.plot(value, row, "o", color=SERIES[row], markersize=6)
+        axes.set_yticks([0, 1], ["before", "after"])
+        axes.set_ylim(1.6, -0.6)
+        axes.set_xlim(0, min(1.2 * max(high for _, high in intervals), 1) or 1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        label(axes, "", "held-out pass@1")
+
+    return plot("before-after", "Held-out pass@1 with 95 % intervals over problems", draw, 1.35)
+
+
+def effective_ranks(run: Run) -> Plot | None:
+    """Effective rank of BA over the layers, a line for each kind of weights."""
+    ranks = run.plasticity.get("effective_rank") or {}
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for place, rank in ranks.items():
+        layer, _, module = str(place).partition(".")
+        if layer.isdigit():
+            lines.setdefault(module, []).append((int(layer), float(rank)))
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for number, (module, spots) in enumerate(lines.items()):
+            layers, values = zip(*sorted(spots), strict=True)
+            axes.plot(layers, values, color=SERIES[number % len(SERIES)], label=module)
+        axes.set_ylim(bottom=0)
+        label(axes, "effective rank", "layer", len(lines))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
+
+    return plot("rank", "Effective rank of the adapter's BA, by layer", draw, SIZE[1] + 0.3)
+
+
+def finals(sweep: Sweep) -> Plot | None:
+    """Final accuracy by the axis in question: a dot for every seed, a bar for the interval of their mean."""
+    axis = question(sweep)
+    done = [group for group in groups(sweep) if group.final]
+    if axis is None or not done:
+        return None
+    values = sweep.axes[axis]
+    rests = list(dict.fromkeys(_rest(group.settings, axis) for group in done))
+    bases = [run.base["pass@1"] for group in done for run in group.done if run.base]
+
+    def draw(axes: Axes) -> None:
+        for group in done:
+            number = rests.index(_rest(group.settings, axis))
+            x = values.index(group.settings[axis]) + (number - (len(rests) - 1) / 2) * 0.6 / len(rests)
+            colour = SERIES[number % len(SERIES)]
+            mean = group.final
+            assert mean is not None
+            if mean.interval:
+                low, high = np.clip(mean.interval, 0, 1)
+                axes.plot([x, x], [low, high], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
+            axes.plot([x - 0.08, x + 0.08], [mean.value] * 2, color=colour, linewidth=2)
+            spread = np.linspace(-0.05, 0.05, len(group.values)) if len(group.values) > 1 else [0.0]
+            axes.plot([x + d for d in spread], group.values, "o", color=colour, markersize=4)
+        for number, rest in enumerate(rests):
+            axes.plot([], [], "o", color=SERIES[number % len(SERIES)], label=rest or "trained")
+        if bases:
+            axes.axhline(fmean(bases), color=INK, linewidth=0.9, linestyle="--", label="before")
+        axes.set_xticks(range(len(values)), [figure(value) for value in values])
+        axes.set_xlim(-0.6, len(values) - 0.4)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        label(axes, "held-out pass@1", axis_name(axis), len(rests) + bool(bases))
+
+    caption = f"Final accuracy by {axis_name(axis)}: a dot a seed, bars 95 % intervals of the mean"
+    return plot("finals", caption, draw, SIZE[1] + 0.2)
+
+
+def by_learning_rate(sweep: Sweep) -> Plot | None:
+    axis = question(sweep)
+    if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
+        return None
+    done = [group for group in groups(sweep) if group.final]
+    lines = list(dict.fromkeys(group.settings[axis] for group in done))
+
+    def draw(axes: Axes) -> None:
+        for number, value in enumerate(lines):
+            spots = [
+                (group.settings[LEARNING_RATE], group.final.value)
+                for group in done
+                if group.final and group.settings[axis] == value
+            ]
+            rates, means = zip(*sorted(spots), strict=True)
+            axes.plot(
+                rates,
+                means,
+                "o-",
+                color=SERIES[number % len(SERIES)],
+                markersize=4,
+                label=f"{axis_name(axis)} {figure(value)}",
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        rates_shown = sorted({group.settings[LEARNING_RATE] for group in done})
+        axes.set_xticks(rates_shown, [figure(float(rate)) for rate in rates_shown])
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        label(axes, "held-out pass@1", "learning rate", len(lines))
+
+    return plot("rates", "Mean final accuracy by learning rate", draw, SIZE[1] + 0.2) if lines else None
+
+
+OVERLAYS = {
+    "reward/accuracy": ("Accuracy of the samples trained on", "share correct"),
+    "validation/pass@1": ("Validation", "pass@1"),
+    "policy/entropy": ("Entropy of the policy", "nats per token"),
+    "policy/kl_to_base": ("KL divergence from the base model", "nats per token"),
+    "completion/mean_length": ("Length of the responses", "tokens"),
+}
+
+
+def overlaid(sweep: Sweep) -> list[Plot]:
+    """The curves of all runs in one plot for each metric, coloured by the axis in question."""
+    axis = question(sweep)
+    values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
+    runs = [(cell.settings[axis] if axis else None, cell.run) for cell in sweep.cells if cell.run]
+
+    def drawing(metric: str, y: str) -> Draw:
+        def draw(axes: Axes) -> None:
+            for value, run in runs:
+                updates, line = run.series(metric)
+                if updates:
+                    colour = SERIES[values.index(value) % len(SERIES)]
+                    window = max(int(len(updates) * WINDOW), 1)
+                    axes.plot(updates, smooth(line, window), color=colour, linewidth=1.1, alpha=0.85)
+            for number, value in enumerate(values if axis else ()):
+                name = f"{axis_name(str(axis))} {figure(value)}"
+                axes.plot([], [], color=SERIES[number % len(SERIES)], label=name)
+            label(axes, y, lines=len(values))
+
+        return draw
+
+    return [
+        plot(metric.replace("/", "-").replace("@", "-"), f"{caption}: the running mean of each run", drawing(metric, y))
+        for metric, (caption, y) in OVERLAYS.items()
+        if any(run.series(metric)[0] for _, run in runs)
+    ]
+
+
+def _rest(settings: dict[str, Any], axis: str) -> str:
+    """The other settings in words."""
+    return ", ".join(f"{axis_name(key)} {figure(value)}" for key, value in settings.items() if key != axis)

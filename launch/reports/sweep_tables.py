@@ -1,0 +1,131 @@
+"""The tables of a sweep's report."""
+
+from launch.reports.comparison import LEARNING_RATE, Mean, axis_name, best_of, groups, question
+from launch.reports.history import Cell, Sweep
+from launch.reports.paper import KS, results_for
+from launch.reports.tables import Table, entropy_change
+from launch.reports.verdict import change
+from launch.reports.wording import MISSING, figure, percent, points, signed, span
+
+
+def cells(sweep: Sweep) -> Table:
+    """Every run. The first column is its name."""
+    head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
+    rows = tuple(
+        (
+            cell.name,
+            *(figure(cell.settings[axis]) for axis in sweep.axes),
+            str(cell.seed),
+            *_result(cell),
+            signed(found[0] * 100, 1) if cell.run and (found := entropy_change(cell.run)) else MISSING,
+            cell.status.replace("_", " "),
+        )
+        for cell in sweep.cells
+    )
+    return Table("All runs", (*head, "entropy, %", "status"), rows)
+
+
+def _result(cell: Cell) -> tuple[str, ...]:
+    run = cell.run
+    if run is None:
+        return (MISSING,) * 5
+    updates = str(len(run.rows))
+    found = change(run)
+    if found is None:
+        final = run.final
+        return (
+            (percent(final["pass@1"]), span(final["ci95"]), MISSING, MISSING, updates)
+            if final
+            else (
+                *(MISSING,) * 4,
+                updates,
+            )
+        )
+    rise = points(found.difference), span(found.interval)
+    return percent(found.after), span(found.after_interval), *rise, updates
+
+
+def means(sweep: Sweep) -> Table | None:
+    """Over seeds, for every combination of settings."""
+    rows = []
+    for group in groups(sweep):
+        final, entropy = group.final, group.entropy
+        rows.append(
+            (
+                *(figure(group.settings[axis]) for axis in sweep.axes),
+                percent(final.value) if final else MISSING,
+                span(final.interval) if final else MISSING,
+                final.basis if final else f"0 of {len(group.cells)}",
+                _entropy(entropy),
+            )
+        )
+    if not sweep.axes:
+        return None
+    head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "entropy, %")
+    return Table("Means over seeds", head, tuple(rows))
+
+
+def _entropy(mean: Mean | None) -> str:
+    if mean is None:
+        return MISSING
+    return signed(mean.value * 100, 1) + (f" ({span(mean.interval)})" if mean.interval else "")
+
+
+def best_rates(sweep: Sweep) -> Table | None:
+    """The best learning rate of every value of the axis in question."""
+    axis = question(sweep)
+    if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
+        return None
+    others = [name for name in sweep.axes if name not in (axis, LEARNING_RATE)]
+    done = [group for group in groups(sweep) if group.final]
+    rows = []
+    for kept in dict.fromkeys(tuple(group.settings[name] for name in others) for group in done):
+        same = [group for group in done if tuple(group.settings[name] for name in others) == kept]
+        for best in best_of(same, axis):
+            mean = best.final
+            assert mean is not None
+            measured = (percent(mean.value), span(mean.interval), mean.basis)
+            rows.append((*map(figure, kept), *(figure(best.settings[key]) for key in (axis, LEARNING_RATE)), *measured))
+    head = (*map(axis_name, others), axis_name(axis), "best learning rate", "final pass@1", "95 %", "from")
+    return Table(f"Best learning rate of each {axis_name(axis)}", head, tuple(rows)) if rows else None
+
+
+def entropy(sweep: Sweep) -> list[Table]:
+    """The paper's second table for each model, this sweep beside the paper."""
+    tables = []
+    models = dict.fromkeys(str(cell.run.config.get("model.path", "")) for cell in sweep.cells if cell.run)
+    for model in models:
+        paper = results_for(model)
+        measured: dict[str, dict[int, str]] = {}
+        for group in groups(sweep):
+            run = next((cell.run for cell in group.cells if cell.run), None)
+            if run and str(run.config.get("model.path", "")) == model and group.entropy:
+                rest = {k: v for k, v in group.settings.items() if k not in ("lora.rank", "model.path")}
+                row = ", ".join(f"{axis_name(key)} {figure(value)}" for key, value in rest.items()) or "here"
+                measured.setdefault(row, {})[int(run.config.get("lora.rank", 0))] = _entropy(group.entropy)
+        ranks = sorted({rank for row in measured.values() for rank in row} | set(paper.entropy if paper else ()))
+        rows = [(name, *(row.get(rank, MISSING) for rank in ranks)) for name, row in measured.items()]
+        if paper:
+            rows.append(("paper", *(signed(paper.entropy[r], 1) if r in paper.entropy else MISSING for r in ranks)))
+        if measured:
+            head = ("", *(f"r = {rank}" for rank in ranks))
+            tables.append(Table(f"Change of entropy, % by rank: {model}", head, tuple(rows), "95 % over seeds."))
+    return tables
+
+
+def benchmarks(sweep: Sweep) -> list[Table]:
+    """Benchmarks of launch/evaluate.py, the runs among each other and beside the paper."""
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for cell in sweep.cells:
+        for benchmark in cell.run.evaluation.get("benchmarks") or () if cell.run else ():
+            name = str(benchmark["name"])
+            for key, side in (("base", "base"), ("adapter", "trained")):
+                if values := benchmark.get(key):
+                    shown = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in KS)
+                    rows.setdefault(name, []).append((f"{cell.name}, {side}", *shown))
+    models = {str(cell.run.config.get("model.path", "")) for cell in sweep.cells if cell.run}
+    for paper in filter(None, map(results_for, sorted(models))):
+        for name, lines in rows.items():
+            for side, values in paper.benchmarks.get(name.lower(), {}).items():
+                lines.append((f"paper, {side}, {paper.model}", *(percent(value / 100) for value in values)))
+    return [Table(name, ("", *(f"@{k}" for k in KS)), tuple(lines)) for name, lines in rows.items()]

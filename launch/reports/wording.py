@@ -1,0 +1,75 @@
+"""Numbers and shares as people read them."""
+
+import math
+from typing import Any
+
+MISSING = "–"
+SPACE = "\N{NO-BREAK SPACE}"
+
+SMALL = 1e-3
+"""Settings below it are told as people type them: 2e-4."""
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.8203 → 82.0 %."""
+    return MISSING if share is None else f"{share * 100:.{digits}f}{SPACE}%"
+
+
+def points(share: float | None) -> str:
+    """A difference of shares in signed percentage points, without the word: 0.05 → +5.0."""
+    return MISSING if share is None else signed(share * 100, 1)
+
+
+def signed(value: float, digits: int) -> str:
+    rounded = round(value, digits) or 0.0
+    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.{digits}f}"
+
+
+def span(interval: Any, scale: float = 100.0, digits: int = 1) -> str:
+    """The two ends of an interval: 0.76, 0.88 → 76.0 to 88.0."""
+    if interval is None:
+        return MISSING
+    return " to ".join(plain(end * scale, digits) for end in interval)
+
+
+def plain(value: float | None, digits: int = 1) -> str:
+    """A number with a true minus sign and thousands apart."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    rounded = round(value, digits) or 0.0
+    return f"{'−' if rounded < 0 else ''}{abs(rounded):,.{digits}f}"
+
+
+def figure(value: Any) -> str:
+    """A setting or a small measure, as short as it can be told."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if not isinstance(value, float):
+        return str(value)
+    if 0 < abs(value) < SMALL:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.3g}"
+
+
+def count(number: float) -> str:
+    """17829 → 17,829; from a million on with its unit."""
+    for unit, size in (("billion", 1e9), ("million", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g}{SPACE}{unit}"
+    return f"{number:,.0f}"
+
+
+def time(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 120:
+        return f"{seconds:.1f}{SPACE}s" if seconds < 10 else f"{seconds:.0f}{SPACE}s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f}{SPACE}min"
+    return f"{seconds / 3600:.1f}{SPACE}h"
+
+
+def many(number: int, thing: str) -> str:
+    return f"{number:,}{SPACE}{thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,101 @@
+"""A real evaluation of the tiny model under an adapter, killed in the middle and finished by the same command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+N = 40
+PROBLEMS = 30
+
+
+def save_adapter(path: Path, folder: Path, std: float) -> Path:
+    """An adapter of the tiny model, with a B of this spread."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    lora = LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "o_proj", "down_proj"])
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), lora)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=std)
+    model.save_pretrained(folder)
+    return folder
+
+
+def command(model: Path, adapter: Path, folder: Path) -> list[str]:
+    data = folder / "sums.jsonl"
+    data.write_text("".join(json.dumps({"problem": f"{a} + 3 =", "answer": "7"}) + "\n" for a in range(PROBLEMS)))
+    return [
+        sys.executable,
+        "launch/evaluate.py",
+        "conf=quickstart",
+        f"run.folder={folder}",
+        f"model.path={model}",
+        f"adapter={adapter}",
+        f"benchmarks=[file:{data}]",
+        f"n={N}",
+        "data.examples=[]",
+        "data.system=null",
+        "data.template='{problem}'",
+        "rollout.max_prompt_tokens=32",
+        "rollout.max_response_tokens=12",
+        "rollout.max_concurrent_samples=8",
+        "rollout.kv_cache_gib=1",
+    ]
+
+
+@pytest.mark.slow
+def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_model: Path, tmp_path: Path) -> None:
+    asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=0.3), tmp_path)
+    folder = tmp_path / "quickstart" / "evaluation"
+    files = [folder / "samples" / f"sums-{policy}.jsonl" for policy in ("base", "adapter")]
+
+    def lines() -> list[str]:
+        return [line for file in files if file.exists() for line in file.read_text().splitlines(keepends=True)]
+
+    first = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while first.poll() is None and len(lines()) < N * PROBLEMS // 4:
+        time.sleep(0.1)  # another process writes the files
+    first.send_signal(signal.SIGKILL)
+    output, _ = first.communicate()
+    before = [line for line in lines() if line.endswith("\n")]
+    assert 0 < len(before) < 2 * N * PROBLEMS, output
+
+    second = subprocess.run(asked, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"})
+    assert second.returncode == 0, second.stdout + second.stderr
+    after = lines()
+    assert set(before) <= set(after)
+    for file in files:
+        drawn = Counter((row["problem"], row["sample"]) for row in map(json.loads, file.read_text().splitlines()))
+        assert set(drawn.values()) == {1}
+        assert len(drawn) == N * PROBLEMS
+    document = json.loads((folder / "evaluation.json").read_text())
+    (benchmark,) = document["benchmarks"]
+    assert document["status"] == "completed"
+    assert 0 < benchmark["base"]["pass@1"]["value"] < benchmark["base"][f"pass@{N}"]["value"]
+    difference = benchmark["adapter"]["pass@1"]["value"] - benchmark["base"]["pass@1"]["value"]
+    assert benchmark["paired"]["difference"] == pytest.approx(difference)
+    assert "sums: adapter less base" in second.stdout
+
+    third = subprocess.run(asked, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"})
+    assert third.returncode == 0
+    assert third.stdout.splitlines()[-3:] == second.stdout.splitlines()[-3:]
+    assert lines() == after
+
+
+@pytest.mark.slow
+def test_adapter_that_the_engine_cannot_tell_from_none_is_refused(boxing_model: Path, tmp_path: Path) -> None:
+    asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=1e-9), tmp_path)
+    ended = subprocess.run(asked, capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert "its answers to 4 problems are the base model's" in ended.stderr.splitlines()[-1]
+    assert not (tmp_path / "quickstart" / "evaluation" / "samples").exists()

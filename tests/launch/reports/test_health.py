@@ -1,0 +1,62 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.reports.health import flags
+from launch.reports.history import read_run
+from tests.run_folders import metrics, write_run
+
+
+def titles(folder: Path) -> dict[str, str]:
+    """Level by title."""
+    return {flag.title.replace("\N{NO-BREAK SPACE}", " "): flag.level for flag in flags(read_run(folder))}
+
+
+def test_healthy_run_has_nothing_but_good_flags(tmp_path: Path) -> None:
+    assert set(titles(write_run(tmp_path / "one")).values()) == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("summary", "title", "level"),
+    [
+        ({"status": "failed"}, "The run failed", "bad"),
+        ({"status": "halted"}, "The run halted", "bad"),
+        ({"status": "interrupted"}, "The run was interrupted", "warning"),
+        ({"spent_s": 700.0}, "The budget was overrun", "warning"),
+        ({"ledger": {"counts": {"deaths/rollout": 2}}}, "2 deaths survived", "warning"),
+        ({"ledger": {"counts": {"warnings/disk": 1}}}, "Disk ran low", "warning"),
+        ({"ledger": {"counts": {"updates/skipped": 1}}}, "1 update skipped", "warning"),
+    ],
+)
+def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title: str, level: str) -> None:
+    assert titles(write_run(tmp_path / "one", **summary))[title] == level
+
+
+@pytest.mark.parametrize(
+    ("change", "title", "level"),
+    [
+        ({"canary/decided": 0.0}, "The canary stayed undecided", "warning"),
+        ({"verify/timeout": 1}, "10 verdicts timed out", "note"),
+        ({"verify/timeout": 20}, "200 verdicts timed out", "warning"),
+        ({"completion/truncated": 0.4}, "40.0 % of the responses were cut off", "warning"),
+        ({"groups/zero_variance": 0.9}, "90 % of the groups had no variance", "note"),
+        ({"staleness/max": 2.0}, "Groups were at most 2 versions old", "bad"),
+    ],
+)
+def test_what_the_updates_show_is_said(tmp_path: Path, change: dict[str, float], title: str, level: str) -> None:
+    folder = write_run(tmp_path / "one", updates=10)
+    rows = [metrics(update, 10) | change for update in range(1, 11)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert titles(folder)[title] == level
+
+
+def test_collapse_and_resumes_are_said(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    event = {"update": 3, "event": "collapse", "detail": "canary/entropy went from 0.1 to 0.01"}
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
+    (folder / "incarnation.json").write_text("2")
+    found = titles(folder)
+    assert found["1 sign of collapse"] == "warning"
+    assert found["Resumed 2 times"] == "note"

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from conf.errors import BadInput
+from launch.reports.history import compare, read_run, read_sweep
+from tests.run_folders import write_run, write_sweep
+
+
+def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "one", rank=64, updates=5))
+    assert (run.name, run.status, run.config["lora.rank"]) == ("one", "completed", 64)
+    assert run.series("reward/accuracy") == ([1, 2, 3, 4, 5], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert sum(run.solved[0].values()) == 2
+    assert sum(run.solved[1].values()) == 18
+
+
+def test_row_that_is_being_written_and_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", updates=0)
+    rows = '{"update": 1, "loss": 1.0}\n{"update": 2, "loss": NaN}\n{"update": 3, "loss": 3.0}\n{"update": 4, "lo'
+    (folder / "metrics.jsonl").write_text(rows)
+    assert read_run(folder).series("loss") == ([1, 3], [1.0, 3.0])
+
+
+def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").unlink()
+    (folder / "eval-base.json").write_text(json.dumps(summary["eval"]["base"]))
+    (folder / "spent.json").write_text('{"spent_s": 12.0}')
+    run = read_run(folder)
+    assert (run.status, run.spent_s, run.base, run.final) == ("unfinished", 12.0, summary["eval"]["base"], None)
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"config\.yaml"):
+        read_run(tmp_path)
+    with pytest.raises(BadInput, match=r"sweep\.json"):
+        read_sweep(tmp_path)
+
+
+def test_damaged_file_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    (folder / "summary.json").write_text("{")
+    with pytest.raises(BadInput, match=r"summary\.json is not JSON"):
+        read_run(folder)
+
+
+def test_axes_of_a_sweep_are_what_differs_but_for_the_seed(tmp_path: Path) -> None:
+    sweep = read_sweep(
+        write_sweep(
+            tmp_path / "sweep",
+            {
+                "r64-0": {"rank": 64, "seed": 0},
+                "r8-0": {"rank": 8, "seed": 0},
+                "r8-1": {"rank": 8, "seed": 1, "status": "pending"},
+            },
+        )
+    )
+    assert sweep.axes == {"lora.rank": (8, 64)}
+    assert [(cell.seed, cell.run is None) for cell in sweep.cells] == [(0, False), (0, False), (1, True)]
+
+
+def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "a", learning_rate=1e-5),
+        write_run(tmp_path / "b", learning_rate=1e-4, seed=1),
+    ]
+    sweep = compare(folders)
+    assert sweep.axes == {"learner.learning_rate": (1e-5, 1e-4)}
+    assert sweep.folder == tmp_path

@@ -1,0 +1,198 @@
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.report import attempt, main, write
+from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, write_run, write_sweep
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+RUN_SECTIONS = (
+    *("before-and-after", "benchmarks", "plasticity", "curves", "ledger", "samples", "health", "configuration"),
+)
+RUN_PLOTS = {
+    *(
+        "before-after",
+        "reward",
+        "validation",
+        "length",
+        "entropy",
+        "kl",
+        "mismatch",
+        "waste",
+        "speed",
+        "norm",
+        "tokens",
+    ),
+    *("rank", "day", "fate"),
+}
+SWEEP_PLOTS = {
+    *("finals", "rates", "reward-accuracy", "validation-pass-1", "policy-entropy", "policy-kl_to_base"),
+    "completion-mean_length",
+}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has everything a report can show."""
+    folder = write_run(tmp_path_factory.mktemp("reports") / "whole", rank=64, plasticity=PLASTICITY)
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
+    event = {"update": 30, "event": "collapse", "detail": f"canary/entropy went down {HOSTILE}{'long' * 200}"}
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cells = {
+        f"r{rank}-lr{rate}-seed{seed}": {
+            "rank": rank,
+            "learning_rate": rate,
+            "seed": seed,
+            "after": 10 + seed + (rank == 64),
+        }
+        for rank in (8, 64, 256)
+        for rate in (1e-5, 1e-4)
+        for seed in range(2)
+    }
+    cells["r256-lr1-seed0"] = {"rank": 256, "learning_rate": 1.0, "seed": 0, "status": "pending"}
+    folder = write_sweep(tmp_path_factory.mktemp("reports") / "sweep", cells)
+    write(folder / "r8-lr1e-05-seed0")
+    write(folder)
+    return folder
+
+
+def test_report_of_a_run_has_all_its_parts(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text()
+    assert "It learned: held-out pass@1 rose from" in page
+    assert [part for part in RUN_SECTIONS if f'<section id="{part}">' not in page] == []
+    assert set(re.findall(r'id="plot-([\w-]+)"', page)) == RUN_PLOTS
+    for said in ("paper, trained", "−62.1", "−75.0", "p = 0.2", "Qwen/Qwen2.5-1.5B-Instruct", "1 sign of collapse"):
+        assert said in page.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_report_needs_no_other_file_and_runs_no_code(run_folder: Path, sweep_folder: Path) -> None:
+    for folder in (run_folder, sweep_folder):
+        page = (folder / "report.html").read_text()
+        assert re.findall(r"(?:src|href)=\"(?!#|data:|[\w.-]+/report\.html)[^\"]*\"", page) == []
+        assert "<script" not in page
+        assert "default-src 'none'" in page
+
+
+def test_what_a_model_answers_is_shown_as_text(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text()
+    assert "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
+
+
+def test_report_of_a_sweep_answers_its_question(sweep_folder: Path) -> None:
+    page = (sweep_folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "No effect of the rank can be shown here: at learning rate 1e-5, rank 256 ends level with rank 8" in page
+    assert "each at its best learning rate" in page
+    assert "Without a final evaluation, and so in no mean: r256-lr1-seed0 (pending)." in page
+    assert set(re.findall(r'id="plot-([\w-]+)"', page)) == SWEEP_PLOTS
+    assert page.count('href="r8-lr1e-05-seed0/report.html"') == 1
+    assert page.count("/report.html") == 1
+
+
+def test_markdown_has_the_verdict_and_whole_tables(run_folder: Path, sweep_folder: Path) -> None:
+    for folder in (run_folder, sweep_folder):
+        text = (folder / "report.md").read_text()
+        assert re.search(r"^\*\*(It learned|No effect)", text, re.MULTILINE)
+        tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+        assert len(tables) >= 3
+        for table in tables:
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
+
+
+def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: {name: young}\n")
+    page = write(tmp_path).read_text()
+    assert "No verdict: the base model was not evaluated" in page
+    assert 'class="plot"' not in page
+
+
+def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a", rank=8, after=3), write_run(tmp_path / "b", rank=256, after=20)]
+    page = write(*folders)
+    assert page == tmp_path / "comparison.html"
+    assert "Rank matters here" in page.read_text()
+    assert not (tmp_path / "a" / "report.html").exists()
+
+
+def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    assert attempt(folder) == str(folder / "report.html")
+    (folder / "metrics.jsonl").write_text("[]\n")
+    assert "none (AttributeError" in attempt(folder)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], "name the folder"), (["nowhere"], "there is no folder nowhere")])
+def test_bad_input_is_one_line_and_exit_code_two(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here to look at a report with")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+OVERFLOWING = """() => {
+    const wide = e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll')
+    return [...document.querySelectorAll('body *')].filter(wide).map(e => e.outerHTML.slice(0, 200))
+}"""
+
+EMPTY_PLOTS = """() => [...document.querySelectorAll('.plot')].filter(plot => {
+    const svg = plot.querySelector('svg'), box = svg.getBoundingClientRect()
+    const seen = mark => mark.getBoundingClientRect().width > 0
+    const marks = [...svg.querySelectorAll('[style*="--series"]')].filter(seen)
+    return box.width < 200 || box.height < 80 || !marks.length || svg.querySelectorAll('text').length < 4
+}).map(plot => plot.id)"""
+
+CLIPPED_TEXTS = """() => [...document.querySelectorAll('.plot text')].filter(text => {
+    const box = text.getBoundingClientRect(), svg = text.closest('svg').getBoundingClientRect()
+    return box.left < svg.left - 2 || box.right > svg.right + 2 || box.bottom > svg.bottom + 2
+}).map(text => text.textContent)"""
+
+
+@pytest.mark.parametrize("width", [320, 360, 1280])
+def test_report_fits_phone_and_desktop(browser: Any, run_folder: Path, sweep_folder: Path, width: int) -> None:
+    for folder, plots in ((run_folder, RUN_PLOTS), (sweep_folder, SWEEP_PLOTS)):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        complaints: list[str] = []
+        page.on("console", lambda message, kept=complaints: kept.append(message.text))
+        page.on("pageerror", lambda error, kept=complaints: kept.append(str(error)))
+        page.goto((folder / "report.html").as_uri())
+        assert complaints == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(OVERFLOWING) == []
+        assert page.locator(".plot svg").count() == len(plots)
+        assert page.evaluate(EMPTY_PLOTS) == []
+        assert page.evaluate(CLIPPED_TEXTS) == []
+        page.close()

@@ -1,0 +1,180 @@
+"""Made-up run folders as a run leaves them, for what only reads them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rewards.estimate import bootstrap_interval
+
+HOSTILE = "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & "
+"""What a model may answer."""
+
+PROBLEMS = 24
+
+
+def write_run(
+    folder: Path,
+    *,
+    rank: int = 8,
+    seed: int = 0,
+    learning_rate: float = 2e-4,
+    model: str = "Qwen/Qwen2.5-1.5B-Instruct",
+    before: int = 2,
+    after: int | None = 18,
+    updates: int = 40,
+    status: str = "completed",
+    **summary: Any,
+) -> Path:
+    """A run whose base model solves the first `before` of 24 held-out problems, and its trained policy the first
+    `after`; None for no final evaluation.
+    """
+    (folder / "samples").mkdir(parents=True)
+    config = {
+        "run": {"name": folder.name, "seed": seed},
+        "model": {"path": model, "dtype": "bfloat16"},
+        "data": {"source": "file:sums.jsonl"},
+        "lora": {"rank": rank, "alpha": 32},
+        "learner": {"learning_rate": learning_rate, "max_staleness": 1},
+        "rollout": {"max_response_tokens": 24},
+        "eval": {"n": 1, "temperature": 1.0, "top_p": 1.0},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [metrics(update, updates) for update in range(1, updates + 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluations = {"base": evaluation(before), "final": None if after is None else evaluation(after)}
+    for name, solved in (("base", before), ("final", after)):
+        if solved is not None:
+            samples = [sample(number, number < solved) for number in range(PROBLEMS)]
+            text = "".join(json.dumps(row) + "\n" for row in samples)
+            (folder / "samples" / f"eval-{name}.jsonl").write_text(text)
+    document = {
+        "status": status,
+        "reason": "it was time",
+        "updates": updates,
+        "budget_s": 600.0,
+        "spent_s": 590.0,
+        "eval": evaluations,
+        "ledger": {
+            "seconds": {
+                "run": {"starting": 90.0, "training": 450.0, "finishing": 50.0},
+                "rollouts": {"start": 90.0, "generate": 400.0, "wait_learner": 50.0, "evaluate": 50.0},
+                "learner": {"start": 90.0, "update": 350.0, "wait_rollouts": 50.0, "canary": 50.0, "evaluate": 50.0},
+            },
+            "counts": {"tokens/useful": 17000, "tokens/zero_variance": 9000, "tokens/eval": 900},
+        },
+        "versions": {"torch": "2.13.0"},
+        **summary,
+    }
+    (folder / "summary.json").write_text(json.dumps(document))
+    return folder
+
+
+def write_sweep(folder: Path, cells: dict[str, dict[str, Any]]) -> Path:
+    """A sweep of such runs: the arguments of `write_run` by name; None for a cell that has not begun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for name, arguments in cells.items():
+        given = {key: value for key, value in arguments.items() if key in OVERRIDES}
+        begun = arguments.get("status") != "pending"
+        if begun:
+            write_run(folder / name, **arguments)
+        overrides = {OVERRIDES[key]: value for key, value in given.items()}
+        entries.append(
+            {"cell": name, "overrides": overrides, "run": name, "status": arguments.get("status", "completed")}
+        )
+    document = {"name": folder.name, "conf": "quickstart", "axes": {}, "cells": entries}
+    (folder / "sweep.json").write_text(json.dumps(document))
+    return folder
+
+
+OVERRIDES = {"rank": "lora.rank", "seed": "run.seed", "learning_rate": "learner.learning_rate", "model": "model.path"}
+
+
+def metrics(update: int, updates: int) -> dict[str, float]:
+    share = update / updates
+    return {
+        "update": update,
+        "version": update,
+        "reward/mean": share + 0.1,
+        "reward/accuracy": share,
+        "completion/mean_length": 8.0 + math.sin(update),
+        "completion/truncated": 0.01,
+        "policy/entropy": 2.0 - share,
+        "canary/entropy": 1.5 - share,
+        "canary/decided": float(update > 1),
+        "canary/disagreement": 0.01,
+        "policy/kl_to_base": share,
+        "mismatch/abs_mean": 0.02,
+        "groups/zero_variance": 0.2,
+        "staleness/max": 1.0,
+        "rollout/tokens_per_second": 500.0,
+        "validation/pass@1": share,
+        "adapter/norm/q_proj": share,
+        "adapter/norm/up_proj": 2 * share,
+        "verify/correct": 100,
+        "verify/wrong": 28,
+        "verify/timeout": 0,
+        "ledger/tokens/useful": 400.0 * update,
+        "ledger/tokens/zero_variance": 200.0 * update,
+    }
+
+
+def evaluation(solved: int) -> dict[str, Any]:
+    marks = [float(number < solved) for number in range(PROBLEMS)]
+    return {
+        "pass@1": solved / PROBLEMS,
+        "n": 1,
+        "problems": PROBLEMS,
+        "ci95": list(bootstrap_interval(marks)),
+        "mean_length": 8.0,
+        "truncated": 0.0,
+    }
+
+
+def sample(number: int, correct: bool) -> dict[str, Any]:
+    return {
+        "group": number,
+        "problem": f"p{number}",
+        "prompt": f"{number} + 1 =",
+        "gold": str(number + 1),
+        "version": None,
+        "response": HOSTILE + str(number),
+        "tokens": 8,
+        "finish_reason": "stop",
+        "reward": float(correct),
+        "status": "correct" if correct else "wrong",
+        "extracted": str(number),
+    }
+
+
+def measure(value: float) -> dict[str, Any]:
+    return {"value": value, "ci95": [max(value - 0.1, 0.0), min(value + 0.1, 1.0)]}
+
+
+EVALUATION = {
+    "protocol": {"model": "Qwen/Qwen2.5-1.5B-Instruct", "n": 16, "temperature": 0.6, "top_p": 0.95},
+    "benchmarks": [
+        {
+            "name": "aime24",
+            "source": "hub:aime24",
+            "problems": 30,
+            "base": {"n": 16, "pass@1": measure(0.02), "pass@8": measure(0.1), "pass@16": measure(0.16)},
+            "adapter": {"n": 16, "pass@1": measure(0.04), "pass@8": measure(0.12), "pass@16": measure(0.18)},
+            "paired": {"difference": 0.02, "ci95": [-0.01, 0.05], "p": 0.2},
+        },
+        {"name": "sums", "problems": 10, "base": {"n": 4, "pass@1": measure(0.5), "pass@4": measure(0.9)}},
+    ],
+}
+"""evaluation.json of launch/evaluate.py."""
+
+PLASTICITY = {
+    "probe_entropy": {"before": 0.8, "after": 0.2, "change": -0.75},
+    "kl_to_base": 0.3,
+    "adapter_norm": {"q_proj": 0.9, "up_proj": 1.5},
+    "effective_rank": {f"{layer}.{module}": 3.0 + layer for layer in range(4) for module in ("q_proj", "up_proj")},
+    "rank": 8,
+}
+"""Of summary.json."""
