@@ -77,6 +77,15 @@ class Placement:
     reward_workers: int
     judges: tuple[str, ...] = ()
 
+    @property
+    def shared(self) -> bool:
+        """Whether engines and learner compute on the same card or cores."""
+        taken = {(share.node, core) for share in self.rollouts for core in share.cores}
+        return any(
+            share.gpus % 1 or not taken.isdisjoint((share.node, core) for core in share.cores)
+            for share in self.learners
+        )
+
 
 def most_ranks(cores: tuple[int, ...], gpus: int, engines: int | None = None) -> int:
     """Ranks a learner can have beside so many rollout actors: one core each, or one card each, where those have to have

@@ -264,15 +264,13 @@ def _estimate(plan: Plan) -> Estimate | None:
     token_s = costs.decode_s(running) / running / active
     probes = config.canary.problems * (workload.prompt + config.canary.tokens)
     learned = varied * (workload.prompt + each * workload.response)
-    cores = {core for share in engines for core in share.cores}
-    shared = any(share.gpus % 1 or cores & set(share.cores) for share in ranks)
     answer = min(workload.response, config.eval.max_response_tokens or math.inf)
     judging = max(1.0, min(plan.at_once, config.eval.problems / len(engines)))
     return Estimate(
         tokens=drawn * each * workload.response,
         generate_s=drawn * (each * workload.response * token_s + workload.fresh * costs.prefill_s / active),
         learn_s=learned * costs.learn_s / len(ranks) + probes * costs.score_s + costs.update_s + costs.swap_s,
-        together=learner.max_staleness > 0 and not shared,
+        together=learner.max_staleness > 0 and not plan.placement.shared,
         evaluate_s=config.eval.problems * config.eval.n * answer * costs.decode_s(judging) / judging / len(engines),
         start_s=costs.start_s,
         budget_s=config.budget.seconds,
