@@ -123,7 +123,7 @@ def _time(plan: Plan, forecast: Forecast | None, others: Sequence[Option]) -> Re
         f"rollouts generate {duration(forecast.generate_s)} of it ({_count(samples * work.response)} tokens), the"
         f" learner works {duration(forecast.learn_s)}" + ("" if plan.estimate.together else ", on the same processor"),
     )
-    grid.add_row("start, evaluation", f"{duration(plan.estimate.start_s)}, {duration(plan.estimate.evaluate_s)} twice")
+    grid.add_row("start, evaluation", f"{duration(forecast.start_s)}, {duration(plan.estimate.evaluate_s)} twice")
     grid.add_row("the budget", f"about {updates:,} updates, {_count(updates * samples * work.response)} tokens")
     price = config.budget.price_per_hour
     if price is None:
