@@ -139,8 +139,7 @@ def _time(plan: Plan, forecast: Forecast | None, others: Sequence[Option]) -> Re
 def _source(plan: Plan) -> str:
     if plan.calibration.of:
         return f"From rates and sizes, corrected by what was measured here: {plan.calibration.of}."
-    place = f"a {plan.machine.name}" if plan.machine.gpus else "this machine"
-    return f"From rates and sizes; no run has been measured on {place} yet."
+    return f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
 
 
 def _assumptions(plan: Plan) -> str:
