@@ -123,6 +123,11 @@ def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
     return (Problem(f"p{first + step * number}", "", prompt, "") for number in range(count))
 
 
+async def started(costs: Costs) -> None:
+    """Wait until actors that were made when virtual time began take their first request."""
+    await asyncio.sleep(max(costs.start_s - asyncio.get_running_loop().time(), 0.0))
+
+
 class Processor:
     """A card or some cores, shared equally by those that compute on it at the same time."""
 
@@ -212,7 +217,7 @@ class ModelledEngine:
         processor.listen(self._settle, self._plan)
 
     async def ready(self) -> None:
-        await asyncio.sleep(self._costs.start_s)
+        await started(self._costs)
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await work(self.name, self)
@@ -354,10 +359,11 @@ class ModelledLearner:
             self._work.factor = len(share.whole) / len(share.cores) if whole else 1.0
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        await asyncio.sleep(self._costs.start_s)
+        await started(self._costs)
         return tuple(AdapterRef(-number, 0, "") for number in range(1, ADAPTER_SLOTS + 1))
 
     async def publish(self) -> AdapterRef:
+        await started(self._costs)
         return AdapterRef(self._version, 0, "")
 
     async def accumulate(self, batch: Batch) -> None:

@@ -32,8 +32,6 @@ class Estimate:
     learn_s: float
     together: bool
     evaluate_s: float
-    start_s: float
-    budget_s: float
 
     @property
     def update_s(self) -> float:
@@ -272,6 +270,4 @@ def _estimate(plan: Plan) -> Estimate | None:
         learn_s=learned * costs.learn_s / len(ranks) + probes * costs.score_s + costs.update_s + costs.swap_s,
         together=learner.max_staleness > 0 and not plan.placement.shared,
         evaluate_s=config.eval.problems * config.eval.n * answer * costs.decode_s(judging) / judging / len(engines),
-        start_s=costs.start_s,
-        budget_s=config.budget.seconds,
     )
