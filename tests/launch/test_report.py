@@ -181,7 +181,7 @@ CLIPPED_TEXTS = """() => [...document.querySelectorAll('.plot text')].filter(tex
 }).map(text => text.textContent)"""
 
 
-@pytest.mark.parametrize("width", [320, 360, 1280])
+@pytest.mark.parametrize("width", [320, 1280])
 def test_report_fits_phone_and_desktop(browser: Any, run_folder: Path, sweep_folder: Path, width: int) -> None:
     for folder, plots in ((run_folder, RUN_PLOTS), (sweep_folder, SWEEP_PLOTS)):
         page = browser.new_page(viewport={"width": width, "height": 800})
