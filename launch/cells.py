@@ -25,6 +25,7 @@ SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """What stands before an axis's value in the name of a cell; otherwise the last part of the key and an equals sign."""
 
 TAKEN = {
+    "adapter": "launch/evaluate.py judges it; runs go on from lora.start_from",
     "run.name": "name the sweep with sweep.name=NAME; its cells are named after their values",
     "run.overwrite": "delete the sweep's folder to start anew, or give sweep.name=OTHER",
 }

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from types import FrameType
 
@@ -20,11 +21,13 @@ from rich.console import Console
 from rich.live import Live
 
 from conf.errors import BadInput
+from launch.calibration import recall
 from launch.cells import FINISHED, Cell, Grid, Record, allowance, read_grid, standing
 from launch.failure import read, spent
 from launch.lanes import RUN, Lane, held, lanes
-from launch.machine import detect
+from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
+from launch.report import write
 from launch.result import finished
 from launch.resume import check_settings, settle
 from launch.sweep_view import Line, describe, render, render_plans, results
@@ -44,14 +47,16 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
     try:
         grid = read_grid(arguments)
         plans = plan_cells(grid)
-        config = next(iter(plans.values())).config
         roads = lanes(list(plans.values()), command)
-        if config.plan:
+        if grid.cells[0].config.plan:
             console.print(render_plans(plans, len(roads)))
             return 0
+        packages = {package.name for package in distributions()}
         for cell in grid.cells:
-            refusal(plans[cell.name])
-            check_settings(plans[cell.name].config, grid.folder / cell.name)
+            plan = plans[cell.name]
+            refusal(plan)
+            check_build(plan.config, plan.machine, packages)
+            check_settings(plan.config, grid.folder / cell.name)
         grid.folder.mkdir(parents=True, exist_ok=True)
         with claimed(grid):
             return Sweep(grid, plans, roads, console).run()
@@ -69,7 +74,7 @@ def plan_cells(grid: Grid) -> dict[str, Plan]:
             config.budget.minutes = grid.settings.seconds / 60 / len(grid.cells)
         machine = detected(config.device)
         settle(config, machine)
-        plans[cell.name] = make_plan(config, machine)
+        plans[cell.name] = make_plan(config, machine, recall(config, machine))
     return plans
 
 
@@ -120,7 +125,7 @@ class Sweep:
         finally:
             live.stop()
         self._console.print(results(self._lines()))
-        self._console.print(f"Sweep folder   {self._grid.folder}", soft_wrap=True, highlight=False)
+        self._console.print(f"Report         {write(self._grid.folder)}", soft_wrap=True, highlight=False)
         if self._received:
             return 128 + self._received[0]
         return 0 if all(status in FINISHED for status in self._record.status.values()) else 1

@@ -109,18 +109,16 @@ def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
 def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
     """What every cell would be on the machine, and the whole in hours."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("cell", "memory", "an update", "budget", "updates", "evaluations"):
+    for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
         table.add_column(name, justify="left" if name == "cell" else "right")
     for cell, plan in plans.items():
-        expected = forecast(plan) if plan.estimate else None
-        table.add_row(
-            cell,
-            "fits" if plan.fits else Text("does not fit", "bold red"),
-            duration(expected.update_s) if expected else "",
-            duration(plan.config.budget.seconds),
-            f"{updates_in_budget(plan, expected):,}" if expected else "",
-            duration(2 * plan.estimate.evaluate_s) if plan.estimate else "",
-        )
+        figures = ("", "", "")
+        if plan.estimate:
+            expected = forecast(plan)
+            updates = f"{updates_in_budget(plan, expected):,}"
+            figures = (duration(expected.update_s), updates, duration(2 * plan.estimate.evaluate_s))
+        fits = "fits" if plan.fits else Text("does not fit", "bold red")
+        table.add_row(cell, fits, duration(plan.config.budget.seconds), *figures)
     rounds = -(-len(plans) // lanes)
     longest = max(plan.config.budget.seconds for plan in plans.values())
     total = sum(plan.config.budget.seconds for plan in plans.values())

@@ -195,8 +195,8 @@ def test_no_cell_is_run_twice_over_kill_9_and_sigterm(sweeping: Callable[..., in
 def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     a40, cores = devices()["A40"], tuple(range(32))
-    cards = Machine("A40", cores, 128 * GIB, 4, int(a40.memory_gib * GIB), a40.bandwidth_gbs * 1e9, a40.tflops * 1e12)
-    laptop = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, 0.3e12)
+    cards = Machine("A40", cores, 128 * GIB, 4, int(a40.memory_gib * GIB), a40.bandwidth_gbs * 1e9, a40.rates)
+    laptop = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12})
     server = replace(laptop, cores=cores, host_memory=128 * GIB)
     small, large, ranks = load(["conf=quickstart"]), load(["conf=r256_instruct"]), load(["conf=quickstart"])
     small.model.dtype = ranks.model.dtype = "bfloat16"
