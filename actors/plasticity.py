@@ -50,7 +50,7 @@ class Plasticity:
         if not self._file.exists():
             await self._engine.ready()
             drawn = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
-            replace_text(self._file, json.dumps([group.samples[0].token_ids for group in drawn]))
+            replace_text(self._file, json.dumps([list(group.samples[0].token_ids) for group in drawn]))
         responses = json.loads(self._file.read_text())
         self._groups = tuple(
             Group(-1 - number, problem, None, (Sample(tuple(ids), (), "", "stop"),))
