@@ -3,6 +3,7 @@ under virtual time.
 """
 
 import asyncio
+import copy
 import heapq
 import random
 import time
@@ -77,6 +78,8 @@ def simulate(
     at_once: samples that an engine decodes at once.
     """
     began = time.process_time()
+    config = copy.deepcopy(config)
+    config.guard.action = "warn"  # modelled rewards vary without a cause
     with TemporaryDirectory() as folder:
         result = run_virtually(_run(config, costs, workload, placement, at_once, seed, Path(folder)))
     return replace(result, cpu_s=time.process_time() - began)
@@ -100,7 +103,7 @@ async def _run(
         config,
         Fleet(engines, clock, lambda name, text: None),
         learner,
-        ModelledVerifier(costs, workload, placement.reward_workers, rng),
+        ModelledVerifier(config, costs, workload, placement.reward_workers, rng),
         ProblemSet(tuple(_problems(0, PROBLEMS, workload)), tuple(_problems(-1, config.eval.problems, workload)), {}),
         folder,
         budget,
@@ -403,9 +406,13 @@ class ModelledLearner:
 
 
 class ModelledVerifier:
-    """Workers that take a fixed time for an answer. Of a group with variance every other sample is right."""
+    """Workers that take a fixed time for an answer. Of a group with variance every other sample is right, of the others
+    none; there are never so many of these in a row that the run would halt.
+    """
 
-    def __init__(self, costs: Costs, workload: Workload, workers: int, rng: random.Random) -> None:
+    def __init__(self, config: Config, costs: Costs, workload: Workload, workers: int, rng: random.Random) -> None:
+        self._most_barren = config.learner.problems_per_update
+        self._barren = 0
         self._costs = costs
         self._workload = workload
         self._free = asyncio.Semaphore(workers)
@@ -414,7 +421,8 @@ class ModelledVerifier:
     async def score(self, group: Group) -> Group:
         async with self._free:
             await asyncio.sleep(self._costs.verify_s * len(group.samples))
-        varied = self._rng.random() < self._workload.varied
+        varied = self._barren == self._most_barren or self._rng.random() < self._workload.varied
+        self._barren = 0 if varied else self._barren + 1
         return replace(group, rewards=tuple(_reward(varied and i % 2 == 0) for i in range(len(group.samples))))
 
     async def health(self) -> dict[str, int]:

@@ -348,8 +348,11 @@ class ValidationConfig:
 
 @dataclass
 class CanaryConfig:
-    """problems: probe prompts generated after every swap. tokens: length of each response.
-    noise_floor: mean |Δ log p| below which engine and learner always count as agreeing.
+    """Whether the rollouts use the adapter they claim to: probes answered by every engine after every swap, and under
+    synthetic adapters whenever an engine starts.
+
+    problems: probe prompts. tokens: length of each response. noise_floor: mean |Δ log p| below which engine and learner
+    always count as agreeing after a swap.
     """
 
     problems: int = 4

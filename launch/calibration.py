@@ -1,7 +1,6 @@
 """How far a machine is from what its rates promise: measured by every run, kept for the next plan."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,37 +46,34 @@ class Calibration:
 UNMEASURED = Calibration()
 
 
-def _store() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "microbudget-rl" / "calibration.json"
-
-
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
-    """Remember a measurement for the next plan on this machine, in the place of the last one like it."""
-    known = {} if not _store().exists() else json.loads(_store().read_text())
-    known.pop(_machine_key(config, machine) + _recipe_key(config), None)
-    known[_machine_key(config, machine) + _recipe_key(config)] = asdict(calibration)
-    _store().parent.mkdir(parents=True, exist_ok=True)
-    replace_text(_store(), json.dumps(known, indent=1) + "\n")
+    """Remember a measurement for the next plan of a run in the same folder, in the place of the last one like it."""
+    store = _store(config)
+    known = json.loads(store.read_text()) if store.exists() else {}
+    key = _rates_key(config, machine) + _lengths_key(config)
+    known = {other: found for other, found in known.items() if other != key} | {key: asdict(calibration)}
+    replace_text(store, json.dumps(known, indent=1) + "\n")
 
 
 def recall(config: Config, machine: Machine) -> Calibration:
-    """What was measured on this machine in this dtype: with this model and data if possible, else the latest."""
-    known: dict[str, Any] = json.loads(_store().read_text()) if _store().exists() else {}
-    here = {key: value for key, value in known.items() if key.startswith(_machine_key(config, machine))}
-    if not here:
-        return UNMEASURED
-    same = here.get(_machine_key(config, machine) + _recipe_key(config))
-    found = same or list(here.values())[-1]
-    workload = Workload(**found["workload"]) if same else None
-    return Calibration(**(found | {"workload": workload}))
+    """What was measured of a model on this machine, in this dtype; lengths only where they were those of the recipe."""
+    store, key = _store(config), _rates_key(config, machine)
+    known: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+    if (found := known.get(key + _lengths_key(config))) is not None:
+        return Calibration(**(found | {"workload": Workload(**found["workload"])}))
+    others = [found for other, found in known.items() if other.startswith(key)]
+    return Calibration(**(others[-1] | {"workload": None})) if others else UNMEASURED
 
 
-def _machine_key(config: Config, machine: Machine) -> str:
+def _store(config: Config) -> Path:
+    return Path(config.run.folder) / "calibration.json"
+
+
+def _rates_key(config: Config, machine: Machine) -> str:
     units = "" if machine.gpus else f" × {len(machine.cores)}"
-    return f"{machine.name}{units} in {config.model.dtype}: "
+    return f"{machine.name}{units}, {config.model.path} in {config.model.dtype}: "
 
 
-def _recipe_key(config: Config) -> str:
+def _lengths_key(config: Config) -> str:
     """What decides the lengths of prompts and answers."""
-    return f"{config.model.path}, {config.data.source}, {config.rollout.max_response_tokens}"
+    return f"{config.data.source}, {config.rollout.max_response_tokens}"

@@ -124,6 +124,11 @@ def lines(document: Document) -> list[str]:
             )
         if benchmark["base"]["n"] < protocol["n"]:
             said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {protocol['n']} samples a problem so far")
+    said += [
+        f"{benchmark['name']}: {figures['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
+        for benchmark, policy, figures in _policies(document)
+        if figures["unjudged"]
+    ]
     if not document["benchmarks"]:
         said.append("No round of samples is complete yet")
     return said

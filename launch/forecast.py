@@ -13,8 +13,11 @@ from launch.plan import Plan, make_plan, plan_for
 UPDATES, SKIPPED = 15, 3
 """Simulated, and of these left out, in which buffers fill."""
 
-FEW = (5, 2)
-"""The same where batches are large: each is an average already."""
+FEW = (4, 1)
+"""The same on many cards, where each update is an average over many groups or engines already."""
+
+MANY = 32
+"""Cards."""
 
 LEARNING = ("update", "canary", "sync", "checkpoint")
 """What the learner does for an update, in the ledger's words."""
@@ -149,7 +152,7 @@ def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibratio
             config.learner.problems_per_update *= count if grown else 1
             cores = tuple(range(len(machine.cores) * count))
             made = make_plan(config, replace(machine, gpus=count, cores=cores), calibration)
-            updates, skipped = FEW if grown else (UPDATES, SKIPPED)
+            updates, skipped = FEW if count >= MANY else (UPDATES, SKIPPED)
             yield Scaled(count, made, forecast(made, updates, skipped))
 
 

@@ -65,9 +65,9 @@ class Watch:
                     self._show_events()
                     if not self._measured and progress.updates >= ENOUGH:
                         self._measured = True
-                        self._console.print(learn_from(self._folder, self._machine), soft_wrap=True, highlight=False)
+                        self._console.print(self._measure(), soft_wrap=True, highlight=False)
             summary: dict[str, Any] = ray.get(ending)
-            learn_from(self._folder, self._machine)
+            self._measure()
             ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # who hangs is killed by the shutdown
         except RayTaskError as error:
             raise error.cause from error
@@ -79,6 +79,13 @@ class Watch:
             log = log_of(self._logs, self._pid, str(error))
             return self._failure(f"the coordinator died: {post_mortem(str(error), self._witness, log)}")
         return summary
+
+    def _measure(self) -> str:
+        """Keep what the run tells about the machine; what that is. No run ends because it could not be measured."""
+        try:
+            return learn_from(self._folder, self._machine)
+        except Exception as error:
+            return f"The run could not be measured for the next plan: {error!r}"
 
     def _failure(self, reason: str) -> dict[str, Any]:
         return write_failure(self._folder, self._budget_s, reason)

@@ -1,9 +1,9 @@
-"""A linear projection under its adapter, with as few products as the shapes allow.
+"""A linear projection under its adapter, with fewer products than term by term.
 
-PEFT computes y = x Wᵀ + s (x Aᵀ) Bᵀ term by term. The same y is x (W + s B A)ᵀ: to form the sum costs r · in · out
-multiplications whatever the batch, the two thin products r · (in + out) for every token, so that a batch of more than
-in · out / (in + out) tokens (288 at 576 × 576) is better off with the sum. With G = Σ dyᵀ x, the gradient of the sum,
-those of the factors are dB = s G Aᵀ and dA = s Bᵀ G; at a high rank this is fewer multiplications too.
+PEFT computes y = x Wᵀ + s (x Aᵀ) Bᵀ. The same y is x (W + s B A)ᵀ: to form the sum costs r · in · out multiplications
+whatever the batch, the two thin products r · (in + out) for every token, and a micro-batch has more tokens than
+in · out / (in + out) (288 at 576 × 576). With G = Σ dyᵀ x, the gradient of the sum, those of the factors are
+dB = s G Aᵀ and dA = s Bᵀ G; at a high rank this is fewer multiplications too.
 """
 
 from typing import Any, cast
@@ -16,33 +16,26 @@ from torch.nn.functional import linear
 
 
 class Projection(Linear):
-    """PEFT's layer, which it is in every respect but the order of its products.
+    """PEFT's layer, which it is in every respect but the order of its products while it is trained in float32.
 
-    Sums are formed in float32 only: a bfloat16 weight would swallow most of what a young adapter adds to it.
+    A bfloat16 weight would swallow most of what a young adapter adds to it. The order never depends on the number of
+    tokens: a token's values would depend on its micro-batch.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x: [..., in]; [..., out]."""
-        base = cast(nn.Linear, self.base_layer)
-        weight = base.weight
-        if self.disable_adapters or not self._plain(x) or not sum_pays(x.numel() // x.shape[-1], weight.shape):
+        dropout = isinstance(self.lora_dropout["default"], nn.Dropout)
+        if self.disable_adapters or dropout or not self.training or x.dtype != torch.float32:
             return super().forward(x, *args, **kwargs)
+        base = cast(nn.Linear, self.base_layer)
         a, b = (cast(nn.Linear, pair["default"]).weight for pair in (self.lora_A, self.lora_B))
-        y: Tensor = _Summed.apply(x, weight, a, b, self.scaling["default"])
+        y: Tensor = _Summed.apply(x, base.weight, a, b, self.scaling["default"])
         return y if base.bias is None else y + base.bias
 
-    def _plain(self, x: Tensor) -> bool:
-        return x.dtype == torch.float32 and not (self.training and isinstance(self.lora_dropout["default"], nn.Dropout))
 
-
-def sum_pays(tokens: int, shape: torch.Size) -> bool:
-    """Whether W + s B A, of this shape, costs less than the thin products of so many tokens, at any rank."""
-    return tokens * (shape[0] + shape[1]) > shape[0] * shape[1]
-
-
-def full_gradient_pays(tokens: int, shape: torch.Size, rank: int) -> bool:
-    """Whether G and its two projections cost less than the four thin products that lead to dA and dB without it."""
-    return (tokens + 2 * rank) * shape[0] * shape[1] < 2 * tokens * rank * (shape[0] + shape[1])
+def full_gradient_pays(shape: torch.Size, rank: int) -> bool:
+    """Whether G takes fewer multiplications a token than the four thin products that lead to dA and dB without it."""
+    return shape[0] * shape[1] < 2 * rank * (shape[0] + shape[1])
 
 
 class _Summed(torch.autograd.Function):
@@ -62,7 +55,7 @@ class _Summed(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             dx = (dy @ torch.addmm(weight, b, a, alpha=ctx.scaling)).view_as(x)
-        if full_gradient_pays(len(rows), weight.shape, len(a)):
+        if full_gradient_pays(weight.shape, len(a)):
             full = dy.T @ rows
             da, db = b.T @ full, full @ a.T
         else:

@@ -10,13 +10,15 @@ from rewards.verify.matching import settle
 
 Row = dict[str, Any]
 
+UNJUDGED = (Status.TIMEOUT, Status.CRASH)
+
 PASSES = (1, 8, 16)
 """The k of the paper's tables."""
 
 
 def figures(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
     """Of one policy's rows, n for each problem: pass@k for the paper's k and n, maj@n, with 95 % intervals over
-    problems, and shares and mean length over samples.
+    problems, and shares and mean length over samples. What could not be judged counts as not solved.
     """
     n = len(samples[0])
     values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASSES, n}) if k <= n}
@@ -28,6 +30,7 @@ def figures(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
         "mean_length": _mean([row["tokens"] for row in rows]),
         "truncated": _mean([row["finish_reason"] == "length" for row in rows]),
         "format": _mean([row["format"] for row in rows]),
+        "unjudged": _mean([row["status"] in UNJUDGED for row in rows]),
     }
 
 

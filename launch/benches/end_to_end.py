@@ -175,7 +175,10 @@ def run_ours(config: Config, model: str, folder: Path, eta: int) -> dict[str, fl
 
 
 def operations(config: Config, given: Work) -> float:
-    """FLOP of an update with each prompt computed once: 2 (N + L) a token for sampling, 4 N + 6 L for learning."""
+    """FLOP of an update with each prompt computed once: 2 (N + L) a token for sampling, 4 N + 6 L for learning.
+
+    That is the adapter's products one by one, as the peer takes them; in float32 ours saves some while learning.
+    """
     from transformers import AutoTokenizer
 
     frozen = matmul_parameters(config.model.shape)

@@ -2,11 +2,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from tests.virtual_time import VirtualClock, run_virtually
-
 from actors.ledger import Ledger
 from actors.messages import Sampling
 from actors.metered import MeteredEngine, Pace
+from actors.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, make_problem
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)

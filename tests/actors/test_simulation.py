@@ -85,3 +85,12 @@ def test_the_budget_includes_start_and_evaluation() -> None:
     assert done.ledger["seconds"]["run"]["starting"] >= 5.0
     assert done.ledger["seconds"]["rollouts"]["evaluate"] >= 10.0
     assert done.updates == len(done.rows) > 10
+
+
+def test_a_run_with_little_to_learn_from_goes_on() -> None:
+    config = Config()
+    config.learner.problems_per_update, config.eval.problems, config.canary.problems = 2, 0, 1
+    config.budget.hours, config.budget.updates = 1000.0, 40
+    config.guard.action = "stop"
+    place = Placement("cuda", (Share(gpus=1.0),), (Share(gpus=1.0),), 1)
+    assert simulate(config, COSTS, replace(WORK, varied=0.01), place, 64).updates == 40

@@ -21,8 +21,10 @@ UPDATES = 16
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the default `run.folder`."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
 
 
 def configure(*settings: str) -> Config:
@@ -80,6 +82,7 @@ def test_what_was_found_is_there_for_the_next_plan(tmp_path: Path) -> None:
     assert recall(config, replace(MACHINE, name="another")) == UNMEASURED
     config.model.dtype = "bfloat16"
     assert recall(config, MACHINE) == UNMEASURED
+    assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), MACHINE) == UNMEASURED
 
 
 def test_lengths_are_only_for_the_same_model_data_and_limit(tmp_path: Path) -> None:

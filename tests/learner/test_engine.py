@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -24,6 +25,7 @@ from learner.adapter import adapter_norms, effective_rank
 from learner.advantages import group_advantages
 from learner.engine import LoraLearner, StaleBatch
 from learner.microbatches import Tokens, pack
+from learner.projection import Projection
 from tests.learner.reference import Response, divisor, slope
 
 Build = Callable[..., Group]
@@ -310,6 +312,8 @@ def test_published_adapter_gives_the_same_logits_in_peft(
     adapter = update(learner, batch(build_group)).adapter
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     loaded = PeftModel.from_pretrained(base, adapter.path)
+    assert all(isinstance(module, Projection) for module in learner.model.modules() if isinstance(module, LoraLayer))
+    assert not any(isinstance(module, Projection) for module in loaded.modules())
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, own_attention(learner)(ids).logits, rtol=0, atol=0)

@@ -23,6 +23,11 @@ def test_figures_of_a_policy() -> None:
     assert not {"pass@8", "pass@16"} & found.keys()
 
 
+def test_answers_that_hang_the_grader_are_not_solved_and_counted() -> None:
+    found = figures([[RIGHT, row("timeout"), row("crash"), WRONG]])
+    assert (found["unjudged"], found["pass@1"]["value"]) == (0.5, 0.25)
+
+
 def test_pass_at_8_and_16_and_n() -> None:
     assert [name for name in figures([[RIGHT] * 20]) if "@" in name] == [
         "pass@1",
