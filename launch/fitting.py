@@ -1,5 +1,6 @@
 """What a run tells about the machine it ran on, so that the next plan knows better."""
 
+import copy
 import json
 from dataclasses import replace
 from itertools import takewhile
@@ -10,9 +11,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from actors.costs import Workload
+from actors.simulation import simulate
 from conf.schema import Config
 from launch.calibration import Calibration, keep
-from launch.forecast import forecast, updates_in_budget
+from launch.forecast import between, forecast, updates_in_budget
 from launch.machine import Machine
 from launch.plan import duration, make_plan
 
@@ -53,7 +55,7 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     in the files, so decoding is made so much slower or faster that a simulation generates as long as the run did.
     """
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    first, measured = rows[0], rows[WARM_UP:]
+    measured = rows[WARM_UP:]
     config = read_config(folder)
     groups, samples = config.learner.problems_per_update, config.rollout.samples_per_problem
     kept = _samples(folder)
@@ -75,28 +77,30 @@ def measure(folder: Path, machine: Machine) -> Calibration:
         row["tokens/trained"] + (1 - row["groups/zero_variance"]) * groups * row["prompt/mean_length"]
         for row in measured
     )
-    evaluation = folder / "eval-base.json"
-    judged = json.loads(evaluation.read_text())["seconds"] if evaluation.exists() else 0.0
     saved = rows[-1].get("ledger/learner/checkpoint", 0.0)
     found = Calibration(
         learn=_total(measured, "time/learn") / (learned * costs.learn_s / ranks + len(measured) * costs.update_s),
         swap=_total(measured, "time/sync") / (len(measured) * costs.swap_s),
         checkpoint=saved / costs.checkpoint_s / (1 + len(rows) // config.checkpoint.every) if saved else 1.0,
-        start_s=max(first["ledger/run/start"] + first["ledger/run/starting"] - judged, 0.0),
         verify_s=fmean(row["time/verify"] for row in measured) / samples,
         workload=workload,
         of=f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}",
     )
-    generate_s = passed(rows, "ledger/rollouts/generate") / len(measured)
-    return _fit_decoding(found, config, machine, generate_s)
-
-
-def _fit_decoding(found: Calibration, config: Config, machine: Machine, generate_s: float) -> Calibration:
-    """The factor with which a simulated update generates for so many seconds."""
+    real = between(rows, WARM_UP)
     for _ in range(FITTINGS):
         simulated = forecast(make_plan(config, machine, found))
-        found = replace(found, decode=found.decode * generate_s / simulated.generate_s)
-    return found
+        found = replace(found, decode=found.decode * real.generate_s / simulated.generate_s)
+    return replace(found, start_s=_start(found, config, machine, real.start_s))
+
+
+def _start(found: Calibration, config: Config, machine: Machine, start_s: float) -> float:
+    """Seconds before the first request with which a simulated run, its first evaluation included, starts as late."""
+    config = copy.deepcopy(config)
+    config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, 1
+    plan = make_plan(config, machine, replace(found, start_s=0.0))
+    assert plan.costs is not None
+    begun = simulate(plan.config, plan.costs, plan.workload, plan.placement, plan.at_once).rows[0]
+    return max(start_s - begun["ledger/run/start"] - begun["ledger/run/starting"], 0.0)
 
 
 def read_config(folder: Path) -> Config:
@@ -104,11 +108,6 @@ def read_config(folder: Path) -> Config:
     merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return config
-
-
-def passed(rows: list[dict[str, float]], name: str) -> float:
-    """How much of a growing figure fell into the measured rows."""
-    return rows[-1].get(name, 0.0) - rows[WARM_UP - 1].get(name, 0.0)
 
 
 def _total(rows: list[dict[str, float]], name: str) -> float:

@@ -28,12 +28,14 @@ BUSY = 0.8
 
 @dataclass(frozen=True)
 class Forecast:
-    """Per update, seconds: of the whole, of any engine generating, of an engine generating in the mean, of the learner
-    at work. staleness: versions a group
-    lags behind, in the mean of each update's oldest. group_cpu_s: of this processor for a group, coordinator and models
-    together.
+    """start_s: until the first group is asked for.
+
+    Per update, seconds: of the whole, of any engine generating, of an engine generating in the mean, of the learner at
+    work. staleness: versions a group lags behind, in the mean of each update's oldest. group_cpu_s: of this processor
+    for a group, coordinator and models together.
     """
 
+    start_s: float
     update_s: float
     generate_s: float
     engine_s: float
@@ -80,7 +82,7 @@ def forecast(plan: Plan, updates: int = UPDATES, skipped: int = SKIPPED) -> Fore
 def updates_in_budget(plan: Plan, forecast: Forecast) -> int:
     """That fit beside start-up and the evaluations before and after."""
     assert plan.estimate is not None
-    left = plan.estimate.budget_s - plan.estimate.start_s - 2 * plan.estimate.evaluate_s
+    left = plan.config.budget.seconds - forecast.start_s - 2 * plan.estimate.evaluate_s
     updates = max(0, int(left / forecast.update_s))
     limit = plan.config.budget.updates
     return updates if limit is None else min(updates, limit)
@@ -164,6 +166,7 @@ def between(rows: Sequence[Mapping[str, float]], skipped: int) -> Forecast:
         return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
 
     return Forecast(
+        start_s=first["ledger/run/start"] + first["ledger/run/starting"],
         update_s=passed("budget/spent_s"),
         generate_s=passed("ledger/rollouts/generate"),
         engine_s=passed("engines/busy_s"),
