@@ -27,8 +27,8 @@ ENOUGH = WARM_UP + 4
 LEAST_VARIED = 0.05
 """Of the groups: with none that differ a run would end."""
 
-FITTINGS = 3
-"""Simulations that decoding is fitted by."""
+FITTINGS = 4
+"""Simulations that decoding and learning are fitted by."""
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
@@ -51,8 +51,9 @@ def learn_from(folder: Path, machine: Machine) -> str:
 def measure(folder: Path, machine: Machine) -> Calibration:
     """What a run on this machine says about it, from the files in its folder, at least ENOUGH updates of them.
 
-    Everything but decoding is compared with what its sizes promise. How full the engines were while they decoded is not
-    in the files, so decoding is made so much slower or faster that a simulation generates as long as the run did.
+    Swaps and checkpoints are compared with what their sizes promise. How full the engines were while they decoded, and
+    how much of a shared processor each half had, is not in the files: decoding and learning are made so much slower or
+    faster that in a simulation they take as long as in the run.
     """
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     measured = rows[WARM_UP:]
@@ -89,7 +90,11 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     real = between(rows, WARM_UP)
     for _ in range(FITTINGS):
         simulated = forecast(make_plan(config, machine, found))
-        found = replace(found, decode=found.decode * real.generate_s / simulated.generate_s)
+        found = replace(
+            found,
+            decode=found.decode * real.generate_s / simulated.generate_s,
+            learn=found.learn * real.batch_s / simulated.batch_s,
+        )
     return replace(found, start_s=_start(found, config, machine, real.start_s))
 
 

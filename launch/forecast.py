@@ -31,8 +31,8 @@ class Forecast:
     """start_s: until the first group is asked for.
 
     Per update, seconds: of the whole, of any engine generating, of an engine generating in the mean, of the learner at
-    work. staleness: versions a group lags behind, in the mean of each update's oldest. group_cpu_s: of this processor
-    for a group, coordinator and models together.
+    work, of that with the batch itself. staleness: versions a group lags behind, in the mean of each update's oldest.
+    group_cpu_s: of this processor for a group, coordinator and models together.
     """
 
     start_s: float
@@ -40,6 +40,7 @@ class Forecast:
     generate_s: float
     engine_s: float
     learn_s: float
+    batch_s: float
     staleness: float
     group_cpu_s: float = 0.0
     groups: int = 0
@@ -102,16 +103,16 @@ def options(plan: Plan) -> Iterator[Option]:
     machine, ranks = plan.machine, len(plan.placement.learners)
     others: list[tuple[str, Plan]] = []
     if plan.config.learner.takes_turns is False:
-        config = copy.deepcopy(plan.config)
+        config = copy.deepcopy(plan.asked)
         config.learner.overlap = "off"
         others.append(("learner.overlap=off", plan_for(config, machine, plan.shape, ranks, plan.calibration)))
     for number in (ranks - 1, ranks + 1):
         if 1 <= number < machine.gpus:
             named = f"learner.ranks={number}"
-            others.append((named, plan_for(plan.config, machine, plan.shape, number, plan.calibration)))
+            others.append((named, plan_for(plan.asked, machine, plan.shape, number, plan.calibration)))
     if machine.gpus:
         more = replace(machine, gpus=machine.gpus + 1)
-        others.append((f"{more.gpus} × {machine.name}", make_plan(plan.config, more, plan.calibration)))
+        others.append((f"{more.gpus} × {machine.name}", make_plan(plan.asked, more, plan.calibration)))
     for name, other in others:
         if other.estimate:
             yield Option(name, other, forecast(other))
@@ -150,7 +151,7 @@ def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibratio
         for count in gpus:
             if grown and count == 1:
                 continue
-            config = copy.deepcopy(plan.config)
+            config = copy.deepcopy(plan.asked)
             config.learner.problems_per_update *= count if grown else 1
             cores = tuple(range(len(machine.cores) * count))
             made = make_plan(config, replace(machine, gpus=count, cores=cores), calibration)
@@ -171,5 +172,6 @@ def between(rows: Sequence[Mapping[str, float]], skipped: int) -> Forecast:
         generate_s=passed("ledger/rollouts/generate"),
         engine_s=passed("engines/busy_s"),
         learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
+        batch_s=sum(row["time/learn"] for row in rows[skipped:]) / count,
         staleness=sum(row["staleness/max"] for row in rows[skipped:]) / count,
     )

@@ -115,7 +115,7 @@ def _most(machine: Machine, plans: Sequence[Plan], cards: int) -> int:
     if machine.gpus == 0:
         return len(machine.cores) // CORES
     one = replace(machine, gpus=1)
-    alone = cards == machine.gpus <= len(machine.cores) and all(make_plan(plan.config, one).fits for plan in plans)
+    alone = cards == machine.gpus <= len(machine.cores) and all(make_plan(plan.asked, one).fits for plan in plans)
     return machine.gpus if alone else 1
 
 
