@@ -90,7 +90,7 @@ async def _run(
 ) -> Simulation:
     clock, rng = VirtualClock(), random.Random(seed)
     common = Processor()
-    shared = _shared(placement)
+    shared = placement.shared
     engines = [
         ModelledEngine(f"rollout-{number}", costs, workload, share, at_once, common if shared else Processor(), rng)
         for number, share in enumerate(placement.rollouts)
@@ -115,12 +115,6 @@ async def _run(
     record = coordinator.ledger.record
     groups = coordinator.updates * config.learner.problems_per_update
     return Simulation(tuple(folder.rows()), record, coordinator.updates, groups, budget.spent, 0.0)
-
-
-def _shared(placement: Placement) -> bool:
-    """Whether engines and learner compute on the same processor."""
-    cores = {core for share in placement.rollouts for core in share.cores}
-    return any(share.gpus % 1 or cores & set(share.cores) for share in placement.learners)
 
 
 def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:

@@ -64,7 +64,8 @@ def _placement(plan: Plan) -> RenderableType:
     machine, placement = plan.machine, plan.placement
     cards = f"{machine.gpus} × {machine.name}, {machine.gpu_memory / GIB:.1f} GiB" if machine.gpus else machine.name
     grid = _grid()
-    grid.add_row("machine", cards + ("" if machine.present else " (not in this machine)"))
+    nodes = f", {len(machine.nodes)} nodes" if machine.nodes else ""
+    grid.add_row("machine", cards + nodes + ("" if machine.present else " (not in this machine)"))
     for name, shares in (("rollout", placement.rollouts), ("learner", placement.learners)):
         grid.add_row(name + (f" × {len(shares)}" if len(shares) > 1 else ""), _shares(shares))
     grid.add_row("reward", f"{placement.reward_workers} worker process{'es' * (placement.reward_workers > 1)}")

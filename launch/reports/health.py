@@ -14,6 +14,9 @@ LATE = 0.1
 MUCH = 0.1
 """Truncated samples above this share, or samples without a verdict above a tenth of it, deserve a warning."""
 
+OFTEN = 0.5
+"""Share of the updates in which the canary can be expected to tell adapters apart."""
+
 IDLE = 0.5
 """Groups without variance above this share: more than half of the generated tokens teach nothing."""
 
@@ -75,13 +78,14 @@ def _canary(run: Run) -> Iterator[Flag]:
     updates, decided = run.series("canary/decided")
     if not updates:
         return
-    share = f"it could tell in {percent(fmean(decided), 0)} of the updates"
+    share = f"could tell in {percent(fmean(decided), 0)} of the updates"
     if not any(decided):
         detail = "the policy never moved far enough from the base model for the probe to tell its adapter from none"
         yield Flag("warning", "The canary stayed undecided", detail)
     else:
         first = updates[decided.index(1.0)]
-        yield Flag("good", "The rollouts used the right adapter", f"{share}, first in update {first}")
+        level = "good" if fmean(decided) >= OFTEN else "note"
+        yield Flag(level, "The rollouts used the right adapter", f"the canary {share}, first in update {first}")
 
 
 def _collapse(run: Run) -> Iterator[Flag]:

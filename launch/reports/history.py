@@ -22,6 +22,15 @@ SEED = "run.seed"
 OWN = ("run.name", "run.folder", "run.overwrite", "run.seed", "dashboard.host", "dashboard.port", "plan")
 """Settings that differ between runs without making them different experiments."""
 
+UNTOLD = "model.shape."
+"""Settings that say again what another says."""
+
+ASKED = ("lora.rank", "learner.learning_rate", "model.path")
+"""Axes that a reader asks about first."""
+
+MANY, OTHERS = 3, "other settings"
+"""More further settings than these are one axis in a comparison, which numbers their combinations."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -84,7 +93,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep. settings: its values on the sweep's axes. run: None before it has begun."""
+    """One run of a sweep. settings: its values on the sweep's axes, and more. run: None before it has begun."""
 
     name: str
     settings: dict[str, Any]
@@ -96,12 +105,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in a few settings. axes: dotted keys and their values in order, the seed left out."""
+    """Runs that differ in a few settings. axes: dotted keys and their values in order, the seed left out. others: the
+    settings behind the axis `OTHERS`.
+    """
 
     name: str
     folder: Path
     axes: dict[str, tuple[Any, ...]]
     cells: tuple[Cell, ...]
+    others: tuple[str, ...] = ()
 
 
 def read_run(folder: Path) -> Run:
@@ -154,21 +166,23 @@ def read_sweep(folder: Path) -> Sweep:
 def compare(folders: list[Path]) -> Sweep:
     """Several runs in a sweep's shape: the axes are the settings in which they differ."""
     runs = [read_run(folder) for folder in folders]
-    keys = [key for key in runs[0].config if key not in OWN and len({_text(run.config.get(key)) for run in runs}) > 1]
-    cells = [
-        Cell(
-            name=run.name,
-            settings={key: _plain(run.config.get(key)) for key in keys},
-            seed=int(run.config.get(SEED, 0)),
-            status=run.status,
-            reason=str(run.summary.get("reason", "")),
-            run=run,
-        )
-        for run in runs
-    ]
+    known = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(UNTOLD))
+    keys = [key for key in known if key not in OWN and len({_text(run.config.get(key)) for run in runs}) > 1]
+    others = [key for key in keys if key not in ASKED]
+    merged = others if len(others) > MANY else []
+    kinds: dict[str, int] = {}
+    cells = []
+    for run in runs:
+        settings = {key: _plain(run.config.get(key)) for key in keys if key not in merged}
+        if merged:
+            kind = _text([run.config.get(key) for key in merged])
+            settings[OTHERS] = kinds.setdefault(kind, len(kinds) + 1)
+        reason = str(run.summary.get("reason", ""))
+        cells.append(Cell(run.name, settings, int(run.config.get(SEED, 0)), run.status, reason, run))
     parents = {folder.resolve().parent for folder in folders}
     parent = parents.pop() if len(parents) == 1 else Path.cwd()
-    return Sweep(" and ".join(cell.name for cell in cells), parent, _axes(keys, cells), tuple(cells))
+    name = f"Comparison of {len(runs)} runs"
+    return Sweep(name, parent, _axes(list(cells[0].settings), cells), tuple(cells), tuple(merged))
 
 
 def _axes(keys: list[str], cells: Iterable[Cell]) -> dict[str, tuple[Any, ...]]:

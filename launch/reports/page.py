@@ -116,7 +116,7 @@ def _environment(html: bool) -> Environment:
             value if isinstance(value, Markup) else clean(value) if isinstance(value, str) else value
         ),
     )
-    made.filters.update(cell=cell, shorten=tables.shorten, svg=lambda plot: Markup(plot.svg))
+    made.filters.update(cell=cell, shorten=wording.shorten, svg=lambda plot: Markup(plot.svg))
     made.globals["style"] = Markup((FOLDER / "style.css").read_text())
     return made
 

@@ -9,13 +9,10 @@ from typing import Any
 from launch.reports.history import CORRECT, SEED, Row, Run
 from launch.reports.paper import KS, results_for
 from launch.reports.verdict import Change
-from launch.reports.wording import MISSING, count, figure, percent, plain, points, signed, span, time
+from launch.reports.wording import MISSING, count, figure, percent, plain, points, shorten, signed, span, time
 
 SHOWN_SAMPLES = 6
 """Pairs of samples in a report."""
-
-SAMPLE_CHARACTERS = 1500
-"""Of a problem or response that are shown; a day's run has responses of ten thousand."""
 
 SHOWN_EVENTS = 30
 
@@ -299,11 +296,3 @@ def problem_in(prompts: set[str]) -> dict[str, str]:
 def _common(texts: Iterable[list[str]]) -> int:
     """Lines that all texts begin with."""
     return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
-
-
-def shorten(text: str, limit: int = SAMPLE_CHARACTERS) -> str:
-    """The beginning and the end of a long text; answers stand at the end."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 from launch.reports.history import Run
-from launch.reports.wording import many, percent, plain, points, span
+from launch.reports.wording import many, percent, plain, points, shorten, span
 from rewards.estimate import bootstrap_interval
 
 Interval = tuple[float, float]
+
+REASON_CHARACTERS = 160
+"""Of the reason for a run's end in its verdict; the whole of it is among the flags."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def basis(run: Run, found: Change | None) -> str:
 
 
 def _missing(run: Run) -> str:
-    reason = run.summary.get("reason", "")
+    reason = shorten(run.summary.get("reason") or "", REASON_CHARACTERS)
     ended = f"the run {ENDS.get(run.status, run.status)}" + (f" ({reason})" if reason else "")
     if run.base is None:
         return f"the base model was not evaluated; {ended}"

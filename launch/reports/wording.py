@@ -6,6 +6,9 @@ from typing import Any
 MISSING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 
+CHARACTERS = 1500
+"""Of a problem or response that are shown; a day's run has responses of ten thousand."""
+
 SMALL = 1e-3
 """Settings below it are told as people type them: 2e-4."""
 
@@ -73,3 +76,11 @@ def time(seconds: float) -> str:
 
 def many(number: int, thing: str) -> str:
     return f"{number:,}{SPACE}{thing}{'' if number == 1 else 's'}"
+
+
+def shorten(text: str, limit: int = CHARACTERS) -> str:
+    """The beginning and the end of a long text; answers stand at the end."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"

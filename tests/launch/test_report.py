@@ -10,7 +10,7 @@ import pytest
 from launch.report import attempt, main, write
 from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, write_run, write_sweep
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -153,8 +153,8 @@ def test_bad_input_is_one_line_and_exit_code_two(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here to look at a report with")
+    if not CHROMIUM or CHROMIUM.startswith("/snap"):
+        pytest.skip("no Chromium here that could look at a report; one in a snap sees no temporary files")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as tools:
@@ -181,7 +181,7 @@ CLIPPED_TEXTS = """() => [...document.querySelectorAll('.plot text')].filter(tex
 }).map(text => text.textContent)"""
 
 
-@pytest.mark.parametrize("width", [320, 360, 1280])
+@pytest.mark.parametrize("width", [320, 1280])
 def test_report_fits_phone_and_desktop(browser: Any, run_folder: Path, sweep_folder: Path, width: int) -> None:
     for folder, plots in ((run_folder, RUN_PLOTS), (sweep_folder, SWEEP_PLOTS)):
         page = browser.new_page(viewport={"width": width, "height": 800})

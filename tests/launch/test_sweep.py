@@ -203,7 +203,7 @@ def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.Monke
     ranks.learner.ranks = 2
 
     def count(machine: Machine, *configs: Any) -> int:
-        return len(lanes([make_plan(config, machine) for config in configs]))
+        return len(lanes(configs, [make_plan(config, machine) for config in configs]))
 
     assert count(cards, *[large] * 9) == 4
     assert count(cards, *[large] * 3) == 3

@@ -38,6 +38,7 @@ def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title:
     ("change", "title", "level"),
     [
         ({"canary/decided": 0.0}, "The canary stayed undecided", "warning"),
+        ({"canary/decided": 1.0}, "The rollouts used the right adapter", "good"),
         ({"verify/timeout": 1}, "10 verdicts timed out", "note"),
         ({"verify/timeout": 20}, "200 verdicts timed out", "warning"),
         ({"completion/truncated": 0.4}, "40.0 % of the responses were cut off", "warning"),

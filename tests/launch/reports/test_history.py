@@ -70,3 +70,12 @@ def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) 
     sweep = compare(folders)
     assert sweep.axes == {"learner.learning_rate": (1e-5, 1e-4)}
     assert sweep.folder == tmp_path
+
+
+def test_runs_that_have_little_in_common_are_told_apart_by_number(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, rank=rank) for name, rank in (("a", 8), ("b", 8), ("c", 64))]
+    config = folders[2] / "config.yaml"
+    config.write_text(config.read_text().replace(" 1.0", " 0.5").replace(": 24", ": 32").replace("sums", "products"))
+    sweep = compare(folders)
+    assert sweep.axes == {"lora.rank": (8, 64), "other settings": (1, 2)}
+    assert set(sweep.others) == {"data.source", "eval.temperature", "eval.top_p", "rollout.max_response_tokens"}

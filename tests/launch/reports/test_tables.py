@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from launch.reports.history import read_run
-from launch.reports.tables import pairs, problem_in, shorten
+from launch.reports.tables import pairs, problem_in
 from tests.run_folders import write_run
 
 
@@ -16,10 +16,3 @@ def test_samples_of_every_outcome_come_up_the_changed_ones_first(tmp_path: Path)
     found = pairs(read_run(write_run(tmp_path / "one", before=2, after=18)))
     assert [pair.outcome for pair in found] == 2 * ["wrong before, right after", "wrong both times", "right both times"]
     assert all(pair.before["problem"] == pair.after["problem"] for pair in found)
-
-
-def test_long_text_keeps_its_ends() -> None:
-    short = shorten("a" * 5000 + "answer", 100)
-    assert short.startswith("a" * 50)
-    assert short.endswith("answer")
-    assert "4,906 characters left out" in short
