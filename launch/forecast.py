@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from actors.simulation import simulate
+from actors.simulation import Simulation, simulate
 from conf.errors import BadInput
 from launch.calibration import Calibration
 from launch.machine import Machine
@@ -31,8 +31,8 @@ class Forecast:
     """start_s: until the first group is asked for.
 
     Per update, seconds: of the whole, of any engine generating, of an engine generating in the mean, of the learner at
-    work, of that with the batch itself. staleness: versions a group lags behind, in the mean of each update's oldest.
-    group_cpu_s: of this processor for a group, coordinator and models together.
+    work. staleness: versions a group lags behind, in the mean of each update's oldest. group_cpu_s: of this processor
+    for a group, coordinator and models together.
     """
 
     start_s: float
@@ -40,7 +40,6 @@ class Forecast:
     generate_s: float
     engine_s: float
     learn_s: float
-    batch_s: float
     staleness: float
     group_cpu_s: float = 0.0
     groups: int = 0
@@ -71,13 +70,17 @@ class Forecast:
 
 def forecast(plan: Plan, updates: int = UPDATES, skipped: int = SKIPPED) -> Forecast:
     """From the middle of a run, without evaluations. The plan must have an estimate."""
+    run = middle(plan, updates)
+    return replace(between(run.rows, skipped), group_cpu_s=run.cpu_s / max(run.groups, 1), groups=run.groups)
+
+
+def middle(plan: Plan, updates: int = UPDATES) -> Simulation:
+    """A run of so many updates, without evaluations and with time enough."""
     assert plan.costs is not None
     config = copy.deepcopy(plan.config)
     config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, updates
     config.eval.problems = config.validation.every = 0
-    run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
-    found = between(run.rows, skipped)
-    return replace(found, group_cpu_s=run.cpu_s / max(run.groups, 1), groups=run.groups)
+    return simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
 
 
 def updates_in_budget(plan: Plan, forecast: Forecast) -> int:
@@ -172,6 +175,5 @@ def between(rows: Sequence[Mapping[str, float]], skipped: int) -> Forecast:
         generate_s=passed("ledger/rollouts/generate"),
         engine_s=passed("engines/busy_s"),
         learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
-        batch_s=sum(row["time/learn"] for row in rows[skipped:]) / count,
         staleness=sum(row["staleness/max"] for row in rows[skipped:]) / count,
     )

@@ -54,6 +54,6 @@ def test_cards_are_simulated_with_the_batch_and_with_one_that_grows() -> None:
 
 def test_a_coordinator_that_would_fill_a_core_is_the_bottleneck() -> None:
     made = plan("r8_instruct", machine("A40"))
-    busy = Forecast(1.0, 2.0, 1.9, 1.9, 1.0, 1.0, 1.0, group_cpu_s=0.01, groups=100)
+    busy = Forecast(1.0, 2.0, 1.9, 1.9, 1.0, 1.0, group_cpu_s=0.01, groups=100)
     assert Scaled(1, made, busy).bottleneck == "generation"
     assert Scaled(1, made, replace(busy, group_cpu_s=0.11)).bottleneck == "coordinator"
