@@ -76,8 +76,9 @@ class Run:
         return self.summary.get("plasticity") or {}
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Updates and the finite values of a metric at them."""
-        points = [(row["update"], row[name]) for row in self.rows if row.get(name) is not None]
+        """Updates and the finite values of a metric at them; at 0 what the evaluation of the base model knows of it."""
+        rows = [{**(self.base or {}), "update": 0}, *self.rows]
+        points = [(row["update"], row[name]) for row in rows if row.get(name) is not None]
         finite = [(int(update), float(value)) for update, value in points if math.isfinite(value)]
         return [update for update, _ in finite], [value for _, value in finite]
 

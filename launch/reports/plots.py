@@ -261,7 +261,7 @@ def _tokens_over_time(run: Run) -> Plot:
 
 KINDS = {
     "work": ("generate", "update", "training", "verify"),
-    "waiting": ("wait_rollouts", "wait_learner", "wait_stragglers"),
+    "waiting": ("wait_rollouts", "wait_learner"),
     "start": ("start", "starting"),
     "evaluation": ("evaluate", "validate", "finishing"),
     "canary": ("canary",),
