@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ray.util.placement_group import placement_group
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.budget import FINISH_MARGIN_S, Budget
@@ -17,6 +18,7 @@ from actors.fleet import Fleet
 from actors.gauges import Gauges
 from actors.ledger import Ledger
 from actors.outcome import Halted, Interrupted, Outcome, Progress, root_cause
+from actors.parcels import Parcels
 from actors.placement import Placement, Share
 from actors.protocols import Engine, Learner, Verifier
 from actors.remote import RemoteActor
@@ -32,6 +34,12 @@ from learner.checkpoint import expected_facts, foreign
 from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 from rewards.problems import ProblemSet
 from rewards.recipe import recipe
+
+RESERVE_S = 120
+"""That the learner waits for room in a cluster where something else may just be ending."""
+
+NODE_LABEL = "ray.io/node-id"
+"""Of every node of Ray's, with its id."""
 
 LOOK_S = 5.0
 """Between two looks at the room that is left on the host, and two reports to Ray's metrics."""
@@ -129,11 +137,13 @@ class CoordinatorActor:
         """
         request, config = self._request, self._request.config
         placement, model, clock = request.placement, request.model_path, self._clock
-        rollout = config.rollout
+        group = await reserve(placement)
+        rollout, parcels = config.rollout, Parcels()
         engines = [
             RemoteEngine(
                 RemoteActor(RolloutActor, f"rollout-{number}", share, config, model, share),
                 rollout.max_concurrent_samples,
+                parcels,
             )
             for number, share in enumerate(placement.rollouts)
         ]
@@ -141,10 +151,16 @@ class CoordinatorActor:
         self._actors.append(fleet)
         if placement.device == "cuda":
             await fleet.ready()
-        learner = RemoteLearner(start_ranks(request, str(self._folder.adapters)), self._folder.path, clock)
+        learner = RemoteLearner(start_ranks(request, str(self._folder.adapters), group), clock)
         workers = config.reward.workers or placement.reward_workers
-        judge = RemoteActor(RewardActor, "reward-0", Share(), recipe(config), workers)
-        verifier = RemoteVerifier([RemoteJudge(judge, config.reward.deadline_s)], clock, self._note_replaced)
+        judges = [
+            RemoteJudge(
+                RemoteActor(RewardActor, f"reward-{number}", Share(node=node), recipe(config), workers),
+                config.reward.deadline_s,
+            )
+            for number, node in enumerate(placement.judges or [ray.get_runtime_context().get_node_id()])
+        ]
+        verifier = RemoteVerifier(judges, clock, self._note_replaced)
         self._actors += [learner, verifier]
         per_engine = max(rollout.max_concurrent_samples // rollout.samples_per_problem, 1)
         return Coordinator(
@@ -208,14 +224,28 @@ class CoordinatorActor:
         }
 
 
-def start_ranks(request: RunRequest, adapters_folder: str) -> list[RemoteActor]:
-    """The learner's actors, near each other: on one node where they share its cores or a card with an engine."""
-    shares = request.placement.learners
+async def reserve(placement: Placement) -> PlacementGroup:
+    """Bundles for the learner's ranks before engines take what is left, near each other: on one node where they share
+    its cores or a card with an engine, and where a share says so. BadInput if there is no room for them.
+    """
+    shares = placement.learners
     together = any(share.cores or share.gpus < 1 for share in shares)
     group = placement_group(
         [{"CPU": share.threads, "GPU": share.gpus} for share in shares],
         strategy="STRICT_PACK" if together else "PACK",
+        bundle_label_selector=[{NODE_LABEL: share.node} if share.node else {} for share in shares],
     )
+    if not await asyncio.to_thread(group.wait, RESERVE_S):
+        needs = f"{len(shares)} × {shares[0].gpus:g} GPUs and {shares[0].threads} cores"
+        raise BadInput(
+            f"the learner needs {needs}, which Ray has not had free for {RESERVE_S} s: end what else it runs"
+        )
+    return group
+
+
+def start_ranks(request: RunRequest, adapters_folder: str, group: PlacementGroup) -> list[RemoteActor]:
+    """The learner's actors, each in its bundle."""
+    shares = request.placement.learners
     return [
         RemoteActor(
             LearnerActor,

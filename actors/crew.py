@@ -4,7 +4,7 @@ import asyncio
 import heapq
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from actors.deaths import Deaths
 from actors.protocols import ActorDied, Clock
@@ -58,6 +58,16 @@ class Post(Generic[M]):
     def well(self) -> bool:
         return self._healing is None
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the actor has died too often to be replaced."""
+        return self._healing is not None and self._healing.done()
+
+    async def recovered(self) -> None:
+        """Return once the actor is well; ActorDied if it has died too often for that."""
+        if self._healing is not None:
+            await asyncio.shield(self._healing)
+
     async def attempt(self, work: Callable[[M], Awaitable[T]], weight: int = 0) -> T:
         """The result of work that begins once the actor is well.
 
@@ -65,7 +75,7 @@ class Post(Generic[M]):
         """
         self._carry(weight)
         try:
-            await self._healed()
+            await self.recovered()
             life = self._life
             try:
                 result = await work(self.actor)
@@ -82,7 +92,7 @@ class Post(Generic[M]):
     async def insist(self, work: Callable[[M], Awaitable[T]]) -> T:
         """The result of work that leaves something behind in the actor: done again unless that is still there."""
         while True:
-            await self._healed()
+            await self.recovered()
             life = self._life
             try:
                 result = await self.attempt(work)
@@ -90,6 +100,17 @@ class Post(Generic[M]):
                 continue
             if self.well and life == self._life:
                 return result
+
+    async def leave(self, work: Callable[[M], Awaitable[None]]) -> bool:
+        """Whether the actor was well and has kept what the work leaves behind in it."""
+        life = self._life
+        if not self.well:
+            return False
+        try:
+            await self.attempt(work)
+        except Lost:
+            return False
+        return self.well and life == self._life
 
     def abandon(self) -> None:
         """Replace the actor no more."""
@@ -100,14 +121,15 @@ class Post(Generic[M]):
         self.load += weight
         self.on_load()
 
-    async def _healed(self) -> None:
-        if self._healing is not None:
-            await asyncio.shield(self._healing)
-
     async def _heal(self, death: ActorDied) -> None:
         began, cause = self._clock.now(), death
         while True:
-            await self._clock.sleep(self._deaths.pause(self._clock.now(), death))
+            try:
+                pause = self._deaths.pause(self._clock.now(), death)
+            except ActorDied as end:
+                self._record(self.actor.name, f"not replaced any more; {end}")
+                raise
+            await self._clock.sleep(pause)
             try:
                 await self.actor.revive()
                 if self._prepare:
@@ -135,29 +157,37 @@ class Crew(Generic[M]):
         for number, post in enumerate(posts):
             post.on_load = partial(self._note, number)
 
-    async def anyone(self, work: Callable[[M], Awaitable[T]], weight: int) -> T:
-        """The result of work by the actor that is well and has the least to do; by another one if it dies."""
+    async def anyone(
+        self, work: Callable[[M], Awaitable[T]], weight: int, able: Callable[[Any], bool] = lambda post: True
+    ) -> T:
+        """The result of work by the actor that is well and has the least to do; by another one if it dies. able: says
+        of a post whether its actor can do it.
+        """
         while True:
             try:
-                return await self._least().attempt(work, weight)
+                return await self._least(able).attempt(work, weight)
             except Lost:
                 continue
 
-    def _least(self) -> Post[M]:
-        """The first of those that are well and have the least load; if none is well, of all."""
+    def _least(self, able: Callable[[Any], bool]) -> Post[M]:
+        """The first of those that are well, able, and have the least load; if none is, of those that may be."""
         passed_over = []
         while self._loads:
             load, number = entry = self._loads[0]
             post = self.posts[number]
-            if post.load == load and post.well:
+            if post.load == load and post.well and able(post):
                 break
             heapq.heappop(self._loads)
             if post.load == load:
                 passed_over.append(entry)
-        found = self._loads[0] if self._loads else min(passed_over)
+        found = self._loads[0] if self._loads else min(passed_over, key=lambda entry: self._hope(entry, able))
         for entry in set(passed_over):
             heapq.heappush(self._loads, entry)
         return self.posts[found[1]]
+
+    def _hope(self, entry: tuple[int, int], able: Callable[[Any], bool]) -> tuple[bool, bool, int, int]:
+        post = self.posts[entry[1]]
+        return (not able(post), post.given_up, *entry)
 
     def _note(self, number: int) -> None:
         heapq.heappush(self._loads, (self.posts[number].load, number))

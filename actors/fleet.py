@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
 from typing import Protocol
 
 from actors.crew import Crew, Lost, Mortal, Post, Record
@@ -16,71 +15,160 @@ class MortalEngine(Engine, Mortal, Protocol):
     """An engine that does not heal itself."""
 
 
+class Berth(Post[MortalEngine]):
+    """An engine's place, the versions it holds, and those it has missed, oldest first, which it is given once it is
+    well. whole, at_start: see `Engine`.
+    """
+
+    def __init__(self, engine: MortalEngine, clock: Clock, record: Record) -> None:
+        super().__init__(engine, clock, record, self._restore)
+        self.held: dict[str, AdapterRef] = {}
+        self.missed: dict[str, AdapterRef] = {}
+        self.whole: bool | None = None
+        self.at_start: Callable[[str, Engine], Awaitable[None]] | None = None
+        self.catching_up: asyncio.Task[None] | None = None
+        self._loading: AdapterRef | None = None
+
+    def holds(self, adapter: AdapterRef | None) -> bool:
+        return adapter is None or adapter.name in self.held
+
+    async def begin(self) -> None:
+        with contextlib.suppress(Lost):  # its successor begins of its own accord
+            await self.attempt(self._begin)
+
+    async def take(self, adapter: AdapterRef) -> None:
+        """Give the engine a version, now or once it is well."""
+        if await self.leave(lambda engine: engine.load(adapter)):
+            self.held[adapter.name] = adapter
+            return
+        self.missed[adapter.name] = adapter
+        if self.catching_up is None or self.catching_up.done():
+            self.catching_up = asyncio.create_task(self._catch_up())
+            self.catching_up.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def drop(self, adapter: AdapterRef) -> None:
+        if self.missed.pop(adapter.name, None) or self._loading == adapter:
+            self._loading = None
+        elif self.held.pop(adapter.name, None):
+            await self.leave(lambda engine: engine.retire(adapter))
+
+    async def widen(self, whole: bool) -> None:
+        self.whole = whole
+        await self.leave(lambda engine: engine.widen(whole))
+
+    async def close(self) -> None:
+        self.abandon()
+        if self.catching_up is not None:
+            self.catching_up.cancel()
+        await self.actor.close()
+
+    async def _begin(self, engine: MortalEngine) -> None:
+        if self.at_start:
+            await self.at_start(engine.name, engine)
+
+    async def _catch_up(self) -> None:
+        while self.missed:
+            await self.recovered()
+            if not self.missed:
+                return
+            name = next(iter(self.missed))
+            adapter = self._loading = self.missed.pop(name)
+            await self.insist(lambda engine: engine.load(adapter))  # noqa: B023  # done before the next turn
+            if self._loading is None:
+                await self.leave(lambda engine: engine.retire(adapter))  # noqa: B023
+            else:
+                self.held[name] = adapter
+            self._loading = None
+
+    async def _restore(self) -> None:
+        """Bring a fresh engine to where its predecessor was, or would be by now."""
+        if self.whole is not None:
+            await self.actor.widen(self.whole)
+        wide, given = self.whole, dict[str, AdapterRef]()
+        await self._begin(self.actor)
+        while True:
+            if self.whole is not wide:
+                wide = self.whole
+                await self.actor.widen(bool(wide))
+            elif missing := [adapter for name, adapter in self.held.items() if name not in given]:
+                await self.actor.load(missing[0])
+                given[missing[0].name] = missing[0]
+            elif surplus := [adapter for name, adapter in given.items() if name not in self.held]:
+                await self.actor.retire(surplus[0])
+                del given[surplus[0].name]
+            else:
+                return
+
+
 class Fleet:
-    """Sends each group to the engine with the fewest samples in flight; every engine holds every version.
+    """Sends each group to the engine with the fewest samples in flight among those that hold its version.
 
     An engine that dies is replaced and given the versions it had; its groups are asked for again, with the same index,
-    version and seed. A version that is retired stays everywhere until its last request has ended.
+    version and seed. While that lasts, or if it cannot be, the others go on without it: a version is there once one
+    engine holds it. A version that is retired stays everywhere until its last request has ended.
     """
 
     def __init__(self, engines: Sequence[MortalEngine], clock: Clock, record: Record) -> None:
-        self._held: list[dict[str, AdapterRef]] = [{} for _ in engines]
-        self._posts: list[Post[MortalEngine]] = [
-            Post(engine, clock, record, partial(self._reload, engine, held))
-            for engine, held in zip(engines, self._held, strict=True)
-        ]
-        self._crew = Crew(self._posts)
-        self._at_start: Callable[[str, Engine], Awaitable[None]] | None = None
-        self._whole: bool | None = None
+        self._berths = [Berth(engine, clock, record) for engine in engines]
+        self._crew = Crew(self._berths)
         self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
 
     @property
     def in_flight(self) -> list[int]:
         """Samples asked of each engine."""
-        return [post.load for post in self._posts]
+        return [berth.load for berth in self._berths]
 
     async def ready(self) -> None:
-        await asyncio.gather(*(post.insist(lambda engine: engine.ready()) for post in self._posts))
+        await asyncio.gather(*(berth.insist(lambda engine: engine.ready()) for berth in self._berths))
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
-        self._at_start = work
-        await asyncio.gather(*map(self._begin, self._posts))
+        for berth in self._berths:
+            berth.at_start = work
+        await asyncio.gather(*(berth.begin() for berth in self._berths))
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         async with self._request(adapter):
-            return await self._crew.anyone(
-                lambda engine: engine.generate(index, problem, adapter, sampling), sampling.samples
-            )
+            return await self._anyone(index, problem, adapter, sampling)
 
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
+        """For an engine that is missing another one answers."""
+
+        async def answer(berth: Berth) -> Group:
+            while berth.well and berth.holds(adapter):
+                with contextlib.suppress(Lost):
+                    return await berth.attempt(lambda engine: engine.generate(index, problem, adapter, sampling))
+            return await self._anyone(index, problem, adapter, sampling)
+
         async with self._request(adapter):
-            return tuple(
-                await asyncio.gather(
-                    *(
-                        post.insist(lambda engine: engine.generate(index, problem, adapter, sampling))
-                        for post in self._posts
-                    )
-                )
-            )
+            return tuple(await asyncio.gather(*map(answer, self._berths)))
 
     async def widen(self, whole: bool) -> None:
-        self._whole = whole
-        await asyncio.gather(*(post.insist(lambda engine: engine.widen(whole)) for post in self._posts))
+        await asyncio.gather(*(berth.widen(whole) for berth in self._berths))
 
     async def load(self, adapter: AdapterRef) -> None:
-        await asyncio.gather(*map(partial(self._load, adapter), self._posts, self._held))
+        await asyncio.gather(*(berth.take(adapter) for berth in self._berths))
+        coming = {berth.catching_up for berth in self._berths if berth.catching_up}
+        while coming and not any(berth.holds(adapter) for berth in self._berths):
+            done, coming = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            if not coming:
+                done.pop().result()
 
     async def retire(self, adapter: AdapterRef) -> None:
         self._retired.add(adapter.name)
         await self._drop_if_idle(adapter)
 
     async def close(self) -> None:
-        for post in self._posts:
-            post.abandon()
-        await asyncio.gather(*(post.actor.close() for post in self._posts))
+        await asyncio.gather(*(berth.close() for berth in self._berths))
+
+    async def _anyone(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        return await self._crew.anyone(
+            lambda engine: engine.generate(index, problem, adapter, sampling),
+            sampling.samples,
+            able=lambda berth: berth.holds(adapter),
+        )
 
     @contextlib.asynccontextmanager
     async def _request(self, adapter: AdapterRef | None) -> AsyncIterator[None]:
@@ -94,34 +182,7 @@ class Fleet:
             if adapter and name in self._retired:
                 await self._drop_if_idle(adapter)
 
-    async def _begin(self, post: Post[MortalEngine]) -> None:
-        with contextlib.suppress(Lost):  # its successor begins of its own accord
-            await post.attempt(self._start)
-
-    async def _start(self, engine: MortalEngine) -> None:
-        if self._at_start:
-            await self._at_start(engine.name, engine)
-
-    async def _load(self, adapter: AdapterRef, post: Post[MortalEngine], held: dict[str, AdapterRef]) -> None:
-        await post.insist(lambda engine: engine.load(adapter))
-        held[adapter.name] = adapter
-
     async def _drop_if_idle(self, adapter: AdapterRef) -> None:
         if not self._requests[adapter.name]:
             self._retired.discard(adapter.name)
-            await asyncio.gather(*map(partial(self._drop, adapter), self._posts, self._held))
-
-    async def _drop(self, adapter: AdapterRef, post: Post[MortalEngine], held: dict[str, AdapterRef]) -> None:
-        async def drop(engine: MortalEngine) -> None:
-            del held[adapter.name]
-            await engine.retire(adapter)
-
-        with contextlib.suppress(Lost):  # its successor will not have the version
-            await post.attempt(drop)
-
-    async def _reload(self, engine: MortalEngine, held: dict[str, AdapterRef]) -> None:
-        if self._whole is not None:
-            await engine.widen(self._whole)
-        await self._start(engine)
-        for adapter in list(held.values()):
-            await engine.load(adapter)
+            await asyncio.gather(*(berth.drop(adapter) for berth in self._berths))

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.placement import Share
 from actors.post_mortem import Witness, log_of, post_mortem
@@ -55,7 +56,7 @@ class RemoteActor:
     Errors that its methods raise come back as they were raised; ActorDied says that the process is gone or useless, and
     `start` replaces it. asynchronous: of a class with async methods, among them `alive`. Such an actor is killed when
     it does not answer its heartbeat, and its calls can be cancelled. bundle: a PlacementGroupSchedulingStrategy to take
-    the share from.
+    the share from; otherwise an actor is on its share's node while that lives, and then on any.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class RemoteActor:
         share: Share,
         *arguments: Any,
         asynchronous: bool = True,
-        bundle: Any = "DEFAULT",
+        bundle: Any = None,
     ) -> None:
         self.name = name
         self._kind = kind
         self._share = share
         self._arguments = arguments
         self._asynchronous = asynchronous
-        self._bundle = bundle
+        self._strategy = bundle or (NodeAffinitySchedulingStrategy(share.node, soft=True) if share.node else "DEFAULT")
         self._lives = 0
         self._life: Life
         self._watch: asyncio.Task[None]
@@ -88,7 +89,7 @@ class RemoteActor:
             name=self.name if self._lives == 1 else f"{self.name}-life-{self._lives}",
             num_cpus=self._share.threads,
             num_gpus=self._share.gpus,
-            scheduling_strategy=self._bundle,
+            scheduling_strategy=self._strategy,
         ).remote(*self._arguments)
         self._life = Life(handle)
         self._watch = asyncio.create_task(self._keep_watch(self._life))

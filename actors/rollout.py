@@ -9,20 +9,25 @@ import contextlib
 import itertools
 import math
 import os
+import shutil
+import tempfile
 from array import array
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from actors.parcels import Parcels, Stamp, stamp, unpack
 from actors.placement import Share
 from actors.post_mortem import describe_status
 from actors.protocols import ActorDied, Engine
 from actors.remote import RemoteActor, session_logs
 from actors.shared_memory import delete, delete_orphans, note, segments
 from actors.slots import AdapterSlots
-from conf.models import stop_token_ids
+from conf.models import found_here, stop_token_ids
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, padded_rank
 
@@ -223,7 +228,11 @@ class RolloutActor:
         self._share = share
         session = session_logs().parent
         delete_orphans(session)
-        self._engine = RolloutEngine(config, model_path, share)
+        self._copies = Path(tempfile.gettempdir(), "microbudget-rl", config.run.name, str(os.getpid()))
+        for left in self._copies.parent.glob("[0-9]*"):
+            if not psutil.pid_exists(int(left.name)):
+                shutil.rmtree(left, ignore_errors=True)
+        self._engine = RolloutEngine(config, found_here(model_path, config.model), share)
         note(session, os.getpid(), self._engine.segments)
 
     async def alive(self) -> None:
@@ -234,29 +243,42 @@ class RolloutActor:
             self._share.bind(whole)
             await self._engine.widen(len(self._share.whole if whole else self._share.cores))
 
-    async def load(self, adapter: AdapterRef) -> None:
+    async def load(self, adapter: AdapterRef, known: Stamp | None, files: dict[str, bytes] | None = None) -> bool:
+        """Load an adapter from its folder or, on a node that does not see that as it is known, from a copy of its
+        files. False if it has neither.
+        """
+        if files is not None:
+            adapter = replace(adapter, path=str(self._copies / adapter.name))
+            await asyncio.to_thread(unpack, files, Path(adapter.path))
+        elif stamp(adapter.path) != known:
+            return False
         await self._engine.load(adapter)
+        return True
 
     async def retire(self, adapter: AdapterRef) -> None:
         await self._engine.retire(adapter)
+        shutil.rmtree(self._copies / adapter.name, ignore_errors=True)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         return await self._engine.generate(index, problem, adapter, sampling)
 
     async def close(self) -> None:
         self._engine.close()
+        shutil.rmtree(self._copies, ignore_errors=True)
 
 
 class RemoteEngine:
     """A RolloutActor as an `actors.fleet.MortalEngine`. A cancelled request is cancelled in the engine too.
 
-    concurrent_samples: that the engine decodes at once; those beyond wait for their turn.
+    concurrent_samples: that the engine decodes at once; those beyond wait for their turn. parcels: what engines on
+    other nodes share.
     """
 
-    def __init__(self, actor: RemoteActor, concurrent_samples: int) -> None:
+    def __init__(self, actor: RemoteActor, concurrent_samples: int, parcels: Parcels | None = None) -> None:
         self.name = actor.name
         self._actor = actor
         self._concurrent = concurrent_samples
+        self._parcels = parcels or Parcels()
         self._samples = 0
 
     async def ready(self) -> None:
@@ -273,7 +295,9 @@ class RemoteEngine:
         await self._actor.call("widen", whole)
 
     async def load(self, adapter: AdapterRef) -> None:
-        await self._actor.call("load", adapter)
+        known = stamp(adapter.path)
+        if not await self._actor.call("load", adapter, known):
+            await self._actor.call("load", adapter, known, self._parcels.of(adapter))
 
     async def retire(self, adapter: AdapterRef) -> None:
         await self._actor.call("retire", adapter)

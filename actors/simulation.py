@@ -90,7 +90,7 @@ async def _run(
 ) -> Simulation:
     clock, rng = VirtualClock(), random.Random(seed)
     common = Processor()
-    shared = _shared(placement)
+    shared = placement.shared
     engines = [
         ModelledEngine(f"rollout-{number}", costs, workload, share, at_once, common if shared else Processor(), rng)
         for number, share in enumerate(placement.rollouts)
@@ -117,16 +117,15 @@ async def _run(
     return Simulation(tuple(folder.rows()), record, coordinator.updates, groups, budget.spent, 0.0)
 
 
-def _shared(placement: Placement) -> bool:
-    """Whether engines and learner compute on the same processor."""
-    cores = {core for share in placement.rollouts for core in share.cores}
-    return any(share.gpus % 1 or cores & set(share.cores) for share in placement.learners)
-
-
 def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
     step = 1 if first >= 0 else -1
     prompt = tuple(range(max(round(workload.prompt), 1)))
     return (Problem(f"p{first + step * number}", "", prompt, "") for number in range(count))
+
+
+async def started(costs: Costs) -> None:
+    """Wait until actors that were made when virtual time began take their first request."""
+    await asyncio.sleep(max(costs.start_s - asyncio.get_running_loop().time(), 0.0))
 
 
 class Processor:
@@ -218,7 +217,7 @@ class ModelledEngine:
         processor.listen(self._settle, self._plan)
 
     async def ready(self) -> None:
-        await asyncio.sleep(self._costs.start_s)
+        await started(self._costs)
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await work(self.name, self)
@@ -360,10 +359,11 @@ class ModelledLearner:
             self._work.factor = len(share.whole) / len(share.cores) if whole else 1.0
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        await asyncio.sleep(self._costs.start_s)
+        await started(self._costs)
         return tuple(AdapterRef(-number, 0, "") for number in range(1, ADAPTER_SLOTS + 1))
 
     async def publish(self) -> AdapterRef:
+        await started(self._costs)
         return AdapterRef(self._version, 0, "")
 
     async def accumulate(self, batch: Batch) -> None:

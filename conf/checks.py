@@ -123,6 +123,7 @@ RULES: dict[str, Rule] = {
     "rollout.max_response_tokens": at_least(1),
     "rollout.temperature": between(0.1, 2),
     "rollout.max_concurrent_samples": at_least(1),
+    "rollout.actors": at_least(1),
     "rollout.kv_cache_gib": at_least(1),
     "rollout.typical_prompt_tokens": at_least(1),
     "rollout.typical_response_tokens": at_least(1),

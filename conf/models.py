@@ -60,6 +60,11 @@ def shape_of(model: ModelConfig) -> ShapeConfig:
     return shape_from_config(_folder(model.path, SHAPE_FILES))
 
 
+def found_here(path: str, model: ModelConfig) -> str:
+    """The model's folder on this machine, which may be another than the one where `locate` has found `path`."""
+    return path if Path(path).is_dir() else locate(model)
+
+
 def embedded_folder() -> Path:
     """Where set-up puts the embedded model."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -147,6 +147,9 @@ class RolloutConfig:
     temperature: of the training samples; the learner's log-probabilities use the same (top_p 1, no top_k, always:
     sampling from a truncated distribution would make the engine's log-probabilities meaningless to the learner).
     max_concurrent_samples: sequences an engine decodes at once.
+    actors: engines, each on a card of its own (one card is shared with the learner) or on cores of its own. When null:
+    of several cards, one on each that the learner does not have; of several nodes without a card, one on each but the
+    learner's; otherwise one. A resumed run may have another number than before.
     kv_cache_gib: host memory for the KV cache on the CPU; a GPU's follows from its share.
     typical_prompt_tokens, typical_response_tokens: means, for the plan's estimate of time alone; where a run of this
     recipe has been measured here its own are taken instead, and half of the limits when null.
@@ -157,6 +160,7 @@ class RolloutConfig:
     max_response_tokens: int = 512
     temperature: float = 1.0
     max_concurrent_samples: int = 128
+    actors: int | None = None
     kv_cache_gib: int = 2
     typical_prompt_tokens: int | None = None
     typical_response_tokens: int | None = None
@@ -244,8 +248,8 @@ class AlgorithmConfig:
     advantages: str = "group"
     surrogate: str = "clip"
     ratio: str = "token"
-    clip_low: float | None = None
-    clip_high: float | None = None
+    clip_low: float | None = 0.2
+    clip_high: float | None = 0.2
     dual_clip: float | None = None
     aggregation: str = "token_mean"
     kl: float = 0.0
@@ -253,7 +257,7 @@ class AlgorithmConfig:
     mask_truncated: bool = False
     overlong_buffer: float = 0.0
     steps_per_batch: int = 1
-    mismatch: str = "token_tis"
+    mismatch: str = "bypass"
 
     @property
     def ratio_acts(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.post_mortem import describe_status
+from conf.schema import Config
 from launch.failure import read
 from launch.machine import Machine
 from launch.plan import Plan, make_plan
@@ -89,15 +90,15 @@ class Lane:
         return STATUS.get(code, "failed"), words
 
 
-def lanes(plans: Sequence[Plan], command: Sequence[str] = RUN) -> list[Lane]:
-    """As many lanes as the plans' machine has room for.
+def lanes(configs: Sequence[Config], plans: Sequence[Plan], command: Sequence[str] = RUN) -> list[Lane]:
+    """As many lanes as the plans' machine has room for. configs: what the plans are of, each.
 
     Several where every run fits on one of several cards, or on a share of many cores, and host memory holds that many;
     each with its own card and as many cores.
     """
     machine = plans[0].machine
     cards = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(machine.gpus)))).split(",")
-    count = min(_most(machine, plans, len(cards)), len(plans))
+    count = min(_most(machine, configs, len(cards)), len(plans))
     if machine.host_memory:
         count = min(count, int(machine.host_memory // max(plan.needed("host") for plan in plans)))
     if count < 2:
@@ -109,13 +110,13 @@ def lanes(plans: Sequence[Plan], command: Sequence[str] = RUN) -> list[Lane]:
     ]
 
 
-def _most(machine: Machine, plans: Sequence[Plan], cards: int) -> int:
-    if any((plan.config.learner.ranks or 1) > 1 for plan in plans):
+def _most(machine: Machine, configs: Sequence[Config], cards: int) -> int:
+    if any((config.learner.ranks or 1) > 1 for config in configs):
         return 1
     if machine.gpus == 0:
         return len(machine.cores) // CORES
     one = replace(machine, gpus=1)
-    alone = cards == machine.gpus <= len(machine.cores) and all(make_plan(plan.config, one).fits for plan in plans)
+    alone = cards == machine.gpus <= len(machine.cores) and all(make_plan(config, one).fits for config in configs)
     return machine.gpus if alone else 1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from actors.placement import Node
 from actors.room import total_memory
 from conf.devices import devices
 from conf.errors import BadInput
@@ -28,7 +29,8 @@ class Machine:
     """name: of the card, or of the processor. cores: ids this process may use. host_memory: bytes, None where only a
     card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, rates: of one card, or of one
     core where there is no card, in bytes/s and in FLOP/s by dtype, None and empty for an unlisted card. present: False
-    for a card that is named for a plan but not in this machine.
+    for a card that is named for a plan but not in this machine. nodes: of a cluster, this one first; cores and
+    host_memory are then of this one, gpus of all.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Machine:
     bandwidth: float | None
     rates: Mapping[str, float] = field(default_factory=dict)
     present: bool = True
+    nodes: tuple[Node, ...] = ()
 
     @property
     def dtype(self) -> str:

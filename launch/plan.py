@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from actors.costs import Costs, Workload
-from actors.placement import Placement, most_ranks, place
+from actors.placement import Placement, most_engines, most_ranks, place
 from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.models import shape_of
@@ -32,8 +32,6 @@ class Estimate:
     learn_s: float
     together: bool
     evaluate_s: float
-    start_s: float
-    budget_s: float
 
     @property
     def update_s(self) -> float:
@@ -42,11 +40,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """config: with what the plan has decided (offload, gradient checkpointing) in the place of `auto`. memory: what
-    each place needs; room: bytes it has, None if unknown. sequences: samples of full length that the KV caches hold at
-    once. costs, estimate: None for a card whose rates are not known. calibration: what corrects them.
+    """asked: as configured. config: with what the plan has decided (offload, gradient checkpointing) in the place of
+    `auto`. memory: what each place needs; room: bytes it has, None if unknown. sequences: samples of full length that
+    the KV caches hold at once. costs, estimate: None for a card whose rates are not known. calibration: what corrects
+    them.
     """
 
+    asked: Config
     config: Config
     machine: Machine
     placement: Placement
@@ -96,28 +96,33 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
 
 def _ranks(config: Config, machine: Machine) -> Iterable[int]:
     """Numbers of learner ranks to choose from, fewest first."""
-    asked, most = config.learner.ranks, most_ranks(machine.cores, machine.gpus)
+    engines, most_actors = config.rollout.actors, most_engines(machine.cores, machine.gpus)
+    asked, most = config.learner.ranks, most_ranks(machine.cores, machine.gpus, engines)
+    if engines is not None and engines > most_actors:
+        raise _too_many(machine, f"rollout.actors={engines}", "the learner", most_actors)
     if asked is None:
         return range(1, most + 1) if machine.gpus else (1,)
     if asked > most:
-        count = f"{machine.gpus} × {machine.name}" if machine.gpus else f"{len(machine.cores)} cores"
-        least = "each has a card, and a rollout actor one too" if machine.gpus else "each has a core"
-        raise BadInput(
-            f"learner.ranks={asked}: too many for {count}, since {least}; use at most {most}, or leave it out"
-        )
+        raise _too_many(machine, f"learner.ranks={asked}", "a rollout actor", most)
     return (asked,)
+
+
+def _too_many(machine: Machine, what: str, other: str, most: int) -> BadInput:
+    count = f"{machine.gpus} × {machine.name}" if machine.gpus else f"{len(machine.cores)} cores"
+    least = f"each has a card, and {other} one too" if machine.gpus else "each has a core"
+    return BadInput(f"{what}: too many for {count}, since {least}; use at most {most}, or leave it out")
 
 
 def plan_for(
     config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
 ) -> Plan:
     """The plan with so many learner ranks."""
-    placement = place(machine.cores, machine.gpus, ranks)
+    placement = place(machine.cores, machine.gpus, ranks, config.rollout.actors, machine.nodes)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
     room = room_in(machine, placement)
     card = room.get("learner GPU") or 0.0
-    config = _decide(config, shape, card, ranks)
+    asked, config = config, _decide(config, shape, card, ranks)
     memory = tuple(memory_of(config, shape, placement, card))
     tokens = cache_tokens(config, shape, placement, memory, room)
     length = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
@@ -125,6 +130,7 @@ def plan_for(
     workload = calibration.workload or workload_of(config)
     costs = costs_of(config, shape, machine, placement, workload)
     plan = Plan(
+        asked=asked,
         config=config,
         machine=machine,
         placement=placement,
@@ -192,7 +198,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
     what changes the result.
     """
     for change in _changes(plan):
-        config = copy.deepcopy(plan.config)
+        config = copy.deepcopy(plan.asked)
         for key, value in change.items():
             section, name = key.split(".")
             setattr(getattr(config, section), name, value)
@@ -259,16 +265,12 @@ def _estimate(plan: Plan) -> Estimate | None:
     token_s = costs.decode_s(running) / running / active
     probes = config.canary.problems * (workload.prompt + config.canary.tokens)
     learned = varied * (workload.prompt + each * workload.response)
-    cores = {core for share in engines for core in share.cores}
-    shared = any(share.gpus % 1 or cores & set(share.cores) for share in ranks)
     answer = min(workload.response, config.eval.max_response_tokens or math.inf)
     judging = max(1.0, min(plan.at_once, config.eval.problems / len(engines)))
     return Estimate(
         tokens=drawn * each * workload.response,
         generate_s=drawn * (each * workload.response * token_s + workload.fresh * costs.prefill_s / active),
         learn_s=learned * costs.learn_s / len(ranks) + probes * costs.score_s + costs.update_s + costs.swap_s,
-        together=learner.max_staleness > 0 and not shared,
+        together=learner.max_staleness > 0 and not plan.placement.shared,
         evaluate_s=config.eval.problems * config.eval.n * answer * costs.decode_s(judging) / judging / len(engines),
-        start_s=costs.start_s,
-        budget_s=config.budget.seconds,
     )

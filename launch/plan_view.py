@@ -64,7 +64,8 @@ def _placement(plan: Plan) -> RenderableType:
     machine, placement = plan.machine, plan.placement
     cards = f"{machine.gpus} × {machine.name}, {machine.gpu_memory / GIB:.1f} GiB" if machine.gpus else machine.name
     grid = _grid()
-    grid.add_row("machine", cards + ("" if machine.present else " (not in this machine)"))
+    nodes = f", {len(machine.nodes)} nodes" if machine.nodes else ""
+    grid.add_row("machine", cards + nodes + ("" if machine.present else " (not in this machine)"))
     for name, shares in (("rollout", placement.rollouts), ("learner", placement.learners)):
         grid.add_row(name + (f" × {len(shares)}" if len(shares) > 1 else ""), _shares(shares))
     grid.add_row("reward", f"{placement.reward_workers} worker process{'es' * (placement.reward_workers > 1)}")
@@ -123,7 +124,7 @@ def _time(plan: Plan, forecast: Forecast | None, others: Sequence[Option]) -> Re
         f"rollouts generate {duration(forecast.generate_s)} of it ({_count(samples * work.response)} tokens), the"
         f" learner works {duration(forecast.learn_s)}" + ("" if plan.estimate.together else ", on the same processor"),
     )
-    grid.add_row("start, evaluation", f"{duration(plan.estimate.start_s)}, {duration(plan.estimate.evaluate_s)} twice")
+    grid.add_row("start, evaluation", f"{duration(forecast.start_s)}, {duration(plan.estimate.evaluate_s)} twice")
     grid.add_row("the budget", f"about {updates:,} updates, {_count(updates * samples * work.response)} tokens")
     price = config.budget.price_per_hour
     if price is None:
@@ -139,8 +140,7 @@ def _time(plan: Plan, forecast: Forecast | None, others: Sequence[Option]) -> Re
 def _source(plan: Plan) -> str:
     if plan.calibration.of:
         return f"From rates and sizes, corrected by what was measured here: {plan.calibration.of}."
-    place = f"a {plan.machine.name}" if plan.machine.gpus else "this machine"
-    return f"From rates and sizes; no run has been measured on {place} yet."
+    return f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
 
 
 def _assumptions(plan: Plan) -> str:

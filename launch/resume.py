@@ -43,6 +43,7 @@ MAY_CHANGE = (
     "learner.tokens_per_microbatch",
     "plan",
     "reward.workers",
+    "rollout.actors",
     "rollout.kv_cache_gib",
     "rollout.max_concurrent_samples",
     "rollout.typical_prompt_tokens",

@@ -8,7 +8,7 @@ import threading
 import time
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -25,7 +25,7 @@ from launch.report import attempt
 from launch.result import describe
 from launch.resume import claim, open_folder, settle
 from launch.room import check_room, room_of
-from launch.sessions import clear_session, ray_session
+from launch.sessions import clear_session, joined_session, ray_session
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
@@ -43,7 +43,15 @@ def main(arguments: list[str]) -> int:
     console = Console()
     try:
         config = load(arguments)
-        machine = detect(config.device)
+        cluster = None if config.plan else os.environ.get("RAY_ADDRESS")
+        if cluster:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
+            from launch.cluster import check_free, join, resources, survey
+
+            context = join(cluster, config)
+            machine = survey(config)
+        else:
+            machine, context = detect(config.device), None
         settle(config, machine)
         if config.adapter:
             raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
@@ -55,12 +63,15 @@ def main(arguments: list[str]) -> int:
                 console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
             return 0
         refusal(plan)
-        check_build(config, machine, {package.name for package in distributions()})
+        if cluster:
+            check_free(plan.placement, *resources())
+        else:
+            check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
         console.print(render(plan, expected))
         check_room(room_of(plan), folder)
         request = prepare(plan.config, plan, folder, started_at)
-        return carry_out(request, console)
+        return carry_out(request, console, context)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
@@ -76,7 +87,8 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     from rewards.problems import load as load_problems
     from rewards.problems import write_listing
 
-    config.dashboard.port = free_port(config.dashboard)
+    if not plan.machine.nodes:
+        config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
     check_adapter(config, model_path)
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
@@ -117,12 +129,13 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
     return timer
 
 
-def carry_out(request: "RunRequest", console: Console) -> int:
-    """Start Ray and the coordinator, show progress, pass signals on; the exit code."""
+def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
+    """Start Ray, unless a cluster was joined, and the coordinator, show progress, pass signals on; the exit code."""
     timer = end_with_budget(request)
     config, folder = request.config, Path(request.folder)
     try:
-        with ray_session(config, request.placement, folder, dashboard=True) as (session, dashboard, metrics):
+        own = None if joined else ray_session(config, request.placement, folder, dashboard=True)
+        with own or joined_session(joined) as (session, dashboard, metrics):
             from launch.watch import Watch
 
             scripts = Path(sys.executable).parent

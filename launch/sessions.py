@@ -45,14 +45,32 @@ def ray_session(config: Config, placement: Placement, folder: Path, dashboard: b
         logging_level=logging.ERROR,
         namespace=config.run.name,
     )
-    node = context.address_info
-    session = Path(node["session_dir"])
-    note_session(folder, session)
+    found = addresses(context)
+    note_session(folder, found[0])
     try:
-        yield session, context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
+        yield found
     finally:
         ray.shutdown()
-        delete_orphans(session, also_of_the_living=True)
+        delete_orphans(found[0], also_of_the_living=True)
+
+
+@contextlib.contextmanager
+def joined_session(context: Any) -> Iterator[tuple[Path, str, str]]:
+    """The same of a cluster that was joined, which stays. context: what `ray.init` returned."""
+    import ray
+
+    found = addresses(context)
+    try:
+        yield found
+    finally:
+        ray.shutdown()
+        delete_orphans(found[0])
+
+
+def addresses(context: Any) -> tuple[Path, str, str]:
+    """Session folder, dashboard and metrics of this node."""
+    node = context.address_info
+    return Path(node["session_dir"]), context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
 
 
 def note_session(run: Path, session: Path) -> None:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
     try:
         grid = read_grid(arguments)
         plans = plan_cells(grid)
-        roads = lanes(list(plans.values()), command)
+        roads = lanes([cell.config for cell in grid.cells], list(plans.values()), command)
         if grid.cells[0].config.plan:
             console.print(render_plans(plans, len(roads)))
             return 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from actors.coordinator_actor import CoordinatorActor, RunRequest
@@ -48,7 +49,8 @@ class Watch:
         self._pid: int | None = None
         self._witness: Witness | None = None
         remote: Any = ray.remote(CoordinatorActor)
-        self._coordinator = remote.options(name="coordinator", num_cpus=0).remote(request)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._coordinator = remote.options(name="coordinator", num_cpus=0, scheduling_strategy=here).remote(request)
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
 

@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import ray
 
@@ -14,11 +13,15 @@ from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, Update
 from actors.placement import Share
 from actors.protocols import ActorDied, Clock
 from actors.remote import START_S, RemoteActor
+from conf.errors import BadInput
+from conf.models import found_here
 from conf.schema import Config
 
 PATIENCE = 10.0
 PATIENCE_S = 120.0
 """A learner hangs when a call takes so many times its longest so far, and so many seconds more: batches differ."""
+
+LOOPBACK = "127.0.0.1"
 
 DEATH_NOTICE_S = 10.0
 """How long Ray may take to say that a rank died after the others lost their connection to it."""
@@ -36,6 +39,7 @@ class LearnerActor:
         self._adapters = adapters_folder
         self._rank = rank
         self._size = size
+        self._store: Any = None
         os.environ["DS_ACCELERATOR"] = self._device
         # Micro-batches of many shapes would leave holes in the share that no tensor fits into.
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -45,18 +49,39 @@ class LearnerActor:
     def _device(self) -> str:
         return "cuda" if self._share.gpus else "cpu"
 
-    def open(self, rendezvous: str) -> None:
-        """Load the model together with the other ranks; rendezvous: see `Ranks`."""
+    def address(self) -> str:
+        """Of this machine, as the others of the cluster reach it."""
+        return ray.util.get_node_ip_address()
+
+    def invite(self, host: str) -> int:
+        """Wait for the other ranks at an address of this machine; the port."""
+        from learner.ranks import invite
+
+        self._store = invite(host)
+        return self._store.port
+
+    def open(self, host: str = "", port: int = 0) -> None:
+        """Load the model together with the other ranks; host, port: where the first one waits."""
         import torch
 
         torch.set_num_threads(self._share.threads)
         if self._share.memory:
             torch.cuda.set_per_process_memory_fraction(self._share.memory)
         from learner.engine import LoraLearner
-        from learner.ranks import Ranks
+        from learner.ranks import Ranks, accept, speak_through
 
-        ranks = Ranks(self._rank, self._size, rendezvous)
-        self._learner = LoraLearner(self._config, self._model_path, self._adapters, self._device, ranks)
+        run_folder = Path(self._adapters).parent
+        if self._rank == 0 and not run_folder.is_dir():
+            raise BadInput(
+                f"run.folder: the learner's node does not see {run_folder}; start run.py on a node with a card, or name"
+                " a folder that all nodes share"
+            )
+        if self._size > 1:
+            speak_through(host if host == LOOPBACK else self.address())
+            self._store = self._store or accept(host, port)
+        ranks = Ranks(self._rank, self._size, self._store)
+        model_path = found_here(self._model_path, self._config.model)
+        self._learner = LoraLearner(self._config, model_path, self._adapters, self._device, ranks)
 
     def widen(self, whole: bool) -> None:
         if self._share.whole:
@@ -100,15 +125,13 @@ class RemoteLearner:
     counts as a death.
     """
 
-    def __init__(self, actors: Sequence[RemoteActor], folder: Path, clock: Clock) -> None:
-        """folder: where the ranks may leave a file to find each other by."""
+    def __init__(self, actors: Sequence[RemoteActor], clock: Clock) -> None:
         self._actors = list(actors)
-        self._folder = folder
         self._clock = clock
         self._deaths = Deaths("learner")
         self._death: ActorDied | None = None
         self._longest: dict[str, float] = {}
-        self._open()
+        self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:
         if self._death is not None:
@@ -116,10 +139,9 @@ class RemoteLearner:
         self._death = None
         self._longest = {}
         self._opening.cancel()
-        self._rendezvous.unlink(missing_ok=True)
         for actor in self._actors:
             actor.start()
-        self._open()
+        self._opening = asyncio.ensure_future(self._open())
 
     async def widen(self, whole: bool) -> None:
         await self._all("widen", whole)
@@ -128,8 +150,7 @@ class RemoteLearner:
         return await self._all("publish")
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        await asyncio.shield(self._opening)
-        return await self._ask(self._actors[:1], "publish_synthetic")
+        return await self._first("publish_synthetic")
 
     async def accumulate(self, batch: Batch) -> None:
         await self._all("accumulate", ray.put(batch))
@@ -138,16 +159,13 @@ class RemoteLearner:
         return await self._all("step", progress)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        await asyncio.shield(self._opening)
-        return await self._ask(self._actors[:1], "score", groups)
+        return await self._first("score", groups)
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        await asyncio.shield(self._opening)
-        return await self._ask(self._actors[:1], "explain", groups)
+        return await self._first("explain", groups)
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        await asyncio.shield(self._opening)
-        return await self._ask(self._actors[:1], "inspect", groups)
+        return await self._first("inspect", groups)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)
@@ -159,18 +177,29 @@ class RemoteLearner:
         self._opening.cancel()
         for actor in self._actors:
             actor.kill()
-        self._rendezvous.unlink(missing_ok=True)
 
-    def _open(self) -> None:
-        self._rendezvous = self._folder / f".ranks-{uuid4().hex}"
-        self._opening = asyncio.ensure_future(self._ask(self._actors, "open", str(self._rendezvous)))
+    async def _open(self) -> None:
+        """Have the ranks meet, on one machine without a word to the outside, and load the model."""
+        if len(self._actors) == 1:
+            await self._ask(self._actors, "open")
+            return
+        addresses = await self._ask(self._actors, "address")
+        host = LOOPBACK if len(set(addresses)) == 1 else addresses[0]
+        (port,) = await self._ask(self._actors[:1], "invite", host)
+        await self._ask(self._actors, "open", host, port)
+
+    async def _first(self, method: str, *arguments: Any) -> Any:
+        """What the first rank answers, who alone is asked."""
+        await asyncio.shield(self._opening)
+        return (await self._ask(self._actors[:1], method, *arguments))[0]
 
     async def _all(self, method: str, *arguments: Any) -> Any:
+        """What the first rank answers, once all have answered."""
         await asyncio.shield(self._opening)
-        return await self._ask(self._actors, method, *arguments)
+        return (await self._ask(self._actors, method, *arguments))[0]
 
-    async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> Any:
-        """What the first of these ranks answers, once all have answered."""
+    async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
+        """What each of these ranks answers."""
         longest = self._longest.get(method)
         deadline_s = START_S if longest is None else PATIENCE_S + PATIENCE * longest
         began = self._clock.now()
@@ -190,7 +219,7 @@ class RemoteLearner:
                 call.cancel()
         self._longest[method] = max(longest or 0.0, self._clock.now() - began)
         self._deaths.answered()
-        return calls[0].result()
+        return [call.result() for call in calls]
 
 
 def _errors(calls: Sequence["asyncio.Future[Any]"]) -> list[BaseException]:

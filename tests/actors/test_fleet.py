@@ -144,6 +144,70 @@ def test_other_engines_take_over_while_one_is_replaced() -> None:
     assert run_virtually(scenario()) == (1.0, [0, 4])
 
 
+def test_run_goes_on_without_an_engine_that_finds_no_place() -> None:
+    """Versions come and go meanwhile; once it is back, it has what the others have."""
+
+    async def scenario() -> tuple[list[FrailEngine], float, list[Group]]:
+        lost, other = FrailEngine(start_seconds=1000.0), FrailEngine()
+        fleet = Fleet([lost, other], VirtualClock(), ignore)
+        await fleet.load(ADAPTER)
+        lost.die()
+        await ask(fleet, 0)
+        for version in range(1, 5):
+            await fleet.load(AdapterRef(version, 0, "nowhere"))
+            await fleet.retire(AdapterRef(version - 1, 0, "nowhere"))
+        probes = await fleet.probe(9, make_problem(9), AdapterRef(4, 0, "nowhere"), SAMPLING)
+        passed = VirtualClock().now()
+        await fleet.widen(True)
+        await fleet.ready()
+        await asyncio.sleep(10.0)
+        return [lost, other], passed, list(probes)
+
+    engines, passed, probes = run_virtually(scenario())
+    assert passed < 100.0
+    assert [(group.index, group.version) for group in probes] == [(9, 4), (9, 4)]
+    assert [engine.slots.held for engine in engines] == [frozenset({"policy-v4-r0"})] * 2
+    assert engines[0].lives == 2
+
+
+def test_version_that_only_missing_engines_could_hold_waits_for_one() -> None:
+    async def scenario() -> tuple[float, list[int]]:
+        engines = [FrailEngine(start_seconds=50.0), FrailEngine(start_seconds=20.0)]
+        fleet = Fleet(engines, VirtualClock(), ignore)
+        await fleet.load(ADAPTER)
+        for engine in engines:
+            engine.die()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(fleet.generate(0, make_problem(0), ADAPTER, SAMPLING), 1.0)
+        new = AdapterRef(1, 0, "nowhere")
+        await fleet.load(new)
+        loaded = VirtualClock().now()
+        await ask(fleet, 1, new)
+        return loaded, [len(engine.served) for engine in engines]
+
+    loaded, served = run_virtually(scenario())
+    assert 15.0 < loaded < 30.0
+    assert served == [0, 1]
+
+
+def test_engine_given_up_is_reported_and_the_others_go_on() -> None:
+    async def scenario() -> list[str]:
+        broken, other = FrailEngine(), FrailEngine()
+        events: list[str] = []
+        fleet = Fleet([broken, other], VirtualClock(), lambda name, text: events.append(text))
+        await fleet.load(ADAPTER)
+        broken.stillborn = 10
+        broken.die()
+        await asyncio.gather(*(ask(fleet, index) for index in range(4)))
+        await asyncio.sleep(60.0)
+        await fleet.load(AdapterRef(1, 0, "nowhere"))
+        group = await ask(fleet, 4, AdapterRef(1, 0, "nowhere"))
+        assert (group.index, len(other.served)) == (4, 5)
+        return events
+
+    assert [event.partition(";")[0] for event in run_virtually(scenario())] == ["not replaced any more"]
+
+
 def test_version_retired_under_running_requests_outlives_the_engine_until_they_end() -> None:
     async def scenario() -> tuple[Group, frozenset[str]]:
         engine = FrailEngine(seconds=10.0)
@@ -201,6 +265,7 @@ def test_work_at_the_start_is_done_with_every_engine_before_it_has_any_version()
         engines[0].die()
         await group
         await fleet.retire(ADAPTER)
+        await fleet.ready()
         return begun
 
     assert run_virtually(scenario()) == [(0, 1, False), (1, 1, False), (0, 2, False)]

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +56,7 @@ class Scholar:
     def __init__(self) -> None:
         self.steps = 0
 
-    def open(self, rendezvous: str) -> None: ...
+    def open(self) -> None: ...
 
     def publish(self) -> int:
         return os.getpid()
@@ -144,9 +143,9 @@ def test_errors_come_back_as_they_were_raised() -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_revived_learner_is_a_fresh_process(tmp_path: Path) -> None:
+def test_revived_learner_is_a_fresh_process() -> None:
     async def scenario() -> None:
-        learner = RemoteLearner([RemoteActor(Scholar, "scholar", Share(), asynchronous=False)], tmp_path, WallClock())
+        learner = RemoteLearner([RemoteActor(Scholar, "scholar", Share(), asynchronous=False)], WallClock())
         process: Any = await learner.publish()
         assert [await learner.step(0.0), await learner.step(0.0)] == [1, 2]
         os.kill(process, signal.SIGKILL)

@@ -178,6 +178,17 @@ def test_finished_run_is_not_overwritten_by_accident(begin: Begin, ended: Ended)
 
 
 @pytest.mark.slow
+def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
+    """On two cores both share one; on cards they need two beside the learner's."""
+    ended = begin("actors", "rollout.actors=2", "budget.updates=4").end()
+    assert ended.code == 0, ended.output
+    assert "rollout × 2" in ended.output
+    assert len(ended.rows) == 4
+    assert all(row["canary/disagreement"] < 0.1 for row in ended.rows)
+    assert not ended.summary["events"]
+
+
+@pytest.mark.slow
 def test_two_ranks_learn_and_one_goes_on(begin: Begin) -> None:
     run = begin("ranks", "learner.ranks=2")
     run.wait_for_update(3)
@@ -185,7 +196,6 @@ def test_two_ranks_learn_and_one_goes_on(begin: Begin) -> None:
     first = run.end()
     assert first.code == 143, first.output
     assert "learner × 2" in first.output
-    assert not list(first.folder.glob(".ranks*"))
 
     target = first.summary["updates"] + 2
     second = begin("ranks", f"budget.updates={target}").end()

@@ -46,7 +46,7 @@ def test_restored_learner_repeats_the_uninterrupted_one_bit_for_bit(
         actor = RemoteActor(
             LearnerActor, name, share, tiny_config, str(tiny_model), share, adapters, asynchronous=False
         )
-        return actor, RemoteLearner([actor], tmp_path, WallClock())
+        return actor, RemoteLearner([actor], WallClock())
 
     def batch(version: int, incarnation: int) -> Batch:
         adapter = AdapterRef(version, incarnation, "nowhere")

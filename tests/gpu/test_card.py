@@ -19,8 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM
 
 from actors.clock import WallClock
-from actors.coordinator_actor import RunRequest, start_ranks
+from actors.coordinator_actor import RunRequest, reserve, start_ranks
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
+from actors.parcels import Parcels
 from actors.protocols import ActorDied
 from actors.remote import RemoteActor
 from actors.rollout import RemoteEngine, RolloutActor
@@ -63,8 +64,9 @@ class Rig:
         self.run(self._start())
 
     async def _start(self) -> None:
+        self.group = await reserve(self.plan.placement)
         self.rollout = RemoteActor(RolloutActor, "rollout-0", self._share, self.config, self.model, self._share)
-        self.engine = RemoteEngine(self.rollout, self.config.rollout.max_concurrent_samples)
+        self.engine = RemoteEngine(self.rollout, self.config.rollout.max_concurrent_samples, Parcels())
         await self.engine.ready()
         self.used.append(memory_used())
         self.learner, self.ranks = await self.start_learner(self.config)
@@ -77,8 +79,8 @@ class Rig:
         request = RunRequest(
             config, str(self.folder), self.model, self.plan.placement, ProblemSet((), (), {}), room_of(self.plan), 0.0
         )
-        ranks = start_ranks(request, str(self.folder / "adapters"))
-        learner = RemoteLearner(ranks, self.folder, WallClock())
+        ranks = start_ranks(request, str(self.folder / "adapters"), self.group)
+        learner = RemoteLearner(ranks, WallClock())
         await learner.publish()
         return learner, ranks
 
@@ -129,7 +131,7 @@ def adapters(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> list[Adapter
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.01)
         path = tmp_path_factory.mktemp(f"v{version}")
-        model.save_pretrained(path)
+        model.save_pretrained(str(path))
         references.append(AdapterRef(version, 0, str(path)))
     return references
 
@@ -142,11 +144,11 @@ def disagreement(group: Group, model: str, adapter: AdapterRef | None) -> float:
     differences = []
     prompt = group.problem.prompt_ids
     for sample in group.samples:
-        ids = torch.tensor([prompt + sample.token_ids])
+        ids = torch.tensor([[*prompt, *sample.token_ids]])
         with torch.no_grad():
             logprobs = reference(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         expected = logprobs.gather(1, ids[0, len(prompt) :, None]).squeeze(1)
-        differences += (expected - torch.tensor(sample.logprobs)).abs().tolist()
+        differences += (expected - torch.tensor(list(sample.logprobs))).abs().tolist()
     return fmean(differences)
 
 

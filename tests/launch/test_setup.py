@@ -78,7 +78,7 @@ def pip_calls(commands: list[str]) -> list[str]:
     return [command for command in commands if command.startswith("-m pip install")]
 
 
-@pytest.mark.parametrize("script", ["setup.sh", "quickstart.sh", "test.sh", "../.ci/run"])
+@pytest.mark.parametrize("script", ["setup.sh", "quickstart.sh", "test.sh", "node.sh", "slurm.sh", "../.ci/run"])
 def test_scripts_parse(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / "launch" / script], check=True)
 

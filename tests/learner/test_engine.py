@@ -70,6 +70,7 @@ def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temper
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {},
+    "token-tis": {"mismatch": "token_tis"},
     "sequence-mask": {"mismatch": "sequence_mask", "aggregation": "sequence_mean", "advantages": "leave_one_out"},
     "dr-grpo": {"advantages": "mean_only", "aggregation": "constant", "mismatch": "icepop"},
     "dapo": {"mismatch": "bypass", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "mask_truncated": True},
@@ -177,6 +178,7 @@ def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     """A learner of two steps against one that stops after the first, and the reference from there."""
+    tiny_config.algorithm.mismatch = "token_tis"
     tiny_config.algorithm.clip_low = tiny_config.algorithm.clip_high = 0.3
     groups = some_groups(build_group, 0)
     one, two_config = LoraLearner(tiny_config, str(tiny_model), tmp_path), copy.deepcopy(tiny_config)

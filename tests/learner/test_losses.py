@@ -141,7 +141,7 @@ def test_gradcheck(surrogate: dict[str, Any]) -> None:
 
 
 def test_old_that_is_the_detached_policy_gives_the_plain_policy_gradient() -> None:
-    algorithm = make({})
+    algorithm = make({"mismatch": "token_tis"})
     theta, entropy, observed = tensors(algorithm, responses(6, (3, 5)))
     observed = Observed(observed.engine, theta.detach(), observed.advantages, observed.lengths)
     (gradient,) = torch.autograd.grad(policy_loss(algorithm, TOTALS, theta, entropy, observed), theta)

@@ -68,12 +68,11 @@ def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> I
             RemoteActor(LearnerActor, f"rank-{rank}", share, *arguments, rank, RANKS, asynchronous=False)
             for rank in range(RANKS)
         ]
-        return RemoteLearner(ranks, folder, WallClock())
+        return RemoteLearner(ranks, WallClock())
 
     learner = run(start())
     yield learner
     run(learner.close())
-    assert not list(folder.glob(".ranks*"))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +208,13 @@ class WaitingRank:
     def __init__(self, dies: bool) -> None:
         self._dies = dies
 
-    def open(self, rendezvous: str) -> None: ...
+    def address(self) -> str:
+        return "127.0.0.1"
+
+    def invite(self, host: str) -> int:
+        return 1
+
+    def open(self, host: str, port: int) -> None: ...
 
     def accumulate(self, batch: Batch) -> None:
         if self._dies:
@@ -227,7 +232,7 @@ def test_a_rank_that_dies_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest
         ranks = [
             RemoteActor(WaitingRank, f"waiting-{dies}", Share(), dies, asynchronous=False) for dies in (False, True)
         ]
-        learner = RemoteLearner(ranks, tmp_path, WallClock())
+        learner = RemoteLearner(ranks, WallClock())
         assert await learner.publish() == "alive"
         with pytest.raises(ActorDied, match="waiting-True died"):
             await learner.accumulate(Batch(0, ()))

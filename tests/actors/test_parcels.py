@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from actors import parcels
+from actors.messages import AdapterRef
+from actors.parcels import Parcels, stamp, unpack
+
+
+def make_adapter(folder: Path, version: int = 1) -> AdapterRef:
+    adapter = AdapterRef(version, 0, str(folder / f"policy-v{version}-r0"))
+    Path(adapter.path).mkdir(parents=True)
+    Path(adapter.path, "adapter_model.safetensors").write_bytes(b"weights %d" % version)
+    Path(adapter.path, "adapter_config.json").write_text("{}")
+    return adapter
+
+
+def test_copy_has_the_files_and_replaces_what_was_there(tmp_path: Path) -> None:
+    files = {"adapter_model.safetensors": b"weights", "../adapter_config.json": b"{}"}
+    copy = tmp_path / "node" / "policy-v1-r0"
+    copy.mkdir(parents=True)
+    (copy / "old").touch()
+    unpack(files, copy)
+    assert sorted(path.name for path in copy.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_folder_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    ours, theirs = make_adapter(tmp_path / "here"), make_adapter(tmp_path / "there", 2)
+    assert stamp(ours.path) == stamp(ours.path) != stamp(theirs.path)
+    assert stamp(str(tmp_path / "nowhere")) is None
+
+
+def test_adapter_is_put_into_the_store_once_and_forgotten_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put: list[dict[str, bytes]] = []
+    monkeypatch.setattr(parcels.ray, "put", lambda files: put.append(files) or len(put))
+    store = Parcels(kept=2)
+    adapters = [make_adapter(tmp_path, version) for version in range(3)]
+    assert [store.of(adapters[number]) for number in (0, 0, 1, 0, 2, 1)] == [1, 1, 2, 1, 3, 2]
+    assert store.of(adapters[0]) == 4
+    assert put[0] == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights 0"}

@@ -1,0 +1,143 @@
+"""The scripts that make clusters, with Ray and Slurm replaced by recorders."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+RECORD = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$RECORD"
+"""
+
+RAY = """#!/bin/sh
+echo "ray $*, auth $RAY_AUTH_MODE, cleanup $RAY_process_group_cleanup_enabled" >> "$RECORD"
+case "$1" in
+    status) grep -q 'ray start --head' "$RECORD" && echo Active: && printf ' 1 node_%s\\n' $NODES && echo Pending: ;;
+    get-auth-token) mkdir -p ~/.ray; echo secret > ~/.ray/auth_token ;;
+esac
+"""
+
+PYTHON = """#!/bin/sh
+echo "python $*, cluster $RAY_ADDRESS" >> "$RECORD"
+if [ -n "$ENDLESS" ]; then
+    trap 'echo stopped >> "$RECORD"; exit 143' TERM
+    echo started > "$RECORD.started"
+    while :; do sleep 0.05; done
+fi
+exit ${CODE:-0}
+"""
+
+
+class Site:
+    """A copy of the scripts in a project whose set-up is done, on a machine with Slurm's commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project, self.bin, self.home, self.record = (
+            folder / name for name in ("project", "bin", "home", "record")
+        )
+        for made in (self.project / "launch", self.project / ".venv" / "bin", self.bin, self.home):
+            made.mkdir(parents=True)
+        for name in ("node.sh", "slurm.sh"):
+            shutil.copy(ROOT / "launch" / name, self.project / "launch")
+        for path, text in {
+            self.project / "launch/setup.sh": RECORD,
+            self.project / ".venv/bin/ray": RAY,
+            self.project / ".venv/bin/python": PYTHON,
+            self.bin / "srun": RECORD,
+            self.bin / "hostname": '#!/bin/sh\n[ "$1" = -I ] && echo "10.0.0.1 fd00::1" || echo first\n',
+        }.items():
+            path.write_text(text)
+            path.chmod(0o755)
+
+    def start(self, script: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        self.record.write_text("")
+        return subprocess.Popen(
+            ["bash", f"launch/{script}", *arguments],
+            cwd=self.project,
+            env={"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.home), "RECORD": str(self.record)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
+        """Exit code, what it said, and what it did."""
+        done = self.start(script, *arguments, **environment)
+        said, _ = done.communicate(timeout=30)
+        return done.returncode, said, self.record.read_text().splitlines()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def slurm(nodes: int, **environment: str) -> dict[str, str]:
+    return {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": str(nodes), "PAUSE_S": "0.01", "NODES": "a b"} | environment
+
+
+def test_head_makes_the_secret_once_and_keeps_its_dashboard_to_itself(site: Site) -> None:
+    code, _, did = site.run("node.sh", "head", "--port=6379")
+    assert code == 0
+    assert did[1].startswith("ray get-auth-token --generate")
+    assert did[2] == "ray start --head --dashboard-host=127.0.0.1 --port=6379, auth token, cleanup 1"
+    assert len(site.run("node.sh", "head")[2]) == 2
+
+
+def test_further_node_needs_the_secret(site: Site) -> None:
+    code, said, did = site.run("node.sh", "10.0.0.1:6379")
+    assert (code, len(did)) == (2, 1)
+    assert "copy it from the head" in said
+    site.run("node.sh", "head")
+    code, _, did = site.run("node.sh", "10.0.0.1:6379", "--num-gpus=1")
+    assert (code, did[-1]) == (0, "ray start --address=10.0.0.1:6379 --num-gpus=1, auth token, cleanup 1")
+
+
+def test_job_waits_for_its_nodes_and_has_the_runs_exit_code(site: Site) -> None:
+    code, said, did = site.run("slurm.sh", "conf=quickstart", "lora.rank=8", **slurm(2, CODE="3"))
+    assert code == 3, said
+    (asked,) = (line for line in did if line.startswith("srun"))
+    assert "--nodes=1 --ntasks=1 --exclude=first" in asked
+    assert asked.endswith("10.0.0.1:20007")
+    assert "python launch/run.py conf=quickstart lora.rank=8, cluster 10.0.0.1:20007" in did
+    assert any(line.startswith("ray start --head --dashboard-host=127.0.0.1 --port=20007") for line in did)
+
+
+def test_job_of_one_node_asks_slurm_for_no_other(site: Site) -> None:
+    code, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(1, NODES="a"))
+    assert code == 0, said
+    assert not any(line.startswith("srun") for line in did)
+
+
+def test_job_whose_nodes_do_not_come_says_so(site: Site) -> None:
+    code, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(3))
+    assert code == 1
+    assert "not all of 3 nodes have joined 10.0.0.1:20007" in said
+    assert not any(line.startswith("python") for line in did)
+
+
+def test_end_of_the_jobs_time_ends_the_run_gracefully(site: Site) -> None:
+    job = site.start("slurm.sh", "conf=quickstart", **slurm(1, NODES="a", ENDLESS="1"))
+    wait_for(site.record.with_name("record.started").exists)
+    job.send_signal(signal.SIGTERM)
+    said, _ = job.communicate(timeout=30)
+    assert job.returncode == 143, said
+    assert "stopped" in site.record.read_text().splitlines()
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    while not happened():
+        os.sched_yield()
+
+
+def test_cluster_file_is_one_that_rays_launcher_takes() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load((ROOT / "launch" / "cluster.yaml").read_text())))
