@@ -337,6 +337,7 @@ def before_after(found: Change) -> Plot:
         axes.set_yticks([0, 1], ["before", "after"])
         axes.set_ylim(1.6, -0.6)
         axes.set_xlim(0, min(1.2 * max(high for _, high in intervals), 1) or 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)

@@ -85,5 +85,5 @@ def test_runs_that_have_little_in_common_are_told_apart_by_number(tmp_path: Path
     config = folders[2] / "config.yaml"
     config.write_text(config.read_text().replace(" 1.0", " 0.5").replace(": 24", ": 32").replace("sums", "products"))
     sweep = compare(folders)
-    assert sweep.axes == {"lora.rank": (8, 64), "other settings": (1, 2)}
+    assert sweep.axes == {"lora.rank": (8, 64), "setup": (1, 2)}
     assert set(sweep.others) == {"data.source", "eval.temperature", "eval.top_p", "rollout.max_response_tokens"}
