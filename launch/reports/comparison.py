@@ -226,7 +226,7 @@ def caveats(sweep: Sweep) -> list[str]:
         names = ", ".join(f"{cell.name} ({cell.status.replace('_', ' ')})" for cell in missing)
         notes.append(f"Without a final evaluation, and so in no mean: {names}.")
     if sweep.others:
-        notes.append(f"The combinations of other settings are numbered; these differ: {', '.join(sweep.others)}.")
+        notes.append(f"Setups are numbered combinations of: {', '.join(sweep.others)}.")
     if any(contrast.best for contrast in contrasts(sweep)):
         notes.append("The best of several learning rates is picked by the same evaluation: its mean is flattered.")
     if any(len(group.values) == 1 for group in groups(sweep)):

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from conf.errors import BadInput
-from launch.resume import flatten
+from launch.resume import MAY_CHANGE, among, flatten
 
 Row = dict[str, Any]
 
@@ -19,17 +19,17 @@ CORRECT = "correct"
 
 SEED = "run.seed"
 
-OWN = ("run.name", "run.folder", "run.overwrite", "run.seed", "dashboard.host", "dashboard.port", "plan")
-"""Settings that differ between runs without making them different experiments."""
+OWN = ("run.name", SEED)
+"""Settings that differ between the runs of one experiment."""
 
-UNTOLD = "model.shape."
-"""Settings that say again what another says."""
+UNTOLD = tuple(key for key in (*MAY_CHANGE, "model.shape") if key not in ("budget", "guard"))
+"""Settings that say how fast a run is done, or again what another says."""
 
 ASKED = ("lora.rank", "learner.learning_rate", "model.path")
 """Axes that a reader asks about first."""
 
-MANY, OTHERS = 3, "other settings"
-"""More further settings than these are one axis in a comparison, which numbers their combinations."""
+SETUP = "setup"
+"""The axis of a comparison that stands for several further settings, whose combinations it numbers."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Run:
         return self.summary.get("plasticity") or {}
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Updates and the finite values of a metric at them."""
-        points = [(row["update"], row[name]) for row in self.rows if row.get(name) is not None]
+        """Updates and the finite values of a metric at them; at 0 what the evaluation of the base model knows of it."""
+        rows = [{**(self.base or {}), "update": 0}, *self.rows]
+        points = [(row["update"], row[name]) for row in rows if row.get(name) is not None]
         finite = [(int(update), float(value)) for update, value in points if math.isfinite(value)]
         return [update for update, _ in finite], [value for _, value in finite]
 
@@ -106,7 +107,7 @@ class Cell:
 @dataclass(frozen=True)
 class Sweep:
     """Runs that differ in a few settings. axes: dotted keys and their values in order, the seed left out. others: the
-    settings behind the axis `OTHERS`.
+    settings behind the axis `SETUP`.
     """
 
     name: str
@@ -166,23 +167,27 @@ def read_sweep(folder: Path) -> Sweep:
 def compare(folders: list[Path]) -> Sweep:
     """Several runs in a sweep's shape: the axes are the settings in which they differ."""
     runs = [read_run(folder) for folder in folders]
-    known = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(UNTOLD))
-    keys = [key for key in known if key not in OWN and len({_text(run.config.get(key)) for run in runs}) > 1]
+    known = [key for key in runs[0].config if all(key in run.config for run in runs) and not _untold(key)]
+    keys = [key for key in known if len({_text(run.config[key]) for run in runs}) > 1]
     others = [key for key in keys if key not in ASKED]
-    merged = others if len(others) > MANY else []
+    merged = others if len(others) > 1 else []
     kinds: dict[str, int] = {}
     cells = []
     for run in runs:
         settings = {key: _plain(run.config.get(key)) for key in keys if key not in merged}
         if merged:
             kind = _text([run.config.get(key) for key in merged])
-            settings[OTHERS] = kinds.setdefault(kind, len(kinds) + 1)
+            settings[SETUP] = kinds.setdefault(kind, len(kinds) + 1)
         reason = str(run.summary.get("reason", ""))
         cells.append(Cell(run.name, settings, int(run.config.get(SEED, 0)), run.status, reason, run))
     parents = {folder.resolve().parent for folder in folders}
     parent = parents.pop() if len(parents) == 1 else Path.cwd()
     name = f"Comparison of {len(runs)} runs"
     return Sweep(name, parent, _axes(list(cells[0].settings), cells), tuple(cells), tuple(merged))
+
+
+def _untold(key: str) -> bool:
+    return key in OWN or among(key, UNTOLD)
 
 
 def _axes(keys: list[str], cells: Iterable[Cell]) -> dict[str, tuple[Any, ...]]:

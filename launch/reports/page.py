@@ -9,7 +9,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from launch.reports import comparison, plots, sweep_tables, tables, verdict, wording
+from launch.reports import comparison, plots, sweep_plots, sweep_tables, tables, verdict, wording
 from launch.reports.health import flags
 from launch.reports.history import Run, Sweep
 from launch.reports.paper import results_for
@@ -74,7 +74,7 @@ def sweep_report(sweep: Sweep) -> Report:
         best_rates=sweep_tables.best_rates(sweep),
         entropy=sweep_tables.entropy(sweep),
         benchmarks=sweep_tables.benchmarks(sweep),
-        curves=_present([plots.finals(sweep), plots.by_learning_rate(sweep), *plots.overlaid(sweep)]),
+        curves=_present([sweep_plots.finals(sweep), sweep_plots.by_learning_rate(sweep), *sweep_plots.overlaid(sweep)]),
     )
 
 

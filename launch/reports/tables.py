@@ -191,6 +191,7 @@ TOKEN_CLASSES = {
     "failed": "without a verdict",
     "waiting": "not yet used",
     "unused": "left over at the end",
+    "cancelled": "of samples broken off",
     "abandoned": "lost with a history that was given up",
     "eval": "for evaluation",
     "canary": "for the canary",

@@ -16,6 +16,14 @@ def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
     assert sum(run.solved[1].values()) == 18
 
 
+def test_validation_begins_with_the_base_model(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", updates=2)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["eval"]["base"]["validation/pass@1"] = 0.25
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert read_run(folder).series("validation/pass@1") == ([0, 1, 2], [0.25, 0.5, 1.0])
+
+
 def test_row_that_is_being_written_and_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", updates=0)
     rows = '{"update": 1, "loss": 1.0}\n{"update": 2, "loss": NaN}\n{"update": 3, "loss": 3.0}\n{"update": 4, "lo'
@@ -77,5 +85,5 @@ def test_runs_that_have_little_in_common_are_told_apart_by_number(tmp_path: Path
     config = folders[2] / "config.yaml"
     config.write_text(config.read_text().replace(" 1.0", " 0.5").replace(": 24", ": 32").replace("sums", "products"))
     sweep = compare(folders)
-    assert sweep.axes == {"lora.rank": (8, 64), "other settings": (1, 2)}
+    assert sweep.axes == {"lora.rank": (8, 64), "setup": (1, 2)}
     assert set(sweep.others) == {"data.source", "eval.temperature", "eval.top_p", "rollout.max_response_tokens"}
