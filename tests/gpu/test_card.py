@@ -131,7 +131,7 @@ def adapters(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> list[Adapter
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.01)
         path = tmp_path_factory.mktemp(f"v{version}")
-        model.save_pretrained(path)
+        model.save_pretrained(str(path))
         references.append(AdapterRef(version, 0, str(path)))
     return references
 
@@ -144,11 +144,11 @@ def disagreement(group: Group, model: str, adapter: AdapterRef | None) -> float:
     differences = []
     prompt = group.problem.prompt_ids
     for sample in group.samples:
-        ids = torch.tensor([prompt + sample.token_ids])
+        ids = torch.tensor([[*prompt, *sample.token_ids]])
         with torch.no_grad():
             logprobs = reference(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         expected = logprobs.gather(1, ids[0, len(prompt) :, None]).squeeze(1)
-        differences += (expected - torch.tensor(sample.logprobs)).abs().tolist()
+        differences += (expected - torch.tensor(list(sample.logprobs))).abs().tolist()
     return fmean(differences)
 
 
