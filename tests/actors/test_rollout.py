@@ -35,6 +35,8 @@ CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 PROMPT = (5, 6, 7, 8, 9, 10)
 STOP = "<|endoftext|>"
 """A token that is not the one the model itself ends with; its id is 0."""
+ENDED: list[RolloutEngine] = []
+"""Closed engines, kept to the end: ZeroMQ may wait for ever when a context is collected before its sockets."""
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
@@ -80,6 +82,7 @@ def rig(tiny_model: Path) -> Iterator[Rig]:
     yield rig
     rig.engine.close()
     rig.loop.close()
+    ENDED.append(rig.engine)
     os.environ.clear()
     os.environ.update(environment)
 
