@@ -199,6 +199,8 @@ def check(config: Config) -> None:
             raise BadInput(f"{key}={value} is not possible: {rule.remedy}")
     find_benchmarks(config.benchmarks)
     _check_device(config)
+    if config.simulate and not config.plan:
+        raise BadInput(f"simulate={config.simulate}: only a plan simulates; add plan=true")
     _check_shape(config)
     check_lengths(config, config.model.shape.context)
     _check_data(config)

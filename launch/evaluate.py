@@ -292,7 +292,8 @@ def result_of(exam: Examination) -> dict[str, Any] | None:
 def conclude(evaluation: Evaluation, status: str, console: Console) -> int:
     """Write and show the results; the exit code."""
     document = record(evaluation, status)
-    console.print(table(document))
+    if document["benchmarks"]:
+        console.print(table(document))
     for line in lines(document):
         console.print(line, highlight=False, markup=False)
     if not evaluation.complete:

@@ -101,7 +101,7 @@ def markdown(document: Document) -> str:
         )
         for benchmark, policy, figures in _policies(document)
     ]
-    body = [headings, ("---",) * len(headings), *rows]
+    body = [headings, ("---",) * len(headings), *rows] if rows else []
     return "\n".join(["| " + " | ".join(row) + " |" for row in body] + [""] + [f"{line}\n" for line in lines(document)])
 
 

@@ -94,7 +94,7 @@ def lanes(configs: Sequence[Config], plans: Sequence[Plan], command: Sequence[st
     """As many lanes as the plans' machine has room for. configs: what the plans are of, each.
 
     Several where every run fits on one of several cards, or on a share of many cores, and host memory holds that many;
-    each with its own card and as many cores.
+    each with its own card and as many cores. On a Ray cluster a run takes all of it.
     """
     machine = plans[0].machine
     cards = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(machine.gpus)))).split(",")
@@ -111,7 +111,7 @@ def lanes(configs: Sequence[Config], plans: Sequence[Plan], command: Sequence[st
 
 
 def _most(machine: Machine, configs: Sequence[Config], cards: int) -> int:
-    if any((config.learner.ranks or 1) > 1 for config in configs):
+    if os.environ.get("RAY_ADDRESS") or any((config.learner.ranks or 1) > 1 for config in configs):
         return 1
     if machine.gpus == 0:
         return len(machine.cores) // CORES

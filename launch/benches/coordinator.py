@@ -13,9 +13,11 @@ from dataclasses import replace
 from actors.messages import Group, Problem, Sample
 from conf.load import load
 from launch.benches.report import Report, Row
+from launch.calibration import UNMEASURED
 from launch.forecast import forecast
 from launch.machine import detect
 from launch.plan import Plan, make_plan
+from launch.roofline import workload_of
 
 GPUS = 51
 """Of the smaller case; the larger one has ten times as many, and both a batch that grows with them."""
@@ -56,7 +58,8 @@ def grown(gpus: int) -> Plan:
     config = load(["conf=r8_instruct"])
     config.learner.problems_per_update *= gpus
     one = detect("A40")
-    return make_plan(copy.deepcopy(config), replace(one, gpus=gpus, cores=tuple(range(8 * gpus))))
+    work = replace(workload_of(config), spread=0.0)  # so that the models have the least to do
+    return make_plan(config, replace(one, gpus=gpus, cores=tuple(range(8 * gpus))), replace(UNMEASURED, workload=work))
 
 
 def transport(as_arrays: bool) -> float:

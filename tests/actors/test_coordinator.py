@@ -18,6 +18,7 @@ from actors.messages import Batch, Group, Scores, Status, UpdateStats
 from actors.outcome import Halted, Interrupted, Outcome, root_cause
 from actors.protocols import ActorDied
 from actors.run_folder import RunFolder
+from actors.slots import AdapterSlots
 from actors.virtual_time import VirtualClock, run_virtually
 from conf.schema import Config
 from rewards.problems import ProblemSet
@@ -57,6 +58,8 @@ class Run:
         self.spent = 0.0
 
     def go(self, meanwhile: Callable[[Coordinator], Any] | None = None, resume: bool = False) -> Outcome:
+        self.engine.slots = AdapterSlots(2)  # of a process of its own
+
         async def scenario() -> Outcome:
             clock = VirtualClock()
             folder = self.folder = RunFolder(self.path, keep_last=2)

@@ -4,7 +4,6 @@ import json
 import signal
 import urllib.request
 from collections.abc import Callable
-from itertools import takewhile
 
 import pytest
 from safetensors.torch import load_file
@@ -41,9 +40,7 @@ def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> tuple[Ended,
     first, seconds = interrupted
     budget_s = first.summary["spent_s"] + STARTS * seconds
     run = begin_once("shared", f"budget.minutes={budget_s / 60}")
-    assert run.process.stdout
-    hints = "".join(takewhile(lambda line: not line.startswith("Run folder"), run.process.stdout))
-    address = next(line.split()[-1] for line in hints.splitlines() if line.startswith("its metrics"))
+    address = run.said("its metrics").split()[-1]
     run.wait_for_update(first.summary["updates"] + 1)
     run.kill(ENGINE, JUDGE, LEARNER)
     page = ""
@@ -55,8 +52,7 @@ def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> tuple[Ended,
         return "microbudget_reward" in page
 
     run.wait_until(told, "metrics", pause=1.0)
-    ended = run.end()
-    return Ended(ended.code, hints + ended.output, ended.folder), page
+    return run.end(), page
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,9 @@ class Run:
         self.folder = folder
         self.family: dict[int, psutil.Process] = {}
         self.shared: set[Path] = set()
+        self._lines: list[str] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)  # a full pipe would stop the run
+        self._listener.start()
 
     @property
     def updates(self) -> int:
@@ -101,7 +105,20 @@ class Run:
             victim.send_signal(number)
 
     def output(self) -> str:
-        return self.process.communicate()[0]
+        """All it has printed, once it has ended."""
+        self.process.wait()
+        self._listener.join()
+        return "".join(self._lines)
+
+    def said(self, start: str) -> str:
+        """Wait for a line that begins like this."""
+        self.wait_until(lambda: any(line.startswith(start) for line in self._lines), f"line {start!r}")
+        return next(line for line in self._lines if line.startswith(start))
+
+    def _listen(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.append(line)
 
     def end(self) -> "Ended":
         """Wait for the end; checks that no process and no shared memory is left."""
@@ -171,7 +188,7 @@ def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable
     for run in runs:
         if run.process.poll() is None:
             os.killpg(run.process.pid, signal.SIGKILL)
-            run.process.communicate()
+            run.output()
 
 
 @pytest.fixture

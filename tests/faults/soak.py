@@ -41,6 +41,7 @@ class Whole(NamedTuple):
 
 def main(updates: int) -> int:
     settings = ("budget.minutes=240", f"budget.updates={updates}", "eval.problems=0", "checkpoint.every=10")
+    settings += ("learner.learning_rate=1e-6",)  # a policy that has learned all there is would end the run
     each: dict[psutil.Process, list[Process]] = defaultdict(list)
     names: dict[psutil.Process, str] = {}
     whole: list[Whole] = []

@@ -22,7 +22,8 @@ FAULTS = (ENGINE, ROLLOUT, JUDGE, REWARD, LEARNER, COORDINATOR, DRIVER)
 NAMES = {ENGINE: "rollout-0", ROLLOUT: "rollout-0", REWARD: "reward-0", LEARNER: "learner"}
 """Of actors whose death is an event."""
 
-SETTINGS = ("budget.minutes=120", "eval.problems=0", "checkpoint.every=3")
+SETTINGS = ("budget.minutes=120", "eval.problems=0", "checkpoint.every=3", "learner.learning_rate=1e-6")
+"""A policy that has learned all there is would end the run."""
 PER_UPDATE = 4
 """Groups, as the tests' runs have it."""
 

@@ -62,7 +62,7 @@ def test_kill_of_the_driver_takes_everything_along_and_is_resumed(
     run.wait_for_update(4)
     run.look()
     run.process.kill()
-    run.process.communicate()
+    run.process.wait()
     run.check_nothing_left()
     session = Path((run.folder / "ray-session").read_text())
     assert session.exists()

@@ -197,7 +197,12 @@ def test_cut_evaluation_states_its_n(arguments: list[str]) -> None:
 
 def test_no_complete_round_gives_no_figures(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
-    assert record(evaluation, "budget_exhausted")["benchmarks"] == []
+    console = Console(record=True, width=200)
+    assert conclude(evaluation, "budget_exhausted", console) == 0
+    assert json.loads((evaluation.folder / "evaluation.json").read_text())["benchmarks"] == []
+    for shown in (console.export_text(), (evaluation.folder / "evaluation.md").read_text()):
+        assert "No round of samples is complete yet" in shown
+        assert "maj@n" not in shown
 
 
 def test_finished_evaluation_shows_its_table_without_an_engine(

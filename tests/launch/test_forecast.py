@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from conf.errors import BadInput
+from conf.load import load
 from launch.forecast import Forecast, Scaled, forecast, options, scale, updates_in_budget
 from tests.launch.test_plan import CPU, machine, plan
 
@@ -57,3 +58,11 @@ def test_a_coordinator_that_would_fill_a_core_is_the_bottleneck() -> None:
     busy = Forecast(1.0, 2.0, 1.9, 1.9, 1.0, 1.0, group_cpu_s=0.01, groups=100)
     assert Scaled(1, made, busy).bottleneck == "generation"
     assert Scaled(1, made, replace(busy, group_cpu_s=0.11)).bottleneck == "coordinator"
+
+
+@pytest.mark.parametrize(
+    "settings", [["simulate=[8]"], ["simulate=[0]", "plan=true"], ["simulate=[2000]", "plan=true"]]
+)
+def test_only_plans_simulate_and_not_without_end(settings: list[str]) -> None:
+    with pytest.raises(BadInput, match="simulate="):
+        load(["conf=r8_instruct", *settings])

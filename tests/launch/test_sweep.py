@@ -205,7 +205,8 @@ def test_no_cell_is_run_twice_over_kill_9_and_sigterm(sweeping: Callable[..., in
 
 
 def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
     a40, cores = devices()["A40"], tuple(range(32))
     cards = Machine("A40", cores, 128 * GIB, 4, int(a40.memory_gib * GIB), a40.bandwidth_gbs * 1e9, a40.rates)
     laptop = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12})
@@ -224,3 +225,5 @@ def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.Monke
     assert count(cards, small, ranks) == 1
     assert count(laptop, *[small] * 9) == 1
     assert count(server, *[small] * 9) == 4
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert count(cards, *[large] * 9) == 1
