@@ -7,7 +7,7 @@ from statistics import fmean, variance
 from typing import Any
 
 from launch.reports.history import Cell, Row, Run, Sweep
-from launch.reports.tables import entropy_change
+from launch.reports.tables import PROBED, entropy_change
 from launch.reports.verdict import Interval
 from launch.reports.wording import figure, many, plain, span
 from rewards.estimate import bootstrap_interval
@@ -40,10 +40,11 @@ class Mean:
 
 @dataclass(frozen=True)
 class Group:
-    """The cells that differ in the seed alone. settings: on the axes. final: pass@1, None while no cell has one."""
+    """The cells that differ in the seed alone. settings: on the axes. probed: see `on_probe`."""
 
     settings: dict[str, Any]
     cells: tuple[Cell, ...]
+    probed: bool
 
     @property
     def done(self) -> list[Run]:
@@ -73,8 +74,8 @@ class Group:
     @property
     def entropy(self) -> Mean | None:
         """Relative change of the entropy per token."""
-        found = [entropy_change(cell.run) for cell in self.cells if cell.run]
-        values = [change[0] for change in found if change]
+        found = [entropy_of(cell, self.probed) for cell in self.cells]
+        values = [change for change in found if change is not None]
         return Mean(fmean(values), over_seeds(values) if len(values) > 1 else None, len(values)) if values else None
 
 
@@ -110,7 +111,20 @@ def groups(sweep: Sweep) -> list[Group]:
     for cell in sweep.cells:
         found.setdefault(tuple(cell.settings[axis] for axis in sweep.axes), []).append(cell)
     order = sorted(found, key=lambda values: [sweep.axes[a].index(v) for a, v in zip(sweep.axes, values, strict=True)])
-    return [Group(dict(zip(sweep.axes, values, strict=True)), tuple(found[values])) for values in order]
+    probed = on_probe(sweep)
+    return [Group(dict(zip(sweep.axes, values, strict=True)), tuple(found[values]), probed) for values in order]
+
+
+def on_probe(sweep: Sweep) -> bool:
+    """Whether all runs with a final evaluation know their entropy on fixed responses, and so are compared by that."""
+    done = [cell.run for cell in sweep.cells if cell.run and cell.run.final]
+    return bool(done) and all(run.plasticity.get("probe_entropy") for run in done)
+
+
+def entropy_of(cell: Cell, probed: bool) -> float | None:
+    """Relative change of a run's entropy, on fixed responses or over its updates."""
+    found = entropy_change(cell.run, probed) if cell.run else None
+    return found[0] if found and (found[1] == PROBED) == probed else None
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:

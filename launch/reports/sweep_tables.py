@@ -1,9 +1,9 @@
 """The tables of a sweep's report."""
 
-from launch.reports.comparison import LEARNING_RATE, Mean, axis_name, best_of, groups, question
+from launch.reports.comparison import LEARNING_RATE, Mean, axis_name, best_of, entropy_of, groups, on_probe, question
 from launch.reports.history import Cell, Sweep
 from launch.reports.paper import KS, results_for
-from launch.reports.tables import Table, entropy_change
+from launch.reports.tables import OVER_UPDATES, PROBED, Table
 from launch.reports.verdict import change
 from launch.reports.wording import MISSING, figure, percent, points, signed, span
 
@@ -11,13 +11,14 @@ from launch.reports.wording import MISSING, figure, percent, points, signed, spa
 def cells(sweep: Sweep) -> Table:
     """Every run. The first column is its name."""
     head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
+    probed = on_probe(sweep)
     rows = tuple(
         (
             cell.name,
             *(figure(cell.settings[axis]) for axis in sweep.axes),
             str(cell.seed),
             *_result(cell),
-            signed(found[0] * 100, 1) if cell.run and (found := entropy_change(cell.run)) else MISSING,
+            MISSING if (found := entropy_of(cell, probed)) is None else signed(found * 100, 1),
             cell.status.replace("_", " "),
         )
         for cell in sweep.cells
@@ -93,6 +94,7 @@ def best_rates(sweep: Sweep) -> Table | None:
 def entropy(sweep: Sweep) -> list[Table]:
     """The paper's second table for each model, this sweep beside the paper."""
     tables = []
+    note = f"Here {PROBED if on_probe(sweep) else OVER_UPDATES}; 95 % over seeds."
     models = dict.fromkeys(str(cell.run.config.get("model.path", "")) for cell in sweep.cells if cell.run)
     for model in models:
         paper = results_for(model)
@@ -109,7 +111,7 @@ def entropy(sweep: Sweep) -> list[Table]:
             rows.append(("paper", *(signed(paper.entropy[r], 1) if r in paper.entropy else MISSING for r in ranks)))
         if measured:
             head = ("", *(f"r = {rank}" for rank in ranks))
-            tables.append(Table(f"Change of entropy, % by rank: {model}", head, tuple(rows), "95 % over seeds."))
+            tables.append(Table(f"Change of entropy, % by rank: {model}", head, tuple(rows), note))
     return tables
 
 

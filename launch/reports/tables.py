@@ -129,17 +129,21 @@ def _interval(measure: Any) -> Any:
     return measure.get("ci95") if isinstance(measure, dict) else None
 
 
-def entropy_change(run: Run) -> tuple[float, str] | None:
-    """Relative change of the entropy per token, and of what: of fixed responses where that was measured, else of the
-    first and last tenth of the updates.
+PROBED = "on fixed probe responses"
+OVER_UPDATES = "of the training samples, first against last tenth of the updates"
+
+
+def entropy_change(run: Run, probed: bool = True) -> tuple[float, str] | None:
+    """Relative change of the entropy per token, and of what: of fixed responses where that was measured and is wanted,
+    else of the first and last tenth of the updates.
     """
-    if probe := run.plasticity.get("probe_entropy"):
-        return float(probe["change"]), "on fixed probe responses"
+    if probed and (probe := run.plasticity.get("probe_entropy")):
+        return float(probe["change"]), PROBED
     _, values = run.series("policy/entropy")
     tenth = max(len(values) // 10, 1)
     if len(values) < 2 or not (first := fmean(values[:tenth])):
         return None
-    return fmean(values[-tenth:]) / first - 1, "of the training samples, first against last tenth of the updates"
+    return fmean(values[-tenth:]) / first - 1, OVER_UPDATES
 
 
 def entropy_table(run: Run) -> Table | None:

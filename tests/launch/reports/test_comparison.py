@@ -59,3 +59,13 @@ def test_cells_without_result_are_in_no_mean_but_named(tmp_path: Path) -> None:
     assert [len(group.values) for group in groups(sweep)] == [1, 0]
     assert "No verdict" in answer(sweep)
     assert "1 of 3" in answer(sweep)
+
+
+def test_entropy_is_compared_by_one_measure(tmp_path: Path) -> None:
+    """On the probe if all finished runs have measured it there, else over the updates."""
+    probe = {"probe_entropy": {"before": 1.0, "after": 0.2, "change": -0.8}}
+    cells = {"a": {"rank": 8, "plasticity": probe}, "b": {"rank": 64}}
+    mixed = groups(read_sweep(write_sweep(tmp_path / "mixed", cells)))
+    both = groups(read_sweep(write_sweep(tmp_path / "both", cells | {"b": {"rank": 64, "plasticity": probe}})))
+    assert [group.entropy and round(group.entropy.value, 2) for group in mixed] == [-0.46, -0.46]
+    assert [group.entropy and round(group.entropy.value, 2) for group in both] == [-0.8, -0.8]
