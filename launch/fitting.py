@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -14,9 +15,9 @@ from actors.costs import Workload
 from actors.simulation import simulate
 from conf.schema import Config
 from launch.calibration import Calibration, keep
-from launch.forecast import between, forecast, updates_in_budget
+from launch.forecast import SKIPPED, between, forecast, middle, updates_in_budget
 from launch.machine import Machine
-from launch.plan import duration, make_plan
+from launch.plan import Plan, duration, make_plan
 
 WARM_UP = 2
 """First updates, in which kernels are used for the first time: they are left out."""
@@ -27,8 +28,8 @@ ENOUGH = WARM_UP + 4
 LEAST_VARIED = 0.05
 """Of the groups: with none that differ a run would end."""
 
-FITTINGS = 3
-"""Simulations that decoding is fitted by."""
+FITTINGS = 4
+"""Simulations that decoding and learning are fitted by."""
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
@@ -51,13 +52,14 @@ def learn_from(folder: Path, machine: Machine) -> str:
 def measure(folder: Path, machine: Machine) -> Calibration:
     """What a run on this machine says about it, from the files in its folder, at least ENOUGH updates of them.
 
-    Everything but decoding is compared with what its sizes promise. How full the engines were while they decoded is not
-    in the files, so decoding is made so much slower or faster that a simulation generates as long as the run did.
+    Swaps and checkpoints are compared with what their sizes promise. How full the engines were while they decoded, and
+    how much of a shared processor each half had, is not in the files: decoding and learning are made so much slower or
+    faster that in a simulation they take as long as in the run.
     """
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     measured = rows[WARM_UP:]
     config = read_config(folder)
-    groups, samples = config.learner.problems_per_update, config.rollout.samples_per_problem
+    samples = config.rollout.samples_per_problem
     kept = _samples(folder)
     lengths, prompts = [row["tokens"] for row in kept], [row["prompt"] for row in kept]
     prompt = fmean(row["prompt/mean_length"] for row in measured)
@@ -71,15 +73,11 @@ def measure(folder: Path, machine: Machine) -> Calibration:
         varied=min(max(1 - fmean(row["groups/zero_variance"] for row in measured), LEAST_VARIED), 1.0),
     )
     plan = make_plan(config, machine, Calibration(workload=workload))
-    costs, ranks = plan.costs, len(plan.placement.learners)
+    costs = plan.costs
     assert costs is not None
-    learned = sum(
-        row["tokens/trained"] + (1 - row["groups/zero_variance"]) * groups * row["prompt/mean_length"]
-        for row in measured
-    )
     saved = rows[-1].get("ledger/learner/checkpoint", 0.0)
     found = Calibration(
-        learn=_total(measured, "time/learn") / (learned * costs.learn_s / ranks + len(measured) * costs.update_s),
+        learn=_pace(measured, plan),
         swap=_total(measured, "time/sync") / (len(measured) * costs.swap_s),
         checkpoint=saved / costs.checkpoint_s / (1 + len(rows) // config.checkpoint.every) if saved else 1.0,
         verify_s=fmean(row["time/verify"] for row in measured) / samples,
@@ -88,9 +86,23 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     )
     real = between(rows, WARM_UP)
     for _ in range(FITTINGS):
-        simulated = forecast(make_plan(config, machine, found))
-        found = replace(found, decode=found.decode * real.generate_s / simulated.generate_s)
+        run = middle(make_plan(config, machine, found))
+        found = replace(
+            found,
+            decode=found.decode * real.generate_s / between(run.rows, SKIPPED).generate_s,
+            learn=found.learn * _pace(measured, plan) / _pace(run.rows[SKIPPED:], plan),
+        )
     return replace(found, start_s=_start(found, config, machine, real.start_s))
+
+
+def _pace(rows: Sequence[dict[str, float]], plan: Plan) -> float:
+    """Seconds that the learner took for the batches of these rows, for each that the plan's sizes promise."""
+    assert plan.costs is not None
+    groups, ranks = plan.config.learner.problems_per_update, len(plan.placement.learners)
+    tokens = sum(
+        row["tokens/trained"] + (1 - row["groups/zero_variance"]) * groups * row["prompt/mean_length"] for row in rows
+    )
+    return _total(rows, "time/learn") / (tokens * plan.costs.learn_s / ranks + len(rows) * plan.costs.update_s)
 
 
 def _start(found: Calibration, config: Config, machine: Machine, start_s: float) -> float:
@@ -110,7 +122,7 @@ def read_config(folder: Path) -> Config:
     return config
 
 
-def _total(rows: list[dict[str, float]], name: str) -> float:
+def _total(rows: Sequence[dict[str, float]], name: str) -> float:
     return sum(row[name] for row in rows)
 
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from actors.simulation import simulate
+from actors.simulation import Simulation, simulate
 from conf.errors import BadInput
 from launch.calibration import Calibration
 from launch.machine import Machine
@@ -70,13 +70,17 @@ class Forecast:
 
 def forecast(plan: Plan, updates: int = UPDATES, skipped: int = SKIPPED) -> Forecast:
     """From the middle of a run, without evaluations. The plan must have an estimate."""
+    run = middle(plan, updates)
+    return replace(between(run.rows, skipped), group_cpu_s=run.cpu_s / max(run.groups, 1), groups=run.groups)
+
+
+def middle(plan: Plan, updates: int = UPDATES) -> Simulation:
+    """A run of so many updates, without evaluations and with time enough."""
     assert plan.costs is not None
     config = copy.deepcopy(plan.config)
     config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, updates
     config.eval.problems = config.validation.every = 0
-    run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
-    found = between(run.rows, skipped)
-    return replace(found, group_cpu_s=run.cpu_s / max(run.groups, 1), groups=run.groups)
+    return simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
 
 
 def updates_in_budget(plan: Plan, forecast: Forecast) -> int:
@@ -102,16 +106,16 @@ def options(plan: Plan) -> Iterator[Option]:
     machine, ranks = plan.machine, len(plan.placement.learners)
     others: list[tuple[str, Plan]] = []
     if plan.config.learner.takes_turns is False:
-        config = copy.deepcopy(plan.config)
+        config = copy.deepcopy(plan.asked)
         config.learner.overlap = "off"
         others.append(("learner.overlap=off", plan_for(config, machine, plan.shape, ranks, plan.calibration)))
     for number in (ranks - 1, ranks + 1):
         if 1 <= number < machine.gpus:
             named = f"learner.ranks={number}"
-            others.append((named, plan_for(plan.config, machine, plan.shape, number, plan.calibration)))
+            others.append((named, plan_for(plan.asked, machine, plan.shape, number, plan.calibration)))
     if machine.gpus:
         more = replace(machine, gpus=machine.gpus + 1)
-        others.append((f"{more.gpus} × {machine.name}", make_plan(plan.config, more, plan.calibration)))
+        others.append((f"{more.gpus} × {machine.name}", make_plan(plan.asked, more, plan.calibration)))
     for name, other in others:
         if other.estimate:
             yield Option(name, other, forecast(other))
@@ -150,7 +154,7 @@ def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibratio
         for count in gpus:
             if grown and count == 1:
                 continue
-            config = copy.deepcopy(plan.config)
+            config = copy.deepcopy(plan.asked)
             config.learner.problems_per_update *= count if grown else 1
             cores = tuple(range(len(machine.cores) * count))
             made = make_plan(config, replace(machine, gpus=count, cores=cores), calibration)

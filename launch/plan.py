@@ -40,11 +40,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """config: with what the plan has decided (offload, gradient checkpointing) in the place of `auto`. memory: what
-    each place needs; room: bytes it has, None if unknown. sequences: samples of full length that the KV caches hold at
-    once. costs, estimate: None for a card whose rates are not known. calibration: what corrects them.
+    """asked: as configured. config: with what the plan has decided (offload, gradient checkpointing) in the place of
+    `auto`. memory: what each place needs; room: bytes it has, None if unknown. sequences: samples of full length that
+    the KV caches hold at once. costs, estimate: None for a card whose rates are not known. calibration: what corrects
+    them.
     """
 
+    asked: Config
     config: Config
     machine: Machine
     placement: Placement
@@ -120,7 +122,7 @@ def plan_for(
         placement = replace(placement, reward_workers=config.reward.workers)
     room = room_in(machine, placement)
     card = room.get("learner GPU") or 0.0
-    config = _decide(config, shape, card, ranks)
+    asked, config = config, _decide(config, shape, card, ranks)
     memory = tuple(memory_of(config, shape, placement, card))
     tokens = cache_tokens(config, shape, placement, memory, room)
     length = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
@@ -128,6 +130,7 @@ def plan_for(
     workload = calibration.workload or workload_of(config)
     costs = costs_of(config, shape, machine, placement, workload)
     plan = Plan(
+        asked=asked,
         config=config,
         machine=machine,
         placement=placement,
@@ -195,7 +198,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
     what changes the result.
     """
     for change in _changes(plan):
-        config = copy.deepcopy(plan.config)
+        config = copy.deepcopy(plan.asked)
         for key, value in change.items():
             section, name = key.split(".")
             setattr(getattr(config, section), name, value)

@@ -1,6 +1,10 @@
 """Rounds, what survives an end at any moment, and where the time went, under virtual time."""
 
 import asyncio
+import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +85,30 @@ def test_what_was_cut_off_goes_on_without_a_sample_drawn_twice(tmp_path: Path, s
     assert len(second.seen) == 30 - kept
     assert set(second.seen) <= whole
     assert all(transcript.complete for transcript in open_transcripts(tmp_path / "cut", 3))
+
+
+def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from pathlib import Path; from actors.clock import WallClock;"
+        "from tests.actors.test_exam import *;"
+        "asyncio.run(examine(Config(), RecordingEngine(0.02), FakeVerifier(0.0),"
+        "open_transcripts(Path(sys.argv[1]), 60)[:1], WallClock(), 3, lambda: print(flush=True)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(20):
+        assert process.stdout.readline() == "\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    left = (tmp_path / "sums-base.jsonl").read_text()
+    kept = [line for line in left.splitlines(keepends=True) if line.endswith("\n")]
+    (again, _) = transcripts = open_transcripts(tmp_path, 60)
+    assert again.drawn == len(kept) >= 20
+    sit(transcripts)
+    assert (tmp_path / "sums-base.jsonl").read_text().startswith("".join(kept))
+    rows = map(json.loads, (tmp_path / "sums-base.jsonl").read_text().splitlines())
+    drawn = [(row["problem"], row["sample"]) for row in rows]
+    assert len(set(drawn)) == len(drawn) == 300
 
 
 def test_half_written_line_is_drawn_again(tmp_path: Path) -> None:

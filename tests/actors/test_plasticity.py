@@ -35,9 +35,10 @@ def test_a_resumed_run_looks_at_the_responses_drawn_before(run: Run) -> None:
     run.go()
     drawn = [[7, 8], [9], [10], [11, 12]]
     (run.path / "probe.json").write_text(json.dumps(drawn))
-    run.config.budget.updates = 3
-    run.go(resume=True)
-    assert [list(group.samples[0].token_ids) for group in run.learner.inspected[-1][1]] == drawn
+    resumed = Run(run.path)
+    resumed.config.budget.updates = 3
+    resumed.go(resume=True)
+    assert [list(group.samples[0].token_ids) for group in resumed.learner.inspected[-1][1]] == drawn
 
 
 @pytest.mark.parametrize("version", [0, 2])

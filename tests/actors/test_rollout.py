@@ -107,7 +107,7 @@ def disagreement(sample: Sample, model: Path, adapter: AdapterRef | None, temper
     reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if adapter:
         reference = PeftModel.from_pretrained(reference, adapter.path)
-    ids = torch.tensor([PROMPT + sample.token_ids])
+    ids = torch.tensor([PROMPT + tuple(sample.token_ids)])
     with torch.no_grad():
         logits = reference(ids).logits[0, len(PROMPT) - 1 : -1] / temperature
     expected = logits.log_softmax(-1).gather(1, ids[0, len(PROMPT) :, None]).squeeze(1)

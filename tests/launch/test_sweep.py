@@ -17,18 +17,19 @@ import pytest
 from conf.devices import devices
 from conf.load import dump, load
 from launch import sweep
-from launch.lanes import lanes
+from launch.lanes import Lane, lanes
 from launch.machine import GIB, Machine
 from launch.plan import make_plan
 from launch.sweep import main
 
 STAND_IN = r"""
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 given = dict(argument.split("=", 1) for argument in sys.argv[1:])
 folder = pathlib.Path(given["run.folder"], given["run.name"])
 folder.mkdir(parents=True, exist_ok=True)
 with (folder.parent / "calls").open("a") as calls:
-    calls.write(f"{given['run.name']} {given.get('budget.minutes', '')}\n")
+    budget, card = given.get("budget.minutes", ""), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    calls.write(f"{given['run.name']} {budget or card}\n")
 conduct = json.loads((folder.parent.parent / "conduct.json").read_text()).get(given["run.name"], {})
 
 def end(code, status, reason="as told"):
@@ -45,6 +46,8 @@ for share in (0.45, 0.55):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 time.sleep(conduct.get("sleep", 0))
+while conduct.get("beside", "") not in (folder.parent / "calls").read_text():
+    time.sleep(0.01)
 code, status = conduct.get("end", [0, "completed"])
 if code == 2:
     sys.exit(print("run.py: no such thing") or 2)
@@ -111,6 +114,15 @@ def test_a_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int]
     assert sweeping("ranks=[1,2,4]", "sweep.minutes=9", r1={"spent": 60.0}, r2={"spent": 240.0}) == 0
     given = [float(line.split()[1]) for line in (tmp_path / "s" / "calls").read_text().splitlines()]
     assert given == [3.0, 4.0, 4.0]
+
+
+def test_lanes_work_side_by_side_on_cards_of_their_own(
+    sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    monkeypatch.setattr(sweep, "lanes", lambda *given: [Lane(cores, card, given[2]) for card in ("3", "5")])
+    assert sweeping("ranks=[1,2,4]", r1={"beside": "r2"}) == 0
+    assert sorted((tmp_path / "s" / "calls").read_text().splitlines()) == ["r1 3", "r2 5", "r4 3"]
 
 
 def test_a_hopeless_cell_is_stopped_early_for_good(sweeping: Callable[..., int], tmp_path: Path) -> None:
