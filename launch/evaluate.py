@@ -37,6 +37,7 @@ from conf.models import locate, shape_from_config
 from conf.schema import Config
 from launch.evaluation_view import ExamView, lines, markdown, table
 from launch.machine import Machine, check_build, detect
+from launch.report import attempt
 from launch.resume import EVALUATION, settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
@@ -299,6 +300,8 @@ def conclude(evaluation: Evaluation, status: str, console: Console) -> int:
     if not evaluation.complete:
         console.print(f"{status}: the same command goes on from here", highlight=False)
     console.print(f"{evaluation.folder}: evaluation.json, evaluation.md, samples/", soft_wrap=True, highlight=False)
+    if (run := evaluation.folder.parent).joinpath("config.yaml").exists():
+        console.print(f"Report: {attempt(run)}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_CODES[status] if status in EXIT_CODES else 128 + signal.Signals[status]
 
 

@@ -23,6 +23,7 @@ from launch.resume import open_folder
 from rewards import problems
 from rewards.problems import ProblemSet
 from tests.fakes import make_reward
+from tests.run_folders import write_run
 
 
 @pytest.fixture
@@ -289,3 +290,11 @@ def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
     rows = [json.loads(line) for line in (evaluation.folder / "samples" / "few-base.jsonl").read_text().splitlines()]
     assert [row["problem"] for row in rows] == [problem.id for problem in transcript.problems]
     assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= rows[0].keys()
+
+
+def test_the_report_of_the_run_that_was_judged_shows_its_benchmarks(arguments: list[str], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "quickstart")
+    evaluation = prepared(arguments)
+    draw(evaluation, rounds=2, right=3)
+    conclude(evaluation, "completed", Console(record=True))
+    assert "few" in (run / "report.html").read_text()
