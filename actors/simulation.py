@@ -48,6 +48,9 @@ from rewards.problems import ProblemSet
 PROBLEMS = 10_000
 """That a modelled run trains on."""
 
+LOOKS = 50
+"""That the modelled coordinator takes at its budget while an answer is drawn, if these are seconds apart."""
+
 LOGPROB = (-1.0,)
 """Of every modelled token, by engine and learner alike."""
 
@@ -88,7 +91,7 @@ def simulate(
 async def _run(
     config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, seed: int, path: Path
 ) -> Simulation:
-    clock, rng = VirtualClock(), random.Random(seed)
+    clock, rng = PatientClock(workload.response * costs.step_s / LOOKS), random.Random(seed)
     common = Processor()
     shared = placement.shared
     engines = [
@@ -126,6 +129,18 @@ def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
 async def started(costs: Costs) -> None:
     """Wait until actors that were made when virtual time began take their first request."""
     await asyncio.sleep(max(costs.start_s - asyncio.get_running_loop().time(), 0.0))
+
+
+class PatientClock(VirtualClock):
+    """Nobody sleeps for less than `least_s`. Only the coordinator sleeps by its clock, between two looks at the budget:
+    where an answer takes hours, one look a second would be most of the simulation's work.
+    """
+
+    def __init__(self, least_s: float) -> None:
+        self._least_s = least_s
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(max(seconds, self._least_s))
 
 
 class Processor:
