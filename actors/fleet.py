@@ -75,7 +75,7 @@ class Berth(Post[MortalEngine]):
             adapter = self._loading = self.missed.pop(name)
             await self.insist(lambda engine: engine.load(adapter))  # noqa: B023  # done before the next turn
             if self._loading is None:
-                await self.leave(lambda engine: engine.retire(adapter))  # noqa: B023
+                await self.leave(lambda engine: engine.retire(adapter))  # noqa: B023  # as above
             else:
                 self.held[name] = adapter
             self._loading = None

@@ -47,7 +47,7 @@ def load(arguments: list[str], folder: Path = FOLDER) -> Config:
     for where, layer in (*_recipes(name, folder), ("", overrides)):
         config = _merge(config, layer, where)
     try:
-        resolved: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+        resolved: Config = OmegaConf.to_object(config)  # type: ignore[assignment]  # made of Config
     except OmegaConfBaseException as error:
         raise BadInput(
             f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
@@ -71,19 +71,19 @@ def load_section(kind: type[T], name: str, arguments: list[str]) -> T:
     settings: Any = OmegaConf.structured(kind)
     for argument in arguments:
         key, _, value = argument.partition("=")
-        layer: Any = OmegaConf.to_container(override(key, value))[name]  # type: ignore[call-overload, index]
+        layer: Any = OmegaConf.to_container(override(key, value))[name]  # type: ignore[call-overload, index]  # a mapping
         if unknown := [given for given in layer if given not in get_type_hints(kind)]:
-            known = [f"{name}.{field.name}" for field in fields(kind)]  # type: ignore[arg-type]
+            known = [f"{name}.{field.name}" for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
             raise BadInput(f"{name}.{unknown[0]}: no such key; all: {', '.join(known)}")
         settings = _convert(settings, layer, kind, f"{name}.", "")
-    return OmegaConf.to_object(settings)  # type: ignore[return-value]
+    return OmegaConf.to_object(settings)  # type: ignore[return-value]  # made of kind
 
 
 def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
     """Dotted paths of all settings, sections left out."""
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
-            yield from keys(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+            yield from keys(hint, f"{prefix}{name}.")  # type: ignore[arg-type]  # just seen to be a dataclass
         else:
             yield prefix + name
 
@@ -103,7 +103,7 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
             overrides = OmegaConf.merge(overrides, override(key, value))
     if not seen.get("conf"):
         raise BadInput(f"no conf=NAME given: start with conf=quickstart, or choose from {_listing(folder)}")
-    return seen["conf"], OmegaConf.to_container(overrides)  # type: ignore[return-value]
+    return seen["conf"], OmegaConf.to_container(overrides)  # type: ignore[return-value]  # a mapping
 
 
 def override(key: str, value: str) -> DictConfig:
@@ -169,7 +169,7 @@ def _merge(config: DictConfig, layer: dict[str, Any], where: str) -> DictConfig:
 def _convert(below: DictConfig, layer: dict[str, Any], kind: type, prefix: str, where: str) -> DictConfig:
     """The settings of a section with a layer merged over them; raises BadInput for a value of the wrong type."""
     try:
-        return OmegaConf.merge(below, layer)  # type: ignore[return-value]
+        return OmegaConf.merge(below, layer)  # type: ignore[return-value]  # of a mapping
     except OmegaConfBaseException as error:
         path = str(error.full_key).partition("[")[0]
         raise BadInput(f"{where}{prefix}{path}={_show(_at(layer, path))}: expected {_expected(kind, path)}") from None

@@ -5,7 +5,6 @@ Everything is in the folder `evaluation/` of the run's folder. The same command 
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import shutil
@@ -38,7 +37,7 @@ from conf.schema import Config
 from launch.evaluation_view import ExamView, lines, markdown, table
 from launch.machine import Machine, check_build, detect
 from launch.report import attempt
-from launch.resume import EVALUATION, settle
+from launch.resume import EVALUATION, hold, settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
 from rewards.benchmarks import Posed, pose
@@ -185,15 +184,8 @@ def claim(folder: Path, config: Config, protocol: dict[str, Any]) -> None:
 
     Raises BadInput if another process holds it, or if there are samples that were drawn under another protocol.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     name = config.run.name
-    try:
-        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BadInput(
-            f"the evaluation {name!r} in {folder} is at work in another process: wait, or give run.name=OTHER"
-        ) from None
-    clear_session(folder)
+    hold(folder, f"the evaluation {name!r}")
     if config.run.overwrite:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -118,6 +118,19 @@ def among(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
+def hold(folder: Path, what: str) -> None:
+    """Make a folder this process's own for as long as it lives, and clean up after the process before.
+
+    Raises BadInput if another process holds it. what: that is done in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(f"{what} in {folder} is at work in another process: wait, or give run.name=OTHER") from None
+    clear_session(folder)
+
+
 def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
     """Make the folder this process's own for as long as it lives, clean up after the process before, and write down
     what the run is; the settings that a resumed run changes, as `key=before → now`.
@@ -125,14 +138,7 @@ def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
     Raises BadInput if another process holds it, if it would be overwritten without being a run's folder, or if an
     unfinished run in it was begun with other problems.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BadInput(
-            f"run {config.run.name!r} in {folder} is at work in another process: wait, or give run.name=OTHER"
-        ) from None
-    clear_session(folder)
+    hold(folder, f"run {config.run.name!r}")
     if config.run.overwrite:
         if not (folder / "config.yaml").exists() and any(path.name != EVALUATION for path in folder.iterdir()):
             raise BadInput(
