@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import select
 import signal
 import struct
 from pathlib import Path
@@ -13,6 +14,9 @@ LOG_LINE_CHARACTERS = 200
 
 NOISE = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
 """Lines of a worker's log that Ray writes for itself, warnings and progress bars."""
+
+REAPED_S = 5.0
+"""Ray tells of a closed connection, which comes before the end: a process has all its memory to give back first."""
 
 CRASH = re.compile(r"\*\*\* (SIG[A-Z]+) received")
 MEMORY_MONITOR = re.compile(r"[^.\n]*(?:low on memory|memory usage exceeded)[^.\n]*", re.IGNORECASE)
@@ -38,9 +42,12 @@ class Witness:
             self._pidfd = None
 
     def testimony(self) -> list[str]:
-        """What was seen, once the process is dead. For one call: it lets go of the process."""
+        """What was seen, once the process is dead or about to be. For one call: it lets go of the process."""
         seen = []
         if self._pidfd is not None:
+            reaped = select.poll()
+            reaped.register(self._pidfd, select.POLLHUP)
+            reaped.poll(REAPED_S * 1000)
             status = exit_status(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None

@@ -16,7 +16,7 @@ SHM_COMM = "deepspeed_shm_comm"
 
 
 def cpu_adam_available() -> bool:
-    """Whether DeepSpeed's CPU Adam loads, compiling it if need be (about a minute once, then cached per user).
+    """Whether DeepSpeed's CPU Adam loads, compiling it if need be (about a minute once, then kept in the environment).
 
     To be called before `deepspeed.init_distributed`: it also switches off DeepSpeed's shared-memory collective, which
     serves inference only and would be compiled, or fail to be, as soon as a process group starts. False, with the
@@ -27,13 +27,16 @@ def cpu_adam_available() -> bool:
     from torch.utils.cpp_extension import _get_build_directory
 
     deepspeed.ops.__compatible_ops__[SHM_COMM] = False
+    # Compiler flags name the environment's folder: in the cache of the user, which is torch's own choice, two
+    # environments would compile anew whenever the other one was used last.
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     scripts = sysconfig.get_path("scripts")  # where ninja is, whether or not the environment is activated
     if scripts not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
-    lock = Path(_get_build_directory(CPUAdamBuilder.NAME, verbose=False)) / "lock"
-    if abandoned(lock):
-        lock.unlink(missing_ok=True)
     try:
+        lock = Path(_get_build_directory(CPUAdamBuilder.NAME, verbose=False)) / "lock"
+        if abandoned(lock):
+            lock.unlink(missing_ok=True)
         CPUAdamBuilder().load(verbose=False)
     except Exception as error:  # a compiler fails in many ways, and there is a substitute for all of them
         log.warning("DeepSpeed's CPU Adam does not compile here, torch's slower AdamW takes its place: %s", error)

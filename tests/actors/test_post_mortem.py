@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_witness_tells_the_exit_code_where_the_kernel_does(code: str, words: str
     release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
     assert [words in line for line in seen] == ([True] if release >= (6, 15) else [])
     assert witness.testimony() == []
+
+
+def test_witness_waits_for_the_end_of_a_process_that_is_dying() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    witness = Witness(child.pid)
+    threading.Timer(0.2, child.kill).start()
+    threading.Timer(0.4, child.wait).start()
+    seen = witness.testimony()
+    assert child.returncode == -9
+    assert all("SIGKILL" in line for line in seen)
 
 
 def test_log_is_found_by_the_process_id_that_ray_names(tmp_path: Path) -> None:

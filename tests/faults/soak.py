@@ -6,9 +6,11 @@ that no slot leaks: an engine has two, and waits for a free one before each vers
 """
 
 import json
+import os
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -56,13 +58,13 @@ def main(updates: int) -> int:
             time.sleep(SAMPLE_S)
         ended = run.end()
         print(f"exit code {ended.code}, {len(ended.rows)} updates; no process and no shared memory left")
-    print(f"{'in the second half':<28} {'at half':>12} {'at the end':>12} {'an update':>14}")
+    print(f"{'in the second half':<48} {'at half':>12} {'at the end':>12} {'an update':>14}")
     for process, seen in sorted(each.items(), key=lambda item: item[0].pid):
-        half = [sample for sample in seen if sample.update >= updates / 2]
+        half = [sample for sample in seen if updates / 2 <= sample.update < updates]
         if len(half) > 3 and half[-1].update > updates * 0.9:
             report(f"{names[process]}, KiB", [(s.update, s.memory * 1024) for s in half])
             report(f"{names[process]}, files", [(s.update, s.files) for s in half])
-    later = [sample for sample in whole if sample.update >= updates / 2]
+    later = [sample for sample in whole if updates / 2 <= sample.update < updates]
     for what in Whole._fields[1:]:
         report(what, [(sample.update, getattr(sample, what)) for sample in later])
     print(json.dumps(ended.summary["ledger"]["counts"]))
@@ -75,13 +77,21 @@ def look(run: Run, each: dict[psutil.Process, list[Process]], names: dict[psutil
     for process in members:
         try:
             with process.oneshot():
-                names[process] = process.name()
+                names[process] = title(process)
                 each[process].append(Process(update, process.memory_full_info().uss / 2**20, process.num_fds()))
                 memory += each[process][-1].memory
         except psutil.Error:  # it has just ended
             continue
     adapters = sum(1 for _ in run.folder.glob("adapters/*"))
-    return Whole(update, len(members), sum(1 for _ in run.folder.rglob("*")), adapters, memory)
+    files = sum(len(names) for *_, names in os.walk(run.folder))  # passes over folders that go meanwhile
+    return Whole(update, len(members), files, adapters, memory)
+
+
+def title(process: psutil.Process) -> str:
+    """What tells a process from the others: its name, and of an interpreter or a server of Ray the file it runs."""
+    name, arguments = process.name(), process.cmdline()[1:]
+    files = [Path(argument).name for argument in arguments if argument.endswith(".py")]
+    return f"{name} {files[0]}" if files else name
 
 
 def report(what: str, points: list[tuple[float, float]]) -> None:
@@ -90,7 +100,7 @@ def report(what: str, points: list[tuple[float, float]]) -> None:
     x, y = sum(p[0] for p in points) / n, sum(p[1] for p in points) / n
     spread = sum((p[0] - x) ** 2 for p in points)
     slope = sum((p[0] - x) * (p[1] - y) for p in points) / spread if spread else 0.0
-    print(f"{what:<28} {points[0][1]:>12.1f} {points[-1][1]:>12.1f} {slope:>14.4f}", flush=True)
+    print(f"{what:<48} {points[0][1]:>12.1f} {points[-1][1]:>12.1f} {slope:>14.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Trial:
         """Updates lost, groups asked for again, and seconds until there was an update more."""
         run, told = self._run, len(self._run.events(NAMES.get(victim, "")))
         run.wait_for_update(run.updates + QUIET_UPDATES)
-        target = run.process if victim == DRIVER else run.find(victim)
+        target, coordinator = run.process if victim == DRIVER else run.find(victim), run.find(COORDINATOR)
         if writing:
             folder = run.folder / "checkpoints"
             run.wait_until(lambda: any(folder.glob(".update-*.tmp")), "checkpoint under way", pause=0.001)
@@ -55,12 +55,13 @@ class Trial:
         target.kill()
         if victim in (COORDINATOR, DRIVER):
             run.process.wait()
+            self._former.append(run)
+            self._run = self._begin("table", *SETTINGS)
+            coordinator.wait()  # it outlives its driver until it is found by the next, and goes on until then
             row = read_rows(run.folder)[-1]
             at = run.updates
             lost = at - latest(run.folder)
             again = lost * PER_UPDATE + int(row["groups/running"] + row["groups/waiting"])
-            self._former.append(run)
-            self._run = self._begin("table", *SETTINGS)
             self._run.wait_until(lambda: self._run.updates > at, "progress")
             return lost, again, time.monotonic() - began
         if victim in NAMES:
