@@ -7,7 +7,6 @@ Everything is in the folder `evaluation/` of the run's folder. The same command 
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -37,7 +36,7 @@ from conf.schema import Config
 from launch.evaluation_view import ExamView, lines, markdown, table
 from launch.machine import Machine, check_build, detect
 from launch.report import attempt
-from launch.resume import EVALUATION, hold, settle
+from launch.resume import EVALUATION, empty, hold, settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
 from rewards.benchmarks import Posed, pose
@@ -187,8 +186,7 @@ def claim(folder: Path, config: Config, protocol: dict[str, Any]) -> None:
     name = config.run.name
     hold(folder, f"the evaluation {name!r}")
     if config.run.overwrite:
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        empty(folder, last="evaluation.json")
     record = folder / "evaluation.json"
     if not record.exists() or not any((folder / "samples").glob("*.jsonl")):
         return

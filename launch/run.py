@@ -23,7 +23,7 @@ from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render, render_scaling
 from launch.report import attempt
 from launch.result import describe
-from launch.resume import claim, open_folder, settle
+from launch.resume import claim, hold, open_folder, settle
 from launch.room import check_room, room_of
 from launch.sessions import clear_session, joined_session, ray_session
 
@@ -69,7 +69,9 @@ def main(arguments: list[str]) -> int:
             check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
         console.print(render(plan, expected))
-        check_room(room_of(plan), folder)
+        if folder.exists():
+            hold(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
+        check_room(room_of(plan), folder, config.run.overwrite)
         request = prepare(plan.config, plan, folder, started_at)
         return carry_out(request, console, context)
     except BadInput as error:

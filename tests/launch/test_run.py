@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from actors.room import Room
 from conf.errors import BadInput
 from conf.schema import DashboardConfig
 from launch import run
 from launch.machine import detect
+from launch.sessions import note_session
 
 
 @pytest.fixture
@@ -85,3 +87,22 @@ def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
     arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "data.source=file:nowhere.jsonl"]
     assert "nowhere.jsonl" in complaint([*arguments, "dashboard.port=0"], capsys)
     assert kept.read_text() == "{}"
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_room_is_measured_after_leftovers_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, run_folder = tmp_path / "ray" / "session_before", tmp_path / "runs" / "quickstart"
+    for folder in (session, run_folder):
+        folder.mkdir(parents=True)
+    note_session(run_folder, session)
+
+    def measure(need: Room, folder: Path, overwrite: bool) -> None:
+        assert not session.exists()
+        assert overwrite
+        raise BadInput("no room")
+
+    monkeypatch.setattr(run, "check_room", measure)
+    arguments = ["conf=quickstart", f"run.folder={tmp_path / 'runs'}", "run.overwrite=true"]
+    assert "no room" in complaint(arguments, capsys)
