@@ -48,7 +48,7 @@ LOOK_S = 5.0
 @dataclass(frozen=True)
 class RunRequest:
     """All a run is given. model_path: a local folder. room: that the run needs on the host. started_at: when run.py
-    began, seconds since 1970.
+    began, seconds since 1970. spent_before: seconds that earlier processes of the run have used.
     """
 
     config: Config
@@ -58,6 +58,12 @@ class RunRequest:
     problems: ProblemSet
     room: Room
     started_at: float
+    spent_before: float
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has used up to now."""
+        return self.spent_before + time.time() - self.started_at
 
 
 class CoordinatorActor:
@@ -68,10 +74,11 @@ class CoordinatorActor:
         self._request = request
         self._folder = RunFolder(Path(request.folder), config.checkpoint.keep_last, self._foreign)
         self._clock = WallClock()
-        spent = self._folder.spent + (time.time() - request.started_at)
+        spent = request.spent
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
-        self._folder.write_spent(spent, self._ledger.record)
+        for actor in ("run", "rollouts", "rewards", "learner"):
+            self._ledger.enter(actor, "start")
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
         self._waiting = Waiting(self._clock)

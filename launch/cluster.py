@@ -1,7 +1,6 @@
 """A Ray cluster that is at work already, at RAY_ADDRESS: joining it, what it has, whether that is enough."""
 
 import logging
-import signal
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -53,7 +52,6 @@ def join(address: str, config: Config) -> Any:
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"
         ) from error
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set its own
     return context
 
 

@@ -40,11 +40,13 @@ class Mistaken(CoordinatorActor):
         raise BadInput("lora.rank=3 is not possible: use 4")
 
 
-def make_request(folder: Path, seconds: float = 600.0) -> RunRequest:
+def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
     config = Config()
     config.budget.minutes = seconds / 60
     room = Room(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30)
-    return RunRequest(config, str(folder), "nowhere", place((0,), 0), ProblemSet((), (), {}), room, time.time())
+    return RunRequest(
+        config, str(folder), "nowhere", place((0,), 0), ProblemSet((), (), {}), room, time.time(), spent_before
+    )
 
 
 def end(actor: CoordinatorActor, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
@@ -107,6 +109,14 @@ def test_run_does_not_go_on_without_its_guard(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(coordinator_actor, "measure", lambda folder: None)
     summary = end(Hanging(make_request(tmp_path, seconds=10.0)))
     assert (summary["status"], summary["reason"]) == ("failed", "'NoneType' object has no attribute 'disk'")
+
+
+def test_ledger_of_a_run_that_ends_while_it_starts_adds_up(tmp_path: Path) -> None:
+    summary = end(Hanging(make_request(tmp_path, seconds=coordinator_actor.FINISH_MARGIN_S + 50.2, spent_before=50.0)))
+    assert 50.2 < summary["spent_s"] < 53.0
+    assert summary["ledger"]["seconds"].keys() == {"run", "rollouts", "rewards", "learner"}
+    for activities in summary["ledger"]["seconds"].values():
+        assert sum(activities.values()) == pytest.approx(summary["spent_s"], abs=0.1)
 
 
 def test_only_a_failure_leaves_a_log_of_it(tmp_path: Path) -> None:
