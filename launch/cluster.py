@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -54,7 +53,6 @@ def join(address: str, config: Config) -> Any:
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"
         ) from error
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set its own
     check_authentication(address)
     return context
 

@@ -7,7 +7,6 @@ Everything is in the folder `evaluation/` of the run's folder. The same command 
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -37,9 +36,10 @@ from conf.schema import Config
 from launch.evaluation_view import ExamView, lines, markdown, table
 from launch.machine import Machine, check_build, detect
 from launch.report import attempt
-from launch.resume import EVALUATION, hold, settle
+from launch.resume import EVALUATION, empty, hold, settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
+from launch.signals import handle, leave
 from rewards.benchmarks import Posed, pose
 from rewards.figures import comparison, figures
 
@@ -85,7 +85,7 @@ class Evaluation:
 def main(arguments: list[str]) -> int:
     """The exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, no traceback
+    handle(leave)  # there is nothing to save yet
     console = Console()
     try:
         config = load(arguments)
@@ -102,6 +102,8 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
+    except SystemExit as told:  # by SIGTERM while Ray started, whose handler it then is
+        return 128 + int(told.code or 0)
 
 
 def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | None:
@@ -187,8 +189,7 @@ def claim(folder: Path, config: Config, protocol: dict[str, Any]) -> None:
     name = config.run.name
     hold(folder, f"the evaluation {name!r}")
     if config.run.overwrite:
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        empty(folder, last="evaluation.json")
     record = folder / "evaluation.json"
     if not record.exists() or not any((folder / "samples").glob("*.jsonl")):
         return

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,9 @@ def among(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
+@cache
 def hold(folder: Path, what: str) -> None:
-    """Make a folder this process's own for as long as it lives, and clean up after the process before.
+    """Make a folder this process's own for as long as it lives, once, and clean up after the process before.
 
     Raises BadInput if another process holds it. what: that is done in it.
     """
@@ -129,6 +131,12 @@ def hold(folder: Path, what: str) -> None:
     except BlockingIOError:
         raise BadInput(f"{what} in {folder} is at work in another process: wait, or give run.name=OTHER") from None
     clear_session(folder)
+
+
+def empty(folder: Path, last: str) -> None:
+    """Delete what is in a folder; last the file that says of what it is, should this process die meanwhile."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
@@ -145,8 +153,7 @@ def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
                 f"{folder} is not the folder of a run: run.overwrite=true would delete it; give run.name=OTHER"
             )
         if (folder / "config.yaml").exists():
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            empty(folder, last="config.yaml")
     digest = hashlib.blake2b(
         repr([problem.id for problem in (*problems.train, *problems.heldout)]).encode()
     ).hexdigest()

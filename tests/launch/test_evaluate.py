@@ -1,7 +1,8 @@
 """Everything of an evaluation that needs no engine: what is refused, what may go on, what is written."""
 
+import fcntl
 import json
-import shutil
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,17 +213,9 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=6)
     record(evaluation, "running")
-    release(evaluation.folder)
     monkeypatch.setattr(evaluate, "carry_out", None)
     assert evaluate.main(arguments) == 0
     assert "1.000" in capsys.readouterr().out
-
-
-def release(folder: Path) -> None:
-    """Let another claim in this process have the folder: a copy is locked by nobody."""
-    shutil.copytree(folder, folder.with_name("copy"))
-    shutil.rmtree(folder)
-    folder.with_name("copy").rename(folder)
 
 
 def begun(folder: Path, config: Config) -> dict[str, Any]:
@@ -242,7 +235,6 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> N
     with pytest.raises(BadInput, match=f"was begun with {key}="):
         claim(tmp_path, changed, protocol_of(changed, None))
     changed.run.overwrite = True
-    release(tmp_path)
     claim(tmp_path, changed, protocol_of(changed, None))
     assert not any(tmp_path.iterdir())
 
@@ -258,16 +250,18 @@ def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
     protocol = begun(tmp_path, config) | {"adapter": "a", "adapter_digest": "1"}
     claim(tmp_path, config, protocol)
     replace_text(tmp_path / "evaluation.json", json.dumps({"protocol": protocol}))
-    release(tmp_path)
     with pytest.raises(BadInput, match="adapter=a, not a with other weights"):
         claim(tmp_path, config, protocol | {"adapter_digest": "2"})
 
 
 def test_two_processes_do_not_share_an_evaluation(tmp_path: Path) -> None:
     config = load(["conf=quickstart"])
-    claim(tmp_path, config, protocol_of(config, None))
+    others = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(others, fcntl.LOCK_EX)
     with pytest.raises(BadInput, match="at work in another process"):
         claim(tmp_path, config, protocol_of(config, None))
+    os.close(others)
+    claim(tmp_path, config, protocol_of(config, None))
 
 
 def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(tmp_path: Path) -> None:
@@ -278,7 +272,6 @@ def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(tmp_path: Pat
     config.run.overwrite = True
     claim_run(config, open_folder(config), ProblemSet((), (), {}))
     assert (folder / "evaluation").exists()
-    release(folder)
     claim_run(config, open_folder(config), ProblemSet((), (), {}))
     assert not (folder / "evaluation").exists()
 
