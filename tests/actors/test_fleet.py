@@ -1,6 +1,4 @@
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -8,69 +6,13 @@ from hypothesis import strategies as st
 
 from actors.deaths import IN_A_ROW
 from actors.fleet import Fleet
-from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import ActorDied, Engine
-from actors.slots import AdapterSlots
 from actors.virtual_time import VirtualClock, run_virtually
-from tests.fakes import FakeEngine, make_problem
+from tests.fakes import FrailEngine, make_problem
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 ADAPTER = AdapterRef(0, 0, "nowhere")
-
-T = TypeVar("T")
-
-
-class FrailEngine(FakeEngine):
-    """Dies when told to: calls under way and later ones fail until it is revived, without the versions it had.
-
-    gone: adapters whose folders are not there.
-    """
-
-    def __init__(self, seconds: float = 1.0, start_seconds: float = 5.0) -> None:
-        super().__init__(seconds)
-        self.name = "rollout-0"
-        self.start_seconds = start_seconds
-        self.dying = asyncio.Event()
-        self.lives = 1
-        self.stillborn = 0
-        self.load_seconds = 0.0
-        self.gone: set[str] = set()
-
-    def die(self) -> None:
-        self.dying.set()
-
-    async def revive(self) -> None:
-        self.slots, self.freed, self.dying = AdapterSlots(2), asyncio.Condition(), asyncio.Event()
-        self.lives += 1
-        if self.stillborn:
-            self.stillborn -= 1
-            self.die()
-        await self._unless_dead(self.ready())
-
-    async def load(self, adapter: AdapterRef) -> None:
-        await self._unless_dead(self._load(adapter))
-
-    async def _load(self, adapter: AdapterRef) -> None:
-        await asyncio.sleep(self.load_seconds)
-        if adapter.name in self.gone:
-            raise FileNotFoundError(f"no folder of {adapter.name}")
-        await super().load(adapter)
-
-    async def retire(self, adapter: AdapterRef) -> None:
-        await self._unless_dead(super().retire(adapter))
-
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        return await self._unless_dead(super().generate(index, problem, adapter, sampling))
-
-    async def _unless_dead(self, work: Coroutine[Any, Any, T]) -> T:
-        task, death = asyncio.create_task(work), asyncio.create_task(self.dying.wait())
-        await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
-        death.cancel()
-        if task.done() and not self.dying.is_set():
-            return task.result()
-        task.cancel()
-        await asyncio.wait({task})
-        raise ActorDied(f"{self.name} died: it was killed by signal 9")
 
 
 def ignore(name: str, text: str) -> None: ...
