@@ -345,7 +345,7 @@ class Coordinator:
     async def _save(self, validation: float | None = None) -> None:
         """A checkpoint of the current version; validation: its pass@1, if that was measured."""
         started = self._clock.now()
-        with self._folder.new_checkpoint(self.updates) as folder:
+        async with self._folder.new_checkpoint(self.updates) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
             state = {
                 "version": self.updates,

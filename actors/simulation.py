@@ -8,8 +8,8 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -492,6 +492,6 @@ class FolderInMemory(RunFolder):
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None: ...
 
-    @contextmanager
-    def new_checkpoint(self, version: int) -> Iterator[Path]:
+    @asynccontextmanager
+    async def new_checkpoint(self, version: int) -> AsyncIterator[Path]:
         yield self.path

@@ -706,7 +706,8 @@ def test_verifier_that_judges_nothing_halts_the_run(run: Run) -> None:
 def test_settled_problems_rest(run: Run) -> None:
     """Seven problems, three of which are always solved: in epochs 1 and 2 only the other four come up."""
     run.config.curriculum.rest_epochs = 2
-    run.config.budget.updates = 8
+    run.config.learner.max_staleness, run.config.learner.problems_per_update = 0, 1
+    run.config.budget.updates = 15
     settled = {"p0", "p1", "p2"}
     run.verifier.score = lambda group: _judge_each(group, (1.0, float(group.problem.id in settled)))  # type: ignore[method-assign]
     run.go()
