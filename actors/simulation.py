@@ -20,6 +20,7 @@ from actors.budget import Budget
 from actors.coordinator import Coordinator
 from actors.costs import Costs, Workload
 from actors.fleet import Fleet
+from actors.garbage import seldom_searched
 from actors.ledger import Ledger
 from actors.messages import (
     AdapterRef,
@@ -114,7 +115,8 @@ async def _run(
         clock,
         max_running=per_engine * len(engines),
     )
-    await coordinator.run()
+    with seldom_searched():
+        await coordinator.run()
     record = coordinator.ledger.record
     groups = coordinator.updates * config.learner.problems_per_update
     return Simulation(tuple(folder.rows()), record, coordinator.updates, groups, budget.spent, 0.0)
