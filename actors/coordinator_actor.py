@@ -15,6 +15,7 @@ from actors.budget import FINISH_MARGIN_S, Budget
 from actors.clock import WallClock
 from actors.coordinator import Coordinator
 from actors.fleet import Fleet
+from actors.garbage import seldom_searched
 from actors.gauges import Gauges
 from actors.ledger import Ledger
 from actors.outcome import Halted, Interrupted, Outcome, Progress, root_cause
@@ -138,7 +139,8 @@ class CoordinatorActor:
         self._coordinator = coordinator
         if self._waiting.stopped:
             coordinator.stop(self._waiting.reason)
-        return await coordinator.run()
+        with seldom_searched():
+            return await coordinator.run()
 
     async def _assemble(self) -> Coordinator:
         """Start the actors. On a shared card the learner has to wait: vLLM measures free memory while it starts, and a

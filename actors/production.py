@@ -99,8 +99,8 @@ class Production:
             "groups/dropped": dropped,
             "groups/running": self.pacing.running,
             "groups/waiting": self.pacing.waiting,
-            "time/generate": fmean(self._generate_s.pop(index) for index in indices),
-            "time/verify": fmean(self._verify_s.pop(index) for index in indices),
+            "time/generate": fmean([self._generate_s.pop(index) for index in indices]),
+            "time/verify": fmean([self._verify_s.pop(index) for index in indices]),
             "rollout/tokens_per_second": self._speed(),
         }
 
