@@ -135,6 +135,7 @@ class Frail:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dying = asyncio.Event()
+        self.calls: set[asyncio.Task[Any]] = set()
         self.lives = 1
         self.stillborn = 0
 
@@ -142,6 +143,10 @@ class Frail:
         self.dying.set()
 
     async def revive(self) -> None:
+        for call in self.calls:
+            call.cancel()
+        if self.calls:
+            await asyncio.wait(self.calls)
         self.dying = asyncio.Event()
         self.lives += 1
         if self.stillborn:
@@ -150,6 +155,8 @@ class Frail:
 
     async def unless_dead(self, work: Coroutine[Any, Any, T]) -> T:
         task, death = asyncio.create_task(work), asyncio.create_task(self.dying.wait())
+        self.calls.add(task)
+        task.add_done_callback(self.calls.discard)
         try:
             await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
             if task.done() and not self.dying.is_set():
@@ -172,9 +179,8 @@ class FrailEngine(Frail, FakeEngine):
         self.gone: set[str] = set()
 
     async def revive(self) -> None:
-        self.slots, self.freed, self.at_work = AdapterSlots(2), asyncio.Condition(), 0
-        self.start_seconds = self.restart_seconds
         await super().revive()
+        self.slots, self.freed, self.start_seconds = AdapterSlots(2), asyncio.Condition(), self.restart_seconds
         await self.unless_dead(self.ready())
 
     async def load(self, adapter: AdapterRef) -> None:

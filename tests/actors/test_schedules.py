@@ -345,7 +345,7 @@ def carry_out(schedule: Schedule) -> None:
         trial.go(None, schedule.stop)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(schedules)
 def test_no_schedule_breaks_a_promise(schedule: Schedule) -> None:
     carry_out(schedule)
