@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(600)
 
 Begin = Callable[..., Run]
 
-STARTS = 3.0
+STARTS = 3.5
 """What is given to the second process of the shared run, in times that the first took to its first update: one to
 start, one to replace engine and learner, one to learn.
 """
