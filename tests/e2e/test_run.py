@@ -18,7 +18,7 @@ Begin = Callable[..., Run]
 
 STARTS = 3.5
 """What is given to the second process of the shared run, in times that the first took to its first update: one to
-start, one to replace engine and learner, one to learn.
+start, one to replace engine and learner, one to learn, and something to spare on a busy machine.
 """
 
 
