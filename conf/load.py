@@ -183,7 +183,7 @@ def _at(layer: dict[str, Any], path: str) -> Any:
 
 
 def _check_keys(layer: dict[Any, Any], kind: type, prefix: str, where: str) -> None:
-    """Raise BadInput for a key the schema does not have, or a section given as a plain value."""
+    """Raise BadInput for a key the schema does not have, a section given as a plain value, or a list as a mapping."""
     hints = get_type_hints(kind)
     for key, value in layer.items():
         path = f"{prefix}{key}"
@@ -193,6 +193,8 @@ def _check_keys(layer: dict[Any, Any], kind: type, prefix: str, where: str) -> N
             raise BadInput(f"{where}{path}: no such key; {remedy}")
         if is_dataclass(hints[key]):
             _check_section(value, hints[key], path, where)
+        elif {get_origin(hints[key]), type(value)} == {list, dict}:
+            raise BadInput(f"{where}{path}={_show(value)}: expected {_expected(kind, key)}")
         elif isinstance(value, list) and get_origin(hints[key]) is list and is_dataclass(get_args(hints[key])[0]):
             item = get_args(hints[key])[0]
             for number, entry in enumerate(value):

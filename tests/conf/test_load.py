@@ -172,6 +172,8 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("run.name=[a]", ["run.name=", "expected text"]),
         ("lora.target_modules=q_proj", ["expected a list"]),
         ("data.parameters=3", ["expected a mapping"]),
+        ("data.parameters=[3]", ["expected a mapping"]),
+        ("benchmarks={a: 1}", ["expected a list"]),
         ("data.examples=3", ["data.examples=3", "expected a list of {problem: …, answer: …}"]),
         ("data.examples=[3]", ["data.examples[0]=3", "problem, answer"]),
         ("data.examples=[{probelm: a}]", ["data.examples[0].probelm", "nearest: data.examples[0].problem"]),
