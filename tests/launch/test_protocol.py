@@ -93,10 +93,10 @@ def test_policy_is_known_by_what_its_files_hold(tiny_model: Path, tiny_config: C
 
     (tmp_path / "adapter_model.safetensors").touch()
     adapter = Adapter(tmp_path, tiny_model.name)
-    before = protocol_of(tiny_config, str(model), adapter)
+    before = protocol_of(tiny_config, str(tiny_model), adapter)
     tiny_config.lora.alpha *= 2
     after = protocol_of(tiny_config, str(model), adapter)
-    assert {key for key in before if before[key] != after[key]} == {"adapter_config"}
+    assert {key for key in before if before[key] != after[key]} == {"adapter_config", "model_digest"}
 
 
 def test_two_processes_do_not_share_an_evaluation(tmp_path: Path) -> None:
