@@ -20,6 +20,10 @@ EVALUATION_SAFETY = 2.0
 """The final evaluation may take so much longer than the one of the base model: the trained policy runs under an
 adapter, and may have learned to answer at length."""
 
+MOST_EVALUATION = 1 / 4
+"""Of the whole budget, that the final evaluation may hold back: training is what the budget is for, and an evaluation
+that is cut short judges fewer problems."""
+
 
 class Budget:
     """Wall-clock seconds of a run, over all its resumes, and what the end has to leave room for.
@@ -61,7 +65,8 @@ class Budget:
     @property
     def evaluation_reserve(self) -> float:
         """Seconds held back for the final evaluation, and the inspection of the adapter beside it."""
-        return max(EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0])), self.expected("inspect"))
+        wanted = max(EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0])), self.expected("inspect"))
+        return min(wanted, MOST_EVALUATION * self.total)
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""

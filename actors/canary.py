@@ -1,9 +1,10 @@
 """Do the rollouts use the adapter they claim to?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
-from math import exp
+from math import exp, inf, isfinite
 from statistics import fmean
 
 from actors.messages import Group, Scores
@@ -84,11 +85,14 @@ class Canary:
     def _diagnose(self, who: str, answers: Answers, before: Answers | None, view: "_View") -> str:
         """The likely cause, from how the engine's change against the base model compares with the learner's."""
         name = answers[0].adapter.name if answers[0].adapter else "the base model"
+        if not isfinite(view.disagreement):
+            whose = "the learner" if all(map(isfinite, view.engine)) else who
+            return f"the log-probabilities of {whose} are no numbers for {name}: its weights are broken or overflow"
         seen = (
             f"the log-probabilities of {who} differ from the learner's by {view.disagreement:.3f} on average for "
             f"{name}, {self.band:.3f} is the limit"
         )
-        if _distance(view.engine, view.base) < view.disagreement / 2:
+        if distance(view.engine, view.base) < view.disagreement / 2:
             return f"{seen}; they equal the base model's: the adapter is not applied"
         if before is not None and _same(answers, before):
             old = before[0].adapter.name if before[0].adapter else "the base model"
@@ -124,11 +128,11 @@ class _View:
 
     @property
     def disagreement(self) -> float:
-        return _distance(self.engine, self.policy)
+        return distance(self.engine, self.policy)
 
     @property
     def movement(self) -> float:
-        return _distance(self.policy, self.base)
+        return distance(self.policy, self.base)
 
     @property
     def kl_to_base(self) -> float:
@@ -149,8 +153,10 @@ class _View:
         return cross * cross / (own * learner), cross / learner
 
 
-def _distance(left: list[float], right: list[float]) -> float:
-    return fmean(abs(a - b) for a, b in zip(left, right, strict=True))
+def distance(left: Sequence[float], right: Sequence[float]) -> float:
+    """Mean |Δ log p|, infinite where that is no number: nothing is within any distance of what is none."""
+    mean = fmean(abs(a - b) for a, b in zip(left, right, strict=True))
+    return mean if isfinite(mean) else inf
 
 
 def _same(answers: Answers, before: Answers) -> bool:

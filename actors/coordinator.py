@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.budget import FINISH_MARGIN_S, Budget
+from actors.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, Budget
 from actors.canary import Canary
 from actors.curriculum import Curriculum
 from actors.guard import Alarm, Guard
@@ -92,6 +92,7 @@ class Coordinator:
         self.ledger = ledger
         self.base: dict[str, Any] | None = None
         self._faults = 0
+        self._lost = False
         self._overdue = False
         self._phase = "starting"
         self._notice = ""
@@ -191,7 +192,8 @@ class Coordinator:
                     if self._waiting.stopped or await self._waiting.unless_stopped(self._publish(revive)) is None:
                         return
         except TimeoutError:
-            self._overdue = True
+            self._lost = bool(self._at_work)
+            self._overdue = self._at_work == "step"  # which leaves the learner at a version that nobody has
 
     async def _live(self) -> Setback | None:
         """One incarnation of the policy, from its first version to the end of training, or to what cuts it off."""
@@ -213,7 +215,6 @@ class Coordinator:
 
     async def _take_turns(self) -> Setback | None:
         """One update after the other, to the end of training or to a collapse that the guard does not let pass."""
-        self.ledger.enter("learner", "wait_rollouts")
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
@@ -237,7 +238,6 @@ class Coordinator:
                 self._folder.mark_best(self.updates)
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
-            self.ledger.enter("learner", "wait_rollouts")
         return None
 
     async def _set_pace(self) -> None:
@@ -248,15 +248,19 @@ class Coordinator:
         self._together = together
         self._pacing.ahead = self._config.learner.max_staleness if together else 0
         if self._config.learner.takes_turns:
-            await self._engine.widen(not together)
-            await self._learner.widen(not together)
+            await self._waiting.within_grace(self._engine.widen(not together))
+            await self._waiting.within_grace(self._learner.widen(not together))
         await self._waiting.notify()
 
     async def _next_batch(self) -> Batch | None:
         """The groups of the next update, or None when the training is to end."""
 
         def look() -> Batch | bool | None:
-            return self._ended() or self._production.take_batch() or self._production.stranded or None
+            if found := self._ended() or self._production.take_batch() or self._production.stranded:
+                return found
+            complete = self._pacing.waiting >= self._config.learner.problems_per_update
+            self.ledger.enter("learner", "wait_stragglers" if complete else "wait_rollouts")
+            return None
 
         batch = await self._waiting.until(look)
         return batch if isinstance(batch, Batch) else None
@@ -278,7 +282,7 @@ class Coordinator:
         if settings.action == "warn":
             self._note("collapse", found)
             return None
-        if settings.action == "stop" or rollbacks == settings.rollbacks:
+        if settings.action == "stop" or rollbacks >= settings.rollbacks:
             self._note("collapse", found)
             again = f" after {rollbacks} rollbacks" if rollbacks else ""
             raise Halted(f"guard: the policy collapses{again}: {found}")
@@ -292,23 +296,27 @@ class Coordinator:
         The canary answers while the learner computes the gradient, and no step is taken before its word: never are
         weights made from groups of a version that was not vouched for.
         """
+        self._at_work = "accumulate"
         started = self._clock.now()
         await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
         judgement = await self._busy("canary", self._serving.ask_canary())
         judged = self._clock.now()
+        self._at_work = "step"
         stats = await self._busy("update", self._learner.step(self._budget.progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
         await self._busy("sync", self._adopt(stats.adapter))
         figures = self._production.use(batch)
+        self._at_work = ""
         self._folder.drop_adapters(keep=self._serving.held)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
+        health = await self._waiting.within_grace(self._verifier.health())
         return {
             **describe_canary(judgement),
             **stats.metrics,
             **describe_batch(batch),
-            **{f"verify/{name}": count for name, count in (await self._verifier.health()).items()},
+            **{f"verify/{name}": count for name, count in health.items()},
             **figures,
             "time/learn": accumulated - started + stepped - judged,
             "time/sync": self._clock.now() - stepped,
@@ -337,7 +345,7 @@ class Coordinator:
     async def _save(self, validation: float | None = None) -> None:
         """A checkpoint of the current version; validation: its pass@1, if that was measured."""
         started = self._clock.now()
-        with self._folder.new_checkpoint(self.updates) as folder:
+        async with self._folder.new_checkpoint(self.updates) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
             state = {
                 "version": self.updates,
@@ -370,6 +378,7 @@ class Coordinator:
         )
         self._overlap = Overlap(config.learner.overlap, config.learner.max_staleness, state.get("overlap"))
         self._together = None
+        self._at_work = ""
         canary = Canary(config.canary.noise_floor, state.get("noise"))
         self._serving = Serving(self._probed, self._learner, self._probes, canary, self._proof)
         self._production = Production(
@@ -411,9 +420,11 @@ class Coordinator:
     async def _finish(self) -> Outcome:
         """The last checkpoint, the final evaluation, the verdict on the run."""
         self._enter_phase("finishing")
-        waiting = self._waiting
+        waiting, left = self._waiting, self._budget.left
+        # A checkpoint that takes long, since the learner is late, leaves the evaluation the time it needs.
+        evaluation = 0.0 if waiting.stopped else min(self._budget.evaluation_reserve / EVALUATION_SAFETY, left / 2)
         try:
-            async with asyncio.timeout(self._budget.left - LAST_MOMENT_S):
+            async with asyncio.timeout(left - evaluation - LAST_MOMENT_S):
                 await self._conclude()
         except TimeoutError:
             self._overdue = True
@@ -429,7 +440,7 @@ class Coordinator:
             return Outcome("completed", f"{self.updates} updates were asked for", *found)
         if self._production.drought.solved:
             return Outcome("completed", "every sample of the last groups is right: nothing is left to learn", *found)
-        reason = "the last step did not finish in time and is lost" if self._overdue else "no further update fits"
+        reason = "the last update did not finish in time and is lost" if self._lost else "no further update fits"
         return Outcome("budget_exhausted", reason, *found)
 
     async def _look_at_end(self, policy: AdapterRef) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -454,7 +465,7 @@ class Coordinator:
                 await self._abandon(Setback(self._saved, died=True))
         if self._serving.policy is None and self._checkpoint is not None and not self._waiting.stopped:
             adapter = AdapterRef(self._saved, self._folder.next_incarnation(), str(self._checkpoint / "adapter"))
-            await self._serving.adopt(adapter)
+            await self._waiting.unless_stopped(self._serving.adopt(adapter))
 
     async def _watch(self) -> None:
         while True:

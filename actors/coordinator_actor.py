@@ -15,6 +15,7 @@ from actors.budget import FINISH_MARGIN_S, Budget
 from actors.clock import WallClock
 from actors.coordinator import Coordinator
 from actors.fleet import Fleet
+from actors.garbage import seldom_searched
 from actors.gauges import Gauges
 from actors.ledger import Ledger
 from actors.outcome import Halted, Interrupted, Outcome, Progress, root_cause
@@ -48,7 +49,7 @@ LOOK_S = 5.0
 @dataclass(frozen=True)
 class RunRequest:
     """All a run is given. model_path: a local folder. room: that the run needs on the host. started_at: when run.py
-    began, seconds since 1970.
+    began, seconds since 1970. spent_before: seconds that earlier processes of the run have used.
     """
 
     config: Config
@@ -58,6 +59,12 @@ class RunRequest:
     problems: ProblemSet
     room: Room
     started_at: float
+    spent_before: float
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has used up to now."""
+        return self.spent_before + time.time() - self.started_at
 
 
 class CoordinatorActor:
@@ -68,10 +75,11 @@ class CoordinatorActor:
         self._request = request
         self._folder = RunFolder(Path(request.folder), config.checkpoint.keep_last, self._foreign)
         self._clock = WallClock()
-        spent = self._folder.spent + (time.time() - request.started_at)
+        spent = request.spent
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
-        self._folder.write_spent(spent, self._ledger.record)
+        for actor in ("run", "rollouts", "rewards", "learner"):
+            self._ledger.enter(actor, "start")
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
         self._waiting = Waiting(self._clock)
@@ -80,15 +88,17 @@ class CoordinatorActor:
     async def run(self) -> dict[str, Any]:
         """Run to the end and write summary.json; its content. Raises BadInput if that ended the run."""
         bad_input: BadInput | None = None
-        guard = asyncio.create_task(self._guard())
         try:
-            outcome = await self._carry_out()
+            async with asyncio.TaskGroup() as tasks:
+                guard = tasks.create_task(self._guard())
+                outcome = await self._carry_out()
+                guard.cancel()
         except BaseException as error:
             cause = root_cause(error)
-            (self._folder.path / "failure.log").write_text(traceback.format_exc())
             outcome = Outcome(status_of(cause), last_line(cause))
             bad_input = cause if isinstance(cause, BadInput) else None
-        guard.cancel()
+            if outcome.status != "interrupted":
+                (self._folder.path / "failure.log").write_text(traceback.format_exc())
         if self._fatal and outcome.status == "interrupted":
             outcome = replace(outcome, status="halted", reason=f"{self._fatal.text}: make room, then resume")
         summary = self._summarise(outcome)
@@ -129,7 +139,8 @@ class CoordinatorActor:
         self._coordinator = coordinator
         if self._waiting.stopped:
             coordinator.stop(self._waiting.reason)
-        return await coordinator.run()
+        with seldom_searched():
+            return await coordinator.run()
 
     async def _assemble(self) -> Coordinator:
         """Start the actors. On a shared card the learner has to wait: vLLM measures free memory while it starts, and a
@@ -178,26 +189,37 @@ class CoordinatorActor:
         )
 
     async def _guard(self) -> None:
-        """Watch the host's room, report to Ray's metrics, and keep the time spent while there is no coordinator to."""
+        """Watch the host's room, report to Ray's metrics, and keep the time spent while there is no coordinator to.
+        What cannot be read or written at one look, as on a full disk, may be at the next.
+        """
         guard, gauges = RoomGuard(self._request.room, total_memory()), Gauges()
         while True:
-            for alarm in guard.look(measure(self._folder.path)):
-                self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
-                if alarm.fatal and not self._waiting.stopped:
-                    self._fatal = alarm
-                    await self.stop(alarm.text)
-            gauges.show(await self.progress(), self._ledger.record)
-            if self._coordinator is None:
-                self._folder.write_spent(self._budget.spent, self._ledger.record)
+            try:
+                await self._look(guard, gauges)
+            except OSError:
+                self._ledger.count("warnings/look failed")
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
+
+    async def _look(self, guard: RoomGuard, gauges: Gauges) -> None:
+        """Act first, then write."""
+        alarms = guard.look(measure(self._folder.path))
+        for alarm in alarms:
+            if alarm.fatal and not self._waiting.stopped:
+                self._fatal = alarm
+                await self.stop(alarm.text)
+        gauges.show(await self.progress(), self._ledger.record)
+        for alarm in alarms:
+            self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
+        if self._coordinator is None:
+            self._folder.write_spent(self._budget.spent, self._ledger.record)
 
     def _note_replaced(self, name: str, text: str) -> None:
         self._note(f"{name} died", text, f"deaths/{name.partition('-')[0]}")
 
     def _note(self, event: str, detail: str, count: str) -> None:
         """Write an event down, and count it in the ledger."""
-        self._folder.append_event(self._coordinator.updates if self._coordinator else 0, event, detail)
         self._ledger.count(count)
+        self._folder.append_event(self._coordinator.updates if self._coordinator else 0, event, detail)
 
     def _foreign(self, checkpoint: Path) -> str | None:
         return foreign(checkpoint, expected_facts(self._request.config))

@@ -60,11 +60,11 @@ class Post(Generic[M]):
 
     @property
     def given_up(self) -> bool:
-        """Whether the actor has died too often to be replaced."""
+        """Whether the actor is not replaced any more: it has died too often, or something else went wrong."""
         return self._healing is not None and self._healing.done()
 
     async def recovered(self) -> None:
-        """Return once the actor is well; ActorDied if it has died too often for that."""
+        """Return once the actor is well; raises what keeps it from that, ActorDied if it has died too often."""
         if self._healing is not None:
             await asyncio.shield(self._healing)
 
@@ -137,6 +137,9 @@ class Post(Generic[M]):
                 break
             except ActorDied as again:
                 death = again
+            except Exception as error:
+                self._record(self.actor.name, f"not replaced any more; {error!r} while it was; {cause}")
+                raise
         seconds = self._clock.now() - began
         self._record(self.actor.name, f"replaced within {seconds:.1f} s, {self._lost} requests asked again; {cause}")
         self._lost = 0

@@ -19,7 +19,7 @@ class Curriculum:
         return {problem: list(record) for problem, record in self._records.items()}
 
     def see(self, group: Group, epoch: int) -> None:
-        """Take in a verified group, drawn for this epoch (from 0)."""
+        """Take in a verified group that is done with, drawn for this epoch (from 0)."""
         scores = [reward.verdict.score for reward in group.rewards if not reward.masked]
         judged, right, until = self._records.get(group.problem.id, (0, 0, 0))
         settled = bool(scores) and len(set(scores)) == 1
@@ -27,5 +27,6 @@ class Curriculum:
         self._records[group.problem.id] = [judged + len(scores), right + sum(s == 1.0 for s in scores), again]
 
     def rests(self, problem: Problem, epoch: int) -> bool:
-        """Whether a problem is left out in this epoch."""
-        return self._rest > 0 and epoch < self._records.get(problem.id, (0, 0, 0))[2]
+        """Whether a problem is left out in this epoch. Not in one before its rest, whose group may still be owed."""
+        again = self._records.get(problem.id, (0, 0, 0))[2]
+        return again - self._rest <= epoch < again

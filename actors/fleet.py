@@ -8,7 +8,7 @@ from typing import Protocol
 
 from actors.crew import Crew, Lost, Mortal, Post, Record
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.protocols import Clock, Engine
+from actors.protocols import ActorDied, Clock, Engine
 
 
 class MortalEngine(Engine, Mortal, Protocol):
@@ -44,11 +44,13 @@ class Berth(Post[MortalEngine]):
         self.missed[adapter.name] = adapter
         if self.catching_up is None or self.catching_up.done():
             self.catching_up = asyncio.create_task(self._catch_up())
-            self.catching_up.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self.catching_up.add_done_callback(self._note_failure)
 
     async def drop(self, adapter: AdapterRef) -> None:
-        if self.missed.pop(adapter.name, None) or self._loading == adapter:
+        if self._loading == adapter:
             self._loading = None
+        elif adapter.name in self.missed:
+            del self.missed[adapter.name]
         elif self.held.pop(adapter.name, None):
             await self.leave(lambda engine: engine.retire(adapter))
 
@@ -73,12 +75,19 @@ class Berth(Post[MortalEngine]):
                 return
             name = next(iter(self.missed))
             adapter = self._loading = self.missed.pop(name)
-            await self.insist(lambda engine: engine.load(adapter))  # noqa: B023  # done before the next turn
-            if self._loading is None:
-                await self.leave(lambda engine: engine.retire(adapter))  # noqa: B023  # as above
-            else:
-                self.held[name] = adapter
+            load = self.insist(lambda engine: engine.load(adapter))  # noqa: B023  # done before the next turn
+            if await loaded(load, lambda: self._loading is not None):
+                if self._loading:
+                    self.held[name] = adapter
+                else:
+                    await self.leave(lambda engine: engine.retire(adapter))  # noqa: B023  # as above
             self._loading = None
+
+    def _note_failure(self, catching_up: asyncio.Task[None]) -> None:
+        """Have an error known that no one may be waiting for; what ended the healing is on record."""
+        error = None if catching_up.cancelled() else catching_up.exception()
+        if error and not self.given_up:
+            self._record(self.actor.name, f"goes on without a version that it could not load; {error!r}")
 
     async def _restore(self) -> None:
         """Bring a fresh engine to where its predecessor was, or would be by now."""
@@ -90,14 +99,28 @@ class Berth(Post[MortalEngine]):
             if self.whole is not wide:
                 wide = self.whole
                 await self.actor.widen(bool(wide))
-            elif missing := [adapter for name, adapter in self.held.items() if name not in given]:
-                await self.actor.load(missing[0])
-                given[missing[0].name] = missing[0]
+            elif missing := {name: adapter for name, adapter in self.held.items() if name not in given}:
+                name, adapter = next(iter(missing.items()))
+                if await loaded(self.actor.load(adapter), lambda: name in self.held):  # noqa: B023  # done by then
+                    given[name] = adapter
             elif surplus := [adapter for name, adapter in given.items() if name not in self.held]:
                 await self.actor.retire(surplus[0])
                 del given[surplus[0].name]
             else:
                 return
+
+
+async def loaded(load: Awaitable[None], wanted: Callable[[], bool]) -> bool:
+    """Whether a load succeeded. It need not once its version is wanted no more: the folder may be gone by then."""
+    try:
+        await load
+    except ActorDied:
+        raise
+    except Exception:
+        if wanted():
+            raise
+        return False
+    return True
 
 
 class Fleet:
@@ -113,11 +136,6 @@ class Fleet:
         self._crew = Crew(self._berths)
         self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
-
-    @property
-    def in_flight(self) -> list[int]:
-        """Samples asked of each engine."""
-        return [berth.load for berth in self._berths]
 
     async def ready(self) -> None:
         await asyncio.gather(*(berth.insist(lambda engine: engine.ready()) for berth in self._berths))

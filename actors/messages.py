@@ -7,6 +7,7 @@ to the adapter, usually one optimizer step; it turns version v into v + 1.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Group:
         """Whether not one of its samples could be judged."""
         return all(reward.masked for reward in self.rewards)
 
-    @property
+    @cached_property
     def zero_variance(self) -> bool:
         """Whether all judged samples earned the same, so that no advantage differs from zero."""
         return len({reward.total for reward in self.rewards if not reward.masked}) <= 1

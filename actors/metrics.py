@@ -1,5 +1,6 @@
 """What a row of metrics.jsonl says about a batch and about the canary."""
 
+from collections import Counter
 from statistics import fmean
 
 from actors.canary import Finding, Judgement
@@ -7,20 +8,25 @@ from actors.messages import Batch, Status
 
 
 def describe_batch(batch: Batch) -> dict[str, float]:
-    """Rewards, lengths and verdicts of a batch."""
+    """Rewards, lengths and verdicts of a batch.
+
+    Means are of lists, since `fmean` counts what has no length item by item.
+    """
     samples = [sample for group in batch.groups for sample in group.samples]
+    lengths = [len(sample.token_ids) for sample in samples]
     rewards = [reward for group in batch.groups for reward in group.rewards]
     judged = [reward for reward in rewards if not reward.masked]
-    parts = {name: fmean(r.parts[name] for r in judged) for name in judged[0].parts} if judged else {}
+    statuses = Counter(reward.verdict.status for reward in rewards)
+    parts = {name: fmean([r.parts[name] for r in judged]) for name in judged[0].parts} if judged else {}
     return {
-        "reward/mean": fmean(r.total for r in judged) if judged else 0.0,
+        "reward/mean": fmean([r.total for r in judged]) if judged else 0.0,
         **{f"reward/{name}": value for name, value in parts.items()},
-        "prompt/mean_length": fmean(len(group.problem.prompt_ids) for group in batch.groups),
-        "completion/mean_length": fmean(len(sample.token_ids) for sample in samples),
-        "completion/truncated": fmean(sample.truncated for sample in samples),
-        "groups/zero_variance": fmean(group.zero_variance for group in batch.groups),
-        **{f"verify/{status}": sum(r.verdict.status == status for r in rewards) for status in Status},
-        "tokens/generated": sum(len(sample.token_ids) for sample in samples),
+        "prompt/mean_length": fmean([len(group.problem.prompt_ids) for group in batch.groups]),
+        "completion/mean_length": fmean(lengths),
+        "completion/truncated": fmean([sample.truncated for sample in samples]),
+        "groups/zero_variance": fmean([group.zero_variance for group in batch.groups]),
+        **{f"verify/{status}": statuses[status] for status in Status},
+        "tokens/generated": sum(lengths),
     }
 
 

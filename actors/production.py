@@ -92,15 +92,15 @@ class Production:
         """Count a batch as behind the adapter; how it came about, for its row of metrics."""
         self.cursor.use(batch.groups)
         for group in batch.groups:
-            self._count_tokens(group)
+            self._settle(group)
         indices = [group.index for group in batch.groups]
         dropped, self._dropped = self._dropped, 0
         return {
             "groups/dropped": dropped,
             "groups/running": self.pacing.running,
             "groups/waiting": self.pacing.waiting,
-            "time/generate": fmean(self._generate_s.pop(index) for index in indices),
-            "time/verify": fmean(self._verify_s.pop(index) for index in indices),
+            "time/generate": fmean([self._generate_s.pop(index) for index in indices]),
+            "time/verify": fmean([self._verify_s.pop(index) for index in indices]),
             "rollout/tokens_per_second": self._speed(),
         }
 
@@ -145,7 +145,6 @@ class Production:
             self._verify_s[index] = self._clock.now() - generated
             self.pacing.accept(group)
         self._note_activity()
-        self.curriculum.see(group, self._epoch(index))
         self.drought.see(group)
         await self._on_group()
 
@@ -153,7 +152,7 @@ class Production:
         """Another group takes the place of one that has nothing to learn from."""
         self.pacing.give_back(group.index)
         self.cursor.pass_over(group.index)
-        self._count_tokens(group)
+        self._settle(group)
         self._ledger.count("groups/failed" if group.failed else "groups/refilled")
         self._dropped += 1
 
@@ -162,8 +161,9 @@ class Production:
         (then, before), self._last_look = self._last_look, (self._clock.now(), self._sampled)
         return (self._sampled - before) / max(self._clock.now() - then, 1e-9)
 
-    def _count_tokens(self, group: Group) -> None:
-        """What became of a group's tokens, once it is used or dropped."""
+    def _settle(self, group: Group) -> None:
+        """Count a group and what became of its tokens, once it is used or dropped: one that is neither comes again."""
+        self.curriculum.see(group, self._epoch(group.index))
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:
                 kind = "failed"

@@ -2,8 +2,10 @@
 
 import asyncio
 from itertools import chain
+from math import isfinite
 from statistics import fmean
 
+from actors.canary import distance
 from actors.messages import AdapterRef, Group
 from actors.outcome import Halted
 from actors.probes import Probes
@@ -70,14 +72,12 @@ def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> st
     views: the learner's log-probabilities of the same tokens, as `Learner.explain` has them.
     """
     truth = views[FAITHFUL]
-    off = _distance(engine, truth)
+    off = distance(engine, truth)
+    if not isfinite(off):
+        return "its probabilities, or the learner's, were no numbers"
     mistakes = {name: view for name, view in views.items() if name != FAITHFUL}
-    nearest = min(mistakes, key=lambda name: _distance(engine, mistakes[name]))
-    if _distance(engine, mistakes[nearest]) < CLEARLY * off:
+    nearest = min(mistakes, key=lambda name: distance(engine, mistakes[name]))
+    if distance(engine, mistakes[nearest]) < CLEARLY * off:
         return nearest
-    far = off > FAR * fmean(_distance(view, truth) for view in mistakes.values())
+    far = off > FAR * fmean(distance(view, truth) for view in mistakes.values())
     return f"its weights were others (mean |Δ log p| {off:.3f})" if far else ""
-
-
-def _distance(left: list[float] | tuple[float, ...], right: tuple[float, ...]) -> float:
-    return fmean(abs(a - b) for a, b in zip(left, right, strict=True))

@@ -27,6 +27,10 @@ a busy machine of two cores."""
 START_S = 1800.0
 """An actor that is not up after so long hangs. Weights on a slow disk and CUDA graphs take minutes."""
 
+CALLS_AT_ONCE = 100_000
+"""To an asynchronous actor: more than there will ever be. Ray's default is 1000, behind which the heartbeat would wait
+where an evaluation draws more problems than that, and a healthy actor be killed."""
+
 BAD_INPUT = re.compile(r"BadInput: (.+)$", re.MULTILINE)
 
 
@@ -90,6 +94,7 @@ class RemoteActor:
             num_cpus=self._share.threads,
             num_gpus=self._share.gpus,
             scheduling_strategy=self._strategy,
+            max_concurrency=CALLS_AT_ONCE if self._asynchronous else 1,
         ).remote(*self._arguments)
         self._life = Life(handle)
         self._watch = asyncio.create_task(self._keep_watch(self._life))

@@ -1,5 +1,6 @@
 """Room on the host: disk, shared memory, memory. What a run needs, what there is, and what to do as it shrinks."""
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ MIB = 2**20
 
 DISK_MARGIN = 512 * MIB
 """Disk beside checkpoints: samples, curves, logs, what others write meanwhile."""
+
+LAST_MARGIN = 128 * MIB
+"""The part of it that is kept for what the end of a run writes beside its last checkpoint."""
 
 SHARED_MEMORY_LOW = 64 * MIB
 MEMORY_LOW_SHARE = 0.06
@@ -29,11 +33,15 @@ class Room:
 
 @dataclass(frozen=True)
 class Free:
-    """Bytes that are left: disk at the run folder, /dev/shm, memory that can be had without swapping."""
+    """Bytes that are left: disk at the run folder, /dev/shm, memory that can be had without swapping. And what the
+    run's folder holds of its need: begun, of the next checkpoint and versions beside it; kept, in whole checkpoints.
+    """
 
     disk: int
     shared_memory: int
     memory: int
+    begun: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,11 @@ class RoomGuard:
 
     def look(self, free: Free) -> list[Alarm]:
         """New alarms. The last gasp of the disk is kept for the final checkpoint."""
-        last, low = self.need.checkpoint + DISK_MARGIN, 2 * (self.need.checkpoint + DISK_MARGIN)
+        margin = free.disk + free.begun - self.need.checkpoint
         standing = []
-        if free.disk < low:
-            standing.append(Alarm("disk", f"the disk of the run folder has {amount(free.disk)} left", free.disk < last))
+        if margin < DISK_MARGIN:
+            text = f"the disk of the run folder has {amount(free.disk)} left"
+            standing.append(Alarm("disk", text, fatal=margin < LAST_MARGIN))
         if free.shared_memory < SHARED_MEMORY_LOW:
             standing.append(Alarm("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
         if free.memory < MEMORY_LOW_SHARE * self.total_memory:
@@ -70,13 +79,30 @@ class RoomGuard:
 
 def measure(folder: Path) -> Free:
     """What is left now. folder: of the run, or where it will be."""
-    return Free(free_disk(folder), shutil.disk_usage("/dev/shm").free, free_memory())
+    # The disk first: of a checkpoint that is being written rather too much is counted than too little.
+    return Free(
+        disk=free_disk(folder),
+        shared_memory=shutil.disk_usage("/dev/shm").free,
+        memory=free_memory(),
+        begun=sum(map(size, (folder / "adapters", *folder.glob("checkpoints/.update-*")))),
+        kept=sum(map(size, folder.glob("checkpoints/update-*"))),
+    )
 
 
 def free_disk(folder: Path) -> int:
     """Bytes that this user may still write at a path, whose last parts need not exist."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files under a folder, any of which may vanish meanwhile."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(path, name).lstat().st_size
+    return total
 
 
 def free_memory() -> int:
@@ -99,6 +125,6 @@ def total_memory() -> int:
     return physical if text == "max" else min(physical, int(text))
 
 
-def amount(size: float) -> str:
+def amount(count: float) -> str:
     """Bytes in MiB or GiB."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / MIB:.0f} MiB"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / MIB:.0f} MiB"

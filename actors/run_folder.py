@@ -1,9 +1,10 @@
 """The folder of a run: everything it leaves behind, written so that no half-written file is ever read."""
 
+import asyncio
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ class RunFolder:
 
     def best_score(self) -> float:
         """Its pass@1; -1 without one."""
-        return float(json.loads((self.best / "coordinator.json").read_text())["validation"]) if self.best else -1.0
+        score = json.loads((self.best / "coordinator.json").read_text())["validation"] if self.best else None
+        return -1.0 if score is None else float(score)
 
     def trusted(self, version: int) -> int:
         """Version of the newest checkpoint that is not newer than this one, else of the oldest; 0 without any."""
@@ -185,29 +187,34 @@ class RunFolder:
             text = f"{row['prompt']}\n\n---\n\n{row['response']}\n\n---\n\n{row['status']}, gold {row['gold']}"
             self._tensorboard.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), version)
 
-    @contextmanager
-    def new_checkpoint(self, version: int) -> Iterator[Path]:
-        """A temporary folder that becomes checkpoints/update-<version> and `latest` once the block has succeeded."""
+    @asynccontextmanager
+    async def new_checkpoint(self, version: int) -> AsyncIterator[Path]:
+        """A temporary folder that becomes checkpoints/update-<version> and `latest` once the block has succeeded.
+
+        Its gigabytes are hashed and synced beside the event loop; cancelled meanwhile, it stays a temporary folder.
+        """
         final = self.path / "checkpoints" / checkpoint_name(version)
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        seal(temporary)
+        await asyncio.to_thread(seal, temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         link(final.with_name("latest"), final)
         kept = [path for path in sorted(final.parent.glob("update-*")) if path.name <= final.name][-self._keep_last :]
         for other in final.parent.glob("update-*"):
             if other not in kept and other.name != (self.best and self.best.name):
-                shutil.rmtree(other)
+                await asyncio.to_thread(shutil.rmtree, other)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._tensorboard.close()
         replace_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def _settle(self, refusal: Callable[[Path], str | None]) -> None:
-        """Make the newest checkpoint that is not refused the latest, and move those that are out of the way."""
+        """Make the newest checkpoint that is not refused the latest, and move those that are out of the way. A best one
+        that is gone is forgotten: its version may come again, with another score.
+        """
         folder = self.path / "checkpoints"
         latest = folder / "latest"
         checkpoints = sorted(folder.glob("update-*"), reverse=True)
@@ -230,6 +237,8 @@ class RunFolder:
                     f"no checkpoint of {self.path} can be used ({'; '.join(reasons)}): restore one from elsewhere, or "
                     f"start anew with run.overwrite=true"
                 )
+        if self.best is None:
+            (folder / "best").unlink(missing_ok=True)
 
     def _open_tensorboard(self) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -51,11 +51,11 @@ class Serving:
 
     async def ask_canary(self) -> Judgement:
         """Compare engine and learner on the policy's version, once, and on what engines that have started since
-        answered under synthetic adapters; Halted if any is not served faithfully.
+        answered under synthetic adapters; Halted if any is not served faithfully. Who gives up waiting may ask again.
         """
         await self._proof.judge()
         if self._probe is not None:
-            self._judgement = await self._probes.judge(self._canary, self._learner, await self._probe)
+            self._judgement = await self._probes.judge(self._canary, self._learner, await asyncio.shield(self._probe))
             self._probe = None
         return self._judgement
 

@@ -8,10 +8,10 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +20,7 @@ from actors.budget import Budget
 from actors.coordinator import Coordinator
 from actors.costs import Costs, Workload
 from actors.fleet import Fleet
+from actors.garbage import seldom_searched
 from actors.ledger import Ledger
 from actors.messages import (
     AdapterRef,
@@ -114,7 +115,8 @@ async def _run(
         clock,
         max_running=per_engine * len(engines),
     )
-    await coordinator.run()
+    with seldom_searched():
+        await coordinator.run()
     record = coordinator.ledger.record
     groups = coordinator.updates * config.learner.problems_per_update
     return Simulation(tuple(folder.rows()), record, coordinator.updates, groups, budget.spent, 0.0)
@@ -195,6 +197,19 @@ class Work:
             self._processor.change(-1)
 
 
+@dataclass
+class Request:
+    """left: samples that have not ended. drawn: done once none is left."""
+
+    left: int
+    drawn: asyncio.Future[None]
+
+    def end_sample(self) -> None:
+        self.left -= 1
+        if not self.left and not self.drawn.done():
+            self.drawn.set_result(None)
+
+
 class ModelledEngine:
     """A `MortalEngine` that never dies: continuous batching of samples of random length, all of which gain a token in
     each step. Samples beyond `at_once` wait for their turn.
@@ -220,8 +235,8 @@ class ModelledEngine:
         self._rng = rng
         self._slots = AdapterSlots(ADAPTER_SLOTS)
         self._freed = asyncio.Condition()
-        self._running: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._running: list[tuple[float, int, Request]] = []
+        self._queue: deque[tuple[int, Request]] = deque()
         self._steps = 0.0
         self._prefill = 0.0
         self._since = 0.0
@@ -265,16 +280,8 @@ class ModelledEngine:
         finally:
             if adapter and self._slots.end(adapter.name):
                 await self._vacate(adapter.name)
-        compared = sampling.samples == 1  # by the canary, and else nobody looks at a probability
-        samples = tuple(
-            Sample(
-                range(length),
-                LOGPROB * length if compared else (),
-                "",
-                "length" if length == sampling.max_tokens else "stop",
-            )
-            for length in lengths
-        )
+        compared = index < 0  # a probe; else nobody looks at a probability
+        samples = tuple(_sample(length, length == sampling.max_tokens, compared) for length in lengths)
         return Group(index, problem, adapter, samples)
 
     async def probe(
@@ -304,11 +311,10 @@ class ModelledEngine:
         if not self._running:
             self._processor.change(+1)
         self._prefill += prompt * self._costs.prefill_s
-        futures = [loop.create_future() for _ in lengths]
-        self._queue.extend(zip(lengths, futures, strict=True))
+        request = Request(len(lengths), loop.create_future())
+        self._queue.extend((length, request) for length in lengths)
         self._plan()
-        for future in futures:
-            await future
+        await request.drawn
 
     def _settle(self) -> None:
         """Take the steps that there was time for since the last look."""
@@ -325,13 +331,11 @@ class ModelledEngine:
     def _plan(self) -> None:
         """Start and end samples, and come back when the next one ends."""
         while self._running and self._running[0][0] <= self._steps + 1e-6:
-            future = heapq.heappop(self._running)[2]
-            if not future.done():
-                future.set_result(None)
+            heapq.heappop(self._running)[2].end_sample()
         while self._queue and len(self._running) < self._at_once:
-            length, future = self._queue.popleft()
+            length, request = self._queue.popleft()
             self._number += 1
-            heapq.heappush(self._running, (self._steps + length, self._number, future))
+            heapq.heappush(self._running, (self._steps + length, self._number, request))
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -446,6 +450,11 @@ class ModelledVerifier:
     async def close(self) -> None: ...
 
 
+@cache
+def _sample(length: int, truncated: bool, compared: bool) -> Sample:
+    return Sample(range(length), LOGPROB * length if compared else (), "", "length" if truncated else "stop")
+
+
 @lru_cache(maxsize=2)
 def _reward(right: bool) -> Reward:
     verdict = Verdict(float(right), Status.CORRECT if right else Status.WRONG, None, 0.0)
@@ -492,6 +501,6 @@ class FolderInMemory(RunFolder):
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None: ...
 
-    @contextmanager
-    def new_checkpoint(self, version: int) -> Iterator[Path]:
+    @asynccontextmanager
+    async def new_checkpoint(self, version: int) -> AsyncIterator[Path]:
         yield self.path

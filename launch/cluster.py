@@ -1,14 +1,14 @@
 """A Ray cluster that is at work already, at RAY_ADDRESS: joining it, what it has, whether that is enough."""
 
 import logging
-import signal
+import os
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.placement import Node, Placement
@@ -53,8 +53,23 @@ def join(address: str, config: Config) -> Any:
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"
         ) from error
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set its own
+    check_authentication(address)
     return context
+
+
+def check_authentication(address: str) -> None:
+    """Raise BadInput if this process authenticates and the cluster does not, or the other way round.
+
+    Ray lets such a process join and run tasks, but buries every actor of its own as soon as it is born.
+    """
+    probe: Any = ray.remote(num_cpus=0)(_Probe)
+    try:
+        ray.get(probe.remote().alive.remote(), timeout=LOOK_S)
+    except RayActorError as error:
+        raise BadInput(
+            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}: "
+            "start it by bash launch/node.sh, or set RAY_AUTH_MODE=disabled for a cluster without authentication"
+        ) from error
 
 
 def survey(config: Config) -> Machine:
@@ -127,6 +142,10 @@ def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
                     f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}: set up the same"
                     " on all, with bash launch/setup.sh"
                 )
+
+
+class _Probe:
+    def alive(self) -> None: ...
 
 
 def _look(device: str) -> Found:

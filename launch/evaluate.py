@@ -40,6 +40,7 @@ from launch.report import attempt
 from launch.resume import settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
+from launch.signals import handle, leave
 from rewards.benchmarks import Posed, pose
 from rewards.figures import comparison, figures
 
@@ -85,7 +86,7 @@ class Evaluation:
 def main(arguments: list[str]) -> int:
     """The exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, no traceback
+    handle(leave)  # there is nothing to save yet
     console = Console()
     try:
         config = load(arguments)
@@ -102,6 +103,8 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
+    except SystemExit as told:  # by SIGTERM while Ray started, whose handler it then is
+        return 128 + int(told.code or 0)
 
 
 def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | None:

@@ -4,7 +4,6 @@ another model, adapter or protocol, and no run's report shows another's.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from conf.errors import BadInput
 from conf.load import recorded
 from conf.models import MODEL_FILES
 from conf.schema import Config
-from launch.resume import EVALUATION, MAY_CHANGE, PROBLEMS, among, changes, hold
+from launch.resume import EVALUATION, MAY_CHANGE, PROBLEMS, among, changes, empty, hold
 from rewards.benchmarks import Posed
 
 EXTENT = ("adapter", "n", "limit")
@@ -125,8 +124,7 @@ def claim(folder: Path, config: Config, protocol: dict[str, Any]) -> list[dict[s
     name = config.run.name
     hold(folder, f"the evaluation {name!r}")
     if config.run.overwrite:
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        empty(folder, last="evaluation.json")
     record = folder / "evaluation.json"
     before = json.loads(record.read_text()) if record.exists() else {}
     results: list[dict[str, Any]] = before.get("benchmarks", [])

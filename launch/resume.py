@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +121,9 @@ def among(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
+@cache
 def hold(folder: Path, what: str) -> None:
-    """Make a folder this process's own for as long as it lives, and clean up after the process before.
+    """Make a folder this process's own for as long as it lives, once, and clean up after the process before.
 
     Raises BadInput if another process holds it. what: that is done in it.
     """
@@ -131,6 +133,12 @@ def hold(folder: Path, what: str) -> None:
     except BlockingIOError:
         raise BadInput(f"{what} in {folder} is at work in another process: wait, or give run.name=OTHER") from None
     clear_session(folder)
+
+
+def empty(folder: Path, last: str) -> None:
+    """Delete what is in a folder; last the file that says of what it is, should this process die meanwhile."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
@@ -147,8 +155,7 @@ def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
                 f"{folder} is not the folder of a run: run.overwrite=true would delete it; give run.name=OTHER"
             )
         if (folder / "config.yaml").exists():
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            empty(folder, last="config.yaml")
     known = folder / PROBLEMS
     if known.exists() and known.read_text() != problems.digest:
         raise BadInput(

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from actors.placement import Placement
-from actors.room import DISK_MARGIN, MIB, Room, amount, free_disk, measure
+from actors.room import DISK_MARGIN, MIB, Room, amount, free_disk, measure, size
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters, padded_rank, parameters
@@ -29,8 +29,9 @@ def room_of(plan: Plan) -> Room:
     adapter = trained * DTYPE_BYTES[config.model.dtype]
     checkpoint = trained * STATE_BYTES + adapter
     published = (2 * ADAPTER_SLOTS + 1) * adapter  # those served, synthetic ones, and the one being written
+    kept = config.checkpoint.keep_last + (config.validation.every > 0)  # the best one may be an old one
     return Room(
-        disk=(config.checkpoint.keep_last + 1) * checkpoint + published + DISK_MARGIN,
+        disk=(kept + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,
         shared_memory=OBJECT_STORE_BYTES,
         memory=int(plan.needed("host")),
@@ -39,9 +40,9 @@ def room_of(plan: Plan) -> Room:
 
 def room_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> Room:
     """What an evaluation needs of its host: one engine and no learner."""
-    size = DTYPE_BYTES[config.model.dtype]
-    slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * size
-    engine = parameters(shape) * size + ADAPTER_SLOTS * slot + config.rollout.kv_cache_gib * GIB
+    width = DTYPE_BYTES[config.model.dtype]
+    slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * width
+    engine = parameters(shape) * width + ADAPTER_SLOTS * slot + config.rollout.kv_cache_gib * GIB
     processes = OTHER_PROCESSES + (ENGINE_PROCESSES + WORKER_PROCESS) * len(placement.rollouts)
     return Room(
         disk=DISK_MARGIN,
@@ -51,12 +52,16 @@ def room_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement)
     )
 
 
-def check_room(need: Room, folder: Path) -> None:
-    """Raise BadInput for the first thing that the host has too little of. folder: of the run."""
+def check_room(need: Room, folder: Path, overwrite: bool = False) -> None:
+    """Raise BadInput for the first thing that the host has too little of. folder: of the run, which holds a part of
+    what it needs already, or with overwrite is going to be emptied.
+    """
     free, temporary = measure(folder), Path(tempfile.gettempdir())
+    kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
+    disk = need.disk - (size(folder) if overwrite else free.begun + kept)
     complaint = "{what} has {free} free and the run needs {need}: {remedy}"
     for what, has, needs, remedy in (
-        (f"run.folder={folder.parent}: its disk", free.disk, need.disk, "make room or name a folder on another disk"),
+        (f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"),
         (f"{temporary}", free_disk(temporary), SESSION_BYTES, "make room or set TMPDIR to another disk"),
         ("/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"),
         ("the host's memory", free.memory, need.memory, "end what else runs here, or take a larger machine"),

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,17 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.calibration import recall
-from launch.failure import spent, write_failure
+from launch.failure import spent, write_ending, write_spent
 from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render, render_scaling
 from launch.report import attempt
 from launch.result import describe
-from launch.resume import claim, open_folder, settle
+from launch.resume import claim, hold, open_folder, settle
 from launch.room import check_room, room_of
 from launch.sessions import clear_session, joined_session, ray_session
+from launch.signals import handle, leave, unwind
 
 if TYPE_CHECKING:
     from actors.coordinator_actor import RunRequest
@@ -35,11 +37,14 @@ EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 LATE_S = 10.0
 """Seconds after the end of the budget at which a run that still goes on is taken to hang."""
 
+SHUTDOWN_S = 30.0
+"""That Ray is given to end once all is saved."""
+
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.time()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, no traceback
+    handle(leave)  # there is nothing to save yet
     console = Console()
     try:
         config = load(arguments)
@@ -49,6 +54,7 @@ def main(arguments: list[str]) -> int:
             from launch.cluster import check_free, join, resources, survey
 
             context = join(cluster, config)
+            handle(leave)
             machine = survey(config)
         else:
             machine, context = detect(config.device), None
@@ -69,12 +75,16 @@ def main(arguments: list[str]) -> int:
             check_build(config, machine, {package.name for package in distributions()})
         folder = open_folder(config)
         console.print(render(plan, expected))
-        check_room(room_of(plan), folder)
+        if folder.exists():
+            hold(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
+        check_room(room_of(plan), folder, config.run.overwrite)
         request = prepare(plan.config, plan, folder, started_at)
         return carry_out(request, console, context)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
+    except SystemExit as told:  # by SIGTERM while a cluster was joined: the handler then is Ray's
+        return 128 + int(told.code or 0)
 
 
 def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "RunRequest":
@@ -97,7 +107,12 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     changes = claim(config, folder, problems)
     write_listing(folder / "problems-left-out.jsonl", problems.left_out)
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
-    return RunRequest(config, str(folder.resolve()), model_path, plan.placement, problems, room_of(plan), started_at)
+    before = spent(folder)
+    request = RunRequest(
+        config, str(folder.resolve()), model_path, plan.placement, problems, room_of(plan), started_at, before
+    )
+    write_spent(folder, request.spent)
+    return request
 
 
 def free_port(dashboard: DashboardConfig) -> int:
@@ -116,14 +131,26 @@ def free_port(dashboard: DashboardConfig) -> int:
 
 def end_with_budget(request: "RunRequest") -> threading.Timer:
     """A timer that ends this process, and all it started, should it outlive the budget because something hangs."""
-    folder, budget_s = Path(request.folder), request.config.budget.seconds
 
     def give_up() -> None:
-        write_failure(folder, budget_s, "the run still went on after the end of its budget: something hangs")
-        os._exit(EXIT_CODES["failed"])
+        code = EXIT_CODES["failed"]
+        try:
+            reason = "the run still went on after the end of its budget: something hangs"
+            code = exit_code(write_ending(request, "failed", reason))
+        finally:
+            os._exit(code)
 
-    left = budget_s - spent(folder) - (time.time() - request.started_at)
-    timer = threading.Timer(left + LATE_S, give_up)
+    return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
+
+
+def exit_code(summary: dict[str, Any]) -> int:
+    """Of a run that ended so; one that was interrupted has the name of the signal for its reason."""
+    status = summary["status"]
+    return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
+
+
+def after(seconds: float, action: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, action)
     timer.daemon = True
     timer.start()
     return timer
@@ -131,6 +158,7 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
 
 def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
     """Start Ray, unless a cluster was joined, and the coordinator, show progress, pass signals on; the exit code."""
+    handle(unwind)
     timer = end_with_budget(request)
     config, folder = request.config, Path(request.folder)
     try:
@@ -151,10 +179,14 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
             console.print()
             watch = Watch(request, console, session / "logs")
             summary = watch.follow()
+            timer.cancel()
+            handle(lambda *_: os._exit(exit_code(summary)))  # all is saved
+            watch.close()
+            timer = after(SHUTDOWN_S, lambda: os._exit(exit_code(summary)))
+    except SystemExit as told:  # by a signal before there was a coordinator
+        summary = write_ending(request, "interrupted", signal.Signals(int(told.code or 0)).name)
     finally:
         timer.cancel()
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, signal.SIG_DFL)  # all is saved
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
@@ -164,7 +196,7 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
         console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)
     else:
         clear_session(folder)
-    return 128 + watch.received[0] if summary["status"] == "interrupted" else EXIT_CODES[summary["status"]]
+    return exit_code(summary)
 
 
 if __name__ == "__main__":

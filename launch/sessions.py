@@ -21,6 +21,9 @@ NOTE = "ray-session"
 SERVERS = ("raylet", "gcs_server")
 """Ray's processes that all others of a session follow into death."""
 
+DEATH_S = 10.0
+"""That those others are waited for: until then they hold memory."""
+
 
 @contextlib.contextmanager
 def ray_session(config: Config, placement: Placement, folder: Path, dashboard: bool) -> Iterator[tuple[Path, str, str]]:
@@ -83,13 +86,15 @@ def clear_session(run: Path) -> None:
     note = run / NOTE
     if not note.exists():
         return
-    session = Path(note.read_text())
+    session, dying = Path(note.read_text()), list[psutil.Process]()
     if session.name.startswith("session_") and session.parent.name == "ray":
         for process in psutil.process_iter(["name", "cmdline"]):
             mine = any(str(session) in argument for argument in process.info["cmdline"] or ())
             if mine and process.info["name"] in SERVERS:
                 with contextlib.suppress(psutil.NoSuchProcess):
+                    dying += [process, *process.children(recursive=True)]
                     process.kill()
+        psutil.wait_procs(dying, timeout=DEATH_S)
         delete_orphans(session, also_of_the_living=True)
         shutil.rmtree(session, ignore_errors=True)
     note.unlink()

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,12 +13,12 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from actors.coordinator_actor import CoordinatorActor, RunRequest
+from actors.coordinator_actor import CoordinatorActor, RunRequest, last_line
 from actors.post_mortem import Witness, log_of, post_mortem
 from actors.remote import BAD_INPUT
 from conf.errors import BadInput
 from launch.console import RunView
-from launch.failure import events, write_failure
+from launch.failure import events, write_ending, write_spent
 from launch.fitting import ENOUGH, learn_from
 from launch.machine import detect
 
@@ -34,13 +35,13 @@ SILENCE_S = 120.0
 class Watch:
     """One coordinator, from its start to its end. Make it after ray.init, whose SIGTERM handler it replaces.
 
-    received: signals so far. The first ends the run gracefully, the second at once, a third leaves without a summary.
+    The first signal ends the run gracefully, the second at once, a third leaves without a summary.
     """
 
     def __init__(self, request: RunRequest, console: Console, logs: Path) -> None:
-        self.received: list[int] = []
+        self._received: list[int] = []
+        self._request = request
         self._folder = Path(request.folder)
-        self._budget_s = request.config.budget.seconds
         self._console = console
         self._logs = logs
         self._seen = len(events(self._folder))
@@ -56,11 +57,11 @@ class Watch:
 
     def follow(self) -> dict[str, Any]:
         """Show the run until it ends; its summary, also if the coordinator died. Raises BadInput if that ended it."""
-        ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
         try:
             with RunView(self._console) as view:
-                self._pid = ray.get(self._coordinator.__ray_call__.remote(_process_id), timeout=SILENCE_S)
+                self._pid = self._wait_for_coordinator()
                 self._witness = Witness(self._pid)
+                ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
                 while not ray.wait([ending], timeout=POLL_S)[0]:
                     progress = ray.get(self._coordinator.progress.remote(), timeout=SILENCE_S)
                     view.show(progress)
@@ -68,11 +69,13 @@ class Watch:
                     if not self._measured and progress.updates >= ENOUGH:
                         self._measured = True
                         self._console.print(self._measure(), soft_wrap=True, highlight=False)
-            summary: dict[str, Any] = ray.get(ending)
-            self._measure()
-            ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # who hangs is killed by the shutdown
+            return ray.get(ending)
         except RayTaskError as error:
-            raise error.cause from error
+            if isinstance(error.cause, BadInput):
+                raise error.cause from error
+            summary = self._failure(f"the coordinator failed: {last_line(error)}")
+            (self._folder / "failure.log").write_text(str(error))
+            return summary
         except GetTimeoutError:
             return self._failure(f"the coordinator gave no sign of life for {SILENCE_S:.0f} s")
         except (RayActorError, OutOfMemoryError) as error:
@@ -80,7 +83,19 @@ class Watch:
                 raise BadInput(bad[1]) from error
             log = log_of(self._logs, self._pid, str(error))
             return self._failure(f"the coordinator died: {post_mortem(str(error), self._witness, log)}")
-        return summary
+
+    def close(self) -> None:
+        """Once the run has ended: learn from it, and free what its actors hold."""
+        self._measure()
+        ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # who hangs is killed by the shutdown
+
+    def _wait_for_coordinator(self) -> int:
+        """Keep the time until the coordinator does; its process. Raises GetTimeoutError if it hangs."""
+        there: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(_process_id)
+        began = time.monotonic()
+        while not ray.wait([there], timeout=POLL_S)[0] and time.monotonic() - began < SILENCE_S:
+            write_spent(self._folder, self._request.spent)
+        return ray.get(there, timeout=POLL_S)
 
     def _measure(self) -> str:
         """Keep what the run tells about the machine; what that is. No run ends because it could not be measured."""
@@ -90,7 +105,7 @@ class Watch:
             return f"The run could not be measured for the next plan: {error!r}"
 
     def _failure(self, reason: str) -> dict[str, Any]:
-        return write_failure(self._folder, self._budget_s, reason)
+        return write_ending(self._request, "failed", reason)
 
     def _show_events(self) -> None:
         """Print what befell the run since the last look."""
@@ -100,11 +115,11 @@ class Watch:
         self._seen = len(known)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self.received.append(number)
-        if len(self.received) > 2:
-            os._exit(128 + self.received[0])
-        if len(self.received) == 2:
-            hurry = threading.Timer(HURRY_S, os._exit, [128 + self.received[0]])
+        self._received.append(number)
+        if len(self._received) > 2:
+            os._exit(128 + self._received[0])
+        if len(self._received) == 2:
+            hurry = threading.Timer(HURRY_S, os._exit, [128 + self._received[0]])
             hurry.daemon = True
             hurry.start()
         self._coordinator.stop.remote(signal.Signals(number).name)

@@ -1,9 +1,10 @@
 """Fakes at the protocol seams, for the coordinator's logic under virtual time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from actors.messages import (
     AdapterRef,
@@ -21,6 +22,8 @@ from actors.messages import (
 )
 from actors.protocols import FAITHFUL, ActorDied, Engine
 from actors.slots import AdapterSlots
+
+T = TypeVar("T")
 
 
 def make_problem(number: int) -> Problem:
@@ -126,6 +129,76 @@ class FakeEngine:
             self.freed.notify_all()
 
 
+class Frail:
+    """Dies when told to: calls under way and later ones fail until it is revived."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dying = asyncio.Event()
+        self.calls: set[asyncio.Task[Any]] = set()
+        self.lives = 1
+        self.stillborn = 0
+
+    def die(self) -> None:
+        self.dying.set()
+
+    async def revive(self) -> None:
+        for call in self.calls:
+            call.cancel()
+        if self.calls:
+            await asyncio.wait(self.calls)
+        self.dying = asyncio.Event()
+        self.lives += 1
+        if self.stillborn:
+            self.stillborn -= 1
+            self.die()
+
+    async def unless_dead(self, work: Coroutine[Any, Any, T]) -> T:
+        task, death = asyncio.create_task(work), asyncio.create_task(self.dying.wait())
+        self.calls.add(task)
+        task.add_done_callback(self.calls.discard)
+        try:
+            await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and not self.dying.is_set():
+                return task.result()
+        finally:
+            death.cancel()
+            task.cancel()
+        await asyncio.wait({task})
+        raise ActorDied(f"{self.name} died: it was killed by signal 9")
+
+
+class FrailEngine(Frail, FakeEngine):
+    """Comes back without the versions it had. gone: adapters whose folders are not there."""
+
+    def __init__(self, seconds: float = 1.0, start_seconds: float = 5.0, name: str = "rollout-0") -> None:
+        FakeEngine.__init__(self, seconds)
+        Frail.__init__(self, name)
+        self.start_seconds = self.restart_seconds = start_seconds
+        self.load_seconds = 0.0
+        self.gone: set[str] = set()
+
+    async def revive(self) -> None:
+        await super().revive()
+        self.slots, self.freed, self.start_seconds = AdapterSlots(2), asyncio.Condition(), self.restart_seconds
+        await self.unless_dead(self.ready())
+
+    async def load(self, adapter: AdapterRef) -> None:
+        await self.unless_dead(self._load(adapter))
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        await self.unless_dead(super().retire(adapter))
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        return await self.unless_dead(super().generate(index, problem, adapter, sampling))
+
+    async def _load(self, adapter: AdapterRef) -> None:
+        await asyncio.sleep(self.load_seconds)
+        if adapter.name in self.gone:
+            raise FileNotFoundError(f"no folder of {adapter.name}")
+        await super().load(adapter)
+
+
 class FakeLearner:
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
@@ -227,3 +300,20 @@ class FakeVerifier:
         return replace(group, rewards=tuple(make_reward(float(number < right)) for number in range(len(group.samples))))
 
     async def close(self) -> None: ...
+
+
+class FrailJudge(Frail, FakeVerifier):
+    """One of several behind a RemoteVerifier."""
+
+    def __init__(self, name: str = "reward-0") -> None:
+        Frail.__init__(self, name)
+        FakeVerifier.__init__(self)
+
+    async def score(self, group: Group) -> Group:
+        return await self.unless_dead(self.judge(group))
+
+    async def health(self) -> dict[str, int]:
+        return await self.unless_dead(super().health())
+
+    async def judge(self, group: Group) -> Group:
+        return await super().score(group)

@@ -1,4 +1,4 @@
-from actors.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, SAFETY, Budget
+from actors.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
 
 
 class HandClock:
@@ -33,6 +33,13 @@ def test_reserve_is_learned_from_measured_steps() -> None:
     budget.expect("evaluate", 20.0)
     budget.expect("checkpoint", 4.0)
     assert budget.reserve == EVALUATION_SAFETY * 20.0 + SAFETY * 4.0 + FINISH_MARGIN_S
+
+
+def test_evaluation_holds_back_no_more_than_its_part() -> None:
+    budget = Budget(600.0, 0.0, HandClock())
+    budget.expect("evaluate", 400.0)
+    assert budget.evaluation_reserve == MOST_EVALUATION * 600.0
+    assert budget.allows("update")
 
 
 def test_only_recent_steps_count() -> None:

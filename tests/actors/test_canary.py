@@ -1,3 +1,5 @@
+from math import inf, isfinite, nan
+
 from actors.canary import Canary, Finding
 from actors.messages import AdapterRef, Group, Sample, Scores
 from tests.fakes import make_problem
@@ -45,6 +47,15 @@ def test_noise_measured_before_a_resume_counts_after_it() -> None:
     first.judge(*probe([-1.0], [-1.01], [-1.01]))
     resumed = Canary(noise_floor=0.01, noise=first.noise)
     assert resumed.judge(*probe([-1.0], [-1.15], [-1.5])).finding is Finding.DISAGREES
+
+
+def test_what_is_no_number_agrees_with_nothing_and_is_no_noise() -> None:
+    for broken in ([nan, -1.0], [-1.0, nan], [-inf, -1.0]):
+        canary = Canary(noise_floor=0.01)
+        judgement = canary.judge(*probe(broken, [-1.0, -1.0], [-1.0, -1.0]))
+        assert judgement.finding is Finding.DISAGREES
+        assert "no numbers for policy-v3-r0" in judgement.diagnosis
+        assert isfinite(canary.band)
 
 
 def test_divergence_from_base_is_zero_for_the_base_and_positive_otherwise() -> None:

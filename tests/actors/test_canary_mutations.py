@@ -6,6 +6,7 @@ A policy is a sum of contributions, one of each type of module, that grow with i
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -164,6 +165,31 @@ def test_one_faulty_engine_among_several_is_named(tmp_path: Path) -> None:
     cause = halt_of(Faulty(tmp_path, fault, engines=3))
     assert "of rollout-1, unlike the others, differ" in cause
     assert "the adapter is not applied" in cause
+
+
+@pytest.mark.parametrize("first", [-2, 0, 5])
+def test_engine_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path, first: int) -> None:
+    """From its start on, at the first comparison, which measures the noise, or later; beside a sound engine."""
+
+    def break_down(engine: int, asked: Served) -> Served:
+        version = -2 if asked.owner != "ours" else asked.version
+        return replace(asked, scale=nan) if engine == 1 and version >= first else asked
+
+    run = Faulty(tmp_path, break_down, engines=2)
+    cause = halt_of(run)
+    assert "no numbers" in cause
+    assert first < 0 or "of rollout-1, unlike the others, are" in cause
+    assert run.learner.version <= max(first, 0) + 1
+
+
+def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path) -> None:
+    run = Faulty(tmp_path, lambda _, asked: asked)
+
+    async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        return tuple((Scores((nan,) * TOKENS, (-1.0,) * TOKENS),) for _ in groups)
+
+    run.learner.score = score  # type: ignore[method-assign]
+    assert "of the learner are no numbers for policy-v0-r0" in halt_of(run)
 
 
 @pytest.mark.parametrize("step", [1.0, 0.001])

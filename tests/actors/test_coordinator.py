@@ -89,6 +89,10 @@ class Run:
         return run_virtually(scenario())
 
     @property
+    def spent_so_far(self) -> float:
+        return self.seconds - self.coordinator.progress.left
+
+    @property
     def rows(self) -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
 
@@ -230,6 +234,46 @@ def test_first_update_that_outlasts_the_budget_is_lost_and_the_budget_kept(run: 
     assert "did not finish in time" in outcome.reason
     assert outcome.final is not None
     assert run.spent <= run.seconds
+
+
+def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> None:
+    """Twice what it took would be more than all of the budget."""
+    run.engine.seconds = 8.0
+    run.config.eval.n = 10
+    outcome = run.go()
+    assert run.learner.version >= 2
+    assert outcome.reason == "no further update fits"
+    assert outcome.final is not None
+    assert run.spent <= run.seconds
+
+
+def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(run: Run) -> None:
+    """The learner is idle meanwhile: what was learned before is not lost with the update."""
+
+    class Silent(FakeEngine):
+        async def probe(self, *arguments: Any) -> tuple[Group, ...]:
+            if run.spent_so_far > 0.6 * run.seconds:
+                await asyncio.sleep(run.seconds)
+            return await super().probe(*arguments)
+
+    run.engine = Silent()
+    run.config.checkpoint.every = 1000
+    outcome = run.go()
+    assert outcome.reason == "the last update did not finish in time and is lost"
+    assert run.folder.checkpoint is not None
+    assert run.folder.checkpoint.name == f"update-{run.coordinator.updates:06d}"
+    assert run.coordinator.updates > 5
+    assert run.spent <= run.seconds
+
+
+def test_waiting_for_stragglers_has_a_name(run: Run) -> None:
+    class Uneven(FakeEngine):
+        def seconds_of(self, index: int) -> float:
+            return 20.0 if index % 8 == 0 else 0.5
+
+    run.engine = Uneven()
+    run.go()
+    assert run.ledger["learner"]["wait_stragglers"] > 10.0
 
 
 def test_start_that_outlasts_the_budget_ends_the_run(run: Run) -> None:
@@ -662,7 +706,8 @@ def test_verifier_that_judges_nothing_halts_the_run(run: Run) -> None:
 def test_settled_problems_rest(run: Run) -> None:
     """Seven problems, three of which are always solved: in epochs 1 and 2 only the other four come up."""
     run.config.curriculum.rest_epochs = 2
-    run.config.budget.updates = 8
+    run.config.learner.max_staleness, run.config.learner.problems_per_update = 0, 1
+    run.config.budget.updates = 15
     settled = {"p0", "p1", "p2"}
     run.verifier.score = lambda group: _judge_each(group, (1.0, float(group.problem.id in settled)))  # type: ignore[method-assign]
     run.go()

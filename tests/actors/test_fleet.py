@@ -1,6 +1,4 @@
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -8,58 +6,13 @@ from hypothesis import strategies as st
 
 from actors.deaths import IN_A_ROW
 from actors.fleet import Fleet
-from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import ActorDied, Engine
-from actors.slots import AdapterSlots
 from actors.virtual_time import VirtualClock, run_virtually
-from tests.fakes import FakeEngine, make_problem
+from tests.fakes import FrailEngine, make_problem
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 ADAPTER = AdapterRef(0, 0, "nowhere")
-
-T = TypeVar("T")
-
-
-class FrailEngine(FakeEngine):
-    """Dies when told to: calls under way and later ones fail until it is revived, without the versions it had."""
-
-    def __init__(self, seconds: float = 1.0, start_seconds: float = 5.0) -> None:
-        super().__init__(seconds)
-        self.name = "rollout-0"
-        self.start_seconds = start_seconds
-        self.dying = asyncio.Event()
-        self.lives = 1
-        self.stillborn = 0
-
-    def die(self) -> None:
-        self.dying.set()
-
-    async def revive(self) -> None:
-        self.slots, self.freed, self.dying = AdapterSlots(2), asyncio.Condition(), asyncio.Event()
-        self.lives += 1
-        if self.stillborn:
-            self.stillborn -= 1
-            self.die()
-        await self._unless_dead(self.ready())
-
-    async def load(self, adapter: AdapterRef) -> None:
-        await self._unless_dead(super().load(adapter))
-
-    async def retire(self, adapter: AdapterRef) -> None:
-        await self._unless_dead(super().retire(adapter))
-
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        return await self._unless_dead(super().generate(index, problem, adapter, sampling))
-
-    async def _unless_dead(self, work: Coroutine[Any, Any, T]) -> T:
-        task, death = asyncio.create_task(work), asyncio.create_task(self.dying.wait())
-        await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
-        death.cancel()
-        if task.done() and not self.dying.is_set():
-            return task.result()
-        task.cancel()
-        await asyncio.wait({task})
-        raise ActorDied(f"{self.name} died: it was killed by signal 9")
 
 
 def ignore(name: str, text: str) -> None: ...
@@ -100,12 +53,12 @@ def test_failed_request_no_longer_counts_as_load() -> None:
         for _ in range(2):
             failed = await asyncio.gather(fleet.generate(0, make_problem(0), ADAPTER, SAMPLING), return_exceptions=True)
             assert isinstance(failed[0], ValueError)
-        return fleet.in_flight
+        return [berth.load for berth in fleet._berths]
 
     assert run_virtually(scenario()) == [0, 0]
 
 
-def ask(fleet: Fleet, index: int, adapter: AdapterRef = ADAPTER) -> "asyncio.Task[Group]":
+def ask(fleet: Fleet, index: int, adapter: AdapterRef | None = ADAPTER) -> "asyncio.Task[Group]":
     return asyncio.create_task(fleet.generate(index, make_problem(index), adapter, SAMPLING))
 
 
@@ -208,6 +161,97 @@ def test_engine_given_up_is_reported_and_the_others_go_on() -> None:
     assert [event.partition(";")[0] for event in run_virtually(scenario())] == ["not replaced any more"]
 
 
+@pytest.mark.parametrize("missed", [False, True])
+def test_version_retired_while_a_fresh_engine_loads_it_does_no_harm(missed: bool) -> None:
+    """One that its predecessor had, or one that came while it was away, and it dies again: the folder is gone then."""
+
+    async def scenario() -> tuple[list[str], list[frozenset[str]]]:
+        events = list[str]()
+        engines = [FrailEngine(), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), lambda name, text: events.append(text))
+        old, new = AdapterRef(1, 0, "nowhere"), AdapterRef(2, 0, "nowhere")
+        if not missed:
+            await fleet.load(old)
+        engines[0].load_seconds = 100.0
+        engines[0].die()
+        await ask(fleet, 0, old if not missed else None)
+        if missed:
+            await fleet.load(old)
+        await asyncio.sleep(10.0)
+        if missed:
+            engines[0].die()
+            await asyncio.sleep(0.1)
+        await fleet.load(new)
+        await fleet.retire(old)
+        engines[0].gone.add(old.name)
+        await asyncio.sleep(300.0)
+        assert fleet._berths[0].well
+        return events, [engine.slots.held for engine in engines]
+
+    events, held = run_virtually(scenario())
+    assert [event.partition(" ")[0] for event in events] == ["replaced"] * (2 if missed else 1)
+    assert held == [frozenset({"policy-v2-r0"})] * 2
+
+
+def test_what_keeps_an_engine_from_coming_back_is_recorded_and_ends_a_run_without_another() -> None:
+    async def scenario() -> list[str]:
+        events = list[str]()
+        engines = [FrailEngine(), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
+        await fleet.load(ADAPTER)
+        for number, engine in enumerate(engines):
+            engine.name = f"rollout-{number}"
+            engine.gone.add(ADAPTER.name)
+        engines[0].die()
+        await ask(fleet, 0)
+        await asyncio.sleep(60.0)
+        assert [event.partition(";")[0] for event in events] == ["rollout-0: not replaced any more"]
+        assert "no folder of policy-v0-r0" in events[0]
+        engines[1].die()
+        with pytest.raises(FileNotFoundError):
+            await ask(fleet, 1)
+        with pytest.raises(FileNotFoundError):
+            await fleet.load(AdapterRef(1, 0, "nowhere"))
+        return [event.partition(";")[0] for event in events]
+
+    assert run_virtually(scenario()) == ["rollout-0: not replaced any more", "rollout-1: not replaced any more"]
+
+
+def test_version_that_an_engine_cannot_load_later_is_recorded_and_the_next_one_is_loaded() -> None:
+    async def scenario() -> tuple[list[str], list[frozenset[str]]]:
+        events = list[str]()
+        engines = [FrailEngine(), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), lambda name, text: events.append(text))
+        engines[0].die()
+        engines[0].gone.add(ADAPTER.name)
+        await fleet.load(ADAPTER)
+        await asyncio.sleep(60.0)
+        await fleet.load(AdapterRef(1, 0, "nowhere"))
+        return events, [engine.slots.held for engine in engines]
+
+    events, held = run_virtually(scenario())
+    assert "could not load; FileNotFoundError('no folder of policy-v0-r0')" in events[-1]
+    assert held == [frozenset({"policy-v1-r0"}), frozenset({"policy-v0-r0", "policy-v1-r0"})]
+
+
+def test_version_given_up_before_its_turn_takes_no_other_with_it() -> None:
+    async def scenario() -> frozenset[str]:
+        engines = [FrailEngine(), FrailEngine()]
+        fleet = Fleet(engines, VirtualClock(), ignore)
+        engines[0].load_seconds = 20.0
+        engines[0].die()
+        await fleet.load(ADAPTER)
+        await asyncio.sleep(10.0)
+        engines[0].die()
+        await asyncio.sleep(0.1)
+        await fleet.load(AdapterRef(1, 0, "nowhere"))
+        await fleet.retire(AdapterRef(1, 0, "nowhere"))
+        await asyncio.sleep(100.0)
+        return engines[0].slots.held
+
+    assert run_virtually(scenario()) == {"policy-v0-r0"}
+
+
 def test_version_retired_under_running_requests_outlives_the_engine_until_they_end() -> None:
     async def scenario() -> tuple[Group, frozenset[str]]:
         engine = FrailEngine(seconds=10.0)
@@ -307,6 +351,6 @@ def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataOb
         await asyncio.gather(*kills)
         await fleet.ready()
         assert [engine.slots.held for engine in engines] == [frozenset()] * len(engines)
-        assert fleet.in_flight == [0] * len(engines)
+        assert [berth.load for berth in fleet._berths] == [0] * len(engines)
 
     run_virtually(scenario())

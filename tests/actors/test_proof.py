@@ -1,4 +1,5 @@
 import random
+from math import nan
 
 from actors.proof import find_mistake
 from actors.protocols import FAITHFUL
@@ -37,3 +38,10 @@ def test_each_mistake_is_found_under_half_as_much_noise() -> None:
 def test_what_no_mistake_explains_is_none_of_them() -> None:
     seen = views(0, size=0.2)
     assert "its weights were others" in find_mistake(heard(seen[FAITHFUL], 0, noise=1.0), seen)
+
+
+def test_what_is_no_number_is_a_mistake() -> None:
+    seen = views(0, size=0.2)
+    truth = seen[FAITHFUL]
+    assert "no numbers" in find_mistake([nan, *truth[1:]], seen)
+    assert "no numbers" in find_mistake(list(truth), seen | {FAITHFUL: (nan, *truth[1:])})

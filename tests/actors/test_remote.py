@@ -128,6 +128,19 @@ def test_actor_that_gives_no_sign_of_life_is_killed(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("cluster")
+def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() -> None:
+    async def scenario() -> None:
+        actor = RemoteActor(Patient, "busy-patient", Share())
+        waiting = [asyncio.create_task(actor.call("wait")) for _ in range(1100)]
+        await asyncio.sleep(0)
+        await actor.call("alive", deadline_s=60.0)
+        actor.kill()
+        assert all(isinstance(end, ActorDied) for end in await asyncio.gather(*waiting, return_exceptions=True))
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("cluster")
 def test_errors_come_back_as_they_were_raised() -> None:
     async def scenario() -> None:
         actor = RemoteActor(Patient, "critic", Share())

@@ -1,6 +1,18 @@
 from pathlib import Path
 
-from actors.room import DISK_MARGIN, MIB, Alarm, Free, Room, RoomGuard, amount, free_memory, measure, total_memory
+from actors.room import (
+    DISK_MARGIN,
+    LAST_MARGIN,
+    MIB,
+    Alarm,
+    Free,
+    Room,
+    RoomGuard,
+    amount,
+    free_memory,
+    measure,
+    total_memory,
+)
 
 GIB = 2**30
 NEED = Room(disk=8 * GIB, checkpoint=GIB, shared_memory=512 * MIB, memory=6 * GIB)
@@ -17,10 +29,17 @@ def test_all_is_quiet_while_there_is_room() -> None:
 
 def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits() -> None:
     guard = RoomGuard(NEED, 24 * GIB)
-    assert look(guard, disk=2 * GIB) == [("disk", False)]
-    assert look(guard, disk=2 * GIB) == []
-    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 1) == [("disk", True)]
+    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN) == []
+    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 1) == [("disk", False)]
     assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 2) == []
+    assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 1) == [("disk", True)]
+    assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 2) == []
+
+
+def test_checkpoint_that_is_being_written_is_no_want_of_room() -> None:
+    guard = RoomGuard(NEED, 24 * GIB)
+    assert look(guard, disk=DISK_MARGIN, begun=NEED.checkpoint) == []
+    assert look(guard, disk=LAST_MARGIN, begun=NEED.checkpoint) == [("disk", False)]
 
 
 def test_alarm_is_raised_again_after_it_was_over() -> None:
@@ -39,4 +58,16 @@ def test_text_has_the_amount() -> None:
 def test_this_host_is_measured_also_for_a_folder_to_come(tmp_path: Path) -> None:
     free = measure(tmp_path / "runs" / "mine")
     assert free.disk > 0
+    assert free.begun == free.kept == 0
     assert 0 < free_memory() <= total_memory()
+
+
+def test_what_a_run_folder_holds_of_its_need_is_measured(tmp_path: Path) -> None:
+    for number, name in enumerate(
+        ("checkpoints/update-000001", "checkpoints/.update-000002.tmp/adapter", "adapters/policy-v1", "samples")
+    ):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "content").write_bytes(bytes(10**number))
+    (tmp_path / "checkpoints" / "latest").symlink_to("update-000001")
+    free = measure(tmp_path)
+    assert (free.kept, free.begun) == (1, 110)

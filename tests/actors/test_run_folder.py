@@ -1,8 +1,12 @@
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from actors import run_folder
+from actors.durable import seal
 from actors.messages import AdapterRef
 from actors.run_folder import RunFolder
 from conf.errors import BadInput
@@ -14,9 +18,12 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path, keep_last=2)
 
 
-def checkpoint(folder: RunFolder, version: int) -> None:
-    with folder.new_checkpoint(version) as path:
-        (path / "coordinator.json").write_text(json.dumps({"version": version}))
+def checkpoint(folder: RunFolder, version: int, validation: float | None = None) -> None:
+    async def write() -> None:
+        async with folder.new_checkpoint(version) as path:
+            (path / "coordinator.json").write_text(json.dumps({"version": version, "validation": validation}))
+
+    asyncio.run(write())
 
 
 def test_latest_is_the_newest_whole_checkpoint_and_old_ones_go(folder: RunFolder) -> None:
@@ -27,16 +34,35 @@ def test_latest_is_the_newest_whole_checkpoint_and_old_ones_go(folder: RunFolder
     assert sorted(p.name for p in (folder.path / "checkpoints").glob("update-*")) == ["update-000002", "update-000003"]
 
 
+def test_other_work_goes_on_while_a_checkpoint_is_hashed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals, timeouts, heartbeats: gigabytes on a slow disk take minutes."""
+
+    async def save() -> None:
+        looked_at = threading.Event()
+
+        def slow_seal(path: Path) -> None:
+            assert looked_at.wait(timeout=60), "nothing else had its turn"
+            seal(path)
+
+        monkeypatch.setattr(run_folder, "seal", slow_seal)
+        asyncio.get_running_loop().call_later(0.01, looked_at.set)
+        async with folder.new_checkpoint(1) as path:
+            (path / "coordinator.json").write_text("{}")
+
+    asyncio.run(save())
+    assert folder.checkpoint is not None
+
+
 def test_checkpoint_that_fails_half_way_is_not_seen(folder: RunFolder) -> None:
     checkpoint(folder, 1)
 
-    def fail() -> None:
-        with folder.new_checkpoint(2) as path:
+    async def fail() -> None:
+        async with folder.new_checkpoint(2) as path:
             (path / "half").write_text("half")
             raise RuntimeError("the disk is full")
 
     with pytest.raises(RuntimeError):
-        fail()
+        asyncio.run(fail())
     assert folder.checkpoint is not None
     assert folder.checkpoint.name == "update-000001"
 
@@ -108,7 +134,7 @@ def test_damaged_checkpoint_gives_way_to_the_one_before_and_its_rows_go(folder: 
         {
             "update": 3,
             "event": "checkpoint refused",
-            "detail": "coordinator.json has 2 bytes instead of 14",
+            "detail": "coordinator.json has 2 bytes instead of 34",
         }
     ]
     assert (folder.path / "checkpoints" / "refused-update-000003").exists()
@@ -151,3 +177,21 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     assert list(again.adapters.iterdir()) == []
     assert not list(folder.path.glob(".ranks*"))
     assert [event["event"] for event in again.events()] == ["learner died"]
+
+
+def test_best_checkpoint_that_is_refused_is_no_longer_the_best(folder: RunFolder) -> None:
+    checkpoint(folder, 1)
+    checkpoint(folder, 2, validation=0.5)
+    folder.mark_best(2)
+    assert folder.best_score() == 0.5
+    (folder.path / "checkpoints" / "update-000002" / "coordinator.json").write_text("{}")
+    again = RunFolder(folder.path, keep_last=2)
+    checkpoint(again, 2)
+    assert again.best is None
+    assert again.best_score() == -1.0
+
+
+def test_checkpoint_without_a_score_is_no_best(folder: RunFolder) -> None:
+    checkpoint(folder, 1)
+    folder.mark_best(1)
+    assert folder.best_score() == -1.0

@@ -1,39 +1,63 @@
 """A whole run on a Ray cluster that was there before it: two nodes of this machine, each with a core of its own."""
 
+import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from launch.machine import detect
 from tests.e2e.conftest import read_rows, read_summary
 
 
-@pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    cores = sorted(os.sched_getaffinity(0))
-    if detect().gpus or len(cores) < 2:
+class Host:
+    """A cluster in a process of its own."""
+
+    def __init__(self, mode: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.cluster_host"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RAY_AUTH_MODE": mode},
+        )
+        self.address = self._read()
+
+    def ask(self, question: str) -> tuple[int, float]:
+        """`free` or `hold`; nodes alive and cores free after that."""
+        assert self._process.stdin
+        print(question, file=self._process.stdin, flush=True)
+        alive, free = json.loads(self._read())
+        return alive, free
+
+    def end(self) -> None:
+        self._process.communicate()
+
+    def _read(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture(params=["token"])
+def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A cluster that was started with this RAY_AUTH_MODE."""
+    if detect().gpus or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("for a machine with two cores and no card")
-    os.sched_setaffinity(0, cores[:1])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    os.sched_setaffinity(0, cores[1:2])
-    cluster.add_node(num_cpus=1)
-    os.sched_setaffinity(0, cores)
-    cluster.wait_for_nodes()
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    yield cluster.address
-    ray.shutdown()
-    cluster.shutdown()
+    if not Path("~/.ray/auth_token").expanduser().exists():
+        subprocess.run([Path(sys.executable).with_name("ray"), "get-auth-token", "--generate"], check=True)
+    host = Host(request.param)
+    monkeypatch.setenv("RAY_ADDRESS", host.address)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    yield host
+    host.end()
 
 
 @pytest.mark.slow
-def test_run_joins_a_cluster_and_leaves_it_as_it_was(
-    address: str, start: Callable[..., "subprocess.Popen[str]"]
-) -> None:
+def test_run_joins_a_cluster_and_leaves_it_as_it_was(host: Host, start: Callable[..., "subprocess.Popen[str]"]) -> None:
     folder = start.folder / "cluster"  # type: ignore[attr-defined]
     run = start("cluster", "budget.minutes=10", "budget.updates=3")
     output, _ = run.communicate()
@@ -42,17 +66,21 @@ def test_run_joins_a_cluster_and_leaves_it_as_it_was(
     assert all(f"core {core}\n" in re.sub(" +\n", "\n", output) for core in sorted(os.sched_getaffinity(0))[:2])
     assert len(read_rows(folder)) == 3
     assert read_summary(folder)["status"] == "completed"
-    ray.init(address=address, log_to_driver=False)
-    assert sum(node["Alive"] for node in ray.nodes()) == 2
-    assert ray.available_resources()["CPU"] == 2
+    assert host.ask("free") == (2, 2)
 
-    holder = ray.remote(num_cpus=1)(_Holder).remote()
-    ray.get(holder.alive.remote())
+    assert host.ask("hold") == (2, 1)
     refused = start("refused")
     output, _ = refused.communicate()
     assert refused.returncode == 2, output
     assert "has 1 of 2 cores free and the run needs 2" in output
 
 
-class _Holder:
-    def alive(self) -> None: ...
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["disabled"], indirect=True)
+def test_cluster_without_authentication_is_refused_unless_that_is_said(
+    host: Host, start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    refused = start("open")
+    output, _ = refused.communicate()
+    assert refused.returncode == 2, output
+    assert "was not started with RAY_AUTH_MODE=token" in output

@@ -77,7 +77,14 @@ class Rig:
 
     async def start_learner(self, config: Config) -> tuple[RemoteLearner, list[RemoteActor]]:
         request = RunRequest(
-            config, str(self.folder), self.model, self.plan.placement, ProblemSet((), (), {}), room_of(self.plan), 0.0
+            config,
+            str(self.folder),
+            self.model,
+            self.plan.placement,
+            ProblemSet((), (), {}),
+            room_of(self.plan),
+            0.0,
+            0.0,
         )
         ranks = start_ranks(request, str(self.folder / "adapters"), self.group)
         learner = RemoteLearner(ranks, WallClock())

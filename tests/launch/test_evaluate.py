@@ -16,7 +16,6 @@ from launch.evaluate import Evaluation, conclude, prepare, record
 from launch.machine import detect
 from rewards import problems
 from tests.fakes import make_reward
-from tests.launch.test_protocol import release
 from tests.run_folders import write_run
 
 
@@ -214,7 +213,6 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=6)
     record(evaluation, "running")
-    release(evaluation.folder)
     monkeypatch.setattr(evaluate, "carry_out", None)
     assert evaluate.main(arguments) == 0
     assert "1.000" in capsys.readouterr().out
@@ -266,7 +264,6 @@ def test_adapter_of_a_run_is_judged_by_that_runs_settings_in_that_runs_folder(
     assert (protocol["temperature"], protocol["template"]) == (0.9, "{problem} is ${problem} =")
     assert protocol["adapter"] == str(trained / "checkpoints" / "update-000002" / "adapter")
     assert (evaluation.config.device, evaluation.config.run.overwrite) == ("auto", False)
-    release(evaluation.folder)
     same = prepared(["conf=r8_llama", adapter, benchmarks, "n=2"])
     assert (same.folder, same.protocol) == (evaluation.folder, protocol)
     elsewhere = prepared([adapter, benchmarks, "run.name=hot", "eval.temperature=1.2"])
@@ -301,7 +298,6 @@ def test_what_a_run_was_trained_on_never_counts_as_held_out(
     evaluation = prepared(asked)
     (posed,) = (exam.posed for exam in evaluation.exams)
     assert len(posed.problems) == 20
-    release(evaluation.folder)
     assert "has eval.problems=20, not 30" in complaint([*asked, "eval.problems=30"], capsys)
     assert "has data.size=40, not 30" in complaint([*asked, "data.size=30"], capsys)
     (trained / "problems.digest").write_text(posed.digest)
@@ -317,7 +313,6 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
         evaluation = prepared([*rest, benchmark, f"n={n}"])
         draw(evaluation, rounds=n, right=right)
         document = record(evaluation, "completed")
-        release(evaluation.folder)
     assert [(each["name"], each["n"], each["base"]["pass@1"]["value"]) for each in document["benchmarks"]] == [
         ("few", 1, 0.5),
         ("sums", 2, 0.5),
@@ -325,7 +320,6 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
     again = prepared([*rest, few, "n=2"])
     draw(again, rounds=1, right=2)
     assert [(each["name"], each["n"]) for each in record(again, "completed")["benchmarks"]] == [("sums", 2), ("few", 2)]
-    release(again.folder)
     with pytest.raises(BadInput, match=r"begun with temperature=1\.0, not 0\.5"):
         prepared([*rest, few, "n=2", "eval.temperature=0.5"])
 

@@ -1,6 +1,8 @@
 """What may go on in the folder of an evaluation, and what would mix samples of two policies."""
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,6 @@ def protocol(config: Config) -> dict[str, Any]:
     return protocol_of(config, "nowhere", None)
 
 
-def release(folder: Path) -> None:
-    """Let another claim in this process have the folder: a copy is locked by nobody."""
-    shutil.copytree(folder, folder.with_name("copy"))
-    shutil.rmtree(folder)
-    folder.with_name("copy").rename(folder)
-
-
 def begun(folder: Path, protocol: dict[str, Any]) -> None:
     """Leave behind what an evaluation by this protocol would."""
     (folder / "samples").mkdir(parents=True, exist_ok=True)
@@ -45,7 +40,6 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> N
     with pytest.raises(BadInput, match=f"was begun with {key}="):
         claim(tmp_path, changed, protocol(changed))
     changed.run.overwrite = True
-    release(tmp_path)
     claim(tmp_path, changed, protocol(changed))
     assert not any(tmp_path.iterdir())
 
@@ -76,7 +70,6 @@ def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
         (joined | {"model_digest": "2"}, "model=embedded:smollm2-135m, not embedded:smollm2-135m with other content"),
         (base, "adapter=a, not None"),
     ):
-        release(tmp_path)
         begun(tmp_path, joined)
         with pytest.raises(BadInput, match=said):
             claim(tmp_path, config, other)
@@ -101,9 +94,12 @@ def test_policy_is_known_by_what_its_files_hold(tiny_model: Path, tiny_config: C
 
 def test_two_processes_do_not_share_an_evaluation(tmp_path: Path) -> None:
     config = load(["conf=quickstart"])
-    claim(tmp_path, config, protocol(config))
+    others = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(others, fcntl.LOCK_EX)
     with pytest.raises(BadInput, match="at work in another process"):
         claim(tmp_path, config, protocol(config))
+    os.close(others)
+    claim(tmp_path, config, protocol(config))
 
 
 def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(tmp_path: Path) -> None:
@@ -114,6 +110,5 @@ def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(tmp_path: Pat
     config.run.overwrite = True
     claim_run(config, open_folder(config), ProblemSet((), (), {}))
     assert (folder / "evaluation").exists()
-    release(folder)
     claim_run(config, open_folder(config), ProblemSet((), (), {}))
     assert not (folder / "evaluation").exists()

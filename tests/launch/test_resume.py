@@ -11,8 +11,9 @@ from actors.messages import Problem
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
+from launch import resume
 from launch.machine import GIB, Machine
-from launch.resume import MAY_CHANGE, among, claim, flatten, open_folder, settle
+from launch.resume import MAY_CHANGE, among, claim, empty, flatten, open_folder, settle
 from rewards.problems import ProblemSet
 
 
@@ -131,6 +132,21 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     with pytest.raises(BadInput, match="begun with other problems"):
         claim(config, tmp_path / "two", problems("a", "c"))
+
+
+def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a killed process has not come to delete are never taken for another run's."""
+    begin(tmp_path, "completed")
+    run, gone = tmp_path / "quickstart", list[str]()
+    for name in "abcdefgh":
+        (run / name).touch()
+        (run / f"{name}.d").mkdir()
+    with monkeypatch.context() as watching:
+        watching.setattr(Path, "unlink", lambda path: gone.append(path.name))
+        watching.setattr(resume.shutil, "rmtree", lambda path: gone.append(path.name))
+        empty(run, last="config.yaml")
+    assert len(gone) == 18
+    assert gone[-1] == "config.yaml"
 
 
 def test_overwriting_clears_a_run_and_nothing_else(tmp_path: Path) -> None:

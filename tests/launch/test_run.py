@@ -1,14 +1,24 @@
+import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from actors.room import Room
 from conf.errors import BadInput
+from conf.load import load
 from conf.schema import DashboardConfig
 from launch import run
+from launch.failure import spent
 from launch.machine import detect
+from launch.plan import make_plan
+from launch.sessions import note_session
+from rewards.problems import ProblemSet
 
 
 @pytest.fixture
@@ -85,3 +95,106 @@ def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
     arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "data.source=file:nowhere.jsonl"]
     assert "nowhere.jsonl" in complaint([*arguments, "dashboard.port=0"], capsys)
     assert kept.read_text() == "{}"
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_room_is_measured_after_leftovers_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, run_folder = tmp_path / "ray" / "session_before", tmp_path / "runs" / "quickstart"
+    for folder in (session, run_folder):
+        folder.mkdir(parents=True)
+    note_session(run_folder, session)
+
+    def measure(need: Room, folder: Path, overwrite: bool) -> None:
+        assert not session.exists()
+        assert overwrite
+        raise BadInput("no room")
+
+    monkeypatch.setattr(run, "check_room", measure)
+    arguments = ["conf=quickstart", f"run.folder={tmp_path / 'runs'}", "run.overwrite=true"]
+    assert "no room" in complaint(arguments, capsys)
+
+
+DRIVER = """
+import json, os, signal, sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from rich.console import Console
+from launch import run, watch
+from tests.actors.test_coordinator_actor import make_request
+
+what, folder = sys.argv[1], Path(sys.argv[2])
+
+@contextmanager
+def session(*_, **__):
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+    if what in ("SIGINT", "SIGTERM"):
+        os.kill(os.getpid(), signal.Signals[what])
+    yield folder, "", ""
+    if what == "hang":
+        time.sleep(600)
+
+timers, after = [], run.after
+
+def note(seconds, action):
+    timers.append(after(seconds, action))
+    return timers[-1]
+
+def follow():
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return summary
+
+def close():
+    assert timers[0].finished.is_set(), "the budget's timer may still end a run that is over"
+
+summary = {"status": "halted", "reason": "it must", "updates": 1, "spent_s": 1.0, "eval": {"base": None, "final": None}}
+run.ray_session, run.SHUTDOWN_S, run.after = session, 0.1, note
+watch.Watch = lambda *_: SimpleNamespace(follow=follow, close=close)
+sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=True)))
+"""
+
+
+def drive(what: str, folder: Path) -> tuple[int, dict[str, Any]]:
+    """Exit code and summary of a driver whose Ray is none."""
+    done = subprocess.run([sys.executable, "-c", DRIVER, what, str(folder)], timeout=120)
+    return done.returncode, json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signal_before_there_is_a_coordinator_interrupts_the_run(name: str, code: int, tmp_path: Path) -> None:
+    ended, summary = drive(name, tmp_path)
+    assert ended == code
+    assert (summary["status"], summary["reason"]) == ("interrupted", name)
+    assert summary["spent_s"] == spent(tmp_path) > 50.0
+
+
+def test_end_that_takes_its_time_changes_nothing_about_it(tmp_path: Path) -> None:
+    code, summary = drive("hang", tmp_path)
+    assert (code, summary["status"]) == (3, "halted")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("joining", [False, True])
+def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: int, joining: bool) -> None:
+    """joining: a cluster, when SIGTERM is Ray's to handle."""
+    rays = "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))" if joining else "None"
+    script = (
+        "import os, signal, sys; from launch import run;"
+        f"run.load = lambda _: ({rays}, os.kill(os.getpid(), signal.{name}));"
+        "sys.exit(run.main([]))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == code
+
+
+def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conf.models.locate", lambda model: "nowhere")
+    monkeypatch.setattr("conf.adapters.check_adapter", lambda config, path: None)
+    monkeypatch.setattr("rewards.problems.load", lambda config, tokenizer: ProblemSet((), (), {}))
+    monkeypatch.setattr("transformers.AutoTokenizer", SimpleNamespace(from_pretrained=lambda path: None))
+    (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
+    config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
+    request = run.prepare(config, make_plan(config, detect("cpu")), tmp_path, time.time() - 30)
+    assert request.spent_before == 12.5
+    assert 42.5 <= spent(tmp_path) <= request.spent
