@@ -39,7 +39,7 @@ class Examiner:
         on_sample: Callable[[], None],
         on_signals: Callable[[Callable[[str], None]], None],
     ) -> str:
-        """Draw what the transcripts miss, after the engines have proved that they use the adapter.
+        """Draw what the transcripts miss, once the answers of every engine have differed with the adapter and without.
 
         How it ended: completed, budget_exhausted at the deadline (of time.monotonic), or the reason it was stopped for.
         on_start: called before the first sample. on_signals: is given what stops the drawing for a reason.

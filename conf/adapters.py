@@ -25,6 +25,14 @@ PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """One to evaluate. folder: with its files, links resolved. base: the model it says it was made for."""
+
+    folder: Path
+    base: str
+
+
+@dataclass(frozen=True)
 class Feature:
     """key: of adapter_config.json. plain: whether a value is that of a plain LoRA. reason: why others are refused."""
 
@@ -59,8 +67,9 @@ FEATURES = (
 
 
 def check_adapter(config: Config, model_path: str) -> None:
-    """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors, of this run's model,
-    rank, alpha, scaling and modules. model_path: the model's local folder.
+    """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors, of this run's rank,
+    alpha, scaling and modules, that fits its model and says that it was made for one of this name. model_path: the
+    model's local folder.
     """
     if not config.lora.start_from:
         return
@@ -72,11 +81,12 @@ def check_adapter(config: Config, model_path: str) -> None:
     _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
 
 
-def adopt_adapter(config: Config, model_path: str) -> Path | None:
-    """The folder of `adapter`, whose rank, alpha, scaling and modules become those of `config.lora`; None if it is
-    empty. A checkpoint stands for the adapter in it.
+def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
+    """What `adapter` names, whose rank, alpha, scaling and modules become those of `config.lora`; None if it is empty.
+    A checkpoint stands for the adapter in it.
 
-    Raises BadInput unless it is a plain PEFT adapter in safetensors, of this model, that changes it.
+    Raises BadInput unless it is a plain PEFT adapter in safetensors that changes the model, fits it and says that it
+    was made for one of this name.
     """
     if not config.adapter:
         return None
@@ -98,7 +108,7 @@ def adopt_adapter(config: Config, model_path: str) -> Path | None:
         raise BadInput(f"{where}: it adapts {unknown[0]}; only {', '.join(PROJECTIONS)} can be served")
     _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
     _check_effect(folder / WEIGHTS_FILE, where)
-    return folder
+    return Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
 def _read(folder: Path, where: str) -> dict[str, Any]:
@@ -117,8 +127,14 @@ def _read(folder: Path, where: str) -> dict[str, Any]:
 
 
 def _check_base(config: Config, model_path: str, stated: dict[str, Any], where: str) -> None:
+    """By name alone, since the same model has other paths elsewhere."""
     base = stated.get("base_model_name_or_path")
-    if base and not _names(base) & (_names(config.model.path) | _names(model_path)):
+    if not base:
+        raise BadInput(
+            f"{where}: does not say which model it was made for; write that model's name into {CONFIG_FILE}, as "
+            "base_model_name_or_path"
+        )
+    if not model_names(base) & (model_names(config.model.path) | model_names(model_path)):
         raise BadInput(f"{where}: was made for {base}, this run has model.path={config.model.path}; make them equal")
 
 
@@ -162,7 +178,7 @@ def _check_settings(config: Config, stated: dict[str, Any], where: str) -> None:
             )
 
 
-def _names(path: str) -> set[str]:
+def model_names(path: str) -> set[str]:
     """What a model is called by its path: the last part, and in the hub's cache, the part after the owner."""
     parts = Path(path).parts
     return {parts[-1], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}

@@ -2,10 +2,11 @@
 
 A recipe is `conf/NAME.yaml`; its `extends: OTHER` names the recipe it builds on, down to base.yaml. The command line is
 the last layer. A layer that names an `algorithm.preset` or `reward.preset` includes what that sets, underneath its own
-settings.
+settings. Under an adapter of a run, the settings of that run stand in the recipe's place.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -22,6 +23,9 @@ from conf.schema import Config, ShapeConfig
 
 T = TypeVar("T")
 
+Layer = tuple[str, dict[str, Any]]
+"""Settings, and the file they come from, empty for the command line."""
+
 FOLDER = Path(__file__).parent
 NOT_RECIPES = {"algorithms", "benchmarks", "devices", "paper_results", "rewards"}
 
@@ -32,29 +36,43 @@ SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
 """A layer that sets the first key without its neighbours returns these to their defaults: the hours a person asks for
 are not overruled by a recipe's minutes, and a shape belongs to the model it was declared with."""
 
+RECORD = "config.yaml"
+"""In a run's folder: its settings."""
 
 TYPE_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def load(arguments: list[str], folder: Path = FOLDER) -> Config:
-    """The configuration that the arguments of a command ask for.
+    """The configuration that the arguments of a command ask for. Without `adapter` of a run, they must name a recipe.
 
     Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an
     impossible combination, and YAML that does not parse.
     """
-    name, overrides = _parse(arguments, folder)
-    config = OmegaConf.structured(Config)
-    for where, layer in (*_recipes(name, folder), ("", overrides)):
-        config = _merge(config, layer, where)
+    name, overrides = _parse(arguments)
+    given = ("", overrides)
+    config = _resolve([*(_recipes(name, folder) if name else ()), given])
+    if run := run_of(config.adapter):
+        config = _resolve([_of_run(run, config.adapter), given])
+    elif not name:
+        raise BadInput(f"no conf=NAME given: start with conf=quickstart, or choose from {_listing(folder)}")
+    config.run.name = config.run.name or name
+    check(config)
+    return config
+
+
+def run_of(adapter: str) -> Path | None:
+    """The folder of the run that an adapter's folder lies in, wherever links lead; None for one made elsewhere."""
+    parents = Path(adapter).resolve().parents if adapter else ()
+    return next((parent for parent in parents if recorded(parent)), None)
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """The settings of the run in a folder; empty if there is none, also if other software has left a config.yaml."""
     try:
-        resolved: Config = OmegaConf.to_object(config)  # type: ignore[assignment]  # made of Config
-    except OmegaConfBaseException as error:
-        raise BadInput(
-            f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
-        ) from None
-    resolved.run.name = resolved.run.name or name
-    check(resolved)
-    return resolved
+        settings = yaml.safe_load((folder / RECORD).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return settings if isinstance(settings, dict) and {"run", "rollout", "learner"} <= settings.keys() else {}
 
 
 def dump(config: Config) -> str:
@@ -88,8 +106,37 @@ def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
-    """The recipe's name and the overrides as one nested mapping."""
+def _resolve(layers: Iterable[Layer]) -> Config:
+    """The layers one over the other, over the defaults."""
+    config = OmegaConf.structured(Config)
+    for where, layer in layers:
+        config = _merge(config, layer, where)
+    try:
+        return OmegaConf.to_object(config)  # type: ignore[return-value]  # made of Config
+    except OmegaConfBaseException as error:
+        raise BadInput(
+            f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
+        ) from None
+
+
+def _of_run(run: Path, adapter: str) -> Layer:
+    """What a run was begun with, under the name and in the place its folder has now; the machine may be another."""
+    settings = {key: value for key, value in recorded(run).items() if key != "device"} | {"adapter": adapter}
+    settings["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
+    return str(run / RECORD), _literal(settings)
+
+
+def _literal(value: Any) -> Any:
+    """A value whose every `${` stands for itself."""
+    if isinstance(value, dict):
+        return {key: _literal(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_literal(inner) for inner in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The recipe's name, empty if there is none, and the overrides as one nested mapping."""
     seen: dict[str, str] = {}
     overrides: Any = OmegaConf.create()
     for argument in arguments:
@@ -101,9 +148,7 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
         seen[key] = value
         if key != "conf":
             overrides = OmegaConf.merge(overrides, override(key, value))
-    if not seen.get("conf"):
-        raise BadInput(f"no conf=NAME given: start with conf=quickstart, or choose from {_listing(folder)}")
-    return seen["conf"], OmegaConf.to_container(overrides)  # type: ignore[return-value]  # a mapping
+    return seen.get("conf", ""), OmegaConf.to_container(overrides)  # type: ignore[return-value]  # a mapping
 
 
 def override(key: str, value: str) -> DictConfig:
@@ -122,9 +167,9 @@ def _overlap(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
-def _recipes(name: str, folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def _recipes(name: str, folder: Path) -> list[Layer]:
     """The recipe and those it extends, root first, each with the file it comes from."""
-    chain: list[tuple[str, dict[str, Any]]] = []
+    chain: list[Layer] = []
     visited: list[str] = []
     parent: Any = name
     while parent is not None:
@@ -183,7 +228,7 @@ def _at(layer: dict[str, Any], path: str) -> Any:
 
 
 def _check_keys(layer: dict[Any, Any], kind: type, prefix: str, where: str) -> None:
-    """Raise BadInput for a key the schema does not have, or a section given as a plain value."""
+    """Raise BadInput for a key the schema does not have, a section given as a plain value, or a list as a mapping."""
     hints = get_type_hints(kind)
     for key, value in layer.items():
         path = f"{prefix}{key}"
@@ -193,6 +238,8 @@ def _check_keys(layer: dict[Any, Any], kind: type, prefix: str, where: str) -> N
             raise BadInput(f"{where}{path}: no such key; {remedy}")
         if is_dataclass(hints[key]):
             _check_section(value, hints[key], path, where)
+        elif {get_origin(hints[key]), type(value)} == {list, dict}:
+            raise BadInput(f"{where}{path}={_show(value)}: expected {_expected(kind, key)}")
         elif isinstance(value, list) and get_origin(hints[key]) is list and is_dataclass(get_args(hints[key])[0]):
             item = get_args(hints[key])[0]
             for number, entry in enumerate(value):

@@ -418,7 +418,8 @@ class Config:
     the recipe's own; they are posed as data.template and the settings beside it say. n: samples of each problem; 16 as
     for the paper's pass@16. limit: of each benchmark the first so many problems, in an order that depends on nothing
     but their text; all when null. adapter: folder of a plain PEFT adapter, whose rank, alpha and modules then are
-    those of `lora`, to compare with the base model; the base model alone when empty.
+    those of `lora`, to compare with the base model; the base model alone when empty. Within the folder of a run it
+    brings that run's settings, name and folder, in the recipe's place.
 
     The sections: run (name and seed), budget (wall-clock), model, data, lora (the adapter), rollout (sampling for
     training), learner (the updates), algorithm (their loss), reward, eval, validation (while training), canary

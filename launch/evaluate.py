@@ -1,7 +1,8 @@
 """`python launch/evaluate.py conf=NAME [adapter=DIR] benchmarks=[…] n=16 [limit=…] [key=value …]`: how often the base
 model, and one with an adapter, solve the problems of benchmarks, and how sure that is.
 
-Everything is in the folder `evaluation/` of the run's folder. The same command goes on where it was cut off.
+An adapter of a run is evaluated under that run's settings, which need no conf=NAME. Everything is in the folder
+`evaluation/` of the run's folder. The same command goes on where it was cut off.
 """
 
 import asyncio
@@ -18,25 +19,25 @@ from typing import Any
 
 from rich.console import Console
 
-from actors.durable import digest, replace_text
-from actors.evaluation import response_limit
+from actors.durable import replace_text
 from actors.messages import AdapterRef
 from actors.outcome import root_cause
 from actors.placement import Placement, place_engines
 from actors.protocols import ActorDied
 from actors.stack import versions
 from actors.transcript import Transcript
-from conf.adapters import WEIGHTS_FILE, adopt_adapter
+from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
 from conf.checks import check_lengths
 from conf.errors import BadInput
-from conf.load import load
+from conf.load import load, run_of
 from conf.models import locate, shape_from_config
 from conf.schema import Config
 from launch.evaluation_view import ExamView, lines, markdown, table
 from launch.machine import Machine, check_build, detect
+from launch.protocol import check_data, check_problems, claim, place, protocol_of
 from launch.report import attempt
-from launch.resume import EVALUATION, empty, hold, settle
+from launch.resume import settle
 from launch.room import check_room, room_of_evaluation
 from launch.sessions import clear_session, ray_session
 from launch.signals import handle, leave
@@ -44,9 +45,6 @@ from rewards.benchmarks import Posed, pose
 from rewards.figures import comparison, figures
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
-
-EXTENT = ("adapter", "n", "limit")
-"""Parts of the protocol that may change when an evaluation goes on: they say how much is drawn, not how."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,9 @@ class Examination:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """folder: of everything it leaves behind. protocol: what it was asked for, see `protocol_of`."""
+    """folder: of everything it leaves behind. protocol: what it was asked for, see `protocol_of`. others: results of
+    benchmarks that were asked for before, and not this time.
+    """
 
     config: Config
     folder: Path
@@ -72,6 +72,7 @@ class Evaluation:
     placement: Placement
     protocol: dict[str, Any]
     exams: list[Examination]
+    others: list[dict[str, Any]]
 
     @property
     def transcripts(self) -> list[Transcript]:
@@ -119,92 +120,47 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
     model_path = locate(config.model)
     check_lengths(config, shape_from_config(model_path).context)
-    path = adopt_adapter(config, model_path)
+    adapter = adopt_adapter(config, model_path)
     placement = place_engines(machine.cores, machine.gpus)
-    folder = Path(config.run.folder) / config.run.name / EVALUATION
+    run = run_of(config.adapter)
+    folder = place(config, run)
+    if run:
+        check_data(config, run)
+        console.print(f"Settings of the run in {run}", soft_wrap=True, highlight=False, markup=False)
 
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     posed = [pose(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
-    protocol = protocol_of(config, path)
+    if run:
+        check_problems(config, run, posed)
     for each in posed:
         dropped = "".join(f"; {count} dropped: {reason}" for reason, count in each.dropped.items())
-        policies = "" if path is None else ", by base model and adapter"
+        policies = ", by base model and adapter" if adapter else ""
         console.print(
             f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{policies}{dropped}",
             highlight=False,
         )
     if config.plan:
         return None
-    adapter = AdapterRef(0, 0, str(path.resolve())) if path else None
-    claim(folder, config, protocol)
+    protocol = protocol_of(config, model_path, adapter)
+    names = {each.benchmark.name for each in posed}
+    others = [result for result in claim(folder, config, protocol) if result["name"] not in names]
+    served = AdapterRef(0, 0, str(adapter.folder)) if adapter else None
     exams = [
         Examination(
             each,
             transcript(folder, each, config.n, None),
-            transcript(folder, each, config.n, adapter) if adapter else None,
+            transcript(folder, each, config.n, served) if served else None,
         )
         for each in posed
     ]
-    return Evaluation(config, folder, model_path, placement, protocol, exams)
+    return Evaluation(config, folder, model_path, placement, protocol, exams, others)
 
 
 def transcript(folder: Path, posed: Posed, n: int, adapter: AdapterRef | None) -> Transcript:
     policy = "adapter" if adapter else "base"
     return Transcript(folder / "samples" / f"{posed.benchmark.name}-{policy}.jsonl", posed.problems, n, adapter)
-
-
-def protocol_of(config: Config, adapter: Path | None) -> dict[str, Any]:
-    """All that a sample, or its verdict, depends on besides its problem, and how many there are to be."""
-    data, settings, reward = config.data, config.eval, config.reward
-    return {
-        "model": config.model.path,
-        "dtype": config.model.dtype,
-        "adapter": str(adapter) if adapter else None,
-        "adapter_digest": digest(adapter / WEIGHTS_FILE) if adapter else None,
-        "n": config.n,
-        "limit": config.limit,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_prompt_tokens": config.rollout.max_prompt_tokens,
-        "max_response_tokens": response_limit(config),
-        "seed": config.run.seed,
-        "stop_tokens": config.model.stop_tokens,
-        "chat_settings": data.chat_settings,
-        "template": data.template,
-        "system": data.system,
-        "examples": [{"problem": example.problem, "answer": example.answer} for example in data.examples],
-        "after_thinking": reward.after_thinking,
-        "custom": [part.function for part in reward.custom],
-        "deadline_s": reward.deadline_s,
-    }
-
-
-def claim(folder: Path, config: Config, protocol: dict[str, Any]) -> None:
-    """Make the folder this process's own for as long as it lives, and clean up after the one before.
-
-    Raises BadInput if another process holds it, or if there are samples that were drawn under another protocol.
-    """
-    name = config.run.name
-    hold(folder, f"the evaluation {name!r}")
-    if config.run.overwrite:
-        empty(folder, last="evaluation.json")
-    record = folder / "evaluation.json"
-    if not record.exists() or not any((folder / "samples").glob("*.jsonl")):
-        return
-    before = json.loads(record.read_text())["protocol"]
-    for key in protocol:
-        was, now = before.get(key), protocol[key]
-        if key in EXTENT or was == now or (key == "adapter_digest" and was is None):
-            continue
-        if key == "adapter_digest":
-            key, was = "adapter", before["adapter"]
-            now = f"{protocol['adapter']} with other weights" if protocol["adapter"] else None
-        raise BadInput(
-            f"the evaluation {name!r} in {folder} was begun with {key}={was}, not {now}: go on with the same settings, "
-            "or give run.name=OTHER or run.overwrite=true"
-        )
 
 
 def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
@@ -253,12 +209,13 @@ def _on_signals(stop: Callable[[str], None]) -> None:
 
 def record(evaluation: Evaluation, status: str) -> dict[str, Any]:
     """Write evaluation.json and evaluation.md from all that is complete; the content of the former."""
+    config, exams = evaluation.config, evaluation.exams
     file = evaluation.folder / "evaluation.json"
     drawn_before = status == "completed" and file.exists()
     document = {
         "status": status,
         "protocol": evaluation.protocol,
-        "benchmarks": [result for exam in evaluation.exams if (result := result_of(exam))],
+        "benchmarks": evaluation.others + [result for exam in exams if (result := result_of(exam, config))],
         "versions": json.loads(file.read_text())["versions"] if drawn_before else versions(),
     }
     replace_text(evaluation.folder / "evaluation.md", markdown(document))
@@ -266,8 +223,8 @@ def record(evaluation: Evaluation, status: str) -> dict[str, Any]:
     return document
 
 
-def result_of(exam: Examination) -> dict[str, Any] | None:
-    """The figures of a benchmark over the rounds that all its policies have; None if there is none."""
+def result_of(exam: Examination, config: Config) -> dict[str, Any] | None:
+    """What was asked of a benchmark, and its figures over the rounds that all its policies have; None without any."""
     rounds = min(transcript.rounds for transcript in exam.transcripts)
     if not rounds:
         return None
@@ -277,6 +234,9 @@ def result_of(exam: Examination) -> dict[str, Any] | None:
         "name": exam.posed.benchmark.name,
         "source": exam.posed.benchmark.source,
         "problems": len(exam.posed.problems),
+        "dropped": exam.posed.dropped,
+        "n": config.n,
+        "limit": config.limit,
         "base": results[0],
         "adapter": results[1] if exam.adapter else None,
         "paired": comparison(*samples) if exam.adapter else None,

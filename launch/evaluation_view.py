@@ -73,7 +73,7 @@ def running_estimate(transcripts: Sequence[Transcript]) -> str:
 
 
 def table(document: Document) -> Table:
-    """A row for each policy on each benchmark; intervals under the values."""
+    """A row for each policy on each benchmark; intervals under the values, the number of problems under the name."""
     passes = pass_names(document)
     view = Table()
     view.add_column("benchmark")
@@ -82,7 +82,8 @@ def table(document: Document) -> Table:
         view.add_column(heading, justify="right")
     for benchmark, policy, figures in _policies(document):
         spread = [f"{cell}\n[dim]{interval}[/dim]" for cell, interval in _intervals(figures, (*passes, "maj@n"))]
-        view.add_row(benchmark["name"], policy, str(figures["n"]), *spread, *_plain(figures))
+        name = f"{benchmark['name']}\n[dim]{benchmark['problems']} problems[/dim]"
+        view.add_row(name, policy, str(figures["n"]), *spread, *_plain(figures))
     return view
 
 
@@ -114,7 +115,8 @@ def lines(document: Document) -> list[str]:
         "95 % bootstrap intervals over problems; time is the engine's, shared among the samples under way"
     ]
     if protocol["adapter"]:
-        said.append(f"adapter: {protocol['adapter']}")
+        adapter = protocol["adapter_config"]
+        said.append(f"adapter: {protocol['adapter']}, of rank {adapter['rank']}, made for {adapter['base']}")
     for benchmark in document["benchmarks"]:
         if paired := benchmark["paired"]:
             low, high = paired["ci95"]
@@ -122,8 +124,11 @@ def lines(document: Document) -> list[str]:
                 f"{benchmark['name']}: adapter less base {paired['difference']:+.3f} in pass@1 (95 % interval "
                 f"{low:+.3f} to {high:+.3f}, p = {paired['p']:.2g} by sign flips over {benchmark['problems']} problems)"
             )
-        if benchmark["base"]["n"] < protocol["n"]:
-            said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {protocol['n']} samples a problem so far")
+        if benchmark["base"]["n"] < benchmark["n"]:
+            said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {benchmark['n']} samples a problem so far")
+        if dropped := benchmark["dropped"]:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+            said.append(f"{benchmark['name']}: beside its {benchmark['problems']} problems were dropped: {reasons}")
     said += [
         f"{benchmark['name']}: {figures['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
         for benchmark, policy, figures in _policies(document)

@@ -1,7 +1,6 @@
 """What to do with a run folder that exists already."""
 
 import fcntl
-import hashlib
 import os
 import shutil
 from functools import cache
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 EVALUATION = "evaluation"
 """Name of the folder in a run's folder that belongs to evaluate.py, which may have been there first."""
+
+PROBLEMS = "problems.digest"
+"""In a run's folder: which problems it has."""
 
 OF_EVALUATIONS = ("adapter", "benchmarks", "limit", "n")
 
@@ -154,11 +156,8 @@ def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
             )
         if (folder / "config.yaml").exists():
             empty(folder, last="config.yaml")
-    digest = hashlib.blake2b(
-        repr([problem.id for problem in (*problems.train, *problems.heldout)]).encode()
-    ).hexdigest()
-    known = folder / "problems.digest"
-    if known.exists() and known.read_text() != digest:
+    known = folder / PROBLEMS
+    if known.exists() and known.read_text() != problems.digest:
         raise BadInput(
             f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "
             f"data, or give run.name=OTHER or run.overwrite=true"
@@ -168,7 +167,7 @@ def claim(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
         for key, (before, now) in changes(config, folder).items()
         if not among(key, UNRECORDED)
     ]
-    replace_text(known, digest)
+    replace_text(known, problems.digest)
     replace_text(folder / "config.yaml", dump(config))
     (folder / "summary.json").unlink(missing_ok=True)
     return changed

@@ -14,11 +14,14 @@ from rewards.problems.rows import LeftOut, distinct_pairs
 
 @dataclass(frozen=True)
 class Posed:
-    """A benchmark's problems as the model will see them. dropped: how many rows were left out, by reason."""
+    """A benchmark's problems as the model will see them. dropped: how many rows of its source were left out, by reason.
+    digest: of held-out problems alone, see `ProblemSet`.
+    """
 
     benchmark: Benchmark
     problems: tuple[Problem, ...]
     dropped: dict[str, int]
+    digest: str = ""
 
 
 def pose(benchmark: Benchmark, config: Config, tokenizer: Any) -> Posed:
@@ -29,7 +32,8 @@ def pose(benchmark: Benchmark, config: Config, tokenizer: Any) -> Posed:
         known = load(config, tokenizer)
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds none out; raise it")
-        return Posed(benchmark, known.heldout[: config.limit], {})
+        dropped = counts([row for row in known.left_out if row.source == "eval_source"])
+        return Posed(benchmark, known.heldout[: config.limit], dropped, known.digest)
     check_chat(config, tokenizer)
     data = replace(config.data, problem_pattern="", scan=None, size=config.limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)

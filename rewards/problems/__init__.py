@@ -3,6 +3,7 @@
 `python -m rewards.problems SOURCE` prints what became of a source's rows, and prompts as the model will see them.
 """
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -43,6 +44,11 @@ class ProblemSet:
     heldout: tuple[Problem, ...]
     dropped: dict[str, int]
     left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of which problems these are."""
+        return hashlib.blake2b(repr([problem.id for problem in (*self.train, *self.heldout)]).encode()).hexdigest()
 
 
 def load(config: Config, tokenizer: Any) -> ProblemSet:

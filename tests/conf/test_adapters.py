@@ -61,6 +61,7 @@ def test_what_peft_writes_is_accepted(adapter: Path, tiny_config: Config, tiny_m
         ({"use_rslora": True}, "rslora True, this run has lora.rslora=False"),
         ({"target_modules": ["q_proj"]}, "target_modules"),
         ({"base_model_name_or_path": "someone/else"}, "made for someone/else"),
+        ({"base_model_name_or_path": None}, "does not say which model .*; write that model's name"),
     ],
 )
 def test_adapters_of_another_kind_are_refused_with_the_reason(

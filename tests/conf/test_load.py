@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -30,6 +30,23 @@ def recipes(folder: Path, **files: str) -> Path:
     for name, text in {"base": "run: {seed: 1}", **files}.items():
         (folder / f"{name}.yaml").write_text(text)
     return folder
+
+
+@pytest.mark.parametrize("text", ["${a}", r"\${a}", r"\\${a} \\", "$\\{", "a: 'b\"\n  c \n"])
+def test_adapter_of_a_run_brings_the_runs_settings(tmp_path: Path, text: str) -> None:
+    begun = quickstart("run.overwrite=true", "device=cpu", "budget.minutes=3", "learner.learning_rate=1e-5")
+    begun.data.template = text + "{problem}"
+    begun.data.parameters = {"tolerance": 1e-5}
+    run = tmp_path / "moved"
+    run.mkdir()
+    (run / "config.yaml").write_text(dump(begun))
+    begun.run = replace(begun.run, name="moved", folder=str(tmp_path), overwrite=False)
+    begun.device, begun.adapter = "auto", f"{run}/checkpoints/best"
+    assert load([f"adapter={begun.adapter}"]) == begun
+    changed = load([f"adapter={begun.adapter}", "conf=r8_llama", "budget.hours=2", "algorithm.preset=dapo"])
+    assert (changed.data, changed.budget.seconds, changed.algorithm.clip_high) == (begun.data, 7200, 0.28)
+    with pytest.raises(BadInput, match="no conf=NAME given"):
+        load([f"adapter={tmp_path}/elsewhere"])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -172,6 +189,8 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("run.name=[a]", ["run.name=", "expected text"]),
         ("lora.target_modules=q_proj", ["expected a list"]),
         ("data.parameters=3", ["expected a mapping"]),
+        ("data.parameters=[3]", ["expected a mapping"]),
+        ("benchmarks={a: 1}", ["expected a list"]),
         ("data.examples=3", ["data.examples=3", "expected a list of {problem: …, answer: …}"]),
         ("data.examples=[3]", ["data.examples[0]=3", "problem, answer"]),
         ("data.examples=[{probelm: a}]", ["data.examples[0].probelm", "nearest: data.examples[0].problem"]),

@@ -1,28 +1,20 @@
 """Everything of an evaluation that needs no engine: what is refused, what may go on, what is written."""
 
-import fcntl
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from actors.durable import replace_text
 from actors.messages import AdapterRef, Group, Sample
 from actors.transcript import Transcript
 from conf.errors import BadInput
-from conf.load import load
-from conf.schema import Config
+from conf.load import dump, load
 from launch import evaluate
-from launch.evaluate import Evaluation, claim, conclude, prepare, protocol_of, record
+from launch.evaluate import Evaluation, conclude, prepare, record
 from launch.machine import detect
-from launch.resume import claim as claim_run
-from launch.resume import open_folder
 from rewards import problems
-from rewards.problems import ProblemSet
 from tests.fakes import make_reward
 from tests.run_folders import write_run
 
@@ -150,6 +142,7 @@ def test_untouched_foreign_and_other_models_adapters_are_refused(
     for change, said in (
         ({"peft_type": "IA3"}, "it is no LoRA"),
         ({"base_model_name_or_path": "someone/else"}, "was made for someone/else"),
+        ({"base_model_name_or_path": None}, "does not say which model it was made for"),
         ({"r": 16}, "has shape [8, 128], this run's [16, 128]"),
         ({"target_modules": ["q_proj", "lm_head"]}, "it adapts lm_head"),
         ({"target_modules": "all-linear"}, "it adapts"),
@@ -160,7 +153,7 @@ def test_untouched_foreign_and_other_models_adapters_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
-def test_results_are_written_as_promised(arguments: list[str], adapter: Path, tmp_path: Path) -> None:
+def test_results_are_written_as_promised(arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
     evaluation = prepared([*arguments, f"adapter={adapter}"])
     draw(evaluation, rounds=2, right=3)
     console = Console(record=True, width=200)
@@ -176,6 +169,13 @@ def test_results_are_written_as_promised(arguments: list[str], adapter: Path, tm
     ]
     document = json.loads((folder / "evaluation.json").read_text())
     assert document["protocol"]["max_response_tokens"] == 24
+    assert document["protocol"]["adapter_config"] == {
+        "base": str(tiny_model),
+        "rank": 8,
+        "alpha": 4,
+        "rslora": False,
+        "target_modules": ["q_proj", "up_proj"],
+    }
     sums = document["benchmarks"][0]
     assert (sums["name"], sums["problems"], sums["base"]["n"]) == ("sums", 6, 2)
     assert sums["base"]["pass@1"]["value"] == sums["base"]["maj@n"]["value"] == 0.5
@@ -218,64 +218,6 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
     assert "1.000" in capsys.readouterr().out
 
 
-def begun(folder: Path, config: Config) -> dict[str, Any]:
-    """Leave behind what an evaluation by this protocol would."""
-    protocol = protocol_of(config, None)
-    (folder / "samples").mkdir(parents=True)
-    (folder / "samples" / "sums-base.jsonl").touch()
-    replace_text(folder / "evaluation.json", json.dumps({"protocol": protocol}))
-    return protocol
-
-
-@pytest.mark.parametrize("change", ["eval.temperature=0.7", "run.seed=1", "rollout.max_response_tokens=99"])
-def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> None:
-    begun(tmp_path, load(["conf=quickstart"]))
-    changed = load(["conf=quickstart", change])
-    key = change.partition("=")[0].rpartition(".")[2]
-    with pytest.raises(BadInput, match=f"was begun with {key}="):
-        claim(tmp_path, changed, protocol_of(changed, None))
-    changed.run.overwrite = True
-    claim(tmp_path, changed, protocol_of(changed, None))
-    assert not any(tmp_path.iterdir())
-
-
-def test_more_samples_and_problems_may_be_asked_for(tmp_path: Path) -> None:
-    begun(tmp_path, load(["conf=quickstart"]))
-    more = load(["conf=quickstart", "n=64", "limit=3", "budget.minutes=1"])
-    claim(tmp_path, more, protocol_of(more, None))
-
-
-def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
-    config = load(["conf=quickstart"])
-    protocol = begun(tmp_path, config) | {"adapter": "a", "adapter_digest": "1"}
-    claim(tmp_path, config, protocol)
-    replace_text(tmp_path / "evaluation.json", json.dumps({"protocol": protocol}))
-    with pytest.raises(BadInput, match="adapter=a, not a with other weights"):
-        claim(tmp_path, config, protocol | {"adapter_digest": "2"})
-
-
-def test_two_processes_do_not_share_an_evaluation(tmp_path: Path) -> None:
-    config = load(["conf=quickstart"])
-    others = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(others, fcntl.LOCK_EX)
-    with pytest.raises(BadInput, match="at work in another process"):
-        claim(tmp_path, config, protocol_of(config, None))
-    os.close(others)
-    claim(tmp_path, config, protocol_of(config, None))
-
-
-def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(tmp_path: Path) -> None:
-    settings = ["conf=quickstart", f"run.folder={tmp_path}"]
-    config = load(settings)
-    folder = tmp_path / "quickstart"
-    claim(folder / "evaluation", config, protocol_of(config, None))
-    config.run.overwrite = True
-    claim_run(config, open_folder(config), ProblemSet((), (), {}))
-    assert (folder / "evaluation").exists()
-    claim_run(config, open_folder(config), ProblemSet((), (), {}))
-    assert not (folder / "evaluation").exists()
-
-
 def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
     draw(evaluation, rounds=1, right=1)
@@ -285,9 +227,112 @@ def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
     assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= rows[0].keys()
 
 
-def test_the_report_of_the_run_that_was_judged_shows_its_benchmarks(arguments: list[str], tmp_path: Path) -> None:
-    run = write_run(tmp_path / "runs" / "quickstart")
+def test_the_report_of_the_run_that_was_judged_shows_its_benchmarks(
+    arguments: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=3)
     conclude(evaluation, "completed", Console(record=True))
     assert "few" in (run / "report.html").read_text()
+
+
+@pytest.fixture
+def trained(arguments: list[str], adapter: Path, tmp_path: Path) -> Path:
+    """The folder of a run with settings of its own, the cell of a sweep; its last checkpoint holds the adapter."""
+    run = tmp_path / "sweep" / "r8"
+    (run / "checkpoints" / "update-000002").mkdir(parents=True)
+    (run / "checkpoints" / "latest").symlink_to("update-000002")
+    adapter.rename(run / "checkpoints" / "update-000002" / "adapter")
+    rows = [{"problem": f"What is {a} + 7?", "answer": str(a + 7)} for a in range(60)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = ["data.source=file:" + str(tmp_path / "train.jsonl"), "data.problem_pattern=''", "data.size=40"]
+    begun = [*source, "run.name=r8", "run.overwrite=true", "eval.temperature=0.9", "eval.problems=20"]
+    config = load([*arguments, "device=cpu", *begun])
+    config.data.template = "{problem} is ${problem} ="
+    (run / "config.yaml").write_text(dump(config))
+    return run
+
+
+def test_adapter_of_a_run_is_judged_by_that_runs_settings_in_that_runs_folder(
+    arguments: list[str], trained: Path
+) -> None:
+    adapter, benchmarks = f"adapter={trained}/checkpoints/latest", arguments[3]
+    evaluation = prepared([adapter, benchmarks, "n=2"])
+    assert evaluation.folder == trained / "evaluation"
+    protocol = evaluation.protocol
+    assert (protocol["temperature"], protocol["template"]) == (0.9, "{problem} is ${problem} =")
+    assert protocol["adapter"] == str(trained / "checkpoints" / "update-000002" / "adapter")
+    assert (evaluation.config.device, evaluation.config.run.overwrite) == ("auto", False)
+    same = prepared(["conf=r8_llama", adapter, benchmarks, "n=2"])
+    assert (same.folder, same.protocol) == (evaluation.folder, protocol)
+    elsewhere = prepared([adapter, benchmarks, "run.name=hot", "eval.temperature=1.2"])
+    assert elsewhere.folder == trained.with_name("hot") / "evaluation"
+    assert elsewhere.protocol["temperature"] == 1.2
+
+
+def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
+    arguments: list[str], adapter: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").mkdir()
+    run = trained.rename(tmp_path / "runs" / "quickstart")
+    (run / "checkpoints" / "latest" / "adapter").resolve().rename(adapter)
+    (tmp_path / "config.yaml").write_text("of: other software")
+    assert "is not of the run in" in complaint([*arguments, f"adapter={adapter}"], capsys)
+    assert not (run / "evaluation").exists()
+    named = prepared([*arguments, f"adapter={adapter}", "run.name=other"])
+    assert named.folder == tmp_path / "runs" / "other" / "evaluation"
+
+
+def test_base_model_of_another_run_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "runs" / "quickstart", model="someone/else")
+    assert "is of someone/else; give that, or run.name=OTHER" in complaint(arguments, capsys)
+
+
+def test_what_a_run_was_trained_on_never_counts_as_held_out(
+    arguments: list[str], trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
+    evaluation = prepared(asked)
+    (posed,) = (exam.posed for exam in evaluation.exams)
+    assert len(posed.problems) == 20
+    assert "has eval.problems=20, not 30" in complaint([*asked, "eval.problems=30"], capsys)
+    assert "has data.size=40, not 30" in complaint([*asked, "data.size=30"], capsys)
+    (trained / "problems.digest").write_text(posed.digest)
+    prepared([*asked, "data.hub_timeout_s=5"])
+    (trained / "problems.digest").write_text("another")
+    assert "has other problems now" in complaint(asked, capsys)
+
+
+def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]) -> None:
+    rest = arguments[:3] + arguments[5:]
+    sums, few = (f"benchmarks=[{source}]" for source in arguments[3].removeprefix("benchmarks=[")[:-1].split(","))
+    for benchmark, n, right in ((few, 1, 1), (sums, 2, 3)):
+        evaluation = prepared([*rest, benchmark, f"n={n}"])
+        draw(evaluation, rounds=n, right=right)
+        document = record(evaluation, "completed")
+    assert [(each["name"], each["n"], each["base"]["pass@1"]["value"]) for each in document["benchmarks"]] == [
+        ("few", 1, 0.5),
+        ("sums", 2, 0.5),
+    ]
+    again = prepared([*rest, few, "n=2"])
+    draw(again, rounds=1, right=2)
+    assert [(each["name"], each["n"]) for each in record(again, "completed")["benchmarks"]] == [("sums", 2), ("few", 2)]
+    with pytest.raises(BadInput, match=r"begun with temperature=1\.0, not 0\.5"):
+        prepared([*rest, few, "n=2", "eval.temperature=0.5"])
+
+
+def test_dropped_problems_are_on_record(arguments: list[str], tmp_path: Path) -> None:
+    with (tmp_path / "few.jsonl").open("a") as file:
+        file.write(json.dumps({"problem": "1 + " * 100, "answer": "7"}) + "\n" + json.dumps({"problem": "?"}) + "\n")
+    evaluation = prepared(arguments)
+    draw(evaluation, rounds=2, right=1)
+    console = Console(record=True, width=200)
+    conclude(evaluation, "completed", console)
+    reasons = {"empty problem or answer": 1, "prompt over rollout.max_prompt_tokens": 1}
+    document = json.loads((evaluation.folder / "evaluation.json").read_text())
+    assert [each["dropped"] for each in document["benchmarks"]] == [{}, reasons]
+    for shown in (console.export_text(), (evaluation.folder / "evaluation.md").read_text()):
+        assert "few: beside its 2 problems were dropped: 1 empty problem or answer, 1 prompt over rollout" in shown

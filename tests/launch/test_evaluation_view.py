@@ -26,6 +26,10 @@ def figures(n: int, **passes: float) -> dict[str, Any]:
     return {"n": n, **measured, **rest}
 
 
+def asked(name: str, problems: int, n: int = 16) -> dict[str, Any]:
+    return {"name": name, "problems": problems, "n": n, "dropped": {"duplicate": 2, "too long": 1}}
+
+
 def document(n: int) -> dict[str, Any]:
     base, adapter = figures(n, pass_1=0.25, maj_n=0.3), figures(n, pass_1=0.5, maj_n=0.6)
     paired = {"difference": 0.25, "ci95": [0.1, 0.4], "p": 0.0123}
@@ -34,6 +38,7 @@ def document(n: int) -> dict[str, Any]:
             "model": "me/model",
             "dtype": "bfloat16",
             "adapter": "runs/x",
+            "adapter_config": {"base": "me/model", "rank": 8},
             "n": 16,
             "temperature": 0.6,
             "top_p": 0.95,
@@ -41,8 +46,9 @@ def document(n: int) -> dict[str, Any]:
             "seed": 0,
         },
         "benchmarks": [
-            {"name": "aime24", "problems": 30, "base": base, "adapter": adapter, "paired": paired},
-            {"name": "own", "problems": 9, "base": figures(4, pass_1=0.2, pass_4=0.9), "adapter": None, "paired": None},
+            {**asked("aime24", 30), "base": base, "adapter": adapter, "paired": paired},
+            {**asked("own", 9), "base": figures(4, pass_1=0.2, pass_4=0.9), "adapter": None, "paired": None},
+            {**asked("old", 5, n=4), "base": figures(4, pass_1=0.3), "adapter": None, "paired": None},
         ],
     }
 
@@ -67,6 +73,7 @@ def test_table_and_markdown_say_the_same() -> None:
     console = Console(record=True, width=200)
     console.print(table(document(16)))
     shown, pasted = console.export_text(), markdown(document(16))
+    assert "9 problems" in shown
     for part in ("aime24", "own", "0.250", "0.000–0.750", "pass@4", "12,345", "4 min", "25%"):
         assert part in shown
         assert part in pasted
@@ -77,5 +84,8 @@ def test_sentences_have_protocol_comparison_and_what_is_missing() -> None:
     said = "\n".join(lines(document(16)))
     assert "temperature 0.6, top_p 0.95, at most 3584 tokens" in said
     assert "aime24: adapter less base +0.250 in pass@1 (95 % interval +0.100 to +0.400, p = 0.012" in said
+    assert "adapter: runs/x, of rank 8, made for me/model" in said
     assert "own: 4 of 16 samples a problem so far" in said
+    assert "own: beside its 9 problems were dropped: 2 duplicate, 1 too long" in said
+    assert "old: 4 of" not in said
     assert "aime24: 16 of" not in said

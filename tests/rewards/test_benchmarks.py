@@ -81,6 +81,16 @@ def test_held_out_problems_are_the_recipes(config: Config, byte_tokenizer: Any) 
         pose(find_benchmarks(["heldout"])[0], config, byte_tokenizer)
 
 
+def test_what_held_out_problems_of_their_own_source_leave_out_is_known(
+    config: Config, tmp_path: Path, byte_tokenizer: Any
+) -> None:
+    rows = [{"problem": f"{a} + 1", "answer": str(a + 1)} for a in range(4)]
+    config.data.problem_pattern = ""
+    config.data.eval_source = write(tmp_path / "own.jsonl", [*rows, rows[0], {"problem": "?", "answer": ""}]).source
+    posed = pose(find_benchmarks(["heldout"])[0], config, byte_tokenizer)
+    assert posed.dropped == {"empty problem or answer": 1, "duplicate": 1}
+
+
 def test_source_without_a_usable_problem_is_refused(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     with pytest.raises(BadInput, match=r"no usable problem .*1 empty problem"):
         pose(write(tmp_path / "x.jsonl", [{"problem": "", "answer": "1"}]), config, byte_tokenizer)
