@@ -54,8 +54,8 @@ def held_out(run: Run, found: Change) -> Table:
     base, final = run.base or {}, run.final or {}
     ks = [key for key in base if key.startswith("pass@") and key != "pass@1" and key in final]
     rows = [
-        ("pass@1", percent(found.before), percent(found.after), points(found.difference)),
-        ("95 % interval", span(found.before_interval), span(found.after_interval), span(found.interval)),
+        ("pass@1", percent(found.before.value), percent(found.after.value), points(found.difference)),
+        ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found))),
         *((k, percent(base[k]), percent(final[k]), points(final[k] - base[k])) for k in ks),
         ("mean length, tokens", *_three(base, final, "mean_length")),
         (
@@ -72,6 +72,11 @@ def held_out(run: Run, found: Change) -> Table:
         f"Changes of shares in points. {sampling}, at most {limit} tokens; the same problems, seeds and limits before"
         f" and after."
     )
+    if base["problems"] != final["problems"]:
+        settings += (
+            f" Before there are {base['problems']} problems, after {final['problems']}: pass@1 is of those that both"
+            f" judged, what stands below its interval of all that each did."
+        )
     return Table("Held-out problems", ("", "before", "after", "change"), tuple(rows), settings)
 
 
