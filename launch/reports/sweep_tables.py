@@ -1,11 +1,23 @@
 """The tables of a sweep's report."""
 
-from launch.reports.comparison import LEARNING_RATE, Mean, axis_name, best_of, entropy_of, groups, on_probe, question
+from launch.reports.comparison import (
+    LEARNING_RATE,
+    Mean,
+    axis_name,
+    best_of,
+    contrasts,
+    entropy_of,
+    groups,
+    named,
+    on_probe,
+    place,
+    question,
+)
 from launch.reports.history import Cell, Sweep
 from launch.reports.paper import KS, results_for
 from launch.reports.tables import OVER_UPDATES, PROBED, Table
 from launch.reports.verdict import change
-from launch.reports.wording import MISSING, figure, percent, points, signed, span
+from launch.reports.wording import MISSING, figure, p_value, percent, points, signed, span
 
 
 def cells(sweep: Sweep) -> Table:
@@ -43,7 +55,7 @@ def _result(cell: Cell) -> tuple[str, ...]:
             )
         )
     rise = points(found.difference), span(found.interval)
-    return percent(found.after), span(found.after_interval), *rise, updates
+    return percent(found.after.value), span(found.after.interval), *rise, updates
 
 
 def means(sweep: Sweep) -> Table | None:
@@ -72,6 +84,23 @@ def _entropy(mean: Mean | None) -> str:
     return signed(mean.value * 100, 1) + (f" ({span(mean.interval)})" if mean.interval else "")
 
 
+def comparisons(sweep: Sweep) -> Table | None:
+    """Every two values of the axis in question."""
+    rows = [
+        (
+            f"{named(contrast, contrast.high)} less {named(contrast, contrast.low)}",
+            place(contrast).removeprefix("at "),
+            points(contrast.difference),
+            span(contrast.interval),
+            MISSING if contrast.p is None else p_value(contrast.p).removeprefix("p = ").removeprefix("p "),
+            contrast.basis,
+        )
+        for contrast in contrasts(sweep)
+    ]
+    head = ("", "at", "points", "95 %", "p, corrected", "from")
+    return Table(f"Every two values of the {axis_name(str(question(sweep)))}", head, tuple(rows)) if rows else None
+
+
 def best_rates(sweep: Sweep) -> Table | None:
     """The best learning rate of every value of the axis in question."""
     axis = question(sweep)
@@ -82,7 +111,7 @@ def best_rates(sweep: Sweep) -> Table | None:
     rows = []
     for kept in dict.fromkeys(tuple(group.settings[name] for name in others) for group in done):
         same = [group for group in done if tuple(group.settings[name] for name in others) == kept]
-        for best in best_of(same, axis):
+        for best in best_of(same, sweep.axes, axis):
             mean = best.final
             assert mean is not None
             measured = (percent(mean.value), span(mean.interval), mean.basis)

@@ -1,27 +1,18 @@
-from math import gamma, pi, sqrt
+from math import sqrt
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from launch.reports.comparison import T_975, answer, contrasts, groups, over_seeds
-from launch.reports.history import read_sweep
+from launch.reports.comparison import answer, best_of, contrasts, groups, over_seeds, sentences
+from launch.reports.history import Sweep, read_sweep
 from tests.run_folders import write_sweep
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 5, 30])
-def test_quantiles_leave_two_and_a_half_percent(freedom: int) -> None:
-    """By integration of the density of Student's t."""
-    factor = gamma((freedom + 1) / 2) / (sqrt(freedom * pi) * gamma(freedom / 2))
-    grid = np.linspace(0, T_975[freedom - 1], 200_001)
-    inside = np.trapezoid(factor * (1 + grid**2 / freedom) ** (-(freedom + 1) / 2), grid)
-    assert inside == pytest.approx(0.475, abs=1e-4)
 
 
 def test_interval_over_seeds_by_hand() -> None:
     low, high = over_seeds([0.5, 0.6, 0.7])
     assert (low + high) / 2 == pytest.approx(0.6)
-    assert (high - low) / 2 == pytest.approx(4.303 * 0.1 / sqrt(3))
+    assert (high - low) / 2 == pytest.approx(4.30265 * 0.1 / sqrt(3))
 
 
 def test_rank_that_matters_is_told_from_one_that_does_not(tmp_path: Path) -> None:
@@ -38,6 +29,85 @@ def test_rank_that_matters_is_told_from_one_that_does_not(tmp_path: Path) -> Non
     assert answers[1].startswith("No effect of the rank can be shown here: rank 256 ends level with rank 8 (95 %")
 
 
+def swept(folder: Path, **cells: dict[str, Any]) -> Sweep:
+    return read_sweep(write_sweep(folder / "sweep", cells))
+
+
+def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:
+    """Cells by rank, with so many solved of 24, one more and fewer by seed."""
+    return {
+        f"{rank}-{seed}": {"rank": int(rank[1:]), "seed": seed, "after": solved + seed % 3 - 1}
+        for rank, solved in after.items()
+        for seed in range(seeds)
+    }
+
+
+def test_a_rank_in_the_middle_is_seen(tmp_path: Path) -> None:
+    sweep = swept(tmp_path, **ranked(3, r8=6, r64=20, r256=6))
+    found = contrasts(sweep)
+    assert [(c.low.settings["lora.rank"], c.high.settings["lora.rank"], c.shown) for c in found] == [
+        (8, 64, True),
+        (8, 256, False),
+        (64, 256, True),
+    ]
+    said = answer(sweep).replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith("Rank matters here: rank 64 ends 58.3 points above rank 8 (95 % interval")
+    assert "p < 0.001, corrected for 3 comparisons" in said
+
+
+def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
+    """Solving 7 more of 24 problems and none fewer has p = 0.016, and so does not stand among ten comparisons."""
+    two = contrasts(swept(tmp_path / "two", **ranked(1, r8=5, r16=12)))
+    five = contrasts(swept(tmp_path / "five", **ranked(1, r1=5, r2=5, r4=5, r8=5, r16=12)))
+    assert [c.shown for c in two] == [True]
+    assert two[0].p == pytest.approx(2 / 2**7)
+    assert len(five) == 10
+    assert not any(c.shown for c in five)
+    assert max(c.p or 0.0 for c in five) == 1.0
+
+
+def test_lead_quotes_what_is_shown_and_not_what_was_picked(tmp_path: Path) -> None:
+    """The first comparison shows nothing; at the best learning rates there would be a difference of 14."""
+    results = {(8, 1e-5): 9, (256, 1e-5): 10, (8, 1e-4): 4, (256, 1e-4): 23}
+    cells = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
+    sweep = swept(tmp_path, **cells)
+    assert answer(sweep).startswith("Rank matters here in part: at learning rate 1e-4, rank 256 ends 79.2 points above")
+    assert [said.partition(" ends")[0] for said in sentences(sweep)] == [
+        "each at its best learning rate, rank 256 (1e-4)"
+    ]
+
+
+def test_lead_says_who_did_not_survive(tmp_path: Path) -> None:
+    cells = ranked(3, r8=6, r64=20)
+    cells["r8-1"] |= {"after": None, "status": "stopped_early"}
+    cells["r8-2"] |= {"after": None, "status": "failed"}
+    said = answer(swept(tmp_path, **cells)).replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith("Rank matters here: ")
+    assert said.endswith("Without a final evaluation, and so left out: 2 of 3 runs of rank 8 (stopped early, failed).")
+
+
+def test_seeds_that_all_ended_alike_are_judged_over_problems(tmp_path: Path) -> None:
+    cells = {f"r{r}-{seed}": {"rank": r, "seed": seed, "after": r} for r in (8, 16) for seed in range(3)}
+    (found,) = contrasts(swept(tmp_path, **cells))
+    assert (found.basis.replace("\N{NO-BREAK SPACE}", " "), found.p) == ("3 seeds each, over problems", 2 / 2**8)
+
+
+def test_a_seed_that_was_run_twice_is_one_seed(tmp_path: Path) -> None:
+    cells = {name: {"rank": 8, "seed": seed, "after": after} for name, seed, after in (("a", 0, 6), ("b", 0, 12))}
+    (group,) = groups(swept(tmp_path, **cells))
+    assert group.values == [pytest.approx(9 / 24)]
+
+
+def test_the_best_of_each_value_come_in_the_order_of_the_axis(tmp_path: Path) -> None:
+    """At the first learning rate rank 8 has no result."""
+    cells = {"r64": {"rank": 64, "learning_rate": 1e-5}, "r8": {"rank": 8, "learning_rate": 1e-4}}
+    sweep = swept(tmp_path, **cells)
+    best = best_of(groups(sweep)[::-1], sweep.axes, "lora.rank")
+    assert [group.settings["lora.rank"] for group in best] == [8, 64]
+    (found,) = contrasts(sweep)
+    assert (found.low.settings["lora.rank"], found.best) == (8, True)
+
+
 def test_best_learning_rate_of_each_rank_is_compared_too(tmp_path: Path) -> None:
     """Rank 8 is behind at one learning rate, and level at its own best."""
     results = {(8, 1e-5): 4, (8, 1e-4): 18, (256, 1e-5): 18, (256, 1e-4): 10}
@@ -46,7 +116,7 @@ def test_best_learning_rate_of_each_rank_is_compared_too(tmp_path: Path) -> None
     assert [(c.best, round(c.difference * 24)) for c in found] == [(False, 14), (False, -8), (True, 0)]
     assert found[0].shown
     assert not found[2].shown
-    assert found[0].basis == "1 seed each, over problems"
+    assert found[0].basis.replace("\N{NO-BREAK SPACE}", " ") == "1 seed each, over problems"
 
 
 def test_cells_without_result_are_in_no_mean_but_named(tmp_path: Path) -> None:
