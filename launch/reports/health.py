@@ -131,6 +131,9 @@ def _evaluations(run: Run) -> Iterator[Flag]:
     if run.base and run.final and run.final["problems"] < run.base["problems"]:
         detail = f"{run.final['problems']} of {run.base['problems']} problems"
         yield Flag("note", "The final evaluation was cut short by the budget", detail)
+    if run.foreign:
+        detail = f"evaluation/ in its folder is of {run.foreign}, which is not of this run"
+        yield Flag("note", "Benchmarks beside the run are left out", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:

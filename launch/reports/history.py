@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from actors.durable import digest
+from conf.adapters import WEIGHTS_FILE
 from conf.errors import BadInput
 from launch.resume import MAY_CHANGE, among, flatten
 
@@ -35,7 +37,8 @@ SETUP = "setup"
 @dataclass(frozen=True)
 class Run:
     """One run folder. config: flat, by dotted key. summary: empty until the run has ended. before, after: the samples
-    of the two evaluations. evaluation: of launch/evaluate.py. restores: how often weights were brought back.
+    of the two evaluations. evaluation: of launch/evaluate.py, if that judged this run's model and
+    checkpoints; else foreign says what it judged. restores: how often weights were brought back.
     """
 
     folder: Path
@@ -46,6 +49,7 @@ class Run:
     before: tuple[Row, ...] = ()
     after: tuple[Row, ...] = ()
     evaluation: Row = field(default_factory=dict)
+    foreign: str = ""
     restores: int = 0
     spent_s: float = 0.0
 
@@ -122,22 +126,40 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.yaml").is_file():
         raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
     config = yaml.safe_load((folder / "config.yaml").read_text())
+    flat = flatten(config)
+    evaluation = _json(folder / "evaluation" / "evaluation.json") or {}
+    foreign = _foreign(evaluation.get("protocol") or {}, folder, flat) if evaluation else ""
     summary = _json(folder / "summary.json") or {}
     if not summary:
         base = _json(folder / "eval-base.json")
         summary = {"eval": {"base": base, "final": None}, "ledger": _json(folder / "ledger.json") or {}}
     return Run(
         folder=folder,
-        config=flatten(config),
+        config=flat,
         summary=summary,
         rows=_lines(folder / "metrics.jsonl"),
         events=_lines(folder / "events.jsonl"),
         before=_lines(folder / "samples" / "eval-base.jsonl"),
         after=_lines(folder / "samples" / "eval-final.jsonl"),
-        evaluation=_json(folder / "evaluation" / "evaluation.json") or {},
+        evaluation={} if foreign else evaluation,
+        foreign=foreign,
         restores=_json(folder / "incarnation.json") or 0,
         spent_s=float(summary.get("spent_s") or (_json(folder / "spent.json") or {}).get("spent_s", 0.0)),
     )
+
+
+def _foreign(protocol: Row, folder: Path, config: dict[str, Any]) -> str:
+    """What an evaluation judged, unless that is this run's model, known by its name, alone or with one of the run's
+    checkpoints. One that is gone is known by its place.
+    """
+    model, adapter = str(protocol.get("model", "")), protocol.get("adapter")
+    if Path(model).name != Path(str(config.get("model.path", ""))).name:
+        return f"model {model}"
+    checkpoints = folder / "checkpoints"
+    if not adapter or Path(adapter).resolve().is_relative_to(checkpoints.resolve()):
+        return ""
+    kept = {digest(file) for file in checkpoints.glob(f"update-*/adapter/{WEIGHTS_FILE}")}
+    return "" if protocol.get("adapter_digest") in kept else f"adapter {adapter}"
 
 
 def read_sweep(folder: Path) -> Sweep:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from launch.report import attempt, main, write
-from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, write_run, write_sweep
+from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 FLAGS = (
@@ -48,8 +48,7 @@ SWEEP_PLOTS = {
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has everything a report can show."""
     folder = write_run(tmp_path_factory.mktemp("reports") / "whole", rank=64, plasticity=PLASTICITY)
-    (folder / "evaluation").mkdir()
-    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
+    write_evaluation(folder)
     event = {"update": 30, "event": "collapse", "detail": f"canary/entropy went down {HOSTILE}{'long' * 200}"}
     (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
     write(folder)

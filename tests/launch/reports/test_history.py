@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.durable import digest
 from conf.errors import BadInput
+from launch.reports.health import flags
 from launch.reports.history import compare, read_run, read_sweep
-from tests.run_folders import write_run, write_sweep
+from tests.run_folders import write_evaluation, write_run, write_sweep
 
 
 def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
@@ -39,6 +42,35 @@ def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     (folder / "spent.json").write_text('{"spent_s": 12.0}')
     run = read_run(folder)
     assert (run.status, run.spent_s, run.base, run.final) == ("unfinished", 12.0, summary["eval"]["base"], None)
+
+
+def test_an_evaluation_is_of_this_run_by_place_or_by_content(tmp_path: Path) -> None:
+    folder, other = write_run(tmp_path / "one"), tmp_path / "elsewhere"
+    weights = folder / "checkpoints" / "update-000040" / "adapter" / "adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    write_evaluation(folder)
+    assert read_run(folder).evaluation["benchmarks"]
+    write_evaluation(folder, adapter=str(other), adapter_digest=digest(weights))
+    assert read_run(folder).evaluation["benchmarks"]
+    write_evaluation(folder, adapter=None)
+    assert read_run(folder).evaluation["benchmarks"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({"adapter": "/elsewhere", "adapter_digest": "abc"}, "adapter /elsewhere"),
+        ({"adapter": "/elsewhere"}, "adapter /elsewhere"),
+        ({"model": "other/model"}, "model other/model"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_left_out(tmp_path: Path, protocol: dict[str, Any], said: str) -> None:
+    folder = write_run(tmp_path / "one")
+    write_evaluation(folder, **protocol)
+    run = read_run(folder)
+    assert (run.evaluation, run.foreign) == ({}, said)
+    assert any(said in flag.detail for flag in flags(run))
 
 
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
