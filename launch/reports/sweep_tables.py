@@ -1,5 +1,7 @@
 """The tables of a sweep's report."""
 
+import json
+
 from launch.reports.comparison import (
     LEARNING_RATE,
     Mean,
@@ -13,9 +15,9 @@ from launch.reports.comparison import (
     place,
     question,
 )
-from launch.reports.history import Cell, Sweep
+from launch.reports.history import Cell, Row, Sweep
 from launch.reports.paper import KS, results_for
-from launch.reports.tables import OVER_UPDATES, PROBED, Table
+from launch.reports.tables import OVER_UPDATES, PROBED, SIDES, Table, conditions, dropped
 from launch.reports.verdict import change
 from launch.reports.wording import MISSING, figure, p_value, percent, points, signed, span
 
@@ -146,17 +148,54 @@ def entropy(sweep: Sweep) -> list[Table]:
 
 def benchmarks(sweep: Sweep) -> list[Table]:
     """Benchmarks of launch/evaluate.py, the runs among each other and beside the paper."""
-    rows: dict[str, list[tuple[str, ...]]] = {}
-    for cell in sweep.cells:
-        for benchmark in cell.run.evaluation.get("benchmarks") or () if cell.run else ():
-            name = str(benchmark["name"])
-            for key, side in (("base", "base"), ("adapter", "trained")):
+    tables = []
+    papers = {str(cell.run.config.get("model.path", "")): None for cell in sweep.cells if cell.run}
+    for name, judged in _judged(sweep).items():
+        rows = []
+        for cell, evaluation, benchmark in judged:
+            cap = (evaluation.get("protocol") or {}).get("max_response_tokens")
+            for key, side in SIDES.items():
                 if values := benchmark.get(key):
                     shown = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in KS)
-                    rows.setdefault(name, []).append((f"{cell.name}, {side}", *shown))
-    models = {str(cell.run.config.get("model.path", "")) for cell in sweep.cells if cell.run}
-    for paper in filter(None, map(results_for, sorted(models))):
-        for name, lines in rows.items():
-            for side, values in paper.benchmarks.get(name.lower(), {}).items():
-                lines.append((f"paper, {side}, {paper.model}", *(percent(value / 100) for value in values)))
-    return [Table(name, ("", *(f"@{k}" for k in KS)), tuple(lines)) for name, lines in rows.items()]
+                    size = (benchmark.get("problems"), values.get("n"), cap)
+                    rows.append((f"{cell.name}, {side}", *map(figure, size), *shown))
+        for paper in filter(None, map(results_for, papers)):
+            for side, published in paper.benchmarks.get(name.lower(), {}).items():
+                values = (percent(value / 100) for value in published)
+                rows.append((f"paper, {side}, {paper.model}", *(MISSING,) * 3, *values))
+        head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in KS))
+        tables.append(Table(name, head, tuple(rows), _protocols(judged)))
+    return tables
+
+
+Judged = list[tuple[Cell, Row, Row]]
+"""Cells with their evaluation and what it says of one benchmark."""
+
+
+def _judged(sweep: Sweep) -> dict[str, Judged]:
+    """By benchmark."""
+    found: dict[str, Judged] = {}
+    for cell in sweep.cells:
+        evaluation = cell.run.evaluation if cell.run else {}
+        for benchmark in evaluation.get("benchmarks") or ():
+            found.setdefault(str(benchmark["name"]), []).append((cell, evaluation, benchmark))
+    return found
+
+
+OF_ITS_OWN = ("model", "adapter", "seed", "limit")
+"""Parts of a protocol, or beginnings of their names, that say who was judged, or are told by the number of problems."""
+
+
+def _protocols(judged: Judged) -> str:
+    """How a benchmark's rows were drawn, and wherein they cannot be compared."""
+    ways: dict[str, set[str]] = {}
+    for _, evaluation, benchmark in judged:
+        of_benchmark = {key: benchmark.get(key) for key in ("source", "problems", "n")}
+        for key, value in {**(evaluation.get("protocol") or {}), **of_benchmark}.items():
+            if not key.startswith(OF_ITS_OWN):
+                ways.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
+    differing = sorted(key for key, values in ways.items() if len(values) > 1)
+    _, evaluation, benchmark = judged[0]
+    if differing:
+        return f"Not comparable as they stand: the rows differ in {', '.join(differing)}."
+    return " ".join(filter(None, (conditions(evaluation), dropped(benchmark))))
