@@ -137,6 +137,18 @@ def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "report.html").exists()
 
 
+def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:
+    """By cells of the same name, each linked to its own report."""
+    for name, rate in (("one", 1e-4), ("two", 1e-5)):
+        cells = {f"r{rank}": {"rank": rank, "learning_rate": rate, "after": rank} for rank in (2, 20)}
+        write(write_sweep(tmp_path / name, cells) / "r2")
+    page = write(tmp_path / "one", tmp_path / "two")
+    assert page == tmp_path / "comparison.html"
+    text = page.read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "Also each at its best learning rate, rank 20 (1e-5) ends 75.0 points above rank 2" in text
+    assert [f'<a href="{name}/r2/report.html">{name}/r2</a>' in text for name in ("one", "two")] == [True, True]
+
+
 def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
     assert attempt(folder) == str(folder / "report.html")

@@ -112,6 +112,38 @@ def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) 
     assert sweep.folder == tmp_path
 
 
+def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
+    """A stage of ranks and one of learning rates, with cells of the same names and budgets that failures have moved."""
+    ranks = {f"r{rank}": {"rank": rank, "learning_rate": 1e-4} for rank in (8, 64)}
+    rates = {"r8": {"rank": 8, "learning_rate": 3e-5}, "r64": {"rank": 64, "learning_rate": 3e-5, "status": "pending"}}
+    first, second = write_sweep(tmp_path / "ranks", ranks), write_sweep(tmp_path / "rates", rates)
+    with (second / "r8" / "config.yaml").open("a") as config:
+        config.write("budget: {minutes: 4.5}\n")
+    sweep = compare([first, second, first])
+    assert sweep.axes == {"lora.rank": (8, 64), "learner.learning_rate": (3e-5, 1e-4)}
+    assert [cell.name for cell in sweep.cells] == ["ranks/r8", "ranks/r64", "rates/r8", "rates/r64"]
+    with pytest.raises(BadInput, match="none of its runs can be read yet"):
+        compare([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
+
+
+def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
+    (folder / "r8" / "events.jsonl").write_text("{\n")
+    damaged, sound = read_sweep(folder).cells
+    assert (damaged.run, damaged.status) == (None, "unreadable")
+    assert "events.jsonl, line 1 is not JSON" in damaged.reason
+    assert damaged.settings == {"lora.rank": 8}
+    assert sound.run is not None
+
+
+def test_settings_that_one_run_alone_has_tell_runs_apart(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name) for name in ("a", "b")]
+    for folder, settings in zip(folders, ("{}", "{enable_thinking: false}"), strict=True):
+        with (folder / "config.yaml").open("a") as config:
+            config.write(f"chat: {settings}\n")
+    assert compare(folders).axes == {"chat.enable_thinking": (None, False)}
+
+
 def test_runs_that_have_little_in_common_are_told_apart_by_number(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / name, rank=rank) for name, rank in (("a", 8), ("b", 8), ("c", 64))]
     config = folders[2] / "config.yaml"
