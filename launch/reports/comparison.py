@@ -7,10 +7,11 @@ from math import lcm, sqrt
 from statistics import fmean, variance
 from typing import Any
 
+from launch.reports.health import cut
 from launch.reports.history import Cell, Row, Run, Sweep
 from launch.reports.tables import PROBED, entropy_change
 from launch.reports.verdict import Interval, level, paired
-from launch.reports.wording import figure, many, p_value, plain, span
+from launch.reports.wording import figure, many, p_value, plain, span, time
 from rewards.estimate import SIGNIFICANT, holm, student_p, student_quantile
 
 RANK = "lora.rank"
@@ -322,6 +323,7 @@ def caveats(sweep: Sweep) -> list[str]:
     if missing:
         names = ", ".join(f"{cell.name} ({cell.status.replace('_', ' ')})" for cell in missing)
         notes.append(f"Without a final evaluation, and so in no mean: {names}.")
+    notes += _unequal(sweep)
     if sweep.others:
         notes.append(f"Setups are numbered combinations of: {', '.join(sweep.others)}.")
     if any(contrast.best for contrast in found):
@@ -335,4 +337,21 @@ def caveats(sweep: Sweep) -> list[str]:
         notes.append("Intervals over seeds are Student's; those of differences pool the spread of all values compared.")
     if any(contrast.family > 1 for contrast in found):
         notes.append("p-values are corrected for the number of comparisons as by Holm; intervals are not.")
+    return notes
+
+
+def _unequal(sweep: Sweep) -> list[str]:
+    """Wherein the runs that are compared were not treated alike."""
+    done = [(cell.name, cell.run) for cell in sweep.cells if cell.run and cell.run.final]
+    notes = []
+    budgets = sorted((run.budget_s, name) for name, run in done if run.budget_s)
+    if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
+        ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
+        notes.append(f"Budgets differ, from {ends}: who had more time may have learned more for that alone.")
+    if short := [f"{name} ({said})" for name, run in done if (said := cut(run))]:
+        notes.append(f"Cut short by the budget, and yet in the means like the others: {', '.join(short)}.")
+    versions = [run.summary.get("versions") or {} for _, run in done]
+    names = dict.fromkeys(name for of_run in versions for name in of_run)
+    if differing := [name for name in names if len({of_run.get(name) for of_run in versions}) > 1]:
+        notes.append(f"Not all runs had the same versions of {', '.join(differing)}.")
     return notes

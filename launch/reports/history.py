@@ -73,6 +73,14 @@ class Run:
         return (self.summary.get("eval") or {}).get("final")
 
     @property
+    def budget_s(self) -> float | None:
+        """Seconds that the run may take, or might."""
+        if known := self.summary.get("budget_s"):
+            return float(known)
+        minutes, hours = self.config.get("budget.minutes"), self.config.get("budget.hours")
+        return float(minutes) * 60 if minutes else float(hours) * 3600 if hours else None
+
+    @property
     def ledger(self) -> Row:
         return self.summary.get("ledger") or {}
 
@@ -189,8 +197,7 @@ def compare(folders: list[Path]) -> Sweep:
         found |= {f"{path}/{cell.name}": replace(cell, name=f"{path}/{cell.name}") for cell in cells}
     swept = any(_is_sweep(folder) or _is_sweep(folder.resolve().parent) for folder in folders)
     untold = (*UNTOLD, "budget") if swept else UNTOLD  # a sweep's cells get what others have left
-    known = dict.fromkeys(key for cell in found.values() for key in cell.settings)
-    known = [key for key in known if key not in OWN and not among(key, untold)]
+    known = dict.fromkeys(key for cell in found.values() for key in cell.settings if not among(key, (*OWN, *untold)))
     keys = [key for key in known if len({_plain(cell.settings.get(key)) for cell in found.values()}) > 1]
     others = [key for key in keys if key not in ASKED]
     merged = others if len(others) > 1 else []

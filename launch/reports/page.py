@@ -75,6 +75,8 @@ def sweep_report(sweep: Sweep) -> Report:
         best_rates=sweep_tables.best_rates(sweep),
         entropy=sweep_tables.entropy(sweep),
         benchmarks=sweep_tables.benchmarks(sweep),
+        concerns=sweep_tables.concerns(sweep),
+        shared=sweep_tables.shared(sweep),
         curves=_present([sweep_plots.finals(sweep), sweep_plots.by_learning_rate(sweep), *sweep_plots.overlaid(sweep)]),
     )
 

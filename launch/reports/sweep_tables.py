@@ -15,11 +15,15 @@ from launch.reports.comparison import (
     place,
     question,
 )
-from launch.reports.history import Cell, Row, Sweep
+from launch.reports.health import flags
+from launch.reports.history import Cell, Row, Run, Sweep
 from launch.reports.paper import KS, results_for
-from launch.reports.tables import OVER_UPDATES, PROBED, SIDES, Table, conditions, dropped
+from launch.reports.tables import OVER_UPDATES, PROBED, SIDES, Table, conditions, dropped, settings
 from launch.reports.verdict import change
-from launch.reports.wording import MISSING, figure, p_value, percent, points, signed, span
+from launch.reports.wording import MISSING, figure, p_value, percent, points, shorten, signed, span, time
+
+LINE_CHARACTERS = 400
+"""Of what is told of a single run."""
 
 
 def cells(sweep: Sweep) -> Table:
@@ -33,11 +37,36 @@ def cells(sweep: Sweep) -> Table:
             str(cell.seed),
             *_result(cell),
             MISSING if (found := entropy_of(cell, probed)) is None else signed(found * 100, 1),
+            _time(cell.run),
             cell.status.replace("_", " "),
         )
         for cell in sweep.cells
     )
-    return Table("All runs", (*head, "entropy, %", "status"), rows)
+    return Table("All runs", (*head, "entropy, %", "time", "status"), rows)
+
+
+def _time(run: Run | None) -> str:
+    if run is None:
+        return MISSING
+    return time(run.spent_s) + (f" of {time(run.budget_s)}" if run.budget_s else "")
+
+
+def concerns(sweep: Sweep) -> Table | None:
+    """What is not well with the runs, each in a line."""
+    rows = []
+    for cell in sweep.cells:
+        said = [flag.title for flag in flags(cell.run) if flag.level != "good"] if cell.run else [cell.reason]
+        if any(said):
+            rows.append((cell.name, shorten("; ".join(said), LINE_CHARACTERS)))
+    return Table("What to know of single runs", ("run", "flags"), tuple(rows)) if rows else None
+
+
+def shared(sweep: Sweep) -> list[tuple[str, str]]:
+    """Settings and versions that all runs have."""
+    told = [
+        [*settings(cell.run), *(cell.run.summary.get("versions") or {}).items()] for cell in sweep.cells if cell.run
+    ]
+    return [each for each in told[0] if all(each in of_run for of_run in told)] if told else []
 
 
 def _result(cell: Cell) -> tuple[str, ...]:

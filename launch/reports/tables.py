@@ -276,8 +276,8 @@ SETTINGS = {
 def settings(run: Run) -> list[tuple[str, str]]:
     """What a reader asks first; all of it is in `whole_config`."""
     known = [(name, run.config[key]) for name, key in SETTINGS.items() if run.config.get(key) not in (None, "")]
-    budget = run.summary.get("budget_s")
-    return [(name, figure(value)) for name, value in known] + ([("budget", time(budget))] if budget else [])
+    budget = [("budget", time(run.budget_s))] if run.budget_s else []
+    return [(name, figure(value)) for name, value in known] + budget
 
 
 def whole_config(run: Run) -> str:

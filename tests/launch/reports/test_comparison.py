@@ -1,11 +1,14 @@
+import json
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch.reports.comparison import answer, best_of, contrasts, groups, over_seeds, sentences
-from launch.reports.history import Sweep, read_sweep
+from launch.reports.comparison import answer, best_of, caveats, contrasts, groups, over_seeds, sentences
+from launch.reports.health import cut
+from launch.reports.history import Sweep, read_run, read_sweep
+from launch.reports.sweep_tables import cells, concerns, shared
 from tests.run_folders import write_sweep
 
 
@@ -129,6 +132,46 @@ def test_cells_without_result_are_in_no_mean_but_named(tmp_path: Path) -> None:
     assert [len(group.values) for group in groups(sweep)] == [1, 0]
     assert "No verdict" in answer(sweep)
     assert "1 of 3" in answer(sweep)
+
+
+def test_unequal_treatment_is_said(tmp_path: Path) -> None:
+    folder = write_sweep(
+        tmp_path / "sweep",
+        {
+            "r8": {"rank": 8, "budget_s": 240.0},
+            "r64": {"rank": 64, "budget_s": 360.0, "versions": {"torch": "2.12.0"}},
+            "r256": {"rank": 256, "budget_s": 300.0},
+        },
+    )
+    assert cut(read_run(folder / "r8")) == ""
+    summary = json.loads((folder / "r256" / "summary.json").read_text())
+    summary["eval"]["final"]["problems"] = 12
+    (folder / "r256" / "summary.json").write_text(json.dumps(summary))
+    sweep = read_sweep(folder)
+    notes = [note.replace("\N{NO-BREAK SPACE}", " ") for note in caveats(sweep)]
+    assert (
+        "Budgets differ, from 4.0 min (r8) to 6.0 min (r64): who had more time may have learned more for that alone."
+        in notes
+    )
+    assert "Cut short by the budget, and yet in the means like the others: r256 (12 of 24 problems)." in notes
+    assert "Not all runs had the same versions of torch." in notes
+    assert [row[-2].replace("\N{NO-BREAK SPACE}", " ") for row in cells(sweep).body][:2] == [
+        "9.8 min of 4.0 min",
+        "9.8 min of 6.0 min",
+    ]
+    assert [name for name, _ in shared(sweep)][:2] == ["model", "number format"]
+    assert not {"rank", "budget", "torch"} & {name for name, _ in shared(sweep)}
+
+
+def test_every_run_that_is_not_well_has_a_line(tmp_path: Path) -> None:
+    cells = {"r8": {"rank": 8}, "r64": {"rank": 64, "ledger": {"counts": {"deaths/rollout": 2}}}, "r256": {"rank": 256}}
+    folder = write_sweep(tmp_path / "sweep", cells)
+    (folder / "r256" / "summary.json").write_text("{")
+    found = concerns(read_sweep(folder))
+    assert found is not None
+    assert [row[0] for row in found.body] == ["r64", "r256"]
+    assert "2\N{NO-BREAK SPACE}deaths survived" in found.body[0][1]
+    assert "summary.json is not JSON" in found.body[1][1]
 
 
 def test_entropy_is_compared_by_one_measure(tmp_path: Path) -> None:
