@@ -16,8 +16,9 @@ from rewards.estimate import SIGNIFICANT, holm, student_p, student_quantile
 
 RANK = "lora.rank"
 LEARNING_RATE = "learner.learning_rate"
+MODEL = "model.path"
 
-AXIS_NAMES = {RANK: "rank", LEARNING_RATE: "learning rate", "model.path": "model"}
+AXIS_NAMES = {RANK: "rank", LEARNING_RATE: "learning rate", MODEL: "model"}
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,9 @@ FEW = 15
 STEPS = [1, 2, 5, 10]
 """Between the ticks of an axis, times powers of ten."""
 
+LEGEND_LETTERS, LEGEND_ROW, LEGEND_ROWS = 57, 0.16, 2
+"""Letters that fit into a line of the legend, the height of one in inches, and lines that there is always room for."""
+
 LETTER = 0.021
 """Of the longest bar: the width of a letter."""
 
@@ -132,8 +135,11 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if lines > 1:
-        columns = 3 if lines > 2 else 2
+        names = axes.get_legend_handles_labels()[1]
+        columns = max(min(3, lines, LEGEND_LETTERS // max(map(len, names), default=1)), 1)
         axes.figure.legend(loc="outside upper left", ncols=columns)
+        page = axes.figure.figure
+        page.set_figheight(page.get_figheight() + LEGEND_ROW * max(-(-len(names) // columns) - LEGEND_ROWS, 0))
     if x == "update":
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
 
