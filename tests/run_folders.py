@@ -9,7 +9,10 @@ import yaml
 
 from rewards.estimate import bootstrap_interval
 
-HOSTILE = "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & "
+HOSTILE = (
+    "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & &lt; **b** _i_ ~~s~~"
+    " ![x](https://evil.example/x.png) [y](//evil.example) <https://evil.example> www.evil.example "
+)
 """What a model may answer."""
 
 PROBLEMS = 24

@@ -1,6 +1,7 @@
 """The report as a page and as Markdown."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ FOLDER = Path(__file__).parent
 CONTROLS = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 UNSEEN = dict.fromkeys(CONTROLS, "\N{REPLACEMENT CHARACTER}")
 """Characters that do not belong into a page, and those by which text is made to run backwards."""
+
+LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+"""What Markdown would make something of: marks, and the middle of an address, which is a link without any."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,8 @@ def clean(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text within a row of a Markdown table."""
-    return clean(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """Text that Markdown shows as it is, in the row of a table or elsewhere: no link, image, emphasis or HTML."""
+    return LIVE.sub(r"\\\g<0>", clean(text)).replace("\n", " ")
 
 
 def _environment(html: bool) -> Environment:

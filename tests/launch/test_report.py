@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from launch.report import attempt, main, write
 from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
@@ -120,6 +121,18 @@ def test_markdown_has_the_verdict_and_whole_tables(run_folder: Path, sweep_folde
         assert len(tables) >= 3
         for table in tables:
             assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
+
+
+def test_markdown_is_alive_in_nothing_that_a_model_said(run_folder: Path, tmp_path: Path) -> None:
+    halted = write_run(tmp_path / "halted", after=None, status="halted", reason=HOSTILE)
+    write(halted)
+    for folder in (run_folder, halted):
+        text = (folder / "report.md").read_text()
+        assert "evil.example" in text
+        read = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+        kinds = {part.type for block in read for part in block.children or ()}
+        assert kinds == {"text", "strong_open", "strong_close"}
+        assert not re.search(r"https://|www\.", text)
 
 
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
