@@ -140,6 +140,9 @@ def _evaluations(run: Run) -> Iterator[Flag]:
         yield Flag("note", "The evaluation of the base model was cut short", detail)
     if short := cut(run):
         yield Flag("note", "The final evaluation was cut short by the budget", short)
+    if run.overlaps:
+        detail = "data.overlap=report_only keeps them, and held-out results may flatter; see problems-left-out.jsonl"
+        yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
     if run.foreign:
         detail = f"evaluation/ in its folder is of {run.foreign}, which is not of this run"
         yield Flag("note", "Benchmarks beside the run are left out", detail)

@@ -15,6 +15,7 @@ from actors.durable import digest
 from conf.adapters import WEIGHTS_FILE
 from conf.errors import BadInput
 from launch.resume import MAY_CHANGE, among, flatten
+from rewards.problems import STAYS
 
 Row = dict[str, Any]
 
@@ -39,7 +40,8 @@ SETUP = "setup"
 class Run:
     """One run folder. config: flat, by dotted key. summary: empty until the run has ended. before, after: the samples
     of the two evaluations. evaluation: of launch/evaluate.py, if that judged this run's model and
-    checkpoints; else foreign says what it judged. restores: how often weights were brought back.
+    checkpoints; else foreign says what it judged. overlaps: training problems that overlap held-out ones, and yet
+    stayed. restores: how often weights were brought back.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class Run:
     after: tuple[Row, ...] = ()
     evaluation: Row = field(default_factory=dict)
     foreign: str = ""
+    overlaps: int = 0
     restores: int = 0
     spent_s: float = 0.0
 
@@ -152,6 +155,7 @@ def read_run(folder: Path) -> Run:
         after=_lines(folder / "samples" / "eval-final.jsonl"),
         evaluation={} if foreign else evaluation,
         foreign=foreign,
+        overlaps=sum(row.get("reason") == STAYS for row in _lines(folder / "problems-left-out.jsonl")),
         restores=_json(folder / "incarnation.json") or 0,
         spent_s=float(summary.get("spent_s") or (_json(folder / "spent.json") or {}).get("spent_s", 0.0)),
     )
