@@ -10,7 +10,7 @@ from typing import Any
 from launch.reports.health import cut
 from launch.reports.history import Cell, Row, Run, Sweep
 from launch.reports.tables import PROBED, entropy_change
-from launch.reports.verdict import Interval, level, paired
+from launch.reports.verdict import Interval, level, level_of, paired
 from launch.reports.wording import figure, many, p_value, plain, span, time
 from rewards.estimate import SIGNIFICANT, holm, student_p, student_quantile
 
@@ -23,15 +23,16 @@ AXIS_NAMES = {RANK: "rank", LEARNING_RATE: "learning rate", MODEL: "model"}
 
 @dataclass(frozen=True)
 class Mean:
-    """interval: 95 %; over seeds if there are several, else over problems. seeds: how many values it is the mean of."""
+    """interval: 95 %, over seeds, or else over problems. seeds: how many values it is the mean of."""
 
     value: float
     interval: Interval | None
     seeds: int
+    over_problems: bool = False
 
     @property
     def basis(self) -> str:
-        return many(self.seeds, "seed") + (", over problems" if self.seeds == 1 and self.interval else "")
+        return many(self.seeds, "seed") + (", over problems" if self.over_problems else "")
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class Group:
         values = self.values
         if not values:
             return None
-        if len(values) > 1:
+        if len(set(values)) > 1:
             low, high = over_seeds(values)
             return Mean(fmean(values), (max(low, 0.0), min(high, 1.0)), len(values))
-        return Mean(values[0], level(self.finals[0]).interval if len(self.finals) == 1 else None, 1)
+        found = level_of(self.solved.values()) if self.solved else level(self.finals[0])
+        return Mean(fmean(values), found.interval, len(values), over_problems=found.interval is not None)
 
     @property
     def entropy(self) -> Mean | None:
@@ -114,6 +116,11 @@ class Contrast:
         """Whether interval and corrected test exclude that there is none."""
         excluded = self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
         return excluded and self.p is not None and self.p <= SIGNIFICANT
+
+    @property
+    def of_one_seed(self) -> bool:
+        """Whether nothing is known of other seeds."""
+        return len(self.low.values) == len(self.high.values) == 1
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -258,12 +265,21 @@ def answer(sweep: Sweep) -> str:
         lead = f"No effect of the {name} can be shown here"
     elif not all(places.values()):
         lead = f"{name.capitalize()} matters here in part"
-    return " ".join([f"{lead}: {sentence(clearest(found))}.", *_lost(sweep, axis)])
+    quoted = clearest(found)
+    if quoted.shown and quoted.of_one_seed:
+        lead += ", as far as one seed each can tell"
+    return " ".join([f"{lead}: {sentence(quoted)}.", *_lost(sweep, axis)])
 
 
 def clearest(found: list[Contrast]) -> Contrast:
-    """The one that is least likely to be chance; of several such the largest."""
-    return min(found, key=lambda each: (not each.shown, 1.0 if each.p is None else each.p, -abs(each.difference)))
+    """What is shown before what is not, over several seeds before one; then what is least likely to be chance, and of
+    several such the largest.
+    """
+
+    def rank(each: Contrast) -> tuple[bool, bool, float, float]:
+        return not each.shown, each.of_one_seed, 1.0 if each.p is None else each.p, -abs(each.difference)
+
+    return min(found, key=rank)
 
 
 def _lost(sweep: Sweep, axis: str) -> list[str]:
@@ -292,9 +308,9 @@ def place(contrast: Contrast) -> str:
 
 
 def named(contrast: Contrast, group: Group) -> str:
-    """One side of a comparison."""
+    """The value of one side of a comparison."""
     rate = f" ({figure(group.settings[LEARNING_RATE])})" if contrast.best else ""
-    return f"{axis_name(contrast.axis)} {figure(group.settings[contrast.axis])}{rate}"
+    return f"{figure(group.settings[contrast.axis])}{rate}"
 
 
 def certainty(contrast: Contrast) -> str:
@@ -306,12 +322,13 @@ def certainty(contrast: Contrast) -> str:
 
 def sentence(contrast: Contrast) -> str:
     """One comparison in words, without a full stop."""
-    where = place(contrast)
+    where, name = place(contrast), axis_name(contrast.axis)
+    low, high = named(contrast, contrast.low), named(contrast, contrast.high)
     size = plain(abs(contrast.difference) * 100)
     stands = f"{size} points {'above' if contrast.difference > 0 else 'below'}" if float(size) else "level with"
     interval = f"95 % interval {span(contrast.interval)}" if contrast.interval else ""
     return (
-        f"{where}{', ' if where else ''}{named(contrast, contrast.high)} ends {stands} {named(contrast, contrast.low)}"
+        f"{where}{', ' if where else ''}{name} {high} ends {stands} {name} {low}"
         f" ({'; '.join(filter(None, (interval, certainty(contrast), contrast.basis)))})"
     )
 

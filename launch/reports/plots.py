@@ -339,7 +339,7 @@ def before_after(found: Change) -> Plot:
             if level.interval:
                 ends = list(level.interval)
                 axes.plot(ends, [row, row], color=SERIES[row], linewidth=5, alpha=0.35, solid_capstyle="butt")
-            axes.plot(level.value, row, "o", color=SERIES[row], markersize=6)
+            axes.plot(level.value, row, "o", color=SERIES[row], markersize=6, clip_on=False)
         axes.set_yticks([0, 1], ["before", "after"])
         axes.set_ylim(1.6, -0.6)
         axes.set_xlim(0, min(1.2 * highest, 1) or 1)

@@ -123,13 +123,18 @@ def comparisons(sweep: Sweep) -> Table | None:
             place(contrast).removeprefix("at "),
             points(contrast.difference),
             span(contrast.interval),
-            MISSING if contrast.p is None else p_value(contrast.p).removeprefix("p = ").removeprefix("p "),
+            MISSING if contrast.p is None else p_value(contrast.p).removeprefix("p ").removeprefix("= "),
             contrast.basis,
         )
         for contrast in contrasts(sweep)
     ]
-    head = ("", "at", "points", "95 %", "p, corrected", "from")
-    return Table(f"Every two values of the {axis_name(str(question(sweep)))}", head, tuple(rows)) if rows else None
+    name = axis_name(str(question(sweep)))
+    head = (name, "at", "points", "95 %", "p, corrected", "from")
+    kept = [number for number in range(len(head)) if number != 1 or any(row[1] for row in rows)]
+    told = tuple(tuple(row[number] for number in kept) for row in rows)
+    return (
+        Table(f"Final pass@1 of every two values of the {name}", tuple(head[n] for n in kept), told) if rows else None
+    )
 
 
 def best_rates(sweep: Sweep) -> Table | None:

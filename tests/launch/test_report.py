@@ -105,7 +105,7 @@ def test_report_of_a_sweep_answers_its_question(sweep_folder: Path) -> None:
         "No effect of the rank can be shown here: at learning rate 1e-5, rank 64 ends 4.2 points above rank 8" in page
     )
     assert "Without a final evaluation, and so left out: 1 of 5 runs of rank 256 (pending).</h1>" in page
-    assert "Every two values of the rank" in page
+    assert "every two values of the rank" in page
     assert "each at its best learning rate" in page
     assert "Without a final evaluation, and so in no mean: r256-lr1-seed0 (pending)." in page
     assert set(re.findall(r'id="plot-([\w-]+)"', page)) == SWEEP_PLOTS

@@ -9,6 +9,7 @@ from launch.reports.comparison import answer, best_of, caveats, contrasts, group
 from launch.reports.health import cut
 from launch.reports.history import Sweep, read_run, read_sweep
 from launch.reports.sweep_tables import cells, concerns, shared
+from rewards.estimate import share_interval
 from tests.run_folders import write_sweep
 
 
@@ -74,10 +75,20 @@ def test_lead_quotes_what_is_shown_and_not_what_was_picked(tmp_path: Path) -> No
     results = {(8, 1e-5): 9, (256, 1e-5): 10, (8, 1e-4): 4, (256, 1e-4): 23}
     cells = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
     sweep = swept(tmp_path, **cells)
-    assert answer(sweep).startswith("Rank matters here in part: at learning rate 1e-4, rank 256 ends 79.2 points above")
+    assert answer(sweep).startswith(
+        "Rank matters here in part, as far as one seed each can tell: at learning rate 1e-4, rank 256 ends 79.2 points"
+    )
     assert [said.partition(" ends")[0] for said in sentences(sweep)] == [
         "each at its best learning rate, rank 256 (1e-4)"
     ]
+
+
+def test_lead_rather_quotes_what_several_seeds_show(tmp_path: Path) -> None:
+    cells = {name: arguments | {"learning_rate": 1e-4} for name, arguments in ranked(3, r8=6, r64=14).items()}
+    cells |= {f"r{rank}": {"rank": rank, "learning_rate": 1e-5, "after": rank // 3} for rank in (8, 64)}
+    sweep = swept(tmp_path, **cells)
+    assert min(contrasts(sweep)[:2], key=lambda contrast: contrast.p or 0.0).of_one_seed
+    assert answer(sweep).startswith("Rank matters here: at learning rate 1e-4, rank 64 ends 33.3 points above rank 8")
 
 
 def test_lead_says_who_did_not_survive(tmp_path: Path) -> None:
@@ -91,7 +102,12 @@ def test_lead_says_who_did_not_survive(tmp_path: Path) -> None:
 
 def test_seeds_that_all_ended_alike_are_judged_over_problems(tmp_path: Path) -> None:
     cells = {f"r{r}-{seed}": {"rank": r, "seed": seed, "after": r} for r in (8, 16) for seed in range(3)}
-    (found,) = contrasts(swept(tmp_path, **cells))
+    sweep = swept(tmp_path, **cells)
+    (found,) = contrasts(sweep)
+    mean = groups(sweep)[0].final
+    assert mean is not None
+    assert mean.interval == share_interval([1.0] * 8 + [0.0] * 16)
+    assert mean.basis.endswith("over problems")
     assert (found.basis.replace("\N{NO-BREAK SPACE}", " "), found.p) == ("3 seeds each, over problems", 2 / 2**8)
 
 
