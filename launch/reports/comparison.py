@@ -109,6 +109,7 @@ class Contrast:
     interval: Interval | None
     p: float | None
     basis: str
+    over_problems: bool = False
     family: int = 1
 
     @property
@@ -120,7 +121,7 @@ class Contrast:
     @property
     def of_one_seed(self) -> bool:
         """Whether nothing is known of other seeds."""
-        return len(self.low.values) == len(self.high.values) == 1
+        return self.over_problems and len(self.low.values) == len(self.high.values) == 1
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -230,7 +231,8 @@ def _over_problems(axis: str, low: Group, high: Group, best: bool) -> Contrast:
     difference, interval, p = fmean(high.values) - fmean(low.values), None, None
     if found:
         difference, interval, p = found.difference, found.interval, found.p
-    return Contrast(axis, low, high, best, difference, interval, p, f"{_seeds(low, high)}, over problems")
+    basis = f"{_seeds(low, high)}, over problems"
+    return Contrast(axis, low, high, best, difference, interval, p, basis, over_problems=True)
 
 
 def _seeds(low: Group, high: Group) -> str:

@@ -20,7 +20,7 @@ from launch.reports.history import Cell, Row, Run, Sweep
 from launch.reports.paper import KS, results_for
 from launch.reports.tables import OVER_UPDATES, PROBED, SIDES, Table, conditions, dropped, settings
 from launch.reports.verdict import change
-from launch.reports.wording import MISSING, figure, p_value, percent, points, shorten, signed, span, time
+from launch.reports.wording import MISSING, SPACE, figure, p_value, percent, points, shorten, signed, span, time
 
 LINE_CHARACTERS = 400
 """Of what is told of a single run."""
@@ -46,16 +46,22 @@ def cells(sweep: Sweep) -> Table:
 
 
 def _time(run: Run | None) -> str:
-    if run is None:
-        return MISSING
-    return time(run.spent_s) + (f" of {time(run.budget_s)}" if run.budget_s else "")
+    """What a run has spent of its budget."""
+    if run is None or not run.budget_s:
+        return MISSING if run is None else time(run.spent_s)
+    spent, budget = time(run.spent_s), time(run.budget_s)
+    number, _, unit = spent.partition(SPACE)
+    return f"{number if budget.endswith(f'{SPACE}{unit}') else spent} of {budget}"
 
 
 def concerns(sweep: Sweep) -> Table | None:
     """What is not well with the runs, each in a line."""
     rows = []
     for cell in sweep.cells:
-        said = [flag.title for flag in flags(cell.run) if flag.level != "good"] if cell.run else [cell.reason]
+        said = [cell.reason]
+        if cell.run:
+            found = [flag for flag in flags(cell.run) if flag.level != "good"]
+            said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in found]
         if any(said):
             rows.append((cell.name, shorten("; ".join(said), LINE_CHARACTERS)))
     return Table("What to know of single runs", ("run", "flags"), tuple(rows)) if rows else None

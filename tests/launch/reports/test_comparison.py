@@ -172,8 +172,8 @@ def test_unequal_treatment_is_said(tmp_path: Path) -> None:
     assert "Cut short by the budget, and yet in the means like the others: r256 (12 of 24 problems)." in notes
     assert "Not all runs had the same versions of torch." in notes
     assert [row[-2].replace("\N{NO-BREAK SPACE}", " ") for row in cells(sweep).body][:2] == [
-        "9.8 min of 4.0 min",
-        "9.8 min of 6.0 min",
+        "9.8 of 4.0 min",
+        "9.8 of 6.0 min",
     ]
     assert [name for name, _ in shared(sweep)][:2] == ["model", "number format"]
     assert not {"rank", "budget", "torch"} & {name for name, _ in shared(sweep)}
