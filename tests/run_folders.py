@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from launch.reports.history import Sweep, read_sweep
 from rewards.estimate import bootstrap_interval
 
 HOSTILE = (
@@ -91,6 +92,19 @@ def write_sweep(folder: Path, cells: dict[str, dict[str, Any]]) -> Path:
     document = {"name": folder.name, "conf": "quickstart", "axes": {}, "cells": entries}
     (folder / "sweep.json").write_text(json.dumps(document))
     return folder
+
+
+def swept(folder: Path, **cells: dict[str, Any]) -> Sweep:
+    return read_sweep(write_sweep(folder / "sweep", cells))
+
+
+def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:
+    """Cells by rank, with so many solved of 24, one more and fewer by seed."""
+    return {
+        f"{rank}-{seed}": {"rank": int(rank[1:]), "seed": seed, "after": solved + seed % 3 - 1}
+        for rank, solved in after.items()
+        for seed in range(seeds)
+    }
 
 
 def write_evaluation(folder: Path, **protocol: Any) -> None:

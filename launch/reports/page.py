@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from launch.reports import comparison, plots, sweep_plots, sweep_tables, tables, verdict, wording
+from launch.reports import answer, plots, sweep_plots, sweep_tables, tables, verdict, wording
 from launch.reports.health import flags
 from launch.reports.history import Run, Sweep
 from launch.reports.paper import results_for
@@ -68,10 +68,10 @@ def sweep_report(sweep: Sweep) -> Report:
         "sweep",
         title=sweep.name,
         sweep=sweep,
-        verdict=comparison.answer(sweep),
+        verdict=answer.answer(sweep),
         finding="none",
-        sentences=comparison.sentences(sweep),
-        caveats=comparison.caveats(sweep),
+        sentences=answer.sentences(sweep),
+        caveats=answer.caveats(sweep),
         cells=sweep_tables.cells(sweep),
         links={cell.name: link for cell in sweep.cells if cell.run and (link := _link(sweep, cell.run))},
         means=sweep_tables.means(sweep),

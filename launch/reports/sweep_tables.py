@@ -2,6 +2,7 @@
 
 import json
 
+from launch.reports.answer import named, place
 from launch.reports.comparison import (
     LEARNING_RATE,
     Mean,
@@ -10,9 +11,7 @@ from launch.reports.comparison import (
     contrasts,
     entropy_of,
     groups,
-    named,
     on_probe,
-    place,
     question,
 )
 from launch.reports.health import flags

@@ -41,3 +41,14 @@ def test_benchmarks_of_a_sweep_say_when_they_are_no_comparison(tmp_path: Path) -
     write_evaluation(folder / "b", max_response_tokens=1024)
     aime, _ = sweep_tables.benchmarks(read_sweep(folder))
     assert aime.note == "Not comparable as they stand: the rows differ in max_response_tokens."
+
+
+def test_every_run_that_is_not_well_has_a_line(tmp_path: Path) -> None:
+    cells = {"r8": {"rank": 8}, "r64": {"rank": 64, "ledger": {"counts": {"deaths/rollout": 2}}}, "r256": {"rank": 256}}
+    folder = write_sweep(tmp_path / "sweep", cells)
+    (folder / "r256" / "summary.json").write_text("{")
+    found = sweep_tables.concerns(read_sweep(folder))
+    assert found is not None
+    assert [row[0] for row in found.body] == ["r64", "r256"]
+    assert "2\N{NO-BREAK SPACE}deaths survived" in found.body[0][1]
+    assert "summary.json is not JSON" in found.body[1][1]
