@@ -292,8 +292,10 @@ def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
     assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= rows[0].keys()
 
 
-def test_the_report_of_the_run_that_was_judged_shows_its_benchmarks(arguments: list[str], tmp_path: Path) -> None:
-    run = write_run(tmp_path / "runs" / "quickstart")
+def test_the_report_of_the_run_that_was_judged_shows_its_benchmarks(
+    arguments: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=3)
     conclude(evaluation, "completed", Console(record=True))
