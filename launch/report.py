@@ -1,4 +1,4 @@
-"""`python launch/report.py RUN_FOLDER [RUN_FOLDER …]`: the report of a run, of a sweep, or of several runs together."""
+"""`python launch/report.py FOLDER [FOLDER …]`: the report of a run, of a sweep, or of several of them together."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     """The exit code: 0, or 2 for bad input."""
     try:
         if not arguments:
-            raise BadInput("name the folder of a run or of a sweep, or several runs to compare: runs/quickstart")
+            raise BadInput("name the folder of a run or of a sweep, or several to compare: runs/quickstart")
         folders = [Path(argument) for argument in arguments]
         for folder in folders:
             if not folder.is_dir():
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
 
 def write(*folders: Path) -> Path:
     """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md beside
-    several runs; the page. Raises BadInput for a folder that is neither.
+    several of them; the page. Raises BadInput for a folder that is neither.
     """
     from launch.reports.page import run_report, sweep_report  # matplotlib takes a second to come
 
@@ -43,7 +43,7 @@ def write(*folders: Path) -> Path:
 
 
 def attempt(folder: Path) -> str:
-    """Where the report of a run is, or why there is none: a run that is over does not fail for its report."""
+    """Where the report of a run or a sweep is, or why there is none: what is over does not fail for its report."""
     try:
         return str(write(folder))
     except Exception as error:

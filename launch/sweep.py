@@ -27,7 +27,7 @@ from launch.failure import read, spent
 from launch.lanes import RUN, Lane, held, lanes
 from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
-from launch.report import write
+from launch.report import attempt
 from launch.result import finished
 from launch.resume import check_settings, settle
 from launch.sweep_view import Line, describe, render, render_plans, results
@@ -126,7 +126,8 @@ class Sweep:
         finally:
             live.stop()
         self._console.print(results(self._lines()))
-        self._console.print(f"Report         {write(self._grid.folder)}", soft_wrap=True, highlight=False)
+        report = attempt(self._grid.folder)
+        self._console.print(f"Report         {report}", soft_wrap=True, highlight=False, markup=False)
         if self._received:
             return 128 + self._received[0]
         return 0 if all(status in FINISHED for status in self._record.status.values()) else 1

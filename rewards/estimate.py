@@ -1,12 +1,23 @@
 """Estimates over held-out problems, with their uncertainty."""
 
 from collections.abc import Sequence
-from math import comb
+from functools import cache
+from math import atan, comb, cos, pi, sin, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
 RESAMPLES = 10_000
+
+FEWEST = 6
+"""Problems that an interval or a verdict needs: were all of five better, chance alone would do as much in 2 / 2⁵ = 6 %
+of the cases, and a bootstrap of so few sees no more than their few values."""
+
+SIGNIFICANT = 0.05
+"""p-values up to it count as shown."""
+
+QUANTILE_ERROR = 1e-9
+"""Relative."""
 
 
 def pass_values(correct: Sequence[int], n: int, k: int) -> list[float]:
@@ -59,7 +70,7 @@ def bootstrap_interval(
     if len(distinct) == 1:
         return float(distinct[0]), float(distinct[0])
     means = np.random.default_rng(seed).multinomial(m, counts / m, size=resamples) @ distinct / m
-    tail = NormalDist().cdf(-((m / (m - 1)) ** 0.5) * _student((1 + confidence) / 2, m - 1))
+    tail = NormalDist().cdf(-((m / (m - 1)) ** 0.5) * student_quantile(confidence, m - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -89,14 +100,36 @@ def sign_flip_p(differences: Sequence[int]) -> float:
     return min(float(chance[extreme].sum()), 1.0)
 
 
-def _student(probability: float, freedom: int) -> float:
-    """Quantile of Student's t distribution: the expansion of Abramowitz and Stegun 26.7.5, good to 1 % from three
-    degrees of freedom.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of a family of tests, corrected for their number as by Holm 1979: in their order, the smallest times the
+    number of tests, the next times one fewer, and none below the one before.
     """
-    z = NormalDist().inv_cdf(probability)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    corrected = [0.0] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        least = corrected[place] = max(least, min((len(p_values) - rank) * p_values[place], 1.0))
+    return corrected
+
+
+def student_p(t: float, freedom: int) -> float:
+    """Two-sided p-value of Student's t: the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    angle = atan(abs(t) / sqrt(freedom))
+    odd = freedom % 2
+    inside, term = 0.0, cos(angle) if odd else 1.0
+    for i in range(1 + odd, freedom, 2):
+        inside += term
+        term *= cos(angle) ** 2 * i / (i + 1)
+    inside *= sin(angle)
+    return max(1 - (2 / pi * (angle + inside) if odd else inside), 0.0)
+
+
+@cache
+def student_quantile(confidence: float, freedom: int) -> float:
+    """The t that so large a share of Student's distribution is within, on either side of 0; by bisection."""
+    low, high = 0.0, 1.0
+    while student_p(high, freedom) > 1 - confidence:
+        high *= 2
+    while high - low > QUANTILE_ERROR * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_p(middle, freedom) > 1 - confidence else (low, middle)
+    return high

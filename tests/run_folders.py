@@ -7,9 +7,13 @@ from typing import Any
 
 import yaml
 
+from launch.reports.history import Sweep, read_sweep
 from rewards.estimate import bootstrap_interval
 
-HOSTILE = "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & "
+HOSTILE = (
+    "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & &lt; **b** _i_ ~~s~~"
+    " ![x](https://evil.example/x.png) [y](//evil.example) <https://evil.example> www.evil.example "
+)
 """What a model may answer."""
 
 PROBLEMS = 24
@@ -90,6 +94,27 @@ def write_sweep(folder: Path, cells: dict[str, dict[str, Any]]) -> Path:
     return folder
 
 
+def swept(folder: Path, **cells: dict[str, Any]) -> Sweep:
+    return read_sweep(write_sweep(folder / "sweep", cells))
+
+
+def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:
+    """Cells by rank, with so many solved of 24, one more and fewer by seed."""
+    return {
+        f"{rank}-{seed}": {"rank": int(rank[1:]), "seed": seed, "after": solved + seed % 3 - 1}
+        for rank, solved in after.items()
+        for seed in range(seeds)
+    }
+
+
+def write_evaluation(folder: Path, **protocol: Any) -> None:
+    """evaluation.json of launch/evaluate.py in a run's folder, of a checkpoint of it unless the protocol says so."""
+    (folder / "evaluation").mkdir(exist_ok=True)
+    adapter = str(folder / "checkpoints" / "update-000040" / "adapter")
+    document = {**EVALUATION, "protocol": {**EVALUATION["protocol"], "adapter": adapter, **protocol}}
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(document))
+
+
 OVERRIDES = {"rank": "lora.rank", "seed": "run.seed", "learning_rate": "learner.learning_rate", "model": "model.path"}
 
 
@@ -154,13 +179,21 @@ def measure(value: float) -> dict[str, Any]:
     return {"value": value, "ci95": [max(value - 0.1, 0.0), min(value + 0.1, 1.0)]}
 
 
-EVALUATION = {
-    "protocol": {"model": "Qwen/Qwen2.5-1.5B-Instruct", "n": 16, "temperature": 0.6, "top_p": 0.95},
+EVALUATION: dict[str, Any] = {
+    "protocol": {
+        "model": "Qwen/Qwen2.5-1.5B-Instruct",
+        "dtype": "bfloat16",
+        "n": 16,
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "max_response_tokens": 3584,
+    },
     "benchmarks": [
         {
             "name": "aime24",
             "source": "hub:aime24",
             "problems": 30,
+            "dropped": {"duplicate": 2},
             "base": {"n": 16, "pass@1": measure(0.02), "pass@8": measure(0.1), "pass@16": measure(0.16)},
             "adapter": {"n": 16, "pass@1": measure(0.04), "pass@8": measure(0.12), "pass@16": measure(0.18)},
             "paired": {"difference": 0.02, "ci95": [-0.01, 0.05], "p": 0.2},

@@ -122,15 +122,30 @@ def _variance(run: Run) -> Iterator[Flag]:
         yield Flag("note", f"{percent(idle, 0)} of the groups had no variance", detail)
 
 
+def cut(run: Run) -> str:
+    """By how much the final evaluation is smaller than it was to be; empty if it is not."""
+    final, asked = run.final, run.config.get("eval.n")
+    if not final:
+        return ""
+    problems = (run.base or final)["problems"]
+    parts = [f"{final['problems']} of {many(problems, 'problem')}"] if final["problems"] < problems else []
+    parts += [f"{many(final['n'], 'sample')} a problem instead of {asked}"] if asked and final["n"] < asked else []
+    return ", ".join(parts)
+
+
 def _evaluations(run: Run) -> Iterator[Flag]:
-    asked = run.config.get("eval.n"), run.config.get("eval.problems")
-    for name, made in (("evaluation of the base model", run.base), ("final evaluation", run.final)):
-        if made and asked[0] and made["n"] < asked[0]:
-            detail = f"{many(made['n'], 'sample')} a problem instead of {asked[0]}"
-            yield Flag("note", f"The {name} was cut short", detail)
-    if run.base and run.final and run.final["problems"] < run.base["problems"]:
-        detail = f"{run.final['problems']} of {run.base['problems']} problems"
-        yield Flag("note", "The final evaluation was cut short by the budget", detail)
+    asked = run.config.get("eval.n")
+    if run.base and asked and run.base["n"] < asked:
+        detail = f"{many(run.base['n'], 'sample')} a problem instead of {asked}"
+        yield Flag("note", "The evaluation of the base model was cut short", detail)
+    if short := cut(run):
+        yield Flag("note", "The final evaluation was cut short by the budget", short)
+    if run.overlaps:
+        detail = "data.overlap=report_only keeps them, and held-out results may flatter; see problems-left-out.jsonl"
+        yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
+    if run.foreign:
+        detail = f"evaluation/ in its folder is of {run.foreign}, which is not of this run"
+        yield Flag("note", "Benchmarks beside the run are left out", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:

@@ -1,6 +1,7 @@
 """The report as a page and as Markdown."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from launch.reports import comparison, plots, sweep_plots, sweep_tables, tables, verdict, wording
+from launch.reports import answer, plots, sweep_plots, sweep_tables, tables, verdict, wording
 from launch.reports.health import flags
 from launch.reports.history import Run, Sweep
 from launch.reports.paper import results_for
@@ -20,6 +21,9 @@ FOLDER = Path(__file__).parent
 CONTROLS = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 UNSEEN = dict.fromkeys(CONTROLS, "\N{REPLACEMENT CHARACTER}")
 """Characters that do not belong into a page, and those by which text is made to run backwards."""
+
+LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+"""What Markdown would make something of: marks, and the middle of an address, which is a link without any."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,19 @@ def sweep_report(sweep: Sweep) -> Report:
         "sweep",
         title=sweep.name,
         sweep=sweep,
-        verdict=comparison.answer(sweep),
+        verdict=answer.answer(sweep),
         finding="none",
-        sentences=[comparison.sentence(contrast) for contrast in comparison.contrasts(sweep)],
-        caveats=comparison.caveats(sweep),
+        sentences=answer.sentences(sweep),
+        caveats=answer.caveats(sweep),
         cells=sweep_tables.cells(sweep),
         links={cell.name: link for cell in sweep.cells if cell.run and (link := _link(sweep, cell.run))},
         means=sweep_tables.means(sweep),
+        comparisons=sweep_tables.comparisons(sweep),
         best_rates=sweep_tables.best_rates(sweep),
         entropy=sweep_tables.entropy(sweep),
         benchmarks=sweep_tables.benchmarks(sweep),
+        concerns=sweep_tables.concerns(sweep),
+        shared=sweep_tables.shared(sweep),
         curves=_present([sweep_plots.finals(sweep), sweep_plots.by_learning_rate(sweep), *sweep_plots.overlaid(sweep)]),
     )
 
@@ -101,8 +108,8 @@ def clean(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text within a row of a Markdown table."""
-    return clean(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """Text that Markdown shows as it is, in the row of a table or elsewhere: no link, image, emphasis or HTML."""
+    return LIVE.sub(r"\\\g<0>", clean(text)).replace("\n", " ")
 
 
 def _environment(html: bool) -> Environment:

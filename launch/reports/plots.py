@@ -72,6 +72,9 @@ FEW = 15
 STEPS = [1, 2, 5, 10]
 """Between the ticks of an axis, times powers of ten."""
 
+LEGEND_LETTERS, LEGEND_ROW, LEGEND_ROWS = 57, 0.16, 2
+"""Letters that fit into a line of the legend, the height of one in inches, and lines that there is always room for."""
+
 LETTER = 0.021
 """Of the longest bar: the width of a letter."""
 
@@ -132,8 +135,11 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if lines > 1:
-        columns = 3 if lines > 2 else 2
+        names = axes.get_legend_handles_labels()[1]
+        columns = max(min(3, lines, LEGEND_LETTERS // max(map(len, names), default=1)), 1)
         axes.figure.legend(loc="outside upper left", ncols=columns)
+        page = axes.figure.figure
+        page.set_figheight(page.get_figheight() + LEGEND_ROW * max(-(-len(names) // columns) - LEGEND_ROWS, 0))
     if x == "update":
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
 
@@ -325,15 +331,18 @@ def fate(run: Run) -> Plot | None:
 
 def before_after(found: Change) -> Plot:
     """pass@1 before and after, with their intervals."""
-    values, intervals = (found.before, found.after), (found.before_interval, found.after_interval)
+    levels = (found.before, found.after)
+    highest = max(level.interval[1] if level.interval else level.value for level in levels)
 
     def draw(axes: Axes) -> None:
-        for row, (value, (low, high)) in enumerate(zip(values, intervals, strict=True)):
-            axes.plot([low, high], [row, row], color=SERIES[row], linewidth=5, alpha=0.35, solid_capstyle="butt")
-            axes.plot(value, row, "o", color=SERIES[row], markersize=6)
+        for row, level in enumerate(levels):
+            if level.interval:
+                ends = list(level.interval)
+                axes.plot(ends, [row, row], color=SERIES[row], linewidth=5, alpha=0.35, solid_capstyle="butt")
+            axes.plot(level.value, row, "o", color=SERIES[row], markersize=6, clip_on=False)
         axes.set_yticks([0, 1], ["before", "after"])
         axes.set_ylim(1.6, -0.6)
-        axes.set_xlim(0, min(1.2 * max(high for _, high in intervals), 1) or 1)
+        axes.set_xlim(0, min(1.2 * highest, 1) or 1)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(axis="x")
@@ -341,7 +350,8 @@ def before_after(found: Change) -> Plot:
         axes.spines["left"].set_visible(False)
         label(axes, "", "held-out pass@1")
 
-    return plot("before-after", "Held-out pass@1 with 95 % intervals over problems", draw, 1.35)
+    intervals = " with 95 % intervals over problems" if found.after.interval else ""
+    return plot("before-after", f"Held-out pass@1{intervals}", draw, 1.35)
 
 
 def effective_ranks(run: Run) -> Plot | None:

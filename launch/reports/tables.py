@@ -54,8 +54,8 @@ def held_out(run: Run, found: Change) -> Table:
     base, final = run.base or {}, run.final or {}
     ks = [key for key in base if key.startswith("pass@") and key != "pass@1" and key in final]
     rows = [
-        ("pass@1", percent(found.before), percent(found.after), points(found.difference)),
-        ("95 % interval", span(found.before_interval), span(found.after_interval), span(found.interval)),
+        ("pass@1", percent(found.before.value), percent(found.after.value), points(found.difference)),
+        ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found))),
         *((k, percent(base[k]), percent(final[k]), points(final[k] - base[k])) for k in ks),
         ("mean length, tokens", *_three(base, final, "mean_length")),
         (
@@ -72,6 +72,11 @@ def held_out(run: Run, found: Change) -> Table:
         f"Changes of shares in points. {sampling}, at most {limit} tokens; the same problems, seeds and limits before"
         f" and after."
     )
+    if base["problems"] != final["problems"]:
+        settings += (
+            f" Before there are {base['problems']} problems, after {final['problems']}: pass@1 is of those that both"
+            f" judged, what stands below its interval of all that each did."
+        )
     return Table("Held-out problems", ("", "before", "after", "change"), tuple(rows), settings)
 
 
@@ -97,14 +102,31 @@ def benchmarks(run: Run) -> list[Table]:
             shares = dict(zip(KS, values, strict=True))
             rows.append((f"paper, {side}", *(percent(shares[k] / 100) if k in shares else MISSING for k in ks)))
         caption = f"{name}, {benchmark.get('problems', '?')} problems"
-        tables.append(Table(caption, ("", *(f"@{k}" for k in ks)), tuple(rows), " ".join(_remarks(benchmark))))
+        tables.append(
+            Table(caption, ("", *(f"@{k}" for k in ks)), tuple(rows), " ".join(_remarks(run.evaluation, benchmark)))
+        )
     return tables
 
 
 SIDES = {"base": "base", "adapter": "trained"}
 
 
-def _remarks(benchmark: Row) -> Iterator[str]:
+def conditions(evaluation: Row) -> str:
+    """Under which a benchmark's samples were drawn."""
+    protocol = evaluation.get("protocol") or {}
+    named = {"temperature": "temperature", "top_p": "top-p", "dtype": "number format"}
+    parts = [f"{name} {figure(protocol[key])}" for key, name in named.items() if key in protocol]
+    parts += [f"at most {protocol['max_response_tokens']} tokens"] if "max_response_tokens" in protocol else []
+    return f"Protocol: {', '.join(parts)}." if parts else ""
+
+
+def dropped(benchmark: Row) -> str:
+    """Rows of a benchmark's source that were not posed, by reason."""
+    rows = benchmark.get("dropped") or {}
+    return f"Rows left out: {', '.join(f'{number} {reason}' for reason, number in rows.items())}." if rows else ""
+
+
+def _remarks(evaluation: Row, benchmark: Row) -> Iterator[str]:
     if paired := benchmark.get("paired"):
         yield (
             f"pass@1 changed by {points(paired['difference'])} points (95 % {span(paired['ci95'])};"
@@ -112,13 +134,15 @@ def _remarks(benchmark: Row) -> Iterator[str]:
         )
     for key, name in SIDES.items():
         side = benchmark.get(key) or {}
-        parts = [f"{side['n']} samples each"] if "n" in side else []
+        asked = benchmark.get("n") or (evaluation.get("protocol") or {}).get("n", 0)
+        parts = [f"{side['n']}{f' of {asked}' if side['n'] < asked else ''} samples each"] if "n" in side else []
         parts += [f"maj@n {percent(_value(side['maj@n']))}"] if side.get("maj@n") is not None else []
         parts += [f"{plain(side['mean_length'], 0)} tokens on average"] if "mean_length" in side else []
         parts += [f"{percent(side['truncated'])} cut off"] if "truncated" in side else []
         parts += [f"format {percent(side['format'])}"] if side.get("format") is not None else []
         if parts:
             yield f"{name.capitalize()}: {', '.join(parts)}."
+    yield from filter(None, (conditions(evaluation), dropped(benchmark)))
 
 
 def _value(measure: Any) -> float | None:
@@ -252,8 +276,8 @@ SETTINGS = {
 def settings(run: Run) -> list[tuple[str, str]]:
     """What a reader asks first; all of it is in `whole_config`."""
     known = [(name, run.config[key]) for name, key in SETTINGS.items() if run.config.get(key) not in (None, "")]
-    budget = run.summary.get("budget_s")
-    return [(name, figure(value)) for name, value in known] + ([("budget", time(budget))] if budget else [])
+    budget = [("budget", time(run.budget_s))] if run.budget_s else []
+    return [(name, figure(value)) for name, value in known] + budget
 
 
 def whole_config(run: Run) -> str:

@@ -35,6 +35,10 @@ def span(interval: Any, scale: float = 100.0, digits: int = 1) -> str:
     return " to ".join(plain(end * scale, digits) for end in interval)
 
 
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def plain(value: float | None, digits: int = 1) -> str:
     """A number with a true minus sign and thousands apart."""
     if value is None or not math.isfinite(value):

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from launch.report import attempt, main, write
-from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, write_run, write_sweep
+from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 FLAGS = (
@@ -48,8 +49,7 @@ SWEEP_PLOTS = {
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has everything a report can show."""
     folder = write_run(tmp_path_factory.mktemp("reports") / "whole", rank=64, plasticity=PLASTICITY)
-    (folder / "evaluation").mkdir()
-    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
+    write_evaluation(folder)
     event = {"update": 30, "event": "collapse", "detail": f"canary/entropy went down {HOSTILE}{'long' * 200}"}
     (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
     write(folder)
@@ -101,7 +101,11 @@ def test_what_a_model_answers_is_shown_as_text(run_folder: Path) -> None:
 
 def test_report_of_a_sweep_answers_its_question(sweep_folder: Path) -> None:
     page = (sweep_folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert "No effect of the rank can be shown here: at learning rate 1e-5, rank 256 ends level with rank 8" in page
+    assert (
+        "No effect of the rank can be shown here: at learning rate 1e-5, rank 64 ends 4.2 points above rank 8" in page
+    )
+    assert "Without a final evaluation, and so left out: 1 of 5 runs of rank 256 (pending).</h1>" in page
+    assert "every two values of the rank" in page
     assert "each at its best learning rate" in page
     assert "Without a final evaluation, and so in no mean: r256-lr1-seed0 (pending)." in page
     assert set(re.findall(r'id="plot-([\w-]+)"', page)) == SWEEP_PLOTS
@@ -119,6 +123,18 @@ def test_markdown_has_the_verdict_and_whole_tables(run_folder: Path, sweep_folde
             assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
 
 
+def test_markdown_is_alive_in_nothing_that_a_model_said(run_folder: Path, tmp_path: Path) -> None:
+    halted = write_run(tmp_path / "halted", after=None, status="halted", reason=HOSTILE)
+    write(halted)
+    for folder in (run_folder, halted):
+        text = (folder / "report.md").read_text()
+        assert "evil.example" in text
+        read = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+        kinds = {part.type for block in read for part in block.children or ()}
+        assert kinds == {"text", "strong_open", "strong_close"}
+        assert not re.search(r"https://|www\.", text)
+
+
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("run: {name: young}\n")
     page = write(tmp_path).read_text()
@@ -132,6 +148,18 @@ def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
     assert page == tmp_path / "comparison.html"
     assert "Rank matters here" in page.read_text()
     assert not (tmp_path / "a" / "report.html").exists()
+
+
+def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:
+    """By cells of the same name, each linked to its own report."""
+    for name, rate in (("one", 1e-4), ("two", 1e-5)):
+        cells = {f"r{rank}": {"rank": rank, "learning_rate": rate, "after": rank} for rank in (2, 20)}
+        write(write_sweep(tmp_path / name, cells) / "r2")
+    page = write(tmp_path / "one", tmp_path / "two")
+    assert page == tmp_path / "comparison.html"
+    text = page.read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "Also each at its best learning rate, rank 20 (1e-5) ends 75.0 points above rank 2" in text
+    assert [f'<a href="{name}/r2/report.html">{name}/r2</a>' in text for name in ("one", "two")] == [True, True]
 
 
 def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from conf.devices import devices
 from conf.load import dump, load
 from launch import sweep
+from launch.cells import read_grid
 from launch.lanes import Lane, lanes
 from launch.machine import GIB, Machine
 from launch.plan import make_plan
@@ -95,6 +96,18 @@ def test_cells_are_run_once_and_their_results_shown(
     assert "lowest–highest" in shown
     assert sweeping("ranks=[8,64]", "seeds=[0,1]") == 0
     assert len(calls(tmp_path)) == 4
+
+
+def test_a_finished_sweep_does_not_fail_for_its_report(
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweeping("ranks=[8]") == 0
+    (cell,) = read_grid(command(tmp_path, "ranks=[8]")).cells
+    cell.config.model.dtype = "float32"
+    (tmp_path / "s" / "r8" / "config.yaml").write_text(dump(cell.config))
+    (tmp_path / "s" / "r8" / "metrics.jsonl").write_text('{"update": 1, "reward/accuracy": "high"}\n')
+    assert sweeping("ranks=[8]") == 0
+    assert "none (TypeError" in capsys.readouterr().out
 
 
 def test_a_failed_cell_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:

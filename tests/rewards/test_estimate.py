@@ -1,5 +1,5 @@
 from itertools import combinations, product
-from math import comb
+from math import comb, gamma, pi, sqrt
 from statistics import mean
 
 import numpy as np
@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.estimate import bootstrap_interval, majority, pass_at_k, pass_values, share_interval, sign_flip_p
+from rewards.estimate import (
+    FEWEST,
+    bootstrap_interval,
+    holm,
+    majority,
+    pass_at_k,
+    pass_values,
+    share_interval,
+    sign_flip_p,
+    student_p,
+    student_quantile,
+)
 
 
 @given(st.data(), st.integers(1, 7))
@@ -99,6 +110,30 @@ def test_paired_test_rejects_equal_policies_5_times_in_a_hundred(problems: int, 
     chances = rng.beta(0.5, 1.5, size=(1000, problems))
     differences = rng.binomial(n, chances) - rng.binomial(n, chances)
     assert 0.03 <= mean(sign_flip_p(row) <= 0.05 for row in differences.tolist()) <= 0.07
+
+
+def test_fewer_problems_than_a_verdict_needs_could_not_show_anything() -> None:
+    assert sign_flip_p([1] * FEWEST) <= 0.05 < sign_flip_p([1] * (FEWEST - 1))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 30, 127])
+def test_student_is_the_integral_of_its_density(freedom: int) -> None:
+    density = np.power(1 + np.linspace(0, 2.5, 100_001) ** 2 / freedom, -(freedom + 1) / 2)
+    factor = gamma((freedom + 1) / 2) / (sqrt(freedom * pi) * gamma(freedom / 2))
+    assert student_p(2.5, freedom) == pytest.approx(1 - 2 * factor * np.trapezoid(density, dx=2.5e-5), abs=1e-6)
+    assert student_p(student_quantile(0.95, freedom), freedom) == pytest.approx(0.05)
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
+    """At any level: the smallest must be below level / m, the next below level / (m - 1), until one is not."""
+    for level in (0.01, 0.05, 0.3):
+        rejected = set()
+        for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+            if p_values[place] * (len(p_values) - rank) > level:
+                break
+            rejected.add(place)
+        assert {place for place, p in enumerate(holm(p_values)) if p <= level} == rejected
 
 
 def test_paired_test_sees_a_real_difference() -> None:

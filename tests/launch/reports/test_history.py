@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.durable import digest
 from conf.errors import BadInput
+from launch.reports.health import flags
 from launch.reports.history import compare, read_run, read_sweep
-from tests.run_folders import write_run, write_sweep
+from tests.run_folders import write_evaluation, write_run, write_sweep
 
 
 def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
@@ -39,6 +42,35 @@ def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     (folder / "spent.json").write_text('{"spent_s": 12.0}')
     run = read_run(folder)
     assert (run.status, run.spent_s, run.base, run.final) == ("unfinished", 12.0, summary["eval"]["base"], None)
+
+
+def test_an_evaluation_is_of_this_run_by_place_or_by_content(tmp_path: Path) -> None:
+    folder, other = write_run(tmp_path / "one"), tmp_path / "elsewhere"
+    weights = folder / "checkpoints" / "update-000040" / "adapter" / "adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    write_evaluation(folder)
+    assert read_run(folder).evaluation["benchmarks"]
+    write_evaluation(folder, adapter=str(other), adapter_digest=digest(weights))
+    assert read_run(folder).evaluation["benchmarks"]
+    write_evaluation(folder, adapter=None)
+    assert read_run(folder).evaluation["benchmarks"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({"adapter": "/elsewhere", "adapter_digest": "abc"}, "adapter /elsewhere"),
+        ({"adapter": "/elsewhere"}, "adapter /elsewhere"),
+        ({"model": "other/model"}, "model other/model"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_left_out(tmp_path: Path, protocol: dict[str, Any], said: str) -> None:
+    folder = write_run(tmp_path / "one")
+    write_evaluation(folder, **protocol)
+    run = read_run(folder)
+    assert (run.evaluation, run.foreign) == ({}, said)
+    assert any(said in flag.detail for flag in flags(run))
 
 
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -78,6 +110,38 @@ def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) 
     sweep = compare(folders)
     assert sweep.axes == {"learner.learning_rate": (1e-5, 1e-4)}
     assert sweep.folder == tmp_path
+
+
+def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
+    """A stage of ranks and one of learning rates, with cells of the same names and budgets that failures have moved."""
+    ranks = {f"r{rank}": {"rank": rank, "learning_rate": 1e-4} for rank in (8, 64)}
+    rates = {"r8": {"rank": 8, "learning_rate": 3e-5}, "r64": {"rank": 64, "learning_rate": 3e-5, "status": "pending"}}
+    first, second = write_sweep(tmp_path / "ranks", ranks), write_sweep(tmp_path / "rates", rates)
+    with (second / "r8" / "config.yaml").open("a") as config:
+        config.write("budget: {minutes: 4.5}\n")
+    sweep = compare([first, second, first])
+    assert sweep.axes == {"lora.rank": (8, 64), "learner.learning_rate": (3e-5, 1e-4)}
+    assert [cell.name for cell in sweep.cells] == ["ranks/r8", "ranks/r64", "rates/r8", "rates/r64"]
+    with pytest.raises(BadInput, match="none of its runs can be read yet"):
+        compare([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
+
+
+def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
+    (folder / "r8" / "events.jsonl").write_text("{\n")
+    damaged, sound = read_sweep(folder).cells
+    assert (damaged.run, damaged.status) == (None, "unreadable")
+    assert "events.jsonl, line 1 is not JSON" in damaged.reason
+    assert damaged.settings == {"lora.rank": 8}
+    assert sound.run is not None
+
+
+def test_settings_that_one_run_alone_has_tell_runs_apart(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name) for name in ("a", "b")]
+    for folder, settings in zip(folders, ("{}", "{enable_thinking: false}"), strict=True):
+        with (folder / "config.yaml").open("a") as config:
+            config.write(f"chat: {settings}\n")
+    assert compare(folders).axes == {"chat.enable_thinking": (None, False)}
 
 
 def test_runs_that_have_little_in_common_are_told_apart_by_number(tmp_path: Path) -> None:

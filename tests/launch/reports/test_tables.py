@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from launch.reports.history import read_run
-from launch.reports.tables import pairs, problem_in
-from tests.run_folders import write_run
+from launch.reports import sweep_tables
+from launch.reports.history import read_run, read_sweep
+from launch.reports.tables import benchmarks, pairs, problem_in
+from tests.run_folders import write_evaluation, write_run, write_sweep
 
 
 def test_problems_are_shown_without_what_all_prompts_share() -> None:
@@ -16,3 +17,38 @@ def test_samples_of_every_outcome_come_up_the_changed_ones_first(tmp_path: Path)
     found = pairs(read_run(write_run(tmp_path / "one", before=2, after=18)))
     assert [pair.outcome for pair in found] == 2 * ["wrong before, right after", "wrong both times", "right both times"]
     assert all(pair.before["problem"] == pair.after["problem"] for pair in found)
+
+
+def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    write_evaluation(folder)
+    aime, sums = benchmarks(read_run(folder))
+    assert aime.caption == "aime24, 30 problems"
+    assert "Base: 16 samples each." in aime.note
+    conditions = "Protocol: temperature 0.6, top-p 0.95, number format bfloat16, at most 3584 tokens."
+    assert aime.note.endswith(f"{conditions} Rows left out: 2 duplicate.")
+    assert "Base: 4 of 16 samples each." in sums.note
+
+
+def test_benchmarks_of_a_sweep_say_when_they_are_no_comparison(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", {"a": {"rank": 8}, "b": {"rank": 64, "seed": 1}})
+    for name in ("a", "b"):
+        write_evaluation(folder / name, seed=int(name == "b"))
+    aime, _ = sweep_tables.benchmarks(read_sweep(folder))
+    assert aime.head[1:4] == ("problems", "n", "cap, tokens")
+    assert aime.body[0][:4] == ("a, base", "30", "16", "3584")
+    assert aime.note.startswith("Protocol: temperature 0.6")
+    write_evaluation(folder / "b", max_response_tokens=1024)
+    aime, _ = sweep_tables.benchmarks(read_sweep(folder))
+    assert aime.note == "Not comparable as they stand: the rows differ in max_response_tokens."
+
+
+def test_every_run_that_is_not_well_has_a_line(tmp_path: Path) -> None:
+    cells = {"r8": {"rank": 8}, "r64": {"rank": 64, "ledger": {"counts": {"deaths/rollout": 2}}}, "r256": {"rank": 256}}
+    folder = write_sweep(tmp_path / "sweep", cells)
+    (folder / "r256" / "summary.json").write_text("{")
+    found = sweep_tables.concerns(read_sweep(folder))
+    assert found is not None
+    assert [row[0] for row in found.body] == ["r64", "r256"]
+    assert "2\N{NO-BREAK SPACE}deaths survived" in found.body[0][1]
+    assert "summary.json is not JSON" in found.body[1][1]

@@ -1,8 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from launch.reports.history import Run, read_run
+from launch.reports.tables import held_out
 from launch.reports.verdict import Change, change, verdict
 from tests.run_folders import write_run
 
@@ -52,10 +54,43 @@ def test_problems_are_compared_with_themselves(tmp_path: Path) -> None:
 def test_only_problems_that_both_evaluations_judged_are_compared(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", before=2, after=18)
     after = folder / "samples" / "eval-final.jsonl"
-    after.write_text("".join(line + "\n" for line in after.read_text().splitlines()[:4]))
-    found, _ = judged(read_run(folder))
+    after.write_text("".join(line + "\n" for line in after.read_text().splitlines()[:8]))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["eval"]["final"] |= {"pass@1": 1.0, "problems": 8}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    run = read_run(folder)
+    found, _ = judged(run)
     assert found is not None
-    assert (found.problems, found.difference) == (4, 0.5)
+    assert (found.problems, found.before.value, found.after.value, found.difference) == (8, 0.25, 1.0, 0.75)
+    assert "Before there are 24 problems, after 8" in held_out(run, found).note
+
+
+@pytest.mark.parametrize(
+    ("problems", "said"),
+    [
+        (5, "from 0.0 % to 100.0 %, by +100.0 points, on 5 problems, too few to tell it from chance."),
+        (6, "It learned"),
+    ],
+)
+def test_few_problems_show_nothing(tmp_path: Path, problems: int, said: str) -> None:
+    folder = write_run(tmp_path / "one", before=0, after=24)
+    for name in ("base", "final"):
+        file = folder / "samples" / f"eval-{name}.jsonl"
+        file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:problems]))
+    found, sentence = judged(read_run(folder))
+    assert found is not None
+    assert said in sentence.replace("\N{NO-BREAK SPACE}", " ")
+    assert (found.interval is None) == (found.after.interval is None) == (problems < 6)
+
+
+def test_what_the_interval_shows_the_sign_flips_must_show_too(tmp_path: Path) -> None:
+    """Five of 24 problems more and none fewer: chance does as much in 2 / 2⁵."""
+    found, sentence = judged(read_run(write_run(tmp_path / "one", before=9, after=14)))
+    assert found is not None
+    assert found.interval is not None
+    assert found.interval[0] > 0
+    assert found.finding == "unclear"
+    assert "chance alone may do as much (p = 0.062)" in sentence
 
 
 def test_without_final_evaluation_there_is_no_verdict_but_the_reason(tmp_path: Path) -> None:
