@@ -164,13 +164,18 @@ class Crew(Generic[M]):
         self, work: Callable[[M], Awaitable[T]], weight: int, able: Callable[[Any], bool] = lambda post: True
     ) -> T:
         """The result of work by the actor that is well and has the least to do; by another one if it dies. able: says
-        of a post whether its actor can do it.
+        of a post whether its actor can do it. Raises what keeps the last one away once none is left.
         """
         while True:
+            post = self._least(able)
+            last = post.given_up
             try:
-                return await self._least(able).attempt(work, weight)
+                return await post.attempt(work, weight)
             except Lost:
                 continue
+            except Exception:
+                if last or not post.given_up:
+                    raise
 
     def _least(self, able: Callable[[Any], bool]) -> Post[M]:
         """The first of those that are well, able, and have the least load; if none is, of those that may be."""

@@ -1,10 +1,11 @@
 """The Ray shell around the verifier pool, and many of them as one Verifier."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 
-from actors.crew import Crew, Post, Record
+from actors.crew import Crew, Lost, Post, Record
 from actors.messages import Group
 from actors.protocols import Clock
 from actors.remote import RemoteActor
@@ -84,10 +85,12 @@ class RemoteVerifier:
         return await self._crew.anyone(lambda judge: judge.score(group), len(group.samples))
 
     async def health(self) -> dict[str, int]:
-        """`VerifierPool.health`, added up over the actors."""
+        """`VerifierPool.health`, added up over the actors that are well."""
         total: Counter[str] = Counter()
         for post in self._posts:
-            total.update(await post.insist(lambda judge: judge.health()))
+            if post.well:
+                with contextlib.suppress(Lost):
+                    total.update(await post.attempt(lambda judge: judge.health()))
         return dict(total)
 
     async def close(self) -> None:

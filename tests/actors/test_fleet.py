@@ -252,6 +252,20 @@ def test_version_given_up_before_its_turn_takes_no_other_with_it() -> None:
     assert run_virtually(scenario()) == {"policy-v0-r0"}
 
 
+def test_request_that_waits_for_an_engine_which_is_given_up_goes_to_the_one_that_comes_back() -> None:
+    async def scenario() -> list[int]:
+        broken, slow = FrailEngine(), FrailEngine(start_seconds=100.0)
+        fleet = Fleet([broken, slow], VirtualClock(), ignore)
+        await fleet.load(ADAPTER)
+        broken.stillborn = 10
+        broken.die()
+        slow.die()
+        await asyncio.gather(*(ask(fleet, index) for index in range(4)))
+        return [len(broken.served), len(slow.served)]
+
+    assert run_virtually(scenario()) == [0, 4]
+
+
 def test_version_retired_under_running_requests_outlives_the_engine_until_they_end() -> None:
     async def scenario() -> tuple[Group, frozenset[str]]:
         engine = FrailEngine(seconds=10.0)

@@ -25,7 +25,7 @@ from actors.budget import Budget
 from actors.coordinator import Coordinator
 from actors.fleet import Fleet
 from actors.ledger import Ledger
-from actors.messages import Batch, Group, Status
+from actors.messages import AdapterRef, Batch, Group, Status
 from actors.outcome import Halted, Interrupted, root_cause
 from actors.protocols import ActorDied, Engine
 from actors.run_folder import RunFolder
@@ -55,6 +55,7 @@ class Schedule:
     rest_epochs: int
     barren: float
     failed: float
+    load: float
     learn: float
     save: float
     budget: float
@@ -86,6 +87,7 @@ schedules = st.builds(
     rest_epochs=st.sampled_from((0, 0, 1)),
     barren=st.floats(0.0, 0.6),
     failed=st.sampled_from((0.0, 0.2)),
+    load=st.floats(0.0, 10.0),
     learn=st.floats(0.1, 20.0),
     save=st.floats(0.0, 8.0),
     budget=st.floats(20.0, 300.0),
@@ -161,6 +163,8 @@ class Trial:
         self.deaths = set(schedule.deaths)
         self.collapses = set(schedule.collapses)
         self.history: dict[int, Batch] = {}
+        self.published: set[str] = set()
+        self.gone: set[str] = set()
         self.drawn = Counter[str]()
         self.written = 0
         self.spent = 0.0
@@ -178,6 +182,7 @@ class Trial:
         judges = [FrailJudge(f"reward-{number}") for number, _ in enumerate(self.schedule.judges)]
         for engine in engines:
             engine.seconds_of = self._seconds  # type: ignore[method-assign]
+            engine.load_seconds, engine.gone = self.schedule.load, self.gone
         for judge in judges:
             judge.judge = self._judge  # type: ignore[method-assign]
         for actor, times in zip((*engines, *judges), (*self.schedule.engines, *self.schedule.judges), strict=True):
@@ -210,7 +215,8 @@ class Trial:
             cause = root_cause(error)
             if isinstance(cause, ActorDied):
                 crews = (fleet._crew, verifier._crew)
-                assert any(all(post.given_up for post in crew.posts) for crew in crews)
+                none_left = any(all(post.given_up for post in crew.posts) for crew in crews)
+                assert none_left or coordinator.progress.phase == "starting"
             elif not isinstance(cause, Halted | Interrupted):
                 raise
         if ended:
@@ -224,7 +230,9 @@ class Trial:
         return ended
 
     def _folder(self) -> QuietFolder:
-        """That remembers how many tokens there were when it last wrote down what was spent."""
+        """That remembers how many tokens there were when it last wrote down what was spent, and which versions it has
+        deleted.
+        """
         folder = QuietFolder(self.path, keep_last=2)
         self.drawn["tokens"] = self.written
         write = folder.write_spent
@@ -233,7 +241,10 @@ class Trial:
             write(seconds, record)
             self.written = self.drawn["tokens"]
 
-        folder.write_spent = note  # type: ignore[method-assign]
+        def drop(keep: tuple[AdapterRef, ...]) -> None:
+            self.gone |= self.published - {adapter.name for adapter in keep}
+
+        folder.write_spent, folder.drop_adapters = note, drop  # type: ignore[method-assign]
         return folder
 
     def _learner(self) -> FakeLearner:
@@ -243,6 +254,7 @@ class Trial:
 
         async def note(progress: float) -> Any:
             stats = await step(progress)
+            self.published.add(stats.adapter.name)
             batch = learner.batches[-1]
             self.history = {v: b for v, b in self.history.items() if v < batch.version} | {batch.version: batch}
             if learner.version in self.collapses:

@@ -8,9 +8,11 @@ from actors.clock import WallClock
 from actors.messages import Group, Problem, Sample, Status
 from actors.placement import Share
 from actors.remote import RemoteActor
+from actors.virtual_time import VirtualClock, run_virtually
 from conf.schema import RewardConfig
 from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
 from rewards.recipe import Recipe
+from tests.fakes import FrailJudge, make_group
 
 
 @pytest.fixture
@@ -43,3 +45,16 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
     assert [group.index for group in scored] == [0, 1, 2, 3]
     assert [group.rewards[0].total for group in scored] == [1.0, 2.0, 1.0, 2.0]
     assert all(group.rewards[1].verdict.status is Status.WRONG for group in scored)
+
+
+def test_judge_given_up_keeps_no_one_from_the_health_of_the_others() -> None:
+    async def scenario() -> dict[str, int]:
+        judges = [FrailJudge("reward-0"), FrailJudge("reward-1")]
+        verifier = RemoteVerifier(judges, VirtualClock(), lambda name, text: None)  # type: ignore[arg-type]
+        judges[0].stillborn = 10
+        judges[0].die()
+        await asyncio.gather(*(verifier.score(make_group(index)) for index in range(4)))
+        await asyncio.sleep(60.0)
+        return await verifier.health()
+
+    assert run_virtually(scenario()) == {"hung": 0, "restarts": 0}
