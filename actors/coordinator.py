@@ -358,6 +358,7 @@ class Coordinator:
                 "overlap": self._overlap.chosen,
             }
             (folder / "coordinator.json").write_text(json.dumps(state))
+            self._folder.write_spent(self._budget.spent, self.ledger.record)  # never older than a checkpoint's counts
         self._checkpoint = self._folder.checkpoint
         self._saved = self.updates
         self._budget.expect("checkpoint", self._clock.now() - started)
