@@ -91,8 +91,7 @@ def measure_here(case: Case) -> dict[str, tuple[float, float]]:
     with TemporaryDirectory() as folder:
         remote: Any = ray.remote(LearnerActor)
         learner = remote.options(num_cpus=1).remote(config, model, own, folder)
-        rendezvous = f"{folder}/ranks"
-        ray.get(learner.open.remote(rendezvous))
+        ray.get(learner.open.remote())
         first = ray.get(learner.publish.remote())
         remote = ray.remote(RolloutActor)
         engine = remote.options(num_cpus=1).remote(config, model, share)
