@@ -90,13 +90,19 @@ class Run:
         return self.wait_until(lambda: self.updates >= update, f"update {update}")
 
     def find(self, title: str) -> psutil.Process:
-        """One process of the run by its name."""
-        members = self.look()
+        """One process of the run by its name, once it is there."""
         if title == JUDGE:
-            [actor] = [member for member in members if named(member, REWARD)]
+            [actor] = [member for member in self.look() if named(member, REWARD)]
             server = next(child for child in actor.children() if "forkserver" in " ".join(child.cmdline()))
             return server.children()[0]
-        return next(member for member in members if named(member, title))
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            found.extend(member for member in self.look() if named(member, title))
+            return bool(found)
+
+        self.wait_until(look, title)
+        return found[0]
 
     def kill(self, *titles: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to all of these at once."""

@@ -12,9 +12,12 @@ Table = list[tuple[str, str, float]]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+SETTINGS = ("budget.updates=2000", "eval.problems=0", "learner.learning_rate=1e-6")
+"""A policy that has learned all there is would end the run."""
+
 
 def test_each_actor_in_turn(begin: Begin, table: Table) -> None:
-    run = begin("in-turn", "budget.updates=400", "checkpoint.every=5", "eval.problems=0")
+    run = begin("in-turn", "checkpoint.every=5", *SETTINGS)
     run.wait_for_update(7)
     for victim, event in ((ENGINE, 1), (ROLLOUT, 2), (REWARD, 1), (JUDGE, 0), (LEARNER, 1)):
         run.look()
@@ -39,7 +42,7 @@ def test_each_actor_in_turn(begin: Begin, table: Table) -> None:
 
 def test_hanging_engine_is_replaced(begin: Begin, table: Table) -> None:
     """A stopped process answers no heartbeat."""
-    run = begin("hanging", "budget.updates=400", "eval.problems=0")
+    run = begin("hanging", *SETTINGS)
     run.wait_for_update(2)
     at = run.updates
     run.kill(ENGINE, number=signal.SIGSTOP)
@@ -52,7 +55,7 @@ def test_hanging_engine_is_replaced(begin: Begin, table: Table) -> None:
 
 
 def test_engine_that_never_comes_back_ends_the_run_with_the_cause(begin: Begin) -> None:
-    run = begin("hopeless", "budget.updates=400", "eval.problems=0")
+    run = begin("hopeless", *SETTINGS)
     run.wait_for_update(2)
     killed: set[int] = set()
 
