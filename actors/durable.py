@@ -26,8 +26,8 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Write down the size and digest of every file under a folder, and flush all of it to disk."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    """Write down the size and digest of every file under a folder, and flush all of it to disk. It may be sealed anew."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / MANIFEST]
     manifest = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "blake2b": digest(file)} for file in files
     }

@@ -40,3 +40,9 @@ def test_text_is_replaced_as_a_whole(tmp_path: Path) -> None:
     replace_text(file, "new")
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_folder_that_was_changed_on_purpose_can_be_sealed_anew(sealed: Path) -> None:
+    (sealed / "facts.json").write_text('{"more": 1}')
+    seal(sealed)
+    assert damage(sealed) is None

