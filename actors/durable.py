@@ -26,7 +26,7 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Write down the size and digest of every file under a folder, and flush all of it to disk. It may be sealed anew."""
+    """Write down the size and digest of every file under a folder, once or anew, and flush all of it to disk."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / MANIFEST]
     manifest = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "blake2b": digest(file)} for file in files
