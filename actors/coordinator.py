@@ -306,9 +306,7 @@ class Coordinator:
         stats = await self._busy("update", self._learner.step(self._budget.progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
-        await self._busy("sync", self._adopt(stats.adapter))
-        figures = self._production.use(batch)
-        self._at_work = ""
+        figures = await self._busy("sync", self._adopt(stats.adapter, batch))
         self._folder.drop_adapters(keep=self._serving.held)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
         health = await self._waiting.within_grace(self._verifier.health())
@@ -331,12 +329,17 @@ class Coordinator:
         assert self._serving.policy is not None
         return self._serving.policy
 
-    async def _adopt(self, adapter: AdapterRef) -> None:
-        """Make a version the one new groups are sampled from."""
+    async def _adopt(self, adapter: AdapterRef, batch: Batch | None = None) -> dict[str, float]:
+        """Make a version the one new groups are sampled from, and a batch a part of the history behind it; how that
+        came about. Nothing can come between the two.
+        """
         await self._serving.adopt(adapter)
         while self._pacing.version < adapter.version:
             self._pacing.advance()
+        figures = self._production.use(batch) if batch else {}
+        self._at_work = ""
         await self._on_change()
+        return figures
 
     async def _on_change(self) -> None:
         await self._serving.retire_idle(self._pacing.runs)
