@@ -255,6 +255,7 @@ class Trial:
         async def note(progress: float) -> Any:
             stats = await step(progress)
             self.published.add(stats.adapter.name)
+            self.gone.discard(stats.adapter.name)  # a process that begins anew gives the names of one before it again
             batch = learner.batches[-1]
             self.history = {v: b for v, b in self.history.items() if v < batch.version} | {batch.version: batch}
             if learner.version in self.collapses:
