@@ -65,14 +65,17 @@ class Run:
         return json.loads((self.folder / "ledger.json").read_text())["counts"]
 
     def look(self) -> list[psutil.Process]:
-        """The processes of the run that live now."""
-        try:
-            members = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            members = []
+        """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
+        members = [member for member in psutil.process_iter() if member.pid != self.process.pid and self._holds(member)]
         self.family.update({member.pid: member for member in members})
         self.shared |= segments(member.pid for member in members if named(member, "VLLM"))
         return members
+
+    def _holds(self, process: psutil.Process) -> bool:
+        try:
+            return os.getsid(process.pid) == self.process.pid
+        except ProcessLookupError:
+            return False
 
     def wait_until(self, happened: Callable[[], bool], what: str, seconds: float = 600.0, pause: float = 0.05) -> float:
         """Seconds until something has happened; fails if the run ends or the time passes before."""
@@ -176,7 +179,7 @@ def learned_from(ended: Ended) -> dict[int, str]:
 
 def named(process: psutil.Process, title: str) -> bool:
     try:
-        return process.name().startswith(title[:15]) and any(part.startswith(title) for part in process.cmdline()[:1])
+        return process.name().startswith(title[:15])  # as much as the kernel keeps
     except psutil.NoSuchProcess:
         return False
 
