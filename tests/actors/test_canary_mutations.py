@@ -16,7 +16,7 @@ import pytest
 from actors.messages import Group, Sample, Scores
 from actors.outcome import Halted, root_cause
 from actors.protocols import FAITHFUL
-from tests.actors.test_coordinator import Run
+from tests.actors.virtual_run import Run
 
 MODULES = ("q_proj", "v_proj", "down_proj")
 PROBLEMS, TOKENS = 4, 12

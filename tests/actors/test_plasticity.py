@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.actors.test_coordinator import Run
+from tests.actors.virtual_run import Run
 
 
 @pytest.fixture

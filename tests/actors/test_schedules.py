@@ -32,7 +32,7 @@ from actors.run_folder import RunFolder
 from actors.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteVerifier
 from rewards.problems import ProblemOrder
-from tests.actors.test_coordinator import make_config, make_problems
+from tests.actors.virtual_run import make_config, make_problems
 from tests.fakes import FakeLearner, FrailEngine, FrailJudge, make_reward
 
 CALLS = ("publish_synthetic", "explain", "publish", "widen", "score", "accumulate", "step", "save", "restore")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 N = 40
 PROBLEMS = 30
 
@@ -53,7 +55,6 @@ def command(model: Path, adapter: Path, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.slow
 def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_model: Path, tmp_path: Path) -> None:
     asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=0.3), tmp_path)
     folder = tmp_path / "quickstart" / "evaluation"
@@ -92,7 +93,6 @@ def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_
     assert lines() == after
 
 
-@pytest.mark.slow
 def test_adapter_that_the_engine_cannot_tell_from_none_is_refused(boxing_model: Path, tmp_path: Path) -> None:
     asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=1e-9), tmp_path)
     ended = subprocess.run(asked, capture_output=True, text=True)

@@ -10,8 +10,9 @@ import pytest
 
 from tests.e2e.conftest import read_rows, read_summary
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-@pytest.mark.slow
+
 def test_a_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]) -> None:
     folder: Path = start.folder / "ranks-swept"  # type: ignore[attr-defined]
     settings = ("lora.rank=[4,8]", "budget.updates=4", "budget.minutes=10")
