@@ -128,7 +128,10 @@ def card_of(name: str) -> str | None:
     joined = "".join(words)
     if "A100" in words:
         return "A100-80" if "80GB" in joined else "A100-40"
-    return next((known for known in devices() if known in words or (known.startswith("RTX") and known in joined)), None)
+    found = [known for known in devices() if set(known.upper().split("-")).issubset(words)]
+    if found:
+        return max(found, key=len)
+    return next((known for known in devices() if known.startswith("RTX") and known in joined), None)
 
 
 def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
