@@ -1,7 +1,6 @@
 """What the machine has, found without torch."""
 
 import os
-import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from actors.room import total_memory
 from conf.devices import devices
 from conf.errors import BadInput
 from conf.schema import Config
+from launch.cards import Card, card_of, find_cards
 
 GIB = 2**30
 
@@ -30,7 +30,7 @@ class Machine:
     card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, rates: of one card, or of one
     core where there is no card, in bytes/s and in FLOP/s by dtype, None and empty for an unlisted card. present: False
     for a card that is named for a plan but not in this machine. nodes: of a cluster, this one first; cores and
-    host_memory are then of this one, gpus of all.
+    host_memory are then of this one, gpus of all. cards: those that are in this machine.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Machine:
     rates: Mapping[str, float] = field(default_factory=dict)
     present: bool = True
     nodes: tuple[Node, ...] = ()
+    cards: tuple[Card, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -52,30 +53,30 @@ class Machine:
 def detect(device: str = "auto") -> Machine:
     """This machine (`auto`), this machine without its GPUs (`cpu`), or one with the named card of devices.yaml."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
-    cards = [] if device == "cpu" else _cards()
+    cards = [] if device == "cpu" else find_cards(device)
+    if cards:
+        return _with_cards(cards, cores)
     if device in ("auto", "cpu"):
-        return _with_cards(cards, cores) if cards else _cpu(cores)
-    found = [card for card in cards if card_of(card[0]) == device]
-    if found:
-        return _with_cards(found, cores)
+        return _cpu(cores)
     card = devices()[device]
     return Machine(
         device, cores, None, 1, int(card.memory_gib * GIB), card.bandwidth_gbs * 1e9, card.rates, present=False
     )
 
 
-def _with_cards(cards: list[tuple[str, int]], cores: tuple[int, ...]) -> Machine:
+def _with_cards(cards: list[Card], cores: tuple[int, ...]) -> Machine:
     """A machine with GPUs; a mixture is planned by its smallest card."""
-    name, memory = min(cards, key=lambda card: card[1])
-    card = devices().get(card_of(name) or "")
+    smallest = min(cards, key=lambda card: card.memory)
+    card = devices().get(card_of(smallest.name) or "")
     return Machine(
-        name=name,
+        name=smallest.name,
         cores=cores,
         host_memory=total_memory(),
         gpus=len(cards),
-        gpu_memory=memory,
+        gpu_memory=smallest.memory,
         bandwidth=card.bandwidth_gbs * 1e9 if card else None,
         rates=card.rates if card else {},
+        cards=tuple(cards),
     )
 
 
@@ -95,43 +96,6 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
         bandwidth=CORE_BANDWIDTH,
         rates=CORE_FLOPS | ({"bfloat16": bfloat16} if bfloat16 else {}),
     )
-
-
-def _cards() -> list[tuple[str, int]]:
-    """(name, bytes of memory) of each NVIDIA card this process may use; none without a working driver."""
-    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20)
-    except FileNotFoundError:
-        return []
-    if answer.returncode != 0:
-        return []
-    return parse_cards(answer.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
-
-
-def parse_cards(table: str, visible: str | None) -> list[tuple[str, int]]:
-    """(name, bytes) of the cards in nvidia-smi's table of index, uuid, name and MiB that are among `visible`, the
-    value of CUDA_VISIBLE_DEVICES (None: all).
-    """
-    rows = [[cell.strip() for cell in line.split(",")] for line in table.strip().splitlines()]
-    wanted = None if visible is None else {entry.strip() for entry in visible.split(",")}
-    return [
-        (name, int(mib) * 2**20)
-        for index, uuid, name, mib in rows
-        if wanted is None or index in wanted or uuid in wanted
-    ]
-
-
-def card_of(name: str) -> str | None:
-    """The devices.yaml name of a card as nvidia-smi calls it, such as `NVIDIA A100-SXM4-80GB`."""
-    words = name.upper().replace("-", " ").split()
-    joined = "".join(words)
-    if "A100" in words:
-        return "A100-80" if "80GB" in joined else "A100-40"
-    found = [known for known in devices() if set(known.upper().split("-")).issubset(words)]
-    if found:
-        return max(found, key=len)
-    return next((known for known in devices() if known.startswith("RTX") and known in joined), None)
 
 
 def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:

@@ -1,4 +1,6 @@
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -6,13 +8,7 @@ from actors.room import total_memory
 from conf.devices import devices
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.machine import GIB, card_of, check_build, detect, parse_cards
-
-TABLE = """0, GPU-aa, NVIDIA A40, 46068
-1, GPU-bb, NVIDIA A40, 46068
-2, GPU-cc, Tesla T4, 15360
-"""
-
+from launch.machine import GIB, check_build, detect
 
 def test_this_machine_as_a_cpu() -> None:
     machine = detect("cpu")
@@ -32,40 +28,6 @@ def test_a_named_card_is_one_card(name: str, monkeypatch: pytest.MonkeyPatch) ->
     assert machine.gpu_memory > 10 * GIB
 
 
-def test_cards_come_from_the_drivers_table() -> None:
-    assert parse_cards(TABLE, None) == [("NVIDIA A40", 46068 * 2**20)] * 2 + [("Tesla T4", 15360 * 2**20)]
-
-
-@pytest.mark.parametrize(("visible", "count"), [("0", 1), ("0,2", 2), ("GPU-bb", 1), ("", 0), ("-1", 0)])
-def test_hidden_cards_do_not_count(visible: str, count: int) -> None:
-    assert len(parse_cards(TABLE, visible)) == count
-
-
-@pytest.mark.parametrize(
-    ("reported", "name"),
-    [
-        ("NVIDIA A40", "A40"),
-        ("NVIDIA A100-SXM4-80GB", "A100-80"),
-        ("NVIDIA A100 80GB PCIe", "A100-80"),
-        ("NVIDIA A100-SXM4-40GB", "A100-40"),
-        ("NVIDIA A100-PCIE-40GB", "A100-40"),
-        ("NVIDIA H100 80GB HBM3", "H100"),
-        ("NVIDIA H100 PCIe", "H100-PCIe"),
-        ("NVIDIA H100 NVL", "H100-NVL"),
-        ("NVIDIA GeForce RTX 3090", "RTX3090"),
-        ("NVIDIA GeForce RTX 4090", "RTX4090"),
-        ("NVIDIA L4", "L4"),
-        ("Tesla T4", "T4"),
-        ("NVIDIA L40S", None),
-        ("NVIDIA H200 NVL", None),
-        ("NVIDIA A4000", None),
-        ("NVIDIA GeForce RTX 3090 Ti", "RTX3090"),
-    ],
-)
-def test_cards_are_known_by_the_drivers_name(reported: str, name: str | None) -> None:
-    assert card_of(reported) == name
-
-
 def test_build_must_suit_the_machine() -> None:
     processor, card = detect("cpu"), detect("A40")
     config = Config()
@@ -77,12 +39,16 @@ def test_build_must_suit_the_machine() -> None:
         check_build(config, processor, {"vllm"})
 
 
-def test_a_machine_with_cards_is_found_by_the_drivers_tool(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = os.path.join(str(tmp_path), "nvidia-smi")
-    with open(tool, "w") as file:
-        file.write(f"#!/bin/sh\n/bin/cat <<EOF\n{TABLE}EOF\n")
-    os.chmod(tool, 0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+TABLE = """0, GPU-aa, NVIDIA A40, 46068
+1, GPU-bb, NVIDIA A40, 46068
+2, GPU-cc, Tesla T4, 15360
+"""
+
+
+def test_a_machine_with_cards_is_found_by_the_drivers_tool(
+    nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(TABLE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     machine = detect()
     assert (machine.name, machine.gpus, machine.gpu_memory) == ("NVIDIA A40", 2, 46068 * 2**20)
@@ -90,3 +56,10 @@ def test_a_machine_with_cards_is_found_by_the_drivers_tool(tmp_path: object, mon
     assert detect("A40").present
     assert not detect("H100").present
     assert detect("cpu").gpus == 0
+
+
+def test_a_mixture_is_planned_by_its_smallest_card_or_without_it(nvidia_smi: Callable[[str], Path]) -> None:
+    nvidia_smi(TABLE)
+    mixture, alike = detect(), detect("A40")
+    assert (mixture.name, mixture.gpus) == ("Tesla T4", 3)
+    assert (alike.name, [card.index for card in alike.cards]) == ("NVIDIA A40", ["0", "1"])
