@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.room import MIB
@@ -75,3 +76,12 @@ def card_of(name: str) -> str | None:
     if found:
         return max(found, key=len)
     return next((known for known in devices() if known.startswith("RTX") and known in joined), None)
+
+
+def show_only(cards: Sequence[Card]) -> None:
+    """Have all that this process starts see these cards and no others, in this order; nothing is hidden if there are
+    none.
+    """
+    if cards:
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own is fastest first
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(card.index for card in cards)

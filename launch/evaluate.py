@@ -33,6 +33,7 @@ from conf.errors import BadInput
 from conf.load import load, run_of
 from conf.models import locate, shape_from_config
 from conf.schema import Config
+from launch.cards import show_only
 from launch.evaluation_view import ExamView, lines, markdown, table
 from launch.machine import Machine, check_build, detect
 from launch.protocol import check_data, check_problems, claim, place, protocol_of
@@ -95,6 +96,7 @@ def main(arguments: list[str]) -> int:
         evaluation = prepare(config, machine, console)
         if evaluation is None:
             return 0
+        show_only(machine.cards)
         status = "completed"
         if not evaluation.complete:
             deadline = started + config.budget.seconds

@@ -17,6 +17,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.calibration import recall
+from launch.cards import show_only
 from launch.failure import spent, write_ending, write_spent
 from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
@@ -73,6 +74,7 @@ def main(arguments: list[str]) -> int:
             check_free(plan.placement, *resources())
         else:
             check_build(config, machine, {package.name for package in distributions()})
+            show_only(machine.cards)
         folder = open_folder(config)
         console.print(render(plan, expected))
         if folder.exists():

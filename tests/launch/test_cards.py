@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from conf.errors import BadInput
 from launch import cards
-from launch.cards import Card, card_of, find_cards, parse_cards
+from launch.cards import Card, card_of, find_cards, parse_cards, show_only
 
 TABLE = """0, GPU-aa1, NVIDIA A40, 46068
 1, GPU-bb1, NVIDIA A40, 46068
@@ -95,3 +96,14 @@ def test_a_card_without_memory_of_its_own_is_refused_where_it_would_be_used() ->
         parse_cards(table, None)
     assert len(parse_cards(table, "0,1,2")) == 3
     assert len(parse_cards(table, None, "A40")) == 2
+
+
+def test_what_is_started_sees_the_cards_that_were_planned_with_as_the_driver_counts(
+    nvidia_smi: Callable[[str], Path],
+) -> None:
+    nvidia_smi(TABLE)
+    show_only([])
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    show_only(find_cards("T4"))
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("2", "PCI_BUS_ID")
+    assert [card.index for card in find_cards()] == ["2"]

@@ -1,6 +1,8 @@
 """Everything of an evaluation that needs no engine: what is refused, what may go on, what is written."""
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +218,16 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
     monkeypatch.setattr(evaluate, "carry_out", None)
     assert evaluate.main(arguments) == 0
     assert "1.000" in capsys.readouterr().out
+
+
+def test_engines_see_the_cards_they_were_placed_on(
+    arguments: list[str], nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi("0, GPU-aa, Tesla T4, 15360\n1, GPU-bb, NVIDIA A40, 46068\n")
+    monkeypatch.setattr(evaluate, "check_build", lambda *_: None)
+    monkeypatch.setattr(evaluate, "carry_out", lambda *_: os.environ["CUDA_VISIBLE_DEVICES"])
+    monkeypatch.setattr(evaluate, "conclude", lambda _, status, __: int(status))
+    assert evaluate.main([*arguments, "device=A40"]) == 1
 
 
 def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:

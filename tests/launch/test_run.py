@@ -1,8 +1,10 @@
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +64,22 @@ def test_large_model_without_a_gpu_is_refused_with_the_plans_numbers(capsys: pyt
     said = complaint(["conf=r256_instruct"], capsys)
     assert "1.5 billion parameters needs" in said
     assert "device=cpu" in said
+
+
+MIXTURE = """0, GPU-aa, Tesla T4, 15360
+1, GPU-bb, NVIDIA A40, 46068
+"""
+
+
+def test_run_sees_the_cards_it_was_planned_with(
+    nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nvidia_smi(MIXTURE)
+    monkeypatch.setattr(run, "check_build", lambda *_: None)
+    monkeypatch.setattr(run, "check_room", lambda *_: None)
+    monkeypatch.setattr(run, "prepare", lambda config, plan, *_: plan)
+    monkeypatch.setattr(run, "carry_out", lambda plan, *_: int(os.environ["CUDA_VISIBLE_DEVICES"]))
+    assert run.main(["conf=quickstart", "device=A40", f"run.folder={tmp_path}"]) == 1
 
 
 def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
