@@ -6,11 +6,12 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.room import MIB
+from actors.placement import Placement
+from actors.room import MIB, amount
 from conf.devices import devices
 from conf.errors import BadInput
 
-COLUMNS = ("index", "uuid", "name", "memory.total")
+COLUMNS = ("index", "uuid", "name", "memory.total", "memory.free")
 
 ANSWER_S = 20.0
 """That the driver may take to answer: where nothing keeps its cards awake, it wakes them one after another."""
@@ -18,11 +19,14 @@ ANSWER_S = 20.0
 
 @dataclass(frozen=True)
 class Card:
-    """index: in nvidia-smi's order, which is that of PCI buses. memory: bytes."""
+    """index: in nvidia-smi's order, which is that of PCI buses. memory, free: bytes, in all and not held by any
+    process; free is None where the driver does not say.
+    """
 
     index: str
     name: str
     memory: int
+    free: int | None
 
 
 def find_cards(device: str = "auto") -> list[Card]:
@@ -54,16 +58,16 @@ def parse_cards(table: str, visible: str | None, device: str = "auto") -> list[C
     if visible is not None:
         wanted = [entry for part in visible.split(",") if (entry := part.strip())]
         rows = [row for entry in wanted for row in rows if row[0] == entry or row[1].startswith(entry)]
-    return [_card(index, name, total) for index, _, name, total in rows if device in ("auto", card_of(name))]
+    return [_card(index, name, *sizes) for index, _, name, *sizes in rows if device in ("auto", card_of(name))]
 
 
-def _card(index: str, name: str, total: str) -> Card:
+def _card(index: str, name: str, total: str, free: str) -> Card:
     if not total.isdigit():
         raise BadInput(
             f"nvidia-smi gives {total} for the memory of card {index}, {name}, as it does where a card has no memory of"
             " its own, and no plan is possible without: leave it out, by CUDA_VISIBLE_DEVICES or with device=cpu"
         )
-    return Card(index, name, int(total) * MIB)
+    return Card(index, name, int(total) * MIB, int(free) * MIB if free.isdigit() else None)
 
 
 def card_of(name: str) -> str | None:
@@ -76,6 +80,28 @@ def card_of(name: str) -> str | None:
     if found:
         return max(found, key=len)
     return next((known for known in devices() if known.startswith("RTX") and known in joined), None)
+
+
+def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[Card]:
+    """As many as a placement takes, the first that have enough free. learner: bytes that a rank needs.
+
+    Raises BadInput if others hold too much. An engine takes its share whole, and does not start where that is not free.
+    """
+
+    def needs(card: Card) -> float:
+        """A rank with a card of its own needs no more than an engine does."""
+        return placement.rollouts[0].memory * card.memory + (learner if placement.shared else 0.0)
+
+    count = round(sum(share.gpus for share in (*placement.rollouts, *placement.learners)))
+    taken = [card for card in cards if card.free is not None and card.free < needs(card)]
+    if taken and len(cards) - len(taken) < count:
+        card = taken[0]
+        raise BadInput(
+            f"card {card.index}, {card.name}, has {amount(card.free or 0)} of {amount(card.memory)} free and"
+            f" {amount(needs(card))} are needed: nvidia-smi shows what holds the rest; end that, or leave the card out"
+            " by CUDA_VISIBLE_DEVICES"
+        )
+    return [card for card in cards if card not in taken][:count]
 
 
 def show_only(cards: Sequence[Card]) -> None:

@@ -102,6 +102,7 @@ def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]
         )
         for node, machine in machines.items()
     )
+    found = {node.id: machines[node.id].cards[: node.gpus] for node in nodes}
     home = next(iter(machines.values()))
     cards = [machines[node.id] for node in nodes if node.gpus]
     card = min(cards, key=lambda machine: machine.gpu_memory) if cards else home
@@ -111,6 +112,9 @@ def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]
         host_memory=home.host_memory,
         gpus=sum(node.gpus for node in nodes),
         nodes=nodes,
+        cards=tuple(
+            replace(card, name=f"{card.name} of node {node[:8]}") for node, cards in found.items() for card in cards
+        ),
     )
 
 

@@ -33,7 +33,7 @@ from conf.errors import BadInput
 from conf.load import load, run_of
 from conf.models import locate, shape_from_config
 from conf.schema import Config
-from launch.cards import show_only
+from launch.cards import choose, show_only
 from launch.evaluation_view import ExamView, lines, markdown, table
 from launch.machine import Machine, check_build, detect
 from launch.protocol import check_data, check_problems, claim, place, protocol_of
@@ -96,7 +96,6 @@ def main(arguments: list[str]) -> int:
         evaluation = prepare(config, machine, console)
         if evaluation is None:
             return 0
-        show_only(machine.cards)
         status = "completed"
         if not evaluation.complete:
             deadline = started + config.budget.seconds
@@ -171,6 +170,7 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     """
     config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder
     check_room(room_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
+    show_only(choose(detect(config.device).cards, placement, learner=0.0))
     cause: BaseException | None = None
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
         from actors.examiner import Examiner

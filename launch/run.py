@@ -17,7 +17,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.calibration import recall
-from launch.cards import show_only
+from launch.cards import choose, show_only
 from launch.failure import spent, write_ending, write_spent
 from launch.forecast import forecast, options, scale
 from launch.machine import check_build, detect
@@ -74,12 +74,15 @@ def main(arguments: list[str]) -> int:
             check_free(plan.placement, *resources())
         else:
             check_build(config, machine, {package.name for package in distributions()})
-            show_only(machine.cards)
         folder = open_folder(config)
         console.print(render(plan, expected))
         if folder.exists():
             hold(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
         check_room(room_of(plan), folder, config.run.overwrite)
+        there = machine.cards if cluster else detect(config.device).cards  # with what is free by now
+        cards = choose(there, plan.placement, plan.needed("learner GPU"))
+        if not cluster:
+            show_only(cards)
         request = prepare(plan.config, plan, folder, started_at)
         return carry_out(request, console, context)
     except BadInput as error:

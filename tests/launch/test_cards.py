@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from actors.placement import Placement, place, place_engines
 from conf.errors import BadInput
 from launch import cards
-from launch.cards import Card, card_of, find_cards, parse_cards, show_only
+from launch.cards import Card, card_of, choose, find_cards, parse_cards, show_only
+from launch.machine import GIB
 
-TABLE = """0, GPU-aa1, NVIDIA A40, 46068
-1, GPU-bb1, NVIDIA A40, 46068
-2, GPU-cc1, Tesla T4, 15360
+TABLE = """0, GPU-aa1, NVIDIA A40, 46068, 45500
+1, GPU-bb1, NVIDIA A40, 46068, [N/A]
+2, GPU-cc1, Tesla T4, 15360, 0
 """
 
 
@@ -19,9 +21,11 @@ def indices(visible: str | None, device: str = "auto") -> str:
 
 
 def test_cards_come_from_the_drivers_table() -> None:
-    a40, _, t4 = parse_cards(TABLE, None)
-    assert a40 == Card("0", "NVIDIA A40", 46068 * 2**20)
-    assert t4 == Card("2", "Tesla T4", 15360 * 2**20)
+    assert parse_cards(TABLE, None) == [
+        Card("0", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20),
+        Card("1", "NVIDIA A40", 46068 * 2**20, None),
+        Card("2", "Tesla T4", 15360 * 2**20, 0),
+    ]
     assert parse_cards("No devices were found\n", None) == []
 
 
@@ -91,7 +95,7 @@ def test_a_tool_that_cannot_be_started_is_none(
 
 
 def test_a_card_without_memory_of_its_own_is_refused_where_it_would_be_used() -> None:
-    table = TABLE + "3, GPU-dd1, NVIDIA GB10, [N/A]\n"
+    table = TABLE + "3, GPU-dd1, NVIDIA GB10, [N/A], [N/A]\n"
     with pytest.raises(BadInput, match=r"gives \[N/A\] for the memory of card 3, NVIDIA GB10"):
         parse_cards(table, None)
     assert len(parse_cards(table, "0,1,2")) == 3
@@ -107,3 +111,36 @@ def test_what_is_started_sees_the_cards_that_were_planned_with_as_the_driver_cou
     show_only(find_cards("T4"))
     assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("2", "PCI_BUS_ID")
     assert [card.index for card in find_cards()] == ["2"]
+
+
+def cards_with(*free: float | None) -> list[Card]:
+    """Of 40 GiB, so much of each free."""
+    return [
+        Card(str(index), "NVIDIA A100", 40 * GIB, None if each is None else int(each * GIB))
+        for index, each in enumerate(free)
+    ]
+
+
+def chosen(cards: list[Card], placement: Placement, learner: float = 0.0) -> list[str]:
+    return [card.index for card in choose(cards, placement, learner * GIB)]
+
+
+def test_a_shared_card_has_room_for_the_engines_share_and_what_the_learner_needs() -> None:
+    shared = place((0, 1, 2, 3), 1)
+    assert chosen(cards_with(28.5), shared, learner=10) == ["0"]
+    with pytest.raises(BadInput, match=r"card 0, NVIDIA A100, has 27\.5 GiB of 40\.0 GiB free and 28\.0 GiB"):
+        choose(cards_with(27.5), shared, 10 * GIB)
+
+
+def test_cards_that_others_hold_are_passed_over_while_there_are_enough() -> None:
+    two, four = place(tuple(range(16)), 4, ranks=1, engines=1), place(tuple(range(16)), 4)
+    assert chosen(cards_with(39, 35, 39, 39), two, learner=10) == ["0", "2"]
+    assert chosen(cards_with(39, 39, None, 39), four, learner=10) == ["0", "1", "2", "3"]
+    with pytest.raises(BadInput, match=r"card 1, .* 36\.0 GiB are needed: nvidia-smi shows"):
+        choose(cards_with(39, 35, 39, 39), four, 10 * GIB)
+
+
+def test_an_evaluation_takes_its_cards_whole_and_a_processor_none() -> None:
+    with pytest.raises(BadInput, match="are needed"):
+        choose(cards_with(35), place_engines((0, 1), 1), 0.0)
+    assert choose([], place((0, 1), 0), 0.0) == []

@@ -4,6 +4,7 @@ import pytest
 
 from actors.placement import place
 from conf.errors import BadInput
+from launch.cards import Card
 from launch.cluster import Found, check_alike, check_free, combine
 from launch.machine import GIB, detect
 
@@ -20,6 +21,16 @@ def test_nodes_are_one_machine_with_no_more_than_ray_gives_away() -> None:
         ("home", 2, 0),
         ("large", 16, 4),
         ("lent", 8, 1),
+    ]
+
+
+def test_cards_of_a_cluster_are_those_that_ray_gives_away() -> None:
+    cards = tuple(Card(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4))
+    resources = {"home": {"CPU": 2.0}, "node-of-cards": {"CPU": 16.0, "GPU": 2.0}}
+    machine = combine({"home": BARE, "node-of-cards": replace(CARD, cards=cards)}, resources)
+    assert [(card.index, card.name) for card in machine.cards] == [
+        ("0", "NVIDIA A40 of node node-of-"),
+        ("1", "NVIDIA A40 of node node-of-"),
     ]
 
 

@@ -220,14 +220,21 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
     assert "1.000" in capsys.readouterr().out
 
 
-def test_engines_see_the_cards_they_were_placed_on(
-    arguments: list[str], nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+def test_engines_see_the_cards_they_were_placed_on_unless_others_hold_them(
+    arguments: list[str],
+    nvidia_smi: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    nvidia_smi("0, GPU-aa, Tesla T4, 15360\n1, GPU-bb, NVIDIA A40, 46068\n")
+    def session(*_: object, **__: object) -> None:
+        raise BadInput(f"cards {os.environ['CUDA_VISIBLE_DEVICES']}")
+
     monkeypatch.setattr(evaluate, "check_build", lambda *_: None)
-    monkeypatch.setattr(evaluate, "carry_out", lambda *_: os.environ["CUDA_VISIBLE_DEVICES"])
-    monkeypatch.setattr(evaluate, "conclude", lambda _, status, __: int(status))
-    assert evaluate.main([*arguments, "device=A40"]) == 1
+    monkeypatch.setattr(evaluate, "ray_session", session)
+    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000\n1, GPU-bb, NVIDIA A40, 46068, 45500\n")
+    assert "cards 1" in complaint([*arguments, "device=A40"], capsys)
+    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000\n1, GPU-bb, NVIDIA A40, 46068, 35000\n")
+    assert "card 1, NVIDIA A40, has 34.2 GiB of 45.0 GiB free" in complaint([*arguments, "device=A40"], capsys)
 
 
 def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:

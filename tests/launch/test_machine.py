@@ -10,6 +10,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.machine import GIB, check_build, detect
 
+
 def test_this_machine_as_a_cpu() -> None:
     machine = detect("cpu")
     assert machine.gpus == 0
@@ -39,9 +40,9 @@ def test_build_must_suit_the_machine() -> None:
         check_build(config, processor, {"vllm"})
 
 
-TABLE = """0, GPU-aa, NVIDIA A40, 46068
-1, GPU-bb, NVIDIA A40, 46068
-2, GPU-cc, Tesla T4, 15360
+TABLE = """0, GPU-aa, NVIDIA A40, 46068, 45500
+1, GPU-bb, NVIDIA A40, 46068, 45500
+2, GPU-cc, Tesla T4, 15360, 15000
 """
 
 

@@ -66,20 +66,44 @@ def test_large_model_without_a_gpu_is_refused_with_the_plans_numbers(capsys: pyt
     assert "device=cpu" in said
 
 
-MIXTURE = """0, GPU-aa, Tesla T4, 15360
-1, GPU-bb, NVIDIA A40, 46068
+MIXTURE = """0, GPU-aa, Tesla T4, 15360, 15000
+1, GPU-bb, NVIDIA A40, 46068, 45500
 """
 
 
-def test_run_sees_the_cards_it_was_planned_with(
-    nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    nvidia_smi(MIXTURE)
+@pytest.fixture
+def with_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Runs end with the first card they see for their exit code; what it does to install a table of the driver's."""
     monkeypatch.setattr(run, "check_build", lambda *_: None)
     monkeypatch.setattr(run, "check_room", lambda *_: None)
     monkeypatch.setattr(run, "prepare", lambda config, plan, *_: plan)
     monkeypatch.setattr(run, "carry_out", lambda plan, *_: int(os.environ["CUDA_VISIBLE_DEVICES"]))
+    return nvidia_smi
+
+
+def test_run_sees_the_cards_it_was_planned_with(with_cards: Callable[[str], Path], tmp_path: Path) -> None:
+    with_cards(MIXTURE)
     assert run.main(["conf=quickstart", "device=A40", f"run.folder={tmp_path}"]) == 1
+
+
+def test_card_that_others_hold_is_refused_by_a_run_and_not_by_a_plan(
+    with_cards: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_cards("0, GPU-aa, Tesla T4, 15360, 4500\n")
+    arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
+    assert run.main([*arguments, "plan=true"]) == 0
+    said = complaint(arguments, capsys)
+    assert "card 0, Tesla T4, has 4.4 GiB of 15.0 GiB free" in said
+    assert "nvidia-smi" in said
+
+
+def test_cards_are_looked_at_once_nothing_is_left_of_the_process_before(
+    with_cards: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tool = with_cards("0, GPU-aa, Tesla T4, 15360, 100\n")
+    (tmp_path / "quickstart").mkdir()
+    monkeypatch.setattr(run, "hold", lambda *_: tool.write_text(tool.read_text().replace("100", "15000")))
+    assert run.main(["conf=quickstart", f"run.folder={tmp_path}"]) == 0
 
 
 def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
