@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from actors.costs import Costs, Workload
 from actors.durable import replace_text
 from conf.schema import Config
@@ -48,21 +51,36 @@ UNMEASURED = Calibration()
 
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
     """Remember a measurement for the next plan of a run in the same folder, in the place of the last one like it."""
-    store = _store(config)
-    known = json.loads(store.read_text()) if store.exists() else {}
     key = _rates_key(config, machine) + _lengths_key(config)
-    known = {other: found for other, found in known.items() if other != key} | {key: asdict(calibration)}
-    replace_text(store, json.dumps(known, indent=1) + "\n")
+    known = {other: found for other, found in _known(config).items() if other != key} | {key: asdict(calibration)}
+    replace_text(_store(config), json.dumps(known, indent=1) + "\n")
 
 
 def recall(config: Config, machine: Machine) -> Calibration:
     """What was measured of a model on this machine, in this dtype; lengths only where they were those of the recipe."""
-    store, key = _store(config), _rates_key(config, machine)
-    known: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    if (found := known.get(key + _lengths_key(config))) is not None:
-        return Calibration(**(found | {"workload": Workload(**found["workload"])}))
-    others = [found for other, found in known.items() if other.startswith(key)]
-    return Calibration(**(others[-1] | {"workload": None})) if others else UNMEASURED
+    key = _rates_key(config, machine)
+    known = {name: read for name, found in _known(config).items() if (read := _read(found)) and name.startswith(key)}
+    if (measured := known.get(key + _lengths_key(config))) is not None:
+        return measured
+    return replace(list(known.values())[-1], workload=None) if known else UNMEASURED
+
+
+def _known(config: Config) -> dict[str, Any]:
+    """All that was kept; nothing where that cannot be read, which no plan has to have."""
+    try:
+        known = json.loads(_store(config).read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _read(entry: Any) -> Calibration | None:
+    """An entry as this version writes it, else None."""
+    try:
+        found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Calibration), entry))
+    except (OmegaConfBaseException, TypeError, ValueError):
+        return None
+    return found
 
 
 def _store(config: Config) -> Path:
