@@ -1,5 +1,6 @@
 """What to do with a run folder that exists already."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -125,14 +126,35 @@ def among(key: str, names: tuple[str, ...]) -> bool:
 def hold(folder: Path, what: str) -> None:
     """Make a folder this process's own for as long as it lives, once, and clean up after the process before.
 
-    Raises BadInput if another process holds it. what: that is done in it.
+    Raises BadInput if another process holds it, or if it cannot be written to. what: that is done in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BadInput(f"{what} in {folder} is at work in another process: wait, or give run.name=OTHER") from None
+    if lock(folder) is None:
+        raise BadInput(f"{what} in {folder} is at work in another process: wait, or give run.name=OTHER")
     clear_session(folder)
+
+
+def lock(folder: Path) -> int | None:
+    """Make a folder, if there is none, and take it: a descriptor that no other process is given while it is open; None
+    if one has it. Raises BadInput if the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise BadInput(
+            f"the folder {folder} cannot be made or written to ({error.strerror}): make that possible, or give another"
+            " run.folder"
+        ) from error
+    return descriptor
 
 
 def empty(folder: Path, last: str) -> None:

@@ -4,7 +4,6 @@ Every list is an axis, and every cell an ordinary run in a process and folder of
 where the sweep was cut off.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -29,7 +28,7 @@ from launch.machine import check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.report import attempt
 from launch.result import finished
-from launch.resume import check_settings, settle
+from launch.resume import check_settings, lock, settle
 from launch.sweep_view import Line, describe, render, render_plans, results
 
 POLL_S = 1.0
@@ -58,7 +57,6 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
                 refusal(plan)
                 check_build(plan.config, plan.machine, packages)
             check_settings(plan.config, grid.folder / cell.name)
-        grid.folder.mkdir(parents=True, exist_ok=True)
         with claimed(grid):
             return Sweep(grid, plans, roads, console).run()
     except BadInput as error:
@@ -81,13 +79,11 @@ def plan_cells(grid: Grid) -> dict[str, Plan]:
 
 @contextmanager
 def claimed(grid: Grid) -> Iterator[None]:
-    """Make the sweep's folder this process's own; raises BadInput if another has it."""
-    descriptor = os.open(grid.folder, os.O_RDONLY)
+    """Make the sweep's folder this process's own; raises BadInput if another has it, or if it cannot be written to."""
+    if (descriptor := lock(grid.folder)) is None:
+        raise BadInput(f"sweep {grid.name!r} is at work in another process: wait, or give sweep.name=OTHER")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except BlockingIOError:
-        raise BadInput(f"sweep {grid.name!r} is at work in another process: wait, or give sweep.name=OTHER") from None
     finally:
         os.close(descriptor)
 

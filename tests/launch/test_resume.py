@@ -13,7 +13,7 @@ from conf.load import dump, load
 from conf.schema import Config
 from launch import resume
 from launch.machine import GIB, Machine
-from launch.resume import MAY_CHANGE, among, claim, empty, flatten, open_folder, settle
+from launch.resume import MAY_CHANGE, among, claim, empty, flatten, hold, open_folder, settle
 from rewards.problems import ProblemSet
 
 
@@ -124,6 +124,16 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
             claim(config, tmp_path / "quickstart", problems("a"))
         other.communicate()
     claim(config, tmp_path / "quickstart", problems("a"))
+
+
+def test_folder_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for folder, why in (("file", "File exists"), ("file/quickstart", "Not a directory")):
+        with pytest.raises(BadInput, match=rf"file.* cannot be made or written to \({why}\): .* run\.folder"):
+            hold(tmp_path / folder, "a run")
+    monkeypatch.setattr(resume.os, "access", lambda path, mode: False)
+    with pytest.raises(BadInput, match=r"cannot be made or written to \(Permission denied\)"):
+        hold(tmp_path / "mine", "a run")
 
 
 def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:

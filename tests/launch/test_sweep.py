@@ -182,6 +182,14 @@ def test_a_cell_begun_with_other_settings_is_refused(
     assert "was begun with lora.alpha=3" in capsys.readouterr().err
 
 
+def test_a_sweep_whose_folder_is_a_file_is_refused(
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s").touch()
+    assert sweeping("ranks=[8]") == 2
+    assert "s cannot be made or written to (File exists)" in capsys.readouterr().err
+
+
 def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:
     (folder / "run.py").write_text(STAND_IN)
     (folder / "conduct.json").write_text(json.dumps(conduct))
