@@ -29,7 +29,7 @@ from actors.shared_memory import delete, delete_orphans, note, segments
 from actors.slots import AdapterSlots
 from conf.models import found_here, stop_token_ids
 from conf.schema import Config
-from conf.sizes import ADAPTER_SLOTS, padded_rank
+from conf.sizes import ADAPTER_SLOTS, longest_sample, padded_rank
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -66,7 +66,7 @@ class RolloutEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         rollout = config.rollout
-        context = rollout.max_prompt_tokens + longest_response(config)
+        context = longest_sample(config)
         on_device: dict[str, Any] = (
             {
                 "block_size": CPU_BLOCK,
@@ -213,11 +213,6 @@ class RolloutEngine:
             ended = self._llm.engine_core.resources.engine_manager.finished_procs()
             causes = [describe_status(code) for code in ended.values()] or ["it gave up"]
             raise ActorDied(f"of its engine process: {causes[0]}") from error
-
-
-def longest_response(config: Config) -> int:
-    """Tokens of the longest response any part of a run asks for."""
-    return max(config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.canary.tokens)
 
 
 class RolloutActor:

@@ -10,6 +10,7 @@ from actors.costs import Costs, Workload
 from actors.placement import Placement
 from conf.schema import Config, ShapeConfig
 from conf.sizes import (
+    CHECKPOINT_BYTES,
     DTYPE_BYTES,
     kv_bytes_per_token,
     lora_parameters,
@@ -51,9 +52,6 @@ NETWORK_RATE = 10e9
 OPTIMIZER_TRAFFIC = 32
 """Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32, read,
 and all but the gradient written."""
-
-CHECKPOINT_BYTES = 12
-"""Per trained weight: fp32 master copy and two moments."""
 
 VERIFY_S = 0.002
 """A verdict, measured."""

@@ -7,7 +7,7 @@ from actors.placement import Placement
 from actors.room import DISK_MARGIN, MIB, Room, amount, free_disk, measure, size
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
-from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters, padded_rank, parameters
+from conf.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters, padded_rank, parameters
 from launch.machine import GIB
 from launch.memory import ENGINE_PROCESSES, OTHER_PROCESSES, WORKER_PROCESS
 from launch.plan import Plan
@@ -18,16 +18,13 @@ OBJECT_STORE_BYTES = 512 * MIB
 SESSION_BYTES = 512 * MIB
 """Logs of Ray's session, in the folder for temporary files."""
 
-STATE_BYTES = 12
-"""Of a checkpoint, per trained weight: fp32 master copy and two moments."""
-
 
 def room_of(plan: Plan) -> Room:
     """What a run by this plan needs of its host."""
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     adapter = trained * DTYPE_BYTES[config.model.dtype]
-    checkpoint = trained * STATE_BYTES + adapter
+    checkpoint = trained * CHECKPOINT_BYTES + adapter
     published = (2 * ADAPTER_SLOTS + 1) * adapter  # those served, synthetic ones, and the one being written
     kept = config.checkpoint.keep_last + (config.validation.every > 0)  # the best one may be an old one
     return Room(
