@@ -20,7 +20,8 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 
 OPTIMIZER_BYTES = 16
-"""Per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient."""
+"""Per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient. In host memory there
+is one of the weight in the model's dtype besides."""
 
 CHECKPOINT_BYTES = 12
 """Of a checkpoint, per trained weight: fp32 master copy and two moments of Adam."""

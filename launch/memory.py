@@ -42,6 +42,9 @@ OTHER_PROCESSES = 2.0 * GIB
 """Of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident memory adds
 up to 2.9 GiB, of which they share a third."""
 
+PINNED = 2
+"""Times its size that pinned memory takes at most: torch rounds every tensor up to a power of two."""
+
 LOGIT_BYTES = 12
 """Per logit of a chunk: the logits, their exponentials and one temporary, all fp32."""
 
@@ -102,8 +105,8 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
         place, "engine: base weights", here * base, f"{parameters(shape) / 1e6:,.0f} million × {size} bytes{each}"
     )
     yield Memory(place, "engine: adapter slots", here * ADAPTER_SLOTS * slot, f"{slots} {padded_rank(lora.rank)}{each}")
-    copies = f"{slots} {lora.rank}{_times(engines, 'engines')}"
-    yield Memory("host", "engine: adapters as loaded", engines * loaded, copies)
+    copies = f"{slots} {lora.rank}{', pinned' if cuda else ''}{_times(engines, 'engines')}"
+    yield Memory("host", "engine: adapters as loaded", engines * loaded * (PINNED if cuda else 1), copies)
     if cuda:
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
         cache = group * kv_bytes_per_token(shape, config.model.dtype)
@@ -141,9 +144,11 @@ def _learner_memory(
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
     offloaded = offloads(config, shape, ranks * card)
-    kept_in, parts = ("host", here) if offloaded else (place, count)
-    of = f"{OPTIMIZER_BYTES} bytes a trained weight" + (f", {parts}/{ranks} of them" if parts < ranks else "")
-    yield Memory(kept_in, "learner: optimizer", trained * OPTIMIZER_BYTES * parts / ranks, of)
+    kept_in, parts, each_weight = (
+        ("host", here, OPTIMIZER_BYTES + size) if offloaded else (place, count, OPTIMIZER_BYTES)
+    )
+    of = f"{each_weight} bytes a trained weight" + (f", {parts}/{ranks} of them" if parts < ranks else "")
+    yield Memory(kept_in, "learner: optimizer", trained * each_weight * parts / ranks, of)
     yield Memory("host", "learner: process", here * LEARNER_PROCESS, f"{here} × 0.57 GiB, measured")
 
 

@@ -56,8 +56,8 @@ and all but the gradient written."""
 VERIFY_S = 0.002
 """A verdict, measured."""
 
-START_S = 60.0
-"""Before the first request: imports, weights, engine start, CUDA graphs."""
+START_S = {"cpu": 60.0, "cuda": 150.0}
+"""Before the first request: imports, weights, engine start, on a card compilation and CUDA graphs besides."""
 
 FILL = 0.5
 """How full of its limits a sample is taken to be where nothing was measured or declared."""
@@ -131,5 +131,5 @@ def costs_of(
         swap_s=adapter_s,
         verify_s=VERIFY_S,
         checkpoint_s=trained * CHECKPOINT_BYTES / DISK_RATE,
-        start_s=START_S,
+        start_s=START_S[placement.device],
     )

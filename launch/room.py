@@ -30,7 +30,7 @@ def room_of(plan: Plan) -> Room:
     return Room(
         disk=(kept + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,
-        shared_memory=OBJECT_STORE_BYTES,
+        shared_memory=shared_memory(plan.placement),
         memory=int(plan.needed("host")),
     )
 
@@ -44,9 +44,16 @@ def room_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement)
     return Room(
         disk=DISK_MARGIN,
         checkpoint=0,
-        shared_memory=OBJECT_STORE_BYTES,
+        shared_memory=shared_memory(placement),
         memory=int(processes + (engine if placement.device == "cpu" else 0)),
     )
+
+
+def shared_memory(placement: Placement) -> int:
+    """Bytes of /dev/shm that vLLM's processes on the CPU, or several ranks on cards, need beside Ray's object store,
+    which can do without.
+    """
+    return 0 if placement.device == "cuda" and len(placement.learners) <= 1 else OBJECT_STORE_BYTES
 
 
 def check_room(need: Room, folder: Path, overwrite: bool = False) -> None:
@@ -56,10 +63,12 @@ def check_room(need: Room, folder: Path, overwrite: bool = False) -> None:
     free, temporary = measure(folder), Path(tempfile.gettempdir())
     kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
     disk = need.disk - (size(folder) if overwrite else free.begun + kept)
+    stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray puts its store there then
+    session = SESSION_BYTES + stored
     complaint = "{what} has {free} free and the run needs {need}: {remedy}"
     for what, has, needs, remedy in (
         (f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"),
-        (f"{temporary}", free_disk(temporary), SESSION_BYTES, "make room or set TMPDIR to another disk"),
+        (f"{temporary}", free_disk(temporary), session, "make room or set TMPDIR to another disk"),
         ("/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"),
         ("the host's memory", free.memory, need.memory, "end what else runs here, or take a larger machine"),
     ):
