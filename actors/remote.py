@@ -83,8 +83,8 @@ class RemoteActor:
         self._watch: asyncio.Task[None]
         self.start()
 
-    def start(self) -> None:
-        """A fresh process; what is left of the one before is killed."""
+    def start(self, *more: Any) -> None:
+        """A fresh process, given these arguments besides; what is left of the one before is killed."""
         if self._lives:
             self.kill()
         self._lives += 1
@@ -95,7 +95,7 @@ class RemoteActor:
             num_gpus=self._share.gpus,
             scheduling_strategy=self._strategy,
             max_concurrency=CALLS_AT_ONCE if self._asynchronous else 1,
-        ).remote(*self._arguments)
+        ).remote(*self._arguments, *more)
         self._life = Life(handle)
         self._watch = asyncio.create_task(self._keep_watch(self._life))
 

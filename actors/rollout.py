@@ -29,7 +29,7 @@ from actors.shared_memory import delete, delete_orphans, note, segments
 from actors.slots import AdapterSlots
 from conf.models import found_here, stop_token_ids
 from conf.schema import Config
-from conf.sizes import ADAPTER_SLOTS, padded_rank
+from conf.sizes import ADAPTER_SLOTS, longest_sample, padded_rank
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -48,10 +48,15 @@ SLOWEST_ANSWER_S = 120.0
 """Seconds that a request may take besides its tokens: compilations on first use."""
 
 
+UNMEASURED = 0.01
+"""Share of a card that vLLM asks to be free where the size of its KV cache is given: it wants one, and need not."""
+
+
 class RolloutEngine:
     """One vLLM engine on one share of the machine. Its calls raise ActorDied once a process of vLLM's is gone."""
 
-    def __init__(self, config: Config, model_path: str, share: Share) -> None:
+    def __init__(self, config: Config, model_path: str, share: Share, cache_bytes: int | None = None) -> None:
+        """cache_bytes: of the KV cache; measured on a card if not given, for which nobody else may be at work there."""
         if share.cores:
             # vLLM binds its threads once, at the start: as many as it will ever use.
             cores = (share.whole or share.cores) if config.learner.takes_turns else share.cores
@@ -66,7 +71,7 @@ class RolloutEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         rollout = config.rollout
-        context = rollout.max_prompt_tokens + longest_response(config)
+        context = longest_sample(config)
         on_device: dict[str, Any] = (
             {
                 "block_size": CPU_BLOCK,
@@ -78,7 +83,7 @@ class RolloutEngine:
                 "worker_extension_cls": "actors.vllm_plugin.Threads",
             }
             if share.cores
-            else {"gpu_memory_utilization": share.memory}
+            else of_card(share, cache_bytes)
         )
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
@@ -107,6 +112,15 @@ class RolloutEngine:
         self._requests: dict[str, Any] = {}
         self._lora_ids = itertools.count(1)
         self._request_ids = itertools.count()
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of the KV cache."""
+        config = self._llm.vllm_config
+        model, cache = config.model_config, config.cache_config
+        heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
+        token = 2 * layers * heads * model.get_head_size() * model.dtype.itemsize
+        return int(cache.num_gpu_blocks or 0) * int(cache.block_size) * token
 
     async def alive(self) -> None:
         """Return once the engine has answered between two of its steps."""
@@ -215,15 +229,19 @@ class RolloutEngine:
             raise ActorDied(f"of its engine process: {causes[0]}") from error
 
 
-def longest_response(config: Config) -> int:
-    """Tokens of the longest response any part of a run asks for."""
-    return max(config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.canary.tokens)
+def of_card(share: Share, cache_bytes: int | None) -> dict[str, Any]:
+    """vLLM's settings for its part of a card. A KV cache of a given size is not measured, which a neighbour at work on
+    the card would upset: what it takes or frees meanwhile counts as the engine's.
+    """
+    if cache_bytes is None:
+        return {"gpu_memory_utilization": share.memory}
+    return {"kv_cache_memory_bytes": cache_bytes, "gpu_memory_utilization": UNMEASURED}
 
 
 class RolloutActor:
     """Ray shell of a RolloutEngine; asynchronous, so that many groups are in flight at once."""
 
-    def __init__(self, config: Config, model_path: str, share: Share) -> None:
+    def __init__(self, config: Config, model_path: str, share: Share, cache_bytes: int | None = None) -> None:
         share.bind(config.learner.takes_turns)
         self._share = share
         session = session_logs().parent
@@ -232,11 +250,14 @@ class RolloutActor:
         for left in self._copies.parent.glob("[0-9]*"):
             if not psutil.pid_exists(int(left.name)):
                 shutil.rmtree(left, ignore_errors=True)
-        self._engine = RolloutEngine(config, found_here(model_path, config.model), share)
+        self._engine = RolloutEngine(config, found_here(model_path, config.model), share, cache_bytes)
         note(session, os.getpid(), self._engine.segments)
 
     async def alive(self) -> None:
         await self._engine.alive()
+
+    async def cache_bytes(self) -> int:
+        return self._engine.cache_bytes
 
     async def widen(self, whole: bool) -> None:
         if self._share.whole:
@@ -268,7 +289,8 @@ class RolloutActor:
 
 
 class RemoteEngine:
-    """A RolloutActor as an `actors.fleet.MortalEngine`. A cancelled request is cancelled in the engine too.
+    """A RolloutActor as an `actors.fleet.MortalEngine`. A cancelled request is cancelled in the engine too, and a
+    successor's KV cache is as large as the first one's.
 
     concurrent_samples: that the engine decodes at once; those beyond wait for their turn. parcels: what engines on
     other nodes share.
@@ -280,15 +302,16 @@ class RemoteEngine:
         self._concurrent = concurrent_samples
         self._parcels = parcels or Parcels()
         self._samples = 0
+        self._cache_bytes: int | None = None
 
     async def ready(self) -> None:
-        await self._actor.call("alive")
+        self._cache_bytes = await self._actor.call("cache_bytes")
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await work(self.name, self)
 
     async def revive(self) -> None:
-        self._actor.start()
+        self._actor.start(self._cache_bytes)
         await self.ready()
 
     async def widen(self, whole: bool) -> None:

@@ -10,6 +10,8 @@ import psutil
 
 MIB = 2**20
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
 DISK_MARGIN = 512 * MIB
 """Disk beside checkpoints: samples, curves, logs, what others write meanwhile."""
 
@@ -68,7 +70,7 @@ class RoomGuard:
         if margin < DISK_MARGIN:
             text = f"the disk of the run folder has {amount(free.disk)} left"
             standing.append(Alarm("disk", text, fatal=margin < LAST_MARGIN))
-        if free.shared_memory < SHARED_MEMORY_LOW:
+        if self.need.shared_memory and free.shared_memory < SHARED_MEMORY_LOW:
             standing.append(Alarm("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
         if free.memory < MEMORY_LOW_SHARE * self.total_memory:
             standing.append(Alarm("memory", f"{amount(free.memory)} of memory are left"))
@@ -108,21 +110,42 @@ def size(folder: Path) -> int:
 def free_memory() -> int:
     """Bytes of memory that can be had without swapping, within this process's control group."""
     free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    limit = group / "memory.max"
-    if not limit.is_file() or (text := limit.read_text().strip()) == "max":
+    group = _memory_group()
+    if group is None:
         return free
-    rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-    reclaimable = sum(int(size) for name, size in rows if name in ("inactive_file", "active_file"))
-    return min(free, int(text) - int((group / "memory.current").read_text()) + reclaimable)
+    rows = dict(line.split() for line in group.statistics.read_text().splitlines())
+    reclaimable = sum(int(rows.get(name, 0)) for name in group.reclaimable)
+    return min(free, group.limit - int(group.usage.read_text()) + reclaimable)
 
 
 def total_memory() -> int:
     """Bytes of memory this process may use: the machine's, or its control group's limit."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return physical if text == "max" else min(physical, int(text))
+    group = _memory_group()
+    return physical if group is None else min(physical, group.limit)
+
+
+@dataclass(frozen=True)
+class MemoryGroup:
+    """A control group that limits memory. limit: bytes. reclaimable: what counts as used and can be had back."""
+
+    limit: int
+    usage: Path
+    statistics: Path
+    reclaimable: tuple[str, str]
+
+
+def _memory_group() -> MemoryGroup | None:
+    """Of this process, in the second version of control groups or the first; None without a limit."""
+    for folder, limit, usage, prefix in (
+        (CONTROL_GROUPS, "memory.max", "memory.current", ""),
+        (CONTROL_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ):
+        file = folder / limit
+        if file.is_file() and (text := file.read_text().strip()) != "max":
+            names = (f"{prefix}inactive_file", f"{prefix}active_file")
+            return MemoryGroup(int(text), folder / usage, folder / "memory.stat", names)
+    return None
 
 
 def amount(count: float) -> str:

@@ -20,13 +20,23 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 
 OPTIMIZER_BYTES = 16
-"""Per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient."""
+"""Per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient. In host memory there
+is one of the weight in the model's dtype besides."""
+
+CHECKPOINT_BYTES = 12
+"""Of a checkpoint, per trained weight: fp32 master copy and two moments of Adam."""
 
 OPTIMIZER_SHARE = 0.1
 """Of a learner's memory on a card: a larger optimizer goes to host memory, where its step is slower."""
 
 ACTIVATIONS_SHARE = 0.5
 """Of a learner's memory on a card: larger activations are computed twice instead, about a third more time."""
+
+
+def longest_sample(config: Config) -> int:
+    """Tokens, prompt included, of the longest sample that any part of a run asks an engine for."""
+    responses = (config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.canary.tokens)
+    return config.rollout.max_prompt_tokens + max(responses)
 
 
 def padded_rank(rank: int) -> int:

@@ -15,7 +15,7 @@ from actors.costs import Workload
 from actors.simulation import simulate
 from conf.schema import Config
 from launch.calibration import Calibration, keep
-from launch.forecast import SKIPPED, between, forecast, middle, updates_in_budget
+from launch.forecast import between, forecast, middle, updates_in_budget
 from launch.machine import Machine
 from launch.plan import Plan, duration, make_plan
 
@@ -86,11 +86,11 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     )
     real = between(rows, WARM_UP)
     for _ in range(FITTINGS):
-        run = middle(make_plan(config, machine, found))
+        run, skipped = middle(make_plan(config, machine, found))
         found = replace(
             found,
-            decode=found.decode * real.generate_s / between(run.rows, SKIPPED).generate_s,
-            learn=found.learn * _pace(measured, plan) / _pace(run.rows[SKIPPED:], plan),
+            decode=found.decode * real.generate_s / between(run.rows, skipped).generate_s,
+            learn=found.learn * _pace(measured, plan) / _pace(run.rows[skipped:], plan),
         )
     return replace(found, start_s=_start(found, config, machine, real.start_s))
 

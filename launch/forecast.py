@@ -1,23 +1,30 @@
 """How a plan would go, by simulation: the waits of rollouts and learner for each other included."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from actors.budget import EVALUATION_SAFETY, MOST_EVALUATION
+from actors.placement import most_ranks
 from actors.simulation import Simulation, simulate
 from conf.errors import BadInput
 from launch.calibration import Calibration
 from launch.machine import Machine
-from launch.plan import Plan, make_plan, plan_for
+from launch.plan import Plan, advice, make_plan, misfit, plan_for
 
-UPDATES, SKIPPED = 15, 3
-"""Simulated, and of these left out, in which buffers fill."""
-
-FEW = (4, 1)
-"""The same on many cards, where each update is an average over many groups or engines already."""
+UPDATES, FEW = 12, 3
+"""Looked at, and on many cards, where each is an average over many groups or engines already."""
 
 MANY = 32
 """Cards."""
+
+SETTLED = 2
+"""Updates after which a run goes on as it always will, besides the `max_staleness` ones from groups that had time to
+pile up before the first."""
+
+WINDOWS = 3
+"""Times `max_staleness` updates are looked at, at least: groups may come in bursts of so many batches."""
 
 LEARNING = ("update", "canary", "sync", "checkpoint")
 """What the learner does for an update, in the ledger's words."""
@@ -68,28 +75,60 @@ class Forecast:
         return "generation" if self.engine_s > self.learn_s else "learning"
 
 
-def forecast(plan: Plan, updates: int = UPDATES, skipped: int = SKIPPED) -> Forecast:
-    """From the middle of a run, without evaluations. The plan must have an estimate."""
-    run = middle(plan, updates)
+def forecast(plan: Plan) -> Forecast:
+    """From the middle of a run, without evaluations; of overlap=auto the faster way. The plan must have an estimate."""
+    if plan.config.learner.overlap == "auto":
+        return min((forecast(_with_overlap(plan, way)) for way in ("on", "off")), key=lambda found: found.update_s)
+    run, skipped = middle(plan)
     return replace(between(run.rows, skipped), group_cpu_s=run.cpu_s / max(run.groups, 1), groups=run.groups)
 
 
-def middle(plan: Plan, updates: int = UPDATES) -> Simulation:
-    """A run of so many updates, without evaluations and with time enough."""
+def _with_overlap(plan: Plan, way: str) -> Plan:
+    config = copy.deepcopy(plan.asked)
+    config.learner.overlap = way
+    return plan_for(config, plan.machine, plan.shape, len(plan.placement.learners), plan.calibration)
+
+
+def middle(plan: Plan) -> tuple[Simulation, int]:
+    """A run without evaluations and with time enough, and how many of its updates belong to its beginning."""
     assert plan.costs is not None
     config = copy.deepcopy(plan.config)
-    config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, updates
+    staleness = config.learner.max_staleness
+    looked_at = max(FEW if plan.machine.gpus >= MANY else UPDATES, WINDOWS * staleness)
+    skipped = staleness + SETTLED
+    config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, skipped + looked_at
     config.eval.problems = config.validation.every = 0
-    return simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
+    return simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once), skipped
 
 
 def updates_in_budget(plan: Plan, forecast: Forecast) -> int:
-    """That fit beside start-up and the evaluations before and after."""
+    """That fit beside start-up, the first evaluation, what is held back for the last, and validations."""
     assert plan.estimate is not None
-    left = plan.config.budget.seconds - forecast.start_s - 2 * plan.estimate.evaluate_s
-    updates = max(0, int(left / forecast.update_s))
-    limit = plan.config.budget.updates
-    return updates if limit is None else min(updates, limit)
+    budget, evaluate_s = plan.config.budget, plan.estimate.evaluate_s
+    reserve = min(EVALUATION_SAFETY * evaluate_s, MOST_EVALUATION * budget.seconds)
+    left = budget.seconds - forecast.start_s - evaluate_s - reserve
+    updates = max(0, int(left / (forecast.update_s + _validation_s(plan, forecast))))
+    return updates if budget.updates is None else min(updates, budget.updates)
+
+
+def seconds_spent(plan: Plan, forecast: Forecast) -> float:
+    """Of the budget."""
+    assert plan.estimate is not None
+    each = forecast.update_s + _validation_s(plan, forecast)
+    asked = forecast.start_s + updates_in_budget(plan, forecast) * each + 2 * plan.estimate.evaluate_s
+    return min(asked, plan.config.budget.seconds) if plan.config.budget.updates else plan.config.budget.seconds
+
+
+def _validation_s(plan: Plan, forecast: Forecast) -> float:
+    """Seconds of validation for an update."""
+    assert plan.estimate is not None
+    config, validation = plan.config, plan.config.validation
+    if not validation.every or not config.eval.problems:
+        return 0.0
+    problems = min(validation.problems, config.eval.problems)
+    each = plan.estimate.evaluate_s * problems / (config.eval.problems * config.eval.n)
+    most = forecast.update_s * validation.share / (1 - validation.share) if validation.share < 1 else math.inf
+    return min(each / validation.every, most)
 
 
 @dataclass(frozen=True)
@@ -106,11 +145,10 @@ def options(plan: Plan) -> Iterator[Option]:
     machine, ranks = plan.machine, len(plan.placement.learners)
     others: list[tuple[str, Plan]] = []
     if plan.config.learner.takes_turns is False:
-        config = copy.deepcopy(plan.asked)
-        config.learner.overlap = "off"
-        others.append(("learner.overlap=off", plan_for(config, machine, plan.shape, ranks, plan.calibration)))
+        others.append(("learner.overlap=off", _with_overlap(plan, "off")))
+    most = most_ranks(machine.cores, machine.gpus, plan.config.rollout.actors) if machine.gpus else 0
     for number in (ranks - 1, ranks + 1):
-        if 1 <= number < machine.gpus:
+        if 1 <= number <= most:
             named = f"learner.ranks={number}"
             others.append((named, plan_for(plan.asked, machine, plan.shape, number, plan.calibration)))
     if machine.gpus:
@@ -146,7 +184,7 @@ class Scaled:
 def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibration) -> Iterator[Scaled]:
     """The run on each number of cards: with its own batch, then with one that grows with the cards.
 
-    Raises BadInput if there is no card, or its rates are not known.
+    Raises BadInput if there is no card, its rates are not known, or the run does not fit.
     """
     if gpus and not (machine.gpus and machine.rates):
         raise BadInput(f"simulate={gpus}: no card whose rates are known; name one, as device=A40")
@@ -158,8 +196,9 @@ def scale(plan: Plan, machine: Machine, gpus: list[int], calibration: Calibratio
             config.learner.problems_per_update *= count if grown else 1
             cores = tuple(range(len(machine.cores) * count))
             made = make_plan(config, replace(machine, gpus=count, cores=cores), calibration)
-            updates, skipped = FEW if count >= MANY else (UPDATES, SKIPPED)
-            yield Scaled(count, made, forecast(made, updates, skipped))
+            if not made.fits:
+                raise BadInput(f"simulate={gpus}: on {count} × {machine.name}, {misfit(made)}; {advice(made)}")
+            yield Scaled(count, made, forecast(made))
 
 
 def between(rows: Sequence[Mapping[str, float]], skipped: int) -> Forecast:

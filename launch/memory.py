@@ -1,9 +1,9 @@
 """What each process of a run needs of memory, from configuration and the model's shape alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from actors.placement import Placement
+from actors.placement import Node, Placement
 from conf.schema import Config, ShapeConfig
 from conf.sizes import (
     ADAPTER_SLOTS,
@@ -42,6 +42,9 @@ OTHER_PROCESSES = 2.0 * GIB
 """Of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident memory adds
 up to 2.9 GiB, of which they share a third."""
 
+PINNED = 2
+"""Times its size that pinned memory takes at most: torch rounds every tensor up to a power of two."""
+
 LOGIT_BYTES = 12
 """Per logit of a chunk: the logits, their exponentials and one temporary, all fp32."""
 
@@ -59,53 +62,98 @@ class Memory:
     elastic: bool = False
 
 
-def memory_of(config: Config, shape: ShapeConfig, placement: Placement, card: float) -> Iterator[Memory]:
-    """card: bytes of a card a learner rank may use, 0 without one."""
-    rollout, learner, lora = config.rollout, config.learner, config.lora
+def memory_of(
+    config: Config, shape: ShapeConfig, placement: Placement, card: float, nodes: Sequence[Node] = ()
+) -> Iterator[Memory]:
+    """Of cards, what each of a kind needs; of the host, what all processes do that are on the machine the run is
+    started on. card: bytes of a card a learner rank may use, 0 without one. nodes: see `actors.placement.place`.
+    """
+    engines, ranks = _at_home(placement, nodes)
+    yield from engine_memory(config, shape, placement, engines)
+    yield from _learner_memory(config, shape, placement, card, ranks)
+    yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
+
+
+def _at_home(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
+    """Engines and learner ranks on the machine that the run is started on. Where cards are spread over a cluster,
+    ranks are packed there first.
+    """
+    engines, ranks = len(placement.rollouts), len(placement.learners)
+    if not nodes:
+        return engines, ranks
+    home = nodes[0]
+    if placement.device == "cpu":
+        return sum(share.node in ("", home.id) for share in placement.rollouts), ranks
+    if placement.shared:
+        return home.gpus, home.gpus
+    ranks = min(ranks, home.gpus)
+    return min(engines, home.gpus - ranks), ranks
+
+
+def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
+    """Of one engine on its card, and of so many on the host."""
+    rollout, lora = config.rollout, config.lora
     size = DTYPE_BYTES[config.model.dtype]
     cuda = placement.device == "cuda"
-    ranks = len(placement.learners)
-    here, each_rank = (1, "") if cuda or ranks == 1 else (ranks, f", {ranks} ranks")
-    engine_place, learner_place = ("rollout GPU", "learner GPU") if cuda else ("host", "host")
+    place, here, each = ("rollout GPU", 1, "") if cuda else ("host", engines, _times(engines, "engines"))
     base = parameters(shape) * size
-    rank = padded_rank(lora.rank)
-    slot = lora_parameters(shape, rank, lora.target_modules) * size
-    trained = lora_parameters(shape, lora.rank, lora.target_modules)
-    group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
-    chunk = learner.logprob_chunk * shape.vocabulary * LOGIT_BYTES
+    slot = lora_parameters(shape, padded_rank(lora.rank), lora.target_modules) * size
+    loaded = ADAPTER_SLOTS * lora_parameters(shape, lora.rank, lora.target_modules) * size
+    slots = f"{ADAPTER_SLOTS} at rank"
 
-    yield Memory(engine_place, "engine: base weights", base, f"{parameters(shape) / 1e6:,.0f} million × {size} bytes")
-    yield Memory(engine_place, "engine: adapter slots", ADAPTER_SLOTS * slot, f"{ADAPTER_SLOTS} at rank {rank}")
-    copies = ADAPTER_SLOTS * trained * size
-    yield Memory("host", "engine: adapters as loaded", copies, f"{ADAPTER_SLOTS} at rank {lora.rank}")
+    yield Memory(
+        place, "engine: base weights", here * base, f"{parameters(shape) / 1e6:,.0f} million × {size} bytes{each}"
+    )
+    yield Memory(place, "engine: adapter slots", here * ADAPTER_SLOTS * slot, f"{slots} {padded_rank(lora.rank)}{each}")
+    copies = f"{slots} {lora.rank}{', pinned' if cuda else ''}{_times(engines, 'engines')}"
+    yield Memory("host", "engine: adapters as loaded", engines * loaded * (PINNED if cuda else 1), copies)
     if cuda:
+        group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
         cache = group * kv_bytes_per_token(shape, config.model.dtype)
-        yield Memory(engine_place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
+        yield Memory(place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
         workspace = ENGINE_WORKSPACE + rollout.max_concurrent_samples * shape.vocabulary * LOGIT_BYTES
-        yield Memory(engine_place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
+        yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
     else:
-        yield Memory(engine_place, "engine: KV cache", rollout.kv_cache_gib * GIB, "rollout.kv_cache_gib")
-    yield Memory(learner_place, "learner: base weights", here * base, f"as the engine's{each_rank}")
-    adapter = trained * (2 * size + (4 if size < 4 else 0))
-    yield Memory(learner_place, "learner: adapter, gradients", here * adapter, f"gradients summed in fp32{each_rank}")
-    each, kept = activation_bytes(shape, lora.rank, size), f"{learner.tokens_per_microbatch} tokens"
-    if recomputes(config, shape, card):
-        each, kept = each // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
-    activations = learner.tokens_per_microbatch * each
-    yield Memory(learner_place, "learner: activations", here * activations, f"{kept}{each_rank}")
-    logits = f"{learner.logprob_chunk} × {shape.vocabulary}{each_rank}"
-    yield Memory(learner_place, "learner: chunk of logits", here * chunk, logits)
-    if cuda:
-        yield Memory(learner_place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
-    place = "host" if offloads(config, shape, ranks * card) else learner_place
-    parts = ranks if place == "learner GPU" else 1
-    of = f"{OPTIMIZER_BYTES} bytes a trained weight" + (f", 1/{parts} a card" if parts > 1 else "")
-    yield Memory(place, "learner: optimizer", trained * OPTIMIZER_BYTES / parts, of)
-    engines = len(placement.rollouts)
+        yield Memory(place, "engine: KV cache", here * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")
     servers = engines * (ENGINE_PROCESSES + WORKER_PROCESS)
     yield Memory("host", "engine: processes", servers, f"{engines} × 2.4 GiB, measured")
-    yield Memory("host", "learner: process", ranks * LEARNER_PROCESS, f"{ranks} × 0.57 GiB, measured")
-    yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
+
+
+def _learner_memory(
+    config: Config, shape: ShapeConfig, placement: Placement, card: float, here: int
+) -> Iterator[Memory]:
+    """Of one rank on its card, and of so many on the host."""
+    learner, lora = config.learner, config.lora
+    size = DTYPE_BYTES[config.model.dtype]
+    cuda = placement.device == "cuda"
+    place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, _times(here, "ranks"))
+    ranks = len(placement.learners)
+    trained = lora_parameters(shape, lora.rank, lora.target_modules)
+
+    yield Memory(place, "learner: base weights", count * parameters(shape) * size, f"as the engine's{each}")
+    adapter = trained * (2 * size + (4 if size < 4 else 0))
+    yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
+    token, kept = activation_bytes(shape, lora.rank, size), f"{learner.tokens_per_microbatch} tokens"
+    if recomputes(config, shape, card):
+        token, kept = token // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
+    activations = count * learner.tokens_per_microbatch * token
+    yield Memory(place, "learner: activations", activations, f"{kept}{each}")
+    chunk = learner.logprob_chunk * shape.vocabulary * LOGIT_BYTES
+    logits = f"{learner.logprob_chunk} × {shape.vocabulary}{each}"
+    yield Memory(place, "learner: chunk of logits", count * chunk, logits)
+    if cuda:
+        yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
+    offloaded = offloads(config, shape, ranks * card)
+    kept_in, parts, each_weight = (
+        ("host", here, OPTIMIZER_BYTES + size) if offloaded else (place, count, OPTIMIZER_BYTES)
+    )
+    of = f"{each_weight} bytes a trained weight" + (f", {parts}/{ranks} of them" if parts < ranks else "")
+    yield Memory(kept_in, "learner: optimizer", trained * each_weight * parts / ranks, of)
+    yield Memory("host", "learner: process", here * LEARNER_PROCESS, f"{here} × 0.57 GiB, measured")
+
+
+def _times(count: int, of: str) -> str:
+    return f", {count} {of}" if count > 1 else ""
 
 
 def room_in(machine: Machine, placement: Placement) -> dict[str, float | None]:

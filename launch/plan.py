@@ -11,7 +11,7 @@ from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
-from conf.sizes import offloads, parameters, recomputes
+from conf.sizes import kv_bytes_per_token, longest_sample, offloads, parameters, recomputes
 from launch.calibration import UNMEASURED, Calibration
 from launch.machine import GIB, Machine
 from launch.memory import Memory, cache_tokens, memory_of, room_in
@@ -74,8 +74,13 @@ class Plan:
         return not self.machine.rates or self.config.model.dtype in self.machine.rates
 
     @property
+    def starved(self) -> bool:
+        """Whether the KV cache of an engine does not hold one sample, with which vLLM does not start."""
+        return self.cache_tokens < longest_sample(self.config)
+
+    @property
     def fits(self) -> bool:
-        return self.computes and not self.overfull
+        return self.computes and not self.overfull and not self.starved
 
     @property
     def at_once(self) -> int:
@@ -84,14 +89,14 @@ class Plan:
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
-    """The plan of a run on a machine, with the learner ranks that make an update shortest unless `learner.ranks` says
-    how many. Raises BadInput if the model's shape is neither declared nor to be had, its context too short for a
-    sample, or the machine too small for the ranks.
+    """The plan of a run on a machine, with the learner ranks that fit and make an update shortest unless
+    `learner.ranks` says how many. Raises BadInput if the model's shape is neither declared nor to be had, its context
+    too short for a sample, or the machine too small for the ranks.
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.context)
     plans = [plan_for(config, machine, shape, ranks, calibration) for ranks in _ranks(config, machine)]
-    return min(plans, key=lambda plan: plan.estimate.update_s if plan.estimate else math.inf)
+    return min(plans, key=lambda plan: (not plan.fits, plan.estimate.update_s if plan.estimate else math.inf))
 
 
 def _ranks(config: Config, machine: Machine) -> Iterable[int]:
@@ -123,7 +128,7 @@ def plan_for(
     room = room_in(machine, placement)
     card = room.get("learner GPU") or 0.0
     asked, config = config, _decide(config, shape, card, ranks)
-    memory = tuple(memory_of(config, shape, placement, card))
+    memory = tuple(entry for entry in memory_of(config, shape, placement, card, machine.nodes) if entry.bytes)
     tokens = cache_tokens(config, shape, placement, memory, room)
     length = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
     sequences = tokens // length * len(placement.rollouts)
@@ -161,10 +166,9 @@ def refusal(plan: Plan) -> None:
     config, machine = plan.config, plan.machine
     if not machine.present:
         raise BadInput(f"device={config.device}: this machine has no {config.device}; add plan=true to plan for one")
-    if config.device == "cpu":
-        return
+    insists = config.device == "cpu"
     billions = parameters(plan.shape) / 1e9
-    if machine.gpus == 0 and parameters(plan.shape) > LARGEST_CPU_MODEL and plan.estimate:
+    if machine.gpus == 0 and not insists and parameters(plan.shape) > LARGEST_CPU_MODEL and plan.estimate:
         rate = machine.rates[config.model.dtype]
         raise BadInput(
             f"model.path={config.model.path}: without a GPU this model of {billions:.1f} billion parameters needs"
@@ -172,7 +176,7 @@ def refusal(plan: Plan) -> None:
             f" ({len(machine.cores)} cores at {rate / 1e12:.2g} TFLOP/s each); rent a card (device=A40"
             " plan=true shows what one does), insist with device=cpu, or start with conf=quickstart"
         )
-    if not plan.fits:
+    if plan.starved or not (plan.fits or insists):
         raise BadInput(f"model.path={config.model.path}: {misfit(plan)}; {advice(plan)}")
 
 
@@ -180,6 +184,11 @@ def misfit(plan: Plan) -> str:
     """Why a plan does not fit."""
     if not plan.computes:
         return f"the {plan.machine.name} cannot compute in model.dtype={plan.config.model.dtype}"
+    if not plan.overfull:
+        return (
+            f"an engine's KV cache holds {plan.cache_tokens:,} tokens, and a sample may have"
+            f" {longest_sample(plan.config):,}, prompt included"
+        )
     place = plan.overfull[0]
     return (
         f"the {place} needs {plan.needed(place) / GIB:.1f} GiB and has {(plan.room[place] or 0) / GIB:.1f}"
@@ -198,30 +207,46 @@ def remedy(plan: Plan) -> tuple[str, ...]:
     what changes the result.
     """
     for change in _changes(plan):
-        config = copy.deepcopy(plan.asked)
-        for key, value in change.items():
-            section, name = key.split(".")
-            setattr(getattr(config, section), name, value)
-        if plan_for(config, plan.machine, plan.shape, len(plan.placement.learners)).fits:
+        if _fits_with(plan, change):
+            for key in tuple(change):
+                less = {name: value for name, value in change.items() if name != key}
+                change = less if _fits_with(plan, less) else change
             return tuple(f"{key}={value}" for key, value in change.items())
     return ()
 
 
+def _fits_with(plan: Plan, change: dict[str, object]) -> bool:
+    config = copy.deepcopy(plan.asked)
+    for key, value in change.items():
+        section, name = key.split(".")
+        setattr(getattr(config, section), name, value)
+    return plan_for(config, plan.machine, plan.shape, config.learner.ranks or len(plan.placement.learners)).fits
+
+
 def _changes(plan: Plan) -> Iterator[dict[str, object]]:
-    rollout, learner = plan.config.rollout, plan.config.learner
+    """Ever larger ones; each holds all that is harmless and may help."""
+    rollout, learner, placement = plan.config.rollout, plan.config.learner, plan.placement
+    shortest = rollout.max_prompt_tokens + rollout.max_response_tokens
     needed: dict[str, object] = {} if plan.computes else {"model.dtype": plan.machine.dtype}
+    if plan.starved and placement.device == "cpu":
+        token = kv_bytes_per_token(plan.shape, plan.config.model.dtype)
+        needed["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
     if needed:
         yield needed
-    shortest = rollout.max_prompt_tokens + rollout.max_response_tokens
     harmless: list[dict[str, object]] = [
-        {"learner.offload": "cpu"},
+        {"learner.offload": "none" if plan.overfull == ["host"] and placement.device == "cuda" else "cpu"},
         {"learner.gradient_checkpointing": "on"},
         {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, shortest)},
         {"learner.tokens_per_microbatch": shortest},
         {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
         {"rollout.max_concurrent_samples": min(32, rollout.max_concurrent_samples)},
-        {"rollout.kv_cache_gib": 1},
     ]
+    if placement.device == "cpu" and not plan.starved:
+        harmless.append({"rollout.kv_cache_gib": 1})
+    if len(placement.learners) > 1:
+        harmless.append({"learner.ranks": 1})
+    if len(placement.rollouts) > 1:
+        harmless.append({"rollout.actors": 1})
     for change in harmless:
         yield needed | change
     for change in harmless:
@@ -232,13 +257,12 @@ def _changes(plan: Plan) -> Iterator[dict[str, object]]:
         yield needed | {"lora.rank": rank}
     response = rollout.max_response_tokens
     while (response := response // 2) >= 256:
-        shortest = rollout.max_prompt_tokens + response
-        yield needed | {"rollout.max_response_tokens": response, "learner.tokens_per_microbatch": shortest}
-        yield needed | {
-            "lora.rank": min(8, plan.config.lora.rank),
+        shorter = {
             "rollout.max_response_tokens": response,
-            "learner.tokens_per_microbatch": shortest,
+            "learner.tokens_per_microbatch": rollout.max_prompt_tokens + response,
         }
+        yield needed | shorter
+        yield needed | {"lora.rank": min(8, plan.config.lora.rank)} | shorter
 
 
 def duration(seconds: float) -> str:
@@ -271,6 +295,6 @@ def _estimate(plan: Plan) -> Estimate | None:
         tokens=drawn * each * workload.response,
         generate_s=drawn * (each * workload.response * token_s + workload.fresh * costs.prefill_s / active),
         learn_s=learned * costs.learn_s / len(ranks) + probes * costs.score_s + costs.update_s + costs.swap_s,
-        together=learner.max_staleness > 0 and not plan.placement.shared,
+        together=learner.max_staleness > 0 and learner.overlap != "off" and not plan.placement.shared,
         evaluate_s=config.eval.problems * config.eval.n * answer * costs.decode_s(judging) / judging / len(engines),
     )

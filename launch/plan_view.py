@@ -10,7 +10,7 @@ from rich.text import Text
 
 from actors.placement import Share
 from conf.sizes import PROJECTIONS, lora_parameters, parameters
-from launch.forecast import Forecast, Option, Scaled, updates_in_budget
+from launch.forecast import Forecast, Option, Scaled, seconds_spent, updates_in_budget
 from launch.machine import GIB
 from launch.plan import Plan, advice, duration, misfit
 from launch.roofline import FILL
@@ -112,29 +112,36 @@ def _memory(plan: Plan) -> RenderableType:
 
 def _time(plan: Plan, forecast: Forecast | None, others: Sequence[Option]) -> RenderableType:
     if plan.estimate is None or forecast is None:
-        return Text("no estimate: the rates of this card are not in conf/devices.yaml, or no sample fits")
-    config, work = plan.config, plan.workload
+        known = plan.machine.rates and not plan.fits
+        return Text(f"no estimate: {misfit(plan) if known else 'the rates of this card are not in conf/devices.yaml'}")
+    config, tokens = plan.config, plan.estimate.tokens
     updates = updates_in_budget(plan, forecast)
-    samples = config.learner.problems_per_update * config.rollout.samples_per_problem
     grid = _grid()
     bound = "waits of rollouts and learner for each other" if forecast.bottleneck == "waits" else forecast.bottleneck
     grid.add_row("an update", f"about {duration(forecast.update_s)}, bound by {bound}")
     grid.add_row(
         "",
-        f"rollouts generate {duration(forecast.generate_s)} of it ({_count(samples * work.response)} tokens), the"
-        f" learner works {duration(forecast.learn_s)}" + ("" if plan.estimate.together else ", on the same processor"),
+        f"rollouts generate {duration(forecast.generate_s)} of it ({_count(tokens)} tokens), the learner works"
+        f" {duration(forecast.learn_s)}{_manner(plan)}",
     )
     grid.add_row("start, evaluation", f"{duration(forecast.start_s)}, {duration(plan.estimate.evaluate_s)} twice")
-    grid.add_row("the budget", f"about {updates:,} updates, {_count(updates * samples * work.response)} tokens")
+    grid.add_row("the budget", f"about {updates:,} updates, {_count(updates * tokens)} tokens")
     price = config.budget.price_per_hour
     if price is None:
         grid.add_row("cost", "budget.price_per_hour says what the machine costs")
     else:
         each = price * forecast.update_s / 3600
-        grid.add_row("cost", f"{price * config.budget.seconds / 3600:,.2f} in all, {each:.2g} an update")
+        grid.add_row("cost", f"{price * seconds_spent(plan, forecast) / 3600:,.2f} in all, {each:.2g} an update")
     for option in others:
         grid.add_row(option.name, f"about {updates_in_budget(option.plan, option.forecast):,} updates")
     return Group(grid, Text(f"{_source(plan)} {_assumptions(plan)}", style="dim"))
+
+
+def _manner(plan: Plan) -> str:
+    """How the two halves of an update share the time."""
+    if plan.placement.shared:
+        return ", on the same processor"
+    return "" if plan.estimate and plan.estimate.together else ", in turn"
 
 
 def _source(plan: Plan) -> str:

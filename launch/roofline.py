@@ -10,6 +10,7 @@ from actors.costs import Costs, Workload
 from actors.placement import Placement
 from conf.schema import Config, ShapeConfig
 from conf.sizes import (
+    CHECKPOINT_BYTES,
     DTYPE_BYTES,
     kv_bytes_per_token,
     lora_parameters,
@@ -52,14 +53,11 @@ OPTIMIZER_TRAFFIC = 32
 """Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32, read,
 and all but the gradient written."""
 
-CHECKPOINT_BYTES = 12
-"""Per trained weight: fp32 master copy and two moments."""
-
 VERIFY_S = 0.002
 """A verdict, measured."""
 
-START_S = 60.0
-"""Before the first request: imports, weights, engine start, CUDA graphs."""
+START_S = {"cpu": 60.0, "cuda": 150.0}
+"""Before the first request: imports, weights, engine start, on a card compilation and CUDA graphs besides."""
 
 FILL = 0.5
 """How full of its limits a sample is taken to be where nothing was measured or declared."""
@@ -133,5 +131,5 @@ def costs_of(
         swap_s=adapter_s,
         verify_s=VERIFY_S,
         checkpoint_s=trained * CHECKPOINT_BYTES / DISK_RATE,
-        start_s=START_S,
+        start_s=START_S[placement.device],
     )

@@ -7,7 +7,7 @@ from actors.placement import Placement
 from actors.room import DISK_MARGIN, MIB, Room, amount, free_disk, measure, size
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
-from conf.sizes import ADAPTER_SLOTS, DTYPE_BYTES, lora_parameters, padded_rank, parameters
+from conf.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters, padded_rank, parameters
 from launch.machine import GIB
 from launch.memory import ENGINE_PROCESSES, OTHER_PROCESSES, WORKER_PROCESS
 from launch.plan import Plan
@@ -18,22 +18,19 @@ OBJECT_STORE_BYTES = 512 * MIB
 SESSION_BYTES = 512 * MIB
 """Logs of Ray's session, in the folder for temporary files."""
 
-STATE_BYTES = 12
-"""Of a checkpoint, per trained weight: fp32 master copy and two moments."""
-
 
 def room_of(plan: Plan) -> Room:
     """What a run by this plan needs of its host."""
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     adapter = trained * DTYPE_BYTES[config.model.dtype]
-    checkpoint = trained * STATE_BYTES + adapter
+    checkpoint = trained * CHECKPOINT_BYTES + adapter
     published = (2 * ADAPTER_SLOTS + 1) * adapter  # those served, synthetic ones, and the one being written
     kept = config.checkpoint.keep_last + (config.validation.every > 0)  # the best one may be an old one
     return Room(
         disk=(kept + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,
-        shared_memory=OBJECT_STORE_BYTES,
+        shared_memory=shared_memory(plan.placement),
         memory=int(plan.needed("host")),
     )
 
@@ -47,9 +44,16 @@ def room_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement)
     return Room(
         disk=DISK_MARGIN,
         checkpoint=0,
-        shared_memory=OBJECT_STORE_BYTES,
+        shared_memory=shared_memory(placement),
         memory=int(processes + (engine if placement.device == "cpu" else 0)),
     )
+
+
+def shared_memory(placement: Placement) -> int:
+    """Bytes of /dev/shm that vLLM's processes on the CPU, or several ranks on cards, need beside Ray's object store,
+    which can do without.
+    """
+    return 0 if placement.device == "cuda" and len(placement.learners) <= 1 else OBJECT_STORE_BYTES
 
 
 def check_room(need: Room, folder: Path, overwrite: bool = False) -> None:
@@ -59,10 +63,12 @@ def check_room(need: Room, folder: Path, overwrite: bool = False) -> None:
     free, temporary = measure(folder), Path(tempfile.gettempdir())
     kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
     disk = need.disk - (size(folder) if overwrite else free.begun + kept)
+    stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray puts its store there then
+    session = SESSION_BYTES + stored
     complaint = "{what} has {free} free and the run needs {need}: {remedy}"
     for what, has, needs, remedy in (
         (f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"),
-        (f"{temporary}", free_disk(temporary), SESSION_BYTES, "make room or set TMPDIR to another disk"),
+        (f"{temporary}", free_disk(temporary), session, "make room or set TMPDIR to another disk"),
         ("/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"),
         ("the host's memory", free.memory, need.memory, "end what else runs here, or take a larger machine"),
     ):

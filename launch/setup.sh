@@ -9,6 +9,8 @@ log=.venv/setup.log
 unfinished=.venv/setup.unfinished # there while pip is at work: what it leaves when killed cannot be trusted
 stamp=.venv/setup.stamp           # what was installed from which files
 again='run the same command again'
+least_driver=580 # of CUDA 13, for which torch and vLLM are built
+least_card=8     # compute capability from which cards compute in bfloat16: of the dtypes here the one that vLLM serves LoRA in
 
 fail() { # sentence
     printf 'setup: %s\n' "$1" >&2
@@ -81,10 +83,21 @@ drop_foreign_wheels() {
     done
 }
 
+check_cards() { # before gigabytes are installed that could not use them
+    local driver newest
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+    newest=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | tail -n 1)
+    case $driver in [0-9]*) [ "${driver%%.*}" -ge $least_driver ] || fail "NVIDIA's driver here is $driver, and vLLM's builds, which are for CUDA 13, need $least_driver or newer: update it or, in a rented container, take a machine that has one" ;; esac
+    case $newest in [0-9].*) [ "${newest%%.*}" -ge $least_card ] || fail "the best card here is of compute capability $newest, and vLLM serves LoRA in bfloat16 from $least_card.0 on (Ampere: A40, A100, RTX 3090, …): take another card" ;; esac
+}
+
 [ "$(uname -s)" = Linux ] || fail "this is $(uname -s), and vLLM has wheels for Linux only: use a Linux machine, WSL2 or a container"
 
 extra=cpu need_gb=6
-if nvidia-smi -L >/dev/null 2>&1; then extra=cuda need_gb=14; fi
+if nvidia-smi -L >/dev/null 2>&1; then
+    extra=cuda need_gb=14
+    check_cards
+fi
 if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi
 wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh | sha256sum)"
 

@@ -64,7 +64,8 @@ class ZeroOptimizer:
                 "data_types": {"grad_accum_dtype": "fp32"},
                 "zero_optimization": {
                     "stage": 1,
-                    "offload_optimizer": {"device": "cpu" if offload else "none"},
+                    # Pinned memory comes in powers of two: at rank 256 gigabytes, for a fraction of a second an update.
+                    "offload_optimizer": {"device": "cpu" if offload else "none", "pin_memory": False},
                     "reduce_bucket_size": BUCKET_ELEMENTS,
                     "overlap_comm": False,
                 },

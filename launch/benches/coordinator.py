@@ -22,8 +22,6 @@ from launch.roofline import workload_of
 GPUS = 51
 """Of the smaller case; the larger one has ten times as many, and both a batch that grows with them."""
 
-UPDATES, SKIPPED = 4, 1
-
 TOKENS = 1800
 """Of an answer, and with eight answers a group."""
 
@@ -33,7 +31,7 @@ HOPS = 6
 
 def run() -> Report:
     few, many = (grown(gpus) for gpus in (GPUS, 10 * GPUS))
-    before, after = (forecast(plan, UPDATES, SKIPPED) for plan in (few, many))
+    before, after = map(forecast, (few, many))
     needed = many.config.learner.problems_per_update / after.update_s
     sustained = 1 / after.group_cpu_s
     tuples, arrays = transport(as_arrays=False), transport(as_arrays=True)

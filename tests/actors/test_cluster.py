@@ -31,9 +31,14 @@ class Whereabouts(NamedTuple):
 
 
 class Light:
-    """An engine or a rank in name, which says where it is."""
+    """An engine or a rank in name, which says where it is. cache_bytes: what a successor is given."""
+
+    def __init__(self, cache_bytes: int | None = None) -> None: ...
 
     async def alive(self) -> None: ...
+
+    async def cache_bytes(self) -> int:
+        return 1
 
     async def where(self) -> Whereabouts:
         gpus = tuple(map(int, ray.get_gpu_ids()))

@@ -24,7 +24,7 @@ from actors.outcome import Halted
 from actors.placement import Share
 from actors.probes import Probes
 from actors.proof import Proof
-from actors.rollout import RolloutEngine
+from actors.rollout import RemoteEngine, RolloutEngine, of_card
 from actors.shared_memory import segments
 from conf.schema import Config
 from learner.engine import LoraLearner
@@ -124,6 +124,36 @@ def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: P
         assert len(sample.logprobs) == len(sample.token_ids) <= 12
         assert sample.truncated == (len(sample.token_ids) == 12 and sample.finish_reason == "length")
         assert disagreement(sample, tiny_model, None) < 0.05
+
+
+def test_cache_is_as_large_as_was_asked_for(rig: Rig) -> None:
+    asked = make_config().rollout.kv_cache_gib * 2**30
+    assert 0.99 * asked < rig.engine.cache_bytes <= asked
+
+
+def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
+    """It starts beside a learner at work, in whose presence free memory says little."""
+
+    starts = []
+
+    class Actor:
+        name = "rollout-0"
+
+        def start(self, cache_bytes: int | None) -> None:
+            starts.append(cache_bytes)
+
+        async def call(self, method: str) -> int:
+            return {"cache_bytes": 5000}[method]
+
+    engine = RemoteEngine(Actor(), 8)  # type: ignore[arg-type]
+    asyncio.run(engine.revive())
+    asyncio.run(engine.revive())
+    assert starts == [None, 5000]
+    share = Share(gpus=0.45, memory=0.45)
+    assert of_card(share, None) == {"gpu_memory_utilization": 0.45}
+    given = of_card(share, 5000)
+    assert given["kv_cache_memory_bytes"] == 5000
+    assert given["gpu_memory_utilization"] < 0.05
 
 
 def test_answers_are_as_sound_whatever_the_number_of_threads(rig: Rig, tiny_model: Path) -> None:

@@ -1,5 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from actors import room
 from actors.room import (
     DISK_MARGIN,
     LAST_MARGIN,
@@ -71,3 +75,40 @@ def test_what_a_run_folder_holds_of_its_need_is_measured(tmp_path: Path) -> None
     (tmp_path / "checkpoints" / "latest").symlink_to("update-000001")
     free = measure(tmp_path)
     assert (free.kept, free.begun) == (1, 110)
+
+
+@pytest.mark.parametrize(
+    ("files", "total", "free"),
+    [
+        ({"memory.max": "4096", "memory.current": "3000", "memory.stat": "anon 9\ninactive_file 500\n"}, 4096, 1596),
+        (
+            {
+                "memory/memory.limit_in_bytes": "4096",
+                "memory/memory.usage_in_bytes": "3000",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 400\ntotal_active_file 100\n",
+            },
+            4096,
+            1596,
+        ),
+    ],
+)
+def test_memory_is_that_of_the_control_group(
+    files: dict[str, str], total: int, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(room, "CONTROL_GROUPS", tmp_path)
+    assert (total_memory(), free_memory()) == (total, free)
+
+
+def test_memory_without_a_limit_is_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "CONTROL_GROUPS", tmp_path)
+    machines = total_memory()
+    (tmp_path / "memory.max").write_text("max")
+    assert total_memory() == machines
+
+
+def test_shared_memory_that_is_not_needed_may_be_short() -> None:
+    guard = RoomGuard(replace(NEED, shared_memory=0), 24 * GIB)
+    assert look(guard, shared_memory=MIB) == []

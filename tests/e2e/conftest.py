@@ -22,6 +22,8 @@ def boxing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    if torch.version.cuda is not None:
+        pytest.skip("times and sizes of a machine without a card; tests/gpu has whole runs on one")
     folder = tmp_path_factory.mktemp("boxing-model")
     vocabulary = {word: number for number, word in enumerate([*WORDS, *BOXES])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

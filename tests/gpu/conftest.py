@@ -1,5 +1,6 @@
 """What only a card can show. Without one these tests are skipped; with one they take some ten minutes."""
 
+import os
 import subprocess
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ def machine() -> Machine:
 
 
 def memory_used() -> int:
-    """Bytes of the first card that are taken, by whomever."""
-    query = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    """Bytes of the first card that may be used here that are taken, by whomever."""
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    query = ["nvidia-smi", f"--id={card}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout) * 2**20

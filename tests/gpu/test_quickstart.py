@@ -11,7 +11,7 @@ import pytest
 from launch.machine import GIB
 from tests.gpu.conftest import memory_used
 
-MINUTES = 4
+MINUTES = 8
 
 
 @pytest.mark.timeout(120 + 60 * MINUTES)

@@ -45,7 +45,7 @@ def test_learners_work_is_mixed_and_as_long_as_asked() -> None:
 
 @pytest.mark.slow
 def test_both_sides_of_the_learners_bench_run() -> None:
-    case = Case("", 8, 1, 2, 64)
+    case = Case("", 8, 1, 2, 256)
     for side in ("ours", "plain"):
         found = measure(side, case)
         assert found["tokens_per_second"] > 0

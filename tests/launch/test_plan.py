@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from actors.placement import Node
 from conf.devices import devices
 from conf.errors import BadInput
 from conf.load import load
 from conf.sizes import activation_bytes
 from launch.forecast import forecast, updates_in_budget
 from launch.machine import GIB, Machine
-from launch.plan import Plan, duration, make_plan, refusal
+from launch.plan import Plan, duration, make_plan, refusal, remedy
 from launch.plan_view import render
 from launch.resume import settle
 
@@ -49,7 +50,7 @@ def test_sizes_at_rank_256_follow_the_shape() -> None:
     made = plan("r256_instruct", machine("A40"))
     refusal(made)
     trained = 256 * 1_154_048
-    assert entry(made, "learner: optimizer") == 16 * trained
+    assert entry(made, "learner: optimizer") == (16 + 2) * trained  # in host memory
     assert entry(made, "engine: adapter slots") == 2 * trained * 2
     assert entry(made, "engine: KV cache, at least") == 8 * 4096 * 28_672
     assert (
@@ -106,6 +107,47 @@ def test_cards_are_given_to_the_learner_while_that_makes_updates_shorter() -> No
     assert derived.estimate
     assert asked.estimate
     assert derived.estimate.update_s < asked.estimate.update_s
+
+
+def test_ranks_that_take_turns_with_rollouts_are_weighed_by_that() -> None:
+    placement = plan("r256_instruct", machine("A40", 4), "learner.overlap=off").placement
+    update_s = {}
+    for ranks in (1, 2, 3):
+        estimate = plan("r256_instruct", machine("A40", 4), "learner.overlap=off", f"learner.ranks={ranks}").estimate
+        assert estimate
+        assert not estimate.together
+        update_s[ranks] = estimate.update_s
+    assert len(placement.learners) == min(update_s, key=lambda ranks: update_s[ranks])
+
+
+def test_ranks_that_the_host_has_no_memory_for_are_not_chosen() -> None:
+    many = plan("r8_instruct", machine("A40", 16))
+    assert len(many.placement.learners) == 2
+    short = plan("r8_instruct", machine("A40", 16, host_memory=int(many.needed("host")) - 1))
+    assert short.fits
+    assert len(short.placement.learners) > 2
+
+
+def test_every_engine_of_the_host_counts() -> None:
+    one, two = (plan("quickstart", CPU, f"rollout.actors={actors}") for actors in (1, 2))
+    for what in ("base weights", "adapter slots", "adapters as loaded", "KV cache", "processes"):
+        assert entry(two, f"engine: {what}") == 2 * entry(one, f"engine: {what}")
+    one, four = (plan("r256_instruct", machine("A40", gpus), "learner.ranks=1") for gpus in (2, 5))
+    assert entry(four, "engine: adapters as loaded") == 4 * entry(one, "engine: adapters as loaded")
+    assert entry(four, "engine: base weights") == entry(one, "engine: base weights")
+
+
+def test_of_a_cluster_the_host_holds_what_runs_on_it() -> None:
+    nodes = tuple(Node(str(number), tuple(range(16)), 1) for number in range(64))
+    one = plan("r8_instruct", machine("A40", 64), "learner.ranks=2")
+    spread = plan("r8_instruct", replace(machine("A40", 64), nodes=nodes), "learner.ranks=2")
+    assert one.overfull == ["host"]
+    assert entry(spread, "learner: process") == entry(one, "learner: process") / 2
+    assert not any(memory.what == "engine: processes" for memory in spread.memory)
+    pair = tuple(Node(str(number), (0, 1), 0) for number in range(2))
+    away = plan("quickstart", replace(CPU, nodes=pair))
+    assert not any(memory.what.startswith("engine") for memory in away.memory)
+    assert away.sequences == plan("quickstart", CPU).sequences
 
 
 def test_ranks_on_a_processor_hold_a_model_each_and_one_optimizer() -> None:
@@ -197,6 +239,27 @@ def test_card_without_bfloat16_is_refused_for_it() -> None:
     with pytest.raises(BadInput, match=r"the T4 cannot compute in model\.dtype=bfloat16"):
         refusal(made)
     assert plan("quickstart", machine("T4")).config.model.dtype == "float32"
+
+
+def test_only_what_is_needed_is_changed_to_make_it_fit() -> None:
+    small = replace(machine("A40"), gpu_memory=16 * GIB)
+    change = remedy(plan("r256_instruct", small))
+    assert plan("r256_instruct", small, *change).fits
+    for left_out in change:
+        assert not plan("r256_instruct", small, *(one for one in change if one != left_out)).fits
+    offloaded = plan("r256_instruct", machine("A100-80", host_memory=8 * GIB))
+    assert offloaded.overfull == ["host"]
+    assert remedy(offloaded) == ("learner.offload=none",)
+
+
+def test_cache_that_holds_not_one_sample_is_refused() -> None:
+    long = ("rollout.max_response_tokens=20000", "learner.tokens_per_microbatch=20512")
+    made = plan("r8_qwen3", CPU, "device=cpu", *long, "learner.gradient_checkpointing=on")
+    with pytest.raises(BadInput, match=r"KV cache holds 18,724 tokens, .* fits with rollout\.kv_cache_gib=3$"):
+        refusal(made)
+    refusal(plan("r8_qwen3", CPU, "device=cpu", *long, "learner.gradient_checkpointing=on", "rollout.kv_cache_gib=3"))
+    assert plan("quickstart", CPU, "eval.max_response_tokens=8000").fits
+    assert plan("quickstart", CPU, "eval.max_response_tokens=8000", "rollout.kv_cache_gib=1").fits
 
 
 def test_host_too_small_is_refused() -> None:

@@ -110,6 +110,27 @@ def test_nvidia_driver_picks_the_cuda_extra(machine: Machine) -> None:
     assert everything.endswith("--editable .[cuda]")
 
 
+@pytest.mark.parametrize(
+    ("driver", "capabilities", "said"),
+    [
+        ("570.133.20", "8.6", "NVIDIA's driver here is 570.133.20, and vLLM's builds, which are for CUDA 13, need 580"),
+        ("580.65.06", "7.5", "the best card here is of compute capability 7.5"),
+        ("580.65.06", "7.5\\n8.6", ""),
+        ("595.10", "10.0", ""),
+        ("595.10", "[N/A]", ""),
+    ],
+)
+def test_cards_that_could_not_be_used_are_refused_before_anything_is_installed(
+    machine: Machine, driver: str, capabilities: str, said: str
+) -> None:
+    answers = f"case $1 in *driver*) echo {driver} ;; *compute*) printf '{capabilities}\\n' ;; esac"
+    machine.program("nvidia-smi", f"#!/bin/sh\n{answers}\n")
+    code, output, commands = machine.setup()
+    assert code == bool(said)
+    assert said in output
+    assert bool(pip_calls(commands)) != bool(said)
+
+
 def test_card_without_a_compiler_for_its_kernels_is_told_so(machine: Machine) -> None:
     machine.program("nvidia-smi", "#!/bin/sh\nexit 0\n")
     machine.fail("torch.compile", "Failed to find C compiler")
