@@ -457,8 +457,9 @@ class SweepConfig:
     """Of `launch/sweep.py` alone, given as sweep.name=… and so on. A cell is one run of a sweep.
 
     name: folder of the sweep under `run.folder`, the cells' folders in it; the recipe's name and -sweep when empty.
-    hours: budget of the whole sweep. A cell gets an equal part, among those left, of what those before it have left of
-    it; the seconds between two cells are not counted. When null, every cell has the budget of its own settings.
+    hours: budget of the whole sweep. Of cells that run one after another, each gets an equal part, among those left, of
+    what those before it have left of it; the seconds between two cells are not counted. When null, every cell has the
+    budget of its own settings.
     minutes: replaces hours when given.
     stop_below: early stopping. A cell is ended half-way through its budget if its accuracy on training samples, over
     the tenth of the budget before, is below this share of that of the best cell of the same model by then; null for

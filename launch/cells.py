@@ -99,6 +99,11 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     return Grid(name, conf, settings, axes, tuple(cells), root / name)
 
 
+def rounds(cells: int, lanes: int) -> int:
+    """Of cells one after another, where so many are shared out over lanes side by side."""
+    return -(-cells // lanes)
+
+
 def allowance(total_s: float, spent: Sequence[float], rounds: int) -> float:
     """Seconds the next cell may take in all, of `rounds` cells that share `total_s` one after another: an equal part of
     what the cells before it have left. spent: seconds of those.

@@ -13,8 +13,8 @@ from pathlib import Path
 from actors.post_mortem import describe_status
 from conf.schema import Config
 from launch.failure import read
-from launch.machine import Machine
-from launch.plan import Plan, make_plan
+from launch.machine import Machine, with_cards
+from launch.plan import make_plan
 
 RUN = (sys.executable, str(Path(__file__).with_name("run.py")))
 
@@ -90,34 +90,44 @@ class Lane:
         return STATUS.get(code, "failed"), words
 
 
-def lanes(configs: Sequence[Config], plans: Sequence[Plan], command: Sequence[str] = RUN) -> list[Lane]:
-    """As many lanes as the plans' machine has room for. configs: what the plans are of, each.
+def lanes(configs: Sequence[Config], machines: Sequence[Machine], command: Sequence[str] = RUN) -> list[Lane]:
+    """As many lanes as there is room for, of which n each takes every n-th run. configs, machines: of each run.
 
-    Several where every run fits on one of several cards, or on a share of many cores, and host memory holds that many;
-    each with its own card and as many cores. On a Ray cluster a run takes all of it.
+    Several where every run fits on the part of the machine that its lane has. On a Ray cluster a run takes all of it.
     """
-    machine = plans[0].machine
-    cards = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(machine.gpus)))).split(",")
-    count = min(_most(machine, configs, len(cards)), len(plans))
-    if machine.host_memory:
-        count = min(count, int(machine.host_memory // max(plan.needed("host") for plan in plans)))
-    if count < 2:
-        return [Lane(machine.cores, command=command)]
-    share = len(machine.cores) // count
-    return [
-        Lane(machine.cores[i * share : (i + 1) * share], cards[i] if machine.gpus else None, command)
-        for i in range(count)
-    ]
+
+    def fit(count: int) -> bool:
+        parts = [part(machine, number % count, count) for number, machine in enumerate(machines)]
+        return all(make_plan(config, own).fits for config, own in zip(configs, parts, strict=True))
+
+    most = min(_most(configs, machines), len(configs))
+    count = next((count for count in range(most, 1, -1) if fit(count)), 1)
+    if count == 1:
+        return [Lane(machines[0].cores, command=command)]
+    parts = [part(machines[0], number, count) for number in range(count)]
+    return [Lane(own.cores, own.cards[0].index if own.cards else None, command) for own in parts]
 
 
-def _most(machine: Machine, configs: Sequence[Config], cards: int) -> int:
-    if os.environ.get("RAY_ADDRESS") or any((config.learner.ranks or 1) > 1 for config in configs):
+def part(machine: Machine, number: int, count: int) -> Machine:
+    """What a lane, one of so many, has of a machine: a card of its own if there are cards, an equal share of the rest.
+
+    A single lane has all of it.
+    """
+    if count == 1:
+        return machine
+    each = len(machine.cores) // count
+    cores = machine.cores[number * each : (number + 1) * each]
+    own = with_cards(machine.cards[number : number + 1], cores) if machine.cards else replace(machine, cores=cores)
+    return replace(own, host_memory=machine.host_memory and machine.host_memory // count)
+
+
+def _most(configs: Sequence[Config], machines: Sequence[Machine]) -> int:
+    machine = machines[0]
+    if os.environ.get("RAY_ADDRESS") or any(other != machine for other in machines):
         return 1
-    if machine.gpus == 0:
-        return len(machine.cores) // CORES
-    one = replace(machine, gpus=1)
-    alone = cards == machine.gpus <= len(machine.cores) and all(make_plan(config, one).fits for config in configs)
-    return machine.gpus if alone else 1
+    if any((config.learner.ranks or 1) > 1 for config in configs):
+        return 1
+    return min(len(machine.cards), len(machine.cores)) if machine.gpus else len(machine.cores) // CORES
 
 
 def held(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """What the machine has, found without torch."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def detect(device: str = "auto") -> Machine:
     cores = tuple(sorted(os.sched_getaffinity(0)))
     cards = [] if device == "cpu" else find_cards(device)
     if cards:
-        return _with_cards(cards, cores)
+        return with_cards(cards, cores)
     if device in ("auto", "cpu"):
         return _cpu(cores)
     card = devices()[device]
@@ -64,8 +64,8 @@ def detect(device: str = "auto") -> Machine:
     )
 
 
-def _with_cards(cards: list[Card], cores: tuple[int, ...]) -> Machine:
-    """A machine with GPUs; a mixture is planned by its smallest card."""
+def with_cards(cards: Sequence[Card], cores: tuple[int, ...]) -> Machine:
+    """This machine with these cards and cores alone; a mixture is planned by its smallest card."""
     smallest = min(cards, key=lambda card: card.memory)
     card = devices().get(card_of(smallest.name) or "")
     return Machine(

@@ -21,10 +21,10 @@ from rich.live import Live
 
 from conf.errors import BadInput
 from launch.calibration import recall
-from launch.cells import FINISHED, Cell, Grid, Record, allowance, read_grid, standing
+from launch.cells import FINISHED, Cell, Grid, Record, allowance, read_grid, rounds, standing
 from launch.failure import read, spent
-from launch.lanes import RUN, Lane, held, lanes
-from launch.machine import check_build, detect
+from launch.lanes import RUN, Lane, held, lanes, part
+from launch.machine import Machine, check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.report import attempt
 from launch.result import finished
@@ -45,8 +45,9 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
     console = Console()
     try:
         grid = read_grid(arguments)
-        plans = plan_cells(grid)
-        roads = lanes([cell.config for cell in grid.cells], list(plans.values()), command)
+        machines = machines_of(grid)
+        roads = lanes([cell.config for cell in grid.cells], machines, command)
+        plans = plan_cells(grid, machines, len(roads))
         if grid.cells[0].config.plan:
             console.print(render_plans(plans, len(roads)))
             return 0
@@ -64,16 +65,25 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
         return 2
 
 
-def plan_cells(grid: Grid) -> dict[str, Plan]:
-    """The plan of every cell, in which the sweep's budget is already shared out."""
-    plans, detected = {}, cache(detect)
-    for cell in grid.cells:
-        config = cell.config
+def machines_of(grid: Grid) -> list[Machine]:
+    """What each cell is to run on, by its `device`; its dtype is then settled."""
+    detected = cache(detect)
+    machines = [detected(cell.config.device) for cell in grid.cells]
+    for cell, machine in zip(grid.cells, machines, strict=True):
+        settle(cell.config, machine)
+    return machines
+
+
+def plan_cells(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Plan]:
+    """The plan of every cell on its lane's part of its machine, of so many, in which the sweep's budget is already
+    shared out.
+    """
+    plans = {}
+    for number, (cell, machine) in enumerate(zip(grid.cells, machines, strict=True)):
+        config, own = cell.config, part(machine, number % count, count)
         if grid.settings.seconds is not None:
-            config.budget.minutes = grid.settings.seconds / 60 / len(grid.cells)
-        machine = detected(config.device)
-        settle(config, machine)
-        plans[cell.name] = make_plan(config, machine, recall(config, machine))
+            config.budget.minutes = allowance(grid.settings.seconds, [], rounds(len(grid.cells), count)) / 60
+        plans[cell.name] = make_plan(config, own, recall(config, own))
     return plans
 
 
@@ -186,8 +196,8 @@ class Sweep:
         assert self._grid.settings.seconds is not None
         waiting = [other for other in self._queues[number] if self._record.status[other.name] not in FINISHED]
         over = [other for other in self._cells(number) if other != cell and other not in waiting]
-        rounds = -(-len(self._grid.cells) // len(self._lanes))
-        return allowance(self._grid.settings.seconds, [spent(self._folder(other)) for other in over], rounds)
+        turns = rounds(len(self._grid.cells), len(self._lanes))
+        return allowance(self._grid.settings.seconds, [spent(self._folder(other)) for other in over], turns)
 
     def _judge(self, number: int, cell: Cell) -> None:
         """Half-way, once: end a cell that does far worse than the best of its model did."""

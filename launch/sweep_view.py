@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from launch.cells import rounds
 from launch.console import clock
 from launch.forecast import forecast, updates_in_budget
 from launch.plan import Plan, duration
@@ -107,7 +108,7 @@ def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
 
 
 def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
-    """What every cell would be on the machine, and the whole in hours."""
+    """What every cell would be on its lane's part of the machine, and the whole in hours."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
         table.add_column(name, justify="left" if name == "cell" else "right")
@@ -119,9 +120,11 @@ def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
             figures = (duration(expected.update_s), updates, duration(2 * plan.estimate.evaluate_s))
         fits = "fits" if plan.fits else Text("does not fit", "bold red")
         table.add_row(cell, fits, duration(plan.config.budget.seconds), *figures)
-    rounds = -(-len(plans) // lanes)
     longest = max(plan.config.budget.seconds for plan in plans.values())
     total = sum(plan.config.budget.seconds for plan in plans.values())
-    way = "one after another" if lanes == 1 else f"{lanes} at a time: {duration(rounds * longest)}"
-    machine = next(iter(plans.values())).machine.name
-    return Group(table, Text(f"{len(plans)} cells on {machine}: {duration(total)} in all, {way}"))
+    machine = next(iter(plans.values())).machine
+    way, where = "one after another", machine.name
+    if lanes > 1:
+        where = f"one {machine.name} each" if machine.gpus else f"{len(machine.cores)} cores each of {machine.name}"
+        way = f"{lanes} at a time: {duration(rounds(len(plans), lanes) * longest)}"
+    return Group(table, Text(f"{len(plans)} cells on {where}: {duration(total)} in all, {way}"))

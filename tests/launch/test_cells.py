@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conf.errors import BadInput
 from conf.load import load
-from launch.cells import Record, allowance, read_grid, standing
+from launch.cells import Record, allowance, read_grid, rounds, standing
 
 
 def names(*arguments: str) -> list[str]:
@@ -86,6 +86,11 @@ def test_what_is_no_sweep_is_refused(arguments: list[str], words: list[str]) -> 
 def test_no_recipe_is_refused() -> None:
     with pytest.raises(BadInput, match="conf=quickstart"):
         read_grid(["ranks=[8]"])
+
+
+@pytest.mark.parametrize(("cells", "lanes", "turns"), [(8, 1, 8), (8, 4, 2), (9, 4, 3), (1, 4, 1)])
+def test_cells_are_shared_out_over_lanes(cells: int, lanes: int, turns: int) -> None:
+    assert rounds(cells, lanes) == turns
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))

@@ -7,21 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
-from conf.devices import devices
 from conf.load import dump, load
 from launch import sweep
 from launch.cells import read_grid
 from launch.lanes import Lane, lanes
-from launch.machine import GIB, Machine
-from launch.plan import make_plan
-from launch.sweep import main
+from launch.machine import GIB, detect
+from launch.plan import Plan, make_plan
+from launch.sweep import Sweep, machines_of, main, plan_cells
 
 STAND_IN = r"""
 import json, os, pathlib, signal, sys, time
@@ -225,26 +224,51 @@ def test_no_cell_is_run_twice_over_kill_9_and_sigterm(sweeping: Callable[..., in
     assert calls(tmp_path) == ["r1", "r2", "r2", "r2", "r4"]
 
 
-def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    a40, cores = devices()["A40"], tuple(range(32))
-    cards = Machine("A40", cores, 128 * GIB, 4, int(a40.memory_gib * GIB), a40.bandwidth_gbs * 1e9, a40.rates)
-    laptop = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12})
-    server = replace(laptop, cores=cores, host_memory=128 * GIB)
-    small, large, ranks = load(["conf=quickstart"]), load(["conf=r256_instruct"]), load(["conf=quickstart"])
-    small.model.dtype = ranks.model.dtype = "bfloat16"
-    ranks.learner.ranks = 2
+FOUR = "".join(f"{index}, GPU-{index}, NVIDIA A40, 46068, 45500\n" for index in range(4))
 
-    def count(machine: Machine, *configs: Any) -> int:
-        return len(lanes(configs, [make_plan(config, machine) for config in configs]))
 
-    assert count(cards, *[large] * 9) == 4
-    assert count(cards, *[large] * 3) == 3
-    assert count(replace(cards, host_memory=20 * GIB), *[large] * 9) == 2
-    assert count(replace(cards, gpu_memory=15 * GIB), *[large] * 9) == 1
-    assert count(cards, small, ranks) == 1
-    assert count(laptop, *[small] * 9) == 1
-    assert count(server, *[small] * 9) == 4
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert count(cards, *[large] * 9) == 1
+@pytest.fixture
+def four_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(FOUR)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr("launch.machine.total_memory", lambda: 256 * GIB)
+
+
+def planned(folder: Path, *arguments: str) -> tuple[list[Plan], Sweep]:
+    """The plans of a sweep's cells, and the sweep before it starts."""
+    grid = read_grid(["conf=r8_instruct", f"run.folder={folder}", "sweep.name=s", *arguments])
+    (folder / "s").mkdir()
+    machines = machines_of(grid)
+    roads = lanes([cell.config for cell in grid.cells], machines)
+    plans = plan_cells(grid, machines, len(roads))
+    return list(plans.values()), Sweep(grid, plans, roads, Console(quiet=True))
+
+
+@pytest.mark.usefixtures("four_cards")
+def test_cells_side_by_side_are_planned_on_the_card_they_get(tmp_path: Path) -> None:
+    plans, _ = planned(tmp_path, "seeds=[0,1,2,3,4]")
+    alone = make_plan(plans[0].asked, detect())
+    assert [plan.machine.gpus for plan in plans] == [1] * 5
+    assert [card.index for plan in plans for card in plan.machine.cards] == ["0", "1", "2", "3", "0"]
+    assert plans[0].estimate
+    assert alone.estimate
+    assert plans[0].estimate.update_s > 1.5 * alone.estimate.update_s
+
+
+@pytest.mark.usefixtures("four_cards")
+def test_a_sweep_of_several_lanes_takes_the_hours_it_was_given(tmp_path: Path) -> None:
+    seeds = f"seeds={list(range(9))}".replace(" ", "")
+    plans, waiting = planned(tmp_path, seeds, "sweep.hours=9")
+    first = waiting._grid.cells[0]
+    assert {plan.config.budget.seconds for plan in plans} == {3 * 3600}
+    assert waiting._share(0, first) == 3 * 3600
+    assert waiting._left() == 9 * 3600
+
+
+@pytest.mark.usefixtures("four_cards")
+def test_the_plan_of_a_sweep_says_how_long_its_lanes_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["conf=r8_instruct", "seeds=[0,1,2,3,4,5,6,7]", f"run.folder={tmp_path}", "plan=true"]
+    assert main([*arguments, "sweep.hours=8"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "8 cells on one NVIDIA A40 each: 32 h in all, 4 at a time: 8 h" in said
