@@ -125,7 +125,7 @@ def _most(configs: Sequence[Config], machines: Sequence[Machine]) -> int:
     machine = machines[0]
     if os.environ.get("RAY_ADDRESS") or any(other != machine for other in machines):
         return 1
-    if any((config.learner.ranks or 1) > 1 for config in configs):
+    if any((config.learner.ranks or 1) > 1 or (config.rollout.actors or 1) > 1 for config in configs):
         return 1
     return min(len(machine.cards), len(machine.cores)) if machine.gpus else len(machine.cores) // CORES
 

@@ -47,7 +47,7 @@ def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.Monke
     assert count(with_a40s(4), [LARGE] * 9) == 1
 
 
-@pytest.mark.parametrize("setting", ["learner.ranks=2"])
+@pytest.mark.parametrize("setting", ["learner.ranks=2", "rollout.actors=2"])
 def test_a_cell_that_is_to_have_several_actors_has_the_whole_machine(setting: str) -> None:
     assert count(with_a40s(4), [SMALL, configure("quickstart", setting)]) == 1
 
