@@ -98,6 +98,12 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
     )
 
 
+def beside_cluster() -> str:
+    """What a plan has to say where a run would join a Ray cluster, which only a run asks what it has; else empty."""
+    address = os.environ.get("RAY_ADDRESS")
+    return f"Plan of this machine alone; a run would join the Ray cluster at {address}" if address else ""
+
+
 def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
     """Raise BadInput if the build of vLLM among the installed packages is not one for this machine."""
     if machine.gpus and "vllm" not in packages:

@@ -20,7 +20,7 @@ from launch.calibration import recall
 from launch.cards import choose, show_only
 from launch.failure import spent, write_ending, write_spent
 from launch.forecast import forecast, options, scale
-from launch.machine import check_build, detect
+from launch.machine import beside_cluster, check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.plan_view import render, render_scaling
 from launch.report import attempt
@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
         plan = make_plan(config, machine, recall(config, machine))
         expected = forecast(plan) if plan.estimate else None
         if config.plan:
+            if note := beside_cluster():
+                console.print(note, soft_wrap=True, highlight=False, markup=False)
             console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
             if config.simulate:
                 console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))

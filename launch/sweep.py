@@ -24,7 +24,7 @@ from launch.calibration import recall
 from launch.cells import FINISHED, Cell, Grid, Record, allowance, read_grid, rounds, standing
 from launch.failure import read, spent
 from launch.lanes import RUN, Lane, held, lanes, part
-from launch.machine import Machine, check_build, detect
+from launch.machine import Machine, beside_cluster, check_build, detect
 from launch.plan import Plan, make_plan, refusal
 from launch.report import attempt
 from launch.result import finished
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
         roads = lanes([cell.config for cell in grid.cells], machines, command)
         plans = plan_cells(grid, machines, len(roads))
         if grid.cells[0].config.plan:
+            if note := beside_cluster():
+                console.print(note, soft_wrap=True, highlight=False, markup=False)
             console.print(render_plans(plans, len(roads)))
             return 0
         packages = {package.name for package in distributions()}

@@ -118,6 +118,19 @@ def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
         assert part in done.stdout
 
 
+@pytest.mark.usefixtures("no_gpu")
+def test_plan_where_a_run_would_join_a_cluster_says_what_it_is_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "Plan of this machine alone; a run would join the Ray cluster at 10.0.0.1:6379\n"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert run.main(["conf=quickstart", "plan=true"]) == 0
+    assert capsys.readouterr().out.startswith(said)
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert run.main(["conf=quickstart", "plan=true"]) == 0
+    assert "Ray cluster" not in capsys.readouterr().out
+
+
 def test_taken_port_is_refused_and_zero_takes_any() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -189,6 +189,15 @@ def test_a_sweep_whose_folder_is_a_file_is_refused(
     assert "s cannot be made or written to (File exists)" in capsys.readouterr().err
 
 
+def test_plan_where_cells_would_join_a_cluster_says_what_it_is_of(
+    sweeping: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert sweeping("ranks=[8,64]", "plan=true") == 0
+    said = "Plan of this machine alone; a run would join the Ray cluster at 10.0.0.1:6379\n"
+    assert capsys.readouterr().out.startswith(said)
+
+
 def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:
     (folder / "run.py").write_text(STAND_IN)
     (folder / "conduct.json").write_text(json.dumps(conduct))
