@@ -25,7 +25,7 @@ def test_quickstart_learns_on_the_card_and_leaves_it_free(tmp_path: Path) -> Non
     summary = json.loads((tmp_path / "quickstart" / "summary.json").read_text())
     rows = [json.loads(line) for line in (tmp_path / "quickstart" / "metrics.jsonl").read_text().splitlines()]
     print(f"{len(rows)} updates in {summary['spent_s']:.0f} s: {done.stdout.splitlines()[-1]}")
-    assert summary["status"] == "budget_exhausted"
+    assert summary["status"] in ("budget_exhausted", "completed")  # all of it learned is an end too
     assert summary["spent_s"] <= 60 * MINUTES
     assert not [event for event in summary["events"] if "died" in event["event"]]
     assert len(rows) >= 5
