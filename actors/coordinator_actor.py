@@ -163,10 +163,11 @@ class CoordinatorActor:
         if placement.device == "cuda":
             await fleet.ready()
         learner = RemoteLearner(start_ranks(request, str(self._folder.adapters), group), clock)
-        workers = config.reward.workers or placement.reward_workers
         judges = [
             RemoteJudge(
-                RemoteActor(RewardActor, f"reward-{number}", Share(node=node), recipe(config), workers),
+                RemoteActor(
+                    RewardActor, f"reward-{number}", Share(node=node), recipe(config), placement.reward_workers
+                ),
                 config.reward.deadline_s,
             )
             for number, node in enumerate(placement.judges or [ray.get_runtime_context().get_node_id()])
