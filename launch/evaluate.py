@@ -35,6 +35,7 @@ from conf.models import locate, shape_from_config
 from conf.schema import Config
 from launch.cards import choose, show_only
 from launch.evaluation_view import ExamView, lines, markdown, table
+from launch.fit import check_engines
 from launch.machine import Machine, check_build, detect
 from launch.protocol import check_data, check_problems, claim, place, protocol_of
 from launch.report import attempt
@@ -120,9 +121,11 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
     if config.eval.temperature == 0 and config.n > 1:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
     model_path = locate(config.model)
-    check_lengths(config, shape_from_config(model_path).context)
+    shape = shape_from_config(model_path)
+    check_lengths(config, shape.context)
     adapter = adopt_adapter(config, model_path)
     placement = place_engines(machine.cores, machine.gpus)
+    check_engines(config, shape, machine, placement)
     run = run_of(config.adapter)
     folder = place(config, run)
     if run:

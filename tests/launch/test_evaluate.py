@@ -237,6 +237,18 @@ def test_engines_see_the_cards_they_were_placed_on_unless_others_hold_them(
     assert "card 1, NVIDIA A40, has 34.2 GiB of 45.0 GiB free" in complaint([*arguments, "device=A40"], capsys)
 
 
+def test_card_that_cannot_compute_in_the_models_dtype_is_refused_before_anything_is_asked(
+    arguments: list[str], nvidia_smi: Callable[[str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000\n")
+    other = [argument for argument in arguments if not argument.startswith("model.dtype")]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluate, "check_build", lambda *_: None)
+        said = complaint([*other, "model.dtype=bfloat16"], capsys)
+    assert "the Tesla T4 cannot compute in model.dtype=bfloat16; it can with model.dtype=float32" in said
+    assert not (tmp_path / "runs").exists()
+
+
 def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
     draw(evaluation, rounds=1, right=1)
