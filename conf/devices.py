@@ -7,24 +7,25 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+CARD_DTYPE = "bfloat16"
+"""Of models on a card: vLLM's LoRA kernels there take nothing else that the learner computes in."""
+
 
 @dataclass(frozen=True)
 class Device:
-    """memory_gib: GiB that the driver reports. bandwidth_gbs: 10⁹ bytes/s. bfloat16, float32: dense rates, 10¹² FLOP/s,
-    None for a dtype the card cannot compute in.
+    """memory_gib: GiB that the driver reports. bandwidth_gbs: 10⁹ bytes/s. bfloat16: dense rate, 10¹² FLOP/s, None for
+    a card that cannot compute in it.
     """
 
     name: str
     memory_gib: float
     bandwidth_gbs: float
     bfloat16: float | None
-    float32: float
 
     @property
     def rates(self) -> dict[str, float]:
-        """FLOP/s by dtype."""
-        known = {"bfloat16": self.bfloat16, "float32": self.float32}
-        return {dtype: rate * 1e12 for dtype, rate in known.items() if rate is not None}
+        """FLOP/s by dtype, 0 for one the card cannot compute in."""
+        return {CARD_DTYPE: (self.bfloat16 or 0.0) * 1e12}
 
 
 @cache

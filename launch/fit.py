@@ -6,7 +6,7 @@ from conf.schema import Config, ShapeConfig
 from launch.calibration import UNMEASURED
 from launch.machine import Machine
 from launch.memory import cache_tokens, engine_memory
-from launch.plan import Plan, misfit
+from launch.plan import NEWER, Plan, misfit
 from launch.roofline import workload_of
 
 
@@ -47,7 +47,9 @@ def plan_engines(config: Config, shape: ShapeConfig, machine: Machine, placement
 
 def _remedy(plan: Plan) -> str:
     if not plan.computes:
-        return f"it can with model.dtype={plan.machine.dtype}"
+        return (
+            NEWER if plan.config.model.dtype == plan.machine.dtype else f"it can with model.dtype={plan.machine.dtype}"
+        )
     if plan.machine.gpus:
         return "give smaller rollout.max_concurrent_samples or eval.max_response_tokens, or take a larger card"
     return "give larger rollout.kv_cache_gib"

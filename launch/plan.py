@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from actors.costs import Costs, Workload
 from actors.placement import Placement, most_engines, most_ranks, place
 from conf.checks import check_lengths
+from conf.devices import CARD_DTYPE
 from conf.errors import BadInput
 from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
@@ -19,6 +20,8 @@ from launch.roofline import costs_of, workload_of
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without being asked to twice."""
+
+NEWER = "take a card that can: an A40, an RTX 3090 or a newer one"
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,11 @@ class Plan:
 
     @property
     def computes(self) -> bool:
-        """Whether the card can compute in the model's dtype, as far as is known."""
-        return not self.machine.rates or self.config.model.dtype in self.machine.rates
+        """Whether a run is possible in the model's dtype, as far as is known."""
+        dtype, rates = self.config.model.dtype, self.machine.rates
+        if self.machine.gpus:
+            return dtype == CARD_DTYPE and rates.get(dtype, math.inf) > 0
+        return dtype in rates
 
     @property
     def starved(self) -> bool:
@@ -183,7 +189,10 @@ def refusal(plan: Plan) -> None:
 def misfit(plan: Plan) -> str:
     """Why a plan does not fit."""
     if not plan.computes:
-        return f"the {plan.machine.name} cannot compute in model.dtype={plan.config.model.dtype}"
+        dtype = plan.config.model.dtype
+        if plan.machine.gpus and dtype != CARD_DTYPE:
+            return f"vLLM serves LoRA on a card in {CARD_DTYPE}, not in model.dtype={dtype}"
+        return f"the {plan.machine.name} cannot compute in model.dtype={dtype}"
     if not plan.overfull:
         return (
             f"an engine's KV cache holds {plan.cache_tokens:,} tokens, and a sample may have"
@@ -198,8 +207,9 @@ def misfit(plan: Plan) -> str:
 
 def advice(plan: Plan) -> str:
     """What to do about a plan that does not fit."""
-    change = remedy(plan)
-    return f"it fits with {' '.join(change)}" if change else "take a larger machine or a smaller model"
+    if change := remedy(plan):
+        return f"it fits with {' '.join(change)}"
+    return "take a larger machine or a smaller model" if plan.computes else NEWER
 
 
 def remedy(plan: Plan) -> tuple[str, ...]:

@@ -38,7 +38,6 @@ EFFICIENCY = {
     ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.15, learn=0.40, step_s=0.02),
     ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02),
     ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006),
-    ("cuda", "float32"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.60, step_s=0.006),
 }
 """CPU: measured on the embedded model, bfloat16 on cores with AMX. CUDA: not measured; usual figures for models this
 small under LoRA."""

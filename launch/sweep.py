@@ -186,9 +186,13 @@ class Sweep:
             return
 
     def _look_back(self, cell: Cell) -> None:
-        """Learn what became of a cell that an earlier process of the sweep did not live to write down."""
+        """Learn what became of a cell that an earlier process of the sweep did not live to write down, or whose folder
+        somebody has deleted, to have it done again.
+        """
         status = self._record.status[cell.name]
-        if status not in FINISHED and (summary := finished(self._folder(cell))):
+        if status in FINISHED and not self._folder(cell).exists():
+            self._put(cell, "pending", "its folder is gone")
+        elif status not in FINISHED and (summary := finished(self._folder(cell))):
             self._put(cell, summary["status"], summary["reason"])
         elif status == "running":
             self._put(cell, "interrupted", "the sweep died")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from conf.devices import CARD_DTYPE
 from launch.machine import Machine, detect
 
 
@@ -15,6 +16,8 @@ def machine() -> Machine:
     found = detect()
     if not found.gpus:
         pytest.skip("no NVIDIA card here: nvidia-smi lists none")
+    if not found.rates.get(CARD_DTYPE, 1.0):
+        pytest.skip(f"{found.name} cannot compute in {CARD_DTYPE}")
     return replace(found, gpus=1)
 
 

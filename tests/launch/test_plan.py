@@ -238,7 +238,12 @@ def test_card_without_bfloat16_is_refused_for_it() -> None:
     assert not made.fits
     with pytest.raises(BadInput, match=r"the T4 cannot compute in model\.dtype=bfloat16"):
         refusal(made)
-    assert plan("quickstart", machine("T4")).config.model.dtype == "float32"
+    assert plan("quickstart", machine("A40")).config.model.dtype == "bfloat16"
+    with pytest.raises(BadInput, match=r"in bfloat16, not in model\.dtype=float32; it fits with model\.dtype=bfloat16"):
+        refusal(plan("quickstart", machine("A40"), "model.dtype=float32"))
+    unlisted = replace(machine("A40"), rates={}, bandwidth=None)
+    assert plan("r8_instruct", unlisted).fits
+    assert not plan("r8_instruct", unlisted, "model.dtype=float32").fits
 
 
 def test_only_what_is_needed_is_changed_to_make_it_fit() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,13 @@ def test_a_failed_cell_does_not_stop_the_rest_and_is_tried_again(sweeping: Calla
     }
     assert sweeping("ranks=[1,2,4,8]") == 0
     assert calls(tmp_path)[4:] == ["r1", "r2", "r4"]
+
+
+def test_a_cell_whose_folder_is_deleted_is_done_again(sweeping: Callable[..., int], tmp_path: Path) -> None:
+    assert sweeping("ranks=[1,2]") == 0
+    shutil.rmtree(tmp_path / "s" / "r2")
+    assert sweeping("ranks=[1,2]") == 0
+    assert calls(tmp_path) == ["r1", "r2", "r2"]
 
 
 def test_a_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path) -> None:
