@@ -89,20 +89,20 @@ def test_run_sees_the_cards_it_was_planned_with(with_cards: Callable[[str], Path
 def test_card_that_others_hold_is_refused_by_a_run_and_not_by_a_plan(
     with_cards: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_cards("0, GPU-aa, Tesla T4, 15360, 4500\n")
+    with_cards("0, GPU-aa, NVIDIA L4, 23034, 9000\n")
     arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
     assert run.main([*arguments, "plan=true"]) == 0
     said = complaint(arguments, capsys)
-    assert "card 0, Tesla T4, has 4.4 GiB of 15.0 GiB free" in said
+    assert "card 0, NVIDIA L4, has 8.8 GiB of 22.5 GiB free" in said
     assert "nvidia-smi" in said
 
 
 def test_cards_are_looked_at_once_nothing_is_left_of_the_process_before(
     with_cards: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    tool = with_cards("0, GPU-aa, Tesla T4, 15360, 100\n")
+    tool = with_cards("0, GPU-aa, NVIDIA L4, 23034, 100\n")
     (tmp_path / "quickstart").mkdir()
-    monkeypatch.setattr(run, "hold", lambda *_: tool.write_text(tool.read_text().replace("100", "15000")))
+    monkeypatch.setattr(run, "hold", lambda *_: tool.write_text(tool.read_text().replace("100", "22500")))
     assert run.main(["conf=quickstart", f"run.folder={tmp_path}"]) == 0
 
 
