@@ -116,7 +116,7 @@ class RolloutEngine:
     @property
     def cache_bytes(self) -> int:
         """Of the KV cache."""
-        config = self._llm.vllm_config
+        config: Any = self._llm.vllm_config  # whose dtype is one of torch by now, whatever its type says
         model, cache = config.model_config, config.cache_config
         heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
         token = 2 * layers * heads * model.get_head_size() * model.dtype.itemsize
