@@ -152,7 +152,11 @@ def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def override(key: str, value: str) -> DictConfig:
-    """The nested mapping that `key=value` stands for; raises BadInput for a value that is not YAML."""
+    """The nested mapping that `key=value` stands for; raises BadInput for a key that no setting has the form of, or a
+    value that is not YAML.
+    """
+    if not re.fullmatch(r"[\w.-]+(\[\w*\])*", key):
+        raise BadInput(f"{key}={value}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
         parsed = OmegaConf.from_dotlist([f"{key}={value}"])
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:

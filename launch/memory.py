@@ -158,11 +158,9 @@ def _times(count: int, of: str) -> str:
 
 def room_in(machine: Machine, placement: Placement) -> dict[str, float | None]:
     """Bytes that each place has, None if unknown."""
-    if placement.device == "cpu":
-        return {"host": machine.host_memory}
+    cards = {"rollout GPU": placement.rollouts, "learner GPU": placement.learners}
     return {
-        "rollout GPU": machine.gpu_memory * placement.rollouts[0].memory,
-        "learner GPU": machine.gpu_memory * placement.learners[0].memory,
+        **{place: machine.gpu_memory * shares[0].memory for place, shares in cards.items() if shares and machine.gpus},
         "host": machine.host_memory,
     }
 

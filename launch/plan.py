@@ -42,14 +42,11 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """asked: as configured. config: with what the plan has decided (offload, gradient checkpointing) in the place of
-    `auto`. memory: what each place needs; room: bytes it has, None if unknown. sequences: samples of full length that
-    the KV caches hold at once. costs, estimate: None for a card whose rates are not known. calibration: what corrects
-    them.
+class Fit:
+    """What a configuration needs of a machine. memory: what each place needs; room: bytes it has, None if unknown.
+    cache_tokens: that the KV cache of one engine holds.
     """
 
-    asked: Config
     config: Config
     machine: Machine
     placement: Placement
@@ -57,11 +54,6 @@ class Plan:
     memory: tuple[Memory, ...]
     room: dict[str, float | None]
     cache_tokens: int
-    sequences: int
-    workload: Workload
-    costs: Costs | None
-    estimate: Estimate | None
-    calibration: Calibration
 
     def needed(self, place: str) -> float:
         return sum(entry.bytes for entry in self.memory if entry.place == place)
@@ -87,6 +79,21 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.computes and not self.overfull and not self.starved
+
+
+@dataclass(frozen=True)
+class Plan(Fit):
+    """asked: as configured; config: with what the plan has decided (offload, gradient checkpointing) in the place of
+    `auto`. sequences: samples of full length that the KV caches hold at once. costs, estimate: None for a card whose
+    rates are not known. calibration: what corrects them.
+    """
+
+    asked: Config
+    sequences: int
+    workload: Workload
+    costs: Costs | None
+    estimate: Estimate | None
+    calibration: Calibration
 
     @property
     def at_once(self) -> int:
@@ -186,8 +193,8 @@ def refusal(plan: Plan) -> None:
         raise BadInput(f"model.path={config.model.path}: {misfit(plan)}; {advice(plan)}")
 
 
-def misfit(plan: Plan) -> str:
-    """Why a plan does not fit."""
+def misfit(plan: Fit) -> str:
+    """Why it does not fit."""
     if not plan.computes:
         dtype = plan.config.model.dtype
         if plan.machine.gpus and dtype != CARD_DTYPE:

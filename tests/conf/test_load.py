@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -276,6 +276,7 @@ def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
+@example("[", "")
 def test_any_argument_is_used_or_refused_in_one_line(key: str, value: str) -> None:
     try:
         quickstart(f"{key}={value}")

@@ -7,7 +7,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.models import shape_of
 from launch.cards import Card
-from launch.fit import check_engines, plan_engines
+from launch.fit import check_engines, fit_of_engines
 from launch.machine import GIB, Machine, detect, with_cards
 from launch.plan import Plan, make_plan
 
@@ -22,7 +22,7 @@ def check(where: Machine, recipe: str, *settings: str) -> Plan:
     config = load([f"conf={recipe}", *settings])
     shape, placement = shape_of(config.model), place_engines(where.cores, where.gpus)
     check_engines(config, shape, where, placement)
-    return plan_engines(config, shape, where, placement)
+    return fit_of_engines(config, shape, where, placement)
 
 
 def test_the_papers_models_fit_a_card_of_their_size() -> None:
