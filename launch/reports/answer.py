@@ -1,5 +1,8 @@
 """What a sweep answers: does the rank matter, and how sure is that? In words."""
 
+from statistics import fmean
+from typing import Any
+
 from launch.reports.comparison import LEARNING_RATE, Contrast, Group, axis_name, contrasts, groups, question
 from launch.reports.health import cut
 from launch.reports.history import Sweep
@@ -120,6 +123,20 @@ def caveats(sweep: Sweep) -> list[str]:
     return notes
 
 
+UNEQUAL = 1.2
+"""Times as many updates that are worth a word."""
+
+
+def _updates(sweep: Sweep) -> dict[Any, float]:
+    """That the finished runs of each value of the axis in question made, in the mean."""
+    axis = question(sweep)
+    made: dict[Any, list[int]] = {}
+    for cell in sweep.cells if axis else ():
+        if cell.run and cell.run.final:
+            made.setdefault(cell.settings[str(axis)], []).append(len(cell.run.rows))
+    return {value: fmean(counts) for value, counts in made.items()}
+
+
 def _unequal(sweep: Sweep) -> list[str]:
     """Wherein the runs that are compared were not treated alike."""
     done = [(cell.name, cell.run) for cell in sweep.cells if cell.run and cell.run.final]
@@ -128,6 +145,13 @@ def _unequal(sweep: Sweep) -> list[str]:
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
         ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
         notes.append(f"Budgets differ, from {ends}: who had more time may have learned more for that alone.")
+    updates = _updates(sweep)
+    if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
+        told = ", ".join(f"{count:.0f} ({figure(value)})" for value, count in updates.items())
+        notes.append(
+            f"Updates differ by the {axis_name(str(question(sweep)))}, in the mean {told}: who makes more in the same"
+            " time may have learned more for that alone."
+        )
     if short := [f"{name} ({said})" for name, run in done if (said := cut(run))]:
         notes.append(f"Cut short by the budget, and yet in the means like the others: {', '.join(short)}.")
     versions = [run.summary.get("versions") or {} for _, run in done]

@@ -78,6 +78,20 @@ def test_cells_without_result_are_in_no_mean_but_named(tmp_path: Path) -> None:
     assert "1 of 3" in answer(sweep)
 
 
+def test_who_makes_more_updates_in_the_same_time_is_said(tmp_path: Path) -> None:
+    alike = read_sweep(write_sweep(tmp_path / "alike", {"a": {"rank": 8}, "b": {"rank": 64, "updates": 36}}))
+    assert not any(note.startswith("Updates differ") for note in caveats(alike))
+    cells = {
+        "a": {"rank": 8, "updates": 40},
+        "b": {"rank": 8, "seed": 1, "updates": 44},
+        "c": {"rank": 256, "updates": 23},
+        "d": {"rank": 256, "seed": 1, "updates": 10, "after": None, "status": "failed"},
+    }
+    differing = caveats(read_sweep(write_sweep(tmp_path / "differing", cells)))
+    (said,) = (note for note in differing if note.startswith("Updates differ"))
+    assert said.startswith("Updates differ by the rank, in the mean 42 (8), 23 (256): ")
+
+
 def test_unequal_treatment_is_said(tmp_path: Path) -> None:
     folder = write_sweep(
         tmp_path / "sweep",
