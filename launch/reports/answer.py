@@ -114,6 +114,7 @@ def caveats(sweep: Sweep) -> list[str]:
             "The best of several learning rates is picked by the same evaluation: its mean is flattered, and so are"
             " comparisons of it."
         )
+    notes += _at_an_end(sweep, found)
     if any(len(group.values) == 1 for group in groups(sweep)):
         notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
     if question(sweep) and any(len(group.values) > 1 for group in groups(sweep)):
@@ -121,6 +122,17 @@ def caveats(sweep: Sweep) -> list[str]:
     if any(contrast.family > 1 for contrast in found):
         notes.append("p-values are corrected for the number of comparisons as by Holm; intervals are not.")
     return notes
+
+
+def _at_an_end(sweep: Sweep, found: list[Contrast]) -> list[str]:
+    """Whose best learning rate is the lowest or the highest that was tried."""
+    best = {named(each, side): side for each in found if each.best for side in (each.low, each.high)}
+    rates = [group.settings[LEARNING_RATE] for group in groups(sweep) if group.final] if best else []
+    ends = [name for name, side in best.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
+    if not ends:
+        return []
+    axis = axis_name(str(question(sweep)))
+    return [f"The best learning rate is at an end of the range for {axis} {', '.join(ends)}: one beyond may be better."]
 
 
 UNEQUAL = 1.2

@@ -92,6 +92,17 @@ def test_who_makes_more_updates_in_the_same_time_is_said(tmp_path: Path) -> None
     assert said.startswith("Updates differ by the rank, in the mean 42 (8), 23 (256): ")
 
 
+def test_best_learning_rate_at_an_end_of_the_range_is_said(tmp_path: Path) -> None:
+    solved = {(8, 1e-4): 10, (8, 2e-4): 14, (8, 4e-4): 12, (64, 1e-4): 10, (64, 2e-4): 12, (64, 4e-4): 16}
+    cells = {
+        f"r{rank}-{rate}": {"rank": rank, "learning_rate": rate, "after": after}
+        for (rank, rate), after in solved.items()
+    }
+    notes = caveats(read_sweep(write_sweep(tmp_path / "sweep", cells)))
+    said = "The best learning rate is at an end of the range for rank 64 (4e-4): one beyond may be better."
+    assert said in notes
+
+
 def test_unequal_treatment_is_said(tmp_path: Path) -> None:
     folder = write_sweep(
         tmp_path / "sweep",
