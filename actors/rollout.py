@@ -12,10 +12,10 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
@@ -34,6 +34,8 @@ from conf.sizes import ADAPTER_SLOTS, longest_sample, padded_rank
 if TYPE_CHECKING:
     from vllm import RequestOutput
 
+T = TypeVar("T")
+
 CPU_BLOCK = 32
 """Tokens of a KV-cache block on the CPU: the smallest its kernels like. Only whole blocks are shared between requests,
 and vLLM's default of 128 is longer than a short prompt, which would then be computed once per sample."""
@@ -47,6 +49,8 @@ SLOWEST_TOKEN_S = 2.0
 SLOWEST_ANSWER_S = 120.0
 """Seconds that a request may take besides its tokens: compilations on first use."""
 
+PULSE_S = 1.0
+"""Between two looks whether the engine process still lives while it owes an answer."""
 
 UNMEASURED = 0.01
 """Share of a card that vLLM asks to be free where the size of its KV cache is given: it wants one, and need not."""
@@ -124,14 +128,12 @@ class RolloutEngine:
 
     async def alive(self) -> None:
         """Return once the engine has answered between two of its steps."""
-        with self._dying():
-            await self._llm.is_sleeping()
+        await self._ask(self._llm.is_sleeping())
 
     async def widen(self, threads: int) -> int:
         """Compute with so many threads from the next step on; how many it now is."""
-        with self._dying():
-            (count,) = await self._llm.collective_rpc("use_threads", args=(threads,))
-        return count
+        (count,) = await self._ask(self._llm.collective_rpc("use_threads", args=(threads,)))
+        return int(count)
 
     async def load(self, adapter: AdapterRef) -> None:
         """Load an adapter under its own name, after waiting for a free slot, which it leaves free if that fails."""
@@ -142,9 +144,8 @@ class RolloutEngine:
             self._slots.occupy(adapter.name)
         request = LoRARequest(adapter.name, next(self._lora_ids), adapter.path)
         try:
-            with self._dying():
-                if not await self._llm.add_lora(request):
-                    raise RuntimeError(f"vLLM did not load adapter {adapter.name} from {adapter.path}")
+            if not await self._ask(self._llm.add_lora(request)):
+                raise RuntimeError(f"vLLM did not load adapter {adapter.name} from {adapter.path}")
         except BaseException:
             self._slots.retire(adapter.name)
             await self._free(adapter.name, request)
@@ -210,11 +211,22 @@ class RolloutEngine:
         await self._free(name, self._requests.pop(name))
 
     async def _free(self, name: str, request: Any) -> None:
-        with self._dying():
-            await self._llm.remove_lora(request.lora_int_id)
+        await self._ask(self._llm.remove_lora(request.lora_int_id))
         async with self._slot_freed:
             self._slots.vacate(name)
             self._slot_freed.notify_all()
+
+    async def _ask(self, answer: Coroutine[Any, Any, T]) -> T:
+        """The answer of vLLM's engine process, of which vLLM says no more if that process dies in the meantime."""
+        task = asyncio.create_task(answer)
+        with self._dying():
+            try:
+                while not (await asyncio.wait({task}, timeout=PULSE_S))[0]:
+                    if self._llm.errored:
+                        raise self._llm.dead_error
+                return task.result()
+            finally:
+                task.cancel()
 
     @contextlib.contextmanager
     def _dying(self) -> Iterator[None]:

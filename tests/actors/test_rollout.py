@@ -24,6 +24,7 @@ from actors.outcome import Halted
 from actors.placement import Share
 from actors.probes import Probes
 from actors.proof import Proof
+from actors.protocols import ActorDied
 from actors.rollout import RemoteEngine, RolloutEngine, of_card
 from actors.shared_memory import segments
 from conf.schema import Config
@@ -340,6 +341,29 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     _, alive = psutil.wait_procs(children, timeout=20)
     assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert [file for file in shared if file.exists()] == []
+
+
+def test_question_that_the_engine_process_dies_over_is_answered_by_its_death(
+    tiny_model: Path, adapters: list[AdapterRef]
+) -> None:
+    """vLLM itself would let it wait for ever."""
+    others = psutil.Process().children()
+    rig = Rig(tiny_model)
+    ENDED.append(rig.engine)
+    new = set(psutil.Process().children()) - set(others)
+    [process] = [child for child in new if "resource_tracker" not in " ".join(child.cmdline())]
+
+    async def ask() -> None:
+        process.suspend()
+        question = asyncio.create_task(rig.engine.load(adapters[0]))
+        await asyncio.wait({question}, timeout=0.5)
+        assert not question.done()
+        process.kill()
+        await asyncio.wait({question}, timeout=60)
+        question.result()
+
+    with pytest.raises(ActorDied, match=r"engine process: it was killed by signal 9"):
+        rig.run(ask())
 
 
 def test_adapter_that_cannot_be_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:

@@ -25,13 +25,15 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 AGENTS_S = 150.0
 """Ray's own agents, which hold nothing of the run, first try to reach the dead head for about a minute."""
 
-ENGINE = "VLLM::EngineCore"
+ENGINE = "engine process"
 ROLLOUT = "ray::RolloutActor"
 REWARD = "ray::RewardActor"
 LEARNER = "ray::LearnerActor"
 COORDINATOR = "ray::CoordinatorActor"
 JUDGE = "judge"
-"""Names of processes, as the kernel has them; a judge is a child of the fork server among the reward actor's."""
+"""Names of processes, as the kernel has them. But a judge is a child of the fork server among the reward actor's, and
+an engine process is what a rollout actor spawns: the name that vLLM gives it does not take in every environment.
+"""
 
 
 class Run:
@@ -68,7 +70,7 @@ class Run:
         """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
         members = [member for member in psutil.process_iter() if member.pid != self.process.pid and self._holds(member)]
         self.family.update({member.pid: member for member in members})
-        self.shared |= segments(member.pid for member in members if named(member, "VLLM"))
+        self.shared |= segments(member.pid for member in members)
         return members
 
     def _holds(self, process: psutil.Process) -> bool:
@@ -179,6 +181,10 @@ def learned_from(ended: Ended) -> dict[int, str]:
 
 def named(process: psutil.Process, title: str) -> bool:
     try:
+        if title == ENGINE:
+            parent = process.parent()
+            spawned = any(mark in " ".join(process.cmdline()) for mark in ("spawn_main", "VLLM::"))
+            return spawned and parent is not None and named(parent, ROLLOUT)
         return process.name().startswith(title[:15])  # as much as the kernel keeps
     except psutil.NoSuchProcess:
         return False
