@@ -317,6 +317,7 @@ class Coordinator:
             **{f"verify/{name}": count for name, count in health.items()},
             **figures,
             "time/learn": accumulated - started + stepped - judged,
+            "time/step": stepped - judged,
             "time/sync": self._clock.now() - stepped,
             "time/canary": judged - accumulated,
             "budget/spent_s": self._budget.spent,

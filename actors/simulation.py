@@ -368,6 +368,7 @@ class ModelledLearner:
         self._work = Work(processor)
         self._version = 0
         self._age = self._trained = 0
+        self._pass_s = 0.0
 
     async def revive(self) -> None:
         raise NotImplementedError("modelled learners do not die")
@@ -390,10 +391,11 @@ class ModelledLearner:
         groups = [group for group in batch.groups if self._algorithm.regularised or not group.zero_variance]
         self._trained = sum(group.tokens for group in groups)
         tokens = self._trained + sum(len(group.problem.prompt_ids) for group in groups)
-        await self._work.do(tokens * self._costs.learn_s / len(self._shares))
+        self._pass_s = tokens * self._costs.learn_s / len(self._shares) / self._algorithm.steps_per_batch
+        await self._work.do(self._pass_s)
 
     async def step(self, progress: float) -> UpdateStats:
-        await self._work.do(self._costs.update_s)
+        await self._work.do((self._algorithm.steps_per_batch - 1) * self._pass_s + self._costs.update_s)
         self._version += 1
         metrics = {"policy/entropy": 1.0, "staleness/max": self._age, "tokens/trained": self._trained}
         return UpdateStats(AdapterRef(self._version, 0, ""), metrics)

@@ -16,13 +16,15 @@ from launch.machine import Machine
 
 @dataclass(frozen=True)
 class Calibration:
-    """Factors on the seconds that rates and sizes promise: of decoding and prefill, of learning, of swaps, of
-    checkpoints; start_s, verify_s: measured, None if not. workload: of the same recipe, if known. of: what was
-    measured, in words; empty if nothing.
+    """Factors on the seconds that rates and sizes promise: of decoding and prefill, of the learner's passes, of its
+    steps, of the canary's check, of swaps, of checkpoints; start_s, verify_s: measured, None if not. workload: of the
+    same recipe, if known. of: what was measured, in words; empty if nothing.
     """
 
     decode: float = 1.0
     learn: float = 1.0
+    update: float = 1.0
+    score: float = 1.0
     swap: float = 1.0
     checkpoint: float = 1.0
     start_s: float | None = None
@@ -37,8 +39,8 @@ class Calibration:
             sample_s=costs.sample_s * self.decode,
             prefill_s=costs.prefill_s * self.decode,
             learn_s=costs.learn_s * self.learn,
-            score_s=costs.score_s * self.learn,
-            update_s=costs.update_s * self.learn,
+            score_s=costs.score_s * self.score,
+            update_s=costs.update_s * self.update,
             swap_s=costs.swap_s * self.swap,
             checkpoint_s=costs.checkpoint_s * self.checkpoint,
             start_s=costs.start_s if self.start_s is None else self.start_s,

@@ -29,7 +29,10 @@ LEAST_VARIED = 0.05
 """Of the groups: with none that differ a run would end."""
 
 FITTINGS = 4
-"""Simulations that decoding and learning are fitted by."""
+"""Simulations that what depends on waits and on shared processors is fitted by."""
+
+LEAST_SCORE = 0.05
+"""Of what the canary's check was promised to take: below it, its answers are what is waited for."""
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
@@ -53,8 +56,8 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     """What a run on this machine says about it, from the files in its folder, at least ENOUGH updates of them.
 
     Swaps and checkpoints are compared with what their sizes promise. How full the engines were while they decoded, and
-    how much of a shared processor each half had, is not in the files: decoding and learning are made so much slower or
-    faster that in a simulation they take as long as in the run.
+    how much of a shared processor each half had, is not in the files: decoding, learning and the canary's check are
+    made so much slower or faster that in a simulation they take as long as in the run.
     """
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     measured = rows[WARM_UP:]
@@ -77,7 +80,8 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     assert costs is not None
     saved = rows[-1].get("ledger/learner/checkpoint", 0.0)
     found = Calibration(
-        learn=_pace(measured, plan),
+        learn=_passes(measured, plan),
+        update=_steps(measured, plan),
         swap=_total(measured, "time/sync") / (len(measured) * costs.swap_s),
         checkpoint=saved / costs.checkpoint_s / (1 + len(rows) // config.checkpoint.every) if saved else 1.0,
         verify_s=fmean(row["time/verify"] for row in measured) / samples,
@@ -90,19 +94,39 @@ def measure(folder: Path, machine: Machine) -> Calibration:
         found = replace(
             found,
             decode=found.decode * real.generate_s / between(run.rows, skipped).generate_s,
-            learn=found.learn * _pace(measured, plan) / _pace(run.rows[skipped:], plan),
+            learn=found.learn * _passes(measured, plan) / _passes(run.rows[skipped:], plan),
+            update=found.update * _steps(measured, plan) / _steps(run.rows[skipped:], plan),
+            score=max(found.score + _scoring(measured, plan) - _scoring(run.rows[skipped:], plan), LEAST_SCORE),
         )
     return replace(found, start_s=_start(found, config, machine, real.start_s))
 
 
-def _pace(rows: Sequence[dict[str, float]], plan: Plan) -> float:
-    """Seconds that the learner took for the batches of these rows, for each that the plan's sizes promise."""
+def _passes(rows: Sequence[dict[str, float]], plan: Plan) -> float:
+    """Seconds that the learner took for the passes over these rows' batches, for each that the plan's sizes promise.
+    All passes over a batch take as long as its first.
+    """
     assert plan.costs is not None
     groups, ranks = plan.config.learner.problems_per_update, len(plan.placement.learners)
     tokens = sum(
         row["tokens/trained"] + (1 - row["groups/zero_variance"]) * groups * row["prompt/mean_length"] for row in rows
     )
-    return _total(rows, "time/learn") / (tokens * plan.costs.learn_s / ranks + len(rows) * plan.costs.update_s)
+    first = _total(rows, "time/learn") - _total(rows, "time/step")
+    return plan.config.algorithm.steps_per_batch * first / (tokens * plan.costs.learn_s / ranks)
+
+
+def _steps(rows: Sequence[dict[str, float]], plan: Plan) -> float:
+    """The same of what comes after the passes: optimizer steps and publication."""
+    assert plan.costs is not None
+    later = plan.config.algorithm.steps_per_batch - 1
+    rest = _total(rows, "time/step") - later * (_total(rows, "time/learn") - _total(rows, "time/step"))
+    return rest / (len(rows) * plan.costs.update_s)
+
+
+def _scoring(rows: Sequence[dict[str, float]], plan: Plan) -> float:
+    """The same of the canary, its waits for answers included."""
+    assert plan.costs is not None
+    tokens = plan.config.canary.problems * (plan.workload.prompt + plan.config.canary.tokens)
+    return _total(rows, "time/canary") / (len(rows) * tokens * plan.costs.score_s)
 
 
 def _start(found: Calibration, config: Config, machine: Machine, start_s: float) -> float:

@@ -25,22 +25,24 @@ from launch.machine import CORE_BANDWIDTH, Machine
 class Efficiency:
     """Shares of the machine's rates: of its bandwidth while decoding, of its FLOP/s while decoding and while learning
     (prefill and the canary's check included). step_s: of a decoding step whatever the model: scheduling, sampling,
-    launching kernels.
+    launching kernels. unit_s: of a token's forward and backward pass through one layer, for each of its hidden units,
+    whatever the rank: attention, normalisation, copies.
     """
 
     bandwidth: float
     decode: float
     learn: float
     step_s: float
+    unit_s: float
 
 
 EFFICIENCY = {
-    ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.15, learn=0.40, step_s=0.02),
-    ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02),
-    ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006),
+    ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.15, learn=0.80, step_s=0.02, unit_s=1.6e-7),
+    ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
+    ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
 }
-"""CPU: measured on the embedded model, bfloat16 on cores with AMX. CUDA: not measured; usual figures for models this
-small under LoRA."""
+"""CPU: measured on the embedded model, bfloat16 on cores with AMX, where most of a pass is no multiplication. CUDA: not
+measured; usual figures for models this small under LoRA, all in one share, as those of float32."""
 
 DISK_RATE = 200e6
 """Bytes/s at which adapters and checkpoints are written, synced and read back, measured on a virtual disk."""
@@ -51,6 +53,9 @@ NETWORK_RATE = 10e9
 OPTIMIZER_TRAFFIC = 32
 """Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32, read,
 and all but the gradient written."""
+
+SWAP_S = 0.05
+"""Of loading an adapter, whatever its size: measured."""
 
 VERIFY_S = 0.002
 """A verdict, measured."""
@@ -112,7 +117,9 @@ def costs_of(
     forward = 2 * (frozen + trained) + attention
     again = recomputes(config, shape, machine.gpu_memory * learner.memory)
     step = forward * (3 if again else 2) + 2 * trained + attention
-    work = config.algorithm.steps_per_batch * step + (2 * frozen + attention if config.algorithm.kl else 0)
+    steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
+    work = steps * step + kl * (2 * frozen + attention)
+    forward_s = shape.layers * shape.hidden * reached.unit_s / 3 / learner_units  # a backward pass is two of them
 
     ranks = len(placement.learners)
     on_host = not cuda or offloads(config, shape, ranks * machine.gpu_memory * learner.memory)
@@ -123,11 +130,11 @@ def costs_of(
     return Costs(
         step_s=reached.step_s + (frozen + trained) * size / bandwidth,
         sample_s=context * kv_bytes_per_token(shape, dtype) / bandwidth + 2 * (frozen + trained) / decode_flops,
-        prefill_s=forward / (rate * engine_units * reached.learn),
-        learn_s=work / learn_flops,
-        score_s=2 * forward / learn_flops,  # under the policy and under the base model
-        update_s=config.algorithm.steps_per_batch * (optimizer_s + gather_s) + adapter_s,
-        swap_s=adapter_s,
+        prefill_s=forward / (rate * engine_units * reached.learn) + forward_s * learner_units / engine_units,
+        learn_s=work / learn_flops + (steps * (4 if again else 3) + kl) * forward_s,
+        score_s=2 * (forward / learn_flops + forward_s),  # under the policy and under the base model
+        update_s=steps * (optimizer_s + gather_s) + adapter_s,
+        swap_s=SWAP_S + adapter_s,
         verify_s=VERIFY_S,
         checkpoint_s=trained * CHECKPOINT_BYTES / DISK_RATE,
         start_s=START_S[placement.device],

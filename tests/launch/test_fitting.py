@@ -16,7 +16,7 @@ from launch.machine import GIB, Machine
 from launch.plan import make_plan
 
 MACHINE = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
-SLOWER = Calibration(decode=1.6, learn=0.7, swap=2.0, start_s=40.0, verify_s=0.004)
+SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.5, swap=2.0, start_s=40.0, verify_s=0.004)
 UPDATES = 16
 
 
@@ -51,6 +51,8 @@ def test_what_a_machine_is_off_by_is_found(tmp_path: Path) -> None:
     found = measure(carry_out(tmp_path / "run", configure()), MACHINE)
     assert found.learn == pytest.approx(SLOWER.learn, rel=0.03)
     assert found.decode == pytest.approx(SLOWER.decode, rel=0.15)
+    assert found.update == pytest.approx(SLOWER.update, rel=0.03)
+    assert found.score == pytest.approx(SLOWER.score, rel=0.2)
     assert found.swap == pytest.approx(SLOWER.swap, rel=0.05)
     assert found.start_s == pytest.approx(SLOWER.start_s, rel=0.1)
     assert found.workload
