@@ -46,15 +46,21 @@ CASES = tuple(Case(rank, response) for response in (24, 448) for rank in (8, 64,
 def run() -> Report:
     rows = []
     for case in CASES:
-        command = [sys.executable, "-m", "launch.benches.memory", json.dumps(asdict(case))]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        for metric, (measured, planned) in json.loads(answer.splitlines()[-1]).items():
+        for metric, (measured, planned) in measure(case).items():
             rows.append(Row(case.name, metric, measured, planned))
     return Report(
         tuple(rows),
         {"memory of this machine, GiB": (detect("cpu").host_memory or 0) / GIB},
         ("ours: measured, GiB of resident memory at its peak, and tokens of KV cache; baseline: the plan's number.",),
     )
+
+
+def measure(case: Case) -> dict[str, tuple[float, float]]:
+    """(measured, planned) by metric, from a fresh process."""
+    command = [sys.executable, "-m", "launch.benches.memory", json.dumps(asdict(case))]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, tuple[float, float]] = json.loads(answer.splitlines()[-1])
+    return found
 
 
 def configure(case: Case) -> Config:
@@ -69,7 +75,7 @@ def configure(case: Case) -> Config:
 
 
 def measure_here(case: Case) -> dict[str, tuple[float, float]]:
-    """(measured, planned) by metric."""
+    """The same in this process."""
     import ray
 
     from actors.rollout import RolloutActor

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from launch.bench import main, names, show, write
+from launch.benches import memory
 from launch.benches.learner import Case, batch, measure
 from launch.benches.report import Report, Row
 
@@ -50,3 +51,11 @@ def test_both_sides_of_the_learners_bench_run() -> None:
         found = measure(side, case)
         assert found["tokens_per_second"] > 0
         assert found["peak_memory"] >= 0
+
+
+@pytest.mark.slow
+def test_real_processes_are_measured_by_the_bench_of_memory() -> None:
+    found = memory.measure(memory.Case(rank=8, response=24))
+    assert found.keys() == {"engine_gib", "learner_gib", "cache_tokens"}
+    for measured, planned in found.values():
+        assert planned / 2 < measured < planned * 2
