@@ -137,7 +137,7 @@ class Post(Generic[M]):
                 break
             except ActorDied as again:
                 death = again
-            except Exception as error:
+            except Exception as error:  # no death, so another life would not help: it is told and goes on up
                 self._record(self.actor.name, f"not replaced any more; {error!r} while it was; {cause}")
                 raise
         seconds = self._clock.now() - began
@@ -173,7 +173,7 @@ class Crew(Generic[M]):
                 return await post.attempt(work, weight)
             except Lost:
                 continue
-            except Exception:
+            except Exception:  # may be what ended this post's healing, which the others can do without
                 if last or not post.given_up:
                     raise
 

@@ -41,7 +41,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future = self.create_future()
         try:
             future.set_result(work(*arguments))
-        except Exception as error:
+        except Exception as error:  # for who awaits it, as a thread's would be
             future.set_exception(error)
         return future
 

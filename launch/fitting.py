@@ -31,8 +31,8 @@ LEAST_VARIED = 0.05
 FITTINGS = 4
 """Simulations that what depends on waits and on shared processors is fitted by."""
 
-LEAST_SCORE = 0.05
-"""Of what the canary's check was promised to take: below it, its answers are what is waited for."""
+LEAST = 0.05
+"""Of what steps and the canary's check were promised to take: below it, they are lost in what is around them."""
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
@@ -79,8 +79,9 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     costs = plan.costs
     assert costs is not None
     saved = rows[-1].get("ledger/learner/checkpoint", 0.0)
+    passes = _passes(measured, plan)
     found = Calibration(
-        learn=_passes(measured, plan),
+        learn=passes or 1.0,
         update=_steps(measured, plan),
         swap=_total(measured, "time/sync") / (len(measured) * costs.swap_s),
         checkpoint=saved / costs.checkpoint_s / (1 + len(rows) // config.checkpoint.every) if saved else 1.0,
@@ -91,19 +92,21 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     real = between(rows, WARM_UP)
     for _ in range(FITTINGS):
         run, skipped = middle(make_plan(config, machine, found))
+        settled = run.rows[skipped:]
+        simulated = _passes(settled, plan)
         found = replace(
             found,
             decode=found.decode * real.generate_s / between(run.rows, skipped).generate_s,
-            learn=found.learn * _passes(measured, plan) / _passes(run.rows[skipped:], plan),
-            update=found.update * _steps(measured, plan) / _steps(run.rows[skipped:], plan),
-            score=max(found.score + _scoring(measured, plan) - _scoring(run.rows[skipped:], plan), LEAST_SCORE),
+            learn=found.learn * passes / simulated if passes and simulated else found.learn,
+            update=found.update * _steps(measured, plan) / _steps(settled, plan),
+            score=max(found.score + _scoring(measured, plan) - _scoring(settled, plan), LEAST),
         )
     return replace(found, start_s=_start(found, config, machine, real.start_s))
 
 
 def _passes(rows: Sequence[dict[str, float]], plan: Plan) -> float:
     """Seconds that the learner took for the passes over these rows' batches, for each that the plan's sizes promise.
-    All passes over a batch take as long as its first.
+    All passes over a batch take as long as its first. 0 where no sample had a gradient.
     """
     assert plan.costs is not None
     groups, ranks = plan.config.learner.problems_per_update, len(plan.placement.learners)
@@ -111,7 +114,7 @@ def _passes(rows: Sequence[dict[str, float]], plan: Plan) -> float:
         row["tokens/trained"] + (1 - row["groups/zero_variance"]) * groups * row["prompt/mean_length"] for row in rows
     )
     first = _total(rows, "time/learn") - _total(rows, "time/step")
-    return plan.config.algorithm.steps_per_batch * first / (tokens * plan.costs.learn_s / ranks)
+    return plan.config.algorithm.steps_per_batch * first / (tokens * plan.costs.learn_s / ranks) if tokens else 0.0
 
 
 def _steps(rows: Sequence[dict[str, float]], plan: Plan) -> float:
@@ -119,7 +122,7 @@ def _steps(rows: Sequence[dict[str, float]], plan: Plan) -> float:
     assert plan.costs is not None
     later = plan.config.algorithm.steps_per_batch - 1
     rest = _total(rows, "time/step") - later * (_total(rows, "time/learn") - _total(rows, "time/step"))
-    return rest / (len(rows) * plan.costs.update_s)
+    return max(rest / (len(rows) * plan.costs.update_s), LEAST)
 
 
 def _scoring(rows: Sequence[dict[str, float]], plan: Plan) -> float:

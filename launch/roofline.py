@@ -119,7 +119,7 @@ def costs_of(
     step = forward * (3 if again else 2) + 2 * trained + attention
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
     work = steps * step + kl * (2 * frozen + attention)
-    forward_s = shape.layers * shape.hidden * reached.unit_s / 3 / learner_units  # a backward pass is two of them
+    forward_s = shape.layers * shape.hidden * reached.unit_s / 3  # a backward pass is two of them
 
     ranks = len(placement.learners)
     on_host = not cuda or offloads(config, shape, ranks * machine.gpu_memory * learner.memory)
@@ -130,9 +130,9 @@ def costs_of(
     return Costs(
         step_s=reached.step_s + (frozen + trained) * size / bandwidth,
         sample_s=context * kv_bytes_per_token(shape, dtype) / bandwidth + 2 * (frozen + trained) / decode_flops,
-        prefill_s=forward / (rate * engine_units * reached.learn) + forward_s * learner_units / engine_units,
-        learn_s=work / learn_flops + (steps * (4 if again else 3) + kl) * forward_s,
-        score_s=2 * (forward / learn_flops + forward_s),  # under the policy and under the base model
+        prefill_s=(forward / (rate * reached.learn) + forward_s) / engine_units,
+        learn_s=work / learn_flops + (steps * (4 if again else 3) + kl) * forward_s / learner_units,
+        score_s=2 * (forward / learn_flops + forward_s / learner_units),  # under the policy and under the base model
         update_s=steps * (optimizer_s + gather_s) + adapter_s,
         swap_s=SWAP_S + adapter_s,
         verify_s=VERIFY_S,

@@ -47,8 +47,10 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES) -> Path:
     return folder
 
 
-def test_what_a_machine_is_off_by_is_found(tmp_path: Path) -> None:
-    found = measure(carry_out(tmp_path / "run", configure()), MACHINE)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_what_a_machine_is_off_by_is_found(tmp_path: Path, steps: int) -> None:
+    config = configure("algorithm.preset=dapo", f"algorithm.steps_per_batch={steps}", "learner.refill=false")
+    found = measure(carry_out(tmp_path / "run", config), MACHINE)
     assert found.learn == pytest.approx(SLOWER.learn, rel=0.03)
     assert found.decode == pytest.approx(SLOWER.decode, rel=0.15)
     assert found.update == pytest.approx(SLOWER.update, rel=0.03)
@@ -71,6 +73,18 @@ def test_another_batch_staleness_and_rank_is_predicted(tmp_path: Path) -> None:
     assert guess.update_s == pytest.approx(real.update_s, rel=0.1)
     assert guess.rollouts_idle == pytest.approx(real.rollouts_idle, abs=0.1)
     assert guess.learner_idle == pytest.approx(real.learner_idle, abs=0.1)
+
+
+def test_run_without_anything_to_learn_from_says_nothing_of_learning(tmp_path: Path) -> None:
+    """As of a model that solves no problem yet."""
+    folder = carry_out(tmp_path / "run", configure())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    nothing = {"tokens/trained": 0, "groups/zero_variance": 1.0}
+    rows = [row | nothing | {"time/learn": row["time/step"]} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = measure(folder, MACHINE)
+    assert found.learn == 1.0
+    assert found.update == pytest.approx(SLOWER.update, rel=0.03)
 
 
 def test_what_was_found_is_there_for_the_next_plan(tmp_path: Path) -> None:
