@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from hashlib import blake2b
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,40 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A row that is not used, or is used in spite of what the reason says. source: last part of the key that names it,
+    `source` or `eval_source`.
+    """
+
+    source: str
+    reason: str
+    problem: str
+    gold: str
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """Training and held-out problems. dropped: how many rows of both were left out, by reason; overlaps that
+    `data.overlap` lets stay are counted there, too. left_out: these rows, one by one.
+    """
+
+    train: tuple[Problem, ...]
+    heldout: tuple[Problem, ...]
+    dropped: dict[str, int]
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of which problems these are."""
+        return blake2b(repr([problem.id for problem in (*self.train, *self.heldout)]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
     `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never. Negative
-    versions are synthetic: noise for `actors.proof`.
+    versions are synthetic: noise for `actors.adapter_check.startup_check`.
     """
 
     version: int
@@ -199,3 +230,31 @@ class Inspection:
     kl_to_base: float
     adapter_norm: dict[str, float]
     effective_rank: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: all as in summary.json, `final` as `Evaluation.summary` and `plasticity` as
+    `Plasticity.measure` have them.
+    """
+
+    status: str
+    reason: str
+    final: dict[str, Any] | None = None
+    plasticity: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher sees while a run goes on. `latest` is the last row of metrics.jsonl. updates_left: forecast of the
+    updates that still fit. cost: of the time spent, if an hour has a price. notice: what was found amiss last.
+    """
+
+    phase: str
+    updates: int
+    spent: float
+    left: float
+    updates_left: int | None
+    latest: dict[str, float] = field(default_factory=dict)
+    cost: float | None = None
+    notice: str = ""

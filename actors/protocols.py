@@ -8,13 +8,6 @@ from actors.messages import AdapterRef, Batch, Group, Inspection, Problem, Sampl
 FAITHFUL = "the adapter is applied as it should be"
 
 
-class ActorDied(Exception):
-    """An actor is gone, or answers no more, and what was asked of it is lost.
-
-    The text names the actor and the cause: exit code or signal, the out-of-memory killer, its last log lines.
-    """
-
-
 class Clock(Protocol):
     """Time in seconds."""
 
@@ -52,10 +45,6 @@ class Engine(Protocol):
         """The group that `generate` gives, from every single engine behind this one, always in the same order."""
         ...
 
-    async def widen(self, whole: bool) -> None:
-        """Use all of the machine's cores, or one's own share of them; nothing on a GPU."""
-        ...
-
     async def load(self, adapter: AdapterRef) -> None:
         """Make a version available; waits for a free slot while older versions still serve requests."""
         ...
@@ -77,10 +66,6 @@ class Learner(Protocol):
 
         ActorDied if it has died too often.
         """
-        ...
-
-    async def widen(self, whole: bool) -> None:
-        """Use all of the machine's cores, or one's own share of them; nothing on a GPU."""
         ...
 
     async def publish(self) -> AdapterRef:

@@ -140,7 +140,6 @@ RULES: dict[str, Rule] = {
     "learner.tokens_per_microbatch": at_least(1),
     "learner.logprob_chunk": at_least(1),
     "learner.offload": one_of("auto", "cpu", "none"),
-    "learner.overlap": one_of("auto", "on", "off"),
     "learner.gradient_checkpointing": one_of("auto", "on", "off"),
     "learner.ranks": at_least(1),
     "algorithm.preset": one_of(*presets()),

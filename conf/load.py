@@ -26,8 +26,7 @@ T = TypeVar("T")
 Layer = tuple[str, dict[str, Any]]
 """Settings, and the file they come from, empty for the command line."""
 
-FOLDER = Path(__file__).parent
-NOT_RECIPES = {"algorithms", "benchmarks", "devices", "paper_results", "rewards"}
+FOLDER = Path(__file__).parent / "recipes"
 
 SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
     ("budget", "hours"): {"minutes": None},
@@ -81,7 +80,7 @@ def dump(config: Config) -> str:
 
 
 def recipe_names(folder: Path = FOLDER) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in NOT_RECIPES)
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def load_section(kind: type[T], name: str, arguments: list[str]) -> T:

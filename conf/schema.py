@@ -1,4 +1,4 @@
-"""Every setting of a run. The docstrings are the reference manual; `conf/base.yaml` says where each value comes from.
+"""Every setting of a run. The docstrings are the reference manual; `recipes/base.yaml` says where a value comes from.
 
 One vocabulary: an *update* is what one batch does to the adapter (one optimizer step, unless
 `algorithm.steps_per_batch` asks for more), a *version* is the adapter after so many updates, a *group* is the samples
@@ -171,9 +171,6 @@ class LearnerConfig:
     """problems_per_update: groups in one batch. max_staleness: η, the versions a group may lag behind the
     version it updates; 0 is synchronous. refill: groups whose samples all earned the same are replaced by others; if
     not, they count in the batch as groups without a gradient (the paper's way, and cheaper).
-    overlap: on: rollouts and learner work at the same time, each on its share of the machine; off: they take turns, as
-    with max_staleness 0, without a GPU each with all cores; auto: ten updates are measured, half of them each way, and
-    the faster way is kept.
     learning_rate: peak, of AdamW. schedule: constant, linear or cosine, over the share of the budget spent, down to
     final_rate × learning_rate. warmup_updates: linear, from zero.
     weight_decay, beta1, beta2, max_grad_norm: of AdamW and gradient clipping.
@@ -191,7 +188,6 @@ class LearnerConfig:
     problems_per_update: int = 8
     max_staleness: int = 1
     refill: bool = False
-    overlap: str = "on"
     learning_rate: float = 1e-5
     schedule: str = "constant"
     final_rate: float = 0.1
@@ -209,13 +205,7 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
         words = {"True": "on", "False": "off"}
-        self.overlap = words.get(self.overlap, self.overlap)
         self.gradient_checkpointing = words.get(self.gradient_checkpointing, self.gradient_checkpointing)
-
-    @property
-    def takes_turns(self) -> bool:
-        """Whether there may be times when rollouts and learner take turns."""
-        return self.overlap != "on" or self.max_staleness == 0
 
 
 @dataclass

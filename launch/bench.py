@@ -16,7 +16,7 @@ from conf.errors import BadInput
 from conf.nearest import nearest
 from launch import benches
 from launch.benches.report import Report
-from launch.machine import detect
+from launch.plan.machine import detect
 
 FOLDER = Path("runs/bench")
 NOT_BENCHES = ("report", "peers")

@@ -6,7 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actors.outcome import Progress
+from actors.messages import Progress
 
 REFRESH_PER_SECOND = 2
 

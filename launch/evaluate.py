@@ -19,13 +19,12 @@ from typing import Any
 
 from rich.console import Console
 
-from actors.durable import replace_text
+from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
-from actors.outcome import root_cause
-from actors.placement import Placement, place_engines
-from actors.protocols import ActorDied
-from actors.stack import versions
-from actors.transcript import Transcript
+from actors.runtime.placement import Placement, place_engines
+from actors.runtime.versions import versions
+from actors.storage.files import replace_text
+from actors.storage.transcript import Transcript
 from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
 from conf.checks import check_lengths
@@ -33,18 +32,18 @@ from conf.errors import BadInput
 from conf.load import load, run_of
 from conf.models import locate, shape_from_config
 from conf.schema import Config
-from launch.cards import choose, show_only
-from launch.evaluation_view import ExamView, lines, markdown, table
-from launch.fit import check_engines
-from launch.machine import Machine, check_build, detect
-from launch.protocol import check_data, check_problems, claim, place, protocol_of
+from launch.evaluations.figures import comparison, figures
+from launch.evaluations.fit import check_engines
+from launch.evaluations.protocol import check_data, check_problems, claim, place, protocol_of
+from launch.evaluations.view import ExamView, lines, markdown, table
+from launch.plan.cards import choose, show_only
+from launch.plan.host_needs import check_room, room_of_evaluation
+from launch.plan.machine import Machine, check_build, detect
 from launch.report import attempt
-from launch.resume import settle
-from launch.room import check_room, room_of_evaluation
-from launch.sessions import clear_session, ray_session
-from launch.signals import handle, leave
-from rewards.benchmarks import Posed, pose
-from rewards.figures import comparison, figures
+from launch.session.ray_session import clear_session, ray_session
+from launch.session.resume import settle
+from launch.session.signals import handle, leave
+from rewards.problems.benchmarks import Posed, pose
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
@@ -176,7 +175,7 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     cause: BaseException | None = None
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
-        from actors.examiner import Examiner
+        from launch.evaluations.session import Examiner
 
         with ExamView(console, evaluation.transcripts) as view:
             examiner = Examiner(config, evaluation.model_path, placement, view.note)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from actors.durable import replace_text
+from actors.storage.files import replace_text
 from conf.errors import BadInput
 from launch.reports.history import compare, read_run, read_sweep
 

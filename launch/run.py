@@ -16,22 +16,22 @@ from rich.console import Console
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
-from launch.calibration import recall
-from launch.cards import choose, show_only
-from launch.failure import spent, write_ending, write_spent
-from launch.forecast import forecast, options, scale
-from launch.machine import beside_cluster, check_build, detect
-from launch.plan import Plan, make_plan, refusal
-from launch.plan_view import render, render_scaling
+from launch.plan.calibration import recall
+from launch.plan.cards import choose, show_only
+from launch.plan.forecast import forecast, options, scale
+from launch.plan.host_needs import check_room, room_of
+from launch.plan.machine import beside_cluster, check_build, detect
+from launch.plan.plan import Plan, make_plan, refusal
+from launch.plan.view import render, render_scaling
 from launch.report import attempt
 from launch.result import describe
-from launch.resume import claim, hold, open_folder, settle
-from launch.room import check_room, room_of
-from launch.sessions import clear_session, joined_session, ray_session
-from launch.signals import handle, leave, unwind
+from launch.session.failure import spent, write_ending, write_spent
+from launch.session.ray_session import clear_session, joined_session, ray_session
+from launch.session.resume import claim, hold, open_folder, settle
+from launch.session.signals import handle, leave, unwind
 
 if TYPE_CHECKING:
-    from actors.coordinator_actor import RunRequest
+    from launch.session.coordinator_actor import RunRequest
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
         cluster = None if config.plan else os.environ.get("RAY_ADDRESS")
         if cluster:
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
-            from launch.cluster import check_free, join, resources, survey
+            from launch.plan.cluster import check_free, join, resources, survey
 
             context = join(cluster, config)
             handle(leave)
@@ -98,11 +98,11 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     """Find model and data, check them, and only then touch the run folder."""
     from transformers import AutoTokenizer
 
-    from actors.coordinator_actor import RunRequest
     from conf.adapters import check_adapter
     from conf.models import locate
-    from rewards.problems import load as load_problems
-    from rewards.problems import write_listing
+    from launch.session.coordinator_actor import RunRequest
+    from rewards.problems.loading import load as load_problems
+    from rewards.problems.loading import write_listing
 
     if not plan.machine.nodes:
         config.dashboard.port = free_port(config.dashboard)
@@ -171,7 +171,7 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
     try:
         own = None if joined else ray_session(config, request.placement, folder, dashboard=True)
         with own or joined_session(joined) as (session, dashboard, metrics):
-            from launch.watch import Watch
+            from launch.session.watch import Watch
 
             scripts = Path(sys.executable).parent
             hints = {

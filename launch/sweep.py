@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.live import Live
 
 from conf.errors import BadInput
-from launch.calibration import recall
-from launch.cells import FINISHED, Cell, Grid, Record, allowance, read_grid, rounds, standing
-from launch.failure import read, spent
-from launch.lanes import RUN, Lane, held, lanes, part
-from launch.machine import Machine, beside_cluster, check_build, detect
-from launch.plan import Plan, make_plan, refusal
+from launch.plan.calibration import recall
+from launch.plan.machine import Machine, beside_cluster, check_build, detect
+from launch.plan.plan import Plan, make_plan, refusal
 from launch.report import attempt
 from launch.result import finished
-from launch.resume import check_settings, lock, settle
-from launch.sweep_view import Line, describe, render, render_plans, results
+from launch.session.failure import read, spent
+from launch.session.resume import check_settings, lock, settle
+from launch.sweeps.cells import FINISHED, Cell, Grid, Record, allowance, read_grid, rounds, standing
+from launch.sweeps.lanes import RUN, Lane, held, lanes, part
+from launch.sweeps.view import Line, describe, render, render_plans, results
 
 POLL_S = 1.0
 

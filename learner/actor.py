@@ -8,11 +8,12 @@ from typing import Any
 
 import ray
 
-from actors.deaths import Deaths
+from actors.errors import ActorDied, LearnerDied
 from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
-from actors.placement import Share
-from actors.protocols import ActorDied, Clock
-from actors.remote import START_S, RemoteActor
+from actors.protocols import Clock
+from actors.runtime.deaths import Deaths
+from actors.runtime.placement import Share
+from actors.runtime.remote_actor import START_S, RemoteActor
 from conf.errors import BadInput
 from conf.models import found_here
 from conf.schema import Config
@@ -55,7 +56,7 @@ class LearnerActor:
 
     def invite(self, host: str) -> int:
         """Wait for the other ranks at an address of this machine; the port."""
-        from learner.ranks import invite
+        from learner.distributed import invite
 
         self._store = invite(host)
         return self._store.port
@@ -67,8 +68,8 @@ class LearnerActor:
         torch.set_num_threads(self._share.threads)
         if self._share.memory:
             torch.cuda.set_per_process_memory_fraction(self._share.memory)
-        from learner.engine import LoraLearner
-        from learner.ranks import Ranks, accept, speak_through
+        from learner.distributed import Ranks, accept, speak_through
+        from learner.learner import LoraLearner
 
         run_folder = Path(self._adapters).parent
         if self._rank == 0 and not run_folder.is_dir():
@@ -82,13 +83,6 @@ class LearnerActor:
         ranks = Ranks(self._rank, self._size, self._store)
         model_path = found_here(self._model_path, self._config.model)
         self._learner = LoraLearner(self._config, model_path, self._adapters, self._device, ranks)
-
-    def widen(self, whole: bool) -> None:
-        if self._share.whole:
-            import torch
-
-            self._share.bind(whole)
-            torch.set_num_threads(len(self._share.whole if whole else self._share.cores))
 
     def publish(self) -> AdapterRef:
         return self._learner.publish()
@@ -129,7 +123,7 @@ class RemoteLearner:
         self._actors = list(actors)
         self._clock = clock
         self._deaths = Deaths("learner")
-        self._death: ActorDied | None = None
+        self._death: LearnerDied | None = None
         self._longest: dict[str, float] = {}
         self._opening = asyncio.ensure_future(self._open())
 
@@ -142,9 +136,6 @@ class RemoteLearner:
         for actor in self._actors:
             actor.start()
         self._opening = asyncio.ensure_future(self._open())
-
-    async def widen(self, whole: bool) -> None:
-        await self._all("widen", whole)
 
     async def publish(self) -> AdapterRef:
         return await self._all("publish")
@@ -212,7 +203,9 @@ class RemoteLearner:
                 if waiting or isinstance(error, ActorDied):
                     for actor in self._actors:
                         actor.kill("another rank of the learner failed")
-                self._death = error if isinstance(error, ActorDied) else None
+                if isinstance(error, ActorDied):
+                    self._death = LearnerDied(str(error))
+                    raise self._death from error
                 raise error
         finally:
             for call in calls:

@@ -8,8 +8,8 @@ import torch
 from actors.messages import Group
 from conf.schema import AlgorithmConfig
 from learner.advantages import group_advantages
+from learner.batching import Tokens
 from learner.losses import Totals
-from learner.microbatches import Tokens
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-from learner.microbatches import Tokens
+from learner.batching import Tokens
 
 
 def share_out(samples: Sequence[Tokens], ranks: int) -> list[list[int]]:

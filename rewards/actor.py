@@ -5,13 +5,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 
-from actors.crew import Crew, Lost, Post, Record
 from actors.messages import Group
 from actors.protocols import Clock
-from actors.remote import RemoteActor
-from rewards.judge import ATTEMPTS
+from actors.runtime.remote_actor import RemoteActor
+from actors.runtime.worker_pool import Lost, Record, Supervised, WorkerPool
 from rewards.pool import VerifierPool
-from rewards.recipe import Recipe
+from rewards.reward import Recipe
+from rewards.worker import ATTEMPTS
 
 GROUPS_AHEAD = 8
 """Enough to keep a worker busy while answers need algebra now and then."""
@@ -78,8 +78,8 @@ class RemoteVerifier:
     """
 
     def __init__(self, judges: Sequence[RemoteJudge], clock: Clock, record: Record) -> None:
-        self._posts = [Post(judge, clock, record) for judge in judges]
-        self._crew = Crew(self._posts)
+        self._posts = [Supervised(judge, clock, record) for judge in judges]
+        self._crew = WorkerPool(self._posts)
 
     async def score(self, group: Group) -> Group:
         return await self._crew.anyone(lambda judge: judge.score(group), len(group.samples))

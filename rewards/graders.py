@@ -36,7 +36,9 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 def score_entry(grader: str, answer: str) -> bool:
-    """Whether the generator's own `score_answer` gives an answer the full score. grader: of `rewards.sources`."""
+    """Whether the generator's own `score_answer` gives an answer the full score. grader: as `rewards.problems.sources`
+    writes it.
+    """
     asked = json.loads(grader)
     entries = _entries(asked["generator"], json.dumps(asked["settings"]))
     return entries.score_answer(answer, entries[asked["index"]]) >= FULL_SCORE

@@ -14,12 +14,12 @@ from typing import Any, Self, TypeVar
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from rewards.functions import find
 from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
-from rewards.judge import Died, Failed, Hung, Judge, Limits
-from rewards.recipe import Recipe
-from rewards.sources import EXACT
+from rewards.problems.sources import EXACT
+from rewards.reward import Recipe
 from rewards.verify import decide, extract, verdict
 from rewards.verify.answers import BOX, boxed, plain
 from rewards.verify.matching import INTEGER, settle
+from rewards.worker import Died, Failed, Hung, Judge, Limits
 
 VERDICTS_AHEAD = 64
 """Verdicts requested ahead of the one being read, per worker: enough to keep it busy, small against any memory."""

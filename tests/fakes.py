@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors.errors import ActorDied, LearnerDied
 from actors.messages import (
     AdapterRef,
     Batch,
@@ -20,8 +21,8 @@ from actors.messages import (
     UpdateStats,
     Verdict,
 )
-from actors.protocols import FAITHFUL, ActorDied, Engine
-from actors.slots import AdapterSlots
+from actors.protocols import FAITHFUL, Engine
+from actors.rollout.adapter_slots import AdapterSlots
 
 T = TypeVar("T")
 
@@ -64,7 +65,6 @@ class FakeEngine:
         self.freed = asyncio.Condition()
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
-        self.whole = False
         self.at_work = 0
         self.tokens = 0
 
@@ -74,9 +74,6 @@ class FakeEngine:
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await work("rollout-0", self)
-
-    async def widen(self, whole: bool) -> None:
-        self.whole = whole
 
     async def load(self, adapter: AdapterRef) -> None:
         async with self.freed:
@@ -218,22 +215,17 @@ class FakeLearner:
         self.inspected: list[tuple[int, tuple[Group, ...]]] = []
         self.deaths: set[tuple[str, int]] = set()
         self.dead = False
-        self.whole = False
 
     def live(self, call: str) -> None:
         if (call, self.version) in self.deaths:
             self.deaths.remove((call, self.version))
             self.dead = True
         if self.dead:
-            raise ActorDied("learner-0 was killed by signal 9")
+            raise LearnerDied("learner-0 was killed by signal 9")
 
     async def revive(self) -> None:
         self.version = self.incarnation = 0
-        self.dead = self.whole = False
-
-    async def widen(self, whole: bool) -> None:
-        self.live("widen")
-        self.whole = whole
+        self.dead = False
 
     async def publish(self) -> AdapterRef:
         self.live("publish")

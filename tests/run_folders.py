@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from actors.evaluation.statistics import bootstrap_interval
 from launch.reports.history import Sweep, read_sweep
-from rewards.estimate import bootstrap_interval
 
 HOSTILE = (
     "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & &lt; **b** _i_ ~~s~~"

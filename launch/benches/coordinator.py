@@ -13,11 +13,11 @@ from dataclasses import replace
 from actors.messages import Group, Problem, Sample
 from conf.load import load
 from launch.benches.report import Report, Row
-from launch.calibration import UNMEASURED
-from launch.forecast import forecast
-from launch.machine import detect
-from launch.plan import Plan, make_plan
-from launch.roofline import workload_of
+from launch.plan.calibration import UNMEASURED
+from launch.plan.forecast import forecast
+from launch.plan.machine import detect
+from launch.plan.plan import Plan, make_plan
+from launch.plan.roofline import workload_of
 
 GPUS = 51
 """Of the smaller case; the larger one has ten times as many, and both a batch that grows with them."""

@@ -23,8 +23,8 @@ from launch.benches import peers
 from launch.benches.learner import matmul_limit
 from launch.benches.peers import Work
 from launch.benches.report import Report, Row
-from launch.machine import detect
-from launch.resume import settle
+from launch.plan.machine import detect
+from launch.session.resume import settle
 
 NEVER_DRAWN = "<empty_output>"
 """A special token of the embedded model, without a place in its training texts."""
@@ -150,7 +150,6 @@ def run_ours(config: Config, model: str, folder: Path, eta: int) -> dict[str, fl
         *(
             f"learner.problems_per_update={GROUPS}",
             f"learner.max_staleness={eta}",
-            "learner.overlap=on",
             "learner.schedule=constant",
         ),
         *("eval.problems=0", "checkpoint.every=1000", "budget.minutes=60", f"budget.updates={WARM_UP + UPDATES}"),

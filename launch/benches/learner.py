@@ -20,8 +20,8 @@ from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, S
 from conf.load import load
 from conf.schema import Config
 from launch.benches.report import Report, Row
-from launch.machine import detect
-from launch.resume import settle
+from launch.plan.machine import detect
+from launch.session.resume import settle
 
 MICROBATCH = 4096
 
@@ -140,7 +140,7 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
 
 
 def ours(config: Config, model: str, folder: Path) -> Any:
-    from learner.engine import LoraLearner
+    from learner.learner import LoraLearner
 
     return LoraLearner(config, model, folder).accumulate
 

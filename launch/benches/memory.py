@@ -17,13 +17,13 @@ from typing import Any
 import psutil
 
 from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
-from actors.parcels import stamp
+from actors.rollout.adapter_transfer import stamp
 from conf.load import load
 from conf.schema import Config
 from launch.benches.report import Report, Row
-from launch.machine import GIB, detect
-from launch.plan import make_plan
-from launch.resume import settle
+from launch.plan.machine import GIB, detect
+from launch.plan.plan import make_plan
+from launch.session.resume import settle
 
 PROMPT = 64
 
@@ -78,9 +78,9 @@ def measure_here(case: Case) -> dict[str, tuple[float, float]]:
     """The same in this process."""
     import ray
 
-    from actors.rollout import RolloutActor
+    from actors.rollout.actor import RolloutActor
     from conf.models import locate
-    from launch.room import OBJECT_STORE_BYTES
+    from launch.plan.host_needs import OBJECT_STORE_BYTES
     from learner.actor import LearnerActor
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

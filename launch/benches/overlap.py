@@ -1,4 +1,4 @@
-"""Rollouts and learner at the same time, each on its share, against taking turns with the whole machine.
+"""Rollouts and learner at the same time against taking turns, each on its share of the machine.
 
 Two runs of the quickstart with the same seed and so many updates, one after the other: the same problems and requests,
 though not word for word the same answers, since each run's batches hold versions of another age.
@@ -33,7 +33,7 @@ class Side:
 
 
 def run() -> Report:
-    together, in_turns = (measure(overlap) for overlap in ("on", "off"))
+    together, in_turns = (measure(staleness) for staleness in (1, 0))
     apart = 60 / max(together.generate, together.learn)
     whole = 60 / (in_turns.generate + in_turns.learn)
     rows = (
@@ -64,7 +64,7 @@ def idle(busy: float, side: Side) -> float:
     return max(1 - busy / side.update, 0.0)
 
 
-def measure(overlap: str) -> Side:
+def measure(max_staleness: int) -> Side:
     """One run of the quickstart in a process of its own."""
     with TemporaryDirectory() as folder:
         command = [
@@ -72,7 +72,7 @@ def measure(overlap: str) -> Side:
             "launch/run.py",
             "conf=quickstart",
             f"run.folder={folder}",
-            f"learner.overlap={overlap}",
+            f"learner.max_staleness={max_staleness}",
             f"budget.updates={UPDATES}",
             "budget.minutes=60",
             "eval.problems=0",

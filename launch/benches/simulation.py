@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from actors.simulation import simulate
 from launch.bench import show
 from launch.benches.report import Report, Row
-from launch.fitting import WARM_UP, measure, read_config
-from launch.forecast import between
-from launch.machine import detect
-from launch.plan import make_plan
+from launch.plan.fitting import WARM_UP, measure, read_config
+from launch.plan.forecast import between
+from launch.plan.machine import detect
+from launch.plan.plan import make_plan
+from launch.plan.simulation import simulate
 
 MINUTES = 5
 

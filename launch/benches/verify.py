@@ -27,7 +27,7 @@ from actors.messages import Status
 from conf.schema import RewardConfig
 from launch.benches.report import Report, Row
 from rewards.pool import VerifierPool
-from rewards.recipe import Recipe
+from rewards.reward import Recipe
 
 VERDICTS = 3000
 FEWER = 1000

@@ -7,11 +7,11 @@ from math import lcm, sqrt
 from statistics import fmean, variance
 from typing import Any
 
+from actors.evaluation.statistics import SIGNIFICANT, holm, student_p, student_quantile
 from launch.reports.history import Cell, Row, Run, Sweep
 from launch.reports.tables import PROBED, entropy_change
 from launch.reports.verdict import Interval, level, level_of, paired
 from launch.reports.wording import many
-from rewards.estimate import SIGNIFICANT, holm, student_p, student_quantile
 
 RANK = "lora.rank"
 LEARNING_RATE = "learner.learning_rate"

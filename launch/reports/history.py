@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from actors.durable import digest
+from actors.storage.files import digest
 from conf.adapters import WEIGHTS_FILE
 from conf.errors import BadInput
-from launch.resume import MAY_CHANGE, among, flatten
-from rewards.problems import STAYS
+from launch.session.resume import MAY_CHANGE, among, flatten
+from rewards.problems.loading import STAYS
 
 Row = dict[str, Any]
 

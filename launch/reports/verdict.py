@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import lcm
 from statistics import fmean
 
+from actors.evaluation.statistics import FEWEST, SIGNIFICANT, bootstrap_interval, share_interval, sign_flip_p
 from launch.reports.history import Row, Run
 from launch.reports.wording import many, p_value, percent, plain, points, shorten, span
-from rewards.estimate import FEWEST, SIGNIFICANT, bootstrap_interval, share_interval, sign_flip_p
 
 Interval = tuple[float, float]
 

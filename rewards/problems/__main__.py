@@ -13,7 +13,7 @@ from pathlib import Path
 from conf.errors import BadInput
 from conf.load import load as load_config
 from conf.models import locate
-from rewards.problems import load, write_listing
+from rewards.problems.loading import load, write_listing
 
 LISTING = Path("problems-left-out.jsonl")
 SAMPLES = 3

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
-from actors.messages import Status
+from actors.messages import LeftOut, Status
 from conf.errors import BadInput
 from conf.schema import DataConfig
-from rewards import sources
-from rewards.problems.overlap import normal
+from rewards.problems import sources
+from rewards.problems.contamination import normal
 from rewards.verify.answers import BOX, boxed, plain
 from rewards.verify.matching import settle
 
@@ -50,20 +49,9 @@ class Pair(NamedTuple):
         return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """A row that is not used, or is used in spite of what the reason says. source: last part of the key that names it,
-    `source` or `eval_source`.
-    """
-
-    source: str
-    reason: str
-    problem: str
-    gold: str
-
-    @classmethod
-    def of(cls, key: str, reason: str, pair: Pair) -> "LeftOut":
-        return cls(key.rpartition(".")[2], reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
+def left_out_row(key: str, reason: str, pair: Pair) -> LeftOut:
+    """A row that is left out. key: the setting that names its source."""
+    return LeftOut(key.rpartition(".")[2], reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
 
 
 def distinct_pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> list[Pair]:
@@ -78,9 +66,9 @@ def distinct_pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out
         agree = all(first.gold == other.gold or _same(first.gold, other.gold) for other in others)
         if agree:
             pairs[first.id] = first
-        left_out += [LeftOut.of(key, DUPLICATE if agree else CONFLICT, other) for other in others]
+        left_out += [left_out_row(key, DUPLICATE if agree else CONFLICT, other) for other in others]
         if not agree:
-            left_out.append(LeftOut.of(key, CONFLICT, first))
+            left_out.append(left_out_row(key, CONFLICT, first))
     return [pair for _, pair in sorted(pairs.items())]
 
 
@@ -98,11 +86,11 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
         pair = Pair(text, gold, turns if len(turns) > 1 else (), grader)
         match = pattern.search(text)
         if not text or not (gold or grader):
-            left_out.append(LeftOut.of(key, EMPTY, pair))
+            left_out.append(left_out_row(key, EMPTY, pair))
         elif not match or not match[1]:
-            left_out.append(LeftOut.of(key, NO_MATCH, pair))
+            left_out.append(left_out_row(key, NO_MATCH, pair))
         elif (part := pair._replace(text=match[1].strip())).text in shown:
-            left_out.append(LeftOut.of(key, SHOWN, part))
+            left_out.append(left_out_row(key, SHOWN, part))
         else:
             yield part
 

@@ -23,7 +23,7 @@ from conf.load import load, recipe_names
 from conf.nearest import nearest
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.recipe import Recipe, recipe
+from rewards.reward import Recipe, recipe
 
 MOST_TOKENS = 10_000_000
 """Of a response: no model writes as many, and a typing error should not fill the memory."""

@@ -6,15 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.budget import Budget
-from actors.coordinator import Coordinator
-from actors.ledger import Ledger
-from actors.outcome import Outcome
-from actors.run_folder import RunFolder
-from actors.slots import AdapterSlots
-from actors.virtual_time import VirtualClock, run_virtually
+from actors.coordinator.budget import Budget
+from actors.coordinator.coordinator import Coordinator
+from actors.coordinator.ledger import Ledger
+from actors.messages import Outcome, ProblemSet
+from actors.rollout.adapter_slots import AdapterSlots
+from actors.storage.run_folder import RunFolder
 from conf.schema import Config
-from rewards.problems import ProblemSet
+from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem, make_reward
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.machine import detect
+from launch.plan.machine import detect
 from tests.e2e.conftest import read_rows, read_summary
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from actors.shared_memory import segments
+from actors.rollout.shared_memory import segments
 from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
 
 __all__ = ["boxing_model", "start"]

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from actors.coordinator import TICK_S
+from actors.coordinator.coordinator import TICK_S
 from tests.e2e.conftest import read_rows
 from tests.faults.alone import runs
 from tests.faults.conftest import COORDINATOR, ENGINE, JUDGE, LEARNER, REWARD, ROLLOUT, Run, latest, learned_from

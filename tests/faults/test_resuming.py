@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from actors.durable import seal
+from actors.storage.files import seal
 from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

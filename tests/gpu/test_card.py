@@ -18,22 +18,21 @@ from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM
 
-from actors.clock import WallClock
-from actors.coordinator_actor import RunRequest, reserve, start_ranks
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
-from actors.parcels import Parcels
-from actors.protocols import ActorDied
-from actors.remote import RemoteActor
-from actors.rollout import RemoteEngine, RolloutActor
+from actors.errors import ActorDied
+from actors.messages import AdapterRef, Batch, Group, Problem, ProblemSet, Sampling, UpdateStats
+from actors.rollout.actor import RemoteEngine, RolloutActor
+from actors.rollout.adapter_transfer import AdapterTransfer
+from actors.runtime.clock import WallClock
+from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
 from conf.models import locate
 from conf.schema import Config
-from launch.machine import GIB, Machine
-from launch.plan import Plan, make_plan
-from launch.room import room_of
+from launch.plan.host_needs import room_of
+from launch.plan.machine import GIB, Machine
+from launch.plan.plan import Plan, make_plan
+from launch.session.coordinator_actor import RunRequest, reserve, start_ranks
 from learner.actor import RemoteLearner
-from learner.microbatches import Tokens, pack
-from rewards.problems import ProblemSet
+from learner.batching import Tokens, pack
 from tests.gpu.conftest import memory_used
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for kernels to be compiled
@@ -68,7 +67,7 @@ class Rig:
     async def _start(self) -> None:
         self.group = await reserve(self.plan.placement)
         self.rollout = RemoteActor(RolloutActor, "rollout-0", self._share, self.config, self.model, self._share)
-        self.engine = RemoteEngine(self.rollout, self.config.rollout.max_concurrent_samples, Parcels())
+        self.engine = RemoteEngine(self.rollout, self.config.rollout.max_concurrent_samples, AdapterTransfer())
         await self.engine.ready()
         self.used.append(memory_used())
         self.learner, self.ranks = await self.start_learner(self.config)
@@ -266,7 +265,7 @@ def test_engine_that_is_killed_comes_back_beside_the_learner(rig: Rig, adapters:
 
 
 def test_attention_of_packed_rows_runs_in_the_flash_kernel(machine: Machine) -> None:
-    """Heads and strides as `learner.attention.attend` gives them: no other kernel may take them, or it raises."""
+    """Heads and strides as `learner.model.attention.attend` gives them: no other kernel may take them, or it raises."""
     (part,) = pack([Tokens(tuple(range(100)), tuple(range(n))) for n in (40, 50)], 1000)
     block = part.to(torch.device("cuda")).blocks[0]
     flat = [torch.randn(part.tokens, heads, 64, device="cuda", dtype=torch.bfloat16) for heads in (9, 3, 3)]

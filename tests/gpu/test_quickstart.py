@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.machine import GIB
+from launch.plan.machine import GIB
 from tests.gpu.conftest import memory_used
 
 MINUTES = 8

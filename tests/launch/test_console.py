@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from actors.outcome import Progress
+from actors.messages import Progress
 from launch.console import RunView, clock, figures, render
 
 ROW = {

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from actors.messages import AdapterRef, Group, Sample
-from actors.transcript import Transcript
+from actors.storage.transcript import Transcript
 from conf.errors import BadInput
 from conf.load import dump, load
 from launch import evaluate
 from launch.evaluate import Evaluation, conclude, prepare, record
-from launch.machine import detect
+from launch.plan.machine import detect
 from rewards import problems
 from tests.fakes import make_reward
 from tests.run_folders import write_run

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from actors.room import Room
+from actors.messages import ProblemSet
+from actors.runtime.host_resources import HostNeeds
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import DashboardConfig
 from launch import run
-from launch.failure import spent
-from launch.machine import detect
-from launch.plan import make_plan
-from launch.sessions import note_session
-from rewards.problems import ProblemSet
+from launch.plan.machine import detect
+from launch.plan.plan import make_plan
+from launch.session.failure import spent
+from launch.session.ray_session import note_session
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_room_is_measured_after_leftovers_are_gone(
         folder.mkdir(parents=True)
     note_session(run_folder, session)
 
-    def measure(need: Room, folder: Path, overwrite: bool) -> None:
+    def measure(need: HostNeeds, folder: Path, overwrite: bool) -> None:
         assert not session.exists()
         assert overwrite
         raise BadInput("no room")
@@ -177,8 +177,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
-from launch import run, watch
-from tests.actors.test_coordinator_actor import make_request
+from launch.session import watch
+from launch import run
+from tests.launch.session.test_coordinator_actor import make_request
 
 what, folder = sys.argv[1], Path(sys.argv[2])
 
@@ -246,7 +247,7 @@ def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: i
 def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conf.models.locate", lambda model: "nowhere")
     monkeypatch.setattr("conf.adapters.check_adapter", lambda config, path: None)
-    monkeypatch.setattr("rewards.problems.load", lambda config, tokenizer: ProblemSet((), (), {}))
+    monkeypatch.setattr("rewards.problems.loading.load", lambda config, tokenizer: ProblemSet((), (), {}))
     monkeypatch.setattr("transformers.AutoTokenizer", SimpleNamespace(from_pretrained=lambda path: None))
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from conf.load import dump, load
 from launch import sweep
-from launch.cells import read_grid
-from launch.lanes import Lane, lanes
-from launch.machine import GIB, detect
-from launch.plan import Plan, make_plan
+from launch.plan.machine import GIB, detect
+from launch.plan.plan import Plan, make_plan
 from launch.sweep import Sweep, machines_of, main, plan_cells
+from launch.sweeps.cells import read_grid
+from launch.sweeps.lanes import Lane, lanes
 
 STAND_IN = r"""
 import json, os, pathlib, signal, sys, time
@@ -249,7 +249,7 @@ def four_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatc
     nvidia_smi(FOUR)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr("launch.machine.total_memory", lambda: 256 * GIB)
+    monkeypatch.setattr("launch.plan.machine.total_memory", lambda: 256 * GIB)
 
 
 def planned(folder: Path, *arguments: str) -> tuple[list[Plan], Sweep]:

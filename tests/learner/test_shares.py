@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.microbatches import Tokens
+from learner.batching import Tokens
 from learner.shares import share_out
 
 prompts = st.lists(st.integers(1, 3), min_size=1, max_size=40).map(tuple)

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from actors.clock import WallClock
 from actors.messages import Group, Problem, Sample, Status
-from actors.placement import Share
-from actors.remote import RemoteActor
-from actors.virtual_time import VirtualClock, run_virtually
+from actors.runtime.clock import WallClock
+from actors.runtime.placement import Share
+from actors.runtime.remote_actor import RemoteActor
 from conf.schema import RewardConfig
+from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
-from rewards.recipe import Recipe
+from rewards.reward import Recipe
 from tests.fakes import FrailJudge, make_group
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from actors.messages import Problem, Sample, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
-from rewards.judge import Hung, Judge
 from rewards.pool import VerifierPool
-from rewards.recipe import Recipe
+from rewards.reward import Recipe
+from rewards.worker import Hung, Judge
 from tests.rewards.hostile import HOSTILE
 
 MIB = 2**20

@@ -16,7 +16,7 @@ import pytest
 from actors.messages import Group, Problem, Sample, Status
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.recipe import Recipe
+from rewards.reward import Recipe
 
 GOLD = "x^2+2x+1"
 NORMAL = r"\boxed{(x+1)^2}"
@@ -133,7 +133,7 @@ ORPHAN = """
 import sys, threading
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.recipe import Recipe
+from rewards.reward import Recipe
 pool = VerifierPool(Recipe(RewardConfig(deadline_s=1.0)), workers=2)
 threading.Thread(target=pool.judge, args=("x^2+2x+1", sys.argv[1]), daemon=True).start()
 print("ready", flush=True)

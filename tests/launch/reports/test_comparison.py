@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.evaluation.statistics import share_interval
 from launch.reports.comparison import best_of, contrasts, groups, over_seeds
 from launch.reports.history import read_sweep
-from rewards.estimate import share_interval
 from tests.run_folders import ranked, swept, write_sweep
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from actors.durable import digest
+from actors.storage.files import digest
 from conf.errors import BadInput
 from launch.reports.health import flags
 from launch.reports.history import compare, read_run, read_sweep

@@ -1,0 +1,41 @@
+"""What a row of metrics.jsonl says about a batch and about the canary."""
+
+from collections import Counter
+from statistics import fmean
+
+from actors.adapter_check.canary import Finding, Judgement
+from actors.messages import Batch, Status
+
+
+def describe_batch(batch: Batch) -> dict[str, float]:
+    """Rewards, lengths and verdicts of a batch.
+
+    Means are of lists, since `fmean` counts what has no length item by item.
+    """
+    samples = [sample for group in batch.groups for sample in group.samples]
+    lengths = [len(sample.token_ids) for sample in samples]
+    rewards = [reward for group in batch.groups for reward in group.rewards]
+    judged = [reward for reward in rewards if not reward.masked]
+    statuses = Counter(reward.verdict.status for reward in rewards)
+    parts = {name: fmean([r.parts[name] for r in judged]) for name in judged[0].parts} if judged else {}
+    return {
+        "reward/mean": fmean([r.total for r in judged]) if judged else 0.0,
+        **{f"reward/{name}": value for name, value in parts.items()},
+        "prompt/mean_length": fmean([len(group.problem.prompt_ids) for group in batch.groups]),
+        "completion/mean_length": fmean(lengths),
+        "completion/truncated": fmean([sample.truncated for sample in samples]),
+        "groups/zero_variance": fmean([group.zero_variance for group in batch.groups]),
+        **{f"verify/{status}": statuses[status] for status in Status},
+        "tokens/generated": sum(lengths),
+    }
+
+
+def describe_canary(judgement: Judgement) -> dict[str, float]:
+    """The canary's part of a row; `canary/decided` is 0 while the policy has not moved enough to tell."""
+    return {
+        "canary/disagreement": judgement.disagreement,
+        "canary/movement": judgement.movement,
+        "canary/entropy": judgement.entropy,
+        "canary/decided": float(judgement.finding is Finding.AGREES),
+        "policy/kl_to_base": judgement.kl_to_base,
+    }

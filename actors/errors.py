@@ -1,0 +1,27 @@
+"""Errors that set a run back or end it."""
+
+
+class ActorDied(Exception):
+    """An actor is gone, or answers no more, and what was asked of it is lost.
+
+    The text names the actor and the cause: exit code or signal, the out-of-memory killer, its last log lines.
+    """
+
+
+class LearnerDied(ActorDied):
+    """The learner's process is gone, and with it the weights since the last checkpoint."""
+
+
+class Halted(Exception):
+    """The run must not go on. The text says what was found."""
+
+
+class Interrupted(Exception):
+    """The run was told to stop, and a step could not finish within the grace."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first single error in a group of errors, as asyncio's task groups raise them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

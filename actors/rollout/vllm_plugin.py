@@ -1,0 +1,40 @@
+"""What the project adds to every vLLM process (entry point `vllm.general_plugins`)."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import wait
+from typing import Any
+
+from actors.rollout.shared_memory import delete, segments
+
+
+def register() -> None:
+    """Serve LoRA with dense matrix products on the CPU backend; end with the process that owns the engine."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        platform: Any = type(current_platform)
+        platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_lora.DenseLoRA")
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Kill this process, and delete the memory it shares, once the process that spawned it is gone; does nothing
+    outside `multiprocessing` children.
+
+    vLLM's engine core survives the kill of its owner and keeps the card's memory. A parent-death signal
+    (PR_SET_PDEATHSIG) fires when the parent's *thread* ends, which in an actor may be any time; the sentinel pipe of
+    `multiprocessing` closes with the process itself.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        delete(segments(["self"]))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="die-with-parent", daemon=True).start()

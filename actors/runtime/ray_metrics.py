@@ -1,0 +1,42 @@
+"""What a run knows of itself, as metrics of Ray: for its dashboard and for Prometheus, which find them under
+`ray_microbudget_…` and no others.
+"""
+
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+from actors.messages import Progress
+
+FIGURES = {"reward": "reward/mean", "entropy": "policy/entropy", "tokens_per_second": "rollout/tokens_per_second"}
+"""Keys of the latest row of metrics.jsonl by the names they have here."""
+
+
+class RayMetrics:
+    """One for each kind of figure; Ray reports their last values every few seconds."""
+
+    def __init__(self) -> None:
+        self._seconds = _gauge("ledger_seconds", "Seconds that an actor spent on an activity", "actor", "class")
+        self._counts = _gauge("ledger_count", "Tokens, groups, updates and deaths by what became of them", "class")
+        self._spent = _gauge("budget_spent_seconds", "Seconds of the budget that are spent")
+        self._left = _gauge("budget_left_seconds", "Seconds of the budget that are left")
+        self._updates = _gauge("updates", "Updates behind the policy")
+        self._figures = {name: _gauge(name, f"{key} of the latest update") for name, key in FIGURES.items()}
+
+    def show(self, progress: Progress, ledger: dict[str, Any]) -> None:
+        """ledger: `Ledger.record`."""
+        for actor, activities in ledger["seconds"].items():
+            for activity, seconds in activities.items():
+                self._seconds.set(seconds, {"actor": actor, "class": activity})
+        for name, count in ledger["counts"].items():
+            self._counts.set(count, {"class": name})
+        self._spent.set(progress.spent)
+        self._left.set(progress.left)
+        self._updates.set(progress.updates)
+        for name, key in FIGURES.items():
+            if key in progress.latest:
+                self._figures[name].set(progress.latest[key])
+
+
+def _gauge(name: str, description: str, *tags: str) -> Gauge:
+    return Gauge(f"microbudget_{name}", description, tags)

@@ -1,0 +1,89 @@
+"""Everything one policy said on one benchmark, kept so that no sample is drawn twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from actors.messages import AdapterRef, Group, Problem, Status
+from actors.storage.run_folder import drop_half_line, sample_row
+from conf.errors import BadInput
+
+Row = dict[str, Any]
+
+KEPT = ("problem", "sample", "status", "extracted", "tokens", "finish_reason", "format", "seconds")
+"""Of a line, what the figures are made from; the rest stays in the file."""
+
+
+class Transcript:
+    """Samples 0 … n - 1 of each problem: a file with a line for each, in the order in which they came.
+
+    adapter: of the policy, None for the base model. drawn, correct: how many samples there are, and are right.
+    """
+
+    def __init__(self, file: Path, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None) -> None:
+        """Takes up what an earlier process left. Raises BadInput if that is damaged or about other problems."""
+        self.problems = problems
+        self.n = n
+        self.adapter = adapter
+        self.drawn = self.correct = 0
+        self._file = file
+        self._rows: dict[tuple[str, int], Row] = {}
+        drop_half_line(file)
+        posed = {problem.id: problem for problem in problems}
+        for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
+            try:
+                row = json.loads(line)
+                problem = posed.get(row["problem"])
+                same = problem is None or (row["prompt"], row["gold"]) == (problem.prompt, problem.gold)
+                if same and problem is not None and row["sample"] < n:
+                    self._keep(row)
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadInput(
+                    f"{file}: line {number} is damaged ({error!r}): repair it, or give run.overwrite=true"
+                ) from None
+            if not same:
+                raise BadInput(
+                    f"{file}: line {number} has another prompt or answer of problem {row['problem']} than now: restore "
+                    "the data, or give run.name=OTHER or run.overwrite=true"
+                )
+
+    def missing(self, number: int) -> list[int]:
+        """Indices of the problems whose sample of this number is still to be drawn."""
+        return [index for index, problem in enumerate(self.problems) if (problem.id, number) not in self._rows]
+
+    @property
+    def complete(self) -> bool:
+        return self.drawn == self.n * len(self.problems)
+
+    @property
+    def rounds(self) -> int:
+        """How many samples every problem has: what is left unbiased wherever the drawing ended."""
+        return next((number for number in range(self.n) if self.missing(number)), self.n)
+
+    def samples(self, rounds: int) -> list[list[Row]]:
+        """By problem, its first so many samples."""
+        return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Tokens and seconds of all samples, also those of a round that is not complete."""
+        return {name: sum(row[name] for row in self._rows.values()) for name in ("tokens", "seconds")}
+
+    def append(self, number: int, group: Group, seconds: float) -> None:
+        """Keep sample `number` of a problem. seconds: of the engine's time, its share."""
+        (sample,), (reward,) = group.samples, group.rewards
+        row = {
+            **sample_row(group, sample, reward),
+            "sample": number,
+            "format": reward.parts["format"],
+            "seconds": round(seconds, 4),
+        }
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._keep(row)
+
+    def _keep(self, row: Row) -> None:
+        self._rows[row["problem"], row["sample"]] = {key: row[key] for key in KEPT}
+        self.drawn += 1
+        self.correct += row["status"] == Status.CORRECT

@@ -1,0 +1,80 @@
+"""What samples of a benchmark come to: the figures of one policy, and the comparison of two."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.evaluation.statistics import bootstrap_interval, majority, pass_values, share_interval, sign_flip_p
+from actors.messages import Status
+from rewards.verify.answers import plain
+from rewards.verify.matching import settle
+
+Row = dict[str, Any]
+
+UNJUDGED = (Status.TIMEOUT, Status.CRASH)
+
+PASSES = (1, 8, 16)
+"""The k of the paper's tables."""
+
+
+def figures(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """Of one policy's rows, n for each problem: pass@k for the paper's k and n, maj@n, with 95 % intervals over
+    problems, and shares and mean length over samples. What could not be judged counts as not solved.
+    """
+    n = len(samples[0])
+    values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASSES, n}) if k <= n}
+    values["maj@n"] = [majority(votes(rows)) for rows in samples]
+    rows = [row for of_problem in samples for row in of_problem]
+    return {
+        "n": n,
+        **{name: _share(of_problems) for name, of_problems in values.items()},
+        "mean_length": _mean([row["tokens"] for row in rows]),
+        "truncated": _mean([row["finish_reason"] == "length" for row in rows]),
+        "format": _mean([row["format"] for row in rows]),
+        "unjudged": _mean([row["status"] in UNJUDGED for row in rows]),
+    }
+
+
+def comparison(base: Sequence[Sequence[Row]], adapter: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """pass@1 of the adapter less the base model's on the same problems: the difference with its 95 % interval over
+    problems, and the p-value of a sign-flip test.
+    """
+    n = len(base[0])
+    differences = [a - b for a, b in zip(correct(adapter), correct(base), strict=True)]
+    shares = [difference / n for difference in differences]
+    return {
+        "difference": _mean(shares),
+        "ci95": list(bootstrap_interval(shares)),
+        "p": sign_flip_p(differences),
+    }
+
+
+def correct(samples: Sequence[Sequence[Row]]) -> list[int]:
+    """Correct samples of each problem."""
+    return [sum(row["status"] == Status.CORRECT for row in rows) for rows in samples]
+
+
+def votes(rows: Sequence[Row]) -> list[tuple[int | None, bool]]:
+    """Which samples of a problem gave the same answer, as the verifier's rules of text and number have it, without
+    algebra; those it found correct did. None where there is no answer that could be read.
+    """
+    known: list[str] = []
+    cast: list[tuple[int | None, bool]] = []
+    for row in rows:
+        answer = plain(row["extracted"] or "")
+        if row["status"] == Status.CORRECT:
+            cast.append((-1, True))
+        elif not answer:
+            cast.append((None, False))
+        else:
+            number = next((i for i, other in enumerate(known) if settle(other, answer) is Status.CORRECT), len(known))
+            known += [answer] * (number == len(known))
+            cast.append((number, False))
+    return cast
+
+
+def _share(values: list[float]) -> dict[str, Any]:
+    return {"value": _mean(values), "ci95": list(share_interval(values))}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

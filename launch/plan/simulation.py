@@ -1,0 +1,495 @@
+"""A run without its work: the real coordinator, fleet, pacing and budget over modelled engines, learner and verifier,
+under virtual time.
+"""
+
+import asyncio
+import copy
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from actors.adapter_check.startup_check import PROMPT_TOKENS
+from actors.coordinator.budget import Budget
+from actors.coordinator.coordinator import Coordinator
+from actors.coordinator.ledger import Ledger
+from actors.messages import (
+    AdapterRef,
+    Batch,
+    Group,
+    Inspection,
+    Problem,
+    ProblemSet,
+    Reward,
+    Sample,
+    Sampling,
+    Scores,
+    Status,
+    UpdateStats,
+    Verdict,
+)
+from actors.protocols import FAITHFUL, Engine
+from actors.rollout.adapter_slots import AdapterSlots
+from actors.rollout.pool import EnginePool
+from actors.runtime.garbage import seldom_searched
+from actors.runtime.placement import Placement, Share
+from actors.storage.run_folder import RunFolder
+from conf.schema import Config
+from conf.sizes import ADAPTER_SLOTS
+from launch.plan.costs import Costs, Workload
+from launch.plan.virtual_time import VirtualClock, run_virtually
+
+PROBLEMS = 10_000
+"""That a modelled run trains on."""
+
+LOOKS = 50
+"""That the modelled coordinator takes at its budget while an answer is drawn, if these are seconds apart."""
+
+LOGPROB = (-1.0,)
+"""Of every modelled token, by engine and learner alike."""
+
+MISTAKES = 13
+"""Views of the learner, the true one included, that an engine's first answers are compared with; a score has two."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """rows: of metrics.jsonl, with `engines/busy_s`: seconds so far that engines decoded, in the mean. ledger: as in
+    summary.json. updates, groups: behind the last adapter. spent_s: of the budget. cpu_s: of this processor for all of
+    it, an upper bound of the coordinator's part.
+    """
+
+    rows: tuple[dict[str, float], ...]
+    ledger: dict[str, Any]
+    updates: int
+    groups: int
+    spent_s: float
+    cpu_s: float
+
+
+def simulate(
+    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, seed: int = 0
+) -> Simulation:
+    """The run that a configuration describes, with its budget, evaluations and checkpoints.
+
+    at_once: samples that an engine decodes at once.
+    """
+    began = time.process_time()
+    config = copy.deepcopy(config)
+    config.guard.action = "warn"  # modelled rewards vary without a cause
+    with TemporaryDirectory() as folder:
+        result = run_virtually(_run(config, costs, workload, placement, at_once, seed, Path(folder)))
+    return replace(result, cpu_s=time.process_time() - began)
+
+
+async def _run(
+    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, seed: int, path: Path
+) -> Simulation:
+    clock, rng = PatientClock(workload.response * costs.step_s / LOOKS), random.Random(seed)
+    common = Processor()
+    shared = placement.shared
+    engines = [
+        ModelledEngine(f"rollout-{number}", costs, workload, share, at_once, common if shared else Processor(), rng)
+        for number, share in enumerate(placement.rollouts)
+    ]
+    learner = ModelledLearner(config, costs, placement.learners, common if shared else Processor())
+    folder = FolderInMemory(path, lambda: sum(engine.busy_s for engine in engines) / len(engines))
+    budget = Budget(config.budget.seconds, 0.0, clock)
+    per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
+    coordinator = Coordinator(
+        config,
+        EnginePool(engines, clock, lambda name, text: None),
+        learner,
+        ModelledVerifier(config, costs, workload, placement.reward_workers, rng),
+        ProblemSet(tuple(_problems(0, PROBLEMS, workload)), tuple(_problems(-1, config.eval.problems, workload)), {}),
+        folder,
+        budget,
+        Ledger(clock),
+        clock,
+        max_running=per_engine * len(engines),
+    )
+    with seldom_searched():
+        await coordinator.run()
+    record = coordinator.ledger.record
+    groups = coordinator.updates * config.learner.problems_per_update
+    return Simulation(tuple(folder.rows()), record, coordinator.updates, groups, budget.spent, 0.0)
+
+
+def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
+    step = 1 if first >= 0 else -1
+    prompt = tuple(range(max(round(workload.prompt), 1)))
+    return (Problem(f"p{first + step * number}", "", prompt, "") for number in range(count))
+
+
+async def started(costs: Costs) -> None:
+    """Wait until actors that were made when virtual time began take their first request."""
+    await asyncio.sleep(max(costs.start_s - asyncio.get_running_loop().time(), 0.0))
+
+
+class PatientClock(VirtualClock):
+    """Nobody sleeps for less than `least_s`. Only the coordinator sleeps by its clock, between two looks at the budget:
+    where an answer takes hours, one look a second would be most of the simulation's work.
+    """
+
+    def __init__(self, least_s: float) -> None:
+        self._least_s = least_s
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(max(seconds, self._least_s))
+
+
+class Processor:
+    """A card or some cores, shared equally by those that compute on it at the same time."""
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self._before: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
+
+    @property
+    def speed(self) -> float:
+        """Of each of those at work."""
+        return 1.0 / max(self.busy, 1)
+
+    def listen(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Called when the number of those at work changes."""
+        self._before.append(before)
+        self._after.append(after)
+
+    def change(self, by: int) -> None:
+        for settle in self._before:
+            settle()
+        self.busy += by
+        for go_on in self._after:
+            go_on()
+
+
+class Work:
+    """One job at a time of so many seconds, which others on the processor draw out."""
+
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
+        self._changed = asyncio.Event()
+        processor.listen(lambda: None, self._changed.set)
+
+    async def do(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._processor.change(+1)
+        try:
+            while seconds > 1e-9:
+                self._changed.clear()
+                began, speed = loop.time(), self._processor.speed
+                try:
+                    async with asyncio.timeout(seconds / speed):
+                        await self._changed.wait()
+                except TimeoutError:
+                    return
+                seconds -= (loop.time() - began) * speed
+        finally:
+            self._processor.change(-1)
+
+
+@dataclass
+class Request:
+    """left: samples that have not ended. drawn: done once none is left."""
+
+    left: int
+    drawn: asyncio.Future[None]
+
+    def end_sample(self) -> None:
+        self.left -= 1
+        if not self.left and not self.drawn.done():
+            self.drawn.set_result(None)
+
+
+class ModelledEngine:
+    """A `RestartableEngine` that never dies: continuous batching of samples of random length, all of which gain a token
+    in each step. Samples beyond `at_once` wait for their turn.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        costs: Costs,
+        workload: Workload,
+        share: Share,
+        at_once: int,
+        processor: Processor,
+        rng: random.Random,
+    ) -> None:
+        self.name = name
+        self._costs = costs
+        self._workload = workload
+        self._share = share
+        self._at_once = at_once
+        self.busy_s = 0.0
+        self._processor = processor
+        self._rng = rng
+        self._slots = AdapterSlots(ADAPTER_SLOTS)
+        self._freed = asyncio.Condition()
+        self._running: list[tuple[float, int, Request]] = []
+        self._queue: deque[tuple[int, Request]] = deque()
+        self._steps = 0.0
+        self._prefill = 0.0
+        self._since = 0.0
+        self._number = 0
+        self._seen: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        processor.listen(self._settle, self._plan)
+
+    async def ready(self) -> None:
+        await started(self._costs)
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
+
+    async def revive(self) -> None:
+        raise NotImplementedError("modelled engines do not die")
+
+    async def load(self, adapter: AdapterRef) -> None:
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._slots.free > 0)
+            self._slots.occupy(adapter.name)
+        await asyncio.sleep(self._costs.swap_s)
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        if self._slots.retire(adapter.name):
+            await self._vacate(adapter.name)
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        if adapter:
+            self._slots.begin(adapter.name)
+        try:
+            lengths = [self._length(sampling.max_tokens) for _ in range(sampling.samples)]
+            await self._decode(self._to_compute(problem, adapter), lengths)
+        finally:
+            if adapter and self._slots.end(adapter.name):
+                await self._vacate(adapter.name)
+        compared = index < 0  # a probe; else nobody looks at a probability
+        samples = tuple(_sample(length, length == sampling.max_tokens, compared) for length in lengths)
+        return Group(index, problem, adapter, samples)
+
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)
+
+    async def close(self) -> None: ...
+
+    def _to_compute(self, problem: Problem, adapter: AdapterRef | None) -> float:
+        """Tokens of a prompt that are not in the cache; the base model's prompts come up again."""
+        if adapter is None:
+            if problem.id in self._seen:
+                return 0.0
+            self._seen.add(problem.id)
+        return self._workload.fresh
+
+    def _length(self, limit: int) -> int:
+        """Of one response: a gamma distribution, cut at the limit."""
+        mean, spread = self._workload.response, self._workload.spread
+        drawn = self._rng.gammavariate(spread**-2, mean * spread**2) if spread else mean
+        return max(1, min(round(drawn), limit))
+
+    async def _decode(self, prompt: float, lengths: list[int]) -> None:
+        loop = asyncio.get_running_loop()
+        self._settle()
+        if not self._running:
+            self._processor.change(+1)
+        self._prefill += prompt * self._costs.prefill_s
+        request = Request(len(lengths), loop.create_future())
+        self._queue.extend((length, request) for length in lengths)
+        self._plan()
+        await request.drawn
+
+    def _settle(self) -> None:
+        """Take the steps that there was time for since the last look."""
+        now = asyncio.get_running_loop().time()
+        passed, self._since = now - self._since, now
+        if not self._running:
+            return
+        self.busy_s += passed
+        elapsed = passed * self._processor.speed
+        prefill = min(self._prefill, elapsed)
+        self._prefill -= prefill
+        self._steps += (elapsed - prefill) / self._costs.decode_s(len(self._running))
+
+    def _plan(self) -> None:
+        """Start and end samples, and come back when the next one ends."""
+        while self._running and self._running[0][0] <= self._steps + 1e-6:
+            heapq.heappop(self._running)[2].end_sample()
+        while self._queue and len(self._running) < self._at_once:
+            length, request = self._queue.popleft()
+            self._number += 1
+            heapq.heappush(self._running, (self._steps + length, self._number, request))
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._running:
+            steps = self._running[0][0] - self._steps
+            seconds = self._prefill + max(steps, 0.0) * self._costs.decode_s(len(self._running))
+            delay = seconds / (self._processor.speed)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._settle()
+        self._plan()
+        if not self._running:
+            self._prefill = 0.0
+            self._processor.change(-1)
+
+    async def _vacate(self, name: str) -> None:
+        async with self._freed:
+            self._slots.vacate(name)
+            self._freed.notify_all()
+
+
+class ModelledLearner:
+    """Ranks that share a batch evenly; only samples of groups with variance are computed."""
+
+    def __init__(self, config: Config, costs: Costs, shares: tuple[Share, ...], processor: Processor) -> None:
+        self._algorithm = config.algorithm
+        self._costs = costs
+        self._shares = shares
+        self._work = Work(processor)
+        self._version = 0
+        self._age = self._trained = 0
+        self._pass_s = 0.0
+
+    async def revive(self) -> None:
+        raise NotImplementedError("modelled learners do not die")
+
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        await started(self._costs)
+        return tuple(AdapterRef(-number, 0, "") for number in range(1, ADAPTER_SLOTS + 1))
+
+    async def publish(self) -> AdapterRef:
+        await started(self._costs)
+        return AdapterRef(self._version, 0, "")
+
+    async def accumulate(self, batch: Batch) -> None:
+        self._age = max(batch.version - group.version for group in batch.groups)
+        groups = [group for group in batch.groups if self._algorithm.regularised or not group.zero_variance]
+        self._trained = sum(group.tokens for group in groups)
+        tokens = self._trained + sum(len(group.problem.prompt_ids) for group in groups)
+        self._pass_s = tokens * self._costs.learn_s / len(self._shares) / self._algorithm.steps_per_batch
+        await self._work.do(self._pass_s)
+
+    async def step(self, progress: float) -> UpdateStats:
+        await self._work.do((self._algorithm.steps_per_batch - 1) * self._pass_s + self._costs.update_s)
+        self._version += 1
+        metrics = {"policy/entropy": 1.0, "staleness/max": self._age, "tokens/trained": self._trained}
+        return UpdateStats(AdapterRef(self._version, 0, ""), metrics)
+
+    async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        prompts = {group.problem.id: len(group.problem.prompt_ids) for group in groups}
+        tokens = sum(prompts.values()) + sum(group.tokens for group in groups)
+        await self._work.do(tokens * self._costs.score_s)
+        return tuple(
+            tuple(Scores(tuple(sample.logprobs), tuple(sample.logprobs)) for sample in group.samples)
+            for group in groups
+        )
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        tokens = sum(group.tokens for group in groups)
+        await self._work.do((len(groups) * PROMPT_TOKENS + tokens) * self._costs.score_s * MISTAKES / 2)
+        return {FAITHFUL: LOGPROB * tokens, "no adapter is applied": (-9.0,) * tokens}
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        await self.score(groups)
+        return Inspection(self._version, 1.0, 1.0, 0.0, {}, {})
+
+    async def save(self, folder: str) -> None:
+        await asyncio.sleep(self._costs.checkpoint_s)
+
+    async def restore(self, folder: str | None, incarnation: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class ModelledVerifier:
+    """Workers that take a fixed time for an answer. Of a group with variance every other sample is right, of the others
+    none; there are never so many of these in a row that the run would halt.
+    """
+
+    def __init__(self, config: Config, costs: Costs, workload: Workload, workers: int, rng: random.Random) -> None:
+        self._most_barren = config.learner.problems_per_update
+        self._barren = 0
+        self._costs = costs
+        self._workload = workload
+        self._free = asyncio.Semaphore(workers)
+        self._rng = rng
+
+    async def score(self, group: Group) -> Group:
+        async with self._free:
+            await asyncio.sleep(self._costs.verify_s * len(group.samples))
+        varied = self._barren == self._most_barren or self._rng.random() < self._workload.varied
+        self._barren = 0 if varied else self._barren + 1
+        return replace(group, rewards=tuple(_reward(varied and i % 2 == 0) for i in range(len(group.samples))))
+
+    async def health(self) -> dict[str, int]:
+        return {}
+
+    async def close(self) -> None: ...
+
+
+@cache
+def _sample(length: int, truncated: bool, compared: bool) -> Sample:
+    return Sample(range(length), LOGPROB * length if compared else (), "", "length" if truncated else "stop")
+
+
+@lru_cache(maxsize=2)
+def _reward(right: bool) -> Reward:
+    verdict = Verdict(float(right), Status.CORRECT if right else Status.WRONG, None, 0.0)
+    return Reward(float(right), {"accuracy": float(right)}, verdict)
+
+
+class FolderInMemory(RunFolder):
+    """A run's folder that writes nothing but what a checkpoint is made of, into a folder that does not last."""
+
+    def __init__(self, path: Path, busy_s: Callable[[], float]) -> None:
+        self.path = path
+        self._busy_s = busy_s
+        self._rows: list[dict[str, float]] = []
+
+    @property
+    def checkpoint(self) -> Path | None:
+        return None
+
+    @property
+    def best(self) -> Path | None:
+        return None
+
+    def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None: ...
+
+    def write_spent(self, seconds: float, ledger: dict[str, Any]) -> None: ...
+
+    def rows(self) -> list[dict[str, float]]:
+        return self._rows
+
+    def append_metrics(self, update: int, row: dict[str, float]) -> dict[str, float]:
+        self._rows.append({"update": update, **row, "engines/busy_s": self._busy_s()})
+        return self._rows[-1]
+
+    def append_event(self, update: int, event: str, detail: str) -> None: ...
+
+    def events(self) -> list[dict[str, Any]]:
+        return []
+
+    def evaluation(self, name: str) -> dict[str, Any] | None:
+        return None
+
+    def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
+        return summary
+
+    def write_samples(self, name: str, groups: tuple[Group, ...]) -> None: ...
+
+    @asynccontextmanager
+    async def new_checkpoint(self, version: int) -> AsyncIterator[Path]:
+        yield self.path

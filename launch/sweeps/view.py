@@ -1,0 +1,130 @@
+"""What a person sees of a sweep: a line a cell while it goes on, and what came of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import fmean
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from launch.console import clock
+from launch.plan.forecast import forecast, updates_in_budget
+from launch.plan.plan import Plan, duration
+from launch.sweeps.cells import rounds
+
+STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
+
+SUPERSEDED = "run.seed"
+"""The axis that means are taken over."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a cell stands. spent, budget: seconds. accuracy: of the last update's samples. summary: summary.json, once it
+    is over.
+    """
+
+    cell: str
+    overrides: dict[str, Any]
+    status: str
+    reason: str | None
+    spent: float
+    budget: float
+    updates: int = 0
+    accuracy: float | None = None
+    summary: dict[str, Any] | None = None
+
+    @property
+    def evaluations(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Before and after, where both were measured."""
+        found = self.summary["eval"] if self.summary else {}
+        return (found["base"], found["final"]) if found.get("base") and found.get("final") else None
+
+
+def render(lines: Sequence[Line], left: float) -> RenderableType:
+    """Every cell in a line, and when the sweep is expected to end. left: seconds."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("cell", "status", "spent", "updates", "accuracy"):
+        table.add_column(name, no_wrap=name != "status", justify="left" if name in ("cell", "status") else "right")
+    for line in lines:
+        table.add_row(
+            line.cell,
+            Text(line.status, STYLE.get(line.status, "")),
+            f"{clock(line.spent)} of {clock(line.budget)}",
+            str(line.updates or ""),
+            "" if line.accuracy is None else f"{line.accuracy:.2f}",
+        )
+    return Group(table, Text(remaining(left), style="dim"))
+
+
+def describe(line: Line) -> str:
+    """A cell in one line of text."""
+    words = f"{line.cell}: {line.status}"
+    if line.spent:
+        words += f", {clock(line.spent)} of {clock(line.budget)}, {line.updates} updates"
+    return words + (f", {line.reason}" if line.reason else "")
+
+
+def remaining(left: float) -> str:
+    end = datetime.now() + timedelta(seconds=left)
+    return f"about {duration(left)} left, until {end:%H:%M}" + (f" on {end:%d %B}" if left > 43200 else "")
+
+
+def results(lines: Sequence[Line]) -> RenderableType:
+    """Held-out accuracy of every cell, with its interval, and means over seeds."""
+    table = Table(box=None, padding=(0, 2, 0, 0), title="held-out pass@1", title_justify="left", title_style="bold")
+    for name in ("cell", "before", "after", "95 % interval", "status"):
+        table.add_column(name, justify="left" if name in ("cell", "status") else "right")
+    for line in lines:
+        figures = ("", "", "")
+        if line.evaluations:
+            base, final = line.evaluations
+            low, high = final["ci95"]
+            figures = (f"{base['pass@1']:.3f}", f"{final['pass@1']:.3f}", f"{low:.3f}–{high:.3f}")
+        table.add_row(line.cell, *figures, Text(line.status, STYLE.get(line.status, "")))
+    return Group(table, *([_means(lines)] if any(SUPERSEDED in line.overrides for line in lines) else []))
+
+
+def _means(lines: Sequence[Line]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), title="\nover seeds", title_justify="left", title_style="bold")
+    for name in ("", "mean after", "lowest–highest", "seeds"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, after in over_seeds(lines).items():
+        table.add_row(name, f"{fmean(after):.3f}", f"{min(after):.3f}–{max(after):.3f}", str(len(after)))
+    return table
+
+
+def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
+    """Held-out accuracy after training, by what cells have in common but for their seed; those without any left out."""
+    groups: dict[str, list[float]] = {}
+    for line in lines:
+        if line.evaluations:
+            name = line.cell.removesuffix(f"seed{line.overrides.get(SUPERSEDED)}").rstrip("-") or "all"
+            groups.setdefault(name, []).append(line.evaluations[1]["pass@1"])
+    return groups
+
+
+def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
+    """What every cell would be on its lane's part of the machine, and the whole in hours."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
+        table.add_column(name, justify="left" if name == "cell" else "right")
+    for cell, plan in plans.items():
+        figures = ("", "", "")
+        if plan.estimate:
+            expected = forecast(plan)
+            updates = f"{updates_in_budget(plan, expected):,}"
+            figures = (duration(expected.update_s), updates, duration(2 * plan.estimate.evaluate_s))
+        fits = "fits" if plan.fits else Text("does not fit", "bold red")
+        table.add_row(cell, fits, duration(plan.config.budget.seconds), *figures)
+    longest = max(plan.config.budget.seconds for plan in plans.values())
+    total = sum(plan.config.budget.seconds for plan in plans.values())
+    machine = next(iter(plans.values())).machine
+    way, where = "one after another", machine.name
+    if lanes > 1:
+        where = f"one {machine.name} each" if machine.gpus else f"{len(machine.cores)} cores each of {machine.name}"
+        way = f"{lanes} at a time: {duration(rounds(len(plans), lanes) * longest)}"
+    return Group(table, Text(f"{len(plans)} cells on {where}: {duration(total)} in all, {way}"))

@@ -1,0 +1,51 @@
+"""The problems of a benchmark, posed as a recipe poses its own."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.messages import LeftOut, Problem
+from conf.benchmarks import HELD_OUT, Benchmark
+from conf.errors import BadInput
+from conf.schema import Config
+from rewards.problems import sources
+from rewards.problems.loading import EVAL_SEED, check_chat, counts, listed, load, prepare
+from rewards.problems.rows import distinct_pairs
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A benchmark's problems as the model will see them. dropped: how many rows of its source were left out, by reason.
+    digest: of held-out problems alone, see `ProblemSet`.
+    """
+
+    benchmark: Benchmark
+    problems: tuple[Problem, ...]
+    dropped: dict[str, int]
+    digest: str = ""
+
+
+def pose(benchmark: Benchmark, config: Config, tokenizer: Any) -> Posed:
+    """The first `limit` problems of a benchmark, in the order of their ids. Raises BadInput for a source that cannot be
+    used, or has no usable problem.
+    """
+    if benchmark.source == HELD_OUT:
+        known = load(config, tokenizer)
+        if not known.heldout:
+            raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds none out; raise it")
+        dropped = counts([row for row in known.left_out if row.source == "eval_source"])
+        return Posed(benchmark, known.heldout[: config.limit], dropped, known.digest)
+    check_chat(config, tokenizer)
+    data = replace(config.data, problem_pattern="", scan=None, size=config.limit)
+    rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
+    columns = rows[0] if rows else {}
+    data = replace(
+        data,
+        problem_field=benchmark.problem_field or (data.problem_field if data.problem_field in columns else ""),
+        answer_field=benchmark.answer_field or (data.answer_field if data.answer_field in columns else ""),
+    )
+    left_out: list[LeftOut] = []
+    pairs = distinct_pairs(rows, "benchmarks", data, left_out)
+    problems = prepare("benchmarks", pairs, config, tokenizer, left_out)[: config.limit]
+    if not problems:
+        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({listed(left_out)})")
+    return Posed(benchmark, tuple(problems), counts(left_out))

@@ -1,0 +1,201 @@
+"""Engines that do not serve what they claim to, in whole runs over fakes: each halts, and no step is taken on its word.
+
+A policy is a sum of contributions, one of each type of module, that grow with its version.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from actors.errors import Halted, root_cause
+from actors.messages import Group, Sample, Scores
+from actors.protocols import FAITHFUL
+from tests.actors.virtual_run import Run
+
+MODULES = ("q_proj", "v_proj", "down_proj")
+PROBLEMS, TOKENS = 4, 12
+STEP = 0.05
+NOISE = 0.03
+FAR = 20
+
+
+@dataclass(frozen=True)
+class Served:
+    """What an engine computes: which version of whose adapter, on which modules, how strongly."""
+
+    version: float
+    modules: tuple[str, ...] = MODULES
+    scale: float = 1.0
+    owner: str = "ours"
+
+
+Fault = Callable[[int, Served], Served]
+"""What engine number … serves when asked for …"""
+
+
+def asked_for(version: int) -> Served:
+    """Synthetic adapters are far from the base model and from each other."""
+    return Served(version) if version >= 0 else Served(FAR, owner=f"synthetic{version}")
+
+
+def logprob(served: Served, problem: int, token: int) -> float:
+    base = -2.0 + random.Random(f"base/{problem}/{token}").uniform(-1.0, 1.0)
+    return base + served.scale * STEP * served.version * sum(
+        random.Random(f"{served.owner}/{module}/{problem}/{token}").gauss(0.0, 1.0) for module in served.modules
+    )
+
+
+def disagreement(served: Served, version: int) -> float:
+    return fmean(
+        abs(logprob(served, problem, token) - logprob(Served(version), problem, token))
+        for problem in range(PROBLEMS)
+        for token in range(TOKENS)
+    )
+
+
+class Faulty(Run):
+    """A run whose engines obey a fault."""
+
+    def __init__(self, path: Path, fault: Fault, engines: int = 1, noise: float = NOISE, step: float = 1.0) -> None:
+        super().__init__(path, seconds=10_000.0)
+        self.config.canary.problems = PROBLEMS
+        self.config.budget.updates = 100
+        self.config.eval.problems = 0
+        rng = random.Random(0)
+
+        async def probe(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:
+            number = -1 - index
+
+            def answer(engine: int) -> Sample:
+                served = fault(engine, asked_for(adapter.version))
+                if not adapter.synthetic:
+                    served = replace(served, version=served.version * step)
+                logprobs = (logprob(served, number, token) + rng.gauss(0.0, noise) for token in range(TOKENS))
+                return Sample((7,) * TOKENS, tuple(logprobs), "7", "length")
+
+            return tuple(Group(index, problem, adapter, (answer(engine),)) for engine in range(engines))
+
+        async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+            def view(served: Served, number: int) -> tuple[float, ...]:
+                return tuple(logprob(served, number, token) for token in range(TOKENS))
+
+            self.learner.scored.append((self.learner.version, groups[0].adapter))
+            own = Served(self.learner.version * step)
+            return tuple((Scores(view(own, -1 - g.index), view(Served(0), -1 - g.index)),) for g in groups)
+
+        async def explain(groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+            adapter = groups[0].adapter
+            assert adapter
+            own = asked_for(adapter.version)
+            views = {FAITHFUL: own} | {name: mistake(0, own) for name, mistake in AT_START.items()}
+            return {
+                name: tuple(logprob(served, -1 - group.index, token) for group in groups for token in range(TOKENS))
+                for name, served in views.items()
+                if name != "another"
+            }
+
+        self.engine.probe = probe  # type: ignore[method-assign]
+        self.learner.score = score  # type: ignore[method-assign]
+        self.learner.explain = explain  # type: ignore[method-assign]
+
+
+AT_START: dict[str, Fault] = {
+    "not loaded": lambda _, asked: replace(asked, version=0),
+    "alpha doubled": lambda _, asked: replace(asked, scale=2.0),
+    "alpha halved": lambda _, asked: replace(asked, scale=0.5),
+    "no q_proj": lambda _, asked: replace(asked, modules=MODULES[1:]),
+    "no v_proj": lambda _, asked: replace(asked, modules=MODULES[::2]),
+    "crossed": lambda _, asked: asked_for(-3 - int(asked.owner[-2:])),
+    "another": lambda _, asked: replace(asked, owner="theirs"),
+}
+AT_SWAPS: dict[str, tuple[Fault, str]] = {
+    "not loaded": (AT_START["not loaded"], "the adapter is not applied"),
+    "alpha doubled": (AT_START["alpha doubled"], "2.0 times the learner's: too large a scale"),
+    "alpha halved": (AT_START["alpha halved"], "of the learner's change arrives"),
+    "no q_proj": (AT_START["no q_proj"], "a type of module without its adapter"),
+    "another": (AT_START["another"], "the weights of another adapter"),
+    "stuck": (lambda _, asked: replace(asked, version=min(asked.version, 6)), "word for word those of policy-v"),
+    "late": (
+        lambda _, asked: replace(asked, version=asked.version / 2),
+        "% of the learner's change arrives: an older version",
+    ),
+}
+
+
+def halt_of(run: Run) -> str:
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    cause = root_cause(caught.value)
+    assert isinstance(cause, Halted)
+    return str(cause)
+
+
+def once_started(fault: Fault) -> Fault:
+    """A fault that synthetic adapters do not show."""
+    return lambda engine, asked: fault(engine, asked) if asked.owner == "ours" else asked
+
+
+@pytest.mark.parametrize("name", AT_START)
+def test_fault_at_the_start_halts_the_run_before_anything_is_drawn(tmp_path: Path, name: str) -> None:
+    run = Faulty(tmp_path, AT_START[name])
+    expected = name if name != "another" else "its weights were others"
+    assert f"rollout-0 has started, and answers under synthetic adapters as if {expected}" in halt_of(run)
+    assert run.engine.served == []
+
+
+@pytest.mark.parametrize("name", AT_SWAPS)
+def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str) -> None:
+    """Before the first step from the version at which the difference leaves the band, give or take the noise."""
+    fault, diagnosis = AT_SWAPS[name]
+    run = Faulty(tmp_path, once_started(fault), noise=0.0 if name == "stuck" else NOISE)
+    visible = next(v for v in range(100) if disagreement(fault(0, Served(v)), v) > run.config.canary.noise_floor)
+    assert diagnosis in halt_of(run)
+    assert abs(run.learner.version - visible) <= 1
+    assert run.learner.scored[-1][0] == run.learner.version
+
+
+def test_one_faulty_engine_among_several_is_named(tmp_path: Path) -> None:
+    fault = once_started(lambda engine, asked: replace(asked, version=0) if engine == 1 else asked)
+    cause = halt_of(Faulty(tmp_path, fault, engines=3))
+    assert "of rollout-1, unlike the others, differ" in cause
+    assert "the adapter is not applied" in cause
+
+
+@pytest.mark.parametrize("first", [-2, 0, 5])
+def test_engine_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path, first: int) -> None:
+    """From its start on, at the first comparison, which measures the noise, or later; beside a sound engine."""
+
+    def break_down(engine: int, asked: Served) -> Served:
+        version = -2 if asked.owner != "ours" else asked.version
+        return replace(asked, scale=nan) if engine == 1 and version >= first else asked
+
+    run = Faulty(tmp_path, break_down, engines=2)
+    cause = halt_of(run)
+    assert "no numbers" in cause
+    assert first < 0 or "of rollout-1, unlike the others, are" in cause
+    assert run.learner.version <= max(first, 0) + 1
+
+
+def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path) -> None:
+    run = Faulty(tmp_path, lambda _, asked: asked)
+
+    async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        return tuple((Scores((nan,) * TOKENS, (-1.0,) * TOKENS),) for _ in groups)
+
+    run.learner.score = score  # type: ignore[method-assign]
+    assert "of the learner are no numbers for policy-v0-r0" in halt_of(run)
+
+
+@pytest.mark.parametrize("step", [1.0, 0.001])
+def test_a_hundred_healthy_swaps_never_halt(tmp_path: Path, step: float) -> None:
+    run = Faulty(tmp_path, lambda _, asked: asked, engines=2, step=step)
+    assert run.go().status == "completed"
+    assert run.learner.version == 100
+    decided = [row["canary/decided"] for row in run.rows]
+    assert decided[-1] == (1.0 if step == 1.0 else 0.0)

@@ -1,0 +1,86 @@
+from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
+
+
+class HandClock:
+    """Time that a test moves by hand."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def test_time_of_earlier_processes_counts() -> None:
+    clock = HandClock()
+    budget = Budget(600.0, 45.0, clock)
+    clock.time += 5
+    assert budget.spent == 50.0
+    assert budget.left == 550.0
+    assert budget.progress == 50 / 600
+
+
+def test_progress_never_exceeds_one() -> None:
+    assert Budget(10.0, 20.0, HandClock()).progress == 1.0
+
+
+def test_reserve_is_learned_from_measured_steps() -> None:
+    budget = Budget(600.0, 0.0, HandClock())
+    assert budget.reserve == FINISH_MARGIN_S
+    budget.expect("evaluate", 20.0)
+    budget.expect("checkpoint", 4.0)
+    assert budget.reserve == EVALUATION_SAFETY * 20.0 + SAFETY * 4.0 + FINISH_MARGIN_S
+
+
+def test_evaluation_holds_back_no_more_than_its_part() -> None:
+    budget = Budget(600.0, 0.0, HandClock())
+    budget.expect("evaluate", 400.0)
+    assert budget.evaluation_reserve == MOST_EVALUATION * 600.0
+    assert budget.allows("update")
+
+
+def test_only_recent_steps_count() -> None:
+    budget = Budget(600.0, 0.0, HandClock())
+    for seconds in (90.0, 10.0, 12.0, 11.0):
+        budget.expect("update", seconds)
+    assert budget.expected("update") == SAFETY * 12.0
+
+
+def test_update_that_would_eat_the_reserve_is_not_started() -> None:
+    clock = HandClock()
+    budget = Budget(100.0, 0.0, clock)
+    budget.expect("update", 20.0)
+    budget.expect("evaluate", 16.0)
+    clock.time += 100.0 - budget.reserve - SAFETY * 20.0 - 0.1
+    assert budget.allows("update")
+    clock.time += 0.2
+    assert not budget.allows("update")
+
+
+def test_cost_follows_the_time_spent() -> None:
+    clock = HandClock()
+    budget = Budget(3600.0, 900.0, clock, price_per_hour=0.4)
+    clock.time += 900
+    assert budget.cost == 0.2
+    assert Budget(3600.0, 900.0, clock).cost is None
+
+
+def test_forecast_goes_by_the_usual_step_and_leaves_the_reserve() -> None:
+    budget = Budget(FINISH_MARGIN_S + 100.0, 0.0, HandClock())
+    assert budget.forecast("turn") is None
+    for seconds in (9.0, 10.0, 30.0):
+        budget.expect("turn", seconds)
+    assert budget.forecast("turn") == 10
+
+
+def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use() -> None:
+    budget = Budget(FINISH_MARGIN_S + 20.0, 0.0, HandClock())
+    assert budget.may_hold("group", "update")
+    for seconds in (8.0, 50.0):
+        budget.expect("group", seconds)
+    assert budget.may_hold("group", "update")
+    budget.expect("update", 13.0)
+    assert not budget.may_hold("group", "update")

@@ -1,0 +1,151 @@
+"""The coordinator's logic with fakes at its seams, under virtual time: the ordinary course of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.messages import Batch, UpdateStats
+from tests.actors.virtual_run import Run, judge_each, make_config
+from tests.fakes import FakeEngine
+
+
+def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
+    run.config.budget.updates = 5
+    outcome = run.go()
+    assert (outcome.status, run.learner.version) == ("completed", 5)
+    assert [row["update"] for row in run.rows] == [1, 2, 3, 4, 5]
+
+
+def test_no_group_is_started_that_no_update_would_take(run: Run) -> None:
+    run.config.budget.updates = 5
+    run.go()
+    assert sorted(index for index, _ in run.engine.served) == list(range(10))
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+def test_every_group_is_young_enough_and_recorded_with_its_version(tmp_path: Path, staleness: int) -> None:
+    run = Run(tmp_path, make_config(max_staleness=staleness))
+    run.engine.seconds_of = lambda index: 1.0 + 7.0 * (index % 5 == 0)
+    run.go()
+    names = dict(run.engine.served)
+    used = [group for batch in run.learner.batches for group in batch.groups]
+    assert len(run.learner.batches) > 5
+    assert all(names[group.index] == f"policy-v{group.version}-r0" for group in used)
+    ages = {batch.version - group.version for batch in run.learner.batches for group in batch.groups}
+    assert max(ages) <= staleness
+
+
+def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
+    """Groups of 1 s and updates of 2 s: overlapped, an update every 2 s and a bit; in turn it would be over 3 s."""
+    run.config.budget.updates = 20
+    run.go()
+    learner = run.ledger["learner"]
+    assert learner["wait_rollouts"] < 0.3 * learner["update"]
+
+
+def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
+    run.config.budget.updates = 7
+    run.go()
+    kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
+    assert kept == ["update-000006", "update-000007"]
+    assert (run.path / "checkpoints" / "latest").resolve().name == "update-000007"
+
+
+def test_waiting_for_stragglers_has_a_name(run: Run) -> None:
+    class Uneven(FakeEngine):
+        def seconds_of(self, index: int) -> float:
+            return 20.0 if index % 8 == 0 else 0.5
+
+    run.engine = Uneven()
+    run.go()
+    assert run.ledger["learner"]["wait_stragglers"] > 10.0
+
+
+def note_overlap(run: Run) -> list[tuple[int, bool]]:
+    """At the end of every request for a group: its index, and whether the learner was at work meanwhile."""
+    busy = 0
+    seen = []
+    accumulate, work = run.learner.accumulate, run.engine._work
+
+    async def learn(batch: Batch) -> None:
+        nonlocal busy
+        busy += 1
+        await accumulate(batch)
+        busy -= 1
+
+    async def note(seconds: float) -> None:
+        before = busy
+        await work(seconds)
+        seen.append((run.learner.version, bool(before or busy)))
+
+    run.learner.accumulate, run.engine._work = learn, note  # type: ignore[method-assign]
+    return seen
+
+
+def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None:
+    run.config.learner.max_staleness = 0
+    run.config.budget.updates = 8
+    seen = note_overlap(run)
+    run.go()
+    assert not any(overlapped for _, overlapped in seen)
+    assert all(row["overlap"] == 0.0 for row in run.rows)
+    assert all(g.version == batch.version for batch in run.learner.batches for g in batch.groups)
+
+
+def test_settled_problems_rest(run: Run) -> None:
+    """Seven problems, three of which are always solved: in epochs 1 and 2 only the other four come up."""
+    run.config.curriculum.rest_epochs = 2
+    run.config.learner.max_staleness, run.config.learner.problems_per_update = 0, 1
+    run.config.budget.updates = 15
+    settled = {"p0", "p1", "p2"}
+    run.verifier.score = lambda group: judge_each(group, (1.0, float(group.problem.id in settled)))  # type: ignore[method-assign]
+    run.go()
+    groups = sorted((g for batch in run.learner.batches for g in batch.groups), key=lambda group: group.index)
+    assert {group.problem.id for group in groups[:7]} == {f"p{number}" for number in range(7)}
+    assert not settled & {group.problem.id for group in groups[7:15]}
+    assert run.coordinator.ledger.counts["groups/rested"] >= 6
+
+
+@pytest.mark.parametrize("death", [None, ("accumulate", 4)])
+def test_ledger_accounts_for_every_second_and_token_over_a_resume(tmp_path: Path, death: Any) -> None:
+    drawn = 0
+    for updates in (4, 9):
+        run = Run(tmp_path)
+        run.config.budget.updates = updates
+        run.learner.deaths = {death} if death else set()
+        run.go(resume=updates == 9)
+        drawn += run.engine.tokens
+        record = run.coordinator.ledger
+        for activities in run.ledger.values():
+            assert sum(activities.values()) == pytest.approx(run.spent)
+        tokens = {name: count for name, count in record.counts.items() if name.startswith("tokens/")}
+        assert sum(tokens.values()) - tokens.get("tokens/cancelled", 0) == drawn
+        assert tokens["tokens/useful"] == 2 * 2 * updates
+    assert {"tokens/eval", "tokens/canary"} <= tokens.keys()
+    assert ("tokens/abandoned" in tokens) == (death is not None)
+
+
+def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
+    run.config.budget.updates = 1
+    run.go()
+    promised = {
+        "update", "version", "reward/mean", "reward/accuracy", "reward/format", "completion/mean_length",
+        "completion/truncated", "policy/kl_to_base", "groups/zero_variance", "time/generate", "time/verify",
+        "time/learn", "time/sync", "budget/spent_s", "budget/left_s", "tokens/generated", "verify/timeout",
+    }  # fmt: skip
+    assert promised <= run.rows[0].keys()
+
+
+def test_kl_in_the_loss_is_reported_instead_of_the_probes(run: Run) -> None:
+    step = run.learner.step
+
+    async def with_kl(progress: float) -> UpdateStats:
+        stats = await step(progress)
+        return replace(stats, metrics={"policy/kl_to_base": 0.125})
+
+    run.learner.step = with_kl  # type: ignore[method-assign]
+    run.config.budget.updates = 1
+    run.go()
+    assert run.rows[0]["policy/kl_to_base"] == 0.125

@@ -1,0 +1,96 @@
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.coordinator.guard import Guard
+from conf.schema import GuardConfig
+
+NORMAL = {
+    "policy/entropy": 1.5,
+    "canary/entropy": 1.2,
+    "completion/mean_length": 300.0,
+    "reward/mean": 0.4,
+    "reward/format": 0.9,
+    "policy/kl_to_base": 0.05,
+}
+
+
+def rows(count: int, seed: int = 0, noise: float = 0.1, **changed: float) -> list[dict[str, float]]:
+    """Rows around the normal values, some of them changed."""
+    rng = random.Random(seed)
+    values = {**NORMAL, **{name.replace("__", "/"): value for name, value in changed.items()}}
+    return [{name: value * rng.gauss(1.0, noise) for name, value in values.items()} for _ in range(count)]
+
+
+def alarms(guard: Guard, sequence: list[dict[str, float]]) -> list[str]:
+    return [alarm.signal for row in sequence for alarm in guard.look(row)]
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 10_000))
+def test_noise_raises_no_alarm(seed: int) -> None:
+    assert alarms(Guard(GuardConfig()), rows(300, seed, noise=0.15)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("policy/entropy", 0.07),
+        ("canary/entropy", 0.1),
+        ("completion/mean_length", 20.0),
+        ("completion/mean_length", 3000.0),
+        ("reward/mean", 0.0),
+        ("reward/format", 0.0),
+        ("policy/kl_to_base", 5.0),
+    ],
+)
+def test_collapse_is_noticed_within_a_few_updates_and_once(name: str, value: float) -> None:
+    guard = Guard(GuardConfig())
+    assert alarms(guard, rows(40)) == []
+    changed = rows(60, seed=1, **{name.replace("/", "__"): value})
+    assert alarms(guard, changed[:3]) == [name]
+    assert alarms(guard, changed[3:]) == []
+
+
+def test_one_freak_is_no_collapse() -> None:
+    guard = Guard(GuardConfig())
+    sequence = rows(60)
+    sequence[40] = {**sequence[40], "policy/entropy": 0.0, "reward/mean": 0.0}
+    assert alarms(guard, sequence) == []
+
+
+def test_learning_raises_no_alarm() -> None:
+    """Rewards rise, entropy falls by two thirds, KL and length grow, all steadily."""
+    learning = [
+        {
+            "policy/entropy": 1.5 - n / 100,
+            "canary/entropy": 1.2 - n / 125,
+            "completion/mean_length": 300.0 + 5 * n,
+            "reward/mean": 0.05 + 0.008 * n,
+            "reward/format": min(1.0, 0.1 + n / 50),
+            "policy/kl_to_base": 0.001 * n,
+        }
+        for n in range(100)
+    ]
+    assert alarms(Guard(GuardConfig()), learning) == []
+
+
+def test_slow_loss_of_nearly_all_entropy_is_noticed() -> None:
+    guard = Guard(GuardConfig())
+    assert alarms(guard, [{"policy/entropy": 1.5 * 0.98**n} for n in range(100)]) == []
+    assert alarms(guard, [{"policy/entropy": 1.5 * 0.98**n} for n in range(100, 140)]) == ["policy/entropy"]
+
+
+def test_rows_without_a_signal_are_skipped() -> None:
+    """A batch in which nothing is learned from has no entropy."""
+    guard = Guard(GuardConfig())
+    sequence = [row if n % 3 else {"reward/mean": 0.4} for n, row in enumerate(rows(60))]
+    assert alarms(guard, sequence) == []
+    assert "policy/entropy" in alarms(guard, rows(4, policy__entropy=0.05))
+
+
+def test_resumed_guard_knows_the_updates_before() -> None:
+    sequence = rows(40) + rows(3, seed=1, policy__entropy=0.05)
+    assert alarms(Guard(GuardConfig(), sequence[:41]), sequence[41:]) == ["policy/entropy"]

@@ -1,0 +1,68 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.coordinator.ledger import HISTORY, Ledger
+from tests.actors.coordinator.test_budget import HandClock
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.floats(0, 1000)), min_size=1))
+def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, str, float]]) -> None:
+    """Whenever an actor was first heard of, and over a process that was killed a while after its last record."""
+    clock = HandClock()
+    ledger = Ledger(clock, spent=20.0)
+    for actor, activity, seconds in steps:
+        ledger.enter(actor, activity)
+        clock.time += seconds
+    spent = clock.time - 100.0 + 20.0
+    for activities in ledger.seconds.values():
+        assert abs(sum(activities.values()) - spent) < 1e-6
+    resumed = Ledger(clock, spent + 0.5, ledger.record)
+    clock.time += 2.0
+    resumed.enter("a", "x")
+    clock.time += 3.0
+    assert abs(sum(resumed.seconds["a"].values()) - (spent + 5.5)) < 1e-6
+
+
+def test_looking_does_not_change_what_is_counted() -> None:
+    clock = HandClock()
+    ledger = Ledger(clock)
+    ledger.enter("learner", "update")
+    clock.time += 3
+    assert ledger.seconds == {"learner": {"start": 0.0, "update": 3.0}}
+    clock.time += 4
+    assert ledger.seconds == {"learner": {"start": 0.0, "update": 7.0}}
+
+
+def test_counts_add_up() -> None:
+    ledger = Ledger(HandClock())
+    ledger.count("tokens/useful", 5)
+    ledger.count("tokens/useful", 6)
+    assert ledger.counts == {"tokens/useful": 11}
+
+
+@given(st.lists(st.tuples(st.sampled_from(HISTORY), st.integers(0, 99))), st.lists(st.sampled_from(HISTORY)))
+def test_abandoned_history_changes_the_class_of_tokens_and_not_their_sum(
+    kept: list[tuple[str, int]], lost: list[str]
+) -> None:
+    ledger = Ledger(HandClock())
+    for name, amount in kept:
+        ledger.count(name, amount)
+    then = ledger.counts
+    ledger.count("tokens/waiting", 10 * len(lost))
+    for name in lost:
+        ledger.move("tokens/waiting", name, 7)
+    total = sum(ledger.counts.values())
+    ledger.go_back(then)
+    counts = ledger.counts
+    assert counts.pop("tokens/abandoned", 0) == 10 * len(lost)
+    assert counts == then
+    assert sum(ledger.counts.values()) == total
+
+
+def test_figures_are_flat() -> None:
+    clock = HandClock()
+    ledger = Ledger(clock)
+    ledger.enter("learner", "update")
+    ledger.count("tokens/eval", 5)
+    clock.time += 3
+    assert ledger.figures == {"ledger/learner/start": 0.0, "ledger/learner/update": 3.0, "ledger/tokens/eval": 5.0}

@@ -1,0 +1,369 @@
+"""Whole runs under random schedules of slow, failing and barren groups, collapses, stops and crashes, and of deaths of
+learner, engines and judges.
+
+Whatever happens: no group is used too old or by another history (the fake learner asserts it), the budget is kept,
+nothing waits for ever (the virtual clock raises Deadlock), no problem is skipped or comes up twice in the history
+behind the adapter, and every second and token is accounted for. A crash leaves what the last second wrote down.
+"""
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.coordinator.budget import Budget
+from actors.coordinator.coordinator import Coordinator
+from actors.coordinator.data_order import ProblemOrder
+from actors.coordinator.ledger import Ledger
+from actors.errors import ActorDied, Halted, Interrupted, root_cause
+from actors.messages import AdapterRef, Batch, Group, Status
+from actors.protocols import Engine
+from actors.rollout.pool import EnginePool
+from actors.storage.run_folder import RunFolder
+from launch.plan.virtual_time import VirtualClock, run_virtually
+from rewards.actor import RemoteVerifier
+from tests.actors.virtual_run import make_config, make_problems
+from tests.fakes import FakeLearner, FrailEngine, FrailJudge, make_reward
+
+CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
+GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """seed: of every duration and outcome. barren, failed: shares of groups. deaths: of the learner. engines, judges:
+    of each, when it dies in every process. collapses: versions whose entropy is gone, once. crashes, stop, and all
+    other times: seconds into a process.
+    """
+
+    seed: int
+    staleness: int
+    per_update: int
+    max_running: int
+    refill: bool
+    rest_epochs: int
+    barren: float
+    failed: float
+    load: float
+    learn: float
+    save: float
+    budget: float
+    updates: int | None
+    every: int
+    validate: int
+    deaths: frozenset[tuple[str, int]]
+    engines: tuple[tuple[float, ...], ...]
+    judges: tuple[tuple[float, ...], ...]
+    collapses: frozenset[int]
+    crashes: tuple[float, ...]
+    stop: float | None
+
+
+def frail(most: int) -> st.SearchStrategy[tuple[tuple[float, ...], ...]]:
+    """When each of at most so many actors dies."""
+    deaths = st.lists(st.floats(0.0, 150.0), max_size=3).map(tuple)
+    return st.lists(deaths, min_size=1, max_size=most).map(tuple)
+
+
+schedules = st.builds(
+    Schedule,
+    seed=st.integers(0, 10**6),
+    staleness=st.integers(0, 3),
+    per_update=st.integers(1, 4),
+    max_running=st.integers(1, 12),
+    refill=st.booleans(),
+    rest_epochs=st.sampled_from((0, 0, 1)),
+    barren=st.floats(0.0, 0.6),
+    failed=st.sampled_from((0.0, 0.2)),
+    load=st.floats(0.0, 10.0),
+    learn=st.floats(0.1, 20.0),
+    save=st.floats(0.0, 8.0),
+    budget=st.floats(20.0, 300.0),
+    updates=st.none() | st.integers(1, 30),
+    every=st.integers(1, 6),
+    validate=st.integers(0, 3),
+    deaths=st.frozensets(st.tuples(st.sampled_from(CALLS), st.integers(0, 12)), max_size=4),
+    engines=frail(3),
+    judges=frail(2),
+    collapses=st.frozensets(st.integers(5, 12), max_size=3),
+    crashes=st.lists(st.floats(1.0, 150.0), max_size=2).map(tuple),
+    stop=st.none() | st.floats(0.0, 200.0),
+)
+
+
+class QuietFolder(RunFolder):
+    """Without TensorBoard, which takes nine tenths of the time of such a run."""
+
+    def _open_tensorboard(self) -> None:
+        self.cut_metrics()
+
+        class Silence:
+            def __getattr__(self, _: str) -> Any:
+                return lambda *_, **__: None
+
+        self._tensorboard = Silence()  # type: ignore[assignment]
+
+
+class Tally:
+    """An engine whose tokens are counted as they arrive; those of a dead one never do."""
+
+    def __init__(self, engine: Any, drawn: Counter[str]) -> None:
+        self._engine = engine
+        self._drawn = drawn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await self._engine.at_start(lambda name, engine: work(name, Tally(engine, self._drawn)))  # type: ignore[arg-type]
+
+    async def generate(self, *request: Any) -> Group:
+        group = await self._engine.generate(*request)
+        self._drawn["tokens"] += group.tokens
+        return group
+
+    async def probe(self, *request: Any) -> tuple[Group, ...]:
+        groups = await self._engine.probe(*request)
+        self._drawn["tokens"] += sum(group.tokens for group in groups)
+        return groups
+
+
+class Trial:
+    """The processes of one run, one after the other."""
+
+    def __init__(self, path: Path, schedule: Schedule) -> None:
+        self.path = path
+        self.schedule = schedule
+        self.config = make_config(
+            max_staleness=schedule.staleness,
+            problems_per_update=schedule.per_update,
+            refill=schedule.refill,
+        )
+        self.config.curriculum.rest_epochs = schedule.rest_epochs
+        self.config.budget.updates = schedule.updates
+        self.config.budget.grace_s = GRACE_S
+        self.config.checkpoint.every = schedule.every
+        self.config.validation.every, self.config.validation.share = schedule.validate, 0.2
+        self.config.guard.action, self.config.guard.window, self.config.guard.patience = "rollback", 4, 1
+        self.problems = make_problems(train=5)
+        self.order = ProblemOrder(self.problems.train, self.config.run.seed)
+        self.deaths = set(schedule.deaths)
+        self.collapses = set(schedule.collapses)
+        self.history: dict[int, Batch] = {}
+        self.published: set[str] = set()
+        self.gone: set[str] = set()
+        self.drawn = Counter[str]()
+        self.written = 0
+        self.spent = 0.0
+
+    def go(self, crash: float | None, stop: float | None) -> bool:
+        """One process; whether the run has come to its end."""
+        return run_virtually(self._process(crash, stop))
+
+    async def _process(self, crash: float | None, stop: float | None) -> bool:
+        clock, loop = VirtualClock(), asyncio.get_running_loop()
+        folder = self._folder()
+        budget = Budget(self.schedule.budget, folder.spent, clock)
+        ledger = Ledger(clock, folder.spent, folder.ledger())
+        engines = [FrailEngine(name=f"rollout-{number}") for number, _ in enumerate(self.schedule.engines)]
+        judges = [FrailJudge(f"reward-{number}") for number, _ in enumerate(self.schedule.judges)]
+        for engine in engines:
+            engine.seconds_of = self._seconds  # type: ignore[method-assign]
+            engine.load_seconds, engine.gone = self.schedule.load, self.gone
+        for judge in judges:
+            judge.judge = self._judge  # type: ignore[method-assign]
+        for actor, times in zip((*engines, *judges), (*self.schedule.engines, *self.schedule.judges), strict=True):
+            for time in times:
+                loop.call_later(time, actor.die)
+        fleet = EnginePool(engines, clock, lambda name, text: None)
+        verifier = RemoteVerifier(judges, clock, lambda name, text: None)  # type: ignore[arg-type]
+        coordinator = Coordinator(
+            self.config,
+            Tally(fleet, self.drawn),  # type: ignore[arg-type]
+            self._learner(),
+            verifier,
+            self.problems,
+            folder,
+            budget,
+            ledger,
+            clock,
+            max_running=self.schedule.max_running,
+            resume_from=folder.checkpoint,
+        )
+        if stop is not None:
+            loop.call_later(stop, coordinator.stop, "SIGTERM")
+        ended = True
+        try:
+            async with asyncio.timeout(crash):
+                await coordinator.run()
+        except TimeoutError:
+            ended = False
+        except ExceptionGroup as error:
+            cause = root_cause(error)
+            if isinstance(cause, ActorDied):
+                crews = (fleet._crew, verifier._crew)
+                none_left = any(all(post.given_up for post in crew.posts) for crew in crews)
+                assert none_left or coordinator.progress.phase == "starting"
+            elif not isinstance(cause, Halted | Interrupted):
+                raise
+        if ended:
+            folder.write_spent(budget.spent, ledger.record)
+            cursor = coordinator._production.cursor
+            self.check_history(
+                coordinator.updates, cursor.next_unused, cursor.used, coordinator._production.curriculum.state
+            )
+        self.spent = folder.spent
+        self.check(folder)
+        return ended
+
+    def _folder(self) -> QuietFolder:
+        """That remembers how many tokens there were when it last wrote down what was spent, and which versions it has
+        deleted.
+        """
+        folder = QuietFolder(self.path, keep_last=2)
+        self.drawn["tokens"] = self.written
+        write = folder.write_spent
+
+        def note(seconds: float, record: dict[str, Any]) -> None:
+            write(seconds, record)
+            self.written = self.drawn["tokens"]
+
+        def drop(keep: tuple[AdapterRef, ...]) -> None:
+            self.gone |= self.published - {adapter.name for adapter in keep}
+
+        folder.write_spent, folder.drop_adapters = note, drop  # type: ignore[method-assign]
+        return folder
+
+    def _learner(self) -> FakeLearner:
+        learner = FakeLearner(self.schedule.learn, self.schedule.staleness)
+        learner.deaths = self.deaths
+        step, save = learner.step, learner.save
+
+        async def note(progress: float) -> Any:
+            stats = await step(progress)
+            self.published.add(stats.adapter.name)
+            self.gone.discard(stats.adapter.name)  # a process that begins anew gives the names of one before it again
+            batch = learner.batches[-1]
+            self.history = {v: b for v, b in self.history.items() if v < batch.version} | {batch.version: batch}
+            if learner.version in self.collapses:
+                self.collapses.remove(learner.version)
+                stats.metrics["policy/entropy"] = 0.01
+            return stats
+
+        async def slow(folder: str) -> None:
+            await asyncio.sleep(self.schedule.save)
+            await save(folder)
+
+        learner.step, learner.save = note, slow  # type: ignore[method-assign]
+        return learner
+
+    def _draw(self, purpose: str, index: int) -> random.Random:
+        return random.Random(f"{self.schedule.seed}/{purpose}/{index}")
+
+    def _seconds(self, index: int) -> float:
+        return self._draw("seconds", index).choice((0.2, 1.0, 3.0, 15.0))
+
+    def _outcome(self, index: int) -> str:
+        draw = self._draw("outcome", index).random()
+        if draw < self.schedule.failed:
+            return "failed"
+        return "barren" if draw < self.schedule.failed + self.schedule.barren else "useful"
+
+    async def _judge(self, group: Group) -> Group:
+        await asyncio.sleep(self._draw("verify", group.index).choice((0.0, 0.1, 4.0)))
+        outcome = self._outcome(group.index)
+        if outcome == "failed":
+            rewards = (make_reward(0.0, Status.TIMEOUT),) * len(group.samples)
+        elif outcome == "barren":
+            rewards = (make_reward(0.0),) * len(group.samples)
+        else:
+            rewards = (make_reward(1.0), make_reward(0.0))[: len(group.samples)]
+        return replace(group, rewards=rewards)
+
+    def check(self, folder: RunFolder) -> None:
+        """What is written down."""
+        assert self.spent <= self.schedule.budget
+        record = folder.ledger()
+        assert record is not None
+        for activities in record["seconds"].values():
+            assert sum(activities.values()) == pytest.approx(self.spent, abs=1e-6)
+        counts = record["counts"]
+        assert all(count > 0 for count in counts.values()), counts
+        tokens = sum(n for name, n in counts.items() if name.startswith("tokens/") and name != "tokens/cancelled")
+        assert tokens == self.written
+        if folder.checkpoint:
+            state = json.loads((folder.checkpoint / "coordinator.json").read_text())
+            self.check_history(state["version"], state["next_unused"], state["used"], state["problems"])
+
+    def check_history(self, updates: int, next_unused: int, used: Sequence[int], solved: dict[str, list[int]]) -> None:
+        """Behind an adapter after so many updates, with its cursor and solve rates."""
+        behind = [
+            group.index
+            for version in sorted(self.history)
+            if version < updates
+            for group in self.history[version].groups
+        ]
+        assert len(behind) == len(set(behind)) == updates * self.schedule.per_update
+        done = {*range(next_unused), *used}
+        assert set(behind) <= done
+        settled = {index for index in done if self._outcome(index) == "barren"}
+        if not self.schedule.refill:
+            settled &= set(behind)
+            times = Counter(self.order.problem(index).id for index in behind)
+            assert {problem: judged for problem, (judged, *_) in solved.items() if judged} == {
+                problem: 2 * count for problem, count in times.items()
+            }
+        for index in done - set(behind):
+            outcome = self._outcome(index)
+            dropped = outcome == "failed" or (outcome == "barren" and self.schedule.refill)
+            assert dropped or self._rests(index, settled)
+
+    def _rests(self, index: int, settled: set[int]) -> bool:
+        """Whether a problem had reason to rest in the epoch of an index."""
+        size = len(self.problems.train)
+        return any(
+            1 <= index // size - earlier // size <= self.schedule.rest_epochs
+            and self.order.problem(earlier) == self.order.problem(index)
+            for earlier in settled
+        )
+
+
+@pytest.fixture(autouse=True)
+def disk_without_waiting() -> Iterator[None]:
+    """Nothing here is about power cuts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+def carry_out(schedule: Schedule) -> None:
+    with TemporaryDirectory() as folder:
+        trial = Trial(Path(folder), schedule)
+        for crash in schedule.crashes:
+            if trial.go(crash, None) or trial.spent >= schedule.budget:
+                return
+        trial.go(None, schedule.stop)
+
+
+@settings(max_examples=100, deadline=None)
+@given(schedules)
+def test_no_schedule_breaks_a_promise(schedule: Schedule) -> None:
+    carry_out(schedule)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(max_examples=3000, deadline=None)
+@given(schedules)
+def test_no_schedule_of_thousands_breaks_a_promise(schedule: Schedule) -> None:
+    carry_out(schedule)

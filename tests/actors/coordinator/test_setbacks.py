@@ -1,0 +1,248 @@
+"""The coordinator after a setback: a resume, a dead learner, a collapse."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.coordinator.coordinator import Coordinator
+from actors.errors import ActorDied, Halted, root_cause
+from actors.messages import Batch, Group, UpdateStats
+from tests.actors.virtual_run import Run, judge
+from tests.fakes import FakeVerifier
+
+
+def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
+    first = Run(tmp_path)
+    first.config.budget.updates = 4
+    first.go()
+    second = Run(tmp_path)
+    second.config.budget.updates = 9
+    second.go(resume=True)
+    used = [g.index for run in (first, second) for batch in run.learner.batches for g in batch.groups]
+    assert sorted(used) == list(range(len(used)))
+    assert len(used) == 18
+    assert [row["update"] for row in second.rows] == list(range(1, 10))
+    assert second.learner.incarnation == 1
+
+
+DEATHS = [("publish", 0), ("score", 0), ("accumulate", 0), ("step", 1), ("score", 2), ("accumulate", 4), ("save", 3)]
+
+
+def history(run: Run) -> list[int]:
+    """Indices of the groups behind the learner's adapter, in order of their updates."""
+    last: dict[int, Batch] = {batch.version: batch for batch in run.learner.batches}
+    return [group.index for version in range(run.learner.version) for group in last[version].groups]
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, death: tuple[str, int]) -> None:
+    """Wherever it dies: nothing of the abandoned history is trained on, no problem is skipped or repeated."""
+    run.learner.deaths = {death}
+    run.config.budget.updates = 7
+    assert run.go().status == "completed"
+    assert not run.learner.deaths
+    assert sorted(history(run)) == list(range(14))
+    assert [row["update"] for row in run.rows] == list(range(1, 8))
+    assert run.learner.incarnation == 1
+    assert run.coordinator.ledger.counts["deaths/learner"] == 1
+    assert [event["event"] for event in run.folder.events()] == ["learner died"]
+
+
+def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:
+    run.learner.deaths = {("step", 4)}
+    run.config.budget.updates = 7
+    run.go()
+    counts = run.coordinator.ledger.counts
+    assert counts["updates/abandoned"] == 1
+    assert 2 + 2 <= counts["groups/abandoned"] <= 2 + 2 * 2  # those of one update, and at most η + 1 batches ahead
+    assert [batch.version for batch in run.learner.batches] == [0, 1, 2, 3, 3, 4, 5, 6]
+
+
+def test_learner_that_dies_while_it_is_restored_is_revived_again(run: Run) -> None:
+    run.learner.deaths = {("accumulate", 4), ("restore", 0)}
+    run.config.budget.updates = 5
+    assert run.go().status == "completed"
+    assert run.learner.incarnation == 2
+    assert sorted(history(run)) == list(range(10))
+
+
+def test_learner_that_dies_too_often_fails_the_run_with_its_cause(run: Run) -> None:
+    async def give_up() -> None:
+        raise ActorDied("learner-0 has died 3 times")
+
+    run.learner.deaths = {("accumulate", 1)}
+    run.learner.revive = give_up  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert str(root_cause(caught.value)) == "learner-0 has died 3 times"
+
+
+@pytest.mark.parametrize("call", ["save", "score"])
+def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_judged(run: Run, call: str) -> None:
+    run.learner.deaths = {(call, 5 if call == "save" else 6)}
+    run.config.budget.updates = 5 if call == "save" else 6
+    run.config.checkpoint.every = 3
+    outcome = run.go()
+    assert outcome.final is not None
+    assert run.coordinator.updates == len(run.rows) == (3 if call == "save" else 6)
+    assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.coordinator.updates:06d}"
+
+
+def test_revival_that_takes_too_long_does_not_break_the_budget(run: Run) -> None:
+    async def revive() -> None:
+        await asyncio.sleep(10_000.0)
+
+    run.learner.deaths = {("accumulate", 4)}
+    run.learner.revive = revive  # type: ignore[method-assign]
+    outcome = run.go()
+    assert outcome.status == "budget_exhausted"
+    assert outcome.final is not None
+    assert run.spent <= run.seconds
+
+
+def test_stop_does_not_wait_for_a_revival(run: Run) -> None:
+    async def revive() -> None:
+        await asyncio.sleep(10_000.0)
+
+    run.seconds = 100_000.0
+    run.learner.deaths = {("accumulate", 4)}
+    run.learner.revive = revive  # type: ignore[method-assign]
+
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGTERM")
+
+    assert run.go(stop_later).status == "interrupted"
+    assert run.spent < 31.0
+    assert run.coordinator.updates == 3
+
+
+def test_engine_that_could_not_be_healed_fails_the_run(run: Run) -> None:
+    async def die(*_: object) -> Group:
+        raise ActorDied("rollout-0 has died 3 times")
+
+    generate = run.engine.generate
+
+    async def late(index: int, *rest: Any) -> Group:
+        return await (die() if index == 9 else generate(index, *rest))
+
+    run.engine.generate = late  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert str(root_cause(caught.value)) == "rollout-0 has died 3 times"
+
+
+def collapse(run: Run, versions: range) -> None:
+    """The learner reports entropies that fall to nothing in the updates that make these versions, the first time."""
+    step = run.learner.step
+    seen: set[int] = set()
+
+    async def report(progress: float) -> UpdateStats:
+        stats = await step(progress)
+        version = stats.adapter.version
+        fallen = version in versions and version not in seen
+        seen.add(version)
+        return replace(stats, metrics={"policy/entropy": 0.01 if fallen else 1.5})
+
+    run.learner.step = report  # type: ignore[method-assign]
+    run.config.guard.window = 8
+
+
+def test_collapse_is_reported_and_the_run_goes_on(run: Run) -> None:
+    collapse(run, range(12, 100))
+    run.config.budget.updates = 16
+    assert run.go().status == "completed"
+    assert [row["update"] for row in run.rows if row["guard/alarms"]] == [13]
+    (event,) = run.folder.events()
+    assert (event["update"], event["event"]) == (13, "collapse")
+    assert "policy/entropy went from 1.5 to 0.01" in event["detail"]
+
+
+def test_collapse_halts_where_asked_for(run: Run) -> None:
+    collapse(run, range(12, 100))
+    run.config.guard.action = "stop"
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert isinstance(root_cause(caught.value), Halted)
+    assert "policy/entropy went from 1.5 to 0.01" in str(root_cause(caught.value))
+    assert run.learner.version == 13
+
+
+def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:
+    """Versions 12 and 13 collapse; checkpoints are 9 and 12, and the guard trusts nothing after 10."""
+    seeds: dict[int, set[int]] = {}
+    generate = run.engine.generate
+
+    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        if sampling.samples > 1:
+            seeds.setdefault(index, set()).add(sampling.seed)
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = note  # type: ignore[method-assign]
+    collapse(run, range(12, 14))
+    run.config.guard.action = "rollback"
+    run.config.budget.updates = 15
+    assert run.go().status == "completed"
+    assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 15)]
+    assert sorted(history(run)) == list(range(30))
+    assert [row["update"] for row in run.rows] == list(range(1, 16))
+    assert [event["event"] for event in run.folder.events()] == ["collapse, rolled back"]
+    assert all(len(seeds[index]) == 2 for index in range(18, 26)), "drawn again, other samples are wanted"
+    assert run.coordinator.ledger.counts["updates/abandoned"] == 4
+
+
+def test_collapse_that_comes_back_halts_the_run(run: Run) -> None:
+    run.config.guard.rollbacks = 0
+    run.config.guard.action = "rollback"
+    collapse(run, range(12, 100))
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert "the policy collapses" in str(root_cause(caught.value))
+
+
+def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
+    """Version 4 solves all problems, the others half of them."""
+    run.config.validation.every, run.config.validation.problems, run.config.validation.share = 2, 2, 1.0
+    run.config.budget.updates = 10
+    run.config.checkpoint.every = 5
+
+    async def score(group: Group) -> Group:
+        if len(group.samples) > 1:
+            return await FakeVerifier().score(group)
+        best = group.adapter is not None and group.adapter.version == 4
+        return await judge(group, float(best or group.index % 2))
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    run.go()
+    validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
+    assert validated == {2: 0.5, 4: 1.0, 6: 0.5, 8: 0.5, 10: 0.5}
+    assert run.coordinator.base is not None
+    assert run.coordinator.base["validation/pass@1"] == 0.5
+    kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
+    assert kept == ["update-000004", "update-000005", "update-000010"]
+    assert run.folder.best == run.path.resolve() / "checkpoints" / "update-000004"
+    assert run.ledger["learner"]["validate"] > 0
+
+
+def test_base_model_is_judged_once_over_all_resumes(tmp_path: Path) -> None:
+    first = Run(tmp_path)
+    first.config.budget.updates = 4
+    first.go()
+    second = Run(tmp_path)
+    second.config.budget.updates = 5
+    second.go(resume=True)
+    assert second.coordinator.base == first.coordinator.base
+    probed = 4
+    assert (first.engine.base_samples, second.engine.base_samples) == (8 + probed, 0)
+
+
+def test_time_before_a_resume_counts(tmp_path: Path) -> None:
+    first = Run(tmp_path, seconds=100.0)
+    first.config.budget.updates = 4
+    first.go()
+    second = Run(tmp_path, seconds=100.0)
+    second.go(resume=True)
+    assert second.spent <= 100.0
+    assert len(second.rows) < 100.0 / 2.0

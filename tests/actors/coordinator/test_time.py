@@ -1,0 +1,223 @@
+"""The coordinator and time: the budget, stops and their grace."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.coordinator.coordinator import Coordinator
+from actors.errors import Interrupted, root_cause
+from actors.messages import Group
+from tests.actors.virtual_run import Run, make_config
+from tests.fakes import FakeEngine
+
+
+def test_run_spends_its_budget_and_not_more(run: Run) -> None:
+    outcome = run.go()
+    assert outcome.status == "budget_exhausted"
+    assert run.spent <= run.seconds
+    assert run.spent > 0.8 * run.seconds
+    assert run.coordinator.base is not None
+    assert outcome.final is not None
+    assert outcome.final["n"] == 2
+    assert outcome.final["pass@1"] == 1.0
+
+
+def test_start_of_the_engine_is_no_part_of_the_first_evaluation(run: Run) -> None:
+    """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
+    run.engine.start_seconds = 0.5 * run.seconds
+    run.go()
+    assert run.coordinator.base is not None
+    assert run.coordinator.base["n"] == 2
+    assert run.spent > 0.8 * run.seconds
+
+
+def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> None:
+    """Groups of 30 s: training ends when the next batch could not be learned from, and the rest is not idled away."""
+    run.config.learner.max_staleness = 0
+    run.config.eval.problems = 0
+    run.engine.seconds_of = lambda index: 30.0 if index >= 0 else 1.0
+    run.go()
+    assert run.learner.version == 3
+    assert len(run.engine.served) == 6
+    assert run.spent < 100.0
+
+
+def test_last_policy_is_judged_on_fewer_problems_where_not_one_round_fits(run: Run) -> None:
+    """The trained policy answers so slowly that a round of four, one at a time, would take longer than is left."""
+    run.config.eval.n = 1
+    run.engine.most_at_once = 1
+    generate = run.engine.generate
+
+    async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        run.engine.seconds = 5.0 if sampling.samples == 1 and adapter and adapter.version and index >= 0 else 1.0
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = slower  # type: ignore[method-assign]
+    outcome = run.go()
+    assert outcome.final is not None
+    assert outcome.final["n"] == 1
+    assert 1 <= outcome.final["problems"] < 4
+    assert run.spent <= run.seconds
+
+
+def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGTERM")
+
+    outcome = run.go(stop_later)
+    assert (outcome.status, outcome.reason, outcome.final) == ("interrupted", "SIGTERM", None)
+    assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.learner.version:06d}"
+    assert 30.0 <= run.spent < 30.0 + run.config.budget.grace_s
+
+
+def test_stop_during_the_first_evaluation_leaves_at_once(run: Run) -> None:
+    run.engine.seconds = 1000.0
+    run.seconds = 100_000.0
+
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGINT")
+
+    assert run.go(stop_later).status == "interrupted"
+    assert run.spent < 40.0
+
+
+def test_update_longer_than_the_grace_is_abandoned(run: Run) -> None:
+    run.learner.seconds = 10_000.0
+    run.seconds = 100_000.0
+
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(100.0, coordinator.stop, "SIGTERM")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go(stop_later)
+    assert isinstance(root_cause(caught.value), Interrupted)
+    assert run.spent < 100.0 + run.config.budget.grace_s + 5.0
+
+
+def test_first_update_that_outlasts_the_budget_is_lost_and_the_budget_kept(run: Run) -> None:
+    run.learner.seconds = 10_000.0
+    outcome = run.go()
+    assert outcome.status == "budget_exhausted"
+    assert "did not finish in time" in outcome.reason
+    assert outcome.final is not None
+    assert run.spent <= run.seconds
+
+
+def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> None:
+    """Twice what it took would be more than all of the budget."""
+    run.engine.seconds = 8.0
+    run.config.eval.n = 10
+    outcome = run.go()
+    assert run.learner.version >= 2
+    assert outcome.reason == "no further update fits"
+    assert outcome.final is not None
+    assert run.spent <= run.seconds
+
+
+def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(run: Run) -> None:
+    """The learner is idle meanwhile: what was learned before is not lost with the update."""
+
+    class Silent(FakeEngine):
+        async def probe(self, *arguments: Any) -> tuple[Group, ...]:
+            if run.spent_so_far > 0.6 * run.seconds:
+                await asyncio.sleep(run.seconds)
+            return await super().probe(*arguments)
+
+    run.engine = Silent()
+    run.config.checkpoint.every = 1000
+    outcome = run.go()
+    assert outcome.reason == "the last update did not finish in time and is lost"
+    assert run.folder.checkpoint is not None
+    assert run.folder.checkpoint.name == f"update-{run.coordinator.updates:06d}"
+    assert run.coordinator.updates > 5
+    assert run.spent <= run.seconds
+
+
+def test_start_that_outlasts_the_budget_ends_the_run(run: Run) -> None:
+    run.engine.start_seconds = 10_000.0
+    assert run.go().status == "budget_exhausted"
+    assert run.spent <= run.seconds
+
+
+def test_validations_take_no_more_than_their_share(run: Run) -> None:
+    """Each takes 10 s, half as much again as the update it follows."""
+    run.seconds = 1000.0
+    run.config.validation.every, run.config.validation.share = 1, 0.1
+    generate = run.engine.generate
+
+    async def slow(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        if sampling.samples == 1 and index >= 0:
+            await asyncio.sleep(10.0)
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = slow  # type: ignore[method-assign]
+    run.go()
+    assert sum("validation/pass@1" in row for row in run.rows) >= 3
+    assert run.ledger["learner"]["validate"] <= 0.1 * run.spent
+
+
+def test_second_stop_leaves_at_once_with_the_last_checkpoint(run: Run) -> None:
+    run.seconds = 100_000.0
+    run.learner.seconds = 30.0
+
+    def stop_twice(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(200.0, coordinator.stop, "SIGTERM")
+        asyncio.get_running_loop().call_later(201.0, coordinator.stop, "SIGTERM")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go(stop_twice)
+    assert isinstance(root_cause(caught.value), Interrupted)
+    assert run.spent < 202.0
+    assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
+
+
+def test_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run) -> None:
+    async def save(_: str) -> None:
+        await asyncio.sleep(10_000.0)
+
+    run.learner.save = save  # type: ignore[method-assign]
+    run.config.checkpoint.every = 1000
+    assert run.go().status == "budget_exhausted"
+    assert run.spent <= run.seconds
+
+
+def test_all_steps_after_a_stop_share_one_grace(run: Run) -> None:
+    """Update and checkpoint that take most of the grace each: the second is given up."""
+    run.seconds = 100_000.0
+    run.config.budget.grace_s = 60.0
+    run.learner.seconds = 55.0
+
+    async def save(_: str) -> None:
+        await asyncio.sleep(50.0)
+
+    run.learner.save = save  # type: ignore[method-assign]
+
+    def stop_later(coordinator: Coordinator) -> None:
+        asyncio.get_running_loop().call_later(20.0, coordinator.stop, "SIGTERM")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go(stop_later)
+    assert isinstance(root_cause(caught.value), Interrupted)
+    assert run.spent <= 20.0 + 60.0
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    staleness=st.integers(0, 2),
+    generate=st.lists(st.floats(0.1, 30.0), min_size=3, max_size=7),
+    learn=st.floats(0.1, 20.0),
+    budget=st.floats(60.0, 600.0),
+)
+def test_no_timing_breaks_age_budget_or_progress(
+    tmp_path_factory: pytest.TempPathFactory, staleness: int, generate: list[float], learn: float, budget: float
+) -> None:
+    run = Run(tmp_path_factory.mktemp("run"), make_config(max_staleness=staleness), budget)
+    run.engine.seconds_of = lambda index: generate[index % len(generate)]
+    run.learner.seconds = learn
+    run.go()
+    assert run.spent <= budget
+    used = sorted(group.index for batch in run.learner.batches for group in batch.groups)
+    assert len(used) == len(set(used))

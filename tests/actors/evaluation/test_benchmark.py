@@ -1,0 +1,159 @@
+"""Rounds, what survives an end at any moment, and where the time went, under virtual time."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.evaluation.benchmark import SharedTime, examine, turns
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.storage.transcript import Transcript
+from conf.errors import BadInput
+from conf.schema import Config
+from launch.plan.virtual_time import VirtualClock, run_virtually
+from tests.fakes import FakeEngine, FakeVerifier, make_problem
+
+PROBLEMS = tuple(make_problem(number) for number in range(5))
+ADAPTER = AdapterRef(0, 0, "nowhere")
+
+
+class RecordingEngine(FakeEngine):
+    """seen: problem, adapter and seed of every request."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        super().__init__(seconds)
+        self.seen: list[tuple[str, str | None, int]] = []
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        self.seen.append((problem.id, adapter and adapter.name, sampling.seed))
+        return await super().generate(index, problem, adapter, sampling)
+
+
+def open_transcripts(folder: Path, n: int) -> list[Transcript]:
+    return [
+        Transcript(folder / "sums-base.jsonl", PROBLEMS, n, None),
+        Transcript(folder / "sums-adapter.jsonl", PROBLEMS, n, ADAPTER),
+    ]
+
+
+def sit(transcripts: list[Transcript], seconds: float = 1e6, at_once: int = 3) -> RecordingEngine:
+    """Draw for so many seconds, of which each sample takes one."""
+    engine = RecordingEngine()
+
+    async def scenario() -> None:
+        await engine.load(ADAPTER)
+        try:
+            async with asyncio.timeout(seconds):
+                await examine(Config(), engine, FakeVerifier(0.0), transcripts, VirtualClock(), at_once, lambda: None)
+        except TimeoutError:
+            pass
+
+    run_virtually(scenario())
+    return engine
+
+
+def test_one_sample_of_every_problem_a_round(tmp_path: Path) -> None:
+    order = [(t.adapter is not None, number, index) for t, number, index in turns(open_transcripts(tmp_path, 2))]
+    assert order == [(policy, number, index) for number in (0, 1) for policy in (False, True) for index in range(5)]
+
+
+def test_every_sample_is_drawn_once_with_a_seed_of_its_own(tmp_path: Path) -> None:
+    transcripts = open_transcripts(tmp_path, 4)
+    engine = sit(transcripts)
+    assert all(transcript.complete and transcript.rounds == 4 for transcript in transcripts)
+    base = [(problem, seed) for problem, adapter, seed in engine.seen if adapter is None]
+    adapted = [(problem, seed) for problem, adapter, seed in engine.seen if adapter]
+    assert base == adapted
+    assert len(set(base)) == len(base) == 20
+
+
+@pytest.mark.parametrize("seconds", [1.5, 6.5, 9.5])
+def test_what_was_cut_off_goes_on_without_a_sample_drawn_twice(tmp_path: Path, seconds: float) -> None:
+    whole = set(sit(open_transcripts(tmp_path / "whole", 3)).seen)
+    cut = open_transcripts(tmp_path / "cut", 3)
+    sit(cut, seconds)
+    kept = sum(transcript.drawn for transcript in cut)
+    assert kept == 3 * int(seconds)
+    assert min(transcript.rounds for transcript in cut) == kept // 10
+    again = open_transcripts(tmp_path / "cut", 3)
+    assert sum(transcript.drawn for transcript in again) == kept
+    second = sit(again)
+    assert len(second.seen) == 30 - kept
+    assert set(second.seen) <= whole
+    assert all(transcript.complete for transcript in open_transcripts(tmp_path / "cut", 3))
+
+
+def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from pathlib import Path; from actors.runtime.clock import WallClock;"
+        "from tests.actors.evaluation.test_benchmark import *;"
+        "asyncio.run(examine(Config(), RecordingEngine(0.02), FakeVerifier(0.0),"
+        "open_transcripts(Path(sys.argv[1]), 60)[:1], WallClock(), 3, lambda: print(flush=True)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(20):
+        assert process.stdout.readline() == "\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    left = (tmp_path / "sums-base.jsonl").read_text()
+    kept = [line for line in left.splitlines(keepends=True) if line.endswith("\n")]
+    (again, _) = transcripts = open_transcripts(tmp_path, 60)
+    assert again.drawn == len(kept) >= 20
+    sit(transcripts)
+    assert (tmp_path / "sums-base.jsonl").read_text().startswith("".join(kept))
+    rows = map(json.loads, (tmp_path / "sums-base.jsonl").read_text().splitlines())
+    drawn = [(row["problem"], row["sample"]) for row in rows]
+    assert len(set(drawn)) == len(drawn) == 300
+
+
+def test_half_written_line_is_drawn_again(tmp_path: Path) -> None:
+    sit(open_transcripts(tmp_path, 1))
+    file = tmp_path / "sums-base.jsonl"
+    file.write_text(file.read_text()[:-20])
+    again = open_transcripts(tmp_path, 1)
+    assert [transcript.drawn for transcript in again] == [4, 5]
+    assert len(sit(again).seen) == 1
+
+
+def test_more_samples_and_fewer_are_the_same_samples(tmp_path: Path) -> None:
+    sit(open_transcripts(tmp_path, 2))
+    assert len(sit(open_transcripts(tmp_path, 3)).seen) == 10
+    assert all(transcript.complete for transcript in open_transcripts(tmp_path, 1))
+
+
+def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
+    sit(open_transcripts(tmp_path, 1))
+    file = tmp_path / "sums-base.jsonl"
+    text = file.read_text()
+    file.write_text(text.replace('"gold": "1"', '"gold": "2"'))
+    with pytest.raises(BadInput, match="another prompt or answer of problem p0"):
+        open_transcripts(tmp_path, 1)
+    file.write_text("{}\n" + text)
+    with pytest.raises(BadInput, match="line 1 is damaged"):
+        open_transcripts(tmp_path, 1)
+
+
+def test_time_is_shared_among_what_is_under_way(tmp_path: Path) -> None:
+    transcripts = open_transcripts(tmp_path, 3)
+    sit(transcripts, at_once=4)
+    assert sum(transcript.cost["seconds"] for transcript in transcripts) == pytest.approx(8.0, abs=0.01)
+    assert transcripts[0].cost["tokens"] == 15
+
+
+def test_two_at_once_take_half_each() -> None:
+    async def scenario() -> list[float]:
+        clock = VirtualClock()
+        time = SharedTime(clock)
+        await clock.sleep(5.0)
+        first = time.begin()
+        await clock.sleep(1.0)
+        second = time.begin()
+        await clock.sleep(2.0)
+        return [time.end(first), time.end(second)]
+
+    assert run_virtually(scenario()) == [2.0, 1.0]

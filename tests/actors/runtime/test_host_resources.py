@@ -1,0 +1,114 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actors.runtime import host_resources as room
+from actors.runtime.host_resources import (
+    DISK_MARGIN,
+    LAST_MARGIN,
+    MIB,
+    Alarm,
+    HostFree,
+    HostGuard,
+    HostNeeds,
+    amount,
+    free_memory,
+    measure,
+    total_memory,
+)
+
+GIB = 2**30
+NEED = HostNeeds(disk=8 * GIB, checkpoint=GIB, shared_memory=512 * MIB, memory=6 * GIB)
+PLENTY = HostFree(disk=100 * GIB, shared_memory=GIB, memory=10 * GIB)
+
+
+def look(guard: HostGuard, **less: int) -> list[tuple[str, bool]]:
+    return [(alarm.kind, alarm.fatal) for alarm in guard.look(HostFree(**{**vars(PLENTY), **less}))]
+
+
+def test_all_is_quiet_while_there_is_room() -> None:
+    assert look(HostGuard(NEED, 24 * GIB)) == []
+
+
+def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits() -> None:
+    guard = HostGuard(NEED, 24 * GIB)
+    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN) == []
+    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 1) == [("disk", False)]
+    assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 2) == []
+    assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 1) == [("disk", True)]
+    assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 2) == []
+
+
+def test_checkpoint_that_is_being_written_is_no_want_of_room() -> None:
+    guard = HostGuard(NEED, 24 * GIB)
+    assert look(guard, disk=DISK_MARGIN, begun=NEED.checkpoint) == []
+    assert look(guard, disk=LAST_MARGIN, begun=NEED.checkpoint) == [("disk", False)]
+
+
+def test_alarm_is_raised_again_after_it_was_over() -> None:
+    guard = HostGuard(NEED, 24 * GIB)
+    assert look(guard, memory=GIB) == [("memory", False)]
+    assert look(guard) == []
+    assert look(guard, memory=GIB, shared_memory=MIB) == [("shared memory", False), ("memory", False)]
+
+
+def test_text_has_the_amount() -> None:
+    alarm = HostGuard(NEED, 24 * GIB).look(HostFree(300 * MIB, GIB, 10 * GIB))[0]
+    assert alarm == Alarm("disk", "the disk of the run folder has 300 MiB left", fatal=True)
+    assert amount(1.5 * GIB) == "1.5 GiB"
+
+
+def test_this_host_is_measured_also_for_a_folder_to_come(tmp_path: Path) -> None:
+    free = measure(tmp_path / "runs" / "mine")
+    assert free.disk > 0
+    assert free.begun == free.kept == 0
+    assert 0 < free_memory() <= total_memory()
+
+
+def test_what_a_run_folder_holds_of_its_need_is_measured(tmp_path: Path) -> None:
+    for number, name in enumerate(
+        ("checkpoints/update-000001", "checkpoints/.update-000002.tmp/adapter", "adapters/policy-v1", "samples")
+    ):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "content").write_bytes(bytes(10**number))
+    (tmp_path / "checkpoints" / "latest").symlink_to("update-000001")
+    free = measure(tmp_path)
+    assert (free.kept, free.begun) == (1, 110)
+
+
+@pytest.mark.parametrize(
+    ("files", "total", "free"),
+    [
+        ({"memory.max": "4096", "memory.current": "3000", "memory.stat": "anon 9\ninactive_file 500\n"}, 4096, 1596),
+        (
+            {
+                "memory/memory.limit_in_bytes": "4096",
+                "memory/memory.usage_in_bytes": "3000",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 400\ntotal_active_file 100\n",
+            },
+            4096,
+            1596,
+        ),
+    ],
+)
+def test_memory_is_that_of_the_control_group(
+    files: dict[str, str], total: int, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(room, "CONTROL_GROUPS", tmp_path)
+    assert (total_memory(), free_memory()) == (total, free)
+
+
+def test_memory_without_a_limit_is_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "CONTROL_GROUPS", tmp_path)
+    machines = total_memory()
+    (tmp_path / "memory.max").write_text("max")
+    assert total_memory() == machines
+
+
+def test_shared_memory_that_is_not_needed_may_be_short() -> None:
+    guard = HostGuard(replace(NEED, shared_memory=0), 24 * GIB)
+    assert look(guard, shared_memory=MIB) == []

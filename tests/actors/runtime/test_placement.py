@@ -1,0 +1,159 @@
+import os
+import subprocess
+import sys
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.runtime.placement import MOST_REWARD_WORKERS, Node, most_engines, most_ranks, place
+
+
+def test_two_cores_are_not_shared() -> None:
+    placement = place((0, 1), 0)
+    assert placement.device == "cpu"
+    assert [share.cores for share in placement.rollouts] == [(0,)]
+    assert [share.cores for share in placement.learners] == [(1,)]
+    assert placement.reward_workers == 1
+
+
+def test_two_ranks_on_two_cores_have_one_each_and_the_engine_shares() -> None:
+    placement = place((0, 1), 0, ranks=2)
+    assert [share.cores for share in placement.learners] == [(0,), (1,)]
+    assert [share.cores for share in placement.rollouts] == [(0,)]
+
+
+def test_one_core_carries_both() -> None:
+    placement = place((5,), 0)
+    assert placement.rollouts[0].cores == placement.learners[0].cores == (5,)
+
+
+core_ids = st.sets(st.integers(0, 300), min_size=2, max_size=128).map(lambda ids: tuple(sorted(ids)))
+
+
+@given(core_ids)
+def test_cpu_actors_have_cores_of_their_own(cores: tuple[int, ...]) -> None:
+    placement = place(cores, 0)
+    engine, learner = placement.rollouts[0].cores, placement.learners[0].cores
+    assert engine
+    assert not set(engine) & set(learner)
+    assert set(engine) | set(learner) <= set(cores)
+    assert len(learner) - len(engine) in (0, 1)
+    assert 8 * (len(cores) - len(engine) - len(learner)) <= len(cores)
+
+
+@given(core_ids, st.data())
+def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data: st.DataObject) -> None:
+    ranks = data.draw(st.integers(1, most_ranks(cores, 0)))
+    placement = place(cores, 0, ranks)
+    learners = [core for share in placement.learners for core in share.cores]
+    assert len(placement.learners) == ranks
+    assert len({len(share.cores) for share in placement.learners}) == 1
+    assert len(set(learners)) == len(learners) > 0
+    assert set(learners) <= set(cores)
+    assert placement.rollouts[0].cores
+    if len(cores) >= 8 and ranks <= len(cores) // 4:
+        assert not set(learners) & set(placement.rollouts[0].cores)
+
+
+def test_one_card_is_shared_with_room_to_spare() -> None:
+    placement = place(tuple(range(16)), 1)
+    rollout, learner = placement.rollouts[0], placement.learners[0]
+    assert placement.device == "cuda"
+    assert rollout.gpus + learner.gpus <= 1
+    assert rollout.memory + learner.memory < 1
+    assert (rollout.memory, learner.memory) == (rollout.gpus, learner.gpus)
+    assert rollout.cores == learner.cores == ()
+    assert learner.threads == 4
+
+
+@given(st.integers(2, 64), st.integers(1, 256), st.data())
+def test_several_cards_are_whole(gpus: int, cores: int, data: st.DataObject) -> None:
+    ranks = data.draw(st.integers(1, most_ranks((), gpus)))
+    placement = place(tuple(range(cores)), gpus, ranks)
+    shares = (*placement.rollouts, *placement.learners)
+    assert len(shares) == gpus
+    assert len(placement.learners) == ranks
+    assert all(share.threads >= 1 for share in shares)
+    assert {share.gpus for share in shares} == {1.0}
+    assert all(share.memory < 1 for share in shares)
+    assert 1 <= placement.reward_workers <= MOST_REWARD_WORKERS
+
+
+@given(core_ids, st.data())
+def test_engines_on_a_processor_divide_its_cores_while_there_are_enough(
+    cores: tuple[int, ...], data: st.DataObject
+) -> None:
+    engines = data.draw(st.integers(1, most_engines(cores, 0)))
+    placement = place(cores, 0, engines=engines)
+    bound = Counter(core for share in placement.rollouts for core in share.cores)
+    assert len(placement.rollouts) == engines
+    assert all(share.cores and share.threads == len(share.cores) for share in placement.rollouts)
+    assert max(bound.values()) - min(bound.values()) <= 1
+    if engines <= len(cores) // 4:
+        assert set(bound.values()) == {1}
+        assert not set(bound) & set(placement.learners[0].cores)
+
+
+@given(st.integers(2, 64), st.data())
+def test_every_card_of_a_machine_is_used_unless_fewer_actors_are_asked_for(gpus: int, data: st.DataObject) -> None:
+    engines = data.draw(st.none() | st.integers(1, most_engines((), gpus)))
+    ranks = data.draw(st.integers(1, most_ranks((), gpus, engines)))
+    placement = place(tuple(range(8)), gpus, ranks, engines)
+    used = sum(share.gpus for share in (*placement.rollouts, *placement.learners))
+    assert used == (gpus if engines is None else engines + ranks) <= gpus
+
+
+nodes_with_cards = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=6).map(
+    lambda sizes: [Node(f"n{i}", tuple(range(cores)), gpus) for i, (cores, gpus) in enumerate(sizes)]
+)
+
+
+@given(nodes_with_cards, st.data())
+def test_nodes_with_cards_can_hold_what_is_placed(nodes: list[Node], data: st.DataObject) -> None:
+    """An actor for each card needs no more cores than its node has for it; nodes without a card judge."""
+    gpus = sum(node.gpus for node in nodes)
+    if not gpus:
+        return
+    ranks = data.draw(st.integers(1, most_ranks((), gpus)))
+    placement = place(nodes[0].cores, gpus, ranks, nodes=nodes)
+    shares = (*placement.rollouts, *placement.learners)
+    assert sum(share.gpus for share in shares) == (gpus if gpus > 1 else 0.95)
+    room = min(len(node.cores) // node.gpus for node in nodes if node.gpus)
+    taken = sum(share.threads for share in shares) if gpus == 1 else max(share.threads for share in shares)
+    assert taken <= max(room, 2 if gpus == 1 else 1)
+    assert placement.judges == tuple(node.id for node in nodes if not node.gpus)
+    assert placement.learners[0].node == (nodes[0].id if nodes[0].gpus else "")
+    assert all(not share.node for share in (*placement.rollouts, *placement.learners[1:]))
+
+
+@given(st.lists(core_ids, min_size=2, max_size=5), st.data())
+def test_of_nodes_without_a_card_the_first_learns_and_the_others_generate(
+    cores: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    nodes = [Node(f"n{number}", ids, 0) for number, ids in enumerate(cores)]
+    engines = data.draw(st.none() | st.integers(1, 8))
+    ranks = data.draw(st.integers(1, most_ranks(cores[0], 0)))
+    placement = place(cores[0], 0, ranks, engines, nodes)
+    assert {share.node for share in placement.learners} == {"n0"}
+    assert len({share.threads for share in placement.learners}) == 1
+    assert len(placement.rollouts) == (engines or len(nodes) - 1)
+    assert "n0" not in {share.node for share in placement.rollouts}
+    for node in nodes[1:]:
+        bound = [core for share in placement.rollouts if share.node == node.id for core in share.cores]
+        assert set(bound) <= set(node.cores)
+        assert len(set(bound)) == len(bound) or len(bound) > len(node.cores)
+
+
+def test_an_actor_is_bound_before_openmp_looks_how_to_wait() -> None:
+    """libgomp reads its settings once, when it is loaded."""
+    program = (
+        "import os, actors.rollout.engine, learner.actor; from actors.runtime.placement import Share; "
+        "Share(cores=tuple(os.sched_getaffinity(0))).bind(); "
+        "print('libgomp' in open('/proc/self/maps').read(), 'GOMP_SPINCOUNT' in os.environ)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["False", "True"]

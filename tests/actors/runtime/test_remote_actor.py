@@ -1,0 +1,174 @@
+"""Actors of Ray that die and hang, and how the learner comes back."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from actors.errors import ActorDied
+from actors.runtime import remote_actor as remote
+from actors.runtime.clock import WallClock
+from actors.runtime.placement import Share
+from actors.runtime.remote_actor import RemoteActor
+from conf.errors import BadInput
+from learner.actor import RemoteLearner
+
+
+class Patient:
+    """Dies, hangs and complains on request."""
+
+    def __init__(self, complaint: str = "") -> None:
+        if complaint:
+            raise BadInput(complaint)
+
+    async def alive(self) -> None: ...
+
+    async def process_id(self) -> int:
+        return os.getpid()
+
+    async def die(self, number: int) -> None:
+        print("these were its last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), number)
+        await asyncio.sleep(60)
+
+    async def leave(self, code: int) -> None:
+        os._exit(code)
+
+    async def wait(self) -> None:
+        await asyncio.sleep(600)
+
+    async def block(self) -> None:
+        time.sleep(600)  # the event loop answers nothing meanwhile
+
+    async def complain(self) -> None:
+        raise BadInput("lora.rank=3 is not possible: use 4")
+
+
+class Scholar:
+    """A learner in name: counts its steps, which are gone with its process."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def open(self) -> None: ...
+
+    def publish(self) -> int:
+        return os.getpid()
+
+    def step(self, progress: float) -> int:
+        self.steps += 1
+        return self.steps
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+async def cause_of(actor: RemoteActor, method: str, *arguments: Any, deadline_s: float | None = None) -> str:
+    with pytest.raises(ActorDied) as caught:
+        await actor.call(method, *arguments, deadline_s=deadline_s)
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
+    async def scenario() -> None:
+        actor = RemoteActor(Patient, "patient", Share())
+        first = await actor.call("process_id")
+        await asyncio.sleep(0.5)  # for the witness to have seen it
+        cause = await cause_of(actor, "die", signal.SIGKILL)
+        assert cause.startswith("patient died: ")
+        assert cause.endswith("these were its last words")
+        assert await cause_of(actor, "alive") == cause
+        actor.start()
+        assert await actor.call("process_id") != first
+        assert "SIGSEGV" in await cause_of(actor, "die", signal.SIGSEGV)
+        actor.kill()
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_call_that_takes_too_long_kills_the_actor() -> None:
+    async def scenario() -> None:
+        actor = RemoteActor(Patient, "slow-patient", Share())
+        await actor.call("alive")
+        other = asyncio.create_task(cause_of(actor, "wait"))
+        said = "slow-patient died: it did not answer `wait` within 1 s and was killed"
+        assert await cause_of(actor, "wait", deadline_s=1.0) == said
+        assert await other == said
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actor_that_gives_no_sign_of_life_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(remote, "SILENCE_S", 1.0)
+
+    async def scenario() -> None:
+        actor = RemoteActor(Patient, "silent-patient", Share())
+        await actor.call("alive")
+        assert "gave no sign of life for 1 s" in await cause_of(actor, "block")
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() -> None:
+    async def scenario() -> None:
+        actor = RemoteActor(Patient, "busy-patient", Share())
+        waiting = [asyncio.create_task(actor.call("wait")) for _ in range(1100)]
+        await asyncio.sleep(0)
+        await actor.call("alive", deadline_s=60.0)
+        actor.kill()
+        assert all(isinstance(end, ActorDied) for end in await asyncio.gather(*waiting, return_exceptions=True))
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_errors_come_back_as_they_were_raised() -> None:
+    async def scenario() -> None:
+        actor = RemoteActor(Patient, "critic", Share())
+        with pytest.raises(BadInput, match=r"^lora\.rank=3 is not possible: use 4$"):
+            await actor.call("complain")
+        await actor.call("alive")
+        stillborn = RemoteActor(Patient, "stillborn", Share(), "model.path=x does not exist")
+        with pytest.raises(BadInput, match=r"^model\.path=x does not exist$"):
+            await stillborn.call("alive")
+        actor.kill()
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_revived_learner_is_a_fresh_process() -> None:
+    async def scenario() -> None:
+        learner = RemoteLearner([RemoteActor(Scholar, "scholar", Share(), asynchronous=False)], WallClock())
+        process: Any = await learner.publish()
+        assert [await learner.step(0.0), await learner.step(0.0)] == [1, 2]
+        os.kill(process, signal.SIGKILL)
+        with pytest.raises(ActorDied, match="scholar died"):
+            await learner.step(0.0)
+        await learner.revive()
+        assert await learner.publish() != process
+        assert await learner.step(0.0) == 1
+        await learner.revive()  # from a rollback: the process lives, and is replaced all the same
+        assert await learner.step(0.0) == 1
+        await learner.close()
+
+    run(scenario())

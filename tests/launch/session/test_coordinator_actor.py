@@ -1,0 +1,134 @@
+"""How a run ends whose actors never come up."""
+
+import asyncio
+import errno
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.coordinator.coordinator import Coordinator
+from actors.errors import Interrupted
+from actors.messages import ProblemSet
+from actors.runtime.host_resources import HostFree, HostNeeds
+from actors.runtime.placement import place
+from actors.storage.run_folder import RunFolder
+from conf.errors import BadInput
+from conf.schema import Config
+from launch.session import coordinator_actor
+from launch.session.coordinator_actor import CoordinatorActor, RunRequest
+
+
+class Hanging(CoordinatorActor):
+    """Its engines take for ever to start, as they may on a card."""
+
+    async def _assemble(self) -> Coordinator:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class Hurried(CoordinatorActor):
+    async def _assemble(self) -> Coordinator:
+        raise Interrupted("SIGTERM")
+
+
+class Mistaken(CoordinatorActor):
+    async def _assemble(self) -> Coordinator:
+        raise BadInput("lora.rank=3 is not possible: use 4")
+
+
+def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
+    config = Config()
+    config.budget.minutes = seconds / 60
+    room = HostNeeds(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30)
+    return RunRequest(
+        config, str(folder), "nowhere", place((0,), 0), ProblemSet((), (), {}), room, time.time(), spent_before
+    )
+
+
+def end(actor: CoordinatorActor, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
+    async def scenario() -> dict[str, Any]:
+        ending = asyncio.create_task(actor.run())
+        await asyncio.sleep(0)
+        if meanwhile:
+            await meanwhile()
+        return await ending
+
+    return asyncio.run(scenario())
+
+
+def test_start_that_hangs_ends_with_the_budget(tmp_path: Path) -> None:
+    summary = end(Hanging(make_request(tmp_path, seconds=coordinator_actor.FINISH_MARGIN_S + 0.2)))
+    assert summary["status"] == "budget_exhausted"
+    assert "while the engines were starting" in summary["reason"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+def test_start_that_hangs_ends_when_told_to(tmp_path: Path) -> None:
+    actor = Hanging(make_request(tmp_path))
+    summary = end(actor, lambda: actor.stop("SIGTERM"))
+    assert (summary["status"], summary["reason"]) == ("interrupted", "SIGTERM")
+
+
+def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator_actor, "measure", lambda folder: HostFree(2**20, 2**30, 2**40))
+    summary = end(Hanging(make_request(tmp_path)))
+    assert summary["status"] == "halted"
+    assert summary["reason"] == "the disk of the run folder has 1 MiB left: make room, then resume"
+    assert [event["event"] for event in summary["events"]] == ["disk low"]
+    assert summary["ledger"]["counts"]["warnings/disk"] == 1
+
+
+def test_full_disk_halts_the_run_although_nothing_can_be_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def append(folder: RunFolder, update: int, event: str, detail: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(coordinator_actor, "measure", lambda folder: HostFree(2**20, 2**30, 2**40))
+    monkeypatch.setattr(RunFolder, "append_event", append)
+    assert end(Hanging(make_request(tmp_path, seconds=10.0)))["status"] == "halted"
+
+
+def test_guard_outlives_a_look_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([OSError(errno.ESTALE, "Stale file handle"), HostFree(2**20, 2**30, 2**40)])
+
+    def measure(folder: Path) -> HostFree:
+        if isinstance(found := next(looks), OSError):
+            raise found
+        return found
+
+    monkeypatch.setattr(coordinator_actor, "measure", measure)
+    summary = end(Hanging(make_request(tmp_path, seconds=10.0)))
+    assert summary["status"] == "halted"
+    assert summary["ledger"]["counts"]["warnings/look failed"] == 1
+
+
+def test_run_does_not_go_on_without_its_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator_actor, "measure", lambda folder: None)
+    summary = end(Hanging(make_request(tmp_path, seconds=10.0)))
+    assert (summary["status"], summary["reason"]) == ("failed", "'NoneType' object has no attribute 'disk'")
+
+
+def test_ledger_of_a_run_that_ends_while_it_starts_adds_up(tmp_path: Path) -> None:
+    summary = end(Hanging(make_request(tmp_path, seconds=coordinator_actor.FINISH_MARGIN_S + 50.2, spent_before=50.0)))
+    assert 50.2 < summary["spent_s"] < 53.0
+    assert summary["ledger"]["seconds"].keys() == {"run", "rollouts", "rewards", "learner"}
+    for activities in summary["ledger"]["seconds"].values():
+        assert sum(activities.values()) == pytest.approx(summary["spent_s"], abs=0.1)
+
+
+def test_only_a_failure_leaves_a_log_of_it(tmp_path: Path) -> None:
+    assert end(Hurried(make_request(tmp_path)))["reason"] == "SIGTERM"
+    assert not (tmp_path / "failure.log").exists()
+    with pytest.raises(BadInput):
+        end(Mistaken(make_request(tmp_path)))
+    assert "Traceback" in (tmp_path / "failure.log").read_text()
+
+
+def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^lora\.rank=3 is not possible: use 4$"):
+        end(Mistaken(make_request(tmp_path)))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("failed", "lora.rank=3 is not possible: use 4")

@@ -1,0 +1,56 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launch.session.failure import spent, write_ending
+from tests.launch.session.test_coordinator_actor import make_request
+
+
+def test_summary_has_what_the_folder_still_tells(tmp_path: Path) -> None:
+    (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
+    (tmp_path / "events.jsonl").write_text('{"update": 1, "event": "a", "detail": "b"}\n{"upd')
+    (tmp_path / "checkpoints" / "update-000007").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "latest").symlink_to("update-000007")
+    summary = write_ending(make_request(tmp_path), "failed", "the coordinator died")
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["updates"]) == ("failed", 7)
+    assert [event["event"] for event in summary["events"]] == ["a"]
+
+
+def test_time_counts_in_which_nobody_wrote_it_down(tmp_path: Path) -> None:
+    (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
+    request = make_request(tmp_path, spent_before=10.0)
+    summary = write_ending(replace(request, started_at=request.started_at - 90), "failed", "it hung")
+    assert summary["spent_s"] == spent(tmp_path) == pytest.approx(100.0, abs=1.0)
+
+
+def test_summary_of_the_coordinator_stands(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text('{"status": "completed"}')
+    assert write_ending(make_request(tmp_path), "failed", "it hung") == {"status": "completed"}
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"status": "completed"}
+
+
+def outlive(folder: Path) -> int:
+    """The exit code of a process that goes on after the end of its budget."""
+    code = (
+        "import sys, time; from pathlib import Path; from launch import run;"
+        "from tests.launch.session.test_coordinator_actor import make_request;"
+        "run.LATE_S = 0.1; run.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1)); time.sleep(600)"
+    )
+    return subprocess.run([sys.executable, "-c", code, str(folder)], timeout=120).returncode
+
+
+def test_process_that_outlives_its_budget_ends_itself(tmp_path: Path) -> None:
+    assert outlive(tmp_path) == 1
+    assert "something hangs" in json.loads((tmp_path / "summary.json").read_text())["reason"]
+
+
+def test_process_that_outlives_its_budget_once_all_is_written_ends_as_that_says(tmp_path: Path) -> None:
+    summary = {"status": "interrupted", "reason": "SIGTERM"}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert outlive(tmp_path) == 143
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary

@@ -1,0 +1,39 @@
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from launch.session.ray_session import clear_session, note_session
+
+
+def test_session_of_an_earlier_process_is_deleted(tmp_path: Path) -> None:
+    session = tmp_path / "ray" / "session_2026-01-01_00-00-00_000000_1"
+    (session / "logs").mkdir(parents=True)
+    note_session(tmp_path, session)
+    clear_session(tmp_path)
+    assert not session.exists()
+    clear_session(tmp_path)
+
+
+def test_what_is_left_of_a_session_is_gone_before_room_is_measured(tmp_path: Path) -> None:
+    session = tmp_path / "ray" / "session_2026-01-01_00-00-00_000000_1"
+    session.mkdir(parents=True)
+    note_session(tmp_path, session)
+    server = tmp_path / "raylet"
+    server.write_text("#!/bin/sh\n(while kill -0 $$; do sleep 0.5; done) 2> /dev/null &\necho started\nwait\n")
+    server.chmod(0o755)
+    with subprocess.Popen([server, session], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        [worker] = psutil.Process(process.pid).children()
+        clear_session(tmp_path)
+        assert process.poll() is not None
+        assert not worker.is_running()
+
+
+def test_nothing_but_a_session_is_deleted(tmp_path: Path) -> None:
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    note_session(tmp_path, precious)
+    clear_session(tmp_path)
+    assert precious.exists()

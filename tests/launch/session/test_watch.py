@@ -1,0 +1,83 @@
+"""What the driver makes of a coordinator that does not answer as it should. Ray is a fake here, with calls for
+references.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import RayActorError, RayTaskError
+from rich.console import Console
+
+from conf.errors import BadInput
+from launch.session import watch
+from launch.session.failure import spent
+from launch.session.watch import Watch
+from tests.launch.session.test_coordinator_actor import make_request
+
+Call = Callable[[], Any]
+
+
+def failing(error: Exception) -> Call:
+    def call() -> Any:
+        raise error
+
+    return call
+
+
+@pytest.fixture
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Watches a coordinator that comes up like this, after so many looks, and runs like that; the summary."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(up: Call = lambda: 1, ending: Call = dict, looks: int = 0) -> dict[str, Any]:
+        left = iter([False] * looks)
+        coordinator = SimpleNamespace(
+            __ray_call__=SimpleNamespace(remote=lambda _: up), run=SimpleNamespace(remote=lambda: ending)
+        )
+        actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda _: coordinator))
+        ray = SimpleNamespace(
+            remote=lambda _: actor,
+            get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "0" * 56),
+            wait=lambda references, timeout: (references if next(left, True) else [], []),
+            get=lambda reference, timeout=None: reference(),
+        )
+        monkeypatch.setattr(watch, "ray", ray)
+        return Watch(make_request(tmp_path, spent_before=50.0), Console(quiet=True), tmp_path).follow()
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def raised(error: Exception) -> Exception:
+    """An error as Ray hands it on from an actor."""
+    return RayTaskError("run", f"Traceback: somewhere\n{type(error).__name__}: {error}", error).as_instanceof_cause()
+
+
+def test_error_of_the_coordinator_is_told_in_the_summary(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    summary = follow(ending=failing(raised(OSError("No space left"))))
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("failed", "the coordinator failed: OSError: No space left")
+    assert "Traceback: somewhere" in (tmp_path / "failure.log").read_text()
+
+
+def test_bad_input_that_the_coordinator_finds_is_raised(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"lora\.rank=3"):
+        follow(ending=failing(raised(BadInput("lora.rank=3 is not possible"))))
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_time_is_kept_before_there_is_a_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    assert follow(ending=lambda: {"status": "completed"}, looks=2) == {"status": "completed"}
+    assert spent(tmp_path) >= 50.0
+
+
+def test_time_of_a_coordinator_that_dies_early_counts(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    summary = follow(up=failing(RayActorError()))
+    assert summary["reason"].startswith("the coordinator died: ")
+    assert summary["spent_s"] == spent(tmp_path) >= 50.0

@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.errors import BadInput
+from conf.load import load
+from launch.sweeps.cells import Record, allowance, read_grid, rounds, standing
+
+
+def names(*arguments: str) -> list[str]:
+    return [cell.name for cell in read_grid(["conf=quickstart", *arguments]).cells]
+
+
+def test_every_list_is_an_axis_and_seeds_change_slowest() -> None:
+    grid = read_grid(["conf=quickstart", "seeds=[0,1]", "ranks=[8,64]", "learner.learning_rate=[1e-4,2.0e-4]"])
+    assert [cell.name for cell in grid.cells[:5]] == [
+        "r8-learning_rate=0.0001-seed0",
+        "r8-learning_rate=0.0002-seed0",
+        "r64-learning_rate=0.0001-seed0",
+        "r64-learning_rate=0.0002-seed0",
+        "r8-learning_rate=0.0001-seed1",
+    ]
+    assert grid.axes == {"run.seed": [0, 1], "lora.rank": [8, 64], "learner.learning_rate": [1e-4, 2e-4]}
+    assert grid.cells[0].overrides == {"lora.rank": 8, "learner.learning_rate": 1e-4, "run.seed": 0}
+    assert (grid.name, grid.folder) == ("quickstart-sweep", Path("runs/quickstart-sweep"))
+
+
+def test_cells_are_ordinary_runs() -> None:
+    grid = read_grid(["conf=quickstart", "ranks=[8]", "budget.minutes=4", "run.folder=/data", "sweep.name=mine"])
+    (cell,) = grid.cells
+    config = load(list(cell.arguments))
+    assert cell.config == config
+    assert (config.run.folder, config.run.name) == ("/data/mine", "r8")
+    assert (config.lora.rank, config.budget.seconds) == (8, 240)
+
+
+def test_models_are_recipes_or_paths() -> None:
+    recipes = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8,64]"])
+    assert [cell.name for cell in recipes.cells] == ["llama-r8", "llama-r64", "qwen3-r8", "qwen3-r64"]
+    assert recipes.cells[2].config.model.path == "Qwen/Qwen3-0.6B"
+    paths = read_grid(["conf=paper", "models=[/models/one,owner/two]"])
+    assert [cell.overrides for cell in paths.cells] == [{"model.path": "/models/one"}, {"model.path": "owner/two"}]
+    assert [cell.name for cell in paths.cells] == ["one", "two"]
+
+
+def test_settings_that_are_lists_take_a_list_of_lists() -> None:
+    modules = "lora.target_modules"
+    assert names("ranks=[8]", f"{modules}=[q_proj,v_proj]") == ["r8"]
+    assert names(f"{modules}=[[q_proj],[q_proj,v_proj]]") == ["target_modules=q_proj", "target_modules=q_proj_v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["nothing to sweep", "ranks=[8,64]"]),
+        (["ranks=[]"], ["ranks=[]", "without values"]),
+        (["lora.rnak=[1,2]"], ["lora.rnak", "lora.rank"]),
+        (["ranks=[8,-1]"], ["lora.rank=-1"]),
+        (["ranks=[8,8]"], ["named r8", "once"]),
+        (["models=[a/one,b/one]"], ["named one"]),
+        (["ranks=[8]", "lora.rank=4"], ["lora.rank is twice"]),
+        (["ranks=[8"], ["ranks=[8", "YAML"]),
+        (["ranks"], ["'ranks'", "key=value"]),
+        (["seeds=[a]"], ["run.seed=a", "whole number"]),
+        (["models=[instruct,/x]"], ["mixed"]),
+        (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
+        (["ranks=[8]", "run.overwrite=true"], ["run.overwrite=true", "sweep's folder"]),
+        (["ranks=[8]", "sweep.foo=3"], ["sweep.foo", "sweep.minutes"]),
+        (["ranks=[8]", "sweep.name=../x"], ["sweep.name=../x", "folder name"]),
+        (["ranks=[8]", "sweep.minutes=0"], ["sweep.minutes=0", "above 0"]),
+        (["ranks=[8]", "sweep.stop_below=2"], ["sweep.stop_below=2", "between 0 and 1"]),
+        (["ranks=[8]", "sweep.minutes=9", "budget.minutes=4"], ["budget.minutes", "keep one"]),
+    ],
+)
+def test_what_is_no_sweep_is_refused(arguments: list[str], words: list[str]) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_grid(["conf=quickstart", *arguments])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_no_recipe_is_refused() -> None:
+    with pytest.raises(BadInput, match="conf=quickstart"):
+        read_grid(["ranks=[8]"])
+
+
+@pytest.mark.parametrize(("cells", "lanes", "turns"), [(8, 1, 8), (8, 4, 2), (9, 4, 3), (1, 4, 1)])
+def test_cells_are_shared_out_over_lanes(cells: int, lanes: int, turns: int) -> None:
+    assert rounds(cells, lanes) == turns
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_a_shared_budget_is_kept_and_used_up(shares: list[float]) -> None:
+    """Whatever share of its part each cell takes, none gets less than an equal part, and together they fit."""
+    spent: list[float] = []
+    for share in shares:
+        part = allowance(3600.0, spent, len(shares))
+        assert part >= 3600 / len(shares) * (1 - 1e-9)
+        spent.append(share * part)
+    assert sum(spent) <= 3600 * (1 + 1e-9)
+    if shares[-1] == 1:
+        assert sum(spent) == pytest.approx(3600)
+
+
+def row(share: float, accuracy: float) -> dict[str, float]:
+    return {"budget/spent_s": 100 * share, "budget/left_s": 100 * (1 - share), "reward/accuracy": accuracy}
+
+
+def test_a_cell_is_judged_half_way_by_the_tenth_of_its_budget_before() -> None:
+    early = [row(0.1, 0.9), row(0.39, 0.9), row(0.42, 0.2), row(0.48, 0.4)]
+    assert standing(early) is None
+    assert standing([*early, row(0.6, 1.0)]) == pytest.approx(0.3)
+    assert standing([row(0.3, 0.5), row(0.7, 0.5)]) is None
+
+
+def test_record_is_whole_and_goes_on(tmp_path: Path) -> None:
+    arguments = ["conf=quickstart", "ranks=[8,64]", f"run.folder={tmp_path}"]
+    grid = read_grid(arguments)
+    grid.folder.mkdir()
+    Record(grid).put("r8", "failed", "why")
+    content: dict[str, Any] = json.loads((grid.folder / "sweep.json").read_text())
+    assert content == {
+        "name": "quickstart-sweep",
+        "conf": "quickstart",
+        "axes": {"lora.rank": [8, 64]},
+        "cells": [
+            {"cell": "r8", "overrides": {"lora.rank": 8}, "run": "r8", "status": "failed", "reason": "why"},
+            {"cell": "r64", "overrides": {"lora.rank": 64}, "run": "r64", "status": "pending", "reason": None},
+        ],
+    }
+    assert Record(grid).status == {"r8": "failed", "r64": "pending"}
+    assert Record(read_grid([*arguments[:1], "ranks=[8,64,256]", *arguments[2:]])).status["r256"] == "pending"
+    with pytest.raises(BadInput, match=r"has a cell r8 that this command leaves out"):
+        Record(read_grid([*arguments[:1], "ranks=[64]", *arguments[2:]]))

@@ -1,0 +1,107 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from learner.model.logprobs import divergence, token_logprobs
+
+
+def case(tokens: int, size: int, vocabulary: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(tokens * 10_000 + size * 100 + vocabulary)
+    hidden = torch.randn(tokens, size, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    head = torch.randn(vocabulary, size, generator=generator, dtype=torch.float64).to(dtype)
+    return hidden, head, torch.randint(vocabulary, (tokens,), generator=generator)
+
+
+def reference(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logprobs = (hidden @ head.T / temperature).log_softmax(-1)
+    return logprobs.gather(1, targets[:, None])[:, 0], -(logprobs.exp() * logprobs).sum(-1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 33), st.sampled_from([0.6, 1.0, 2.0]), st.integers(1, 14))
+def test_values_and_gradient(tokens: int, size: int, vocabulary: int, temperature: float, chunk: int) -> None:
+    hidden, head, targets = case(tokens, size, vocabulary)
+    weights = torch.linspace(-1, 2, tokens, dtype=torch.float64)
+    expected, expected_entropy = reference(hidden, head, targets, temperature)
+    both = (expected * weights).sum() + (expected_entropy * weights.flip(0)).sum()
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), hidden, retain_graph=True)
+    (expected_both,) = torch.autograd.grad(both, hidden)
+    got, entropy = token_logprobs(hidden, head, targets, temperature, chunk)
+    assert not entropy.requires_grad
+    (gradient,) = torch.autograd.grad((got * weights).sum(), hidden)
+    again, entropy = token_logprobs(hidden, head, targets, temperature, chunk, entropy_gradient=True)
+    (gradient_both,) = torch.autograd.grad((again * weights).sum() + (entropy * weights.flip(0)).sum(), hidden)
+    assert torch.equal(got, again)
+    torch.testing.assert_close(gradient_both, expected_both, rtol=0, atol=1e-10)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-10)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-10)
+
+
+def test_gradcheck() -> None:
+    hidden, head, targets = case(5, 4, 11)
+    assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2)[0], (hidden,))
+    assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2, True), (hidden,))
+
+
+def test_fp32_agrees_with_float64() -> None:
+    hidden, head, targets = case(64, 48, 500)
+    exact, exact_entropy = reference(hidden, head, targets, 0.8)
+    got, entropy = token_logprobs(hidden.float(), head.float(), targets, 0.8, 10)
+    torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropy.double(), exact_entropy, rtol=1e-5, atol=1e-5)
+
+
+def test_bf16_input_has_a_float32_softmax() -> None:
+    hidden, head, targets = case(64, 48, 500, torch.bfloat16)
+    logits = (hidden @ head.T).float()
+    got, _ = token_logprobs(hidden, head, targets, 1.0, 16)
+    got.sum().backward()
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], rtol=1e-6, atol=1e-5)
+    assert hidden.grad is not None
+    assert hidden.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.99, 0.9999])
+def test_gradient_in_bf16_does_not_vanish_for_a_confident_token(confidence: float) -> None:
+    """W_y − Σ p W cancels to zero in bfloat16 when p_y is near 1; such a token could never be unlearned."""
+    generator = torch.Generator().manual_seed(0)
+    head = torch.randn(500, 64, generator=generator).to(torch.bfloat16)
+    size = torch.tensor(confidence / (1 - confidence) * 500).log() / head[7].double().square().sum()
+    hidden = (size * head[7].double()).to(torch.bfloat16)[None].requires_grad_()
+    exact = hidden.detach().double().requires_grad_()
+    reference(exact, head.double(), torch.tensor([7]), 1.0)[0].sum().backward()
+    token_logprobs(hidden, head, torch.tensor([7]), 1.0, 16)[0].sum().backward()
+    assert hidden.grad is not None
+    assert exact.grad is not None
+    assert (hidden.grad.double() - exact.grad).norm() < 0.05 * exact.grad.norm()
+
+
+def test_large_logits_do_not_overflow() -> None:
+    hidden, head, targets = case(4, 3, 7)
+    got, entropy = token_logprobs(1e4 * hidden, head, targets, 1.0, 4)
+    assert got.isfinite().all()
+    assert entropy.abs().max() < 1e-6
+    (gradient,) = torch.autograd.grad(token_logprobs(1e4 * hidden, head, targets, 1.0, 4, True)[1].sum(), hidden)
+    assert gradient.isfinite().all()
+
+
+def test_trainable_head_is_refused() -> None:
+    hidden, head, targets = case(2, 3, 4)
+    with pytest.raises(ValueError, match="head is trainable"):
+        token_logprobs(hidden, head.requires_grad_(), targets, 1.0, 4)
+
+
+@given(st.integers(1, 12), st.integers(1, 33), st.sampled_from([0.6, 1.0, 2.0]), st.integers(1, 14))
+def test_divergence_is_exact(tokens: int, vocabulary: int, temperature: float, chunk: int) -> None:
+    hidden, head, _ = case(tokens, 5, vocabulary)
+    base = hidden.detach().flip(0) + 0.1
+    p, q = ((x.detach() @ head.T / temperature).log_softmax(-1) for x in (hidden, base))
+    entropy, base_entropy, kl = divergence(hidden.detach(), base, head, temperature, chunk)
+    torch.testing.assert_close(entropy, -(p.exp() * p).sum(-1))
+    torch.testing.assert_close(base_entropy, -(q.exp() * q).sum(-1))
+    torch.testing.assert_close(kl, torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1))
+    assert (kl >= -1e-12).all()

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from conf.errors import BadInput
+from conf.load import load
+from conf.models import locate
+from learner.batching import Tokens, pack
+from learner.model.policy import Policy
+
+SAMPLES = [
+    Tokens(tuple(range(3, 3 + prompt)), tuple(range(50 + i, 50 + i + length)))
+    for prompt in (9, 20, 1)
+    for i, length in enumerate((1, 4, 7, 7))
+]
+
+
+def wrap(base: torch.nn.Module) -> PeftModel:
+    torch.manual_seed(0)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+    model = get_peft_model(base, lora, autocast_adapter_dtype=False)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.train()
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> PeftModel:
+    return wrap(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32))
+
+
+def gradients(model: PeftModel, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
+
+
+def reference(base: torch.nn.Module, sample: Tokens) -> Tensor:
+    """Logits that predict the response, by transformers' own attention."""
+    base.set_attn_implementation("sdpa")
+    logits = base(input_ids=torch.tensor([sample.prompt + sample.response])).logits
+    base.set_attn_implementation("packed")
+    return logits[0, len(sample.prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("budget", [10_000, 40])
+def test_packing_changes_neither_values_nor_gradients(model: PeftModel, budget: int) -> None:
+    """Against every sample alone, with full logits."""
+    policy = Policy(model, temperature=0.8, chunk=8)
+    loss = torch.zeros(())
+    for part in pack(SAMPLES, budget):
+        got, _ = policy(part)
+        pieces = got.split([len(SAMPLES[i].response) for i in part.samples])
+        for i, piece in zip(part.samples, pieces, strict=True):
+            logits = reference(model.get_base_model(), SAMPLES[i])
+            expected = (logits / 0.8).log_softmax(-1).gather(1, torch.tensor(SAMPLES[i].response)[:, None])[:, 0]
+            torch.testing.assert_close(piece, expected, rtol=1e-5, atol=2e-5)
+            loss = loss + (i + 1) * (piece.sum() - expected.sum())
+    residue = torch.stack([g.norm() for g in gradients(model, loss)]).norm()
+    got, _ = policy(pack(SAMPLES, 10_000)[0])
+    scale = torch.stack([g.norm() for g in gradients(model, got.sum())]).norm()
+    assert residue <= 1e-5 * scale
+
+
+def test_bfloat16_agrees_with_transformers_own_attention(tiny_model: Path) -> None:
+    model = wrap(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16))
+    policy = Policy(model, 1.0, 8)
+    (part,) = pack(SAMPLES, 10_000)
+    got, _ = policy(part)
+    for i, piece in zip(part.samples, got.split([len(SAMPLES[i].response) for i in part.samples]), strict=True):
+        logprobs = reference(model.get_base_model(), SAMPLES[i]).float().log_softmax(-1)
+        expected = logprobs.gather(1, torch.tensor(SAMPLES[i].response)[:, None])[:, 0]
+        torch.testing.assert_close(piece, expected, rtol=0.02, atol=0.1)
+
+
+def test_untied_heads_and_sliding_windows() -> None:
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": False}
+    window = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+    samples = [Tokens((1, 2), tuple(range(3, 23))), Tokens((5, 6, 7), (8, 9)), Tokens((1, 2), (4,))]
+    for base in (
+        LlamaForCausalLM(LlamaConfig(**shape, **heads)),
+        Qwen2ForCausalLM(Qwen2Config(**shape, **heads, **window)),
+    ):
+        policy = Policy(wrap(base), 1.0, 8)
+        (part,) = pack(samples, 100)
+        got, entropy = policy(part)
+        logprobs = torch.cat([reference(base, samples[i]) for i in part.samples]).log_softmax(-1)
+        torch.testing.assert_close(got, logprobs.gather(1, part.targets[:, None])[:, 0])
+        torch.testing.assert_close(entropy, -(logprobs.exp() * logprobs).sum(-1))
+
+
+def test_a_head_that_is_not_plain_is_refused(tiny_model: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    base.lm_head.bias = torch.nn.Parameter(torch.ones(512))
+    with pytest.raises(BadInput, match="output head"):
+        Policy(wrap(base), 1.0, 8)
+
+
+def deep(scale: float = 1.0) -> GraniteForCausalLM:
+    """Random, in bfloat16, as deep and narrow as the embedded model; scale: that its logits are divided by."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 30}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    return GraniteForCausalLM(GraniteConfig(**shape, **heads, logits_scaling=scale)).to(torch.bfloat16)
+
+
+def test_a_deep_model_in_bfloat16_proves_its_attention() -> None:
+    Policy(wrap(deep()), 1.0, 8)
+
+
+def test_a_scaled_head_is_refused_in_bfloat16_too() -> None:
+    with pytest.raises(BadInput, match="scale"):
+        Policy(wrap(deep(scale=1.25)), 1.0, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_embedded_model_proves_its_attention(dtype: torch.dtype) -> None:
+    config = load(["conf=quickstart"])
+    Policy(wrap(AutoModelForCausalLM.from_pretrained(locate(config.model), dtype=dtype)), 1.0, 8)

@@ -1,0 +1,72 @@
+from typing import cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+
+from learner.model.projection import Projection, full_gradient_pays
+
+SIZES = st.integers(1, 12)
+
+
+def layer(kind: type[Linear], inputs: int, outputs: int, rank: int, bias: bool, dropout: float = 0.0) -> Linear:
+    """With the same weights whatever its kind; B is not zero."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=rank, lora_alpha=3 * rank, lora_dropout=dropout)
+    base = nn.Linear(inputs, outputs, bias).requires_grad_(False)
+    made = kind(base, "default", config=config, r=rank, lora_alpha=3 * rank)
+    nn.init.normal_(cast(nn.Linear, made.lora_B["default"]).weight)
+    return made
+
+
+def passes(made: Linear, x: Tensor) -> list[Tensor]:
+    """The output, and the gradients of input, A and B for some loss."""
+    x = x.clone().requires_grad_()
+    y = made(x)
+    (y * torch.linspace(-1.0, 1.0, y.numel()).view_as(y)).sum().backward()
+    factors = (cast(nn.Linear, pair["default"]).weight for pair in (made.lora_A, made.lora_B))
+    return [y.detach(), *(cast(Tensor, leaf.grad) for leaf in (x, *factors))]
+
+
+@given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 16), st.booleans())
+def test_it_computes_what_peft_computes(tokens: int, inputs: int, outputs: int, rank: int, bias: bool) -> None:
+    x = torch.randn(1, tokens, inputs, generator=torch.Generator().manual_seed(tokens))
+    ours, theirs = (passes(layer(kind, inputs, outputs, rank, bias), x) for kind in (Projection, Linear))
+    for own, other in zip(ours, theirs, strict=True):
+        assert (own - other).norm() <= 1e-5 * (other.norm() + 1.0)
+
+
+def test_both_ways_to_the_gradients_are_taken() -> None:
+    assert not full_gradient_pays(torch.Size((12, 12)), rank=1)
+    assert full_gradient_pays(torch.Size((12, 12)), rank=16)
+
+
+def test_nothing_but_the_input_is_kept_for_the_backward_pass() -> None:
+    kept: list[tuple[int, ...]] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(Projection, 6, 8, 4, bias=False)(torch.randn(1, 40, 6, requires_grad=True))
+    assert sorted(kept) == [(1, 40, 6), (4, 6), (8, 4), (8, 6)]
+
+
+@pytest.mark.parametrize("case", ["dropout", "bfloat16", "disabled", "evaluated"])
+def test_elsewhere_it_is_peft(case: str) -> None:
+    x = torch.randn(1, 40, 6)
+    outputs = []
+    for kind in (Projection, Linear):
+        made = layer(kind, 6, 8, 4, bias=True, dropout=0.5 if case == "dropout" else 0.0)
+        if case == "bfloat16":
+            made, x = made.to(torch.bfloat16), x.to(torch.bfloat16)
+        made.enable_adapters(case != "disabled")
+        made.train(case != "evaluated")
+        torch.manual_seed(1)
+        outputs.append(made(x))
+    assert torch.equal(*outputs)

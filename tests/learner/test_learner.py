@@ -1,0 +1,626 @@
+"""The learner with its real parts: transformers, PEFT and DeepSpeed on a tiny model."""
+
+import contextlib
+import copy
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from actors.messages import AdapterRef, Batch, Group, UpdateStats
+from actors.protocols import FAITHFUL
+from conf.adapters import check_adapter
+from conf.errors import BadInput
+from conf.schema import Config
+from learner.advantages import group_advantages
+from learner.batching import Tokens, pack
+from learner.learner import LoraLearner, StaleBatch
+from learner.model.adapter import adapter_norms, effective_rank
+from learner.model.projection import Projection
+from tests.learner.reference import Response, divisor, slope
+
+Build = Callable[..., Group]
+
+
+@pytest.fixture
+def learner(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> LoraLearner:
+    return LoraLearner(tiny_config, str(tiny_model), tmp_path / "adapters")
+
+
+def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
+    groups = (build(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
+    return Batch(version, tuple(groups))
+
+
+def update(learner: LoraLearner, batch: Batch, progress: float = 0.0) -> UpdateStats:
+    learner.accumulate(batch)
+    return learner.step(progress)
+
+
+def weights(learner: LoraLearner) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in learner.model.named_parameters() if p.requires_grad}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def own_attention(learner: LoraLearner) -> torch.nn.Module:
+    """A copy of the learner's model with transformers' own attention."""
+    model = copy.deepcopy(learner.model)
+    model.get_base_model().set_attn_implementation("sdpa")
+    return model.eval()
+
+
+def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
+    """Full logits, log_softmax, gather."""
+    prompt, response = group.problem.prompt_ids, group.samples[number].token_ids
+    logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+    return (logits / temperature).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+
+
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "token-tis": {"mismatch": "token_tis"},
+    "sequence-mask": {"mismatch": "sequence_mask", "aggregation": "sequence_mean", "advantages": "leave_one_out"},
+    "dr-grpo": {"advantages": "mean_only", "aggregation": "constant", "mismatch": "icepop"},
+    "dapo": {"mismatch": "bypass", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "mask_truncated": True},
+    "gspo": {"mismatch": "bypass", "clip_low": 0.5, "clip_high": 0.8, "ratio": "sequence"},
+    "cispo": {"mismatch": "bypass", "clip_high": 1.0, "surrogate": "cispo"},
+    "regularised": {"kl": 0.1, "entropy": 0.05, "mask_truncated": True},
+}
+
+
+def reference_gradient(
+    model: torch.nn.Module, groups: tuple[Group, ...], config: Config, olds: list[list[float]] | None = None
+) -> list[list[float]]:
+    """Add the gradient of the whole batch's loss to the parameters of `model`: slopes of every token from
+    `reference.py`, full logits for the rest. Returns the log-probabilities; olds: those before the first step.
+    """
+    algorithm, temperature, limit = config.algorithm, config.rollout.temperature, config.rollout.max_response_tokens
+    samples = [(group, number) for group in groups for number in range(len(group.samples))]
+    tokens = sum(len(group.samples[number].token_ids) for group, number in samples)
+    found, loss = [], torch.zeros(())
+    for place, (group, number) in enumerate(samples):
+        rewards = torch.tensor([reward.total for reward in group.rewards])
+        masked = torch.tensor([reward.masked for reward in group.rewards])
+        sample = group.samples[number]
+        theta = reference_logprobs(model, group, number, temperature)
+        found.append(theta.tolist())
+        with model.disable_adapter(), torch.no_grad():
+            base = reference_logprobs(model, group, number, temperature)
+        old = olds[place] if olds else theta.tolist()
+        advantage = group_advantages(rewards, masked, algorithm.advantages)[number].item()
+        response = Response(
+            theta.tolist(),
+            list(sample.logprobs) if algorithm.mismatch == "bypass" else old,
+            list(sample.logprobs),
+            base.tolist(),
+            [],
+            advantage,
+        )
+        if masked[number] or (algorithm.mask_truncated and sample.truncated):
+            continue
+        sizes = (len(samples), tokens, limit)
+        slopes = [slope(algorithm, response, token, *sizes) for token in range(len(theta))]
+        logits = model(input_ids=torch.tensor([group.problem.prompt_ids + sample.token_ids])).logits
+        logprobs = (logits[0, len(group.problem.prompt_ids) - 1 : -1] / temperature).log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum()
+        loss = loss + (torch.tensor(slopes) * theta).sum()
+        loss = loss - algorithm.entropy * entropy / divisor(algorithm.aggregation, len(theta), *sizes)
+    loss.backward()
+    return found
+
+
+def some_groups(build: Build, version: int) -> tuple[Group, ...]:
+    """With a timeout, a group without variance, one of a single sample, and a truncated response in each."""
+    groups = (
+        build(1, (1.0, 0.0, 0.2, 1.0)),
+        build(2, (1.0, None, 0.0)),
+        build(3, (0.0, 0.0)),
+        build(4, (1.0, 1.0, 0.0, 1.0), prompt_tokens=20),
+        build(5, (1.0,)),
+    )
+    return tuple(
+        replace(
+            group,
+            adapter=AdapterRef(version, 0, ""),
+            samples=(replace(group.samples[0], finish_reason="length"), *group.samples[1:]),
+        )
+        for group in groups
+    )
+
+
+def assert_step(learner: LoraLearner, before: dict[str, torch.Tensor], model: torch.nn.Module, norm: float) -> None:
+    """The first moments are those of one AdamW step from the state `before` with the gradient in `model`."""
+    clip = min(1.0, learner.config.learner.max_grad_norm / norm)
+    moments = learner._optimizer.state()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.9 * before[f"model.{name}.exp_avg"] + 0.1 * clip * parameter.grad
+            torch.testing.assert_close(moments[f"model.{name}.exp_avg"], expected, rtol=1e-4, atol=1e-7)
+
+
+def gradient_norm(model: torch.nn.Module) -> float:
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.requires_grad]).norm().item()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_update_is_the_adamw_step_of_the_reference_loss(
+    name: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    for key, value in ALGORITHMS[name].items():
+        setattr(tiny_config.algorithm, key, value)
+    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    update(learner, Batch(0, some_groups(build_group, 0)))  # moves B off zero, so that A has a gradient
+    groups = some_groups(build_group, 1)
+    model, before = own_attention(learner), learner._optimizer.state()
+    reference_gradient(model, groups, tiny_config)
+    stats = update(learner, Batch(1, groups))
+    norm = gradient_norm(model)
+    assert norm > 1e-3
+    assert stats.metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert_step(learner, before, model, norm)
+    assert learner.version == stats.adapter.version == 2
+    assert ("policy/kl_to_base" in stats.metrics) == (tiny_config.algorithm.kl > 0)
+
+
+def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    """A learner of two steps against one that stops after the first, and the reference from there."""
+    tiny_config.algorithm.mismatch = "token_tis"
+    tiny_config.algorithm.clip_low = tiny_config.algorithm.clip_high = 0.3
+    groups = some_groups(build_group, 0)
+    one, two_config = LoraLearner(tiny_config, str(tiny_model), tmp_path), copy.deepcopy(tiny_config)
+    two_config.algorithm.steps_per_batch = 2
+    two = LoraLearner(two_config, str(tiny_model), tmp_path)
+    olds = reference_gradient(own_attention(one), groups, tiny_config)
+    update(one, Batch(0, groups))
+    model = own_attention(one)
+    reference_gradient(model, groups, two_config, olds)
+    stats = update(two, Batch(0, groups))
+    assert_step(two, one._optimizer.state(), model, gradient_norm(model))
+    assert (two.version, two._facts().steps, stats.adapter.version) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+def test_gradient_does_not_depend_on_the_split(
+    aggregation: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    """The first moments after a second step: one micro-batch against two, five or more, and single samples."""
+    tiny_config.algorithm.aggregation = aggregation
+    moments = []
+    for budget in (10_000, 150, 60, 1):
+        tiny_config.learner.tokens_per_microbatch = budget
+        learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+        for version in range(2):
+            update(learner, batch(build_group, version))
+        moments.append({n: v for n, v in learner._optimizer.state().items() if n.endswith("exp_avg")})
+    whole = moments[0]
+    scale = torch.stack([value.norm() for value in whole.values()]).norm()
+    for split in moments[1:]:
+        error = torch.stack([(split[name] - whole[name]).norm() for name in whole]).norm()
+        assert error <= 1e-5 * scale
+
+
+@pytest.mark.parametrize(("compiled", "updates"), [(True, 20), (False, 3)])
+def test_restored_run_repeats_the_uninterrupted_one(
+    tiny_config: Config,
+    tiny_model: Path,
+    tmp_path: Path,
+    build_group: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    compiled: bool,
+    updates: int,
+) -> None:
+    """With DeepSpeed's compiled Adam (whose bias correction drifts only after many steps) and with torch's."""
+    if not compiled:
+        monkeypatch.setattr("learner.optimizer.cpu_adam_available", lambda: False)
+    tiny_config.model.dtype = "bfloat16"
+    tiny_config.lora.dropout = 0.1
+    straight = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
+    assert straight.model.get_base_model().model.rotary_emb.inv_freq.dtype == torch.float32
+    for version in range(updates):
+        update(straight, batch(build_group, version, 1))
+    (tmp_path / "checkpoint").mkdir()
+    straight.save(tmp_path / "checkpoint")
+    resumed = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
+    resumed.restore(tmp_path / "checkpoint", incarnation=1)
+    assert same(weights(straight), weights(resumed))
+    for version in (updates, updates + 1):
+        update(straight, batch(build_group, version, 1))
+        stats = update(resumed, batch(build_group, version, 1, incarnation=1))
+    assert stats.adapter.name == f"policy-v{updates + 2}-r1"
+    assert same(weights(straight), weights(resumed))
+    assert same(straight._optimizer.state(), resumed._optimizer.state())
+
+
+def test_learner_goes_back_to_a_checkpoint_in_place(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
+    """Restoring undoes later updates, momentum included, and forgets a batch that was given up half-way."""
+    learner.save(tmp_path)
+    before, state = weights(learner), learner._optimizer.state()
+    first = update(learner, batch(build_group, 0)).metrics["grad_norm"]
+    assert not same(before, weights(learner))
+    learner.accumulate(batch(build_group, 1))
+    learner.restore(tmp_path, 0)
+    assert same(before, weights(learner))
+    assert same(state, learner._optimizer.state())
+    again = update(learner, batch(build_group, 0)).metrics["grad_norm"]
+    assert again == first
+
+
+def test_scores_between_accumulation_and_step_are_those_of_the_old_version_and_leave_no_trace(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    tiny_config.lora.dropout = 0.1
+    asked, other = (LoraLearner(tiny_config, str(tiny_model), tmp_path) for _ in range(2))
+    for version in range(2):
+        before = asked.score((build_group(9),))
+        asked.accumulate(batch(build_group, version))
+        assert asked.score((build_group(9),)) == before
+        asked.step(0.0)
+        update(other, batch(build_group, version))
+    assert same(weights(asked), weights(other))
+
+
+def test_batch_accumulated_again_counts_once(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    twice, once = (LoraLearner(tiny_config, str(tiny_model), tmp_path) for _ in range(2))
+    twice.accumulate(batch(build_group, 0))
+    update(twice, batch(build_group, 0))
+    update(once, batch(build_group, 0))
+    assert same(weights(twice), weights(once))
+    with pytest.raises(RuntimeError, match="no batch was accumulated"):
+        once.step(0.0)
+
+
+def test_group_of_an_abandoned_history_is_refused(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
+    learner.save(tmp_path)
+    learner.restore(tmp_path, 1)
+    with pytest.raises(StaleBatch, match="abandoned history"):
+        update(learner, batch(build_group, 0))
+
+
+def test_damaged_or_foreign_checkpoints_are_refused(learner: LoraLearner, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        learner.restore(tmp_path, 1)
+    learner.save(tmp_path)
+    facts = tmp_path / "learner.json"
+    good = facts.read_text()
+    facts.write_text(json.dumps(json.loads(good) | {"rank": 8}))
+    with pytest.raises(BadInput, match="rank 8, this run has 4"):
+        learner.restore(tmp_path, 1)
+    facts.write_text(good)
+    state = tmp_path / "learner.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="cannot be read"):
+        learner.restore(tmp_path, 1)
+
+
+def test_published_adapter_gives_the_same_logits_in_peft(
+    learner: LoraLearner, tiny_model: Path, build_group: Build
+) -> None:
+    adapter = update(learner, batch(build_group)).adapter
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, adapter.path)
+    assert all(isinstance(module, Projection) for module in learner.model.modules() if isinstance(module, LoraLayer))
+    assert not any(isinstance(module, Projection) for module in loaded.modules())
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, own_attention(learner)(ids).logits, rtol=0, atol=0)
+    saved = load_file(Path(adapter.path) / "adapter_model.safetensors")
+    assert max(tensor.abs().max() for name, tensor in saved.items() if "lora_B" in name) > 0
+    assert sorted(path.name for path in Path(adapter.path).iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_scores(learner: LoraLearner, build_group: Build, tiny_config: Config) -> None:
+    """Policy and base agree at version 0, both with the reference; an update moves the policy alone."""
+    tiny_config.rollout.temperature = learner.model.policy.temperature = 0.7
+    groups = (build_group(1), build_group(2, (1.0,), prompt_tokens=5))
+    before = learner.score(groups)
+    update(learner, batch(build_group))
+    after = learner.score(groups)
+    assert [len(scores) for scores in after] == [4, 1]
+    for i, group in enumerate(groups):
+        for number in range(len(group.samples)):
+            with torch.no_grad():
+                reference = reference_logprobs(own_attention(learner), group, number, 0.7)
+            assert before[i][number].policy == pytest.approx(before[i][number].base, abs=1e-6)
+            assert after[i][number].base == pytest.approx(before[i][number].base, abs=1e-6)
+            assert after[i][number].policy == pytest.approx(reference.tolist(), abs=1e-5)
+            assert after[i][number].policy != pytest.approx(after[i][number].base, abs=1e-3)
+
+
+def test_batch_without_variance_makes_a_version_with_the_same_weights(learner: LoraLearner, build_group: Build) -> None:
+    before = weights(learner)
+    stats = update(learner, Batch(0, (build_group(1, (1.0, 1.0)), build_group(2, (None, 1.0)))), 0.0)
+    assert stats.adapter.version == 1
+    assert stats.metrics["tokens/trained"] == 0
+    assert same(before, weights(learner))
+
+
+def test_metrics(learner: LoraLearner, build_group: Build) -> None:
+    one = build_group(1)
+    metrics = update(learner, Batch(0, (one, build_group(2, (0.0, 0.0)))), 0.5).metrics
+    assert metrics.keys() >= {
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "policy/entropy",
+        "mismatch/abs_mean",
+        "mismatch/p99",
+        "mismatch/max",
+        "mismatch/effective_share",
+        "mismatch/k3",
+        "mismatch/clipped",
+        "mismatch/masked",
+        "clip/low",
+        "clip/high",
+        "clip/dual",
+        "adapter/norm/q_proj",
+        "adapter/norm/down_proj",
+        "learner/peak_memory",
+        "learner/skipped",
+        "staleness/max",
+        "tokens/trained",
+        "learner/tokens_per_second",
+        "learner/padding",
+        "time/publish",
+    }
+    assert metrics["tokens/trained"] == sum(len(sample.token_ids) for sample in one.samples)
+    assert all(torch.tensor(value).isfinite() for value in metrics.values())
+
+
+def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> None:
+    for version in range(2):
+        update(learner, batch(build_group, version, 1))
+    assert update(learner, Batch(2, (build_group(1, adapter=AdapterRef(1, 0, "")),)), 0.0).metrics["staleness/max"] == 1
+    with pytest.raises(StaleBatch, match="max_staleness"):
+        update(learner, Batch(3, (build_group(1, adapter=AdapterRef(1, 0, "")),)), 0.0)
+    with pytest.raises(StaleBatch, match="max_staleness"):
+        update(learner, Batch(3, (build_group(1, adapter=AdapterRef(4, 0, "")),)), 0.0)
+    with pytest.raises(StaleBatch, match="version 2 reached"):
+        update(learner, batch(build_group, 2))
+
+
+def spoil(group: Group) -> Group:
+    """The engine's log-probability of one token becomes NaN, and with it the loss."""
+    sample = group.samples[1]
+    spoilt = replace(sample, logprobs=(math.nan, *sample.logprobs[1:]))
+    return replace(group, samples=(group.samples[0], spoilt, *group.samples[2:]))
+
+
+@pytest.mark.parametrize(("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "auto")])
+def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
+    dtype: str, offload: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    """Against a learner that never saw the spoilt batch; gradients had accumulated when it was found."""
+    tiny_config.model.dtype, tiny_config.learner.offload = dtype, offload
+    tiny_config.learner.tokens_per_microbatch = 1
+    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    other = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    for one in (learner, other):
+        update(one, batch(build_group, 0))
+    before, groups = weights(learner), batch(build_group, 1).groups
+    stats = update(learner, Batch(1, (*groups[:2], spoil(groups[2]))), 0.0)
+    assert "group 12 sample 1" in stats.fault
+    assert "loss of update 2 is nan" in stats.fault
+    assert stats.adapter.version == 2
+    assert stats.metrics["learner/skipped"] == 1
+    assert all(math.isfinite(value) for value in stats.metrics.values())
+    assert same(before, weights(learner))
+    other.version = 2
+    for one in (learner, other):
+        assert update(one, batch(build_group, 2)).fault == ""
+    assert not same(before, weights(learner))
+    assert same(weights(other), weights(learner))
+    assert same(other._optimizer.state(), learner._optimizer.state())
+    assert learner._facts().steps == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gradient_that_is_not_finite_skips_the_update(
+    dtype: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    tiny_config.model.dtype = dtype
+    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    before = weights(learner)
+
+    def explode(_: object, __: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        output[0].register_hook(lambda gradient: gradient * math.inf)
+
+    hook = learner.model.policy.register_forward_hook(explode)
+    stats = update(learner, batch(build_group, 0))
+    assert "gradient of update 1 is not finite" in stats.fault
+    assert same(before, weights(learner))
+    hook.remove()
+    assert update(learner, batch(build_group, 1)).fault == ""
+    assert not same(before, weights(learner))
+
+
+def test_optimizer_beside_the_weights_makes_the_same_steps_and_can_be_restored(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
+    tiny_config = copy.deepcopy(tiny_config)
+    tiny_config.learner.offload = "none"
+    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
+    start = weights(first)
+    for version in range(3):
+        update(first, batch(build_group, version))
+        update(second, batch(build_group, version))
+    for name, value in weights(first).items():
+        assert (weights(second)[name] - value).norm() < 1e-3 * (value - start[name]).norm()
+    (tmp_path / "checkpoint").mkdir()
+    second.save(tmp_path / "checkpoint")
+    third = LoraLearner(tiny_config, str(tiny_model), tmp_path / "c")
+    third.restore(tmp_path / "checkpoint", 0)
+    for one in (second, third):
+        update(one, batch(build_group, 3))
+    assert same(weights(second), weights(third))
+
+
+def test_recomputed_activations_change_no_gradient_and_keep_less(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    norms, kept = [], []
+    for setting in ("off", "on"):
+        tiny_config.learner.gradient_checkpointing = setting
+        learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+        sizes: list[int] = []
+        learner.model.policy.train()
+        part = pack([example(build_group(1), 0)], 1000)[0]
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t):
+            learner.model.policy(part)
+        kept.append(sum(sizes))
+        update(learner, batch(build_group, 0))
+        norms.append(update(learner, batch(build_group, 1)).metrics["grad_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
+    assert kept[1] < kept[0] / 2
+
+
+def example(group: Group, number: int) -> Any:
+    return Tokens(group.problem.prompt_ids, group.samples[number].token_ids)
+
+
+def test_a_run_can_start_from_an_adapter(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
+) -> None:
+    """With rsLoRA, whose flag vLLM and PEFT read from the adapter's configuration."""
+    tiny_config.lora.rslora = True
+    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
+    adapter = update(first, batch(build_group)).adapter
+    stated = json.loads((Path(adapter.path) / "adapter_config.json").read_text())
+    assert stated["use_rslora"] is True
+    tiny_config.lora.start_from = adapter.path
+    check_adapter(tiny_config, str(tiny_model))
+    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
+    assert second.version == 0
+    assert same(weights(first), weights(second))
+    masters = {name: value for name, value in first._optimizer.state().items() if name.endswith("master")}
+    assert same(masters, {name: second._optimizer.state()[name] for name in masters})
+    group = build_group(1)
+    assert second.score((group,)) == first.score((group,))
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, second.publish().path)
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, own_attention(first)(ids).logits, rtol=0, atol=0)
+
+
+def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
+    assert set(adapter_norms(learner.model).values()) == {0.0}
+    update(learner, batch(build_group))
+    norms = adapter_norms(learner.model)
+    assert norms.keys() == set(learner.config.lora.target_modules)
+    state = {name: value.double() for name, value in weights(learner).items()}
+    for kind, norm in norms.items():
+        products = [
+            2.0 * state[name.replace("lora_A", "lora_B")] @ state[name] for name in state if f".{kind}.lora_A" in name
+        ]
+        assert len(products) == 2
+        assert norm == pytest.approx(torch.stack([p.norm() for p in products]).norm().item(), rel=1e-5)
+
+
+def test_synthetic_adapters_and_the_mistakes_with_them_are_seen_as_peft_sees_them(
+    learner: LoraLearner, build_group: Build, tiny_config: Config, tiny_model: Path
+) -> None:
+    """The policy stays as it is bit for bit, also between accumulation and step."""
+    update(learner, batch(build_group))
+    learner.accumulate(batch(build_group, version=1))
+    before = weights(learner)
+    adapters = learner.publish_synthetic()
+    groups = tuple(build_group(number) for number in range(3))
+    views = [learner.explain(tuple(replace(group, adapter=adapter) for group in groups)) for adapter in adapters]
+    for adapter, view in zip(adapters, views, strict=True):
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        served = PeftModel.from_pretrained(base, adapter.path).eval()
+
+        def seen(model: torch.nn.Module = served) -> torch.Tensor:
+            samples = [(group, number) for group in groups for number in range(len(group.samples))]
+            with torch.no_grad():
+                return torch.cat([reference_logprobs(model, *s, tiny_config.rollout.temperature) for s in samples])
+
+        def distance(mistake: str, view: dict[str, tuple[float, ...]] = view) -> float:
+            return (torch.tensor(view[mistake]) - torch.tensor(view[FAITHFUL])).abs().mean().item()
+
+        assert torch.allclose(torch.tensor(view[FAITHFUL]), seen(), atol=1e-3)
+        with served.disable_adapter():
+            assert torch.allclose(torch.tensor(view["no adapter is applied"]), seen(), atol=1e-3)
+        layers = [m for n, m in served.named_modules() if n.endswith("k_proj") and hasattr(m, "scaling")]
+        for layer in layers:
+            layer.scaling["default"] = 0.0
+        assert torch.allclose(torch.tensor(view["k_proj has no adapter"]), seen(), atol=1e-3)
+        assert len(view) == 1 + 1 + 3 + len(tiny_config.lora.target_modules) + 1
+        assert distance("no adapter is applied") > 0.3
+        assert distance("another adapter is applied") > 0.3
+        assert all(distance(mistake) > 0.02 for mistake in view if mistake != FAITHFUL)
+    assert same(before, weights(learner))
+    learner.step(0.5)
+
+
+def test_inspection_of_an_untouched_adapter_finds_no_change(learner: LoraLearner, build_group: Build) -> None:
+    found = learner.inspect(batch(build_group).groups)
+    assert found.entropy == found.base_entropy > 0
+    assert found.kl_to_base == pytest.approx(0.0, abs=1e-6)
+    assert set(found.effective_rank.values()) == {0.0}
+
+
+def test_inspection_compares_with_the_base_on_given_responses(learner: LoraLearner, build_group: Build) -> None:
+    groups = batch(build_group).groups
+    for version in range(3):
+        update(learner, batch(build_group, version))
+    found, again = learner.inspect(groups), learner.inspect(groups)
+    assert found == again
+    assert found.version == 3
+    model = own_attention(learner)
+    logs = {True: [], False: []}  # type: ignore[var-annotated]
+    with torch.no_grad():
+        for adapted in (True, False):
+            for group in groups:
+                for sample in group.samples:
+                    ids = torch.tensor([group.problem.prompt_ids + sample.token_ids])
+                    with contextlib.nullcontext() if adapted else model.disable_adapter():  # type: ignore[operator]
+                        logits = model(input_ids=ids).logits[0, len(group.problem.prompt_ids) - 1 : -1]
+                    logs[adapted].append(logits.log_softmax(-1))
+    p, q = torch.cat(logs[True]), torch.cat(logs[False])
+    assert found.entropy == pytest.approx(-(p.exp() * p).sum(-1).mean().item(), rel=1e-4)
+    assert found.base_entropy == pytest.approx(-(q.exp() * q).sum(-1).mean().item(), rel=1e-4)
+    assert found.kl_to_base == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-2)
+    assert found.kl_to_base > 0
+    assert found.adapter_norm == adapter_norms(learner.model)
+    assert set(found.effective_rank) == {f"{n}.{kind}" for n in range(2) for kind in learner.config.lora.target_modules}
+    assert all(1 <= rank <= learner.config.lora.rank for rank in found.effective_rank.values())
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "rank"), [(40, 30, 8), (30, 40, 8), (40, 6, 8), (6, 40, 8), (20, 20, 1)])
+def test_effective_rank_is_that_of_the_full_product(inputs: int, outputs: int, rank: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(shape, generator=generator) for shape in ((rank, inputs), (outputs, rank)))
+    b *= 0.5 ** torch.arange(rank)
+    values = torch.linalg.svdvals(b.double() @ a.double())
+    shares = values / values.sum()
+    expected = torch.special.entr(shares).sum().exp().item()
+    assert effective_rank(a, b) == pytest.approx(expected, rel=1e-5)
+    assert effective_rank(a.bfloat16(), b.bfloat16()) == pytest.approx(expected, rel=0.02)
+
+
+def test_effective_rank_of_equal_directions_is_their_number() -> None:
+    a, b = torch.eye(4, 9), torch.eye(7, 4)
+    assert effective_rank(a, b) == pytest.approx(4.0)
+    assert effective_rank(a, b @ torch.diag(torch.tensor([1.0, 1.0, 0.0, 0.0]))) == pytest.approx(2.0, rel=1e-5)
+    assert effective_rank(a, 0.0 * b) == 0.0
