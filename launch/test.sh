@@ -13,4 +13,5 @@ bash launch/setup.sh dev
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
+.venv/bin/lint-imports --no-logo
 exec .venv/bin/python -m pytest --durations=15 "${selection[@]}" "$@"
