@@ -1,9 +1,12 @@
-"""Files that are whole or not there, whatever dies meanwhile."""
+"""Files that are whole or absent, whatever dies meanwhile, and folders that are checked against a manifest."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
+
+from conf.errors import BadInput
 
 MANIFEST = "manifest.json"
 
@@ -25,8 +28,46 @@ def replace_text(file: Path, text: str) -> None:
     temporary.replace(file)
 
 
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file, None if there is no file. Raises BadInput for one that is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise BadInput(f"{file} is not JSON ({error}): move it out of the way to see the rest") from None
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file without a last line that is only half written; none if there is no file.
+
+    Raises BadInput for a line that is damaged.
+    """
+    rows = []
+    lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        if line.endswith("\n"):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise BadInput(f"{file}, line {number} is not JSON ({error}): mend it or move the file away") from None
+    return rows
+
+
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Add a row to a JSONL file."""
+    with file.open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
+
+
+def drop_half_line(file: Path) -> None:
+    """Drop the end of a JSONL file that a crash has cut off."""
+    if file.exists() and not (text := file.read_text()).endswith("\n"):
+        replace_text(file, text[: text.rfind("\n") + 1])
+
+
 def seal(folder: Path) -> None:
-    """Write down the size and digest of every file under a folder, once or anew, and flush all of it to disk."""
+    """Write a manifest of size and digest of every file under a folder, and flush all of it to disk."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / MANIFEST]
     manifest = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "blake2b": digest(file)} for file in files
@@ -37,7 +78,7 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder since `seal`; None if it is as it was."""
+    """Return how a folder differs from its manifest; None if it does not."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, sealed in manifest.items():
@@ -54,5 +95,6 @@ def damage(folder: Path) -> str | None:
 
 
 def digest(file: Path) -> str:
+    """Return the BLAKE2b digest of a file's content."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "blake2b").hexdigest()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import AdapterRef, Group, Reward, Sample
-from actors.storage.files import damage, replace_text, seal, sync
+from actors.storage.files import append_row, damage, drop_half_line, replace_text, seal, sync
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 
 SAMPLED_GROUPS = 8
@@ -19,7 +20,7 @@ TEXT_SAMPLES = 3
 """Responses of an update shown in TensorBoard."""
 
 
-class RunFolder:
+class RunFolder(RunRecord):
     """Writes `metrics.jsonl`, TensorBoard, samples, checkpoints, the time spent and `summary.json` of one run.
 
     The same names are used in metrics.jsonl and TensorBoard.
@@ -30,7 +31,7 @@ class RunFolder:
 
         Raises BadInput if there are checkpoints, but none to go on from.
         """
-        self.path = path
+        super().__init__(path)
         self._keep_last = keep_last
         (path / "failure.log").unlink(missing_ok=True)
         for part in ("samples", "checkpoints", "adapters", "tensorboard"):
@@ -56,32 +57,15 @@ class RunFolder:
             if folder.name not in names:
                 shutil.rmtree(folder)
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """The newest complete checkpoint."""
-        latest = self.path / "checkpoints" / "latest"
-        return latest.resolve() if latest.exists() else None
-
-    @property
-    def spent(self) -> float:
-        """Seconds used by all processes of this run so far."""
-        file = self.path / "spent.json"
-        return float(json.loads(file.read_text())["spent_s"]) if file.exists() else 0.0
-
     def write_spent(self, seconds: float, ledger: dict[str, Any]) -> None:
         """Keep what the run has used of its budget, and the record of what for."""
         replace_text(self.path / "ledger.json", json.dumps(ledger))
         replace_text(self.path / "spent.json", json.dumps({"spent_s": seconds}))
 
-    def ledger(self) -> dict[str, Any] | None:
-        """The record that an earlier process of this run left."""
-        file = self.path / "ledger.json"
-        return json.loads(file.read_text()) if file.exists() else None
-
     def next_incarnation(self) -> int:
         """A number for this life of the run that no earlier one has used."""
         file = self.path / "incarnation.json"
-        number = 1 + (json.loads(file.read_text()) if file.exists() else 0)
+        number = 1 + self.incarnation()
         replace_text(file, json.dumps(number))
         return number
 
@@ -118,12 +102,6 @@ class RunFolder:
         """Point `best` at a version's checkpoint, which then is kept."""
         link(self.path / "checkpoints" / "best", self.path / "checkpoints" / checkpoint_name(version))
 
-    @property
-    def best(self) -> Path | None:
-        """The checkpoint that did best in validation."""
-        best = self.path / "checkpoints" / "best"
-        return best.resolve() if best.exists() else None
-
     def best_score(self) -> float:
         """Its pass@1; -1 without one."""
         score = json.loads((self.best / "coordinator.json").read_text())["validation"] if self.best else None
@@ -134,26 +112,14 @@ class RunFolder:
         versions = [int(path.name.removeprefix("update-")) for path in (self.path / "checkpoints").glob("update-*")]
         return max((v for v in versions if v <= version), default=min(versions, default=0))
 
-    def rows(self) -> list[dict[str, float]]:
-        """The rows of metrics.jsonl."""
-        file = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
     def append_event(self, update: int, event: str, detail: str) -> None:
         """Write down what happened to a run beside its updates, in events.jsonl."""
-        with (self.path / "events.jsonl").open("a") as file:
-            file.write(json.dumps({"update": update, "event": event, "detail": detail}) + "\n")
-
-    def events(self) -> list[dict[str, Any]]:
-        """All events of the run so far, over its resumes."""
-        file = self.path / "events.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        append_row(self.path / "events.jsonl", {"update": update, "event": event, "detail": detail})
 
     def append_metrics(self, update: int, row: dict[str, float]) -> dict[str, float]:
         """Write the row of one update; the row as written."""
         row = {"update": update, "version": update, **row}
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(self.path / "metrics.jsonl", row)
         for name, value in row.items():
             self._tensorboard.add_scalar(name, value, update)
         return row
@@ -167,11 +133,6 @@ class RunFolder:
             if isinstance(value, float):
                 self._tensorboard.add_scalar(key if "/" in key else f"eval/{key}", value, version)
         return summary
-
-    def evaluation(self, name: str) -> dict[str, Any] | None:
-        """The summary of an evaluation made before, by this process or an earlier one."""
-        file = self.path / f"eval-{name}.json"
-        return json.loads(file.read_text()) if file.exists() else None
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
         """Keep what was said, and what it earned, in samples/<name>.jsonl."""
@@ -261,12 +222,6 @@ def sample_row(group: Group, sample: Sample, reward: Reward) -> dict[str, Any]:
         "status": reward.verdict.status,
         "extracted": reward.verdict.extracted,
     }
-
-
-def drop_half_line(file: Path) -> None:
-    """Drop what a crash cut off at the end of a file of lines."""
-    if file.exists() and not (text := file.read_text()).endswith("\n"):
-        replace_text(file, text[: text.rfind("\n") + 1])
 
 
 def checkpoint_name(version: int) -> str:

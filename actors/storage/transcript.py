@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import AdapterRef, Group, Problem, Status
-from actors.storage.run_folder import drop_half_line, sample_row
+from actors.storage.files import append_row, drop_half_line
+from actors.storage.run_folder import sample_row
 from conf.errors import BadInput
 
 Row = dict[str, Any]
@@ -79,8 +80,7 @@ class Transcript:
             "seconds": round(seconds, 4),
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(self._file, row)
         self._keep(row)
 
     def _keep(self, row: Row) -> None:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.files import MANIFEST, damage, replace_text, seal
+from actors.storage.files import MANIFEST, append_row, damage, drop_half_line, read_json, read_rows, replace_text, seal
+from conf.errors import BadInput
 
 
 @pytest.fixture
@@ -46,3 +47,24 @@ def test_folder_that_was_changed_on_purpose_can_be_sealed_anew(sealed: Path) -> 
     (sealed / "facts.json").write_text('{"more": 1}')
     seal(sealed)
     assert damage(sealed) is None
+
+
+def test_row_that_is_only_half_written_is_not_read_and_can_be_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    assert read_rows(file) == []
+    append_row(file, {"update": 1})
+    with file.open("a") as lines:
+        lines.write('{"upd')
+    assert read_rows(file) == [{"update": 1}]
+    drop_half_line(file)
+    assert file.read_text() == '{"update": 1}\n'
+
+
+def test_damaged_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    assert read_json(file) is None
+    file.write_text("{\n")
+    with pytest.raises(BadInput, match=r"file is not JSON \(.*: move it out of the way"):
+        read_json(file)
+    with pytest.raises(BadInput, match=r"file, line 1 is not JSON"):
+        read_rows(file)

@@ -1,0 +1,107 @@
+"""Reading a run folder. Nothing here changes anything on disk, so a run that goes on may be read."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actors.storage.files import read_json, read_rows
+from conf.load import RECORD
+
+Row = dict[str, Any]
+
+FINISHED = ("completed", "budget_exhausted")
+"""Statuses of a run that cannot be resumed."""
+
+
+class RunRecord:
+    """The files of a run folder, as far as they are there. Raises BadInput where one of them is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is that of a run."""
+        return (self.path / RECORD).is_file()
+
+    def config(self) -> Row:
+        """Return the settings of the run as nested mappings."""
+        settings: Row = yaml.safe_load((self.path / RECORD).read_text())
+        return settings
+
+    def summary(self) -> Row | None:
+        """Return summary.json; None until the run has ended."""
+        summary: Row | None = read_json(self.path / "summary.json")
+        return summary
+
+    def finished(self) -> Row | None:
+        """Return summary.json of a run that cannot be resumed; None of any other."""
+        summary = self.summary()
+        return summary if summary and summary["status"] in FINISHED else None
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return the rows of metrics.jsonl, one an update."""
+        return read_rows(self.path / "metrics.jsonl")
+
+    def events(self) -> list[Row]:
+        """Return all events of the run so far, over its resumes: update, event and detail of each."""
+        return read_rows(self.path / "events.jsonl")
+
+    @property
+    def spent(self) -> float:
+        """Seconds that all processes of the run have used so far."""
+        return float((read_json(self.path / "spent.json") or {"spent_s": 0.0})["spent_s"])
+
+    def ledger(self) -> Row | None:
+        """Return the ledger as it was last written."""
+        ledger: Row | None = read_json(self.path / "ledger.json")
+        return ledger
+
+    def incarnation(self) -> int:
+        """Return how often weights were restored."""
+        return int(read_json(self.path / "incarnation.json") or 0)
+
+    def evaluation(self, name: str) -> Row | None:
+        """Return the summary of a held-out evaluation, `base` or `final`."""
+        summary: Row | None = read_json(self.path / f"eval-{name}.json")
+        return summary
+
+    def samples(self, name: str) -> list[Row]:
+        """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
+        return read_rows(self.path / "samples" / f"{name}.jsonl")
+
+    def sampled_updates(self) -> list[str]:
+        """Return the names of the updates with samples, in order."""
+        return sorted(file.stem for file in (self.path / "samples").glob("update-*.jsonl"))
+
+    def left_out(self) -> list[Row]:
+        """Return the problems that the run does not use, or uses in spite of the reason given."""
+        return read_rows(self.path / "problems-left-out.jsonl")
+
+    def problems_digest(self) -> str | None:
+        """Return the digest of the problems that the run was begun with."""
+        file = self.path / "problems.digest"
+        return file.read_text() if file.exists() else None
+
+    def benchmarks(self) -> Row | None:
+        """Return the document that launch/evaluate.py has written about the run."""
+        document: Row | None = read_json(self.path / "evaluation" / "evaluation.json")
+        return document
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The whole checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("update-*"))
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The newest whole checkpoint."""
+        latest = self.path / "checkpoints" / "latest"
+        return latest.resolve() if latest.exists() else None
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint that did best in validation."""
+        best = self.path / "checkpoints" / "best"
+        return best.resolve() if best.exists() else None
