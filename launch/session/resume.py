@@ -98,11 +98,14 @@ def check_settings(config: Config, folder: Path) -> None:
 
 
 def settle(config: Config, machine: Machine) -> None:
-    """Put the dtype a run began with, or else the faster one here, in the place of model.dtype=auto."""
+    """Put the dtype a run began with, or else the machine's faster one, in the place of model.dtype=auto.
+
+    A machine that is not this one has no run to resume here.
+    """
     begun = Path(config.run.folder) / config.run.name / "config.yaml"
     if config.model.dtype != "auto":
         return
-    resumes = begun.exists() and not config.run.overwrite
+    resumes = machine.present and begun.exists() and not config.run.overwrite
     config.model.dtype = yaml.safe_load(begun.read_text())["model"]["dtype"] if resumes else machine.dtype
 
 

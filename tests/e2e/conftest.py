@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 WORDS = ["<unk>", "<bos>", "<eos>", *map(str, range(10)), "+", "=", "user", "assistant"]
 BOXES = [rf"\boxed{{{number}}}" for number in (6, 7, 8)]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant"
@@ -85,7 +86,7 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         given = {setting.partition("=")[0] for setting in settings}
         arguments = [a for a in arguments if a.partition("=")[0] not in given] + list(settings)
         return subprocess.Popen(
-            [sys.executable, f"launch/{program}.py", *arguments],
+            [sys.executable, str(ROOT / "launch" / f"{program}.py"), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

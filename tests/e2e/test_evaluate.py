@@ -13,6 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).parents[2]
 N = 40
 PROBLEMS = 30
 
@@ -38,7 +39,7 @@ def command(model: Path, adapter: Path, folder: Path) -> list[str]:
     data.write_text("".join(json.dumps({"problem": f"{a} + 3 =", "answer": "7"}) + "\n" for a in range(PROBLEMS)))
     return [
         sys.executable,
-        "launch/evaluate.py",
+        str(ROOT / "launch" / "evaluate.py"),
         "conf=quickstart",
         f"run.folder={folder}",
         f"model.path={model}",

@@ -11,6 +11,7 @@ import pytest
 from launch.plan.machine import GIB
 from tests.gpu.conftest import memory_used
 
+ROOT = Path(__file__).parents[2]
 MINUTES = 8
 
 
@@ -18,7 +19,7 @@ MINUTES = 8
 def test_quickstart_learns_on_the_card_and_leaves_it_free(tmp_path: Path) -> None:
     before = memory_used()
     arguments = [f"budget.minutes={MINUTES}", f"run.folder={tmp_path}", "dashboard.port=0"]
-    command = [sys.executable, "launch/run.py", "conf=quickstart", *arguments]
+    command = [sys.executable, str(ROOT / "launch" / "run.py"), "conf=quickstart", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of a GPU" in done.stdout

@@ -14,7 +14,7 @@ import pytest
 from actors.messages import ProblemSet
 from actors.runtime.host_resources import HostNeeds
 from conf.errors import BadInput
-from conf.load import load
+from conf.load import dump, load
 from conf.schema import DashboardConfig
 from launch import run
 from launch.plan.machine import detect
@@ -116,6 +116,20 @@ def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
     assert "heavy: []" in done.stdout
     for part in ("Placement", "0.45 of a GPU", "Memory", "budget", "24 h"):
         assert part in done.stdout
+
+
+def test_plan_for_a_card_that_is_not_here_looks_at_no_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("launch.machine.find_cards", lambda device: [])
+    run_folder = Path("runs", "quickstart")
+    arguments = ["conf=quickstart", "plan=true", "device=A40"]
+    assert run.main(arguments) == 0
+    expected = capsys.readouterr().out
+    run_folder.mkdir(parents=True)
+    (run_folder / "config.yaml").write_text(dump(load(["conf=quickstart", "model.dtype=float32"])))
+    assert run.main(arguments) == 0
+    assert capsys.readouterr().out == expected
 
 
 @pytest.mark.usefixtures("no_gpu")

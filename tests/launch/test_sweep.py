@@ -213,8 +213,7 @@ def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.
         "import sys; from launch import sweep; sweep.POLL_S = 0.01;"
         f"sys.exit(sweep.main({command(folder, *arguments)}, (sys.executable, {str(folder / 'run.py')!r})))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_call(process: subprocess.Popen[str], folder: Path, *expected: str) -> None:

@@ -112,11 +112,8 @@ def talk(prompt, response, gold):
         ("talk", Status.CRASH, 0.0),
     ],
 )
-def test_a_users_function_is_isolated_too(
-    function: str, status: Status, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_users_function_is_isolated_too(function: str, status: Status, value: float, tmp_path: Path) -> None:
     (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
-    monkeypatch.chdir(tmp_path)
     before = memory()
     config = RewardConfig(custom=[CustomRewardConfig(f"my_rewards:{function}")], deadline_s=0.5)
     with VerifierPool(Recipe(config), workers=1) as pool:

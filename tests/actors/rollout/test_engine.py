@@ -320,8 +320,7 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     )
     script = tiny_model.parent / "owner.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+    owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     assert any(line.startswith("up") for line in owner.stdout)
     children = psutil.Process(owner.pid).children(recursive=True)

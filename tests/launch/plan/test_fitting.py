@@ -21,10 +21,9 @@ UPDATES = 16
 
 
 @pytest.fixture(autouse=True)
-def own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_runs(tmp_path: Path) -> None:
     """Of the default `run.folder`."""
     (tmp_path / "runs").mkdir()
-    monkeypatch.chdir(tmp_path)
 
 
 def configure(*settings: str) -> Config:

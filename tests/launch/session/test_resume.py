@@ -46,6 +46,16 @@ def test_run_keeps_the_dtype_it_began_with(tmp_path: Path, begun: str | None, as
     assert config.model.dtype == settled
 
 
+@pytest.mark.parametrize(("present", "settled"), [(True, "float32"), (False, "bfloat16")])
+def test_only_a_plan_for_this_machine_keeps_the_dtype_of_the_run_made_here(present: bool, settled: str) -> None:
+    Path("runs").mkdir()
+    begin(Path("runs"), "interrupted", "model.dtype=float32")
+    config = load(["conf=quickstart"])
+    rates = {"float32": 1e10, "bfloat16": 1e11}
+    settle(config, Machine("fast at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
+    assert config.model.dtype == settled
+
+
 def test_new_run_gets_a_folder_of_its_name(tmp_path: Path) -> None:
     assert open_folder(configure(tmp_path, "run.name=mine")) == tmp_path / "mine"
 

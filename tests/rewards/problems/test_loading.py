@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -372,7 +371,6 @@ def hub(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conf
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / f"{name}.jsonl", rows)
     (folder / "README.md").write_text(HUB_CARD)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     config.eval.problems = 0
     return config
@@ -423,7 +421,6 @@ def strings():
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A user's module in the working directory."""
     (tmp_path / "my_problems.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "my_problems", raising=False)
     return "my_problems"
@@ -575,10 +572,7 @@ def test_importing_problems_does_not_import_torch() -> None:
 def test_command_reports_a_source_and_shows_prompts(tmp_path: Path, tiny_model: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [*SUMS, *SUMS[:2], {"problem": "What is nothing?", "answer": ""}])
     command = [sys.executable, "-m", "rewards.problems", f"file:{tmp_path}/rows.jsonl", f"model.path={tiny_model}"]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(
-        [*command, "eval.problems=5"], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
-    )
+    done = subprocess.run([*command, "eval.problems=5"], capture_output=True, text=True, check=True)
     assert "25 problems to train on, 5 held out" in done.stdout
     assert f"2 {DUPLICATE}" in done.stdout
     assert done.stdout.count("<|im_start|>user\nWhat is ") == 3
