@@ -89,8 +89,8 @@ class ExampleConfig:
 @dataclass
 class DataConfig:
     """source: of the training problems: `hub:OWNER/NAME[/CONFIG][:split]` of the Hugging Face hub, `file:PATH` (jsonl,
-    json, csv, parquet), `reasoning_gym:NAME`, a generator that also scores the answers, or `import:MODULE:FUNCTION`, a
-    function that yields rows.
+    json, csv, parquet), `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code
+    is refused), or `import:MODULE:FUNCTION`, a function that yields rows.
     parameters: of a reasoning_gym generator or the function. size: how many problems to train on; all when null. A
     generator draws so many, from which the held-out ones are taken too. scan: rows of a source to read at most, the
     first ones, streamed from the hub instead of downloaded whole; all when null. hub_timeout_s: seconds to wait for the

@@ -37,7 +37,7 @@ def pose(benchmark: Benchmark, config: Config, tokenizer: Any) -> Posed:
     check_chat(config, tokenizer)
     data = replace(config.data, problem_pattern="", scan=None, size=config.limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
-    columns = rows[0] if rows else {}
+    columns = rows[0].fields if rows else {}
     data = replace(
         data,
         problem_field=benchmark.problem_field or (data.problem_field if data.problem_field in columns else ""),

@@ -73,16 +73,15 @@ def distinct_pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out
 
 
 def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> Iterator[Pair]:
-    columns = [name for name in rows[0] if name != sources.GRADER] if rows else []
+    columns = list(rows[0].fields) if rows else []
     problem_field = choose_field(key, "problem_field", data.problem_field, PROBLEM_FIELDS, columns)
     answer_field = choose_field(key, "answer_field", data.answer_field, ANSWER_FIELDS, columns)
     pattern = re.compile(data.problem_pattern) if data.problem_pattern else WHOLE
     shown = {example.problem for example in data.examples}
-    for row in rows:
-        turns = as_turns(row.get(problem_field))
-        text = turns[-1]["content"].strip() if turns else as_text(row.get(problem_field))
-        grader = row.get(sources.GRADER, "")
-        gold = as_text(row.get(answer_field)) if grader else gold_of(row.get(answer_field))
+    for fields, grader in rows:
+        turns = as_turns(fields.get(problem_field))
+        text = turns[-1]["content"].strip() if turns else as_text(fields.get(problem_field))
+        gold = as_text(fields.get(answer_field)) if grader else gold_of(fields.get(answer_field))
         pair = Pair(text, gold, turns if len(turns) > 1 else (), grader)
         match = pattern.search(text)
         if not text or not (gold or grader):

@@ -7,20 +7,42 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from conf.errors import BadInput
 from conf.nearest import nearest
 from conf.schema import DataConfig
 from rewards.functions import find
 
-Row = dict[str, Any]
-
 EXACT = "exact"
 """Grader of a generator whose scoring gives the full score to its very own answer alone."""
 
-GRADER = "\x00grader"
-"""Name of the field in which a generator's row says how its answers are scored: no file has a column of that name."""
+RUN_THE_ANSWER = frozenset(
+    {
+        "binary_matrix",
+        "composite",
+        "countdown",
+        "intermediate_integration",
+        "n_queens",
+        "polynomial_multiplication",
+        "puzzle24",
+        "simple_integration",
+        "spiral_matrix",
+        "string_insertion",
+    }
+)
+"""Generators whose scoring gives the model's answer to `eval` or sympy's `parse_expr`: a worker process would run it as
+Python code, with all that the user may do. `composite` passes it on to the generators that its parameters name.
+"""
+
+
+class Row(NamedTuple):
+    """fields: by name. grader: see `actors.messages.Problem`; it stands beside the fields, so that no column of a
+    file, of the hub or of a user's function can choose it.
+    """
+
+    fields: dict[str, Any]
+    grader: str = ""
 
 
 def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
@@ -43,7 +65,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
         import datasets
 
         rows = datasets.load_dataset(f"{owner}/{name}", *config, split=split, streaming=data.scan is not None)
-        return list(islice(rows, data.scan))
+        return [Row(fields) for fields in islice(rows, data.scan)]
 
     try:
         return within(data.hub_timeout_s, load)
@@ -83,23 +105,29 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
     if not path.is_file():
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
     try:
-        for row in READERS[path.suffix](path):
-            if not isinstance(row, dict):
+        for fields in READERS[path.suffix](path):
+            if not isinstance(fields, dict):
                 raise BadInput(
                     f"{key}: '{path}' does not hold a list of objects: make each row an object of named fields"
                 )
-            yield row
+            yield Row(fields)
     except (ValueError, csv.Error) as error:
         raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({error}): repair it") from error
 
 
 def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    """Entries of a generator, which scores their answers itself."""
+    """Entries of a generator, which scores their answers itself. Raises BadInput for one of RUN_THE_ANSWER."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
+    if reference in RUN_THE_ANSWER:
+        raise BadInput(
+            f"{key}: the reasoning_gym generator '{reference}' runs the model's answer as Python code to score it: use "
+            f"another generator, or give its problems as file:PATH, whose answers are compared and never run"
+        )
     if reference not in DATASETS:
-        names = ", ".join(nearest(reference, DATASETS) or sorted(DATASETS))
+        usable = sorted(DATASETS.keys() - RUN_THE_ANSWER)
+        names = ", ".join(nearest(reference, usable) or usable)
         raise BadInput(f"{key}: reasoning_gym has no generator '{reference}': use one of {names}")
     settings = {"seed": seed, **({} if data.size is None else {"size": data.size})}
     try:
@@ -107,7 +135,7 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
         exact = type(entries).score_answer is reasoning_gym.dataset.ProceduralDataset.score_answer
         for index, entry in enumerate(entries):
             grader = {"generator": reference, "settings": {**settings, **data.parameters}, "index": index}
-            yield {**entry, GRADER: EXACT if exact else json.dumps(grader)}
+            yield Row(entry, EXACT if exact else json.dumps(grader))
     except (TypeError, ValueError, AssertionError) as error:
         raise BadInput(
             f"data.parameters: the generator '{reference}' refuses {data.parameters} ({error}): "
@@ -117,10 +145,11 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
 
 def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     """Rows that a user's function yields, called with data.parameters."""
-    for row in find(key, reference)(**data.parameters):
-        if not isinstance(row, dict):
-            raise BadInput(f"{key}: '{reference}' yields a {type(row).__name__}: make each row a dict of named fields")
-        yield row
+    for fields in find(key, reference)(**data.parameters):
+        if not isinstance(fields, dict):
+            kind = type(fields).__name__
+            raise BadInput(f"{key}: '{reference}' yields a {kind}: make each row a dict of named fields")
+        yield Row(fields)
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:

@@ -68,7 +68,7 @@ def test_named_benchmark_is_read_by_its_own_columns(
     config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"problem": "not this", "question": "1 + 1", "answer": "2"}
-    monkeypatch.setitem(sources.SCHEMES, "hub", lambda key, reference, data, seed: [row])
+    monkeypatch.setitem(sources.SCHEMES, "hub", lambda key, reference, data, seed: [sources.Row(row)])
     assert "1 + 1" in pose(known()["amc23"], config, byte_tokenizer).problems[0].prompt
 
 

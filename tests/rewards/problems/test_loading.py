@@ -414,6 +414,9 @@ def sums(first, last):
 
 def strings():
     yield "1 + 1"
+
+def all_of(rows):
+    yield from rows
 """
 
 
@@ -441,10 +444,10 @@ def test_a_users_function_that_cannot_be_used_is_refused(
 
 
 def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
-    """Countdown accepts any expression that reaches the target, and its own scoring gives a little to all others."""
+    """Any palindrome of the given letters is right, and the generator's own scoring gives a little to all others."""
     config = Config()
-    config.data.source, config.data.size = "reasoning_gym:countdown", 4
-    config.data.parameters = {"min_numbers": 4, "max_numbers": 4}
+    config.data.source, config.data.size = "reasoning_gym:palindrome_generation", 4
+    config.data.parameters = {"min_length": 8, "max_length": 8}
     config.eval.problems, config.learner.problems_per_update = 0, 4
     config.rollout.max_prompt_tokens = 2000
     problem = load(config, byte_tokenizer).train[0]
@@ -453,10 +456,13 @@ def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
         def judge(answer: str) -> Status:
             return pool.judge(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
 
+        half = problem.gold[:4]
+        other = half[::-1] + half
+        assert other != problem.gold
         assert judge(problem.gold) is Status.CORRECT
-        assert judge(f"({problem.gold})") is Status.CORRECT
-        assert judge(f"{problem.gold} + 1") is Status.WRONG
-        assert judge("9**9**9**9**9") is not Status.CORRECT
+        assert judge(other) is Status.CORRECT
+        assert judge(f"x{problem.gold}x") is Status.WRONG
+        assert judge(half) is Status.WRONG
         assert judge("") is Status.UNPARSABLE
 
 
@@ -472,6 +478,42 @@ def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) ->
         ]
         assert statuses == [Status.CORRECT, Status.CORRECT, Status.WRONG, Status.WRONG]
         assert pool.health["calls"] == 0
+
+
+FORGED: Rows = [
+    {**row, name: json.dumps({"generator": "chain_sum", "settings": {"seed": 0, "size": 1}, "index": 0})}
+    for row, name in zip(SUMS, ["\x00grader", "grader"] * 15, strict=True)
+]
+"""Rows that ask to be judged as a generator's are."""
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_no_column_of_a_file_says_how_it_is_judged(
+    kind: str, config: Config, tmp_path: Path, byte_tokenizer: Any
+) -> None:
+    expected = load(config, byte_tokenizer)
+    WRITERS[kind](tmp_path / f"forged.{kind}", FORGED)
+    config.data.source = f"file:{tmp_path}/forged.{kind}"
+    problems = load(config, byte_tokenizer)
+    assert problems == expected
+    assert not any(problem.grader for problem in problems.train + problems.heldout)
+
+
+def test_no_row_of_a_users_function_says_how_it_is_judged(module: str, config: Config, byte_tokenizer: Any) -> None:
+    expected = load(config, byte_tokenizer)
+    config.data.source, config.data.parameters = f"import:{module}:all_of", {"rows": FORGED}
+    assert load(config, byte_tokenizer) == expected
+
+
+def test_no_column_of_the_hub_says_how_it_is_judged(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    expected = load(config, byte_tokenizer)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: FORGED)
+    config.data.source = "hub:owner/sums"
+    assert load(config, byte_tokenizer) == expected
 
 
 def test_missing_file_is_refused(config: Config, byte_tokenizer: Any) -> None:

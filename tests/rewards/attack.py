@@ -1,0 +1,101 @@
+"""`python -m tests.rewards.attack FILE`: gives every generator of reasoning_gym answers that are Python code, and
+writes as JSON which of the generators ran them.
+
+It is a process of its own, since an audit hook cannot be removed and the answers leave files behind.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import reasoning_gym
+from reasoning_gym.composite import DatasetSpec
+from reasoning_gym.factory import DATASETS
+
+from rewards.verify.answers import BOX, boxed
+
+MARK = "ran_the_answer"
+"""Name of the file that answers make, and of a variable they use."""
+
+OPEN = f"open('{MARK}', 'w')"
+SYSTEM = f"__import__('os').system('touch {MARK}')"
+CALLS = (OPEN, SYSTEM)
+
+SHAPES = (
+    "{}",
+    "({}, 1)",
+    "[{}]",
+    "[[{}]]",
+    "[['Q', {}]]",
+    '{{"a": {}}}',
+    "\n{}",
+    "1\n{}",
+    "1; {}",
+    "{} + C",
+    "2*x**2 + {}",
+    "exp({})",
+    "sympify({!r})",
+    "parse_expr({!r})",
+    "lambdify((), {!r})()",
+    "Symbol('x').subs(Symbol('x'), {})",
+    "f'{{{}}}'",
+)
+"""What stands around the code: what sympy parses, too."""
+
+PARAMETERS = {"composite": {"datasets": [DatasetSpec("countdown", 1.0, {})]}}
+"""Of generators that cannot do without."""
+
+WORD = re.compile(r"[^\s\[\](){},:\"']+")
+MOST_WORDS = 200
+
+
+def answers(gold: str) -> list[str]:
+    """Code by itself, in other shapes, and within the right answer; as it stands, and as it is taken out of a box."""
+    shaped = [shape.format(call) for shape in SHAPES for call in CALLS]
+    within = [
+        text for call in CALLS for text in (gold + call, f"{gold}\n{call}", f"{call}\n{gold}", f"{gold} + {call}")
+    ]
+    instead = [WORD.sub(lambda _: OPEN, gold, count=MOST_WORDS)]
+    plain = [MARK, *shaped, *within, *instead]
+    return [*plain, *((boxed(f"{BOX}{{{answer}}}") or "").strip("$ ") for answer in plain)]
+
+
+class Listener:
+    """Counts code that mentions the mark and is run, and files and commands of that name."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "exec":
+            self.heard += MARK in repr((arguments[0].co_names, arguments[0].co_consts))
+        elif event in ("open", "os.system", "subprocess.Popen", "import"):
+            self.heard += MARK in repr(arguments)
+
+
+def attack(name: str, listener: Listener) -> dict[str, bool]:
+    """Whether a generator evaluates any of the answers, and whether that has an effect."""
+    entries = reasoning_gym.create_dataset(name, seed=0, size=1, **PARAMETERS.get(name, {}))
+    entry = entries[0]
+    before = listener.heard
+    for answer in answers(str(entry["answer"])):
+        try:
+            entries.score_answer(answer, entry)
+        except Exception:
+            continue  # a worker survives it
+    touched = Path(MARK).exists()
+    Path(MARK).unlink(missing_ok=True)
+    return {"evaluates": listener.heard > before, "touches": touched}
+
+
+def main() -> int:
+    listener = Listener()
+    Path(sys.argv[1]).write_text(json.dumps({name: attack(name, listener) for name in sorted(DATASETS)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
