@@ -14,8 +14,8 @@ from reasoning_gym.factory import DATASETS
 
 from conf.errors import BadInput
 from conf.schema import Config
-from rewards.problems import load
-from rewards.sources import RUN_THE_ANSWER
+from rewards.problems.loading import load
+from rewards.problems.sources import RUN_THE_ANSWER
 
 EVALUATORS = {
     "eval", "exec", "__import__", "import_module", "run_path", "system", "popen", "Popen", "getattr",
@@ -34,7 +34,7 @@ PASSES_ON = {"composite"}
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bool]]:
     """What the attack on every generator came to, by name."""
     folder = tmp_path_factory.mktemp("attack")
-    subprocess.run([sys.executable, "-m", "tests.rewards.attack", "found.json"], check=True, cwd=folder)
+    subprocess.run([sys.executable, "-m", "tests.rewards.problems.attack", "found.json"], check=True, cwd=folder)
     return json.loads((folder / "found.json").read_text())
 
 
