@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from actors.coordinator.stopping import StopController
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Outcome, ProblemSet, Progress
 from actors.protocols import Clock, Engine, Learner, Verifier
+from actors.storage.checkpoints import read_state, write_state
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 
@@ -232,12 +232,12 @@ class Coordinator:
             self._latest = self._folder.append_metrics(self.updates, row)
             if alarms and (setback := self._raise_alarm(alarms)):
                 return setback
-            best = row.get("validation/pass@1", -1.0) > self._folder.best_score()
+            best = row.get("validation/pass@1", -1.0) > self._folder.checkpoints.best_score
             # The first checkpoint early: the reserve for the last one is learned from it.
             if best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
                 await self._save(row.get("validation/pass@1"))
             if best:
-                self._folder.mark_best(self.updates)
+                self._folder.checkpoints.mark_best(self.updates)
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
         return None
@@ -276,7 +276,7 @@ class Coordinator:
             self._note("collapse", found)
             again = f" after {rollbacks} rollbacks" if rollbacks else ""
             raise Halted(f"guard: the policy collapses{again}: {found}")
-        trusted = self._folder.trusted(self.updates - settings.patience)
+        trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)
         self._note(ROLLED_BACK, f"{found}; back to version {trusted}")
         return Setback(trusted)
 
@@ -339,7 +339,7 @@ class Coordinator:
     async def _save(self, validation: float | None = None) -> None:
         """A checkpoint of the current version; validation: its pass@1, if that was measured."""
         started = self._clock.now()
-        async with self._folder.new_checkpoint(self.updates) as folder:
+        async with self._folder.checkpoints.new(self.updates, self._config.checkpoint.keep_last) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
             state = {
                 "version": self.updates,
@@ -350,15 +350,15 @@ class Coordinator:
                 "counts": self.ledger.counts,
                 "validation": validation,
             }
-            (folder / "coordinator.json").write_text(json.dumps(state))
+            write_state(folder, state)
             self._folder.write_spent(self._budget.spent, self.ledger.record)  # never older than a checkpoint's counts
-        self._checkpoint = self._folder.checkpoint
+        self._checkpoint = self._folder.checkpoints.latest
         self._saved = self.updates
         self._budget.expect("checkpoint", self._clock.now() - started)
 
     def _stand_at(self, checkpoint: Path | None) -> None:
         """The bookkeeping of a checkpoint, or of the start."""
-        state = json.loads((checkpoint / "coordinator.json").read_text()) if checkpoint else {}
+        state = read_state(checkpoint) if checkpoint else {}
         config = self._config
         self._saved = state.get("version", 0)
         self._checkpoint = checkpoint

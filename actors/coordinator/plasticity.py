@@ -1,7 +1,6 @@
 """How far a run has moved the model: on fixed responses of the base, and in the adapter's weights."""
 
 import asyncio
-import json
 from typing import Any
 
 from actors.coordinator.budget import Budget
@@ -10,7 +9,6 @@ from actors.errors import LearnerDied
 from actors.messages import Group, Inspection, Problem, Sample, Sampling
 from actors.protocols import Clock, Engine, Learner
 from actors.seeds import request_seed
-from actors.storage.files import replace_text
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 
@@ -40,18 +38,18 @@ class Plasticity:
         self._engine = engine
         self._learner = learner
         self._problems = problems[:PROBLEMS]
-        self._file = folder.path / "probe.json"
+        self._folder = folder
         self._budget = budget
         self._clock = clock
         self._groups: tuple[Group, ...] = ()
 
     async def draw(self) -> None:
         """Get the base model's responses, or those drawn before."""
-        if not self._file.exists():
+        if (responses := self._folder.probe()) is None:
             await self._engine.ready()
             drawn = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
-            replace_text(self._file, json.dumps([list(group.samples[0].token_ids) for group in drawn]))
-        responses = json.loads(self._file.read_text())
+            responses = [list(group.samples[0].token_ids) for group in drawn]
+            self._folder.write_probe(responses)
         self._groups = tuple(
             Group(-1 - number, problem, None, (Sample(tuple(ids), (), "", "stop"),))
             for number, (problem, ids) in enumerate(zip(self._problems, responses, strict=True))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from actors.storage.run_record import RunRecord
+
 MIB = 2**20
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -81,13 +83,14 @@ class HostGuard:
 
 def measure(folder: Path) -> HostFree:
     """What is left now. folder: of the run, or where it will be."""
+    record = RunRecord(folder)
     # The disk first: of a checkpoint that is being written rather too much is counted than too little.
     return HostFree(
         disk=free_disk(folder),
         shared_memory=shutil.disk_usage("/dev/shm").free,
         memory=free_memory(),
-        begun=sum(map(size, (folder / "adapters", *folder.glob("checkpoints/.update-*")))),
-        kept=sum(map(size, folder.glob("checkpoints/update-*"))),
+        begun=sum(map(size, (record.adapters, *record.checkpoints.unfinished))),
+        kept=sum(map(size, record.checkpoints.all)),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from actors.storage.checkpoints import Checkpoints
 from actors.storage.files import read_json, read_rows
 from conf.load import RECORD
 
@@ -15,10 +16,18 @@ FINISHED = ("completed", "budget_exhausted")
 
 
 class RunRecord:
-    """The files of a run folder, as far as they are there. Raises BadInput where one of them is damaged."""
+    """The files of a run folder, as far as they are there. Raises BadInput where one of them is damaged.
+
+    adapters: where the learner publishes versions.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.adapters = path / "adapters"
+        self.failure_log = path / "failure.log"
+        self.report = path / "report.html"
+        self.checkpoints = Checkpoints(path / "checkpoints")
 
     @property
     def exists(self) -> bool:
@@ -42,7 +51,7 @@ class RunRecord:
 
     def rows(self) -> list[dict[str, float]]:
         """Return the rows of metrics.jsonl, one an update."""
-        return read_rows(self.path / "metrics.jsonl")
+        return read_rows(self.metrics)
 
     def events(self) -> list[Row]:
         """Return all events of the run so far, over its resumes: update, event and detail of each."""
@@ -67,6 +76,11 @@ class RunRecord:
         summary: Row | None = read_json(self.path / f"eval-{name}.json")
         return summary
 
+    def probe(self) -> list[list[int]] | None:
+        """Return the base model's responses on which plasticity is measured, as token ids."""
+        responses: list[list[int]] | None = read_json(self.path / "probe.json")
+        return responses
+
     def samples(self, name: str) -> list[Row]:
         """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
         return read_rows(self.path / "samples" / f"{name}.jsonl")
@@ -88,20 +102,3 @@ class RunRecord:
         """Return the document that launch/evaluate.py has written about the run."""
         document: Row | None = read_json(self.path / "evaluation" / "evaluation.json")
         return document
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """The whole checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("update-*"))
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The newest whole checkpoint."""
-        latest = self.path / "checkpoints" / "latest"
-        return latest.resolve() if latest.exists() else None
-
-    @property
-    def best(self) -> Path | None:
-        """The checkpoint that did best in validation."""
-        best = self.path / "checkpoints" / "best"
-        return best.resolve() if best.exists() else None

@@ -72,11 +72,10 @@ class Transcript:
 
     def append(self, number: int, group: Group, seconds: float) -> None:
         """Keep sample `number` of a problem. seconds: of the engine's time, its share."""
-        (sample,), (reward,) = group.samples, group.rewards
         row = {
-            **sample_row(group, sample, reward),
+            **sample_row(group, 0),
             "sample": number,
-            "format": reward.parts["format"],
+            "format": group.rewards[0].parts["format"],
             "seconds": round(seconds, 4),
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,7 @@ from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.pool import EnginePool
 from actors.runtime.garbage import seldom_searched
 from actors.runtime.placement import Placement, Share
+from actors.storage.checkpoints import Checkpoints
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS
@@ -454,21 +455,16 @@ class FolderInMemory(RunFolder):
     """A run's folder that writes nothing but what a checkpoint is made of, into a folder that does not last."""
 
     def __init__(self, path: Path, busy_s: Callable[[], float]) -> None:
-        self.path = path
+        super().__init__(path)
+        self.checkpoints = UnkeptCheckpoints(path)
         self._busy_s = busy_s
         self._rows: list[dict[str, float]] = []
 
-    @property
-    def checkpoint(self) -> Path | None:
-        return None
-
-    @property
-    def best(self) -> Path | None:
-        return None
-
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None: ...
 
-    def write_spent(self, seconds: float, ledger: dict[str, Any]) -> None: ...
+    def write_spent(self, seconds: float, ledger: dict[str, Any] | None = None) -> None: ...
+
+    def write_probe(self, responses: list[list[int]]) -> None: ...
 
     def rows(self) -> list[dict[str, float]]:
         return self._rows
@@ -490,6 +486,10 @@ class FolderInMemory(RunFolder):
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None: ...
 
+
+class UnkeptCheckpoints(Checkpoints):
+    """Checkpoints that are written and forgotten."""
+
     @asynccontextmanager
-    async def new_checkpoint(self, version: int) -> AsyncIterator[Path]:
-        yield self.path
+    async def new(self, version: int, keep_last: int) -> AsyncIterator[Path]:
+        yield self.folder

@@ -28,6 +28,7 @@ from actors.runtime.placement import Placement, Share
 from actors.runtime.ray_metrics import RayMetrics
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.versions import versions
+from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.schema import Config
@@ -73,7 +74,8 @@ class CoordinatorActor:
     def __init__(self, request: RunRequest) -> None:
         config = request.config
         self._request = request
-        self._folder = RunFolder(Path(request.folder), config.checkpoint.keep_last, self._foreign)
+        self._folder = RunFolder(Path(request.folder))
+        self._folder.recover(self._foreign)
         self._clock = WallClock()
         spent = request.spent
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
@@ -98,12 +100,13 @@ class CoordinatorActor:
             outcome = Outcome(status_of(cause), last_line(cause))
             bad_input = cause if isinstance(cause, BadInput) else None
             if outcome.status != "interrupted":
-                (self._folder.path / "failure.log").write_text(traceback.format_exc())
+                self._folder.write_failure(traceback.format_exc())
         if self._fatal and outcome.status == "interrupted":
             outcome = replace(outcome, status="halted", reason=f"{self._fatal.text}: make room, then resume")
         summary = self._summarise(outcome)
         self._folder.write_spent(summary["spent_s"], summary["ledger"])
         self._folder.write_summary(summary)
+        self._folder.close()
         if bad_input:
             raise bad_input
         return summary
@@ -186,7 +189,7 @@ class CoordinatorActor:
             self._ledger,
             clock,
             max_running=per_engine * len(engines),
-            resume_from=self._folder.checkpoint,
+            resume_from=self._folder.checkpoints.latest,
         )
 
     async def _guard(self) -> None:
@@ -227,7 +230,7 @@ class CoordinatorActor:
 
     def _summarise(self, outcome: Outcome) -> dict[str, Any]:
         base, final = self._coordinator and self._coordinator.base, outcome.final
-        best = self._folder.best
+        best = self._folder.checkpoints.best
         improved = base and final and final["pass@1"] > base["pass@1"]
         updates = self._coordinator.updates if self._coordinator else 0
         judged = (updates if improved else 0) if final else None
@@ -240,7 +243,7 @@ class CoordinatorActor:
             "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
             "plasticity": outcome.plasticity,
-            "best_update": int(best.name.removeprefix("update-")) if best else judged,
+            "best_update": version_of(best) if best else judged,
             "ledger": self._ledger.record,
             "events": self._folder.events(),
             "versions": versions(),

@@ -54,7 +54,8 @@ class Run:
 
         async def scenario() -> Outcome:
             clock = VirtualClock()
-            folder = self.folder = RunFolder(self.path, keep_last=2)
+            folder = self.folder = RunFolder(self.path)
+            folder.recover()
             budget = Budget(self.seconds, folder.spent, clock)
             self.coordinator = Coordinator(
                 self.config,
@@ -67,7 +68,7 @@ class Run:
                 Ledger(clock, folder.spent, folder.ledger()),
                 clock,
                 max_running=16,
-                resume_from=folder.checkpoint if resume else None,
+                resume_from=folder.checkpoints.latest if resume else None,
             )
             if meanwhile:
                 meanwhile(self.coordinator)

@@ -7,7 +7,6 @@ behind the adapter, and every second and token is accounted for. A crash leaves 
 """
 
 import asyncio
-import json
 import os
 import random
 from collections import Counter
@@ -29,6 +28,7 @@ from actors.errors import ActorDied, Halted, Interrupted, root_cause
 from actors.messages import AdapterRef, Batch, Group, Status
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
+from actors.storage.checkpoints import read_state
 from actors.storage.run_folder import RunFolder
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteVerifier
@@ -198,7 +198,7 @@ class Trial:
             ledger,
             clock,
             max_running=self.schedule.max_running,
-            resume_from=folder.checkpoint,
+            resume_from=folder.checkpoints.latest,
         )
         if stop is not None:
             loop.call_later(stop, coordinator.stop, "SIGTERM")
@@ -230,7 +230,8 @@ class Trial:
         """That remembers how many tokens there were when it last wrote down what was spent, and which versions it has
         deleted.
         """
-        folder = QuietFolder(self.path, keep_last=2)
+        folder = QuietFolder(self.path)
+        folder.recover()
         self.drawn["tokens"] = self.written
         write = folder.write_spent
 
@@ -301,8 +302,8 @@ class Trial:
         assert all(count > 0 for count in counts.values()), counts
         tokens = sum(n for name, n in counts.items() if name.startswith("tokens/") and name != "tokens/cancelled")
         assert tokens == self.written
-        if folder.checkpoint:
-            state = json.loads((folder.checkpoint / "coordinator.json").read_text())
+        if folder.checkpoints.latest:
+            state = read_state(folder.checkpoints.latest)
             self.check_history(state["version"], state["next_unused"], state["used"], state["problems"])
 
     def check_history(self, updates: int, next_unused: int, used: Sequence[int], solved: dict[str, list[int]]) -> None:

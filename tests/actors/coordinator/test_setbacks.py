@@ -222,7 +222,7 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
     assert run.coordinator.base["validation/pass@1"] == 0.5
     kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000004", "update-000005", "update-000010"]
-    assert run.folder.best == run.path.resolve() / "checkpoints" / "update-000004"
+    assert run.folder.checkpoints.best == run.path.resolve() / "checkpoints" / "update-000004"
     assert run.ledger["learner"]["validate"] > 0
 
 

@@ -130,8 +130,8 @@ def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(r
     run.config.checkpoint.every = 1000
     outcome = run.go()
     assert outcome.reason == "the last update did not finish in time and is lost"
-    assert run.folder.checkpoint is not None
-    assert run.folder.checkpoint.name == f"update-{run.coordinator.updates:06d}"
+    assert run.folder.checkpoints.latest is not None
+    assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
     assert run.coordinator.updates > 5
     assert run.spent <= run.seconds
 

@@ -35,8 +35,8 @@ def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:
     assert not record.exists
     assert [record.summary(), record.ledger(), record.evaluation("base"), record.benchmarks()] == [None] * 4
     assert [record.rows(), record.events(), record.samples("eval-base"), record.left_out()] == [[]] * 4
-    assert [record.checkpoint, record.best, record.problems_digest()] == [None] * 3
-    assert (record.spent, record.incarnation(), record.checkpoints, record.sampled_updates()) == (0.0, 0, [], [])
+    assert [record.checkpoints.latest, record.checkpoints.best, record.problems_digest()] == [None] * 3
+    assert (record.spent, record.incarnation(), record.checkpoints.all, record.sampled_updates()) == (0.0, 0, [], [])
 
 
 def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
 
     before, record = state(), RunRecord(folder)
     assert len(record.rows()) == 40
-    assert record.checkpoints == []
+    assert record.checkpoints.all == []
     for read in (record.config, record.summary, record.events, record.ledger, record.incarnation):
         read()
     assert record.spent == 0.0

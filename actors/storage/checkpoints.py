@@ -1,0 +1,154 @@
+"""The checkpoints of a run: `update-000012/` and the links `latest` and `best`."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from actors.storage.files import damage, read_json, seal, sync
+from conf.errors import BadInput
+
+STATE = "coordinator.json"
+
+
+class Checkpoints:
+    """Whole checkpoints are named `update-<version>`; unfinished ones have temporary names and are never read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def all(self) -> list[Path]:
+        """The whole checkpoints, oldest first."""
+        return sorted(self.folder.glob("update-*"))
+
+    @property
+    def unfinished(self) -> list[Path]:
+        """The checkpoints that are being written, or that a dead process has left."""
+        return list(self.folder.glob(".update-*.tmp"))
+
+    @property
+    def latest(self) -> Path | None:
+        """The newest checkpoint."""
+        return target(self.folder / "latest")
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint that did best in validation."""
+        return target(self.folder / "best")
+
+    @property
+    def best_score(self) -> float:
+        """Validation pass@1 of the best checkpoint; -1 without one."""
+        score = read_state(self.best)["validation"] if self.best else None
+        return -1.0 if score is None else float(score)
+
+    def newest_until(self, version: int) -> int:
+        """Return the version of the newest checkpoint up to this one, else of the oldest; 0 without any."""
+        versions = [version_of(checkpoint) for checkpoint in self.all]
+        return max((found for found in versions if found <= version), default=min(versions, default=0))
+
+    @asynccontextmanager
+    async def new(self, version: int, keep_last: int) -> AsyncIterator[Path]:
+        """Yield a temporary folder that becomes the checkpoint of a version and `latest` once the block has succeeded.
+
+        Its gigabytes are hashed and synced beside the event loop; cancelled meanwhile, it stays a temporary folder.
+        keep_last: how many checkpoints stay, beside the best one.
+        """
+        final = self._path(version)
+        temporary = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        await asyncio.to_thread(seal, temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        link(self.folder / "latest", final)
+        kept = [checkpoint for checkpoint in self.all if checkpoint.name <= final.name][-keep_last:]
+        for other in self.all:
+            if other not in kept and other.name != (self.best and self.best.name):
+                await asyncio.to_thread(shutil.rmtree, other)
+
+    def mark_best(self, version: int) -> None:
+        """Point `best` at a version's checkpoint, which then is kept."""
+        link(self.folder / "best", self._path(version))
+
+    def return_to(self, version: int) -> None:
+        """Forget all checkpoints after a version that has one; 0 for all of them."""
+        kept = self._path(version)
+        if kept.exists():
+            link(self.folder / "latest", kept)
+        else:
+            (self.folder / "latest").unlink(missing_ok=True)
+        if self.best and self.best.name > kept.name:
+            (self.folder / "best").unlink()
+        for checkpoint in self.all:
+            if checkpoint.name > kept.name:
+                shutil.rmtree(checkpoint)
+
+    def recover(self, refusal: Callable[[Path], str | None]) -> dict[int, str]:
+        """Clean up after a dead process: make the newest good checkpoint the latest and move worse ones aside.
+
+        refusal: why an undamaged checkpoint cannot be used; None if it can.
+        Returns the reasons by version of those moved aside. Raises BadInput if there are checkpoints but none is good.
+        """
+        for unfinished in self.unfinished:
+            shutil.rmtree(unfinished)
+        latest = self.latest
+        refused: dict[Path, str] = {}
+        for checkpoint in reversed(self.all):
+            if latest is None or checkpoint.name <= latest.name:
+                if (reason := damage(checkpoint) or refusal(checkpoint)) is None:
+                    link(self.folder / "latest", checkpoint)
+                    break
+                refused[checkpoint] = reason
+        else:
+            (self.folder / "latest").unlink(missing_ok=True)
+            if refused:
+                reasons = "; ".join(f"{checkpoint.name}: {reason}" for checkpoint, reason in refused.items())
+                raise BadInput(
+                    f"no checkpoint of {self.folder.parent} can be used ({reasons}): restore one from elsewhere, or "
+                    f"start anew with run.overwrite=true"
+                )
+        for checkpoint in refused:
+            aside = checkpoint.with_name(f"refused-{checkpoint.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+        if self.best is None:  # its version may come again, with another score
+            (self.folder / "best").unlink(missing_ok=True)
+        return {version_of(checkpoint): reason for checkpoint, reason in refused.items()}
+
+    def _path(self, version: int) -> Path:
+        return self.folder / f"update-{version:06d}"
+
+
+def version_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("update-"))
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the coordinator's part of a checkpoint."""
+    state: dict[str, Any] = read_json(checkpoint / STATE)
+    return state
+
+
+def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Write the coordinator's part of a checkpoint."""
+    (checkpoint / STATE).write_text(json.dumps(state))
+
+
+def target(name: Path) -> Path | None:
+    """Return what a link points at, if that exists."""
+    return name.resolve() if name.exists() else None
+
+
+def link(name: Path, checkpoint: Path) -> None:
+    """Point a link at a sibling, in one step."""
+    fresh = name.with_name(f".{name.name}.tmp")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(checkpoint.name)
+    fresh.replace(name)
+    sync(name.parent)
