@@ -1,9 +1,10 @@
-"""Estimates over held-out problems, with their uncertainty."""
+"""Estimates over held-out problems and over seeds, with their uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from math import atan, comb, cos, pi, sin, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean, variance
 
 import numpy as np
 
@@ -18,6 +19,71 @@ SIGNIFICANT = 0.05
 
 QUANTILE_ERROR = 1e-9
 """Relative."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean. interval: 95 %, None where too little is known of the spread."""
+
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A difference of two means. p: two-sided, that there is none; None where nothing is known of the spread."""
+
+    p: float | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether interval and test both exclude that there is none."""
+        excluded = self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+        return excluded and self.p is not None and self.p <= SIGNIFICANT
+
+
+def over_problems(shares: Iterable[float]) -> Estimate:
+    """Return the mean of problems' solved shares, without an interval for fewer than `FEWEST` problems."""
+    values = list(shares)
+    return Estimate(fmean(values), share_interval(values) if len(values) >= FEWEST else None)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of one value a seed with Student's interval, from two seeds on."""
+    if len(values) < 2:
+        return Estimate(fmean(values))
+    margin = student_quantile(0.95, len(values) - 1) * sqrt(variance(values) / len(values))
+    return Estimate(fmean(values), (fmean(values) - margin, fmean(values) + margin))
+
+
+def paired_difference(before: Mapping[str, float], after: Mapping[str, float], unit: int) -> Difference | None:
+    """Return the mean change of the solved share of the problems that both know; None if there are none.
+
+    before, after: shares by problem, in whole 1 / unit.
+    """
+    changes = [after[problem] - before[problem] for problem in sorted(before.keys() & after.keys())]
+    if not changes:
+        return None
+    interval = bootstrap_interval(changes) if len(changes) >= FEWEST else None
+    return Difference(fmean(changes), interval, sign_flip_p([round(change * unit) for change in changes]))
+
+
+def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """Return the variance within samples, all taken together, and its degrees of freedom; 0 and 0 where each is one."""
+    several = [values for values in samples if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(variance(values) * (len(values) - 1) for values in several)
+    return (squares / freedom if freedom else 0.0), freedom
+
+
+def pooled_difference(low: Sequence[float], high: Sequence[float], variance: float, freedom: int) -> Difference:
+    """Return the mean of `high` less that of `low` by Student's test. variance: above 0."""
+    difference = fmean(high) - fmean(low)
+    error = sqrt(variance * (1 / len(low) + 1 / len(high)))
+    margin = student_quantile(0.95, freedom) * error
+    return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 
 
 def pass_values(correct: Sequence[int], n: int, k: int) -> list[float]:

@@ -1,37 +1,27 @@
-"""What is compared in a sweep: means over seeds, and every two values of the axis in question."""
+"""Compares the runs of a sweep: means over seeds, and every two values of the axis that the sweep asks about."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import lcm, sqrt
-from statistics import fmean, variance
+from math import lcm
+from statistics import fmean
 from typing import Any
 
-from actors.evaluation.statistics import SIGNIFICANT, holm, student_p, student_quantile
-from launch.reports.history import Cell, Row, Run, Sweep
-from launch.reports.tables import PROBED, entropy_change
-from launch.reports.verdict import Interval, level, level_of, paired
+from actors.evaluation.statistics import (
+    Difference,
+    Estimate,
+    holm,
+    over_problems,
+    over_seeds,
+    paired_difference,
+    pooled_difference,
+    pooled_variance,
+)
+from launch.reports.history import LEARNING_RATE, MODEL, RANK, Cell, Run, Sweep
+from launch.reports.verdict import recorded
 from launch.reports.wording import many
 
-RANK = "lora.rank"
-LEARNING_RATE = "learner.learning_rate"
-MODEL = "model.path"
-
 AXIS_NAMES = {RANK: "rank", LEARNING_RATE: "learning rate", MODEL: "model"}
-
-
-@dataclass(frozen=True)
-class Mean:
-    """interval: 95 %, over seeds, or else over problems. seeds: how many values it is the mean of."""
-
-    value: float
-    interval: Interval | None
-    seeds: int
-    over_problems: bool = False
-
-    @property
-    def basis(self) -> str:
-        return many(self.seeds, "seed") + (", over problems" if self.over_problems else "")
 
 
 @dataclass(frozen=True)
@@ -43,90 +33,91 @@ class Group:
     probed: bool
 
     @property
-    def done(self) -> list[Run]:
+    def runs(self) -> list[Run]:
         """The runs that have a final evaluation."""
-        return [cell.run for cell in self.cells if cell.run and cell.run.final]
-
-    @property
-    def finals(self) -> list[Row]:
-        return [run.final for run in self.done if run.final]
+        return [cell.finished for cell in self.cells if cell.finished]
 
     @property
     def values(self) -> list[float]:
-        """Held-out pass@1 of the trained policies: one value a seed, the mean where one was run several times."""
-        return _by_seed((cell.seed, cell.run.final["pass@1"]) for cell in self.cells if cell.run and cell.run.final)
+        """Held-out pass@1 of the trained policies, one value a seed."""
+        return self._by_seed(cell.result for cell in self.cells)
 
     @property
-    def final(self) -> Mean | None:
+    def final(self) -> Estimate | None:
+        """Mean held-out pass@1 of the trained policies. Its interval is over problems where seeds do not differ."""
         values = self.values
         if not values:
             return None
-        if len(set(values)) > 1:
-            low, high = over_seeds(values)
-            return Mean(fmean(values), (max(low, 0.0), min(high, 1.0)), len(values))
-        found = level_of(self.solved.values()) if self.solved else level(self.finals[0])
-        return Mean(fmean(values), found.interval, len(values), over_problems=found.interval is not None)
+        mean = over_seeds(values)
+        if mean.interval and len(set(values)) > 1:
+            return Estimate(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
+        found = over_problems(self.solved.values()) if self.solved else recorded(self.runs[0].final or {})
+        return Estimate(mean.value, found.interval)
 
     @property
-    def entropy(self) -> Mean | None:
-        """Relative change of the entropy per token."""
-        found = [(cell.seed, entropy_of(cell, self.probed)) for cell in self.cells]
-        values = _by_seed((seed, change) for seed, change in found if change is not None)
-        return Mean(fmean(values), over_seeds(values) if len(values) > 1 else None, len(values)) if values else None
+    def basis(self) -> str:
+        """What the mean is of, in words."""
+        if not self.values:
+            return f"0 of {len(self.cells)}"
+        by_problem = len(set(self.values)) == 1 and self.final and self.final.interval
+        return many(len(self.values), "seed") + (", over problems" if by_problem else "")
+
+    @property
+    def entropy(self) -> Estimate | None:
+        """Mean relative change of the entropy per token."""
+        values = self._by_seed(cell.run.entropy_change(self.probed) if cell.run else None for cell in self.cells)
+        return over_seeds(values) if values else None
 
     @property
     def solved(self) -> dict[str, float]:
         """Share of correct samples of each held-out problem that all runs judged, the mean over runs."""
-        of_runs = [run.solved[1] for run in self.done]
-        return {
-            problem: fmean(of[problem] for of in of_runs)
-            for problem in of_runs[0]
-            if all(problem in of for of in of_runs)
-        }
+        of_runs = [run.solved[1] for run in self.runs]
+        common = [problem for problem in of_runs[0] if all(problem in of_run for of_run in of_runs)]
+        return {problem: fmean(of_run[problem] for of_run in of_runs) for problem in common}
 
-
-def _by_seed(pairs: Iterable[tuple[int, float]]) -> list[float]:
-    """The mean of each seed's values."""
-    seeds: dict[int, list[float]] = {}
-    for seed, value in pairs:
-        seeds.setdefault(seed, []).append(value)
-    return [fmean(values) for values in seeds.values()]
+    def _by_seed(self, values: Iterable[float | None]) -> list[float]:
+        """Return the mean of each seed's values. values: of every cell, None if it has none."""
+        seeds: dict[int, list[float]] = {}
+        for cell, value in zip(self.cells, values, strict=True):
+            if value is not None:
+                seeds.setdefault(cell.seed, []).append(value)
+        return [fmean(of_seed) for of_seed in seeds.values()]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One value of an axis against another, all else equal or, with `best`, each at its best learning rate. interval:
-    95 %. p: that there is no difference; corrected for `family`, the number of such contrasts, by `contrasts`. Both
-    None where nothing tells the spread.
+    """One value of an axis against another.
+
+    best: whether each is taken at its best learning rate, instead of all else being equal.
+    difference: of `high` less `low`; its p-value holds for all `family` contrasts together.
+    by_problem: whether interval and p-value are over problems, for want of seeds that differ.
     """
 
     axis: str
     low: Group
     high: Group
     best: bool
-    difference: float
-    interval: Interval | None
-    p: float | None
-    basis: str
-    over_problems: bool = False
+    difference: Difference
+    by_problem: bool
     family: int = 1
-
-    @property
-    def shown(self) -> bool:
-        """Whether interval and corrected test exclude that there is none."""
-        excluded = self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
-        return excluded and self.p is not None and self.p <= SIGNIFICANT
 
     @property
     def of_one_seed(self) -> bool:
         """Whether nothing is known of other seeds."""
-        return self.over_problems and len(self.low.values) == len(self.high.values) == 1
+        return self.by_problem and len(self.low.values) == len(self.high.values) == 1
 
     @property
     def shared(self) -> dict[str, Any]:
         """The settings that both have."""
-        chosen = (LEARNING_RATE,) if self.best else ()
-        return {key: value for key, value in self.low.settings.items() if key not in (self.axis, *chosen)}
+        free = (self.axis, LEARNING_RATE) if self.best else (self.axis,)
+        return {key: value for key, value in self.low.settings.items() if key not in free}
+
+    @property
+    def basis(self) -> str:
+        """What it rests on, in words."""
+        seeds = [many(len(group.values), "seed") for group in (self.high, self.low)]
+        each = f"{seeds[0]} each" if seeds[0] == seeds[1] else f"{seeds[0]} against {len(self.low.values)}"
+        return each + (", over problems" if self.by_problem else "")
 
 
 def axis_name(key: str) -> str:
@@ -134,112 +125,91 @@ def axis_name(key: str) -> str:
 
 
 def question(sweep: Sweep) -> str | None:
-    """The axis that a sweep asks about: the rank, if it is one."""
+    """Return the axis that a sweep asks about: the rank, if it is one."""
     return RANK if RANK in sweep.axes else next(iter(sweep.axes), None)
 
 
 def groups(sweep: Sweep) -> list[Group]:
+    """Return the cells by their settings, in the order of the axes."""
     found: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in sweep.cells:
-        found.setdefault(tuple(cell.settings[axis] for axis in sweep.axes), []).append(cell)
+        found.setdefault(tuple(cell.settings.get(axis) for axis in sweep.axes), []).append(cell)
     order = sorted(found, key=lambda values: [sweep.axes[a].index(v) for a, v in zip(sweep.axes, values, strict=True)])
     probed = on_probe(sweep)
     return [Group(dict(zip(sweep.axes, values, strict=True)), tuple(found[values]), probed) for values in order]
 
 
+def finished(sweep: Sweep) -> list[Group]:
+    """Return the groups that have a final evaluation."""
+    return [group for group in groups(sweep) if group.runs]
+
+
 def on_probe(sweep: Sweep) -> bool:
-    """Whether all runs with a final evaluation know their entropy on fixed responses, and so are compared by that."""
-    done = [cell.run for cell in sweep.cells if cell.run and cell.run.final]
+    """Whether all finished runs know how their entropy on the probe has changed, and so are compared by that."""
+    done = [cell.finished for cell in sweep.cells if cell.finished]
     return bool(done) and all(run.plasticity.get("probe_entropy") for run in done)
 
 
-def entropy_of(cell: Cell, probed: bool) -> float | None:
-    """Relative change of a run's entropy, on fixed responses or over its updates."""
-    found = entropy_change(cell.run, probed) if cell.run else None
-    return found[0] if found and (found[1] == PROBED) == probed else None
-
-
 def contrasts(sweep: Sweep) -> list[Contrast]:
-    """Every two values of the axis in question, everywhere both have results; then the same at the best learning rate
-    of each.
+    """Compare every two values of the axis in question, wherever both have results, then each at its best learning
+    rate.
     """
     axis = question(sweep)
     if axis is None:
         return []
-    done = [group for group in groups(sweep) if group.final]
-    equal = [pair for slice_ in _slices(done, axis).values() for pair in _pairs(axis, slice_, best=False)]
-    rated = _slices(done, axis, LEARNING_RATE) if axis != LEARNING_RATE and LEARNING_RATE in sweep.axes else {}
-    best = [pair for slice_ in rated.values() for pair in _pairs(axis, best_of(slice_, sweep.axes, axis), best=True)]
+    equal = [pair for alike in _alike(sweep, axis) for pair in _pairs(axis, alike, best=False)]
+    if axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
+        return _corrected(equal)
+    best = [pair for alike in best_rates(sweep, axis) for pair in _pairs(axis, alike, best=True)]
     return [*_corrected(equal), *_corrected(best)]
 
 
-def _corrected(found: list[Contrast]) -> list[Contrast]:
-    """With p-values that hold for all of them together."""
-    judged = [contrast for contrast in found if contrast.p is not None]
-    p_values = iter(holm([contrast.p for contrast in judged if contrast.p is not None]))
+def best_rates(sweep: Sweep, axis: str) -> list[list[Group]]:
+    """Return of each value of an axis, in its order, the group with the learning rate of the best mean: a list for
+    every combination of the other axes.
+    """
+    found = []
+    for alike in _alike(sweep, axis, LEARNING_RATE):
+        best: dict[Any, Group] = {}
+        for group in alike:
+            value = group.settings[axis]
+            if value not in best or fmean(group.values) > fmean(best[value].values):
+                best[value] = group
+        found.append([best[value] for value in sweep.axes[axis] if value in best])
+    return found
+
+
+def _alike(sweep: Sweep, *free: str) -> list[list[Group]]:
+    """Return lists of finished groups that differ in nothing but the free axes."""
+    found: dict[tuple[Any, ...], list[Group]] = {}
+    for group in finished(sweep):
+        fixed = tuple(value for axis, value in group.settings.items() if axis not in free)
+        found.setdefault(fixed, []).append(group)
+    return list(found.values())
+
+
+def _pairs(axis: str, alike: list[Group], best: bool) -> list[Contrast]:
+    """Compare every two of these groups: over seeds with the spread of all, or over problems if seeds have none."""
+    variance, freedom = pooled_variance(group.values for group in alike)
+    found = []
+    for low, high in combinations(alike, 2):
+        if variance:
+            difference = pooled_difference(low.values, high.values, variance, freedom)
+        else:
+            unit = lcm(*((run.final or {})["n"] * len(group.runs) for group in (low, high) for run in group.runs))
+            mere = Difference(fmean(high.values) - fmean(low.values))
+            difference = paired_difference(low.solved, high.solved, unit) or mere
+        found.append(Contrast(axis, low, high, best, difference, by_problem=not variance))
+    return found
+
+
+def _corrected(found: Iterable[Contrast]) -> list[Contrast]:
+    """Return the contrasts with p-values that hold for all of them together."""
+    known = [contrast for contrast in found if contrast.difference.p is not None]
+    p_values = iter(holm([contrast.difference.p or 0.0 for contrast in known]))
     return [
-        contrast if contrast.p is None else replace(contrast, p=next(p_values), family=len(judged))
+        replace(contrast, difference=replace(contrast.difference, p=next(p_values)), family=len(known))
+        if contrast.difference.p is not None
+        else contrast
         for contrast in found
     ]
-
-
-def best_of(slice_: Iterable[Group], axes: dict[str, tuple[Any, ...]], axis: str) -> list[Group]:
-    """Of each value of an axis, in its order, the group with the best mean."""
-    best: dict[Any, Group] = {}
-    for group in slice_:
-        known = best.get(group.settings[axis])
-        if known is None or fmean(group.values) > fmean(known.values):
-            best[group.settings[axis]] = group
-    return [best[value] for value in axes[axis] if value in best]
-
-
-def _slices(done: list[Group], *free: str) -> dict[tuple[Any, ...], list[Group]]:
-    """Groups that differ in nothing but the free axes."""
-    slices: dict[tuple[Any, ...], list[Group]] = {}
-    for group in done:
-        fixed = tuple(value for axis, value in group.settings.items() if axis not in free)
-        slices.setdefault(fixed, []).append(group)
-    return slices
-
-
-def _pairs(axis: str, slice_: list[Group], best: bool) -> list[Contrast]:
-    """Every two groups of a slice, whose seeds all tell the spread."""
-    freedom = sum(len(group.values) - 1 for group in slice_)
-    squares = sum(variance(group.values) * (len(group.values) - 1) for group in slice_ if len(group.values) > 1)
-    spread = sqrt(squares / freedom) if freedom else 0.0
-    return [
-        _over_seeds(axis, low, high, best, spread, freedom) if spread else _over_problems(axis, low, high, best)
-        for low, high in combinations(slice_, 2)
-    ]
-
-
-def _over_seeds(axis: str, low: Group, high: Group, best: bool, spread: float, freedom: int) -> Contrast:
-    difference = fmean(high.values) - fmean(low.values)
-    error = spread * sqrt(1 / len(low.values) + 1 / len(high.values))
-    margin = student_quantile(0.95, freedom) * error
-    interval = difference - margin, difference + margin
-    return Contrast(
-        axis, low, high, best, difference, interval, student_p(difference / error, freedom), _seeds(low, high)
-    )
-
-
-def _over_problems(axis: str, low: Group, high: Group, best: bool) -> Contrast:
-    """Where seeds tell no spread: there is one of each, or they all ended alike."""
-    unit = lcm(*(final["n"] * len(group.finals) for group in (low, high) for final in group.finals))
-    found = paired(low.solved, high.solved, unit)
-    difference, interval, p = fmean(high.values) - fmean(low.values), None, None
-    if found:
-        difference, interval, p = found.difference, found.interval, found.p
-    basis = f"{_seeds(low, high)}, over problems"
-    return Contrast(axis, low, high, best, difference, interval, p, basis, over_problems=True)
-
-
-def _seeds(low: Group, high: Group) -> str:
-    seeds = [many(len(group.values), "seed") for group in (high, low)]
-    return f"{seeds[0]} each" if seeds[0] == seeds[1] else f"{seeds[0]} against {len(low.values)}"
-
-
-def over_seeds(values: list[float]) -> Interval:
-    """Student's 95 % interval of the mean of at least two values."""
-    margin = student_quantile(0.95, len(values) - 1) * sqrt(variance(values) / len(values))
-    return fmean(values) - margin, fmean(values) + margin

@@ -20,10 +20,15 @@ OFTEN = 0.5
 IDLE = 0.5
 """Groups without variance above this share: more than half of the generated tokens teach nothing."""
 
+ENDINGS = {"completed": "good", "budget_exhausted": "good", "interrupted": "warning", "unfinished": "warning"}
+"""Level of a run's status; bad for any other."""
+
+LEVELS = ("bad", "warning", "note", "good")
+
 
 @dataclass(frozen=True)
 class Flag:
-    """level: good, note, warning or bad."""
+    """level: one of `LEVELS`."""
 
     level: str
     title: str
@@ -31,99 +36,63 @@ class Flag:
 
 
 def flags(run: Run) -> list[Flag]:
-    """All that is known about how a run went, the worst first."""
-    order = ("bad", "warning", "note", "good")
-    return sorted(_flags(run), key=lambda flag: order.index(flag.level))
+    """Return all that is known about how a run went, the worst first."""
+    found = [*_course(run), *_samples(run), *_evaluations(run), *_faults(run)]
+    return sorted(found, key=lambda flag: LEVELS.index(flag.level))
 
 
-def _flags(run: Run) -> Iterator[Flag]:
-    yield _ending(run)
-    yield from _budget(run)
-    yield from _canary(run)
-    yield from _collapse(run)
-    yield from _verdicts(run)
-    yield from _lengths(run)
-    yield from _variance(run)
-    yield from _evaluations(run)
-    yield from _faults(run)
-
-
-def late(run: Run, name: str) -> float | None:
-    """Mean of a metric over the last tenth of the updates."""
+def _late(run: Run, name: str) -> float:
+    """Return the mean of a metric over the last tenth of the updates; 0 if it is unknown."""
     _, values = run.series(name)
-    return fmean(values[-max(int(len(values) * LATE), 1) :]) if values else None
+    return fmean(values[-max(int(len(values) * LATE), 1) :]) if values else 0.0
 
 
-def total(run: Run, name: str) -> int:
-    return int(sum(run.series(name)[1]))
-
-
-def _ending(run: Run) -> Flag:
-    levels = {"completed": "good", "budget_exhausted": "good", "interrupted": "warning", "unfinished": "warning"}
+def _course(run: Run) -> Iterator[Flag]:
+    """How the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
     reason = run.summary.get("reason") or "no summary.json was written"
     ended = f"The run {ENDS.get(run.status, run.status)}"
-    return Flag(levels.get(run.status, "bad"), ended, f"{reason}; {many(len(run.rows), 'update')}")
-
-
-def _budget(run: Run) -> Iterator[Flag]:
+    yield Flag(ENDINGS.get(run.status, "bad"), ended, f"{reason}; {many(len(run.rows), 'update')}")
     if budget := run.summary.get("budget_s"):
+        level, kept = ("warning", "overrun") if run.spent_s > budget else ("good", "kept")
         used = f"{time(run.spent_s)} of {time(budget)}, {percent(run.spent_s / budget, 0)}"
-        if run.spent_s > budget:
-            yield Flag("warning", "The budget was overrun", used)
-        else:
-            yield Flag("good", "The budget was kept", used)
-
-
-def _canary(run: Run) -> Iterator[Flag]:
+        yield Flag(level, f"The budget was {kept}", used)
     updates, decided = run.series("canary/decided")
-    if not updates:
-        return
-    share = f"could tell in {percent(fmean(decided), 0)} of the updates"
-    if not any(decided):
+    if any(decided):
+        level = "good" if fmean(decided) >= OFTEN else "note"
+        first = updates[decided.index(1.0)]
+        told = f"the canary could tell in {percent(fmean(decided), 0)} of the updates, first in update {first}"
+        yield Flag(level, "The rollouts used the right adapter", told)
+    elif decided:
         detail = "the policy never moved far enough from the base model for the probe to tell its adapter from none"
         yield Flag("warning", "The canary stayed undecided", detail)
-    else:
-        first = updates[decided.index(1.0)]
-        level = "good" if fmean(decided) >= OFTEN else "note"
-        yield Flag(level, "The rollouts used the right adapter", f"the canary {share}, first in update {first}")
-
-
-def _collapse(run: Run) -> Iterator[Flag]:
-    found = [event for event in run.events if str(event.get("event", "")).startswith("collapse")]
-    if found:
-        first = found[0]
-        yield Flag("warning", f"{many(len(found), 'sign')} of collapse", f"update {first['update']}: {first['detail']}")
+    if found := [event for event in run.events if str(event.get("event", "")).startswith("collapse")]:
+        detail = f"update {found[0]['update']}: {found[0]['detail']}"
+        yield Flag("warning", f"{many(len(found), 'sign')} of collapse", detail)
     elif run.rows:
         yield Flag("good", "No sign of collapse", "entropy, length, reward and KL stayed within their bands")
 
 
-def _verdicts(run: Run) -> Iterator[Flag]:
-    kinds = {"timeout": "verdicts timed out", "crash": "verdicts crashed"}
-    judged = sum(total(run, f"verify/{kind}") for kind in ("correct", "wrong", "unparsable", *kinds))
-    for kind, words in kinds.items():
-        if number := total(run, f"verify/{kind}"):
-            level = "warning" if number > judged * MUCH / 10 else "note"
-            yield Flag(level, f"{count(number)} {words}", f"of {count(judged)}")
-
-
-def _lengths(run: Run) -> Iterator[Flag]:
-    truncated = late(run, "completion/truncated")
-    if truncated is not None:
-        limit = run.config.get("rollout.max_response_tokens")
-        where = f"in the last updates, at the limit of {limit} tokens"
+def _samples(run: Run) -> Iterator[Flag]:
+    """What became of the samples that were trained on."""
+    kinds = ("correct", "wrong", "unparsable", "timeout", "crash")
+    judged = {kind: int(sum(run.series(f"verify/{kind}")[1])) for kind in kinds}
+    for kind, words in (("timeout", "verdicts timed out"), ("crash", "verdicts crashed")):
+        if number := judged[kind]:
+            level = "warning" if number > sum(judged.values()) * MUCH / 10 else "note"
+            yield Flag(level, f"{count(number)} {words}", f"of {count(sum(judged.values()))}")
+    if run.series("completion/truncated")[1]:
+        truncated = _late(run, "completion/truncated")
         level = "warning" if truncated > MUCH else "good"
+        where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
         yield Flag(level, f"{percent(truncated)} of the responses were cut off", where)
-
-
-def _variance(run: Run) -> Iterator[Flag]:
-    idle = late(run, "groups/zero_variance")
-    if idle is not None and idle > IDLE:
+    idle = _late(run, "groups/zero_variance")
+    if idle > IDLE:
         detail = "in the last updates: their samples all earned the same, from which nothing is learned"
         yield Flag("note", f"{percent(idle, 0)} of the groups had no variance", detail)
 
 
 def cut(run: Run) -> str:
-    """By how much the final evaluation is smaller than it was to be; empty if it is not."""
+    """Say by how much the final evaluation is smaller than it was to be; empty if it is not."""
     final, asked = run.final, run.config.get("eval.n")
     if not final:
         return ""
@@ -149,12 +118,13 @@ def _evaluations(run: Run) -> Iterator[Flag]:
 
 
 def _faults(run: Run) -> Iterator[Flag]:
+    """What the run has survived."""
     counts = run.ledger.get("counts") or {}
+    events = [event.get("event") for event in run.events]
     deaths = {name.removeprefix("deaths/"): n for name, n in counts.items() if name.startswith("deaths/")}
-    rollbacks = sum(event.get("event") == "collapse, rolled back" for event in run.events)
     for name, number in deaths.items():
         yield Flag("warning", f"{many(number, 'death')} survived", f"of the {name}; events.jsonl says why")
-    resumed = run.restores - deaths.get("learner", 0) - rollbacks
+    resumed = run.restores - deaths.get("learner", 0) - events.count("collapse, rolled back")
     if resumed > 0:
         yield Flag("note", f"Resumed {'once' if resumed == 1 else f'{resumed} times'}", "from a checkpoint")
     if skipped := counts.get("updates/skipped", 0):
@@ -164,10 +134,10 @@ def _faults(run: Run) -> Iterator[Flag]:
     for name, number in counts.items():
         if name.startswith("warnings/"):
             yield Flag("warning", f"{name.removeprefix('warnings/').capitalize()} ran low", many(number, "warning"))
-    refused = sum(event.get("event") == "checkpoint refused" for event in run.events)
-    if refused:
+    if refused := events.count("checkpoint refused"):
         yield Flag("warning", f"{many(refused, 'checkpoint')} refused", "damaged or not of this run")
-    oldest = max(run.series("staleness/max")[1], default=0.0)
-    if (bound := run.config.get("learner.max_staleness")) is not None and run.rows:
+    bound = run.config.get("learner.max_staleness")
+    if bound is not None and run.rows:
+        oldest = max(run.series("staleness/max")[1], default=0.0)
         level = "good" if oldest <= bound else "bad"
         yield Flag(level, f"Groups were at most {oldest:.0f} versions old", f"allowed: {bound}")

@@ -1,17 +1,18 @@
-"""What the folder of a run or of a sweep tells, as far as it is there."""
+"""Reads the folder of a run, of a sweep, or of several of them that are compared."""
 
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import yaml
-
-from actors.storage.files import digest
+from actors.messages import Status
+from actors.storage.files import digest, read_json
+from actors.storage.run_record import RunRecord
 from conf.adapters import WEIGHTS_FILE
 from conf.errors import BadInput
 from launch.session.resume import MAY_CHANGE, among, flatten
@@ -19,33 +20,36 @@ from rewards.problems.loading import STAYS
 
 Row = dict[str, Any]
 
-CORRECT = "correct"
-
-SEED = "run.seed"
+RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 
 OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
-UNTOLD = tuple(key for key in (*MAY_CHANGE, "conf", "model.shape") if key not in ("budget", "guard"))
-"""Settings that say how fast a run is done, or again what another says."""
+UNTOLD = (*OWN, *(key for key in (*MAY_CHANGE, "conf", "model.shape") if key not in ("budget", "guard")))
+"""Settings in which runs of one setup may differ: they say how fast a run is done, or repeat others."""
 
-ASKED = ("lora.rank", "learner.learning_rate", "model.path")
-"""Axes that a reader asks about first."""
+ASKED = (RANK, LEARNING_RATE, MODEL)
+"""Settings that a reader asks about first."""
 
 SETUP = "setup"
-"""The axis of a comparison that stands for several further settings, whose combinations it numbers."""
+"""The axis of a comparison that numbers the combinations of several other settings."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. config: flat, by dotted key. summary: empty until the run has ended. before, after: the samples
-    of the two evaluations. evaluation: of launch/evaluate.py, if that judged this run's model and
-    checkpoints; else foreign says what it judged. overlaps: training problems that overlap held-out ones, and yet
-    stayed. restores: how often weights were brought back.
+    """One run folder.
+
+    config: by dotted key.
+    summary: summary.json, or the part of it that is known before the run has ended.
+    before, after: samples of the two held-out evaluations.
+    evaluation: evaluation.json of launch/evaluate.py, if it is about this run's model and checkpoints.
+    foreign: what else that file is about; empty if nothing.
+    overlaps: training problems that were kept although they overlap held-out ones.
+    restores: how often weights were restored.
     """
 
     folder: Path
-    config: dict[str, Any]
+    config: Row
     summary: Row = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     events: tuple[Row, ...] = ()
@@ -62,12 +66,16 @@ class Run:
         return str(self.config.get("run.name") or self.folder.name)
 
     @property
+    def model(self) -> str:
+        return str(self.config.get(MODEL, ""))
+
+    @property
     def status(self) -> str:
         return str(self.summary.get("status", "unfinished"))
 
     @property
     def base(self) -> Row | None:
-        """Held-out evaluation of the base model, as summary.json has it."""
+        """Held-out evaluation of the base model."""
         return (self.summary.get("eval") or {}).get("base")
 
     @property
@@ -77,7 +85,6 @@ class Run:
 
     @property
     def budget_s(self) -> float | None:
-        """Seconds that the run may take, or might."""
         if known := self.summary.get("budget_s"):
             return float(known)
         minutes, hours = self.config.get("budget.minutes"), self.config.get("budget.hours")
@@ -91,15 +98,19 @@ class Run:
     def plasticity(self) -> Row:
         return self.summary.get("plasticity") or {}
 
+    @property
+    def versions(self) -> Row:
+        return self.summary.get("versions") or {}
+
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Updates and the finite values of a metric at them; at 0 what the evaluation of the base model knows of it."""
+        """Return updates and a metric's finite values at them. Update 0 is the evaluation of the base model."""
         rows = [{**(self.base or {}), "update": 0}, *self.rows]
         points = [(row["update"], row[name]) for row in rows if row.get(name) is not None]
         finite = [(int(update), float(value)) for update, value in points if math.isfinite(value)]
         return [update for update, _ in finite], [value for _, value in finite]
 
     def names(self, prefix: str) -> list[str]:
-        """Metrics that begin so, in the order of their first appearance."""
+        """Return the metrics that begin so, in the order of their first appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row if name.startswith(prefix)))
 
     @cached_property
@@ -107,22 +118,48 @@ class Run:
         """Share of correct samples of each held-out problem, before and after."""
         return _solved(self.before), _solved(self.after)
 
+    def entropy_change(self, probed: bool) -> float | None:
+        """Return the relative change of the entropy per token: of the probe's fixed responses, or else of the training
+        samples between the first and the last tenth of the updates.
+        """
+        if probed:
+            probe = self.plasticity.get("probe_entropy")
+            return float(probe["change"]) if probe else None
+        _, values = self.series("policy/entropy")
+        tenth = max(len(values) // 10, 1)
+        if len(values) < 2 or not (first := fmean(values[:tenth])):
+            return None
+        return fmean(values[-tenth:]) / first - 1
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep. settings: its values on the sweep's axes, and more. run: None before it has begun."""
+    """One run of a sweep. settings: by dotted key, as values that can be compared. run: None before it has begun."""
 
     name: str
-    settings: dict[str, Any]
-    seed: int
+    settings: Row
     status: str
     reason: str
     run: Run | None
 
+    @property
+    def seed(self) -> int:
+        return int(self.settings.get(SEED) or 0)
+
+    @property
+    def finished(self) -> Run | None:
+        """The run, if it has a final evaluation."""
+        return self.run if self.run and self.run.final else None
+
+    @property
+    def result(self) -> float | None:
+        """Held-out pass@1 of the trained policy."""
+        return self.run.final["pass@1"] if self.run and self.run.final else None
+
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in a few settings. axes: dotted keys and their values in order, the seed left out. others: the
+    """Runs that differ in a few settings. axes: dotted keys, without the seed, and their values in order. others: the
     settings behind the axis `SETUP`.
     """
 
@@ -132,60 +169,70 @@ class Sweep:
     cells: tuple[Cell, ...]
     others: tuple[str, ...] = ()
 
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that have begun."""
+        return [cell.run for cell in self.cells if cell.run]
+
+    @property
+    def unfinished(self) -> list[Cell]:
+        """The cells without a final evaluation."""
+        return [cell for cell in self.cells if not cell.finished]
+
 
 def read_run(folder: Path) -> Run:
-    """BadInput if the folder is not that of a run, or a file in it is damaged."""
-    if not (folder / "config.yaml").is_file():
+    """Read a run folder. Raises BadInput if it is something else, or if a file in it is damaged."""
+    record = RunRecord(folder)
+    if not record.exists:
         raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    flat = flatten(config)
-    evaluation = _json(folder / "evaluation" / "evaluation.json") or {}
-    foreign = _foreign(evaluation.get("protocol") or {}, folder, flat) if evaluation else ""
-    summary = _json(folder / "summary.json") or {}
-    if not summary:
-        base = _json(folder / "eval-base.json")
-        summary = {"eval": {"base": base, "final": None}, "ledger": _json(folder / "ledger.json") or {}}
+    config = flatten(record.config())
+    evaluation = record.benchmarks() or {}
+    foreign = _foreign(evaluation.get("protocol") or {}, record, config) if evaluation else ""
+    summary = record.summary() or {"eval": {"base": record.evaluation("base")}, "ledger": record.ledger()}
     return Run(
         folder=folder,
-        config=flat,
+        config=config,
         summary=summary,
-        rows=_lines(folder / "metrics.jsonl"),
-        events=_lines(folder / "events.jsonl"),
-        before=_lines(folder / "samples" / "eval-base.jsonl"),
-        after=_lines(folder / "samples" / "eval-final.jsonl"),
+        rows=tuple(record.rows()),
+        events=tuple(record.events()),
+        before=tuple(record.samples("eval-base")),
+        after=tuple(record.samples("eval-final")),
         evaluation={} if foreign else evaluation,
         foreign=foreign,
-        overlaps=sum(row.get("reason") == STAYS for row in _lines(folder / "problems-left-out.jsonl")),
-        restores=_json(folder / "incarnation.json") or 0,
-        spent_s=float(summary.get("spent_s") or (_json(folder / "spent.json") or {}).get("spent_s", 0.0)),
+        overlaps=sum(row.get("reason") == STAYS for row in record.left_out()),
+        restores=record.incarnation(),
+        spent_s=float(summary.get("spent_s") or record.spent),
     )
 
 
-def _foreign(protocol: Row, folder: Path, config: dict[str, Any]) -> str:
-    """What an evaluation judged, unless that is this run's model, known by its name, alone or with one of the run's
-    checkpoints. One that is gone is known by its place.
+def _foreign(protocol: Row, record: RunRecord, config: Row) -> str:
+    """Return what an evaluation is about; empty if that is this run's model, alone or with a checkpoint of the run.
+
+    A model is known by its name, a checkpoint by its place or its content.
     """
     model, adapter = str(protocol.get("model", "")), protocol.get("adapter")
-    if Path(model).name != Path(str(config.get("model.path", ""))).name:
+    if Path(model).name != Path(str(config.get(MODEL, ""))).name:
         return f"model {model}"
-    checkpoints = folder / "checkpoints"
-    if not adapter or Path(adapter).resolve().is_relative_to(checkpoints.resolve()):
+    if not adapter or Path(adapter).resolve().is_relative_to(record.checkpoints.folder.resolve()):
         return ""
-    kept = {digest(file) for file in checkpoints.glob(f"update-*/adapter/{WEIGHTS_FILE}")}
-    return "" if protocol.get("adapter_digest") in kept else f"adapter {adapter}"
+    weights = [checkpoint / "adapter" / WEIGHTS_FILE for checkpoint in record.checkpoints.all]
+    known = {digest(file) for file in weights if file.is_file()}
+    return "" if protocol.get("adapter_digest") in known else f"adapter {adapter}"
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """A sweep by its sweep.json; BadInput if that cannot be read."""
+    """Read a sweep's folder. Raises BadInput if it has no sweep.json that can be read."""
     plan = _plan(folder)
-    keys = [key for key in dict.fromkeys(key for cell in plan["cells"] for key in cell["overrides"]) if key not in OWN]
-    cells = [_told(cell, keys) for cell in _cells(folder)]
-    return Sweep(str(plan.get("name") or folder.name), folder, _axes(keys, cells), tuple(cells))
+    keys = dict.fromkeys(key for entry in plan["cells"] for key in entry["overrides"] if key not in OWN)
+    cells = tuple(_cells(folder))
+    return Sweep(str(plan.get("name") or folder.name), folder, _axes(keys, cells), cells)
 
 
 def compare(folders: list[Path]) -> Sweep:
-    """Several runs, or the cells of sweeps, in one sweep's shape: the axes are the settings in which they differ. Each
-    is named by its path from where all of them are. BadInput if a folder is neither, or of a sweep that has not begun.
+    """Read several runs, or the cells of sweeps, as one sweep whose axes are the settings in which they differ.
+
+    A cell is named by its path from where all of them are. Raises BadInput for a folder that is neither a run's nor a
+    sweep's, and for a sweep that has not begun.
     """
     parents = {folder.resolve().parent for folder in folders}
     place = parents.pop() if len(parents) == 1 else Path.cwd()
@@ -193,28 +240,29 @@ def compare(folders: list[Path]) -> Sweep:
     for folder in folders:
         path = os.path.relpath(folder.resolve(), place)
         if not _is_sweep(folder):
-            found[path] = _cell(path, read_run(folder))
+            run = read_run(folder)
+            found[path] = _cell(path, run.config, run)
             continue
-        cells = _cells(folder)
-        if not any(cell.run for cell in cells):
+        swept = _cells(folder)
+        if not any(cell.run for cell in swept):
             raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
-        found |= {f"{path}/{cell.name}": replace(cell, name=f"{path}/{cell.name}") for cell in cells}
-    swept = any(_is_sweep(folder) or _is_sweep(folder.resolve().parent) for folder in folders)
-    untold = (*UNTOLD, "budget") if swept else UNTOLD  # a sweep's cells get what others have left
-    known = dict.fromkeys(key for cell in found.values() for key in cell.settings if not among(key, (*OWN, *untold)))
-    keys = [key for key in known if len({_plain(cell.settings.get(key)) for cell in found.values()}) > 1]
+        found |= {f"{path}/{cell.name}": replace(cell, name=f"{path}/{cell.name}") for cell in swept}
+    of_sweeps = any(_is_sweep(folder) or _is_sweep(folder.resolve().parent) for folder in folders)
+    untold = (*UNTOLD, "budget") if of_sweeps else UNTOLD  # a sweep's cells get what others have left
+    cells = list(found.values())
+    known = dict.fromkeys(key for cell in cells for key in cell.settings if not among(key, untold))
+    keys = [key for key in known if len({cell.settings.get(key) for cell in cells}) > 1]
     others = [key for key in keys if key not in ASKED]
-    merged = others if len(others) > 1 else []
-    kinds: dict[str, int] = {}
-    cells = []
-    for cell in found.values():
-        settings = _told(cell, [key for key in keys if key not in merged]).settings
-        if merged:
-            kind = _text([_plain(cell.settings.get(key)) for key in merged])
-            settings[SETUP] = kinds.setdefault(kind, len(kinds) + 1)
-        cells.append(replace(cell, settings=settings))
+    if len(others) > 1:
+        keys = [*(key for key in keys if key in ASKED), SETUP]
+        setups = [tuple(cell.settings.get(key) for key in others) for cell in cells]
+        numbers = {setup: number for number, setup in enumerate(dict.fromkeys(setups), start=1)}
+        cells = [
+            replace(cell, settings={**cell.settings, SETUP: numbers[setup]})
+            for cell, setup in zip(cells, setups, strict=True)
+        ]
     name = f"Comparison of {len(cells)} runs"
-    return Sweep(name, place, _axes(list(cells[0].settings), cells), tuple(cells), tuple(merged))
+    return Sweep(name, place, _axes(keys, cells), tuple(cells), tuple(others) if SETUP in keys else ())
 
 
 def _is_sweep(folder: Path) -> bool:
@@ -222,34 +270,32 @@ def _is_sweep(folder: Path) -> bool:
 
 
 def _plan(folder: Path) -> Row:
-    """What sweep.json says."""
-    plan: Row | None = _json(folder / "sweep.json")
+    plan: Row | None = read_json(folder / "sweep.json")
     if not plan:
         raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
     return plan
 
 
 def _cells(folder: Path) -> list[Cell]:
-    """The cells of a sweep with all settings that are known of them; of one without a run, those of the run that its
-    overrides share most with.
-    """
-    planned = _plan(folder)["cells"]
-    begun = [_begun(folder / str(cell.get("run") or cell["cell"])) for cell in planned]
-    runs = [(cell["overrides"], run) for cell, (run, _) in zip(planned, begun, strict=True) if run]
+    """Read the cells of a sweep. One without a run has the settings of the run that it has most in common with."""
+    entries = _plan(folder)["cells"]
+    begun = [_begun(folder / str(entry.get("run") or entry["cell"])) for entry in entries]
+    configs = [(entry["overrides"], run.config) for entry, (run, _) in zip(entries, begun, strict=True) if run]
     cells = []
-    for cell, (run, damage) in zip(planned, begun, strict=True):
-        own = cell["overrides"]
-        shared = [sum(own.get(key) == value for key, value in overrides.items()) for overrides, _ in runs]
-        nearest = run or (runs[shared.index(max(shared))][1] if runs else None)
-        found = _cell(str(cell["cell"]), run, {**(nearest.config if nearest else {}), **own})
-        status = "unreadable" if damage else str(cell.get("status") or found.status)
-        cells.append(replace(found, status=status, reason=damage or str(cell.get("reason") or found.reason)))
+    for entry, (run, damage) in zip(entries, begun, strict=True):
+        own = entry["overrides"]
+        shared = [sum(own.get(key) == value for key, value in overrides.items()) for overrides, _ in configs]
+        nearest = run.config if run else configs[shared.index(max(shared))][1] if configs else {}
+        status = "unreadable" if damage else str(entry.get("status") or "")
+        cells.append(
+            _cell(str(entry["cell"]), {**nearest, **own}, run, status, damage or str(entry.get("reason") or ""))
+        )
     return cells
 
 
 def _begun(folder: Path) -> tuple[Run | None, str]:
-    """The run in a folder, or what is damaged of it; neither if it has not begun."""
-    if not (folder / "config.yaml").is_file():
+    """Return the run in a folder, None if it has not begun or is damaged, and what is damaged."""
+    if not RunRecord(folder).exists:
         return None, ""
     try:
         return read_run(folder), ""
@@ -257,31 +303,25 @@ def _begun(folder: Path) -> tuple[Run | None, str]:
         return None, str(error)
 
 
-def _cell(name: str, run: Run | None, settings: dict[str, Any] | None = None) -> Cell:
-    """With the settings of its run, if no others are given."""
-    known = settings or (run.config if run else {})
-    reason = str(run.summary.get("reason", "")) if run else ""
-    return Cell(name, known, int(known.get(SEED, 0)), run.status if run else "pending", reason, run)
+def _cell(name: str, settings: Row, run: Run | None, status: str = "", reason: str = "") -> Cell:
+    status = status or (run.status if run else "pending")
+    reason = reason or (str(run.summary.get("reason", "")) if run else "")
+    return Cell(name, {key: _comparable(value) for key, value in settings.items()}, status, reason, run)
 
 
-def _told(cell: Cell, keys: Iterable[str]) -> Cell:
-    """With the settings of these keys alone, comparable."""
-    return replace(cell, settings={key: _plain(cell.settings.get(key)) for key in keys})
-
-
-def _axes(keys: list[str], cells: Iterable[Cell]) -> dict[str, tuple[Any, ...]]:
-    """The keys that have several values, each with these, numbers in order."""
+def _axes(keys: Iterable[str], cells: Iterable[Cell]) -> dict[str, tuple[Any, ...]]:
+    """Return the keys that have several values, each with these, numbers in order."""
     axes = {}
     for key in keys:
-        values = list(dict.fromkeys(cell.settings[key] for cell in cells))
+        values: list[Any] = list(dict.fromkeys(cell.settings.get(key) for cell in cells))
         if len(values) > 1:
             numbers = all(isinstance(value, int | float) for value in values)
             axes[key] = tuple(sorted(values) if numbers else values)
     return axes
 
 
-def _plain(value: Any) -> Any:
-    """A value that can be a key; YAML writes 1e-5 without a point as text. No settings are as good as none given."""
+def _comparable(value: Any) -> Any:
+    """Return a value that can be a key. YAML writes 1e-5 as text; an empty mapping is as good as none."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -289,38 +329,11 @@ def _plain(value: Any) -> Any:
             return value
     if value == {}:
         return None
-    return value if isinstance(value, int | float | None) else _text(value)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return value if isinstance(value, int | float | None) else json.dumps(value, sort_keys=True)
 
 
 def _solved(samples: Iterable[Row]) -> dict[str, float]:
-    tally: dict[str, list[bool]] = {}
+    marks: dict[str, list[bool]] = {}
     for sample in samples:
-        tally.setdefault(str(sample["problem"]), []).append(sample["status"] == CORRECT)
-    return {problem: sum(marks) / len(marks) for problem, marks in tally.items()}
-
-
-def _json(file: Path) -> Any:
-    if not file.is_file():
-        return None
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise BadInput(f"{file} is not JSON ({error}): move it out of the way to see the rest") from None
-
-
-def _lines(file: Path) -> tuple[Row, ...]:
-    """The rows of a file of lines, without one that is only half written."""
-    return tuple(_rows(file)) if file.is_file() else ()
-
-
-def _rows(file: Path) -> Iterator[Row]:
-    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
-        if line.endswith("\n"):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise BadInput(f"{file}, line {number} is not JSON ({error}): mend it or move the file away") from None
+        marks.setdefault(str(sample["problem"]), []).append(sample["status"] == Status.CORRECT)
+    return {problem: fmean(of_problem) for problem, of_problem in marks.items()}

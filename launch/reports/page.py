@@ -1,4 +1,4 @@
-"""The report as a page and as Markdown."""
+"""Puts the report together as a page and as Markdown."""
 
 import os
 import re
@@ -10,13 +10,12 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from launch.reports import answer, plots, sweep_plots, sweep_tables, tables, verdict, wording
-from launch.reports.health import flags
+from launch.reports import health, plots, sweep_plots, sweep_tables, sweep_verdict, tables, verdict
 from launch.reports.history import Run, Sweep
 from launch.reports.paper import results_for
-from launch.reports.plots import Plot
+from launch.reports.wording import shorten
 
-FOLDER = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 
 CONTROLS = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 UNSEEN = dict.fromkeys(CONTROLS, "\N{REPLACEMENT CHARACTER}")
@@ -35,97 +34,72 @@ class Report:
 
 
 def run_report(run: Run) -> Report:
-    found = verdict.change(run)
-    paper = results_for(str(run.config.get("model.path", "")))
+    """Write the report of a run."""
+    change = verdict.change(run)
     return _render(
         "run",
         title=run.name,
+        verdict=verdict.verdict(run, change),
+        finding=change.finding if change else "none",
+        basis=verdict.basis(run, change),
         run=run,
-        verdict=verdict.verdict(run, found),
-        basis=verdict.basis(run, found),
-        finding=found.finding if found else "none",
-        change=found,
-        settings=tables.settings(run),
-        flags=flags(run),
-        before_after=plots.before_after(found) if found else None,
-        held_out=tables.held_out(run, found) if found else None,
-        benchmarks=tables.benchmarks(run),
-        entropy=tables.entropy_table(run),
-        measures=tables.measures(run),
-        paper=paper,
-        curves=_present([*plots.curves(run), plots.effective_ranks(run)]),
-        day=_present([plots.day(run), plots.fate(run)]),
-        ledger=[table for table in (tables.seconds(run), tables.tokens(run)) if table],
-        pairs=tables.pairs(run),
-        events=tables.events(run),
-        versions=run.summary.get("versions") or {},
-        config=tables.whole_config(run),
+        change=change,
+        flags=health.flags(run),
+        paper=results_for(run.model),
     )
 
 
 def sweep_report(sweep: Sweep) -> Report:
+    """Write the report of a sweep, or of runs that are compared."""
     return _render(
         "sweep",
         title=sweep.name,
-        sweep=sweep,
-        verdict=answer.answer(sweep),
+        verdict=sweep_verdict.verdict(sweep),
         finding="none",
-        sentences=answer.sentences(sweep),
-        caveats=answer.caveats(sweep),
-        cells=sweep_tables.cells(sweep),
+        sweep=sweep,
         links={cell.name: link for cell in sweep.cells if cell.run and (link := _link(sweep, cell.run))},
-        means=sweep_tables.means(sweep),
-        comparisons=sweep_tables.comparisons(sweep),
-        best_rates=sweep_tables.best_rates(sweep),
-        entropy=sweep_tables.entropy(sweep),
-        benchmarks=sweep_tables.benchmarks(sweep),
-        concerns=sweep_tables.concerns(sweep),
-        shared=sweep_tables.shared(sweep),
-        curves=_present([sweep_plots.finals(sweep), sweep_plots.by_learning_rate(sweep), *sweep_plots.overlaid(sweep)]),
     )
 
 
 def _link(sweep: Sweep, run: Run) -> str | None:
-    """Where a run's own report is, as seen from the sweep's."""
+    """Return where a run's own report is, as seen from the sweep's."""
     report = run.folder / "report.html"
     return quote(os.path.relpath(report, sweep.folder)) if report.exists() else None
 
 
-def _present(drawn: list[Plot | None]) -> list[Plot]:
-    return [plot for plot in drawn if plot]
-
-
 def _render(template: str, **values: Any) -> Report:
-    common = {"wording": wording, **values}
-    return Report(
-        _html.get_template(f"{template}.html").render(common), _markdown.get_template(f"{template}.md").render(common)
-    )
+    html, markdown = (_environment(kind == "html").get_template(f"{template}.{kind}") for kind in ("html", "md"))
+    return Report(html.render(values), markdown.render(values))
 
 
-def clean(text: str) -> str:
-    """Text that any page can carry: no control characters, no halves of characters."""
-    return str(text).translate(UNSEEN).encode("utf-8", "replace").decode()
+def clean(value: Any) -> Any:
+    """Return text that any page can carry: no control characters, no halves of characters."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return value.translate(UNSEEN).encode("utf-8", "replace").decode()
 
 
 def cell(text: str) -> str:
-    """Text that Markdown shows as it is, in the row of a table or elsewhere: no link, image, emphasis or HTML."""
-    return LIVE.sub(r"\\\g<0>", clean(text)).replace("\n", " ")
+    """Return text that Markdown shows as it is, in a table or elsewhere: no link, image, emphasis or HTML."""
+    return LIVE.sub(r"\\\g<0>", clean(str(text))).replace("\n", " ")
 
 
 def _environment(html: bool) -> Environment:
     made = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=html,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        finalize=lambda value: (
-            value if isinstance(value, Markup) else clean(value) if isinstance(value, str) else value
-        ),
+        finalize=clean,
     )
-    made.filters.update(cell=cell, shorten=wording.shorten, svg=lambda plot: Markup(plot.svg))
-    made.globals["style"] = Markup((FOLDER / "style.css").read_text())
+    made.filters.update(cell=cell, shorten=shorten)
+    made.globals.update(
+        plots=plots,
+        sweep_plots=sweep_plots,
+        sweep_tables=sweep_tables,
+        sweep_verdict=sweep_verdict,
+        tables=tables,
+        style=Markup((TEMPLATES / "style.css").read_text()),
+    )
     return made
-
-
-_html, _markdown = _environment(True), _environment(False)

@@ -30,6 +30,6 @@ def all_results() -> dict[str, PaperResults]:
 
 
 def results_for(model: str) -> PaperResults | None:
-    """By hub id, or by the name of a local folder that ends like one."""
+    """Return the results of a model, given by its hub id or by a folder whose name ends like one."""
     wanted = model.rstrip("/").rpartition("/")[2].lower()
     return next((found for name, found in all_results().items() if name.rpartition("/")[2].lower() == wanted), None)

@@ -1,14 +1,13 @@
-"""Plots as SVG to be put into a page, which gives them its colours and its font."""
+"""Draws the plots of a run's report as SVG that is put into the page, which gives them its font."""
 
 import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -17,51 +16,10 @@ from launch.reports.history import Run
 from launch.reports.tables import token_classes
 from launch.reports.verdict import Change
 
-SIZE = (3.5, 2.35)
+mpl.rcParams.update(mpl.rc_params_from_file(Path(__file__).parent / "templates" / "plots.mplstyle", False, False))
+
+WIDTH, HEIGHT = 3.5, 2.35
 """Inches. So narrow that a phone shows the text at its size; a desktop puts several beside each other."""
-
-INK, RULE, PAPER = "#3c3f46", "#d9dade", "#fdfdfc"
-
-SERIES = ("#0a6cbc", "#c4501b", "#1b8a5a", "#8b4fc0", "#a17a00", "#c13a73", "#00838f", "#6b7280")
-"""Told apart also by most who do not see colours as others do; on dark pages style.css has lighter ones."""
-
-VARIABLES = {
-    INK: "ink-soft",
-    RULE: "rule",
-    PAPER: "paper",
-    **{colour: f"series-{number}" for number, colour in enumerate(SERIES)},
-}
-
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.5,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.handlelength": 1.2,
-    "legend.columnspacing": 1.0,
-    "figure.constrained_layout.use": True,
-}
 
 WINDOW = 0.06
 """Of a curve's updates, on either side of a point of its running mean."""
@@ -81,53 +39,25 @@ LETTER = 0.021
 
 @dataclass(frozen=True)
 class Plot:
-    """name: a word, unique on its page. caption: what it shows, with units. svg: markup without any text of others."""
+    """name: a word, unique on its page. caption: what it shows, with units."""
 
     name: str
     caption: str
     svg: str
 
 
-Draw = Callable[[Axes], None]
+def blank(height: float = HEIGHT) -> Axes:
+    """Return the axes of a new plot. height: inches."""
+    return Figure(figsize=(WIDTH, height)).add_subplot()
 
 
-def plot(name: str, caption: str, draw: Draw, height: float = SIZE[1]) -> Plot:
-    style: Any = {**STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style):
-        page = Figure(figsize=(SIZE[0], height))
-        draw(page.add_subplot())
-        file = io.StringIO()
-        page.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return Plot(name, caption, to_inline(file.getvalue(), name, caption))
-
-
-def to_inline(svg: str, name: str, caption: str) -> str:
-    """An SVG file as an element of a page: names of its own, the page's colours and font, as wide as there is room."""
-    _, _, width, height = re.search(r'viewBox="(\S+) (\S+) (\S+) (\S+)"', svg).groups()  # type: ignore[union-attr]
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|font-family: [^;\"]*;? ?", "", body, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    for colour, variable in VARIABLES.items():
-        body = body.replace(colour, f"var(--{variable})")
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(caption)}">{body}'
-
-
-def curve(axes: Axes, run: Run, name: str, label: str = "", colour: str = SERIES[0]) -> None:
-    """A metric over the updates: pale, and its running mean where there are enough updates for one."""
-    updates, values = run.series(name)
-    window = int(len(updates) * WINDOW)
-    if window > 1:
-        axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.7)
-        values = smooth(values, window)
-    axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
-
-
-def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Means over up to `window` values on either side; of fewer at the ends."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(len(values))
-    low, high = np.maximum(ends - window, 0), np.minimum(ends + window + 1, len(values))
-    return list((sums[high] - sums[low]) / (high - low))
+def finish(axes: Axes, name: str, caption: str) -> Plot:
+    """Return what was drawn, as an SVG element whose ids are its own on the page."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        axes.figure.figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = file.getvalue()
+    return Plot(name, caption, svg[svg.index("<svg") :])
 
 
 def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
@@ -140,38 +70,41 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
         axes.figure.legend(loc="outside upper left", ncols=columns)
         page = axes.figure.figure
         page.set_figheight(page.get_figheight() + LEGEND_ROW * max(-(-len(names) // columns) - LEGEND_ROWS, 0))
-    if x == "update":
+    if x in ("update", "layer"):
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
 
 
-def curves(run: Run) -> list[Plot]:
-    """Of all metrics that the run has."""
-    plots = [plot(family.name, family.caption, _family(run, family)) for family in FAMILIES if family.present(run)]
-    if norms := run.names("adapter/norm/"):
-        plots.append(_norms(run, norms))
-    if len(run.names("ledger/tokens/")) and run.rows:
-        plots.append(_tokens_over_time(run))
-    return plots
+def smooth(values: Sequence[float], window: int) -> Sequence[float]:
+    """Return means over up to `window` values on either side; of fewer at the ends."""
+    sums, counts = (np.convolve(of, np.ones(2 * window + 1)) for of in (values, np.ones(len(values))))
+    return list((sums / counts)[window : window + len(values)])
 
 
-@dataclass(frozen=True)
-class Family:
-    """Metrics that share a plot. metrics: with the labels of their lines. share: in %, from 0 up."""
+def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
+    """Draw a metric over the updates: pale, and its running mean where there are enough updates for one."""
+    updates, values = run.series(name)
+    window = int(len(updates) * WINDOW)
+    if window > 1:
+        axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.7)
+        values = list(smooth(values, window))
+    axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
+
+
+def _bars(axes: Axes) -> None:
+    """Leave horizontal bars without the lines of a curve."""
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+class Family(NamedTuple):
+    """Metrics that share a plot. metrics: with the labels of their lines. share: whether in %."""
 
     name: str
     caption: str
     y: str
     metrics: dict[str, str]
     share: bool = False
-
-    def present(self, run: Run) -> list[str]:
-        """Metrics that the run has, without those that are zero or say the same as one before."""
-        lines = {metric: run.series(metric)[1] for metric in self.metrics}
-        kept: list[str] = []
-        for metric, values in lines.items():
-            if any(values) and all(values != lines[other] for other in kept):
-                kept.append(metric)
-        return kept
 
 
 FAMILIES = (
@@ -214,52 +147,57 @@ FAMILIES = (
 )
 
 
-def _family(run: Run, family: Family) -> Draw:
-    def draw(axes: Axes) -> None:
-        present = family.present(run)
-        for number, metric in enumerate(present):
-            curve(axes, run, metric, family.metrics[metric], SERIES[number])
-        if family.share:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if _low(axes) < 0 else 0.0)
-        label(axes, family.y, lines=len(present))
-        _mark_collapses(axes, run)
-
-    return draw
+def curves(run: Run) -> list[Plot]:
+    """Draw all metrics that the run has."""
+    drawn = [*(_family(run, family) for family in FAMILIES), _norms(run), _tokens_over_time(run)]
+    return [plot for plot in drawn if plot]
 
 
-def _low(axes: Axes) -> float:
-    return min((float(np.min(line.get_ydata())) for line in axes.get_lines()), default=0.0)
-
-
-def _mark_collapses(axes: Axes, run: Run) -> None:
+def _family(run: Run, family: Family) -> Plot | None:
+    """Draw the metrics that the run has, without those that are zero or say the same as one before."""
+    lines: dict[str, list[float]] = {}
+    for metric in family.metrics:
+        values = run.series(metric)[1]
+        if any(values) and values not in lines.values():
+            lines[metric] = values
+    if not lines:
+        return None
+    axes = blank()
+    for number, metric in enumerate(lines):
+        _curve(axes, run, metric, family.metrics[metric], f"C{number}")
+    if family.share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    negative = min(map(min, lines.values())) < 0
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if negative else 0.0)
+    label(axes, family.y, lines=len(lines))
     for event in run.events:
         if str(event.get("event", "")).startswith("collapse"):
-            axes.axvline(event["update"], color=SERIES[1], linewidth=0.8, linestyle=":")
+            axes.axvline(event["update"], color="C1", linewidth=0.8, linestyle=":")
+    return finish(axes, family.name, family.caption)
 
 
-def _norms(run: Run, names: list[str]) -> Plot:
-    def draw(axes: Axes) -> None:
-        for number, name in enumerate(names):
-            updates, values = run.series(name)
-            axes.plot(updates, values, color=SERIES[number % len(SERIES)], label=name.removeprefix("adapter/norm/"))
-        axes.set_ylim(bottom=0)
-        label(axes, "Frobenius norm", lines=len(names))
+def _norms(run: Run) -> Plot | None:
+    names = run.names("adapter/norm/")
+    if not names:
+        return None
+    axes = blank(HEIGHT + 0.3)
+    for name in names:
+        axes.plot(*run.series(name), label=name.removeprefix("adapter/norm/"))
+    axes.set_ylim(bottom=0)
+    label(axes, "Frobenius norm", lines=len(names))
+    return finish(axes, "norm", "Size of the adapter by kind of weights, over all layers")
 
-    return plot("norm", "Size of the adapter by kind of weights, over all layers", draw, SIZE[1] + 0.3)
 
-
-def _tokens_over_time(run: Run) -> Plot:
+def _tokens_over_time(run: Run) -> Plot | None:
     names = [name for name in run.names("ledger/tokens/") if any(run.series(name)[1])]
-    updates = [int(row["update"]) for row in run.rows]
-
-    def draw(axes: Axes) -> None:
-        heights = [[float(row.get(name) or 0.0) / 1000 for row in run.rows] for name in names]
-        labels = [name.removeprefix("ledger/tokens/").replace("_", " ") for name in names]
-        axes.stackplot(updates, heights, labels=labels, colors=SERIES, linewidth=0)
-        label(axes, "thousand tokens", lines=len(names))
-
-    return plot("tokens", "Tokens generated so far, by what became of them", draw, SIZE[1] + 0.3)
+    if not names:
+        return None
+    axes = blank(HEIGHT + 0.3)
+    heights = [[float(row.get(name) or 0.0) / 1000 for row in run.rows] for name in names]
+    labels = [name.removeprefix("ledger/tokens/").replace("_", " ") for name in names]
+    axes.stackplot([int(row["update"]) for row in run.rows], heights, labels=labels, linewidth=0)
+    label(axes, "thousand tokens", lines=len(names))
+    return finish(axes, "tokens", "Tokens generated so far, by what became of them")
 
 
 KINDS = {
@@ -275,102 +213,83 @@ KINDS = {
 """What actors do, by kind; the kinds have colours. What is in none of them is waiting."""
 
 
-def kind_of(activity: str) -> str:
+def _kind(activity: str) -> str:
     return next((kind for kind, activities in KINDS.items() if activity in activities), "waiting")
 
 
 def day(run: Run) -> Plot | None:
-    """The ledger: what every actor did with the time of the run."""
+    """Draw the ledger: what every actor did with the time of the run."""
     actors = {name: times for name, times in (run.ledger.get("seconds") or {}).items() if sum(times.values())}
     if not actors:
         return None
     longest = max(sum(times.values()) for times in actors.values())
     unit, size = ("hours", 3600.0) if longest > 7200 else ("minutes", 60.0) if longest > 120 else ("seconds", 1.0)
-    colours = dict(zip(KINDS, SERIES, strict=True))
-    present = [
-        kind for kind in KINDS if any(kind_of(activity) == kind for times in actors.values() for activity in times)
-    ]
-
-    def draw(axes: Axes) -> None:
-        for row, times in enumerate(actors.values()):
-            left = 0.0
-            for activity in sorted(times, key=lambda name: (present.index(kind_of(name)), -times[name])):
-                name, width = activity.replace("_", " "), times[activity] / size
-                axes.barh(row, width, left=left, height=0.62, color=colours[kind_of(activity)], linewidth=0)
-                if width * size > longest * LETTER * (len(name) + 1):
-                    axes.text(left + width / 2, row, name, ha="center", va="center", fontsize=7, color=PAPER)
-                left += width
-        for kind in present:
-            axes.barh(0, 0, color=colours[kind], label=kind)
-        axes.set_yticks(range(len(actors)), list(actors))
-        axes.invert_yaxis()
-        axes.grid(visible=False)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        label(axes, "", unit, len(present))
-
-    return plot("day", f"What each actor did, in {unit}", draw, SIZE[1] + 0.5)
+    order = list(KINDS)
+    present = sorted({_kind(activity) for times in actors.values() for activity in times}, key=order.index)
+    axes = blank(HEIGHT + 0.5)
+    for row, times in enumerate(actors.values()):
+        left = 0.0
+        for activity in sorted(times, key=lambda name: (order.index(_kind(name)), -times[name])):
+            name, width = activity.replace("_", " "), times[activity] / size
+            axes.barh(row, width, left=left, height=0.62, color=f"C{order.index(_kind(activity))}", linewidth=0)
+            if width * size > longest * LETTER * (len(name) + 1):
+                axes.text(left + width / 2, row, name, ha="center", va="center", fontsize=7, color="white")
+            left += width
+    for kind in present:
+        axes.barh(0, 0, color=f"C{order.index(kind)}", label=kind)
+    axes.set_yticks(range(len(actors)), list(actors))
+    axes.invert_yaxis()
+    _bars(axes)
+    label(axes, "", unit, len(present))
+    return finish(axes, "day", f"What each actor did, in {unit}")
 
 
 def fate(run: Run) -> Plot | None:
-    """What became of all tokens."""
+    """Draw what became of all tokens."""
     classes = token_classes(run)
     if not classes:
         return None
-    names = sorted(classes, key=lambda name: classes[name])
-
-    def draw(axes: Axes) -> None:
-        axes.barh([name.replace("_", " ") for name in names], [classes[n] / 1000 for n in names], color=SERIES[0])
-        axes.grid(visible=False)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        label(axes, "", "thousand tokens")
-
-    return plot("fate", "What became of the generated tokens", draw)
+    axes = blank()
+    axes.barh([name.replace("_", " ") for name in classes], [number / 1000 for number in classes.values()])
+    axes.invert_yaxis()
+    _bars(axes)
+    label(axes, "", "thousand tokens")
+    return finish(axes, "fate", "What became of the generated tokens")
 
 
 def before_after(found: Change) -> Plot:
-    """pass@1 before and after, with their intervals."""
+    """Draw pass@1 before and after, with their intervals."""
     levels = (found.before, found.after)
     highest = max(level.interval[1] if level.interval else level.value for level in levels)
-
-    def draw(axes: Axes) -> None:
-        for row, level in enumerate(levels):
-            if level.interval:
-                ends = list(level.interval)
-                axes.plot(ends, [row, row], color=SERIES[row], linewidth=5, alpha=0.35, solid_capstyle="butt")
-            axes.plot(level.value, row, "o", color=SERIES[row], markersize=6, clip_on=False)
-        axes.set_yticks([0, 1], ["before", "after"])
-        axes.set_ylim(1.6, -0.6)
-        axes.set_xlim(0, min(1.2 * highest, 1) or 1)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        label(axes, "", "held-out pass@1")
-
+    axes = blank(1.35)
+    for row, level in enumerate(levels):
+        if level.interval:
+            axes.plot(level.interval, [row, row], color=f"C{row}", linewidth=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot(level.value, row, "o", color=f"C{row}", markersize=6, clip_on=False)
+    axes.set_yticks([0, 1], ["before", "after"])
+    axes.set_ylim(1.6, -0.6)
+    axes.set_xlim(0, min(1.2 * highest, 1) or 1)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    _bars(axes)
+    axes.grid(axis="x")
+    label(axes, "", "held-out pass@1")
     intervals = " with 95 % intervals over problems" if found.after.interval else ""
-    return plot("before-after", f"Held-out pass@1{intervals}", draw, 1.35)
+    return finish(axes, "before-after", f"Held-out pass@1{intervals}")
 
 
 def effective_ranks(run: Run) -> Plot | None:
-    """Effective rank of BA over the layers, a line for each kind of weights."""
-    ranks = run.plasticity.get("effective_rank") or {}
+    """Draw the effective rank of BA over the layers, a line for each kind of weights."""
     lines: dict[str, list[tuple[int, float]]] = {}
-    for place, rank in ranks.items():
+    for place, rank in (run.plasticity.get("effective_rank") or {}).items():
         layer, _, module = str(place).partition(".")
         if layer.isdigit():
             lines.setdefault(module, []).append((int(layer), float(rank)))
     if not lines:
         return None
-
-    def draw(axes: Axes) -> None:
-        for number, (module, spots) in enumerate(lines.items()):
-            layers, values = zip(*sorted(spots), strict=True)
-            axes.plot(layers, values, color=SERIES[number % len(SERIES)], label=module)
-        axes.set_ylim(bottom=0)
-        label(axes, "effective rank", "layer", len(lines))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
-
-    return plot("rank", "Effective rank of the adapter's BA, by layer", draw, SIZE[1] + 0.3)
+    axes = blank(HEIGHT + 0.3)
+    for module, spots in lines.items():
+        axes.plot(*zip(*sorted(spots), strict=True), label=module)
+    axes.set_ylim(bottom=0)
+    label(axes, "effective rank", "layer", len(lines))
+    return finish(axes, "rank", "Effective rank of the adapter's BA, by layer")

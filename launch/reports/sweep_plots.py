@@ -1,95 +1,23 @@
-"""The plots of a sweep's report."""
+"""Draws the plots of a sweep's report."""
 
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from launch.reports.comparison import LEARNING_RATE, MODEL, Group, axis_name, groups, question
-from launch.reports.history import Run, Sweep
-from launch.reports.plots import INK, SERIES, SIZE, WINDOW, Draw, Plot, label, plot, smooth
-from launch.reports.wording import figure
+from launch.reports.comparison import Group, axis_name, finished, question
+from launch.reports.history import LEARNING_RATE, MODEL, Run, Sweep
+from launch.reports.plots import HEIGHT, WINDOW, Plot, blank, finish, label, smooth
+from launch.reports.wording import compact
+
+INK: Any = mpl.rcParams["text.color"]
 
 DASHES = ("--", ":", "-.")
 """Of lines that stand for models."""
-
-
-def finals(sweep: Sweep) -> Plot | None:
-    """Final accuracy by the axis in question: a dot for every seed, a bar for the interval of their mean."""
-    axis = question(sweep)
-    done = [group for group in groups(sweep) if group.final]
-    if axis is None or not done:
-        return None
-    values = sweep.axes[axis]
-    rests = list(dict.fromkeys(_rest(group, axis) for group in done))
-    bases: dict[str, list[float]] = {}
-    for run in (run for group in done for run in group.done):
-        if run.base:
-            bases.setdefault(_model(run), []).append(run.base["pass@1"])
-
-    def draw(axes: Axes) -> None:
-        for group in done:
-            number = rests.index(_rest(group, axis))
-            x = values.index(group.settings[axis]) + (number - (len(rests) - 1) / 2) * 0.6 / len(rests)
-            colour = SERIES[number % len(SERIES)]
-            mean = group.final
-            assert mean is not None
-            if mean.interval:
-                low, high = np.clip(mean.interval, 0, 1)
-                axes.plot([x, x], [low, high], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
-            axes.plot([x - 0.08, x + 0.08], [mean.value] * 2, color=colour, linewidth=2)
-            spread = np.linspace(-0.05, 0.05, len(group.values)) if len(group.values) > 1 else [0.0]
-            axes.plot([x + d for d in spread], group.values, "o", color=colour, markersize=4)
-        for number, rest in enumerate(rests):
-            axes.plot([], [], "o", color=SERIES[number % len(SERIES)], label=_words(rest) or "trained")
-        for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
-            name = f"before, {model}" if len(bases) > 1 else "before"
-            axes.axhline(fmean(levels), color=INK, linewidth=0.9, linestyle=style, label=name)
-        axes.set_xticks(range(len(values)), [figure(value) for value in values])
-        axes.set_xlim(-0.6, len(values) - 0.4)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        label(axes, "held-out pass@1", axis_name(axis), len(rests) + len(bases))
-
-    caption = f"Final accuracy by {axis_name(axis)}: a dot a seed, bars 95 % intervals of the mean"
-    return plot("finals", caption, draw, SIZE[1] + 0.2)
-
-
-def by_learning_rate(sweep: Sweep) -> Plot | None:
-    axis = question(sweep)
-    if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
-        return None
-    done = [group for group in groups(sweep) if group.final]
-    lines = list(dict.fromkeys(_rest(group, LEARNING_RATE) for group in done))
-
-    def draw(axes: Axes) -> None:
-        for number, rest in enumerate(lines):
-            spots = [
-                (group.settings[LEARNING_RATE], group.final.value)
-                for group in done
-                if group.final and _rest(group, LEARNING_RATE) == rest
-            ]
-            rates, means = zip(*sorted(spots), strict=True)
-            axes.plot(
-                rates,
-                means,
-                "o-",
-                color=SERIES[number % len(SERIES)],
-                markersize=4,
-                label=_words(rest),
-            )
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        rates_shown = sorted({group.settings[LEARNING_RATE] for group in done})
-        axes.set_xticks(rates_shown, [figure(float(rate)) for rate in rates_shown])
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        label(axes, "held-out pass@1", "learning rate", len(lines))
-
-    return plot("rates", "Mean final accuracy by learning rate", draw, SIZE[1] + 0.2) if lines else None
-
 
 OVERLAYS = {
     "reward/accuracy": ("Accuracy of the samples trained on", "share correct"),
@@ -100,36 +28,84 @@ OVERLAYS = {
 }
 
 
+def finals(sweep: Sweep) -> Plot | None:
+    """Draw final accuracy by the axis in question: a dot for every seed, a bar for the interval of their mean."""
+    axis, done = question(sweep), finished(sweep)
+    if axis is None or not done:
+        return None
+    values = sweep.axes[axis]
+    rests = list(dict.fromkeys(_rest(group, axis) for group in done))
+    bases: dict[str, list[float]] = {}
+    for run in (run for group in done for run in group.runs):
+        if run.base:
+            bases.setdefault(_model(run), []).append(run.base["pass@1"])
+    axes = blank(HEIGHT + 0.2)
+    for group in done:
+        number, mean, seeds = rests.index(_rest(group, axis)), group.final, group.values
+        x = values.index(group.settings[axis]) + (number - (len(rests) - 1) / 2) * 0.6 / len(rests)
+        if mean and mean.interval:
+            ends = np.clip(mean.interval, 0, 1)
+            axes.plot([x, x], ends, color=f"C{number}", linewidth=5, alpha=0.3, solid_capstyle="butt")
+        axes.plot([x - 0.08, x + 0.08], [fmean(seeds)] * 2, color=f"C{number}", linewidth=2)
+        spread = np.linspace(-0.05, 0.05, len(seeds)) if len(seeds) > 1 else np.zeros(1)
+        axes.plot(x + spread, seeds, "o", color=f"C{number}")
+    for number, rest in enumerate(rests):
+        axes.plot([], [], "o", color=f"C{number}", label=_words(rest) or "trained")
+    for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
+        name = f"before, {model}" if len(bases) > 1 else "before"
+        axes.axhline(fmean(levels), color=INK, linewidth=0.9, linestyle=style, label=name)
+    axes.set_xticks(range(len(values)), [compact(value) for value in values])
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    label(axes, "held-out pass@1", axis_name(axis), len(rests) + len(bases))
+    caption = f"Final accuracy by {axis_name(axis)}: a dot a seed, bars 95 % intervals of the mean"
+    return finish(axes, "finals", caption)
+
+
+def by_learning_rate(sweep: Sweep) -> Plot | None:
+    axis, done = question(sweep), finished(sweep)
+    if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes or not done:
+        return None
+    lines: dict[Settings, list[tuple[float, float]]] = {}
+    for group in done:
+        spot = group.settings[LEARNING_RATE], fmean(group.values)
+        lines.setdefault(_rest(group, LEARNING_RATE), []).append(spot)
+    axes = blank(HEIGHT + 0.2)
+    for rest, spots in lines.items():
+        axes.plot(*zip(*sorted(spots), strict=True), "o-", label=_words(rest))
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    rates = sorted({group.settings[LEARNING_RATE] for group in done})
+    axes.set_xticks(rates, [compact(float(rate)) for rate in rates])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    label(axes, "held-out pass@1", "learning rate", len(lines))
+    return finish(axes, "rates", "Mean final accuracy by learning rate")
+
+
 def overlaid(sweep: Sweep) -> list[Plot]:
-    """The curves of all runs in one plot for each metric, coloured by the axis in question, dashed by model."""
-    axis = question(sweep)
+    """Draw the curves of all runs in one plot for each metric."""
+    return [_overlay(sweep, metric) for metric in OVERLAYS if any(run.series(metric)[0] for run in sweep.runs)]
+
+
+def _overlay(sweep: Sweep, metric: str) -> Plot:
+    """Draw a metric of all runs, coloured by the axis in question, dashed by model."""
+    axis, (caption, y) = question(sweep), OVERLAYS[metric]
     values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
-    runs = [(cell.settings[axis] if axis else None, cell.run) for cell in sweep.cells if cell.run]
-    models = list(dict.fromkeys(_model(run) for _, run in runs))
+    models = list(dict.fromkeys(map(_model, sweep.runs)))
     dashes = dict(zip(models, cycle(("-", *DASHES)), strict=False))
-
-    def drawing(metric: str, y: str) -> Draw:
-        def draw(axes: Axes) -> None:
-            for value, run in runs:
-                updates, line = run.series(metric)
-                if updates:
-                    colour = SERIES[values.index(value) % len(SERIES)]
-                    window = max(int(len(updates) * WINDOW), 1)
-                    style = dashes[_model(run)]
-                    axes.plot(updates, smooth(line, window), color=colour, linewidth=1.1, alpha=0.85, linestyle=style)
-            for number, value in enumerate(values if axis else ()):
-                axes.plot([], [], color=SERIES[number % len(SERIES)], label=_words(((str(axis), value),)))
-            for model in models if len(models) > 1 and axis != MODEL else ():
-                axes.plot([], [], color=INK, linewidth=1.1, linestyle=dashes[model], label=model)
-            label(axes, y, lines=len(values) + len(models) - 1)
-
-        return draw
-
-    return [
-        plot(metric.replace("/", "-").replace("@", "-"), f"{caption}: the running mean of each run", drawing(metric, y))
-        for metric, (caption, y) in OVERLAYS.items()
-        if any(run.series(metric)[0] for _, run in runs)
-    ]
+    axes = blank()
+    for cell in sweep.cells:
+        if cell.run and (line := cell.run.series(metric))[0]:
+            colour = f"C{values.index(cell.settings.get(axis)) if axis else 0}"
+            means = smooth(line[1], max(int(len(line[0]) * WINDOW), 1))
+            style = dashes[_model(cell.run)]
+            axes.plot(line[0], means, color=colour, linewidth=1.1, alpha=0.85, linestyle=style)
+    for number, value in enumerate(values if axis else ()):
+        axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
+    for model in models if len(models) > 1 and axis != MODEL else ():
+        axes.plot([], [], color=INK, linewidth=1.1, linestyle=dashes[model], label=model)
+    label(axes, y, lines=len(values) + len(models) - 1)
+    return finish(axes, metric.replace("/", "-").replace("@", "-"), f"{caption}: the running mean of each run")
 
 
 Settings = tuple[tuple[str, Any], ...]
@@ -142,9 +118,9 @@ def _rest(group: Group, axis: str) -> Settings:
 
 def _words(settings: Settings) -> str:
     """Models are told without their owner or folder."""
-    told = ((axis_name(key), Path(str(value)).name if key == MODEL else figure(value)) for key, value in settings)
+    told = ((axis_name(key), Path(str(value)).name if key == MODEL else compact(value)) for key, value in settings)
     return ", ".join(f"{name} {value}" for name, value in told)
 
 
 def _model(run: Run) -> str:
-    return Path(str(run.config.get(MODEL, ""))).name
+    return Path(run.model).name

@@ -2,59 +2,66 @@
 
 import json
 
-from launch.reports.answer import named, place
-from launch.reports.comparison import (
-    LEARNING_RATE,
-    Mean,
-    axis_name,
-    best_of,
-    contrasts,
-    entropy_of,
-    groups,
-    on_probe,
-    question,
-)
+from actors.evaluation.statistics import Estimate
+from launch.reports.comparison import Group, axis_name, best_rates, contrasts, groups, on_probe, question
 from launch.reports.health import flags
-from launch.reports.history import Cell, Row, Run, Sweep
+from launch.reports.history import LEARNING_RATE, MODEL, RANK, Cell, Row, Run, Sweep
 from launch.reports.paper import KS, results_for
-from launch.reports.tables import OVER_UPDATES, PROBED, SIDES, Table, conditions, dropped, settings
+from launch.reports.sweep_verdict import named, place
+from launch.reports.tables import MEASURED, SIDES, Cells, Table, conditions, entropy_by_rank, settings
 from launch.reports.verdict import change
-from launch.reports.wording import MISSING, SPACE, figure, p_value, percent, points, shorten, signed, span, time
+from launch.reports.wording import MISSING, SPACE, compact, p_value, percent, points, shorten, span, time
 
 LINE_CHARACTERS = 400
-"""Of what is told of a single run."""
+"""Of what is said of a single run."""
+
+OF_ITS_OWN = ("model", "adapter", "seed", "limit")
+"""Parts of a protocol, or beginnings of their names, that say who was judged, or that the number of problems tells."""
 
 
 def cells(sweep: Sweep) -> Table:
-    """Every run. The first column is its name."""
-    head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
+    """Return every run. The first column is its name."""
     probed = on_probe(sweep)
     rows = tuple(
         (
             cell.name,
-            *(figure(cell.settings[axis]) for axis in sweep.axes),
+            *(compact(cell.settings.get(axis)) for axis in sweep.axes),
             str(cell.seed),
-            *_result(cell),
-            MISSING if (found := entropy_of(cell, probed)) is None else signed(found * 100, 1),
-            _time(cell.run),
+            *_result(cell.run),
+            points(cell.run.entropy_change(probed)) if cell.run else MISSING,
+            _time(cell.run) if cell.run else MISSING,
             cell.status.replace("_", " "),
         )
         for cell in sweep.cells
     )
+    head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
     return Table("All runs", (*head, "entropy, %", "time", "status"), rows)
 
 
-def _time(run: Run | None) -> str:
+def _result(run: Run | None) -> Cells:
+    """Final pass@1 and its rise, each with its interval, and the number of updates."""
+    if run is None:
+        return (MISSING,) * 5
+    updates = str(len(run.rows))
+    if found := change(run):
+        levels = [(percent(found.after.value), found.after), (points(found.difference.value), found.difference)]
+        return (*(text for value, of in levels for text in (value, span(of.interval))), updates)
+    final = run.final or {}
+    return percent(final.get("pass@1")), span(final.get("ci95")), MISSING, MISSING, updates
+
+
+def _time(run: Run) -> str:
     """What a run has spent of its budget."""
-    if run is None or not run.budget_s:
-        return MISSING if run is None else time(run.spent_s)
-    spent, budget = time(run.spent_s), time(run.budget_s)
+    spent = time(run.spent_s)
+    if not run.budget_s:
+        return spent
+    budget = time(run.budget_s)
     number, _, unit = spent.partition(SPACE)
     return f"{number if budget.endswith(f'{SPACE}{unit}') else spent} of {budget}"
 
 
 def concerns(sweep: Sweep) -> Table | None:
-    """What is not well with the runs, each in a line."""
+    """Return a line for every run that is not well."""
     rows = []
     for cell in sweep.cells:
         said = [cell.reason]
@@ -67,174 +74,136 @@ def concerns(sweep: Sweep) -> Table | None:
 
 
 def shared(sweep: Sweep) -> list[tuple[str, str]]:
-    """Settings and versions that all runs have."""
-    told = [
-        [*settings(cell.run), *(cell.run.summary.get("versions") or {}).items()] for cell in sweep.cells if cell.run
-    ]
+    """Return the settings and versions that all runs have."""
+    told = [[*settings(run), *run.versions.items()] for run in sweep.runs]
     return [each for each in told[0] if all(each in of_run for of_run in told)] if told else []
 
 
-def _result(cell: Cell) -> tuple[str, ...]:
-    run = cell.run
-    if run is None:
-        return (MISSING,) * 5
-    updates = str(len(run.rows))
-    found = change(run)
-    if found is None:
-        final = run.final
-        return (
-            (percent(final["pass@1"]), span(final["ci95"]), MISSING, MISSING, updates)
-            if final
-            else (
-                *(MISSING,) * 4,
-                updates,
-            )
-        )
-    rise = points(found.difference), span(found.interval)
-    return percent(found.after.value), span(found.after.interval), *rise, updates
-
-
 def means(sweep: Sweep) -> Table | None:
-    """Over seeds, for every combination of settings."""
-    rows = []
-    for group in groups(sweep):
-        final, entropy = group.final, group.entropy
-        rows.append(
-            (
-                *(figure(group.settings[axis]) for axis in sweep.axes),
-                percent(final.value) if final else MISSING,
-                span(final.interval) if final else MISSING,
-                final.basis if final else f"0 of {len(group.cells)}",
-                _entropy(entropy),
-            )
-        )
+    """Return the means over seeds for every combination of settings."""
     if not sweep.axes:
         return None
+    rows = tuple(
+        (
+            *map(compact, group.settings.values()),
+            *_mean(group),
+            _entropy(group.entropy),
+        )
+        for group in groups(sweep)
+    )
     head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "entropy, %")
-    return Table("Means over seeds", head, tuple(rows))
+    return Table("Means over seeds", head, rows)
 
 
-def _entropy(mean: Mean | None) -> str:
+def _mean(group: Group) -> Cells:
+    final = group.final
+    return percent(final.value if final else None), span(final.interval if final else None), group.basis
+
+
+def _entropy(mean: Estimate | None) -> str:
     if mean is None:
         return MISSING
-    return signed(mean.value * 100, 1) + (f" ({span(mean.interval)})" if mean.interval else "")
+    return points(mean.value) + (f" ({span(mean.interval)})" if mean.interval else "")
 
 
 def comparisons(sweep: Sweep) -> Table | None:
-    """Every two values of the axis in question."""
-    rows = [
-        (
-            f"{named(contrast, contrast.high)} less {named(contrast, contrast.low)}",
-            place(contrast).removeprefix("at "),
-            points(contrast.difference),
-            span(contrast.interval),
-            MISSING if contrast.p is None else p_value(contrast.p).removeprefix("p ").removeprefix("= "),
-            contrast.basis,
-        )
-        for contrast in contrasts(sweep)
-    ]
+    """Compare every two values of the axis in question."""
+    found = contrasts(sweep)
     name = axis_name(str(question(sweep)))
-    head = (name, "at", "points", "95 %", "p, corrected", "from")
-    kept = [number for number in range(len(head)) if number != 1 or any(row[1] for row in rows)]
-    told = tuple(tuple(row[number] for number in kept) for row in rows)
-    return (
-        Table(f"Final pass@1 of every two values of the {name}", tuple(head[n] for n in kept), told) if rows else None
-    )
+    columns = {
+        name: [f"{named(each, each.high)} less {named(each, each.low)}" for each in found],
+        "at": [place(each).removeprefix("at ") for each in found],
+        "points": [points(each.difference.value) for each in found],
+        "95 %": [span(each.difference.interval) for each in found],
+        "p, corrected": [_p(each.difference.p) for each in found],
+        "from": [each.basis for each in found],
+    }
+    shown = {head: column for head, column in columns.items() if head != "at" or any(column)}
+    body = tuple(zip(*shown.values(), strict=True))
+    return Table(f"Final pass@1 of every two values of the {name}", tuple(shown), body) if found else None
 
 
-def best_rates(sweep: Sweep) -> Table | None:
-    """The best learning rate of every value of the axis in question."""
+def _p(p: float | None) -> str:
+    return MISSING if p is None else p_value(p).removeprefix("= ")
+
+
+def best_rate_table(sweep: Sweep) -> Table | None:
+    """Return the best learning rate of every value of the axis in question."""
     axis = question(sweep)
     if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
         return None
-    others = [name for name in sweep.axes if name not in (axis, LEARNING_RATE)]
-    done = [group for group in groups(sweep) if group.final]
-    rows = []
-    for kept in dict.fromkeys(tuple(group.settings[name] for name in others) for group in done):
-        same = [group for group in done if tuple(group.settings[name] for name in others) == kept]
-        for best in best_of(same, sweep.axes, axis):
-            mean = best.final
-            assert mean is not None
-            measured = (percent(mean.value), span(mean.interval), mean.basis)
-            rows.append((*map(figure, kept), *(figure(best.settings[key]) for key in (axis, LEARNING_RATE)), *measured))
-    head = (*map(axis_name, others), axis_name(axis), "best learning rate", "final pass@1", "95 %", "from")
-    return Table(f"Best learning rate of each {axis_name(axis)}", head, tuple(rows)) if rows else None
+    keys = (*(key for key in sweep.axes if key not in (axis, LEARNING_RATE)), axis, LEARNING_RATE)
+    rows = tuple(
+        (*(compact(best.settings[key]) for key in keys), *_mean(best))
+        for alike in best_rates(sweep, axis)
+        for best in alike
+    )
+    head = (*map(axis_name, keys[:-1]), "best learning rate", "final pass@1", "95 %", "from")
+    return Table(f"Best learning rate of each {axis_name(axis)}", head, rows) if rows else None
 
 
 def entropy(sweep: Sweep) -> list[Table]:
-    """The paper's second table for each model, this sweep beside the paper."""
-    tables = []
-    note = f"Here {PROBED if on_probe(sweep) else OVER_UPDATES}; 95 % over seeds."
-    models = dict.fromkeys(str(cell.run.config.get("model.path", "")) for cell in sweep.cells if cell.run)
-    for model in models:
-        paper = results_for(model)
-        measured: dict[str, dict[int, str]] = {}
-        for group in groups(sweep):
-            run = next((cell.run for cell in group.cells if cell.run), None)
-            if run and str(run.config.get("model.path", "")) == model and group.entropy:
-                rest = {k: v for k, v in group.settings.items() if k not in ("lora.rank", "model.path")}
-                row = ", ".join(f"{axis_name(key)} {figure(value)}" for key, value in rest.items()) or "here"
-                measured.setdefault(row, {})[int(run.config.get("lora.rank", 0))] = _entropy(group.entropy)
-        ranks = sorted({rank for row in measured.values() for rank in row} | set(paper.entropy if paper else ()))
-        rows = [(name, *(row.get(rank, MISSING) for rank in ranks)) for name, row in measured.items()]
-        if paper:
-            rows.append(("paper", *(signed(paper.entropy[r], 1) if r in paper.entropy else MISSING for r in ranks)))
-        if measured:
-            head = ("", *(f"r = {rank}" for rank in ranks))
-            tables.append(Table(f"Change of entropy, % by rank: {model}", head, tuple(rows), note))
-    return tables
-
-
-def benchmarks(sweep: Sweep) -> list[Table]:
-    """Benchmarks of launch/evaluate.py, the runs among each other and beside the paper."""
-    tables = []
-    papers = {str(cell.run.config.get("model.path", "")): None for cell in sweep.cells if cell.run}
-    for name, judged in _judged(sweep).items():
-        rows = []
-        for cell, evaluation, benchmark in judged:
-            cap = (evaluation.get("protocol") or {}).get("max_response_tokens")
-            for key, side in SIDES.items():
-                if values := benchmark.get(key):
-                    shown = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in KS)
-                    size = (benchmark.get("problems"), values.get("n"), cap)
-                    rows.append((f"{cell.name}, {side}", *map(figure, size), *shown))
-        for paper in filter(None, map(results_for, papers)):
-            for side, published in paper.benchmarks.get(name.lower(), {}).items():
-                values = (percent(value / 100) for value in published)
-                rows.append((f"paper, {side}, {paper.model}", *(MISSING,) * 3, *values))
-        head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in KS))
-        tables.append(Table(name, head, tuple(rows), _protocols(judged)))
-    return tables
+    """Return the paper's second table for each model, this sweep beside the paper."""
+    measured: dict[str, dict[str, dict[int, str]]] = {run.model: {} for run in sweep.runs}
+    for group in groups(sweep):
+        run = next((cell.run for cell in group.cells if cell.run), None)
+        if run and group.entropy:
+            rest = {key: value for key, value in group.settings.items() if key not in (RANK, MODEL)}
+            row = ", ".join(f"{axis_name(key)} {compact(value)}" for key, value in rest.items()) or "here"
+            by_rank = measured[run.model].setdefault(row, {})
+            by_rank[int(run.config.get(RANK, 0))] = _entropy(group.entropy)
+    note = f"Here {MEASURED[on_probe(sweep)]}; 95 % over seeds."
+    return [
+        entropy_by_rank(f"Change of entropy, % by rank: {model}", rows, results_for(model), note)
+        for model, rows in measured.items()
+        if rows
+    ]
 
 
 Judged = list[tuple[Cell, Row, Row]]
-"""Cells with their evaluation and what it says of one benchmark."""
+"""Cells, each with its evaluation and what that says of one benchmark."""
 
 
-def _judged(sweep: Sweep) -> dict[str, Judged]:
-    """By benchmark."""
+def benchmarks(sweep: Sweep) -> list[Table]:
+    """Return a table for each benchmark of launch/evaluate.py, the runs beside the paper."""
     found: dict[str, Judged] = {}
     for cell in sweep.cells:
         evaluation = cell.run.evaluation if cell.run else {}
         for benchmark in evaluation.get("benchmarks") or ():
             found.setdefault(str(benchmark["name"]), []).append((cell, evaluation, benchmark))
-    return found
+    papers = list(filter(None, map(results_for, dict.fromkeys(run.model for run in sweep.runs))))
+    head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in KS))
+    tables = []
+    for name, judged in found.items():
+        rows = _measured(judged)
+        for paper in papers:
+            for side, published in paper.benchmarks.get(name.lower(), {}).items():
+                shares = (percent(value / 100) for value in published)
+                rows.append((f"paper, {side}, {paper.model}", *(MISSING,) * 3, *shares))
+        tables.append(Table(name, head, tuple(rows), _protocols(judged)))
+    return tables
 
 
-OF_ITS_OWN = ("model", "adapter", "seed", "limit")
-"""Parts of a protocol, or beginnings of their names, that say who was judged, or are told by the number of problems."""
+def _measured(judged: Judged) -> list[Cells]:
+    rows: list[Cells] = []
+    for cell, evaluation, benchmark in judged:
+        cap = (evaluation.get("protocol") or {}).get("max_response_tokens")
+        for key, side in SIDES.items():
+            if values := benchmark.get(key):
+                size = map(compact, (benchmark.get("problems"), values.get("n"), cap))
+                shares = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in KS)
+                rows.append((f"{cell.name}, {side}", *size, *shares))
+    return rows
 
 
 def _protocols(judged: Judged) -> str:
-    """How a benchmark's rows were drawn, and wherein they cannot be compared."""
+    """Say how a benchmark's rows were drawn, or wherein they cannot be compared."""
     ways: dict[str, set[str]] = {}
     for _, evaluation, benchmark in judged:
         of_benchmark = {key: benchmark.get(key) for key in ("source", "problems", "n")}
         for key, value in {**(evaluation.get("protocol") or {}), **of_benchmark}.items():
             if not key.startswith(OF_ITS_OWN):
                 ways.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
-    differing = sorted(key for key, values in ways.items() if len(values) > 1)
-    _, evaluation, benchmark = judged[0]
-    if differing:
+    if differing := sorted(key for key, values in ways.items() if len(values) > 1):
         return f"Not comparable as they stand: the rows differ in {', '.join(differing)}."
-    return " ".join(filter(None, (conditions(evaluation), dropped(benchmark))))
+    return conditions(*judged[0][1:])

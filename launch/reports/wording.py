@@ -1,4 +1,4 @@
-"""Numbers and shares as people read them."""
+"""Numbers and shares as people read them. None, for what is not known, is a dash."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ CHARACTERS = 1500
 """Of a problem or response that are shown; a day's run has responses of ten thousand."""
 
 SMALL = 1e-3
-"""Settings below it are told as people type them: 2e-4."""
+"""Settings below it are written as people type them: 2e-4."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -20,35 +20,37 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def points(share: float | None) -> str:
     """A difference of shares in signed percentage points, without the word: 0.05 → +5.0."""
-    return MISSING if share is None else signed(share * 100, 1)
+    return MISSING if share is None else signed(share * 100)
 
 
-def signed(value: float, digits: int) -> str:
-    rounded = round(value, digits) or 0.0
-    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.{digits}f}"
-
-
-def span(interval: Any, scale: float = 100.0, digits: int = 1) -> str:
-    """The two ends of an interval: 0.76, 0.88 → 76.0 to 88.0."""
-    if interval is None:
+def signed(value: float | None) -> str:
+    """With its sign and one decimal."""
+    if value is None:
         return MISSING
-    return " to ".join(plain(end * scale, digits) for end in interval)
+    rounded = round(value, 1) or 0.0
+    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
 
 
-def p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+def span(interval: Any) -> str:
+    """The two ends of an interval in percent: 0.76, 0.88 → 76.0 to 88.0."""
+    return MISSING if interval is None else " to ".join(decimal(end * 100) for end in interval)
 
 
-def plain(value: float | None, digits: int = 1) -> str:
-    """A number with a true minus sign and thousands apart."""
+def decimal(value: float | None, digits: int = 1) -> str:
+    """With so many decimals, a true minus sign, and thousands apart."""
     if value is None or not math.isfinite(value):
         return MISSING
     rounded = round(value, digits) or 0.0
     return f"{'−' if rounded < 0 else ''}{abs(rounded):,.{digits}f}"
 
 
-def figure(value: Any) -> str:
-    """A setting or a small measure, as short as it can be told."""
+def p_value(p: float) -> str:
+    """Behind the letter p: 0.02 → = 0.02."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
+def compact(value: Any) -> str:
+    """A setting or a small measure, as short as it can be written."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
@@ -79,11 +81,12 @@ def time(seconds: float) -> str:
 
 
 def many(number: int, thing: str) -> str:
+    """3, "seed" → 3 seeds."""
     return f"{number:,}{SPACE}{thing}{'' if number == 1 else 's'}"
 
 
 def shorten(text: str, limit: int = CHARACTERS) -> str:
-    """The beginning and the end of a long text; answers stand at the end."""
+    """Keep the beginning and the end of a long text; answers stand at the end."""
     if len(text) <= limit:
         return text
     half = limit // 2

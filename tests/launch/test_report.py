@@ -199,7 +199,7 @@ OVERFLOWING = """() => {
 EMPTY_PLOTS = """() => [...document.querySelectorAll('.plot')].filter(plot => {
     const svg = plot.querySelector('svg'), box = svg.getBoundingClientRect()
     const seen = mark => mark.getBoundingClientRect().width > 0
-    const marks = [...svg.querySelectorAll('[style*="--series"]')].filter(seen)
+    const marks = [...svg.querySelectorAll('[clip-path]')].filter(seen)
     return box.width < 200 || box.height < 80 || !marks.length || svg.querySelectorAll('text').length < 4
 }).map(plot => plot.id)"""
 

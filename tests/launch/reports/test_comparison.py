@@ -3,14 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.statistics import share_interval
-from launch.reports.comparison import best_of, contrasts, groups, over_seeds
+from actors.evaluation.statistics import over_seeds, share_interval
+from launch.reports.comparison import best_rates, contrasts, groups
 from launch.reports.history import read_sweep
 from tests.run_folders import ranked, swept, write_sweep
 
 
 def test_interval_over_seeds_by_hand() -> None:
-    low, high = over_seeds([0.5, 0.6, 0.7])
+    found = over_seeds([0.5, 0.6, 0.7])
+    assert found.value == pytest.approx(0.6)
+    assert found.interval is not None
+    low, high = found.interval
     assert (low + high) / 2 == pytest.approx(0.6)
     assert (high - low) / 2 == pytest.approx(4.30265 * 0.1 / sqrt(3))
 
@@ -19,11 +22,11 @@ def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
     """Solving 7 more of 24 problems and none fewer has p = 0.016, and so does not stand among ten comparisons."""
     two = contrasts(swept(tmp_path / "two", **ranked(1, r8=5, r16=12)))
     five = contrasts(swept(tmp_path / "five", **ranked(1, r1=5, r2=5, r4=5, r8=5, r16=12)))
-    assert [c.shown for c in two] == [True]
-    assert two[0].p == pytest.approx(2 / 2**7)
+    assert [c.difference.shown for c in two] == [True]
+    assert two[0].difference.p == pytest.approx(2 / 2**7)
     assert len(five) == 10
-    assert not any(c.shown for c in five)
-    assert max(c.p or 0.0 for c in five) == 1.0
+    assert not any(c.difference.shown for c in five)
+    assert max(c.difference.p or 0.0 for c in five) == 1.0
 
 
 def test_seeds_that_all_ended_alike_are_judged_over_problems(tmp_path: Path) -> None:
@@ -33,8 +36,9 @@ def test_seeds_that_all_ended_alike_are_judged_over_problems(tmp_path: Path) -> 
     mean = groups(sweep)[0].final
     assert mean is not None
     assert mean.interval == share_interval([1.0] * 8 + [0.0] * 16)
-    assert mean.basis.endswith("over problems")
-    assert (found.basis.replace("\N{NO-BREAK SPACE}", " "), found.p) == ("3 seeds each, over problems", 2 / 2**8)
+    assert groups(sweep)[0].basis.endswith("over problems")
+    assert found.basis.replace("\N{NO-BREAK SPACE}", " ") == "3 seeds each, over problems"
+    assert found.difference.p == 2 / 2**8
 
 
 def test_a_seed_that_was_run_twice_is_one_seed(tmp_path: Path) -> None:
@@ -47,7 +51,7 @@ def test_the_best_of_each_value_come_in_the_order_of_the_axis(tmp_path: Path) ->
     """At the first learning rate rank 8 has no result."""
     cells = {"r64": {"rank": 64, "learning_rate": 1e-5}, "r8": {"rank": 8, "learning_rate": 1e-4}}
     sweep = swept(tmp_path, **cells)
-    best = best_of(groups(sweep)[::-1], sweep.axes, "lora.rank")
+    (best,) = best_rates(sweep, "lora.rank")
     assert [group.settings["lora.rank"] for group in best] == [8, 64]
     (found,) = contrasts(sweep)
     assert (found.low.settings["lora.rank"], found.best) == (8, True)
@@ -58,9 +62,9 @@ def test_best_learning_rate_of_each_rank_is_compared_too(tmp_path: Path) -> None
     results = {(8, 1e-5): 4, (8, 1e-4): 18, (256, 1e-5): 18, (256, 1e-4): 10}
     cells = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
     found = contrasts(read_sweep(write_sweep(tmp_path / "sweep", cells)))
-    assert [(c.best, round(c.difference * 24)) for c in found] == [(False, 14), (False, -8), (True, 0)]
-    assert found[0].shown
-    assert not found[2].shown
+    assert [(c.best, round(c.difference.value * 24)) for c in found] == [(False, 14), (False, -8), (True, 0)]
+    assert found[0].difference.shown
+    assert not found[2].difference.shown
     assert found[0].basis.replace("\N{NO-BREAK SPACE}", " ") == "1 seed each, over problems"
 
 

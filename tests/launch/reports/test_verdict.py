@@ -28,8 +28,8 @@ def test_verdict_follows_the_interval(tmp_path: Path, before: int, after: int, f
     assert found is not None
     assert found.finding == finding
     assert said in sentence.replace("\N{NO-BREAK SPACE}", " ")
-    assert found.interval is not None
-    assert found.interval[0] <= found.difference <= found.interval[1]
+    assert found.difference.interval is not None
+    assert found.difference.interval[0] <= found.difference.value <= found.difference.interval[1]
 
 
 def test_problems_are_compared_with_themselves(tmp_path: Path) -> None:
@@ -45,10 +45,11 @@ def test_problems_are_compared_with_themselves(tmp_path: Path) -> None:
     far, _ = judged(read_run(folder))
     assert found is not None
     assert far is not None
-    assert found.interval is not None
-    assert far.interval is not None
-    assert found.difference == pytest.approx(far.difference)
-    assert far.interval[1] - far.interval[0] > 2 * (found.interval[1] - found.interval[0])
+    assert found.difference.interval is not None
+    assert far.difference.interval is not None
+    assert found.difference.value == pytest.approx(far.difference.value)
+    widths = [interval[1] - interval[0] for interval in (found.difference.interval, far.difference.interval)]
+    assert widths[1] > 2 * widths[0]
 
 
 def test_only_problems_that_both_evaluations_judged_are_compared(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_only_problems_that_both_evaluations_judged_are_compared(tmp_path: Path)
     run = read_run(folder)
     found, _ = judged(run)
     assert found is not None
-    assert (found.problems, found.before.value, found.after.value, found.difference) == (8, 0.25, 1.0, 0.75)
+    assert (found.problems, found.before.value, found.after.value, found.difference.value) == (8, 0.25, 1.0, 0.75)
     assert "Before there are 24 problems, after 8" in held_out(run, found).note
 
 
@@ -80,15 +81,15 @@ def test_few_problems_show_nothing(tmp_path: Path, problems: int, said: str) -> 
     found, sentence = judged(read_run(folder))
     assert found is not None
     assert said in sentence.replace("\N{NO-BREAK SPACE}", " ")
-    assert (found.interval is None) == (found.after.interval is None) == (problems < 6)
+    assert (found.difference.interval is None) == (found.after.interval is None) == (problems < 6)
 
 
 def test_what_the_interval_shows_the_sign_flips_must_show_too(tmp_path: Path) -> None:
     """Five of 24 problems more and none fewer: chance does as much in 2 / 2⁵."""
     found, sentence = judged(read_run(write_run(tmp_path / "one", before=9, after=14)))
     assert found is not None
-    assert found.interval is not None
-    assert found.interval[0] > 0
+    assert found.difference.interval is not None
+    assert found.difference.interval[0] > 0
     assert found.finding == "unclear"
     assert "chance alone may do as much (p = 0.062)" in sentence
 
@@ -104,5 +105,5 @@ def test_without_samples_there_is_no_interval_and_no_claim(tmp_path: Path) -> No
     (folder / "samples" / "eval-base.jsonl").unlink()
     found, sentence = judged(read_run(folder))
     assert found is not None
-    assert (found.interval, found.finding) == (None, "unclear")
+    assert (found.difference.interval, found.finding) == (None, "unclear")
     assert "cannot be told" in sentence

@@ -1,6 +1,6 @@
 import pytest
 
-from launch.reports.wording import count, figure, percent, points, shorten, span, time
+from launch.reports.wording import compact, count, percent, points, shorten, span, time
 
 
 @pytest.mark.parametrize(
@@ -12,10 +12,10 @@ from launch.reports.wording import count, figure, percent, points, shorten, span
         (points(-0.0501), "−5.0"),
         (points(-0.0001), "+0.0"),
         (span((-0.02, 0.105)), "−2.0 to 10.5"),
-        (figure(2e-4), "2e-4"),
-        (figure(1.5e-5), "1.5e-5"),
-        (figure(0.6), "0.6"),
-        (figure(True), "on"),
+        (compact(2e-4), "2e-4"),
+        (compact(1.5e-5), "1.5e-5"),
+        (compact(0.6), "0.6"),
+        (compact(True), "on"),
         (count(17829), "17,829"),
         (count(2.5e6), "2.5 million"),
         (time(3.04), "3.0 s"),

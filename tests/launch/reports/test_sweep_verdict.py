@@ -1,11 +1,11 @@
 import json
 from pathlib import Path
 
-from launch.reports.answer import answer, caveats, sentences
 from launch.reports.comparison import contrasts, groups
 from launch.reports.health import cut
 from launch.reports.history import read_run, read_sweep
 from launch.reports.sweep_tables import cells, shared
+from launch.reports.sweep_verdict import best_rate_sentences, caveats, verdict
 from tests.run_folders import ranked, swept, write_sweep
 
 
@@ -16,7 +16,7 @@ def test_rank_that_matters_is_told_from_one_that_does_not(tmp_path: Path) -> Non
     apart = {f"r{r}-{s}": run(r, s, (6 if r == 8 else 18) + s % 2) for r in (8, 256) for s in range(3)}
     alike = {f"r{r}-{s}": run(r, s, 12 + 3 * (s % 2)) for r in (8, 256) for s in range(3)}
     answers = [
-        answer(read_sweep(write_sweep(tmp_path / name, cells))).replace("\N{NO-BREAK SPACE}", " ")
+        verdict(read_sweep(write_sweep(tmp_path / name, cells))).replace("\N{NO-BREAK SPACE}", " ")
         for name, cells in (("apart", apart), ("alike", alike))
     ]
     assert answers[0].startswith("Rank matters here: rank 256 ends 50.0 points above rank 8 (95 % interval")
@@ -26,12 +26,12 @@ def test_rank_that_matters_is_told_from_one_that_does_not(tmp_path: Path) -> Non
 def test_a_rank_in_the_middle_is_seen(tmp_path: Path) -> None:
     sweep = swept(tmp_path, **ranked(3, r8=6, r64=20, r256=6))
     found = contrasts(sweep)
-    assert [(c.low.settings["lora.rank"], c.high.settings["lora.rank"], c.shown) for c in found] == [
+    assert [(c.low.settings["lora.rank"], c.high.settings["lora.rank"], c.difference.shown) for c in found] == [
         (8, 64, True),
         (8, 256, False),
         (64, 256, True),
     ]
-    said = answer(sweep).replace("\N{NO-BREAK SPACE}", " ")
+    said = verdict(sweep).replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("Rank matters here: rank 64 ends 58.3 points above rank 8 (95 % interval")
     assert "p < 0.001, corrected for 3 comparisons" in said
 
@@ -41,10 +41,10 @@ def test_lead_quotes_what_is_shown_and_not_what_was_picked(tmp_path: Path) -> No
     results = {(8, 1e-5): 9, (256, 1e-5): 10, (8, 1e-4): 4, (256, 1e-4): 23}
     cells = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
     sweep = swept(tmp_path, **cells)
-    assert answer(sweep).startswith(
+    assert verdict(sweep).startswith(
         "Rank matters here in part, as far as one seed each can tell: at learning rate 1e-4, rank 256 ends 79.2 points"
     )
-    assert [said.partition(" ends")[0] for said in sentences(sweep)] == [
+    assert [said.partition(" ends")[0] for said in best_rate_sentences(sweep)] == [
         "each at its best learning rate, rank 256 (1e-4)"
     ]
 
@@ -53,15 +53,15 @@ def test_lead_rather_quotes_what_several_seeds_show(tmp_path: Path) -> None:
     cells = {name: arguments | {"learning_rate": 1e-4} for name, arguments in ranked(3, r8=6, r64=14).items()}
     cells |= {f"r{rank}": {"rank": rank, "learning_rate": 1e-5, "after": rank // 3} for rank in (8, 64)}
     sweep = swept(tmp_path, **cells)
-    assert min(contrasts(sweep)[:2], key=lambda contrast: contrast.p or 0.0).of_one_seed
-    assert answer(sweep).startswith("Rank matters here: at learning rate 1e-4, rank 64 ends 33.3 points above rank 8")
+    assert min(contrasts(sweep)[:2], key=lambda contrast: contrast.difference.p or 0.0).of_one_seed
+    assert verdict(sweep).startswith("Rank matters here: at learning rate 1e-4, rank 64 ends 33.3 points above rank 8")
 
 
 def test_lead_says_who_did_not_survive(tmp_path: Path) -> None:
     cells = ranked(3, r8=6, r64=20)
     cells["r8-1"] |= {"after": None, "status": "stopped_early"}
     cells["r8-2"] |= {"after": None, "status": "failed"}
-    said = answer(swept(tmp_path, **cells)).replace("\N{NO-BREAK SPACE}", " ")
+    said = verdict(swept(tmp_path, **cells)).replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("Rank matters here: ")
     assert said.endswith("Without a final evaluation, and so left out: 2 of 3 runs of rank 8 (stopped early, failed).")
 
@@ -74,8 +74,8 @@ def test_cells_without_result_are_in_no_mean_but_named(tmp_path: Path) -> None:
     }
     sweep = read_sweep(write_sweep(tmp_path / "sweep", cells))
     assert [len(group.values) for group in groups(sweep)] == [1, 0]
-    assert "No verdict" in answer(sweep)
-    assert "1 of 3" in answer(sweep)
+    assert "No verdict" in verdict(sweep)
+    assert "1 of 3" in verdict(sweep)
 
 
 def test_who_makes_more_updates_in_the_same_time_is_said(tmp_path: Path) -> None:

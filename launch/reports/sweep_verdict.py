@@ -1,0 +1,172 @@
+"""The verdict on a sweep: does the rank, or whatever differs, matter, and how sure is that? In words."""
+
+from statistics import fmean
+from typing import Any
+
+from launch.reports.comparison import Contrast, Group, axis_name, contrasts, finished, groups, question
+from launch.reports.health import cut
+from launch.reports.history import LEARNING_RATE, Cell, Sweep
+from launch.reports.wording import compact, decimal, many, p_value, span, time
+
+UNEQUAL = 1.2
+"""Times as many updates that are worth a word."""
+
+
+def verdict(sweep: Sweep) -> str:
+    """Answer the question of a sweep in a sentence or two.
+
+    What is compared at the best learning rate is left out, since that is picked by the same evaluation.
+    """
+    axis = question(sweep)
+    found = [contrast for contrast in contrasts(sweep) if not contrast.best]
+    results = len(sweep.cells) - len(sweep.unfinished)
+    have = f"{results} of {many(len(sweep.cells), 'run')} {'has' if results == 1 else 'have'} a final evaluation"
+    if axis is None:
+        return f"Nothing differs between these runs but the seed; {have}."
+    name = axis_name(axis)
+    if not found:
+        return f"No verdict: no two values of the {name} can be compared yet; {have}."
+    shown: dict[str, bool] = {}
+    for contrast in found:
+        shown[place(contrast)] = shown.get(place(contrast), False) or contrast.difference.shown
+    lead = f"{name.capitalize()} matters here"
+    if not any(shown.values()):
+        lead = f"No effect of the {name} can be shown here"
+    elif not all(shown.values()):
+        lead = f"{name.capitalize()} matters here in part"
+    quoted = clearest(found)
+    if quoted.difference.shown and quoted.of_one_seed:
+        lead += ", as far as one seed each can tell"
+    return " ".join([f"{lead}: {sentence(quoted)}.", *_lost(sweep, axis)])
+
+
+def clearest(found: list[Contrast]) -> Contrast:
+    """Return what is shown before what is not, what several seeds say before what one does, then the least likely to be
+    chance, then the largest.
+    """
+
+    def order(each: Contrast) -> tuple[bool, bool, float, float]:
+        difference = each.difference
+        p = 1.0 if difference.p is None else difference.p
+        return not difference.shown, each.of_one_seed, p, -abs(difference.value)
+
+    return min(found, key=order)
+
+
+def _lost(sweep: Sweep, axis: str) -> list[str]:
+    """Say which values of the axis are judged without some of their runs."""
+    parts = []
+    for value in sweep.axes[axis]:
+        lost = [cell for cell in sweep.unfinished if cell.settings.get(axis) == value]
+        if lost:
+            ends = ", ".join(dict.fromkeys(map(_status, lost)))
+            runs = sum(cell.settings.get(axis) == value for cell in sweep.cells)
+            parts.append(f"{len(lost)} of {many(runs, 'run')} of {axis_name(axis)} {compact(value)} ({ends})")
+    return [f"Without a final evaluation, and so left out: {', '.join(parts)}."] if parts else []
+
+
+def _status(cell: Cell) -> str:
+    return cell.status.replace("_", " ")
+
+
+def best_rate_sentences(sweep: Sweep) -> list[str]:
+    """Return the clearest comparison of values at the best learning rate of each, if there is one."""
+    best = [contrast for contrast in contrasts(sweep) if contrast.best]
+    return [sentence(clearest(best))] if best else []
+
+
+def place(contrast: Contrast) -> str:
+    """Say where two values are compared."""
+    shared = " and ".join(f"{axis_name(axis)} {compact(value)}" for axis, value in contrast.shared.items())
+    parts = ["each at its best learning rate"] if contrast.best else []
+    return ", ".join([*parts, f"at {shared}"] if shared else parts)
+
+
+def named(contrast: Contrast, group: Group) -> str:
+    """Name the value of one side of a comparison."""
+    rate = f" ({compact(group.settings[LEARNING_RATE])})" if contrast.best else ""
+    return f"{compact(group.settings[contrast.axis])}{rate}"
+
+
+def sentence(contrast: Contrast) -> str:
+    """Put one comparison into words, without a full stop."""
+    where, name, difference = place(contrast), axis_name(contrast.axis), contrast.difference
+    size = decimal(abs(difference.value) * 100)
+    stands = f"{size} points {'above' if difference.value > 0 else 'below'}" if float(size) else "level with"
+    sure = [f"95 % interval {span(difference.interval)}"] if difference.interval else []
+    if difference.p is not None:
+        corrected = f", corrected for {contrast.family} comparisons" if contrast.family > 1 else ""
+        sure.append(f"p {p_value(difference.p)}{corrected}")
+    return (
+        f"{where}{', ' if where else ''}{name} {named(contrast, contrast.high)} ends {stands} {name}"
+        f" {named(contrast, contrast.low)} ({'; '.join([*sure, contrast.basis])})"
+    )
+
+
+def caveats(sweep: Sweep) -> list[str]:
+    """Say what a reader of the verdict has to know."""
+    found, sizes = contrasts(sweep), [len(group.values) for group in groups(sweep)]
+    notes = []
+    if sweep.unfinished:
+        names = ", ".join(f"{cell.name} ({_status(cell)})" for cell in sweep.unfinished)
+        notes.append(f"Without a final evaluation, and so in no mean: {names}.")
+    notes += _unequal(sweep)
+    if sweep.others:
+        notes.append(f"Setups are numbered combinations of: {', '.join(sweep.others)}.")
+    if any(contrast.best for contrast in found):
+        notes.append(
+            "The best of several learning rates is picked by the same evaluation: its mean is flattered, and so are"
+            " comparisons of it."
+        )
+    notes += _at_an_end(sweep, found)
+    if 1 in sizes:
+        notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
+    if question(sweep) and max(sizes, default=0) > 1:
+        notes.append("Intervals over seeds are Student's; those of differences pool the spread of all values compared.")
+    if any(contrast.family > 1 for contrast in found):
+        notes.append("p-values are corrected for the number of comparisons as by Holm; intervals are not.")
+    return notes
+
+
+def _at_an_end(sweep: Sweep, found: list[Contrast]) -> list[str]:
+    """Say whose best learning rate is the lowest or the highest that was tried."""
+    best = {named(each, side): side for each in found if each.best for side in (each.low, each.high)}
+    rates = [group.settings[LEARNING_RATE] for group in finished(sweep)] if best else []
+    ends = [name for name, side in best.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
+    if not ends:
+        return []
+    axis = axis_name(str(question(sweep)))
+    return [f"The best learning rate is at an end of the range for {axis} {', '.join(ends)}: one beyond may be better."]
+
+
+def _unequal(sweep: Sweep) -> list[str]:
+    """Say wherein the runs that are compared were not treated alike."""
+    done = [(cell.name, cell.finished) for cell in sweep.cells if cell.finished]
+    notes = []
+    budgets = sorted((budget, name) for name, run in done if (budget := run.budget_s))
+    if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
+        ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
+        notes.append(f"Budgets differ, from {ends}: who had more time may have learned more for that alone.")
+    updates = _updates(sweep)
+    if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
+        told = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
+        notes.append(
+            f"Updates differ by the {axis_name(str(question(sweep)))}, in the mean {told}: who makes more in the same"
+            " time may have learned more for that alone."
+        )
+    if short := [f"{name} ({said})" for name, run in done if (said := cut(run))]:
+        notes.append(f"Cut short by the budget, and yet in the means like the others: {', '.join(short)}.")
+    names = dict.fromkeys(name for _, run in done for name in run.versions)
+    if differing := [name for name in names if len({run.versions.get(name) for _, run in done}) > 1]:
+        notes.append(f"Not all runs had the same versions of {', '.join(differing)}.")
+    return notes
+
+
+def _updates(sweep: Sweep) -> dict[Any, float]:
+    """Return the mean number of updates that the finished runs of each value of the axis in question made."""
+    axis = question(sweep)
+    made: dict[Any, list[int]] = {}
+    for cell in sweep.cells if axis else ():
+        if cell.finished:
+            made.setdefault(cell.settings.get(str(axis)), []).append(len(cell.finished.rows))
+    return {value: fmean(counts) for value, counts in made.items()}
