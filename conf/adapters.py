@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from conf.schema import Config, ShapeConfig
-from conf.sizes import PROJECTIONS, VLLM_RANKS, projection_sizes
+from conf.schema.model import PROJECTIONS, VLLM_RANKS
+from conf.sizes import projection_sizes
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

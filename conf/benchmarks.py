@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from conf.errors import BadInput
-from conf.nearest import nearest
+from conf.nearest import hint
 
 HELD_OUT = "heldout"
 """The recipe's own held-out problems."""
@@ -55,9 +55,8 @@ def _of_source(entry: str) -> Benchmark:
         return Benchmark(HELD_OUT, HELD_OUT)
     if not SOURCES.fullmatch(entry):
         names = [*known(), HELD_OUT]
-        close = nearest(entry, names)
-        hint = f"nearest: {', '.join(close)}; " if close else ""
-        raise BadInput(f"benchmarks={entry}: no such benchmark; {hint}use {', '.join(names)}, {SOURCE_FORMS}")
+        near = hint(entry, names)
+        raise BadInput(f"benchmarks={entry}: no such benchmark; {near}use {', '.join(names)}, {SOURCE_FORMS}")
     scheme, _, rest = entry.partition(":")
     name = Path(rest).stem if scheme == "file" else rest.partition("/")[2] if scheme == "hub" else rest
     return Benchmark(re.sub(r"[^\w.+-]+", "-", name), entry)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 CARD_DTYPE = "bfloat16"
 """Of models on a card: vLLM's LoRA kernels there take nothing else that the learner computes in."""
@@ -31,9 +30,5 @@ class Device:
 @cache
 def devices() -> dict[str, Device]:
     """Cards by name, from devices.yaml."""
-    table: Any = OmegaConf.load(Path(__file__).with_name("devices.yaml"))
+    table = yaml.safe_load(Path(__file__).with_name("devices.yaml").read_text())
     return {name: Device(name, **row) for name, row in table.items()}
-
-
-def device_names() -> list[str]:
-    return list(devices())

@@ -14,6 +14,12 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     return [other for likeness, other in scored[:SUGGESTIONS] if likeness >= SIMILAR]
 
 
+def hint(name: str, known: Iterable[str]) -> str:
+    """The nearest names as part of a refusal; empty if there are none."""
+    close = nearest(name, known)
+    return f"nearest: {', '.join(close)}; " if close else ""
+
+
 def _likeness(name: str, other: str) -> float:
     name, other = name.lower(), other.lower()
     pairs = [(name, other), (name.rpartition(".")[2], other.rpartition(".")[2])]

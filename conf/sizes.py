@@ -7,15 +7,10 @@ Biases and norms inside attention (under 0.1 % of the parameters) are left out.
 from collections.abc import Iterable
 
 from conf.schema import Config, ShapeConfig
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a block, which can carry an adapter."""
+from conf.schema.model import VLLM_RANKS
 
 ADAPTER_SLOTS = 2
 """Adapter versions an engine serves at once: the current one and, until its last request ends, the one before."""
-
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 

@@ -15,8 +15,8 @@ from conf.benchmarks import HELD_OUT
 from conf.errors import BadInput
 from conf.load import recorded
 from conf.models import MODEL_FILES
-from conf.schema import Config
-from launch.session.resume import EVALUATION, MAY_CHANGE, PROBLEMS, among, changes, empty, hold
+from conf.schema import MAY_CHANGE, Config
+from launch.session.resume import EVALUATION, PROBLEMS, among, changes, empty, hold
 from rewards.problems.benchmarks import Posed
 
 EXTENT = ("adapter", "n", "limit")

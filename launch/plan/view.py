@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.runtime.placement import Share
-from conf.sizes import PROJECTIONS, lora_parameters, parameters
+from conf.schema.model import PROJECTIONS
+from conf.sizes import lora_parameters, parameters
 from launch.plan.forecast import Forecast, Option, Scaled, seconds_spent, updates_in_budget
 from launch.plan.machine import GIB
 from launch.plan.plan import Plan, advice, duration, misfit

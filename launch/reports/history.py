@@ -15,7 +15,8 @@ from actors.storage.files import digest, read_json
 from actors.storage.run_record import RunRecord
 from conf.adapters import WEIGHTS_FILE
 from conf.errors import BadInput
-from launch.session.resume import MAY_CHANGE, among, flatten
+from conf.schema import MAY_CHANGE
+from launch.session.resume import among, flatten
 from rewards.problems.loading import STAYS
 
 Row = dict[str, Any]
@@ -25,7 +26,10 @@ RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.
 OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
-UNTOLD = (*OWN, *(key for key in (*MAY_CHANGE, "conf", "model.shape") if key not in ("budget", "guard")))
+UNTOLD = (
+    *OWN,
+    *(key for key in (*MAY_CHANGE, "conf", "model.shape") if not key.startswith(("budget.", "guard."))),
+)
 """Settings in which runs of one setup may differ: they say how fast a run is done, or repeat others."""
 
 ASKED = (RANK, LEARNING_RATE, MODEL)

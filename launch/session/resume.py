@@ -13,7 +13,7 @@ import yaml
 from actors.storage.files import replace_text
 from conf.errors import BadInput
 from conf.load import dump
-from conf.schema import Config
+from conf.schema import MAY_CHANGE, Config
 from launch.plan.machine import Machine
 from launch.result import finished
 from launch.session.failure import spent
@@ -28,40 +28,7 @@ EVALUATION = "evaluation"
 PROBLEMS = "problems.digest"
 """In a run's folder: which problems it has."""
 
-OF_EVALUATIONS = ("adapter", "benchmarks", "limit", "n")
-
-MAY_CHANGE = (
-    *OF_EVALUATIONS,
-    "budget",
-    "canary.noise_floor",
-    "checkpoint",
-    "dashboard",
-    "data.hub_timeout_s",
-    "device",
-    "guard",
-    "learner.gradient_checkpointing",
-    "learner.logprob_chunk",
-    "learner.offload",
-    "learner.ranks",
-    "learner.tokens_per_microbatch",
-    "plan",
-    "reward.workers",
-    "rollout.actors",
-    "rollout.kv_cache_gib",
-    "rollout.max_concurrent_samples",
-    "rollout.typical_prompt_tokens",
-    "rollout.typical_response_tokens",
-    "run.folder",
-    "run.overwrite",
-    "simulate",
-    "validation.every",
-    "validation.share",
-)
-"""Settings, or whole sections, that a run may be resumed with another value of: where and how fast it is done, not what
-is learned from what. (A schedule follows the share of the budget, whatever the budget; the gradient does not depend on
-micro-batches. What the canary calls noise is the remedy for a run that it has halted in error.)"""
-
-UNRECORDED = (*OF_EVALUATIONS, "dashboard", "plan", "run.folder", "run.overwrite", "simulate")
+UNRECORDED = ("adapter", "benchmarks", "dashboard", "limit", "n", "plan", "run.folder", "run.overwrite", "simulate")
 """Settings whose change says nothing about the run."""
 
 

@@ -13,10 +13,10 @@ from typing import Any, get_origin, get_type_hints
 from omegaconf import OmegaConf
 
 from actors.storage.files import replace_text
-from conf.checks import PLAIN_NAME
 from conf.errors import BadInput
 from conf.load import load, load_section, override, recipe_names
 from conf.schema import Config, SweepConfig
+from conf.schema.run import PLAIN_NAME
 
 AXES = {"ranks": "lora.rank", "seeds": "run.seed"}
 """Short names of the usual axes."""
@@ -218,11 +218,6 @@ def _is_list(key: str) -> bool:
 def _check(name: str, settings: SweepConfig, given: set[str]) -> None:
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
-    for key in ("hours", "minutes"):
-        if (value := getattr(settings, key)) is not None and not 0 < value < float("inf"):
-            raise BadInput(f"sweep.{key}={value} is not possible: use a number above 0")
-    if settings.stop_below is not None and not 0 < settings.stop_below < 1:
-        raise BadInput(f"sweep.stop_below={settings.stop_below} is not possible: use a share between 0 and 1")
     both = [key for key in ("budget.hours", "budget.minutes") if key in given]
     if settings.seconds is not None and both:
         raise BadInput(f"{both[0]} and a budget of the whole sweep are given: keep one")

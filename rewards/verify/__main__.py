@@ -17,10 +17,10 @@ from dataclasses import asdict
 from typing import NamedTuple, NoReturn
 
 from actors.messages import Problem, Sample
-from conf.algorithms import presets, reward_presets
 from conf.errors import BadInput
 from conf.load import load, recipe_names
 from conf.nearest import nearest
+from conf.presets import presets, reward_presets
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.reward import Recipe, recipe

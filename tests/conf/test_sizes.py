@@ -4,8 +4,8 @@ import pytest
 
 from conf.load import load
 from conf.schema import ShapeConfig
+from conf.schema.model import PROJECTIONS
 from conf.sizes import (
-    PROJECTIONS,
     activation_bytes,
     kv_bytes_per_token,
     lora_parameters,

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Sample, Status, Verdict
-from conf.algorithms import reward_presets
 from conf.load import load
+from conf.presets import reward_presets
 from conf.schema import Config, CustomRewardConfig, RewardConfig
 from rewards.reward import CosineScale, LengthPenalty, Recipe, recipe, well_formed
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from conf.algorithms import check_algorithm, presets
+from conf.checks import check_algorithm
 from conf.errors import BadInput
 from conf.load import dump, load
+from conf.presets import presets
 from conf.schema import AlgorithmConfig
 
 IDLE = [("surrogate", "cispo"), ("ratio", "sequence"), ("clip_low", 0.2), ("clip_high", 0.2), ("dual_clip", 3.0)]

@@ -1,0 +1,67 @@
+"""Every setting of a run, by section: what it means, which values it may have, where its default comes from.
+
+`python launch/run.py help` shows the same. One vocabulary: an *update* is what one batch does to the adapter (one
+optimizer step, unless `algorithm.steps_per_batch` asks for more), a *version* is the adapter after so many updates, a
+*group* is the samples of one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
+"""
+
+from dataclasses import dataclass
+
+from conf.schema.data import CurriculumConfig, DataConfig
+from conf.schema.data import ExampleConfig as ExampleConfig
+from conf.schema.evaluation import EvalConfig, ValidationConfig
+from conf.schema.learner import AlgorithmConfig, GuardConfig, LearnerConfig
+from conf.schema.model import LoraConfig, ModelConfig
+from conf.schema.model import ShapeConfig as ShapeConfig
+from conf.schema.reward import CustomRewardConfig as CustomRewardConfig
+from conf.schema.reward import RewardConfig
+from conf.schema.rollout import CanaryConfig, RolloutConfig
+from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig
+from conf.schema.run import SweepConfig as SweepConfig
+from conf.settings import Rule, section, setting, settings
+
+CARDS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "list numbers of cards from 1 to 1024")
+
+
+@dataclass
+class Config:
+    """Settings without a section, and the sections."""
+
+    plan: bool = setting(False, "our choice", resumable=True)
+    """Print placement, memory and time (evaluate.py: what would be drawn), then leave."""
+    device: str = setting("auto", "our choice: the same command everywhere", resumable=True)
+    """auto (what the machine has), cpu, or for a plan the name of a card such as A40."""
+    simulate: list[int] = setting([], "our choice", rule=CARDS, resumable=True)
+    """With plan=true, numbers of cards to simulate the run on, as [1,8,64,512]."""
+    benchmarks: list[str] = setting(["heldout"], "our choice: no network but the recipe's", resumable=True)
+    """Of evaluate.py: sets of problems, each by a name of conf/benchmarks.yaml, as a source like data.source, or
+    heldout, the recipe's own; they are posed as data.template and the settings beside it say."""
+    n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, resumable=True)
+    """Of evaluate.py: samples of each problem; the other settings of its samples are those of `eval`."""
+    limit: int | None = setting(None, "our choice", ge=1, resumable=True)
+    """Of evaluate.py: of each benchmark the first so many problems, in an order that depends on nothing but their text;
+    all when null."""
+    adapter: str = setting("", "our choice", resumable=True)
+    """Of evaluate.py: folder of a plain PEFT adapter to compare with the base model, whose rank, alpha and modules then
+    are those of `lora`; the base model alone when empty. Within the folder of a run it brings that run's settings, name
+    and folder, in the recipe's place."""
+    run: RunConfig = section(RunConfig)
+    budget: BudgetConfig = section(BudgetConfig, resumable=True)
+    model: ModelConfig = section(ModelConfig)
+    data: DataConfig = section(DataConfig)
+    lora: LoraConfig = section(LoraConfig)
+    rollout: RolloutConfig = section(RolloutConfig)
+    learner: LearnerConfig = section(LearnerConfig)
+    algorithm: AlgorithmConfig = section(AlgorithmConfig)
+    reward: RewardConfig = section(RewardConfig)
+    eval: EvalConfig = section(EvalConfig)
+    validation: ValidationConfig = section(ValidationConfig)
+    canary: CanaryConfig = section(CanaryConfig)
+    guard: GuardConfig = section(GuardConfig, resumable=True)
+    curriculum: CurriculumConfig = section(CurriculumConfig)
+    checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
+    dashboard: DashboardConfig = section(DashboardConfig, resumable=True)
+
+
+MAY_CHANGE = tuple(item.path for item in settings(Config) if item.resumable)
+"""Settings that a run may be resumed with another value of."""

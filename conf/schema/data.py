@@ -1,0 +1,101 @@
+"""The problems: where they come from, how they are posed, which are left out."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from conf.benchmarks import SOURCE_FORMS, SOURCES
+from conf.settings import Rule, setting
+
+GIVEN = frozenset({"conversation", "add_generation_prompt", "tokenize"})
+"""Arguments of a chat template that are not the user's to set."""
+
+
+def _has_group(pattern: str) -> bool:
+    try:
+        return re.compile(pattern).groups >= 1
+    except re.error:
+        return False
+
+
+@dataclass
+class ExampleConfig:
+    """problem: as the source would pose it. answer: the whole response the model is shown for it."""
+
+    problem: str = ""
+    answer: str = ""
+
+
+@dataclass
+class DataConfig:
+    """Problems to train on and to hold out, and the prompt around them.
+
+    A problem may be a conversation that ends with the user's message. Of a worked solution, what follows its last
+    `####` or is in its last `\\boxed{}` is the answer.
+    """
+
+    source: str = setting(
+        "reasoning_gym:chain_sum",
+        "our choice: needs no network",
+        rule=Rule(lambda source: SOURCES.fullmatch(source) is not None, f"use {SOURCE_FORMS}"),
+    )
+    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][:split]` of the Hugging Face hub, `file:PATH` (jsonl,
+    json, csv, parquet), `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code
+    is refused), or `import:MODULE:FUNCTION`, a function that yields rows."""
+    parameters: dict[str, Any] = setting({}, "our choice")
+    """Parameters of the reasoning_gym generator or the function."""
+    size: int | None = setting(None, "our choice", ge=1)
+    """How many problems to train on; all when null. A generator draws so many, from which the held-out ones are taken
+    too."""
+    scan: int | None = setting(None, "our choice", ge=1)
+    """Rows of a source to read at most, the first ones, streamed from the hub instead of downloaded whole; all when
+    null."""
+    hub_timeout_s: float = setting(600.0, "our choice", gt=0, resumable=True)
+    """Seconds to wait for the hub in all."""
+    eval_source: str = setting(
+        "",
+        "our choice",
+        rule=Rule(lambda source: not source or SOURCES.fullmatch(source) is not None, f"use {SOURCE_FORMS}"),
+    )
+    """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source."""
+    overlap: str = setting(
+        "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
+    )
+    """What becomes of training problems that are, or share most of their text with, one of eval_source."""
+    problem_field: str = setting("", "our choice")
+    """Column of the problem; guessed when empty."""
+    answer_field: str = setting("", "our choice")
+    """Column of the answer; guessed when empty."""
+    problem_pattern: str = setting(
+        "",
+        "our choice",
+        rule=Rule(lambda pattern: not pattern or _has_group(pattern), "use a regular expression with one (group)"),
+    )
+    """A regular expression whose first group is the part of the source's problem to use."""
+    system: str | None = setting(None, "the conversation's or chat template's own, if it has one")
+    """System message."""
+    chat_settings: dict[str, Any] = setting(
+        {},
+        "the chat template's own",
+        rule=Rule(
+            lambda given: not GIVEN & set(given),
+            "leave the conversation, add_generation_prompt and tokenize out: they are given already",
+        ),
+    )
+    """What the model's chat template takes besides the messages, such as {enable_thinking: false}."""
+    template: str = setting(
+        "{problem}",
+        "our choice",
+        rule=Rule(lambda text: "{problem}" in text, "write {problem} where the problem belongs"),
+    )
+    """The user's message; {problem} is replaced by the problem."""
+    examples: list[ExampleConfig] = setting([], "our choice")
+    """Solved problems shown before the real one, as earlier turns of the conversation."""
+
+
+@dataclass
+class CurriculumConfig:
+    """The choice of problems. Solve rates by problem are kept in the checkpoint in any case."""
+
+    rest_epochs: int = setting(0, "the paper: every problem comes up in every epoch", ge=0)
+    """Epochs that a problem is left out for after a group that was all right or all wrong."""

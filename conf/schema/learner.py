@@ -1,0 +1,136 @@
+"""The updates: batch, optimizer, memory; their loss; and the guard against collapse."""
+
+from dataclasses import dataclass
+
+from conf.presets import presets
+from conf.settings import setting
+
+AUTO = "our choice: follows from the memory"
+GRPO = "conf/algorithms.yaml, preset grpo"
+
+
+@dataclass
+class LearnerConfig:
+    """The updates: how many samples, how large a step, in which memory."""
+
+    problems_per_update: int = setting(8, "our choice", ge=1)
+    """Groups in one batch."""
+    max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0)
+    """η, the versions a group may lag behind the version it updates; 0 is synchronous."""
+    refill: bool = setting(False, "the paper")
+    """Whether groups whose samples all earned the same are replaced by others; if not, they count in the batch as
+    groups without a gradient, which is cheaper."""
+    learning_rate: float = setting(
+        1e-5, '"LoRA without regret": ten times that of full fine-tuning, for RL usually 1e-6', ge=1e-9, le=1
+    )
+    """Peak learning rate of AdamW."""
+    schedule: str = setting("constant", "Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
+    """How the learning rate falls over the share of the budget spent."""
+    final_rate: float = setting(0.1, "Tina (arXiv 2504.15777)", ge=0, le=1)
+    """Share of learning_rate that a linear or cosine schedule ends at."""
+    warmup_updates: int = setting(0, "our choice", ge=0)
+    """Updates over which the learning rate rises linearly from zero."""
+    weight_decay: float = setting(
+        0.0, "our choice: B starts at zero, the adapter is a small change already", ge=0, le=1
+    )
+    """Weight decay of AdamW."""
+    beta1: float = setting(0.9, "Adam (arXiv 1412.6980)", ge=0, le=0.9999)
+    """Decay of AdamW's first moment."""
+    beta2: float = setting(0.999, "Adam (arXiv 1412.6980)", ge=0, le=0.99999)
+    """Decay of AdamW's second moment."""
+    max_grad_norm: float = setting(1.0, "TRL's default", gt=0)
+    """Norm to which the gradient is clipped."""
+    tokens_per_microbatch: int = setting(4096, "our choice", ge=1, resumable=True)
+    """Tokens of one forward and backward pass, in which the prompt of a group counts once."""
+    logprob_chunk: int = setting(1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, resumable=True)
+    """Response positions whose logits exist at a time."""
+    offload: str = setting("auto", AUTO, choices=("auto", "cpu", "none"), resumable=True)
+    """Where the optimizer's state lives: cpu (host memory), none (beside the weights), or auto: on a card only if it
+    takes a small share of it."""
+    gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
+    """Whether activations are computed twice instead of kept; auto: where a micro-batch's activations would fill most
+    of a card."""
+    ranks: int | None = setting(None, "follows from the cards", ge=1, resumable=True)
+    """Processes that compute a batch together, each a share of its samples, at most one a card (of several, rollout
+    actors keep at least one) or one a core. When null: of several cards, as many as make the plan's update shortest,
+    because what the others can generate depends on model and lengths; otherwise one, whose threads use all its
+    cores."""
+
+    def __post_init__(self) -> None:
+        """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
+        words = {"True": "on", "False": "off"}
+        self.gradient_checkpointing = words.get(self.gradient_checkpointing, self.gradient_checkpointing)
+
+
+@dataclass
+class AlgorithmConfig:
+    """The loss: what a reward says about a sample, and how strongly each of its tokens is moved for it.
+
+    A layer that names a preset sets all other keys here to the preset's values, except those it sets itself.
+    """
+
+    preset: str = setting("grpo", "the paper", choices=tuple(presets()))
+    """Name of a set of values; conf/algorithms.yaml spells them out."""
+    advantages: str = setting("group", GRPO, choices=("group", "mean_only", "leave_one_out"))
+    """Advantage of a sample: group (reward less the group's mean, over its standard deviation), mean_only (not divided)
+    or leave_one_out (less the mean of the other samples)."""
+    surrogate: str = setting("clip", GRPO, choices=("clip", "cispo"))
+    """clip (PPO's) or cispo (log-probability times a clipped weight without gradient)."""
+    ratio: str = setting("token", GRPO, choices=("token", "sequence"))
+    """Ratio of new to old probability, for each token or for the whole sequence (geometric mean over its tokens)."""
+    clip_low: float | None = setting(0.2, GRPO, ge=0, le=1)
+    """The ratio is clipped to at least 1 − clip_low; null for no bound."""
+    clip_high: float | None = setting(0.2, GRPO, ge=0)
+    """The ratio is clipped to at most 1 + clip_high; null for no bound."""
+    dual_clip: float | None = setting(None, GRPO, gt=1)
+    """At negative advantages the surrogate falls no further than this many times the advantage; null for no limit."""
+    aggregation: str = setting("token_mean", GRPO, choices=("token_mean", "sequence_mean", "constant"))
+    """token_mean, sequence_mean (mean of each response's mean) or constant (every token counts
+    1 / (samples × rollout.max_response_tokens)); always over all samples of a batch, masked ones included."""
+    kl: float = setting(0.0, GRPO, ge=0)
+    """Coefficient of the KL divergence to the base model."""
+    entropy: float = setting(0.0, GRPO, ge=0)
+    """Coefficient of the bonus on entropy."""
+    mask_truncated: bool = setting(False, GRPO)
+    """Whether responses cut off at the limit are not learned from; their rewards still count in the baseline."""
+    overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)
+    """Last share of rollout.max_response_tokens over which the reward falls linearly by up to 1; 0 for no such
+    penalty."""
+    steps_per_batch: int = setting(1, GRPO, ge=1)
+    """Optimizer steps on the whole of one batch; together they are one update and make one version. "Old" probabilities
+    stay those before the first step, and the learning rate is the same for all."""
+    mismatch: str = setting("bypass", GRPO, choices=("token_tis", "sequence_mask", "icepop", "bypass"))
+    """What corrects the difference between engine and learner. The old policy is the learner's, and what the engine
+    drew is weighted by token_tis (weights cut at 2), sequence_mask (a sequence's weight, 0 above 3) or icepop (weights
+    outside 0.5 … 5 become 0); or bypass: the old policy is the engine's. With one step per batch the learner's ratio is
+    1 in all but bypass: then clips, cispo and sequence ratios could not act and are refused."""
+
+    @property
+    def ratio_acts(self) -> bool:
+        """Whether the ratio of new to old probability can differ from 1."""
+        return self.mismatch == "bypass" or self.steps_per_batch > 1
+
+    @property
+    def regularised(self) -> bool:
+        """Whether the loss depends on samples without advantage too."""
+        return self.kl > 0 or self.entropy > 0
+
+
+@dataclass
+class GuardConfig:
+    """Against collapse: entropy (of the samples learned from, and of the probe), response length, reward, format and KL
+    to base are compared with their own recent past, and entropy with the run's beginning. What is found is in
+    events.jsonl, the summary and `guard/alarms`.
+    """
+
+    action: str = setting("warn", "the paper: collapse is what it studies", choices=("warn", "rollback", "stop"))
+    """warn; rollback, to the last checkpoint before the collapse and on with other samples; or stop, which halts the
+    run."""
+    window: int = setting(20, "our choice", ge=8)
+    """Updates that a signal is compared with."""
+    patience: int = setting(3, "our choice: the median of three outlives one freak", ge=1)
+    """Updates whose median is compared."""
+    limit: float = setting(3.5, "Iglewicz and Hoaglin's bound for outliers by median absolute deviation", gt=0)
+    """How many robust standard deviations that median may be away."""
+    rollbacks: int = setting(2, "our choice: a collapse that comes back with other samples will come again", ge=0)
+    """After so many rollbacks, a collapse halts the run."""

@@ -1,0 +1,92 @@
+"""The base model and the adapter that is trained on it."""
+
+from dataclasses import dataclass
+
+from conf.settings import Rule, section, setting
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a block, which can carry an adapter."""
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
+
+READ = "read from config.json"
+
+
+@dataclass
+class ShapeConfig:
+    """The model's shape, so that a plan needs neither network nor weights; checked against config.json at start. All
+    zero means not declared.
+    """
+
+    layers: int = setting(0, READ, ge=0)
+    """Transformer blocks."""
+    hidden: int = setting(0, READ, ge=0)
+    """Width of the residual stream."""
+    intermediate: int = setting(0, READ, ge=0)
+    """Width of the MLP."""
+    heads: int = setting(0, READ, ge=0)
+    """Attention heads of the queries."""
+    kv_heads: int = setting(0, READ, ge=0)
+    """Attention heads of keys and values."""
+    head_dim: int = setting(0, READ, ge=0)
+    """Width of one attention head."""
+    vocabulary: int = setting(0, READ, ge=0)
+    """Rows of the embedding."""
+    tied_head: bool = setting(True, READ)
+    """Whether the embedding is also the output head."""
+    context: int = setting(0, READ, ge=0)
+    """Most tokens of one sequence."""
+
+
+@dataclass
+class ModelConfig:
+    """The base model, which stays as it is."""
+
+    path: str = setting(
+        "embedded:smollm2-135m",
+        "our choice: needs no network",
+        rule=Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m"),
+    )
+    """A local folder in Hugging Face format, a hub id OWNER/NAME, or embedded:smollm2-135m."""
+    dtype: str = setting("bfloat16", "what these models were trained in", choices=("auto", "bfloat16", "float32"))
+    """Type of the weights and of the computation. auto: bfloat16 on a GPU, on a processor whichever it multiplies
+    faster. A run keeps the one it began with."""
+    stop_tokens: list[str] = setting([], "what the model names is enough for most")
+    """Special tokens that end a response, beside those that the model's own files name: for a base model whose chat
+    template ends turns with another one."""
+    shape: ShapeConfig = section(ShapeConfig)
+
+
+@dataclass
+class LoraConfig:
+    """The adapter, a LoRA as PEFT has it. KL to base and the canary's movement are measured from the model without any
+    adapter.
+    """
+
+    rank: int = setting(
+        32,
+        "Tina (arXiv 2504.15777)",
+        rule=Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves"),
+    )
+    """Rank r of the adapter's matrices A and B."""
+    alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1)
+    """Scale: the adapter adds alpha / rank · B A to a weight."""
+    rslora: bool = setting(False, "our choice: the published learning rates are for alpha / rank")
+    """Scale by alpha / √rank instead (arXiv 2312.03732)."""
+    dropout: float = setting(
+        0.0, "our choice: with dropout, engine and learner would run different policies", ge=0, le=0.9
+    )
+    """Dropout on the adapter's input while learning."""
+    target_modules: list[str] = setting(
+        list(PROJECTIONS),
+        'all linear layers: "LoRA without regret"',
+        rule=Rule(
+            lambda names: bool(names) and all(name in PROJECTIONS and names.count(name) == 1 for name in names),
+            f"list some of {', '.join(PROJECTIONS)}, each once",
+        ),
+    )
+    """Names of the linear projections that carry an adapter."""
+    start_from: str = setting("", "our choice")
+    """Folder of a plain PEFT adapter of the same rank, alpha and modules to go on from; empty for a fresh one, whose B
+    is zero."""

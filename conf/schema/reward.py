@@ -1,0 +1,81 @@
+"""What a sample earns, and the processes that verify answers."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from conf.presets import reward_presets
+from conf.settings import Rule, setting
+
+PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
+"""Names in metrics.jsonl after `reward/` that are taken."""
+
+PRESET = "conf/rewards.yaml, preset paper"
+
+PAIR = Rule(
+    lambda value: len(value) == 2 and all(math.isfinite(number) for number in value),
+    "give two numbers: the values of the shortest and of the longest response",
+)
+
+
+@dataclass
+class CustomRewardConfig:
+    """function: `module.path:function`, see RewardConfig.custom. weight: of its number in the reward."""
+
+    function: str = ""
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.function.rpartition(":")[2]
+
+
+CUSTOM = Rule(
+    lambda parts: (
+        len({part.name for part in parts} - PARTS) == len(parts)
+        and all(re.fullmatch(r"[\w.]+:\w+", part.function) and math.isfinite(part.weight) for part in parts)
+    ),
+    "give a list of {function: module.path:function, weight: 1.0}, each function of another name, none of them "
+    f"{', '.join(sorted(PARTS))}",
+)
+
+
+@dataclass
+class RewardConfig:
+    """What a sample earns: a weighted sum of parts, each of them logged unweighted. `rewards/verify/__init__.py` has
+    the rules by which answers are verified.
+
+    A layer that names a preset sets the keys accuracy to after_thinking to the preset's values, except those it sets
+    itself. (`algorithm.overlong_buffer` takes off for responses near the limit.)
+    """
+
+    preset: str = setting("paper", "the paper", choices=tuple(reward_presets()))
+    """Name of a set of values; conf/rewards.yaml spells them out."""
+    accuracy: float = setting(1.0, PRESET, ge=0)
+    """Weight of the verdict, which is 1 for a correct answer."""
+    format: float = setting(0.2, PRESET, ge=0)
+    """Weight of 1 for <think>…</think> followed by the answer; the opening tag may be missing, since some chat
+    templates put it into the prompt."""
+    boxed: float = setting(0.0, PRESET, ge=0)
+    """Weight of 1 for a box that can be read."""
+    cosine: float = setting(0.0, PRESET, ge=0)
+    """Weight of accuracy scaled by length in tokens, clamped at rollout.max_response_tokens (arXiv 2502.03373)."""
+    cosine_correct: list[float] = setting([1.0, 0.5], PRESET, rule=PAIR)
+    """Values of the cosine at no tokens and at the limit, for correct answers."""
+    cosine_wrong: list[float] = setting([-1.0, -0.5], PRESET, rule=PAIR)
+    """The same for wrong answers."""
+    after_thinking: bool = setting(False, PRESET)
+    """Whether only a box after the last </think> counts as an answer."""
+    custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
+    """Further parts by a user's functions: each is called as function(prompt, response, gold) in a worker process under
+    the limits of a verdict, returns a number, and is logged under the function's name."""
+    timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
+    """What a verdict that ran out of time, or took its worker down, says about the sample: mask (nothing; it is left
+    out of its group's baseline and not learned from) or wrong. Numbers beyond all proportion are unparsable in any
+    case, and cost no deadline. `verify/timeout` counts timeouts."""
+    deadline_s: float = setting(2.0, "our choice: an ordinary verdict takes milliseconds", gt=0)
+    """Seconds for one verdict; up to five times as long by the clock while its process lacks a core."""
+    memory_mib: int = setting(1024, "our choice: an ordinary verdict takes ten", ge=256)
+    """MiB of memory that a worker process may allocate."""
+    workers: int | None = setting(None, "follows from the cores", ge=1, resumable=True)
+    """Worker processes that verify answers."""

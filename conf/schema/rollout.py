@@ -1,0 +1,56 @@
+"""Sampling for training, and the check that engines serve the right adapter."""
+
+from dataclasses import dataclass
+
+from conf.settings import Rule, setting
+
+HALF = "our choice: half of the limit"
+
+
+@dataclass
+class RolloutConfig:
+    """Sampling for training. top_p is 1 and there is no top_k: the engine's log-probabilities of a truncated
+    distribution would be meaningless to the learner.
+    """
+
+    samples_per_problem: int = setting(
+        8,
+        "the paper",
+        rule=Rule(lambda size: size >= 2, "use 2 or more: a group of one has no advantage to learn from"),
+    )
+    """Samples in a group."""
+    max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1)
+    """Longest prompt, tokens."""
+    max_response_tokens: int = setting(512, "our choice", ge=1)
+    """Longest response, tokens."""
+    temperature: float = setting(1.0, "Dr. GRPO (arXiv 2503.20783): the policy itself, unsharpened", ge=0.1, le=2)
+    """Temperature of the samples; the learner's log-probabilities use the same."""
+    max_concurrent_samples: int = setting(128, "our choice", ge=1, resumable=True)
+    """Sequences an engine decodes at once."""
+    actors: int | None = setting(None, "follows from the cards", ge=1, resumable=True)
+    """Engines, each on a card of its own (one card is shared with the learner) or on cores of its own. When null: of
+    several cards, one on each that the learner does not have; of several nodes without a card, one on each but the
+    learner's; otherwise one."""
+    kv_cache_gib: int = setting(2, "our choice", ge=1, resumable=True)
+    """GiB of host memory for the KV cache on the CPU; a GPU's follows from its share."""
+    typical_prompt_tokens: int | None = setting(None, HALF, ge=1, resumable=True)
+    """Mean prompt, tokens, for the plan's estimate of time alone, where no run of this recipe has been measured."""
+    typical_response_tokens: int | None = setting(None, HALF, ge=1, resumable=True)
+    """Mean response, tokens, likewise."""
+
+
+@dataclass
+class CanaryConfig:
+    """Whether the rollouts use the adapter they claim to: probes answered by every engine after every swap, and under
+    synthetic adapters whenever an engine starts.
+    """
+
+    problems: int = setting(4, "our choice", ge=1)
+    """Probe prompts."""
+    tokens: int = setting(16, "our choice", ge=1)
+    """Length of each probe's response, tokens."""
+    noise_floor: float = setting(
+        0.1, "our choice: three times the 0.03 that engine and learner differ by in bfloat16", gt=0, resumable=True
+    )
+    """Mean |Δ log p| below which engine and learner always count as agreeing after a swap. Raising it is the remedy for
+    a run that was halted in error."""

@@ -1,0 +1,91 @@
+"""The run as a whole: name and folder, budget, checkpoints, dashboard; and what a sweep adds."""
+
+import re
+from dataclasses import dataclass
+
+from conf.settings import Rule, setting
+
+PLAIN_NAME = Rule(
+    lambda name: re.fullmatch(r"[\w+=@-][\w.+=@ -]*", name) is not None,
+    "use a plain folder name, without slashes or a leading dot",
+)
+
+
+@dataclass
+class RunConfig:
+    """Name, folder and seed."""
+
+    name: str = setting("", "the recipe's name", rule=PLAIN_NAME)
+    """Name of the run, and of its folder."""
+    folder: str = setting("runs", "our choice", rule=Rule(bool, "name a folder"), resumable=True)
+    """Folder in which the run has its own."""
+    overwrite: bool = setting(False, "our choice: a finished run is never lost by accident", resumable=True)
+    """Start anew over a run, or an evaluation, of that name."""
+    seed: int = setting(0, "our choice", ge=0, le=2**31 - 1)
+    """Seed of the adapter's initialisation, the order of problems and every request."""
+
+
+@dataclass
+class BudgetConfig:
+    """Wall-clock time, from the start of run.py to summary.json, over all resumes of a run; for evaluate.py, of each
+    call.
+    """
+
+    hours: float = setting(24.0, "the paper: a hard cut-off of 24 hours on one card", gt=0)
+    """The budget, hours."""
+    minutes: float | None = setting(None, "our choice", gt=0)
+    """The budget, minutes; replaces hours when given."""
+    updates: int | None = setting(None, "our choice", ge=1)
+    """Stop after so many updates, if that is sooner."""
+    grace_s: float = setting(60.0, "our choice; clouds warn of an eviction 30 to 120 s ahead", ge=1)
+    """Seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them."""
+    price_per_hour: float | None = setting(None, "our choice", ge=0)
+    """Price of the machine, in any currency; progress and summary then say what the run has cost."""
+
+    @property
+    def seconds(self) -> float:
+        return self.hours * 3600 if self.minutes is None else self.minutes * 60
+
+
+@dataclass
+class CheckpointConfig:
+    """How often the run is saved."""
+
+    every: int = setting(10, "our choice", ge=1)
+    """Updates between checkpoints."""
+    keep_last: int = setting(2, "our choice: one more than needed, should the newest be damaged", ge=1)
+    """How many checkpoints to keep."""
+
+
+@dataclass
+class DashboardConfig:
+    """Where Ray's dashboard is."""
+
+    host: str = setting("127.0.0.1", "our choice: who reaches the dashboard and has its token can run code")
+    """Address to bind to."""
+    port: int = setting(8265, "Ray's default", ge=0, le=65535)
+    """Port to bind to; any free one for 0."""
+
+
+@dataclass
+class SweepConfig:
+    """Of launch/sweep.py alone, a run has no such section. A cell is one run of a sweep."""
+
+    name: str = setting("", "the recipe's name and -sweep")
+    """Folder of the sweep under run.folder, with the cells' folders in it."""
+    hours: float | None = setting(None, "our choice", gt=0)
+    """Budget of the whole sweep, hours. Of cells that run one after another, each gets an equal part, among those left,
+    of what those before it have left of it; the seconds between two cells are not counted. When null, every cell has
+    the budget of its own settings."""
+    minutes: float | None = setting(None, "our choice", gt=0)
+    """Budget of the whole sweep, minutes; replaces hours when given."""
+    stop_below: float | None = setting(
+        None, "our choice", rule=Rule(lambda share: 0 < share < 1, "use a share between 0 and 1")
+    )
+    """Early stopping: a cell is ended half-way through its budget if its accuracy on training samples, over the tenth
+    of the budget before, is below this share of that of the best cell of the same model by then. Null for none."""
+
+    @property
+    def seconds(self) -> float | None:
+        hours = None if self.hours is None else self.hours * 3600
+        return hours if self.minutes is None else self.minutes * 60

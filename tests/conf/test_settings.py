@@ -1,0 +1,94 @@
+"""Each setting is documented, and its default may be used."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from conf.errors import BadInput
+from conf.schema import MAY_CHANGE, Config, SweepConfig
+from conf.settings import Setting, check_values, expected, section, setting, settings
+
+ALL = [*settings(Config), *settings(SweepConfig, "sweep.")]
+
+
+def sections(kind: Any) -> Iterator[type]:
+    yield kind
+    for field in fields(kind):
+        if is_dataclass(field.type):
+            yield from sections(field.type)
+
+
+@pytest.mark.parametrize("item", ALL, ids=lambda item: item.path)
+def test_each_setting_has_a_meaning_and_a_source(item: Setting) -> None:
+    assert item.meaning
+    assert item.source
+
+
+@pytest.mark.parametrize("kind", [*sections(Config), SweepConfig], ids=lambda kind: kind.__name__)
+def test_each_section_says_what_it_is_about(kind: type) -> None:
+    assert kind.__doc__
+    assert not kind.__doc__.startswith(kind.__name__)
+
+
+def test_the_defaults_are_allowed() -> None:
+    defaults = Config()
+    defaults.run.name = "any"
+    check_values(defaults)
+
+
+def test_every_number_has_a_range() -> None:
+    assert [item.path for item in ALL if item.kind in (int, float, int | None, float | None) and not item.rule] == []
+
+
+def test_a_run_may_be_resumed_with_another_budget_but_not_with_another_rank() -> None:
+    assert {"budget.hours", "learner.ranks", "dashboard.port", "validation.every"} <= set(MAY_CHANGE)
+    assert not {"lora.rank", "learner.learning_rate", "data.source", "run.seed"} & set(MAY_CHANGE)
+
+
+@dataclass
+class Inner:
+    share: float = setting(0.5, "our choice", ge=0, le=1)
+    """A share, of
+    something."""
+    word: str | None = setting(None, "our choice", choices=("on", "off"))
+
+
+@dataclass
+class Outer:
+    count: int = setting(3, "the paper", ge=1)
+    """How many."""
+    above: float = setting(0.1, "our choice", gt=0, resumable=True)
+    """A number."""
+    inner: Inner = section(Inner, resumable=True)
+
+
+def test_a_setting_knows_its_path_meaning_and_source() -> None:
+    count, above, share, word = settings(Outer, "top.")
+    assert [item.path for item in (count, above, share, word)] == [
+        "top.count",
+        "top.above",
+        "top.inner.share",
+        "top.inner.word",
+    ]
+    assert (count.meaning, share.meaning, word.meaning) == ("How many.", "A share, of something.", "")
+    assert [item.resumable for item in (count, above, share, word)] == [False, True, True, True]
+    assert (count.source, expected(word.kind), expected(above.kind)) == ("the paper", "text or null", "a number")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Outer(count=0), "count=0 is not possible: use 1 or more"),
+        (Outer(above=0.0), "above=0.0 is not possible: use a number above 0"),
+        (Outer(above=float("inf")), "above=inf is not possible: use a number above 0"),
+        (Outer(inner=Inner(share=1.5)), "inner.share=1.5 is not possible: use a value from 0 to 1"),
+        (Outer(inner=Inner(word="maybe")), "inner.word=maybe is not possible: use one of on, off"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_the_range(config: Outer, words: str) -> None:
+    check_values(Outer())
+    with pytest.raises(BadInput) as caught:
+        check_values(config, "top.")
+    assert str(caught.value) == f"top.{words}"
