@@ -13,19 +13,16 @@ from rich.text import Text
 from launch.console import clock
 from launch.plan.forecast import forecast, updates_in_budget
 from launch.plan.plan import Plan, duration
-from launch.sweeps.cells import rounds
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
 SUPERSEDED = "run.seed"
-"""The axis that means are taken over."""
+"""The axis that means are over."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """How a cell stands. spent, budget: seconds. accuracy: of the last update's samples. summary: summary.json, once it
-    is over.
-    """
+    """How a cell stands. spent, budget: seconds. accuracy: of the last update's samples. summary: once it is over."""
 
     cell: str
     overrides: dict[str, Any]
@@ -45,7 +42,7 @@ class Line:
 
 
 def render(lines: Sequence[Line], left: float) -> RenderableType:
-    """Every cell in a line, and when the sweep is expected to end. left: seconds."""
+    """Show every cell in a line, and when the sweep is expected to end. left: seconds."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("cell", "status", "spent", "updates", "accuracy"):
         table.add_column(name, no_wrap=name != "status", justify="left" if name in ("cell", "status") else "right")
@@ -61,7 +58,7 @@ def render(lines: Sequence[Line], left: float) -> RenderableType:
 
 
 def describe(line: Line) -> str:
-    """A cell in one line of text."""
+    """Return how a cell stands in one line of text."""
     words = f"{line.cell}: {line.status}"
     if line.spent:
         words += f", {clock(line.spent)} of {clock(line.budget)}, {line.updates} updates"
@@ -74,7 +71,7 @@ def remaining(left: float) -> str:
 
 
 def results(lines: Sequence[Line]) -> RenderableType:
-    """Held-out accuracy of every cell, with its interval, and means over seeds."""
+    """Show held-out accuracy of every cell, with its interval, and means over seeds."""
     table = Table(box=None, padding=(0, 2, 0, 0), title="held-out pass@1", title_justify="left", title_style="bold")
     for name in ("cell", "before", "after", "95 % interval", "status"):
         table.add_column(name, justify="left" if name in ("cell", "status") else "right")
@@ -98,7 +95,7 @@ def _means(lines: Sequence[Line]) -> RenderableType:
 
 
 def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
-    """Held-out accuracy after training, by what cells have in common but for their seed; those without any left out."""
+    """Return held-out accuracy after training, by what cells have in common but for their seed."""
     groups: dict[str, list[float]] = {}
     for line in lines:
         if line.evaluations:
@@ -108,7 +105,7 @@ def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
 
 
 def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
-    """What every cell would be on its lane's part of the machine, and the whole in hours."""
+    """Show what every cell would be on its lane's part of the machine, and the whole in hours."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
         table.add_column(name, justify="left" if name == "cell" else "right")
@@ -125,6 +122,5 @@ def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
     machine = next(iter(plans.values())).machine
     way, where = "one after another", machine.name
     if lanes > 1:
-        where = f"one {machine.name} each" if machine.gpus else f"{len(machine.cores)} cores each of {machine.name}"
-        way = f"{lanes} at a time: {duration(rounds(len(plans), lanes) * longest)}"
+        way, where = f"{lanes} at a time: {duration(-(-len(plans) // lanes) * longest)}", f"one {machine.name} each"
     return Group(table, Text(f"{len(plans)} cells on {where}: {duration(total)} in all, {way}"))

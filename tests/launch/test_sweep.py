@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from rich.console import Console
 
 from conf.load import dump, load
 from launch import sweep
-from launch.plan.machine import GIB, detect
+from launch.plan.machine import GIB, Machine, detect
 from launch.plan.plan import Plan, make_plan
-from launch.sweep import Sweep, machines_of, main, plan_cells
-from launch.sweeps.cells import read_grid
-from launch.sweeps.lanes import Lane, lanes
+from launch.session.resume import lock
+from launch.sweep import machines_of, main
+from launch.sweeps import scheduler
+from launch.sweeps.grid import Grid, read_grid
+from launch.sweeps.lanes import RUN, Lane, plan_lanes
+from launch.sweeps.scheduler import Scheduler
 
 STAND_IN = r"""
 import json, os, pathlib, signal, sys, time
@@ -59,7 +63,7 @@ end(code, status)
 @pytest.fixture
 def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Runs a sweep in this process; `conduct` says what becomes of which cell."""
-    monkeypatch.setattr(sweep, "POLL_S", 0.01)
+    monkeypatch.setattr(scheduler, "POLL_S", 0.01)
     (tmp_path / "run.py").write_text(STAND_IN)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -139,8 +143,11 @@ def test_a_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int]
 def test_lanes_work_side_by_side_on_cards_of_their_own(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    monkeypatch.setattr(sweep, "lanes", lambda *given: [Lane(cores, card, given[2]) for card in ("3", "5")])
+    def two_lanes(grid: Grid, machines: list[Machine], command: Sequence[str]) -> tuple[list[Lane], dict[str, Plan]]:
+        plans = plan_lanes(grid, machines, command)[1]
+        return [Lane(grid.cells[n::2], machines[0], card, command) for n, card in enumerate(("3", "5"))], plans
+
+    monkeypatch.setattr(sweep, "plan_lanes", two_lanes)
     assert sweeping("ranks=[1,2,4]", r1={"beside": "r2"}) == 0
     assert sorted((tmp_path / "s" / "calls").read_text().splitlines()) == ["r1 3", "r2 5", "r4 3"]
 
@@ -210,7 +217,7 @@ def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.
     (folder / "run.py").write_text(STAND_IN)
     (folder / "conduct.json").write_text(json.dumps(conduct))
     script = (
-        "import sys; from launch import sweep; sweep.POLL_S = 0.01;"
+        "import sys; from launch import sweep; from launch.sweeps import scheduler; scheduler.POLL_S = 0.01;"
         f"sys.exit(sweep.main({command(folder, *arguments)}, (sys.executable, {str(folder / 'run.py')!r})))"
     )
     return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
@@ -240,6 +247,18 @@ def test_no_cell_is_run_twice_over_kill_9_and_sigterm(sweeping: Callable[..., in
     assert calls(tmp_path) == ["r1", "r2", "r2", "r2", "r4"]
 
 
+def test_a_cell_at_work_in_another_process_is_waited_for(sweeping: Callable[..., int], tmp_path: Path) -> None:
+    """As after a sweep was killed, whose run is still saving its work."""
+    descriptor = lock(tmp_path / "s" / "r1")
+    assert descriptor is not None
+    (tmp_path / "s" / "calls").touch()
+    release = threading.Timer(0.3, os.close, [descriptor])
+    release.start()
+    assert sweeping("ranks=[1,2]") == 0
+    assert not release.is_alive()
+    assert calls(tmp_path) == ["r1", "r2"]
+
+
 FOUR = "".join(f"{index}, GPU-{index}, NVIDIA A40, 46068, 45500\n" for index in range(4))
 
 
@@ -251,19 +270,17 @@ def four_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("launch.plan.machine.total_memory", lambda: 256 * GIB)
 
 
-def planned(folder: Path, *arguments: str) -> tuple[list[Plan], Sweep]:
-    """The plans of a sweep's cells, and the sweep before it starts."""
+def planned(folder: Path, *arguments: str) -> tuple[list[Plan], list[Lane], Scheduler]:
+    """The plans of a sweep's cells, its lanes, and its scheduler before it starts."""
     grid = read_grid(["conf=r8_instruct", f"run.folder={folder}", "sweep.name=s", *arguments])
     (folder / "s").mkdir()
-    machines = machines_of(grid)
-    roads = lanes([cell.config for cell in grid.cells], machines)
-    plans = plan_cells(grid, machines, len(roads))
-    return list(plans.values()), Sweep(grid, plans, roads, Console(quiet=True))
+    lanes, plans = plan_lanes(grid, machines_of(grid), RUN)
+    return list(plans.values()), lanes, Scheduler(grid, plans, lanes, Console(quiet=True))
 
 
 @pytest.mark.usefixtures("four_cards")
 def test_cells_side_by_side_are_planned_on_the_card_they_get(tmp_path: Path) -> None:
-    plans, _ = planned(tmp_path, "seeds=[0,1,2,3,4]")
+    plans, _, _ = planned(tmp_path, "seeds=[0,1,2,3,4]")
     alone = make_plan(plans[0].asked, detect())
     assert [plan.machine.gpus for plan in plans] == [1] * 5
     assert [card.index for plan in plans for card in plan.machine.cards] == ["0", "1", "2", "3", "0"]
@@ -275,11 +292,10 @@ def test_cells_side_by_side_are_planned_on_the_card_they_get(tmp_path: Path) -> 
 @pytest.mark.usefixtures("four_cards")
 def test_a_sweep_of_several_lanes_takes_the_hours_it_was_given(tmp_path: Path) -> None:
     seeds = f"seeds={list(range(9))}".replace(" ", "")
-    plans, waiting = planned(tmp_path, seeds, "sweep.hours=9")
-    first = waiting._grid.cells[0]
+    plans, lanes, waiting = planned(tmp_path, seeds, "sweep.hours=9")
     assert {plan.config.budget.seconds for plan in plans} == {3 * 3600}
-    assert waiting._share(0, first) == 3 * 3600
-    assert waiting._left() == 9 * 3600
+    assert waiting.share(lanes[0], lanes[0].cells[0]) == 3 * 3600
+    assert waiting.left() == 9 * 3600
 
 
 @pytest.mark.usefixtures("four_cards")

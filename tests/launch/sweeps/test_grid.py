@@ -1,14 +1,10 @@
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from conf.errors import BadInput
 from conf.load import load
-from launch.sweeps.cells import Record, allowance, read_grid, rounds, standing
+from launch.sweeps.grid import read_grid
 
 
 def names(*arguments: str) -> list[str]:
@@ -86,53 +82,3 @@ def test_what_is_no_sweep_is_refused(arguments: list[str], words: list[str]) -> 
 def test_no_recipe_is_refused() -> None:
     with pytest.raises(BadInput, match="conf=quickstart"):
         read_grid(["ranks=[8]"])
-
-
-@pytest.mark.parametrize(("cells", "lanes", "turns"), [(8, 1, 8), (8, 4, 2), (9, 4, 3), (1, 4, 1)])
-def test_cells_are_shared_out_over_lanes(cells: int, lanes: int, turns: int) -> None:
-    assert rounds(cells, lanes) == turns
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
-def test_a_shared_budget_is_kept_and_used_up(shares: list[float]) -> None:
-    """Whatever share of its part each cell takes, none gets less than an equal part, and together they fit."""
-    spent: list[float] = []
-    for share in shares:
-        part = allowance(3600.0, spent, len(shares))
-        assert part >= 3600 / len(shares) * (1 - 1e-9)
-        spent.append(share * part)
-    assert sum(spent) <= 3600 * (1 + 1e-9)
-    if shares[-1] == 1:
-        assert sum(spent) == pytest.approx(3600)
-
-
-def row(share: float, accuracy: float) -> dict[str, float]:
-    return {"budget/spent_s": 100 * share, "budget/left_s": 100 * (1 - share), "reward/accuracy": accuracy}
-
-
-def test_a_cell_is_judged_half_way_by_the_tenth_of_its_budget_before() -> None:
-    early = [row(0.1, 0.9), row(0.39, 0.9), row(0.42, 0.2), row(0.48, 0.4)]
-    assert standing(early) is None
-    assert standing([*early, row(0.6, 1.0)]) == pytest.approx(0.3)
-    assert standing([row(0.3, 0.5), row(0.7, 0.5)]) is None
-
-
-def test_record_is_whole_and_goes_on(tmp_path: Path) -> None:
-    arguments = ["conf=quickstart", "ranks=[8,64]", f"run.folder={tmp_path}"]
-    grid = read_grid(arguments)
-    grid.folder.mkdir()
-    Record(grid).put("r8", "failed", "why")
-    content: dict[str, Any] = json.loads((grid.folder / "sweep.json").read_text())
-    assert content == {
-        "name": "quickstart-sweep",
-        "conf": "quickstart",
-        "axes": {"lora.rank": [8, 64]},
-        "cells": [
-            {"cell": "r8", "overrides": {"lora.rank": 8}, "run": "r8", "status": "failed", "reason": "why"},
-            {"cell": "r64", "overrides": {"lora.rank": 64}, "run": "r64", "status": "pending", "reason": None},
-        ],
-    }
-    assert Record(grid).status == {"r8": "failed", "r64": "pending"}
-    assert Record(read_grid([*arguments[:1], "ranks=[8,64,256]", *arguments[2:]])).status["r256"] == "pending"
-    with pytest.raises(BadInput, match=r"has a cell r8 that this command leaves out"):
-        Record(read_grid([*arguments[:1], "ranks=[64]", *arguments[2:]]))

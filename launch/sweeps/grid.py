@@ -1,18 +1,17 @@
-"""The cells of a sweep: which runs it is made of, what each may spend, and which one is given up early."""
+"""Reads a sweep's command line: which runs it is made of."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 
-from actors.storage.files import replace_text
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import load, load_section, override, recipe_names
 from conf.schema import Config, SweepConfig
@@ -33,15 +32,10 @@ TAKEN = {
 MODEL = ("conf", "model.path")
 """Axes that change the model, and so what accuracy means."""
 
-FINISHED = ("completed", "budget_exhausted", "stopped_early")
-
-WATCHED = (0.4, 0.5)
-"""Shares of its budget between which a cell's accuracy decides whether it is given up."""
-
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: its name, where it differs from the others, the arguments of its `launch/run.py`, and what they mean."""
+    """One run. overrides: its value on each axis. arguments: of its `launch/run.py`. config: what they mean."""
 
     name: str
     overrides: dict[str, Any]
@@ -51,6 +45,10 @@ class Cell:
     @property
     def model(self) -> tuple[Any, ...]:
         return tuple(self.overrides.get(key) for key in MODEL)
+
+    @property
+    def record(self) -> RunRecord:
+        return RunRecord(Path(self.config.run.folder) / self.name)
 
 
 @dataclass(frozen=True)
@@ -68,109 +66,48 @@ class Grid:
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
-    """What a command line asks for; raises BadInput for what is no sweep, and what is no run in any cell.
+    """Return the sweep that a command line asks for. Raises BadInput for what is no sweep, or no run in some cell.
 
     A list is an axis, but for settings that are lists themselves, which take a list of lists for it. `models` are
     recipes, or else paths.
     """
     texts = _split(arguments)
-    settings = load_section(SweepConfig, "sweep", [f"{k}={text}" for k, text in texts.items() if _of_sweep(k)])
+    of_sweep = [f"{key}={texts.pop(key)}" for key in list(texts) if key.startswith("sweep.")]
+    settings = load_section(SweepConfig, "sweep", of_sweep)
     conf = texts.pop("conf", "")
-    root = Path(load([f"conf={conf}", *(a for a in arguments if a.startswith("run.folder="))]).run.folder)
+    folder = [f"run.folder={texts.pop('run.folder')}"] if "run.folder" in texts else []
+    root = Path(load([f"conf={conf}", *folder]).run.folder)
     axes = _axes(texts)
     if not axes:
         raise BadInput("nothing to sweep: give a list, such as ranks=[8,64], seeds=[0,1,2] or lora.alpha=[16,32]")
     name = settings.name or f"{conf}-sweep"
     _check(name, settings, {*texts, *axes})
-    kept = [f"{k}={text}" for k, text in texts.items() if not _of_sweep(k) and k not in ("models", "run.folder")]
-    kept = [argument for argument in kept if _target(argument.partition("=")[0]) not in axes]
+    kept = [f"{key}={text}" for key, text in texts.items() if key != "models" and AXES.get(key, key) not in axes]
+    kept.append(f"run.folder={root / name}")
     order = sorted(axes, key=lambda key: (key != "run.seed", key not in MODEL))
+    shown = sorted(order, key=lambda key: key == "run.seed")
     cells = []
     for values in product(*(axes[key] for key in order)):
-        overrides = dict(zip(order, values, strict=True))
-        if "run.seed" in overrides:
-            overrides["run.seed"] = overrides.pop("run.seed")
+        given = dict(zip(order, values, strict=True))
+        overrides = {key: given[key] for key in shown}
         word = "-".join(_word(key, value) for key, value in overrides.items())
-        own = [f"conf={overrides.get('conf', conf)}"]
-        own += [f"{key}={_text(value)}" for key, value in overrides.items() if key != "conf"]
-        given = [*own, *kept, f"run.folder={root / name}", f"run.name={word}"]
-        cells.append(Cell(word, overrides, tuple(given), load(given)))
+        own = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
+        run = [f"conf={overrides.get('conf', conf)}", *own, *kept, f"run.name={word}"]
+        cells.append(Cell(word, overrides, tuple(run), load(run)))
     _check_names(cells)
     return Grid(name, conf, settings, axes, tuple(cells), root / name)
 
 
-def rounds(cells: int, lanes: int) -> int:
-    """Of cells one after another, where so many are shared out over lanes side by side."""
-    return -(-cells // lanes)
-
-
-def allowance(total_s: float, spent: Sequence[float], rounds: int) -> float:
-    """Seconds the next cell may take in all, of `rounds` cells that share `total_s` one after another: an equal part of
-    what the cells before it have left. spent: seconds of those.
-    """
-    return max(total_s - sum(spent), 0.0) / max(rounds - len(spent), 1)
-
-
-def standing(rows: Iterable[dict[str, float]]) -> float | None:
-    """Accuracy on training samples by which a cell is compared, from its metrics; None before half its budget."""
-    shares = [(row["budget/spent_s"] / (row["budget/spent_s"] + row["budget/left_s"]), row) for row in rows]
-    watched = [row["reward/accuracy"] for share, row in shares if WATCHED[0] < share <= WATCHED[1]]
-    passed = any(share >= WATCHED[1] for share, _ in shares)
-    return fmean(watched) if passed and watched else None
-
-
-class Record:
-    """sweep.json: how every cell stands, whole after any crash."""
-
-    def __init__(self, grid: Grid) -> None:
-        """Goes on from the record of an earlier process; raises BadInput if it knows of other cells."""
-        self._grid = grid
-        self._file = grid.folder / "sweep.json"
-        self.status = {cell.name: "pending" for cell in grid.cells}
-        self.reason: dict[str, str | None] = {cell.name: None for cell in grid.cells}
-        known = json.loads(self._file.read_text())["cells"] if self._file.exists() else []
-        for entry in known:
-            if entry["cell"] not in self.status:
-                raise BadInput(
-                    f"sweep {grid.name!r} has a cell {entry['cell']} that this command leaves out: "
-                    f"give all its axes, or sweep.name=OTHER"
-                )
-            self.status[entry["cell"]] = entry["status"]
-            self.reason[entry["cell"]] = entry["reason"]
-
-    def put(self, cell: str, status: str, reason: str | None = None) -> None:
-        self.status[cell], self.reason[cell] = status, reason
-        self.write()
-
-    def write(self) -> None:
-        grid = self._grid
-        content = {
-            "name": grid.name,
-            "conf": grid.conf,
-            "axes": grid.axes,
-            "cells": [
-                {
-                    "cell": cell.name,
-                    "overrides": cell.overrides,
-                    "run": cell.name,
-                    "status": self.status[cell.name],
-                    "reason": self.reason[cell.name],
-                }
-                for cell in grid.cells
-            ],
-        }
-        replace_text(self._file, json.dumps(content, indent=2) + "\n")
-
-
 def _split(arguments: Sequence[str]) -> dict[str, str]:
-    """The arguments by their keys."""
+    """Return the arguments by their keys."""
     texts: dict[str, str] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
+        target = AXES.get(key, key)
         if not (key and equals):
             raise BadInput(f"argument {argument!r}: write it as key=value, such as conf=quickstart or ranks=[8,64]")
-        if _target(key) in map(_target, texts):
-            raise BadInput(f"{argument}: {_target(key)} is twice on the command line; keep one")
+        if any(AXES.get(known, known) == target for known in texts):
+            raise BadInput(f"{argument}: {target} is twice on the command line; keep one")
         if key in TAKEN:
             raise BadInput(f"{argument} is not for a sweep: {TAKEN[key]}")
         texts[key] = text
@@ -178,15 +115,15 @@ def _split(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _axes(texts: dict[str, str]) -> dict[str, list[Any]]:
-    """Values by the key they are for."""
+    """Return the values of each axis, by the setting they are for."""
     axes: dict[str, list[Any]] = {}
     for key, text in texts.items():
-        named, target = key in (*AXES, "models"), _target(key)
+        named, target = key in (*AXES, "models"), AXES.get(key, key)
         value = OmegaConf.to_container(OmegaConf.create([OmegaConf.select(override(key, text), key)]))[0]  # type: ignore[index]
         if named and not isinstance(value, list):
             value = [value]
         of_lists = named or not _is_list(key) or isinstance(next(iter(value), None), list)
-        if _of_sweep(key) or not isinstance(value, list) or not of_lists:
+        if not isinstance(value, list) or not of_lists:
             continue
         if not value:
             raise BadInput(f"{key}=[]: an axis without values; list some, or leave it out")
@@ -197,14 +134,6 @@ def _axes(texts: dict[str, str]) -> dict[str, list[Any]]:
             target = MODEL[not all(recipes)]
         axes[target] = value
     return axes
-
-
-def _of_sweep(key: str) -> bool:
-    return key.startswith("sweep.")
-
-
-def _target(key: str) -> str:
-    return AXES.get(key, key)
 
 
 def _is_list(key: str) -> bool:
@@ -235,13 +164,9 @@ def _check_names(cells: list[Cell]) -> None:
 
 
 def _word(key: str, value: Any) -> str:
-    text = value if isinstance(value, str) else _text(value)
+    """Return the part of a cell's name that tells its value on an axis."""
+    text = value if isinstance(value, str) else json.dumps(value)
     if key in MODEL:
         text = text.rstrip("/").rpartition("/")[2].removeprefix("embedded:")
     start = SHORT.get(key, f"{key.rpartition('.')[2]}=")
     return start + re.sub(r"[^\w.+=@-]+", "_", text).strip("_")
-
-
-def _text(value: Any) -> str:
-    """A value as YAML reads it back."""
-    return json.dumps(value)

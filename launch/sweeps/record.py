@@ -1,0 +1,49 @@
+"""sweep.json: how every cell of a sweep stands, whole after any crash."""
+
+import json
+
+from actors.storage.files import read_json, replace_text
+from conf.errors import BadInput
+from launch.sweeps.grid import Cell, Grid
+
+FINISHED = ("completed", "budget_exhausted", "stopped_early")
+"""Statuses of cells that are not started again."""
+
+
+class SweepRecord:
+    """Goes on from the record of an earlier process; raises BadInput if that knows of other cells."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._file = grid.folder / "sweep.json"
+        self.status = {cell.name: "pending" for cell in grid.cells}
+        self.reason: dict[str, str | None] = {cell.name: None for cell in grid.cells}
+        for entry in (read_json(self._file) or {"cells": []})["cells"]:
+            if entry["cell"] not in self.status:
+                raise BadInput(
+                    f"sweep {grid.name!r} has a cell {entry['cell']} that this command leaves out: "
+                    f"give all its axes, or sweep.name=OTHER"
+                )
+            self.status[entry["cell"]] = entry["status"]
+            self.reason[entry["cell"]] = entry["reason"]
+
+    def finished(self, cell: Cell) -> bool:
+        return self.status[cell.name] in FINISHED
+
+    def put(self, cell: Cell, status: str, reason: str | None = None) -> None:
+        self.status[cell.name], self.reason[cell.name] = status, reason
+        self.write()
+
+    def write(self) -> None:
+        cells = [
+            {
+                "cell": cell.name,
+                "overrides": cell.overrides,
+                "run": cell.name,
+                "status": self.status[cell.name],
+                "reason": self.reason[cell.name],
+            }
+            for cell in self._grid.cells
+        ]
+        content = {"name": self._grid.name, "conf": self._grid.conf, "axes": self._grid.axes, "cells": cells}
+        replace_text(self._file, json.dumps(content, indent=2) + "\n")
