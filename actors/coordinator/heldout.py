@@ -5,7 +5,7 @@ from typing import Any
 
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
-from actors.evaluation.evaluator import Evaluation, evaluate
+from actors.evaluation.evaluator import Evaluation, Evaluator
 from actors.messages import AdapterRef, Problem
 from actors.protocols import Clock, Engine, Verifier
 from actors.storage.run_folder import RunFolder
@@ -34,7 +34,7 @@ class HeldoutEvaluations:
     ) -> None:
         self._config = config
         self._engine = engine
-        self._verifier = verifier
+        self._evaluator = Evaluator(config, engine, verifier, clock)
         self._heldout = heldout
         self._folder = folder
         self._budget = budget
@@ -102,9 +102,7 @@ class HeldoutEvaluations:
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, seconds: float, round_s: float
     ) -> Evaluation | None:
         deadline = self._clock.now() + seconds
-        return await evaluate(
-            self._config, self._engine, self._verifier, problems, adapter, self._clock, n, deadline, round_s
-        )
+        return await self._evaluator.evaluate(problems, adapter, n, deadline, round_s)
 
     def _learn(self, round_seconds: float) -> None:
         """Learn how long a round takes, and so the final evaluation."""
