@@ -1,4 +1,4 @@
-"""The vocabulary of the project: frozen dataclasses that travel between actors.
+"""The vocabulary of the project: frozen dataclasses that travel between actors, in the order of a group's life.
 
 A *group* is the samples of one problem, all drawn from one *version* of the adapter. An *update* is what one batch does
 to the adapter, usually one optimizer step; it turns version v into v + 1.
@@ -16,8 +16,9 @@ from typing import Any
 class Problem:
     """One question with a checked gold answer.
 
-    `prompt` is the text as the model sees it (chat template applied), `prompt_ids` its token ids. `grader` is empty, or
-    says how a generator scores answers itself (see `rewards.graders`); `gold` is then its own answer, if it has one.
+    prompt: the text as the model sees it, chat template applied.
+    grader: how a generator scores answers itself (see `rewards.graders`), in which case `gold` is its own answer, if it
+        has one; else empty.
     """
 
     id: str
@@ -29,8 +30,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that is not used, or is used in spite of what the reason says. source: last part of the key that names it,
-    `source` or `eval_source`.
+    """A row that is not used, or that is used in spite of the reason.
+
+    source: last part of the key that names its source, `source` or `eval_source`.
     """
 
     source: str
@@ -41,8 +43,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """Training and held-out problems. dropped: how many rows of both were left out, by reason; overlaps that
-    `data.overlap` lets stay are counted there, too. left_out: these rows, one by one.
+    """Training and held-out problems.
+
+    dropped: rows of both that were left out, by reason, and overlaps that `data.overlap` lets stay.
+    left_out: these rows, one by one.
     """
 
     train: tuple[Problem, ...]
@@ -52,7 +56,7 @@ class ProblemSet:
 
     @property
     def digest(self) -> str:
-        """Of which problems these are."""
+        """A hash of which problems these are."""
         return blake2b(repr([problem.id for problem in (*self.train, *self.heldout)]).encode()).hexdigest()
 
 
@@ -60,8 +64,8 @@ class ProblemSet:
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
-    `incarnation` counts restores: a version number can be reached twice in the life of a run, a name never. Negative
-    versions are synthetic: noise for `actors.adapter_check.startup_check`.
+    version: negative for a synthetic adapter, which is noise for `actors.adapter_check.startup_check`.
+    incarnation: counts restores; a version number can be reached twice in the life of a run, a name never.
     """
 
     version: int
@@ -79,7 +83,7 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an engine draws samples. `seed` makes a request reproducible given the weights and the batch."""
+    """How an engine draws samples. seed: makes a request reproducible given the weights and the batch."""
 
     samples: int
     max_tokens: int
@@ -92,10 +96,11 @@ class Sampling:
 class Sample:
     """One response.
 
-    `logprobs[i]` is the engine's natural-log probability of `token_ids[i]` under the distribution actually sampled
-    (after temperature). The end-of-sequence token, if reached, is the last of `token_ids`. Engines give both as arrays,
-    which travel as they lie in memory: as tuples they would cost the coordinator, through which every group passes
-    several times, most of its time.
+    Engines give both sequences as arrays, which travel as they lie in memory: tuples would cost the coordinator,
+    through which every group passes several times, most of its time.
+
+    token_ids: the last one is the end-of-sequence token, if that was reached.
+    logprobs: the engine's, natural, of each token under the distribution actually sampled (after temperature).
     """
 
     token_ids: Sequence[int]
@@ -109,7 +114,7 @@ class Sample:
 
 
 class Status(StrEnum):
-    """What became of the attempt to judge a response."""
+    """What came of the attempt to verify a response."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -120,7 +125,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement of one response: `score` is 1.0 for a correct answer, else 0.0."""
+    """What the verifier found of one response. score: 1.0 for a correct answer, else 0.0."""
 
     score: float
     status: Status
@@ -130,10 +135,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reward:
-    """What a sample earns: the weighted sum of named parts, and the verdict behind it.
+    """What a sample earns.
 
-    `parts` are unweighted; `overlong` is taken off. A sample whose verdict is a timeout or a crash has no reward, it is
-    `masked`, unless such verdicts are `counted` as wrong.
+    total: weighted sum of the parts.
+    parts: unweighted, by name; `overlong` is subtracted.
+    counted: whether a timeout or a crash counts as wrong.
     """
 
     total: float
@@ -143,14 +149,17 @@ class Reward:
 
     @property
     def masked(self) -> bool:
+        """Whether the sample has no reward, since its verdict is a timeout or a crash."""
         return self.verdict.status in (Status.TIMEOUT, Status.CRASH) and not self.counted
 
 
 @dataclass(frozen=True)
 class Group:
-    """The samples of one problem, drawn by exactly one adapter version (None: the base model).
+    """The samples of one problem.
 
-    `index` numbers groups by admission. `rewards` is empty until verified, then parallel to `samples`.
+    index: number by admission.
+    adapter: the one version that drew all samples; None for the base model.
+    rewards: parallel to `samples`; empty until verified.
     """
 
     index: int
@@ -161,7 +170,7 @@ class Group:
 
     @property
     def version(self) -> int:
-        """Adapter version that drew the samples; only a group drawn by the policy has one."""
+        """The version that drew the samples; only a group drawn by the policy has one."""
         if self.adapter is None:
             raise ValueError(f"group {self.index} was drawn by the base model and has no version")
         return self.adapter.version
@@ -173,18 +182,18 @@ class Group:
 
     @property
     def failed(self) -> bool:
-        """Whether not one of its samples could be judged."""
+        """Whether not one of its samples could be verified."""
         return all(reward.masked for reward in self.rewards)
 
     @cached_property
     def zero_variance(self) -> bool:
-        """Whether all judged samples earned the same, so that no advantage differs from zero."""
+        """Whether all verified samples earned the same, so that no advantage differs from zero."""
         return len({reward.total for reward in self.rewards if not reward.masked}) <= 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The groups of one update, and the version they are about to improve."""
+    """The groups of one update. version: the one they are about to improve."""
 
     version: int
     groups: tuple[Group, ...]
@@ -197,9 +206,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What one update did: the adapter it made and the learner's metrics under their metrics.jsonl names.
+    """What one update did.
 
-    fault: why the update was skipped, that is what was not a finite number and from which samples; empty otherwise.
+    adapter: the version it made.
+    metrics: the learner's, by their names in metrics.jsonl.
+    fault: why the update was skipped: what was not finite, and from which samples; empty otherwise.
     """
 
     adapter: AdapterRef
@@ -209,7 +220,7 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probabilities of one response under the learner's current weights and under the base model."""
+    """Log-probabilities of one response's tokens under the learner's current weights and under the base model."""
 
     policy: tuple[float, ...]
     base: tuple[float, ...]
@@ -217,11 +228,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the learner's current version is, seen on given responses: mean full-vocabulary entropy per token, its own
-    and the base model's, and exact KL(policy ‖ base), in nats at the rollouts' temperature.
+    """How far the learner's current version has moved from the base, seen on given responses.
 
-    adapter_norm: Frobenius norm of scaling · BA over all layers, by type of module. effective_rank: of BA, by
-    `<layer>.<module>`.
+    entropy, base_entropy: mean over the full vocabulary, in nats per token at the rollouts' temperature.
+    kl_to_base: exact KL(policy ‖ base), in the same unit.
+    adapter_norm: Frobenius norm of scaling · BA over all layers, by type of module.
+    effective_rank: of BA, by `<layer>.<module>`.
     """
 
     version: int
@@ -233,21 +245,14 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended: all as in summary.json, `final` as `Evaluation.summary` and `plasticity` as
-    `Plasticity.measure` have them.
-    """
-
-    status: str
-    reason: str
-    final: dict[str, Any] | None = None
-    plasticity: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
 class Progress:
-    """What a watcher sees while a run goes on. `latest` is the last row of metrics.jsonl. updates_left: forecast of the
-    updates that still fit. cost: of the time spent, if an hour has a price. notice: what was found amiss last.
+    """What a watcher sees while a run goes on.
+
+    spent, left: seconds of the budget.
+    updates_left: forecast of the updates that still fit.
+    latest: the last row of metrics.jsonl.
+    cost: of the time spent, if an hour has a price.
+    notice: the last event.
     """
 
     phase: str
@@ -258,3 +263,13 @@ class Progress:
     latest: dict[str, float] = field(default_factory=dict)
     cost: float | None = None
     notice: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: all as in summary.json. final: `Evaluation.summary`. plasticity: `Plasticity.measure`."""
+
+    status: str
+    reason: str
+    final: dict[str, Any] | None = None
+    plasticity: dict[str, Any] | None = None

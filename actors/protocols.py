@@ -18,11 +18,25 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
-class Engine(Protocol):
-    """Generates groups under versioned adapters.
+class Sampler(Protocol):
+    """Generates groups under versioned adapters."""
 
-    Heals itself: an engine that dies or hangs is replaced, given the versions it had, and asked again. ActorDied comes
-    only when that does not help.
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        """Draw all samples of one problem from one adapter version; raises if that version is not loaded."""
+        ...
+
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        """Draw the group of `generate` from every single engine behind this one, always in the same order."""
+        ...
+
+
+class Engine(Sampler, Protocol):
+    """A sampler that holds adapters, or many of them as one.
+
+    It heals itself: an engine that dies or hangs is replaced, given the versions it had, and asked again. ActorDied is
+    raised only when that does not help.
     """
 
     async def ready(self) -> None:
@@ -30,19 +44,9 @@ class Engine(Protocol):
         ...
 
     async def at_start(self, work: "Callable[[str, Engine], Awaitable[None]]") -> None:
-        """Do this with every single engine behind this one, by name, and with each that will ever replace one of them
-        before that is given anything else.
+        """Do `work` with every single engine behind this one, given its name, and with each that will ever replace one
+        of them before that is given anything else.
         """
-        ...
-
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        """All samples of one problem from one adapter version; raises if that version is not loaded."""
-        ...
-
-    async def probe(
-        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
-    ) -> tuple[Group, ...]:
-        """The group that `generate` gives, from every single engine behind this one, always in the same order."""
         ...
 
     async def load(self, adapter: AdapterRef) -> None:
@@ -64,12 +68,12 @@ class Learner(Protocol):
     async def revive(self) -> None:
         """Replace the dead process by a fresh one, which stands at version 0 until `restore`.
 
-        ActorDied if it has died too often.
+        Raises ActorDied if it has died too often.
         """
         ...
 
     async def publish(self) -> AdapterRef:
-        """Write the current version to disk as a PEFT adapter, atomically; its reference."""
+        """Write the current version to disk as a PEFT adapter, atomically."""
         ...
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
@@ -77,14 +81,17 @@ class Learner(Protocol):
         ...
 
     async def accumulate(self, batch: Batch) -> None:
-        """The gradient of a batch, its longest part; the weights stay. Raises if a group is older than η."""
+        """Compute the gradient of a batch, the longest part of an update. The weights stay as they are.
+
+        Raises if a group is older than η.
+        """
         ...
 
     async def step(self, progress: float) -> UpdateStats:
-        """The optimizer steps of the accumulated batch and the publication of their result.
+        """Take the optimizer steps of the accumulated batch and publish the new version.
 
-        `progress` in [0, 1] is the share of the budget spent, for schedules. A loss or gradient that is not finite
-        leaves the weights as they are and is the result's `fault`.
+        progress: share of the budget spent, for schedules. A loss or gradient that is not finite leaves the weights as
+        they are and is the result's `fault`.
         """
         ...
 
@@ -94,7 +101,7 @@ class Learner(Protocol):
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
         """Log-probabilities of all tokens that a synthetic adapter drew, in their order: under that adapter, as
-        FAITHFUL, and under each mistake an engine might make with it, under what that is.
+        FAITHFUL, and under each mistake an engine might make with it, named by a clause that says it.
         """
         ...
 
@@ -107,8 +114,9 @@ class Learner(Protocol):
         ...
 
     async def restore(self, folder: str | None, incarnation: int) -> None:
-        """Continue from what `save` wrote, under a new incarnation; for None from version 0, where only a fresh
-        learner is.
+        """Continue from what `save` wrote, under a new incarnation.
+
+        None stands for version 0, which only a fresh learner is at.
         """
         ...
 
@@ -116,7 +124,7 @@ class Learner(Protocol):
 
 
 class Verifier(Protocol):
-    """Judges answers. Heals itself as an Engine does."""
+    """Verifies answers. It heals itself as an Engine does."""
 
     async def score(self, group: Group) -> Group:
         """The same group with `rewards` filled in."""

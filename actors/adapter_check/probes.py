@@ -1,7 +1,7 @@
 """Questions to the engines whose answers the canary compares with the learner's view."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
@@ -9,7 +9,7 @@ from typing import TypeVar
 from actors.adapter_check.canary import Answers, Canary, Finding, Judgement
 from actors.errors import Halted
 from actors.messages import AdapterRef, Problem, Sampling
-from actors.protocols import Engine, Learner
+from actors.protocols import Learner, Sampler
 from actors.seeds import request_seed
 from conf.schema import Config
 
@@ -19,20 +19,25 @@ T = TypeVar("T")
 class Probes:
     """The same problems, limits and seeds whenever asked."""
 
-    def __init__(self, config: Config, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self, config: Config, problems: Sequence[Problem], metered: Callable[[Sampler], Sampler] = lambda engine: engine
+    ) -> None:
+        """metered: makes an engine one whose tokens are counted."""
         self._config = config
+        self._metered = metered
         self._problems = problems[: config.canary.problems]
 
     def shortened(self, tokens: int) -> "Probes":
         """With only so many tokens of each prompt, the last ones."""
         cut = tuple(replace(problem, prompt_ids=problem.prompt_ids[-tokens:]) for problem in self._problems)
-        return Probes(self._config, cut)
+        return Probes(self._config, cut, self._metered)
 
-    async def ask(self, engine: Engine, adapter: AdapterRef | None) -> tuple[Answers, ...]:
+    async def ask(self, engine: Sampler, adapter: AdapterRef | None) -> tuple[Answers, ...]:
         """The answers of every single engine behind this one."""
+        metered = self._metered(engine)
         by_problem = await asyncio.gather(
             *(
-                engine.probe(
+                metered.probe(
                     -1 - number,
                     problem,
                     adapter,

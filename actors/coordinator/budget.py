@@ -8,31 +8,30 @@ from actors.protocols import Clock
 FINISH_MARGIN_S = 3.0
 """Seconds for what ends a run besides evaluation and checkpoint: stopping actors and writing the summary."""
 
-SAFETY = 1.25
-"""A step is expected to take at most this much longer than the longest of the last `MEMORY` of its kind."""
-
 MEMORY = 3
+SAFETY = 1.25
+"""A step is expected to take at most this many times as long as the longest of the last MEMORY of its kind."""
 
 USUAL_MEMORY = 9
-"""Steps whose median is what the next ones are forecast to take."""
+"""Steps whose median is the forecast for the next ones."""
 
 EVALUATION_SAFETY = 2.0
-"""The final evaluation may take so much longer than the one of the base model: the trained policy runs under an
+"""The final evaluation may take so many times as long as the one of the base model: the trained policy runs under an
 adapter, and may have learned to answer at length."""
 
 MOST_EVALUATION = 1 / 4
-"""Of the whole budget, that the final evaluation may hold back: training is what the budget is for, and an evaluation
-that is cut short judges fewer problems."""
+"""Share of the budget that may be held back for the final evaluation: the budget is for training, and an evaluation
+that is cut short only has fewer problems."""
 
 
 class Budget:
-    """Wall-clock seconds of a run, over all its resumes, and what the end has to leave room for.
+    """Wall-clock seconds of a run, over all its resumes, and the reserve for its end.
 
-    `spent_before` is what earlier processes of the run, and this one up to now, have used. The reserve for the final
-    evaluation and checkpoint is learned: `expect` takes the duration of each step as it is measured.
+    The reserve for the final evaluation and checkpoint is learned from the durations that `expect` is given.
     """
 
     def __init__(self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None) -> None:
+        """total: seconds. spent_before: seconds that earlier processes, and this one up to now, have used."""
         self.total = total
         self._price = price_per_hour
         self._clock = clock
@@ -49,7 +48,7 @@ class Budget:
 
     @property
     def cost(self) -> float | None:
-        """What the time spent has cost, in the currency of the price; None without a price."""
+        """Of the time spent, in the currency of the price; None without a price."""
         return None if self._price is None else self._price * self.spent / 3600
 
     @property
@@ -64,7 +63,7 @@ class Budget:
 
     @property
     def evaluation_reserve(self) -> float:
-        """Seconds held back for the final evaluation, and the inspection of the adapter beside it."""
+        """Seconds held back for the final evaluation and, beside it, the inspection of the adapter."""
         wanted = max(EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0])), self.expected("inspect"))
         return min(wanted, MOST_EVALUATION * self.total)
 
@@ -82,19 +81,19 @@ class Budget:
 
     def may_hold(self, *steps: str) -> bool:
         """Whether these steps, one after the other, fit before the reserve if each is as quick as the quickest of the
-        last `MEMORY` of its kind; where they do not, it is no use to start the first.
+        last MEMORY of its kind. If not, it is no use to start the first.
         """
         quickest = (min(self._latest(step)) for step in steps if step in self._durations)
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
-        """How many more of `step` there will be before the reserve; None before the first has been measured."""
+        """How many more of `step` will fit before the reserve; None before the first has been measured."""
         recent = self._durations.get(step)
         return int(max(self.left - self.reserve, 0.0) / max(median(recent), 1e-9)) if recent else None
-
-    def _latest(self, step: str) -> list[float]:
-        return list(self._durations.get(step, ()))[-MEMORY:]
 
     def knows(self, step: str) -> bool:
         """Whether a `step` has been measured."""
         return step in self._durations
+
+    def _latest(self, step: str) -> list[float]:
+        return list(self._durations.get(step, ()))[-MEMORY:]

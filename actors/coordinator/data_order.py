@@ -1,7 +1,7 @@
 """The order in which a run meets its problems, and how far it has come."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,15 +10,19 @@ from actors.messages import Group, Problem
 
 @dataclass(frozen=True)
 class ProblemOrder:
-    """The endless stream of problems: every epoch is a permutation of its own. Its state is a position, an integer."""
+    """The endless stream of problems, in which every epoch is a permutation of its own. Positions count from 0."""
 
     problems: Sequence[Problem]
     seed: int
 
     def problem(self, index: int) -> Problem:
-        """The problem at a position of the stream, counted from 0."""
-        epoch, position = divmod(index, len(self.problems))
-        return self.problems[permutation(len(self.problems), self.seed, epoch)[position]]
+        """The problem at a position of the stream."""
+        order = permutation(len(self.problems), self.seed, self.epoch(index))
+        return self.problems[order[index % len(self.problems)]]
+
+    def epoch(self, index: int) -> int:
+        """The epoch of a position, from 0."""
+        return index // len(self.problems)
 
 
 @lru_cache(maxsize=4)
@@ -28,12 +32,12 @@ def permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 class DataCursor:
-    """Which groups, numbered by admission, are behind the current adapter: what a resumed run must not repeat.
+    """Which groups, numbered by admission, are behind the current adapter: a resumed run must not repeat them.
 
-    `used` are the indices beyond `next_unused` that a batch has taken out of order, or that were passed over.
+    next_unused: the first index that is not. used: later ones that a batch has taken or that were passed over.
     """
 
-    def __init__(self, next_unused: int = 0, used: tuple[int, ...] = ()) -> None:
+    def __init__(self, next_unused: int = 0, used: Iterable[int] = ()) -> None:
         self.next_unused = next_unused
         self._used = set(used)
         self._admitted = next_unused
@@ -52,15 +56,14 @@ class DataCursor:
 
     def pass_over(self, index: int) -> None:
         """Count a group that no batch will take as done with."""
-        self._used.add(index)
-        self._settle()
+        self._mark({index})
 
     def use(self, batch: tuple[Group, ...]) -> None:
         """Count a batch as part of the adapter's history."""
-        self._used.update(group.index for group in batch)
-        self._settle()
+        self._mark({group.index for group in batch})
 
-    def _settle(self) -> None:
+    def _mark(self, indices: set[int]) -> None:
+        self._used |= indices
         while self.next_unused in self._used:
             self._used.remove(self.next_unused)
             self.next_unused += 1

@@ -17,8 +17,10 @@ ENTROPY_LEFT = 0.1
 
 @dataclass(frozen=True)
 class Signal:
-    """A metric and the direction in which it goes astray. share, least: what counts as its spread at least, as a share
-    of its median and absolutely, lest a calm window makes every change an alarm.
+    """A metric, and whether it is its fall or its rise that is an alarm.
+
+    share, least: lower bounds of its spread, as a share of its median and absolutely, so that after a calm window not
+    every change is an alarm.
     """
 
     name: str
@@ -40,7 +42,7 @@ SIGNALS = (
 
 @dataclass(frozen=True)
 class Alarm:
-    """One signal that has left its band. value: median of the latest updates; usual: of the window before."""
+    """One signal out of its band. value: median of the latest updates. usual: of the window before."""
 
     signal: str
     value: float
@@ -51,14 +53,14 @@ class Alarm:
 
 
 class Guard:
-    """Compares the latest `patience` updates of each signal with the `window` before them, by median and median
-    absolute deviation: single freaks and a steady drift that is part of learning raise no alarm. A pure state machine.
+    """Compares the latest `patience` updates of each signal with the `window` before them: a pure state machine.
 
-    After an alarm a signal's windows begin anew, so that a new level is reported once.
+    It goes by median and median absolute deviation, so that neither single freaks nor a steady drift, which is part of
+    learning, raise an alarm. After an alarm a signal's windows begin anew, so that a new level is reported once.
     """
 
     def __init__(self, settings: GuardConfig, rows: Iterable[Mapping[str, float]] = ()) -> None:
-        """rows: of metrics.jsonl, of the updates behind the policy; their alarms were raised before."""
+        """rows: of metrics.jsonl, of the updates behind the policy, whose alarms were raised before."""
         self._settings = settings
         self._values: dict[str, deque[float]] = {}
         self._first: dict[str, float] = {}
@@ -66,11 +68,11 @@ class Guard:
             self.look(row)
 
     def look(self, row: Mapping[str, float]) -> list[Alarm]:
-        """The signals that an update's row shows astray; rows come in order of their updates."""
-        alarms = [self._judge(signal, row[signal.name]) for signal in SIGNALS if signal.name in row]
+        """The alarms that an update's row raises; rows come in the order of their updates."""
+        alarms = [self._compare(signal, row[signal.name]) for signal in SIGNALS if signal.name in row]
         return [alarm for alarm in alarms if alarm is not None]
 
-    def _judge(self, signal: Signal, value: float) -> Alarm | None:
+    def _compare(self, signal: Signal, value: float) -> Alarm | None:
         window, patience = self._settings.window, self._settings.patience
         values = self._values.setdefault(signal.name, deque(maxlen=window + patience))
         values.append(value)

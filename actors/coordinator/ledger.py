@@ -9,7 +9,7 @@ UNDECIDED = "tokens/waiting"
 """Tokens of groups that no batch has taken yet."""
 
 HISTORY = ("tokens/useful", "tokens/zero_variance", "tokens/truncated", "tokens/failed")
-"""Tokens behind the current adapter, or dropped on the way to it: what a lost history takes with it."""
+"""Tokens behind the current adapter, or dropped on the way to it: they are lost with that history."""
 
 ABANDONED = "tokens/abandoned"
 
@@ -18,11 +18,11 @@ class Ledger:
     """Seconds of every actor in named activities, and counts, over all processes of a run.
 
     Each actor is in exactly one activity at a time, so that its seconds add up to the time the run has spent; those
-    before an actor is first heard of in a process are its `start`. Each generated token is in exactly one `tokens/…`.
+    before its first activity in a process are its `start`. Each generated token is in exactly one `tokens/…`.
     """
 
     def __init__(self, clock: Clock, spent: float = 0.0, carried: dict[str, Any] | None = None) -> None:
-        """spent: seconds of the run up to now. carried: `record` of the process before this one."""
+        """spent: seconds of the run up to now. carried: `Ledger.record` of the process before this one."""
         record = carried or {"seconds": {}, "counts": {}}
         self._clock = clock
         self._began = clock.now() - spent
@@ -33,23 +33,27 @@ class Ledger:
         self._counts: dict[str, int] = defaultdict(int, record["counts"])
 
     def enter(self, actor: str, activity: str) -> None:
-        """From now on `actor` does `activity`."""
+        """Count the time of an actor for another activity from now on."""
         now = self._clock.now()
         if actor not in self._now:
             self._seconds[actor]["start"] += now - self._began - sum(self._seconds[actor].values())
-        self._settle(actor)
+        self._add_up(actor)
         self._now[actor] = (activity, now)
+
+    def enter_all(self, activity: str) -> None:
+        for actor in ("rollouts", "rewards", "learner"):
+            self.enter(actor, activity)
 
     def count(self, name: str, amount: int = 1) -> None:
         self._counts[name] += amount
 
     def move(self, name: str, other: str, amount: int) -> None:
-        """What was counted as `name` turns out to be `other`."""
+        """Count as `other` what was counted as `name`."""
         self._counts[name] -= amount
         self._counts[other] += amount
 
     def go_back(self, counts: dict[str, int]) -> None:
-        """The history since `counts` was abandoned: its tokens, and those not decided about, are lost."""
+        """Count the tokens of the history since `counts`, and those not decided about, as abandoned."""
         for name in HISTORY:
             self.move(name, ABANDONED, self._counts[name] - counts.get(name, 0))
         self.move(UNDECIDED, ABANDONED, self._counts[UNDECIDED])
@@ -58,7 +62,7 @@ class Ledger:
     def seconds(self) -> dict[str, dict[str, float]]:
         """Seconds by actor and activity up to now."""
         for actor in self._now:
-            self._settle(actor)
+            self._add_up(actor)
         return {actor: dict(activities) for actor, activities in self._seconds.items()}
 
     @property
@@ -79,7 +83,7 @@ class Ledger:
             **{f"ledger/{name}": float(count) for name, count in self.counts.items()},
         }
 
-    def _settle(self, actor: str) -> None:
+    def _add_up(self, actor: str) -> None:
         if actor in self._now:
             activity, since = self._now[actor]
             now = self._clock.now()

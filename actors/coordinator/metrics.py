@@ -1,4 +1,4 @@
-"""What a row of metrics.jsonl says about a batch and about the canary."""
+"""What a row of metrics.jsonl says about a batch and the canary."""
 
 from collections import Counter
 from statistics import fmean
@@ -7,8 +7,8 @@ from actors.adapter_check.canary import Finding, Judgement
 from actors.messages import Batch, Status
 
 
-def describe_batch(batch: Batch) -> dict[str, float]:
-    """Rewards, lengths and verdicts of a batch.
+def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
+    """Rewards, lengths and verdicts of a batch, and the verifier's counts.
 
     Means are of lists, since `fmean` counts what has no length item by item.
     """
@@ -26,12 +26,13 @@ def describe_batch(batch: Batch) -> dict[str, float]:
         "completion/truncated": fmean([sample.truncated for sample in samples]),
         "groups/zero_variance": fmean([group.zero_variance for group in batch.groups]),
         **{f"verify/{status}": statuses[status] for status in Status},
+        **{f"verify/{name}": count for name, count in health.items()},
         "tokens/generated": sum(lengths),
     }
 
 
 def describe_canary(judgement: Judgement) -> dict[str, float]:
-    """The canary's part of a row; `canary/decided` is 0 while the policy has not moved enough to tell."""
+    """The canary's judgement; `canary/decided` is 0 while the policy has not moved enough to tell."""
     return {
         "canary/disagreement": judgement.disagreement,
         "canary/movement": judgement.movement,

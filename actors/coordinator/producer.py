@@ -1,169 +1,153 @@
-"""Groups from their admission to the buffer that batches are taken from."""
+"""Groups from their admission to the batch that takes them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
-from actors.coordinator.budget import Budget
-from actors.coordinator.curriculum import Curriculum
+from actors.coordinator.context import RunContext
+from actors.coordinator.curriculum import Curriculum, FruitlessStreak
 from actors.coordinator.data_order import DataCursor, ProblemOrder
-from actors.coordinator.drought import Drought
-from actors.coordinator.ledger import UNDECIDED, Ledger
+from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.staleness import StalenessManager
-from actors.coordinator.stopping import StopController
 from actors.messages import AdapterRef, Batch, Group, Sampling
-from actors.protocols import Clock, Engine, Verifier
 from actors.seeds import request_seed
-from conf.schema import Config
 
 
 class RolloutProducer:
-    """Generates and verifies groups as fast as staleness and the engines allow, for one incarnation of the policy."""
+    """Generates and verifies groups as fast as staleness and engines allow, for one incarnation of the policy."""
 
-    def __init__(
-        self,
-        config: Config,
-        engine: Engine,
-        verifier: Verifier,
-        order: ProblemOrder,
-        serving: PolicyPublisher,
-        pacing: StalenessManager,
-        cursor: DataCursor,
-        curriculum: Curriculum,
-        waiting: StopController,
-        ledger: Ledger,
-        clock: Clock,
-        budget: Budget,
-        on_group: Callable[[], Awaitable[None]],
-        draw: int,
-    ) -> None:
-        """on_group: called after every verified group. draw: another number draws other samples of the same groups."""
-        self.pacing = pacing
-        self.cursor = cursor
-        self.curriculum = curriculum
-        self.drought = Drought(config.learner.problems_per_update)
-        self._config = config
-        self._engine = engine
-        self._verifier = verifier
-        self._order = order
-        self._serving = serving
-        self._waiting = waiting
-        self._ledger = ledger
-        self._clock = clock
-        self._budget = budget
-        self._on_group = on_group
+    def __init__(self, run: RunContext, publisher: PolicyPublisher, state: Mapping[str, Any], draw: int) -> None:
+        """state: `RolloutProducer.state` at a checkpoint, empty at the start. draw: another number draws other samples
+        of the same groups.
+        """
+        config = run.config
+        self.staleness = StalenessManager(
+            problems_per_update=config.learner.problems_per_update,
+            max_staleness=config.learner.max_staleness,
+            max_running=run.max_running,
+            version=state.get("version", 0),
+            updates=config.budget.updates,
+        )
+        self.cursor = DataCursor(state.get("next_unused", 0), state.get("used", ()))
+        self.curriculum = Curriculum(config.curriculum.rest_epochs, state.get("problems"))
+        self.fruitless = FruitlessStreak(config.learner.problems_per_update)
+        self._run = run
+        self._publisher = publisher
+        self._engine = run.metered("waiting")
+        self._order = ProblemOrder(run.problems.train, config.run.seed)
         self._purpose = f"rollout-{draw}" if draw else "rollout"
-        self._generate_s: dict[int, float] = {}
-        self._verify_s: dict[int, float] = {}
+        self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
         self._dropped = 0
         self._sampled = 0
-        self._last_look = (clock.now(), 0)
+        self._last_look = (run.clock.now(), 0)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "version": self.staleness.version,
+            "next_unused": self.cursor.next_unused,
+            "used": self.cursor.used,
+            "problems": self.curriculum.state,
+        }
 
     async def run(self) -> None:
         """Start groups until cancelled; those under way are cancelled with it."""
-        self._last_look = (self._clock.now(), self._sampled)
+        self._last_look = (self._run.clock.now(), self._sampled)
         async with asyncio.TaskGroup() as groups:
             while True:
-                await self._waiting.until(lambda: (self.pacing.capacity > 0 and self._worth_starting) or None)
+                await self._run.stopping.until(lambda: (self.staleness.capacity > 0 and self._worth_starting) or None)
                 index = self._next_index()
-                self.pacing.admit(index)
-                assert self._serving.policy is not None
-                groups.create_task(self._produce(index, self._serving.policy))
+                self.staleness.admit(index)
+                assert self._publisher.policy is not None
+                groups.create_task(self._produce(index, self._publisher.policy))
                 self._note_activity()
 
     @property
     def stranded(self) -> bool:
         """Whether no further batch will come together in time."""
-        return self.pacing.running == 0 and not self._worth_starting
+        return self.staleness.running == 0 and not self._worth_starting
 
     @property
     def _worth_starting(self) -> bool:
         """Whether a group that starts now may still become part of an update."""
-        return self._budget.may_hold("group", "update")
+        return self._run.budget.may_hold("group", "update")
 
     def take_batch(self) -> Batch | None:
         """The groups of the next update; None while it has to wait."""
-        groups = self.pacing.take_batch()
-        return Batch(self.pacing.version, groups) if groups else None
+        groups = self.staleness.take_batch()
+        return Batch(self.staleness.version, groups) if groups else None
 
     def use(self, batch: Batch) -> dict[str, float]:
-        """Count a batch as behind the adapter; how it came about, for its row of metrics."""
+        """Count a batch as part of the history behind the next version, from which new groups are sampled; its figures
+        for the row of metrics.
+        """
+        self.staleness.advance()
         self.cursor.use(batch.groups)
         for group in batch.groups:
-            self._settle(group)
-        indices = [group.index for group in batch.groups]
+            self._close(group)
+        generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
         dropped, self._dropped = self._dropped, 0
+        (then, before), self._last_look = self._last_look, (self._run.clock.now(), self._sampled)
         return {
             "groups/dropped": dropped,
-            "groups/running": self.pacing.running,
-            "groups/waiting": self.pacing.waiting,
-            "time/generate": fmean([self._generate_s.pop(index) for index in indices]),
-            "time/verify": fmean([self._verify_s.pop(index) for index in indices]),
-            "rollout/tokens_per_second": self._speed(),
+            "groups/running": self.staleness.running,
+            "groups/waiting": self.staleness.waiting,
+            "time/generate": fmean(generated),
+            "time/verify": fmean(verified),
+            "rollout/tokens_per_second": (self._sampled - before) / max(self._run.clock.now() - then, 1e-9),
         }
 
     def _next_index(self) -> int:
         """The next group to start; problems that rest are passed over."""
         while True:
             index = self.cursor.admit()
-            if not self.curriculum.rests(self._order.problem(index), self._epoch(index)):
+            if not self.curriculum.rests(self._order.problem(index), self._order.epoch(index)):
                 return index
             self.cursor.pass_over(index)
-            self._ledger.count("groups/rested")
-
-    def _epoch(self, index: int) -> int:
-        return index // len(self._order.problems)
+            self._run.ledger.count("groups/rested")
 
     async def _produce(self, index: int, policy: AdapterRef) -> None:
-        rollout = self._config.rollout
-        started = self._clock.now()
-        group = await self._engine.generate(
-            index,
-            self._order.problem(index),
-            policy,
-            Sampling(
-                samples=rollout.samples_per_problem,
-                max_tokens=rollout.max_response_tokens,
-                temperature=rollout.temperature,
-                top_p=1.0,
-                seed=request_seed(self._config.run.seed, self._purpose, index),
-            ),
+        run, rollout = self._run, self._run.config.rollout
+        started = run.clock.now()
+        sampling = Sampling(
+            samples=rollout.samples_per_problem,
+            max_tokens=rollout.max_response_tokens,
+            temperature=rollout.temperature,
+            top_p=1.0,
+            seed=request_seed(run.config.run.seed, self._purpose, index),
         )
-        generated = self._clock.now()
+        group = await self._engine.generate(index, self._order.problem(index), policy, sampling)
+        generated = run.clock.now()
         self._sampled += group.tokens
         self._verifying += 1
         self._note_activity()
-        group = await self._verifier.score(group)
+        group = await run.verifier.score(group)
         self._verifying -= 1
-        self._budget.expect("group", self._clock.now() - started)
-        if group.failed or (self._config.learner.refill and group.zero_variance):
+        run.budget.expect("group", run.clock.now() - started)
+        if group.failed or (run.config.learner.refill and group.zero_variance):
             self._drop(group)
         else:
-            self._generate_s[index] = generated - started
-            self._verify_s[index] = self._clock.now() - generated
-            self.pacing.accept(group)
+            self._seconds[index] = generated - started, run.clock.now() - generated
+            self.staleness.accept(group)
         self._note_activity()
-        self.drought.see(group)
-        await self._on_group()
+        self.fruitless.see(group)
+        await run.stopping.notify()
 
     def _drop(self, group: Group) -> None:
-        """Another group takes the place of one that has nothing to learn from."""
-        self.pacing.give_back(group.index)
+        """Let another group take the place of one that has nothing to learn from."""
+        self.staleness.give_back(group.index)
         self.cursor.pass_over(group.index)
-        self._settle(group)
-        self._ledger.count("groups/failed" if group.failed else "groups/refilled")
+        self._close(group)
+        self._run.ledger.count("groups/failed" if group.failed else "groups/refilled")
         self._dropped += 1
 
-    def _speed(self) -> float:
-        """Tokens the engines have generated per second since the last look."""
-        (then, before), self._last_look = self._last_look, (self._clock.now(), self._sampled)
-        return (self._sampled - before) / max(self._clock.now() - then, 1e-9)
-
-    def _settle(self, group: Group) -> None:
+    def _close(self, group: Group) -> None:
         """Count a group and what became of its tokens, once it is used or dropped: one that is neither comes again."""
-        self.curriculum.see(group, self._epoch(group.index))
+        self.curriculum.see(group, self._order.epoch(group.index))
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:
                 kind = "failed"
@@ -173,9 +157,9 @@ class RolloutProducer:
                 kind = "truncated"
             else:
                 kind = "useful"
-            self._ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
+            self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
 
     def _note_activity(self) -> None:
-        generating = self.pacing.running > self._verifying
-        self._ledger.enter("rollouts", "generate" if generating else "wait_learner")
-        self._ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")
+        generating = self.staleness.running > self._verifying
+        self._run.ledger.enter("rollouts", "generate" if generating else "wait_learner")
+        self._run.ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")

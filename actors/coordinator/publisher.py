@@ -1,29 +1,30 @@
 """The version that new groups are sampled from, and whether the engines truly serve it."""
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
 
 from actors.adapter_check.canary import Answers, Canary, Judgement
 from actors.adapter_check.probes import Probes
 from actors.adapter_check.startup_check import StartupCheck
+from actors.coordinator.context import RunContext
 from actors.messages import AdapterRef
-from actors.protocols import Engine, Learner
 
 
 class PolicyPublisher:
-    """Swaps adapters in the engines and has the canary vouch for each.
+    """Swaps adapters in the engines and has the canary check each, for one incarnation of the policy.
 
-    policy: the version that new groups are sampled from; None before the first and after a history was abandoned.
+    policy: the version that new groups are sampled from; None before the first one and after `abandon`.
     """
 
-    def __init__(self, engine: Engine, learner: Learner, probes: Probes, canary: Canary, proof: StartupCheck) -> None:
+    def __init__(self, run: RunContext, probes: Probes, startup_check: StartupCheck, noise: float | None) -> None:
+        """noise: see `Canary`."""
         self.policy: AdapterRef | None = None
-        self._engine = engine
-        self._learner = learner
+        self._engine, self._learner = run.engine, run.learner
         self._probes = probes
-        self._canary = canary
-        self._proof = proof
-        self._outdated: list[AdapterRef] = []
+        self._startup_check = startup_check
+        self._canary = Canary(run.config.canary.noise_floor, noise)
+        self._outdated: AdapterRef | None = None
+        self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
         self._probe: asyncio.Task[tuple[Answers, ...]] | None = None
         self._judgement: Judgement
 
@@ -33,48 +34,44 @@ class PolicyPublisher:
         return self._canary.noise
 
     @property
-    def held(self) -> tuple[AdapterRef, ...]:
-        """The adapters that engines have, or must be able to load again."""
-        return (*self._proof.adapters, *self._versions)
-
-    @property
-    def _versions(self) -> tuple[AdapterRef, ...]:
-        return (*self._outdated, *([self.policy] if self.policy else []))
+    def needed(self) -> tuple[AdapterRef, ...]:
+        """The adapters that an engine may have to load again: no running group is older than the staleness limit."""
+        return (*self._startup_check.adapters, *self._recent)
 
     async def adopt(self, adapter: AdapterRef) -> None:
-        """Make a version the one new groups are sampled from, the canary's probes first."""
+        """Load a version and make it the one new groups are sampled from; the canary's probes come first."""
         await self._engine.load(adapter)
-        if self.policy is not None:
-            self._outdated.append(self.policy)
-        self.policy = adapter
+        self._outdated, self.policy = self.policy, adapter
+        self._recent.append(adapter)
         self._probe = asyncio.create_task(self._probes.ask(self._engine, adapter))
 
+    async def retire_outdated(self) -> None:
+        """Retire the version before this one; the engines keep it until the last of its requests has ended."""
+        await asyncio.sleep(0)  # the tasks of groups that were admitted on it have called the engine by then
+        outdated, self._outdated = self._outdated, None
+        if outdated is not None:
+            await self._engine.retire(outdated)
+
     async def ask_canary(self) -> Judgement:
-        """Compare engine and learner on the policy's version, once, and on what engines that have started since
-        answered under synthetic adapters; Halted if any is not served faithfully. Who gives up waiting may ask again.
+        """Compare engine and learner on the policy, once, and on what engines started since answered under synthetic
+        adapters; Halted if any is not served faithfully. A caller that gives up waiting may ask again.
         """
-        await self._proof.judge()
+        await self._startup_check.judge()
         if self._probe is not None:
             self._judgement = await self._probes.judge(self._canary, self._learner, await asyncio.shield(self._probe))
             self._probe = None
         return self._judgement
 
-    async def retire_idle(self, runs: Callable[[int], bool]) -> None:
-        """Give up outdated versions that no group needs any more; not before, since calls of an actor may overtake."""
-        idle = [adapter for adapter in self._outdated if not runs(adapter.version)]
-        self._outdated = [adapter for adapter in self._outdated if adapter not in idle]
-        for adapter in idle:
-            await self._engine.retire(adapter)
-
     async def abandon(self) -> None:
-        """Give up every version, once the groups on them are cancelled."""
+        """Retire all versions, once the groups on them are cancelled."""
         await self.close()
-        versions, self._outdated, self.policy = self._versions, [], None
-        for adapter in versions:
-            await self._engine.retire(adapter)
+        await self.retire_outdated()
+        policy, self.policy = self.policy, None
+        if policy is not None:
+            await self._engine.retire(policy)
 
     async def close(self) -> None:
-        """End a probe that is under way."""
+        """Cancel a probe that is under way."""
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait({self._probe})

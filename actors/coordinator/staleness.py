@@ -12,17 +12,18 @@ class StalenessManager:
 
         capacity = min(max_running − running, (η + version + 1) · B − (accepted + running))
 
-    more groups may start (AReaL, arXiv 2505.24298), where B is `problems_per_update` and `accepted` counts every group
-    that has been or will be trained on since version 0. Counting alone does not bound stragglers. Batches therefore
-    take the oldest version first, and the update of version v waits for stragglers unless the groups left behind can
-    still be used in time: for every version u, those sampled by u or before must fit into the updates v + 1 … u + η,
-    which take (u + η − v) · B of them. (For η = 1 this says: wait while a group of version v − 1 is on its way.)
-    `ahead` is what stands for η in the capacity: 0 has rollouts and updates take turns, whatever η allows. What a group
-    costs does not grow with their number: groups are counted by version, of which only a few are alive.
+    more groups may start (AReaL, arXiv 2505.24298), where η is `max_staleness`, B is `problems_per_update`, and
+    `accepted` counts every group that has been or will be trained on since version 0. Counting alone does not bound
+    stragglers. Batches therefore take the oldest version first, and the update of version v waits for stragglers unless
+    the groups left behind can still be used in time: for every version u, those sampled by u or before must fit into
+    the updates v + 1 … u + η, which take (u + η − v) · B of them. (For η = 1: wait while a group of version v − 1 is on
+    its way.) The cost of a group does not grow with their number: groups are counted by version, of which only a few
+    are alive.
     """
 
     def __init__(
         self,
+        *,
         problems_per_update: int,
         max_staleness: int,
         max_running: int,
@@ -31,31 +32,27 @@ class StalenessManager:
     ) -> None:
         """updates: the version after which no group is needed; None for no end."""
         self.version = version
-        self._most = None if updates is None else updates * problems_per_update
         self._per_update = problems_per_update
-        self.ahead = max_staleness
         self._max_staleness = max_staleness
         self._max_running = max_running
+        self._needed = None if updates is None else updates * problems_per_update
         self._accepted = version * problems_per_update
-        self._running: dict[int, int] = {}
+        self._running: dict[int, int] = {}  # version by index
         self._running_on: Counter[int] = Counter()
         self._waiting: defaultdict[int, list[Group]] = defaultdict(list)
 
     @property
     def capacity(self) -> int:
         """Groups that may start now."""
-        running = len(self._running)
-        admissible = (self.ahead + self.version + 1) * self._per_update - (self._accepted + running)
-        needed = admissible if self._most is None else self._most - (self._accepted + running)
-        return min(self._max_running - running, admissible, needed)
+        most = (self._max_staleness + self.version + 1) * self._per_update
+        if self._needed is not None:
+            most = min(most, self._needed)
+        return min(self._max_running - self.running, most - self._accepted - self.running)
 
     @property
     def running(self) -> int:
+        """Groups that are being generated or verified."""
         return len(self._running)
-
-    def runs(self, version: int) -> bool:
-        """Whether a group of this version is on its way."""
-        return self._running_on[version] > 0
 
     @property
     def waiting(self) -> int:
@@ -70,14 +67,17 @@ class StalenessManager:
         self._running_on[self.version] += 1
 
     def accept(self, group: Group) -> None:
-        """A running group is verified and waits for its batch."""
-        self._end(group.index)
+        """Have a running group, now verified, wait for its batch."""
+        self.give_back(group.index)
         self._accepted += 1
         self._waiting[group.version].append(group)
 
     def give_back(self, index: int) -> None:
-        """A running group came to nothing; its capacity is free again."""
-        self._end(index)
+        """Free the capacity of a running group that came to nothing."""
+        version = self._running.pop(index)
+        self._running_on[version] -= 1
+        if not self._running_on[version]:
+            del self._running_on[version]
 
     def take_batch(self) -> tuple[Group, ...] | None:
         """The groups of the next update, oldest version first; None while it has to wait."""
@@ -100,12 +100,6 @@ class StalenessManager:
             self._waiting[version] = groups[count:]
         return groups[:count]
 
-    def _end(self, index: int) -> None:
-        version = self._running.pop(index)
-        self._running_on[version] -= 1
-        if not self._running_on[version]:
-            del self._running_on[version]
-
     def advance(self) -> None:
-        """New groups are sampled from the next version."""
+        """Sample new groups from the next version."""
         self.version += 1

@@ -1,8 +1,9 @@
-"""What a run waits for, and what ends its waiting."""
+"""Waits of a run that end early when the run is told to stop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from actors.errors import Interrupted
 from actors.protocols import Clock
@@ -11,75 +12,71 @@ T = TypeVar("T")
 
 
 class StopController:
-    """Waits that end early when the run is told to stop.
+    """Tells those who wait that something changed, or that the run is to stop.
 
-    reason: why it was told so, empty before. The grace is the time that all steps under way together may still take.
+    reason: why the run was told to stop; empty before.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, grace_s: float = 0.0) -> None:
+        """grace_s: seconds that all steps under way together may take after a stop."""
         self.reason = ""
         self._clock = clock
+        self._grace_s = grace_s
+        self._grace_end = float("inf")
         self._changed = asyncio.Condition()
         self._stopped = asyncio.Event()
         self._hurried = asyncio.Event()
-        self._grace_end = float("inf")
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was told to stop."""
         return self._stopped.is_set()
 
-    def stop(self, reason: str, grace_s: float) -> None:
+    def stop(self, reason: str) -> None:
         """End the run within the grace; told a second time, at once."""
         if self.stopped:
             self._hurried.set()
             return
         self.reason = reason
-        self._grace_end = self._clock.now() + grace_s
+        self._grace_end = self._clock.now() + self._grace_s
         self._stopped.set()
 
     async def notify(self) -> None:
-        """Something changed: whoever waits looks again."""
+        """Have all who wait look again."""
         async with self._changed:
             self._changed.notify_all()
 
     async def until(self, ready: Callable[[], T | None]) -> T:
-        """Wait until `ready` returns something; it is asked again after every `notify`."""
+        """Wait until `ready`, asked again after every `notify`, returns something."""
         async with self._changed:
             while (result := ready()) is None:
                 await self._changed.wait()
         return result
 
     async def unless_stopped(self, work: Awaitable[T]) -> T | None:
-        """The result of `work`, or None, and the work cancelled, if the run is told to stop first."""
-        task = asyncio.ensure_future(work)
-        stopped = asyncio.create_task(self._stopped.wait())
-        try:
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            task.cancel()
-            stopped.cancel()
+        """The result of `work`; if the run is told to stop first, cancel the work and return None."""
+        task = await _race(work, self._stopped.wait())
+        return task.result() if task.done() else None
 
     async def within_grace(self, work: Awaitable[T]) -> T:
         """The result of `work`; Interrupted if the grace after a stop ends first."""
-        task = asyncio.ensure_future(work)
-        expiry = asyncio.create_task(self._grace_over())
-        try:
-            await asyncio.wait({task, expiry}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise Interrupted(self.reason)
-            return task.result()
-        finally:
-            task.cancel()
-            expiry.cancel()
+        task = await _race(work, self._grace_over())
+        if not task.done():
+            raise Interrupted(self.reason)
+        return task.result()
 
     async def _grace_over(self) -> None:
         await self._stopped.wait()
-        hurried = asyncio.create_task(self._hurried.wait())
-        grace = asyncio.create_task(self._clock.sleep(max(self._grace_end - self._clock.now(), 0.0)))
-        try:
-            await asyncio.wait({hurried, grace}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hurried.cancel()
-            grace.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace_end - self._clock.now()):
+                await self._hurried.wait()
+
+
+async def _race(work: Awaitable[T], end: Coroutine[Any, Any, object]) -> asyncio.Future[T]:
+    """`work` as a task, which is cancelled unless it is done before `end` is."""
+    task, ending = asyncio.ensure_future(work), asyncio.create_task(end)
+    try:
+        await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+        return task
+    finally:
+        task.cancel()
+        ending.cancel()

@@ -18,8 +18,10 @@ from typing import Any
 
 from actors.adapter_check.startup_check import PROMPT_TOKENS
 from actors.coordinator.budget import Budget
+from actors.coordinator.context import RunContext
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
+from actors.coordinator.stopping import StopController
 from actors.messages import (
     AdapterRef,
     Batch,
@@ -104,18 +106,21 @@ async def _run(
     folder = FolderInMemory(path, lambda: sum(engine.busy_s for engine in engines) / len(engines))
     budget = Budget(config.budget.seconds, 0.0, clock)
     per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
-    coordinator = Coordinator(
-        config,
-        EnginePool(engines, clock, lambda name, text: None),
-        learner,
-        ModelledVerifier(config, costs, workload, placement.reward_workers, rng),
-        ProblemSet(tuple(_problems(0, PROBLEMS, workload)), tuple(_problems(-1, config.eval.problems, workload)), {}),
-        folder,
-        budget,
-        Ledger(clock),
-        clock,
+    train, heldout = _problems(0, PROBLEMS, workload), _problems(-1, config.eval.problems, workload)
+    run = RunContext(
+        config=config,
+        problems=ProblemSet(tuple(train), tuple(heldout), {}),
+        engine=EnginePool(engines, clock, lambda name, text: None),
+        learner=learner,
+        verifier=ModelledVerifier(config, costs, workload, placement.reward_workers, rng),
+        folder=folder,
+        budget=budget,
+        ledger=Ledger(clock),
+        clock=clock,
+        stopping=StopController(clock),
         max_running=per_engine * len(engines),
     )
+    coordinator = Coordinator(run)
     with seldom_searched():
         await coordinator.run()
     record = coordinator.ledger.record

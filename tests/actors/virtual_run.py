@@ -1,14 +1,16 @@
 """A whole run over fakes under virtual time; its files are real."""
 
+import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from actors.coordinator.budget import Budget
+from actors.coordinator.context import RunContext
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
+from actors.coordinator.stopping import StopController
 from actors.messages import Outcome, ProblemSet
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.storage.run_folder import RunFolder
@@ -49,7 +51,8 @@ class Run:
         self.verifier = FakeVerifier()
         self.spent = 0.0
 
-    def go(self, meanwhile: Callable[[Coordinator], Any] | None = None, resume: bool = False) -> Outcome:
+    def go(self, *stops: float) -> Outcome:
+        """Begin or resume the run. stops: when it is told to stop, in seconds."""
         self.engine.slots = AdapterSlots(2)  # of a process of its own
 
         async def scenario() -> Outcome:
@@ -57,21 +60,22 @@ class Run:
             folder = self.folder = RunFolder(self.path)
             folder.recover()
             budget = Budget(self.seconds, folder.spent, clock)
-            self.coordinator = Coordinator(
-                self.config,
-                self.engine,
-                self.learner,
-                self.verifier,
-                make_problems(heldout=self.config.eval.problems),
-                folder,
-                budget,
-                Ledger(clock, folder.spent, folder.ledger()),
-                clock,
+            context = RunContext(
+                config=self.config,
+                problems=make_problems(heldout=self.config.eval.problems),
+                engine=self.engine,
+                learner=self.learner,
+                verifier=self.verifier,
+                folder=folder,
+                budget=budget,
+                ledger=Ledger(clock, folder.spent, folder.ledger()),
+                clock=clock,
+                stopping=StopController(clock, self.config.budget.grace_s),
                 max_running=16,
-                resume_from=folder.checkpoints.latest if resume else None,
             )
-            if meanwhile:
-                meanwhile(self.coordinator)
+            self.coordinator = Coordinator(context)
+            for seconds in stops:
+                asyncio.get_running_loop().call_later(seconds, context.stopping.stop, "SIGTERM")
             try:
                 return await self.coordinator.run()
             finally:

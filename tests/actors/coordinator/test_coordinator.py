@@ -115,7 +115,7 @@ def test_ledger_accounts_for_every_second_and_token_over_a_resume(tmp_path: Path
         run = Run(tmp_path)
         run.config.budget.updates = updates
         run.learner.deaths = {death} if death else set()
-        run.go(resume=updates == 9)
+        run.go()
         drawn += run.engine.tokens
         record = run.coordinator.ledger
         for activities in run.ledger.values():

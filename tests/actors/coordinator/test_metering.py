@@ -3,7 +3,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.coordinator.ledger import Ledger
-from actors.coordinator.metering import MeteredEngine, Pace
+from actors.coordinator.metering import MeteredSampler, Pace
 from actors.messages import Sampling
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, make_problem
@@ -17,7 +17,8 @@ def test_cancelled_requests_count_what_their_time_was_enough_for() -> None:
     async def scenario() -> dict[str, int]:
         clock = VirtualClock()
         ledger = Ledger(clock)
-        engine = MeteredEngine(FakeEngine(seconds=1.0), "waiting", ledger, clock, Pace())
+        fake = FakeEngine(seconds=1.0)
+        engine = MeteredSampler(fake, "waiting", ledger, clock, Pace())
 
         async def cancel(work: Coroutine[Any, Any, Any], after: float) -> None:
             task = asyncio.create_task(work)
@@ -26,7 +27,7 @@ def test_cancelled_requests_count_what_their_time_was_enough_for() -> None:
             await asyncio.wait({task})
 
         await engine.generate(0, make_problem(0), None, SAMPLING)
-        engine._engine.seconds = 100.0  # type: ignore[attr-defined]
+        fake.seconds = 100.0
         await cancel(engine.generate(1, make_problem(1), None, SAMPLING), 3.5)
         await cancel(engine.probe(-1, make_problem(1), None, SAMPLING), 50.0)
         return ledger.counts

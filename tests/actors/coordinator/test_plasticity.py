@@ -37,7 +37,7 @@ def test_a_resumed_run_looks_at_the_responses_drawn_before(run: Run) -> None:
     (run.path / "probe.json").write_text(json.dumps(drawn))
     resumed = Run(run.path)
     resumed.config.budget.updates = 3
-    resumed.go(resume=True)
+    resumed.go()
     assert [list(group.samples[0].token_ids) for group in resumed.learner.inspected[-1][1]] == drawn
 
 

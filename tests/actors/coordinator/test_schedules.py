@@ -21,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.coordinator.budget import Budget
+from actors.coordinator.context import RunContext
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.data_order import ProblemOrder
 from actors.coordinator.ledger import Ledger
+from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
 from actors.messages import AdapterRef, Batch, Group, Status
 from actors.protocols import Engine
@@ -187,21 +189,22 @@ class Trial:
                 loop.call_later(time, actor.die)
         fleet = EnginePool(engines, clock, lambda name, text: None)
         verifier = RemoteVerifier(judges, clock, lambda name, text: None)  # type: ignore[arg-type]
-        coordinator = Coordinator(
-            self.config,
-            Tally(fleet, self.drawn),  # type: ignore[arg-type]
-            self._learner(),
-            verifier,
-            self.problems,
-            folder,
-            budget,
-            ledger,
-            clock,
+        run = RunContext(
+            config=self.config,
+            problems=self.problems,
+            engine=Tally(fleet, self.drawn),  # type: ignore[arg-type]
+            learner=self._learner(),
+            verifier=verifier,
+            folder=folder,
+            budget=budget,
+            ledger=ledger,
+            clock=clock,
+            stopping=StopController(clock, GRACE_S),
             max_running=self.schedule.max_running,
-            resume_from=folder.checkpoints.latest,
         )
+        coordinator = Coordinator(run)
         if stop is not None:
-            loop.call_later(stop, coordinator.stop, "SIGTERM")
+            loop.call_later(stop, run.stopping.stop, "SIGTERM")
         ended = True
         try:
             async with asyncio.timeout(crash):
@@ -218,10 +221,7 @@ class Trial:
                 raise
         if ended:
             folder.write_spent(budget.spent, ledger.record)
-            cursor = coordinator._production.cursor
-            self.check_history(
-                coordinator.updates, cursor.next_unused, cursor.used, coordinator._production.curriculum.state
-            )
+            self.check_history(**coordinator._producer.state)
         self.spent = folder.spent
         self.check(folder)
         return ended
@@ -304,24 +304,26 @@ class Trial:
         assert tokens == self.written
         if folder.checkpoints.latest:
             state = read_state(folder.checkpoints.latest)
-            self.check_history(state["version"], state["next_unused"], state["used"], state["problems"])
+            self.check_history(**{name: state[name] for name in ("version", "next_unused", "used", "problems")})
 
-    def check_history(self, updates: int, next_unused: int, used: Sequence[int], solved: dict[str, list[int]]) -> None:
-        """Behind an adapter after so many updates, with its cursor and solve rates."""
+    def check_history(
+        self, version: int, next_unused: int, used: Sequence[int], problems: dict[str, list[int]]
+    ) -> None:
+        """Check the history behind a version, with its cursor and solve rates."""
         behind = [
             group.index
-            for version in sorted(self.history)
-            if version < updates
-            for group in self.history[version].groups
+            for earlier in sorted(self.history)
+            if earlier < version
+            for group in self.history[earlier].groups
         ]
-        assert len(behind) == len(set(behind)) == updates * self.schedule.per_update
+        assert len(behind) == len(set(behind)) == version * self.schedule.per_update
         done = {*range(next_unused), *used}
         assert set(behind) <= done
         settled = {index for index in done if self._outcome(index) == "barren"}
         if not self.schedule.refill:
             settled &= set(behind)
             times = Counter(self.order.problem(index).id for index in behind)
-            assert {problem: judged for problem, (judged, *_) in solved.items() if judged} == {
+            assert {problem: judged for problem, (judged, *_) in problems.items() if judged} == {
                 problem: 2 * count for problem, count in times.items()
             }
         for index in done - set(behind):

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from actors.coordinator.coordinator import Coordinator
 from actors.errors import ActorDied, Halted, root_cause
 from actors.messages import Batch, Group, UpdateStats
 from tests.actors.virtual_run import Run, judge
@@ -20,7 +19,7 @@ def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
     first.go()
     second = Run(tmp_path)
     second.config.budget.updates = 9
-    second.go(resume=True)
+    second.go()
     used = [g.index for run in (first, second) for batch in run.learner.batches for g in batch.groups]
     assert sorted(used) == list(range(len(used)))
     assert len(used) == 18
@@ -111,10 +110,7 @@ def test_stop_does_not_wait_for_a_revival(run: Run) -> None:
     run.learner.deaths = {("accumulate", 4)}
     run.learner.revive = revive  # type: ignore[method-assign]
 
-    def stop_later(coordinator: Coordinator) -> None:
-        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGTERM")
-
-    assert run.go(stop_later).status == "interrupted"
+    assert run.go(30.0).status == "interrupted"
     assert run.spent < 31.0
     assert run.coordinator.updates == 3
 
@@ -232,7 +228,7 @@ def test_base_model_is_judged_once_over_all_resumes(tmp_path: Path) -> None:
     first.go()
     second = Run(tmp_path)
     second.config.budget.updates = 5
-    second.go(resume=True)
+    second.go()
     assert second.coordinator.base == first.coordinator.base
     probed = 4
     assert (first.engine.base_samples, second.engine.base_samples) == (8 + probed, 0)
@@ -243,6 +239,6 @@ def test_time_before_a_resume_counts(tmp_path: Path) -> None:
     first.config.budget.updates = 4
     first.go()
     second = Run(tmp_path, seconds=100.0)
-    second.go(resume=True)
+    second.go()
     assert second.spent <= 100.0
     assert len(second.rows) < 100.0 / 2.0

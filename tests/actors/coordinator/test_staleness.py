@@ -10,19 +10,19 @@ from actors.messages import Group
 from tests.fakes import make_group
 
 
-def test_synchronous_pacing_admits_exactly_one_batch() -> None:
-    pacing = StalenessManager(problems_per_update=2, max_staleness=0, max_running=10)
-    assert pacing.capacity == 2
-    pacing.admit(0)
-    pacing.admit(1)
-    assert pacing.capacity == 0
-    pacing.accept(make_group(0))
-    pacing.accept(make_group(1))
-    assert pacing.capacity == 0
-    assert [group.index for group in pacing.take_batch() or ()] == [0, 1]
-    assert pacing.capacity == 0
-    pacing.advance()
-    assert pacing.capacity == 2
+def test_synchronous_runs_admit_exactly_one_batch() -> None:
+    manager = StalenessManager(problems_per_update=2, max_staleness=0, max_running=10)
+    assert manager.capacity == 2
+    manager.admit(0)
+    manager.admit(1)
+    assert manager.capacity == 0
+    manager.accept(make_group(0))
+    manager.accept(make_group(1))
+    assert manager.capacity == 0
+    assert [group.index for group in manager.take_batch() or ()] == [0, 1]
+    assert manager.capacity == 0
+    manager.advance()
+    assert manager.capacity == 2
 
 
 def test_engine_limit_bounds_admission() -> None:
@@ -30,46 +30,32 @@ def test_engine_limit_bounds_admission() -> None:
 
 
 def test_update_waits_for_a_straggler_that_would_grow_too_old() -> None:
-    pacing = StalenessManager(problems_per_update=1, max_staleness=1, max_running=10)
-    pacing.admit(0)
-    pacing.admit(1)
-    pacing.accept(make_group(1))
-    assert pacing.take_batch() is not None
-    pacing.advance()
-    pacing.admit(2)
-    pacing.accept(make_group(2, version=1))
-    assert pacing.take_batch() is None
-    pacing.accept(make_group(0))
-    assert [group.index for group in pacing.take_batch() or ()] == [0]
+    manager = StalenessManager(problems_per_update=1, max_staleness=1, max_running=10)
+    manager.admit(0)
+    manager.admit(1)
+    manager.accept(make_group(1))
+    assert manager.take_batch() is not None
+    manager.advance()
+    manager.admit(2)
+    manager.accept(make_group(2, version=1))
+    assert manager.take_batch() is None
+    manager.accept(make_group(0))
+    assert [group.index for group in manager.take_batch() or ()] == [0]
 
 
 def test_capacity_of_a_failed_group_comes_back() -> None:
-    pacing = StalenessManager(problems_per_update=1, max_staleness=0, max_running=10)
-    pacing.admit(0)
-    assert pacing.capacity == 0
-    pacing.give_back(0)
-    assert pacing.capacity == 1
-
-
-def test_groups_ahead_are_used_up_before_turns_begin() -> None:
-    pacing = StalenessManager(problems_per_update=1, max_staleness=1, max_running=10)
-    for index in range(2):
-        pacing.admit(index)
-        pacing.accept(make_group(index))
-    pacing.ahead = 0
-    for version in range(2):
-        assert pacing.capacity <= 0
-        assert pacing.take_batch() is not None
-        pacing.advance()
-        assert pacing.version == version + 1
-    assert pacing.capacity == 1
+    manager = StalenessManager(problems_per_update=1, max_staleness=0, max_running=10)
+    manager.admit(0)
+    assert manager.capacity == 0
+    manager.give_back(0)
+    assert manager.capacity == 1
 
 
 def test_admission_without_capacity_is_an_error() -> None:
-    pacing = StalenessManager(problems_per_update=1, max_staleness=0, max_running=1)
-    pacing.admit(0)
+    manager = StalenessManager(problems_per_update=1, max_staleness=0, max_running=1)
+    manager.admit(0)
     with pytest.raises(ValueError, match="without capacity"):
-        pacing.admit(1)
+        manager.admit(1)
 
 
 @given(
@@ -84,30 +70,32 @@ def test_no_schedule_of_finishes_and_failures_makes_a_group_too_old(
 ) -> None:
     """Groups finish in any order and some fail: every batch is young enough and the loop never stops."""
     rng = random.Random(seed)
-    pacing = StalenessManager(per_update, staleness, max_running, version=start)
+    manager = StalenessManager(
+        problems_per_update=per_update, max_staleness=staleness, max_running=max_running, version=start
+    )
     running: dict[int, int] = {}
     index = 0
     updates = 0
     for _ in range(400):
-        while pacing.capacity > 0 and rng.random() < 0.8:
-            pacing.admit(index)
-            running[index] = pacing.version
+        while manager.capacity > 0 and rng.random() < 0.8:
+            manager.admit(index)
+            running[index] = manager.version
             index += 1
         if running and rng.random() < 0.9:
             chosen = rng.choice(list(running))
             version = running.pop(chosen)
             if rng.random() < 0.2:
-                pacing.give_back(chosen)
+                manager.give_back(chosen)
             else:
-                pacing.accept(make_group(chosen, version))
-        if (batch := pacing.take_batch()) is not None:
+                manager.accept(make_group(chosen, version))
+        if (batch := manager.take_batch()) is not None:
             assert len(batch) == per_update
-            assert all(0 <= pacing.version - group.version <= staleness for group in batch)
+            assert all(0 <= manager.version - group.version <= staleness for group in batch)
             versions = [group.version for group in batch]
             assert versions == sorted(versions)
-            pacing.advance()
+            manager.advance()
             updates += 1
-        assert running or pacing.capacity > 0, "deadlock"
+        assert running or manager.capacity > 0, "deadlock"
     assert updates > 0
 
 
@@ -166,20 +154,19 @@ class CountedVersion(Group):
 
 def looks_for_a_group(per_update: int) -> float:
     """How often a group is looked at until a batch has taken it, by a coordinator that asks after each group."""
-    pacing = StalenessManager(per_update, max_staleness=1, max_running=10 * per_update)
+    manager = StalenessManager(problems_per_update=per_update, max_staleness=1, max_running=10 * per_update)
     groups = 0
     CountedVersion.looks = 0
-    for version in range(3):
-        while pacing.capacity > 0:
-            pacing.admit(groups)
+    for _ in range(3):
+        while manager.capacity > 0:
+            manager.admit(groups)
             groups += 1
-        for index in sorted(pacing._running):
-            made = make_group(index, pacing._running[index])
-            pacing.accept(CountedVersion(made.index, made.problem, made.adapter, made.samples, made.rewards))
-            pacing.runs(version)
-            if pacing.take_batch():
+        for index in sorted(manager._running):
+            made = make_group(index, manager._running[index])
+            manager.accept(CountedVersion(made.index, made.problem, made.adapter, made.samples, made.rewards))
+            if manager.take_batch():
                 break
-        pacing.advance()
+        manager.advance()
     return CountedVersion.looks / groups
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.coordinator.coordinator import Coordinator
 from actors.errors import Interrupted, root_cause
 from actors.messages import Group
 from tests.actors.virtual_run import Run, make_config
@@ -64,10 +63,7 @@ def test_last_policy_is_judged_on_fewer_problems_where_not_one_round_fits(run: R
 
 
 def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
-    def stop_later(coordinator: Coordinator) -> None:
-        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGTERM")
-
-    outcome = run.go(stop_later)
+    outcome = run.go(30.0)
     assert (outcome.status, outcome.reason, outcome.final) == ("interrupted", "SIGTERM", None)
     assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.learner.version:06d}"
     assert 30.0 <= run.spent < 30.0 + run.config.budget.grace_s
@@ -77,10 +73,7 @@ def test_stop_during_the_first_evaluation_leaves_at_once(run: Run) -> None:
     run.engine.seconds = 1000.0
     run.seconds = 100_000.0
 
-    def stop_later(coordinator: Coordinator) -> None:
-        asyncio.get_running_loop().call_later(30.0, coordinator.stop, "SIGINT")
-
-    assert run.go(stop_later).status == "interrupted"
+    assert run.go(30.0).status == "interrupted"
     assert run.spent < 40.0
 
 
@@ -88,11 +81,8 @@ def test_update_longer_than_the_grace_is_abandoned(run: Run) -> None:
     run.learner.seconds = 10_000.0
     run.seconds = 100_000.0
 
-    def stop_later(coordinator: Coordinator) -> None:
-        asyncio.get_running_loop().call_later(100.0, coordinator.stop, "SIGTERM")
-
     with pytest.raises(ExceptionGroup) as caught:
-        run.go(stop_later)
+        run.go(100.0)
     assert isinstance(root_cause(caught.value), Interrupted)
     assert run.spent < 100.0 + run.config.budget.grace_s + 5.0
 
@@ -163,12 +153,8 @@ def test_second_stop_leaves_at_once_with_the_last_checkpoint(run: Run) -> None:
     run.seconds = 100_000.0
     run.learner.seconds = 30.0
 
-    def stop_twice(coordinator: Coordinator) -> None:
-        asyncio.get_running_loop().call_later(200.0, coordinator.stop, "SIGTERM")
-        asyncio.get_running_loop().call_later(201.0, coordinator.stop, "SIGTERM")
-
     with pytest.raises(ExceptionGroup) as caught:
-        run.go(stop_twice)
+        run.go(200.0, 201.0)
     assert isinstance(root_cause(caught.value), Interrupted)
     assert run.spent < 202.0
     assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
@@ -195,11 +181,8 @@ def test_all_steps_after_a_stop_share_one_grace(run: Run) -> None:
 
     run.learner.save = save  # type: ignore[method-assign]
 
-    def stop_later(coordinator: Coordinator) -> None:
-        asyncio.get_running_loop().call_later(20.0, coordinator.stop, "SIGTERM")
-
     with pytest.raises(ExceptionGroup) as caught:
-        run.go(stop_later)
+        run.go(20.0)
     assert isinstance(root_cause(caught.value), Interrupted)
     assert run.spent <= 20.0 + 60.0
 

@@ -1,4 +1,4 @@
-"""Whether the engines of an evaluation fit their machine."""
+"""Whether an evaluation fits its machine: the half of a run's plan that is about engines."""
 
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
