@@ -1,20 +1,18 @@
-"""`python launch/evaluate.py conf=NAME [adapter=DIR] benchmarks=[…] n=16 [limit=…] [key=value …]`: how often the base
-model, and one with an adapter, solve the problems of benchmarks, and how sure that is.
+"""`python launch/evaluate.py conf=NAME [adapter=DIR] benchmarks=[…] n=16 [limit=…] [key=value …]`: measure how often
+the base model, and one with an adapter, solve the problems of benchmarks.
 
-An adapter of a run is evaluated under that run's settings, which need no conf=NAME. Everything is in the folder
+An adapter of a run is evaluated under that run's settings, which need no conf=NAME. The results are in the folder
 `evaluation/` of the run's folder. The same command goes on where it was cut off.
 """
 
 import asyncio
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distributions
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,8 +21,8 @@ from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.versions import versions
-from actors.storage.files import replace_text
-from actors.storage.transcript import Transcript
+from actors.storage.evaluation_folder import EvaluationFolder, Transcript
+from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
 from conf.checks import check_lengths
@@ -32,25 +30,31 @@ from conf.errors import BadInput
 from conf.load import load, run_of
 from conf.models import locate, shape_from_config
 from conf.schema import Config
-from launch.evaluations.figures import comparison, figures
-from launch.evaluations.fit import check_engines
-from launch.evaluations.protocol import check_data, check_problems, claim, place, protocol_of
-from launch.evaluations.view import ExamView, lines, markdown, table
+from launch.evaluations.hardware import check_engines
+from launch.evaluations.sampling_protocol import (
+    check_heldout_problems,
+    check_heldout_settings,
+    evaluation_folder,
+    protocol_of,
+    take_evaluation,
+)
+from launch.evaluations.scores import comparison, scores
+from launch.evaluations.view import EvaluationView, lines, markdown, table
 from launch.plan.cards import choose, show_only
 from launch.plan.host_needs import check_room, room_of_evaluation
 from launch.plan.machine import Machine, check_build, detect
 from launch.report import attempt
 from launch.session.ray_session import clear_session, ray_session
-from launch.session.resume import settle
-from launch.session.signals import handle, leave
+from launch.session.resume import resolve_dtype
+from launch.session.signals import exit_at_once, handle_signals
 from rewards.problems.benchmarks import Posed, pose
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
 
 @dataclass(frozen=True)
-class Examination:
-    """A benchmark with what the base model and, if there is one, the adapter said on it."""
+class Samples:
+    """What the base model and, if there is one, the adapter said on the problems of a benchmark."""
 
     posed: Posed
     base: Transcript
@@ -61,23 +65,25 @@ class Examination:
         return [self.base] + ([self.adapter] if self.adapter else [])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """folder: of everything it leaves behind. protocol: what it was asked for, see `protocol_of`. others: results of
-    benchmarks that were asked for before, and not this time.
+    """Everything an evaluation is given.
+
+    protocol: what its samples depend on, see `protocol_of`.
+    others: results of benchmarks that were asked for before, and not this time.
     """
 
     config: Config
-    folder: Path
+    folder: EvaluationFolder
     model_path: str
     placement: Placement
     protocol: dict[str, Any]
-    exams: list[Examination]
+    samples: list[Samples]
     others: list[dict[str, Any]]
 
     @property
     def transcripts(self) -> list[Transcript]:
-        return [transcript for exam in self.exams for transcript in exam.transcripts]
+        return [transcript for each in self.samples for transcript in each.transcripts]
 
     @property
     def complete(self) -> bool:
@@ -87,19 +93,18 @@ class Evaluation:
 def main(arguments: list[str]) -> int:
     """The exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
-    handle(leave)  # there is nothing to save yet
+    handle_signals(exit_at_once)  # there is nothing to save yet
     console = Console()
     try:
         config = load(arguments)
         machine = detect(config.device)
-        settle(config, machine)
+        resolve_dtype(config, machine)
         evaluation = prepare(config, machine, console)
         if evaluation is None:
             return 0
         status = "completed"
         if not evaluation.complete:
-            deadline = started + config.budget.seconds
-            status = carry_out(evaluation, console, deadline)
+            status = carry_out(evaluation, console, started + config.budget.seconds)
         return conclude(evaluation, status, console)
     except BadInput as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
@@ -109,26 +114,23 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | None:
-    """Find and check model, adapter and problems, and only then touch the folder; None if only the plan was asked for,
-    which is what is printed here.
+    """Find and check model, adapter and problems, and only then touch the folder.
+
+    Return None if only the plan was asked for, which is what is printed here.
     """
-    if not machine.present:
-        raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
-    check_build(config, machine, {package.name for package in distributions()})
-    if not config.benchmarks:
-        raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
-    if config.eval.temperature == 0 and config.n > 1:
-        raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
+    check_request(config, machine)
     model_path = locate(config.model)
     shape = shape_from_config(model_path)
     check_lengths(config, shape.context)
     adapter = adopt_adapter(config, model_path)
     placement = place_engines(machine.cores, machine.gpus)
+    if config.reward.workers is not None:
+        placement = replace(placement, reward_workers=config.reward.workers)
     check_engines(config, shape, machine, placement)
     run = run_of(config.adapter)
-    folder = place(config, run)
+    folder = evaluation_folder(config, run)
     if run:
-        check_data(config, run)
+        check_heldout_settings(config, run)
         console.print(f"Settings of the run in {run}", soft_wrap=True, highlight=False, markup=False)
 
     from transformers import AutoTokenizer
@@ -136,7 +138,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     posed = [pose(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
     if run:
-        check_problems(config, run, posed)
+        check_heldout_problems(config, run, posed)
     for each in posed:
         dropped = "".join(f"; {count} dropped: {reason}" for reason, count in each.dropped.items())
         policies = ", by base model and adapter" if adapter else ""
@@ -147,40 +149,60 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
     if config.plan:
         return None
     protocol = protocol_of(config, model_path, adapter)
-    names = {each.benchmark.name for each in posed}
-    others = [result for result in claim(folder, config, protocol) if result["name"] not in names]
+    results = take_evaluation(folder, config, protocol)
     served = AdapterRef(0, 0, str(adapter.folder)) if adapter else None
-    exams = [
-        Examination(
-            each,
-            transcript(folder, each, config.n, None),
-            transcript(folder, each, config.n, served) if served else None,
-        )
-        for each in posed
-    ]
-    return Evaluation(config, folder, model_path, placement, protocol, exams, others)
+    return Evaluation(
+        config=config,
+        folder=folder,
+        model_path=model_path,
+        placement=placement,
+        protocol=protocol,
+        samples=[open_samples(folder, each, config.n, served) for each in posed],
+        others=[result for result in results if result["name"] not in {each.benchmark.name for each in posed}],
+    )
 
 
-def transcript(folder: Path, posed: Posed, n: int, adapter: AdapterRef | None) -> Transcript:
-    policy = "adapter" if adapter else "base"
-    return Transcript(folder / "samples" / f"{posed.benchmark.name}-{policy}.jsonl", posed.problems, n, adapter)
+def check_request(config: Config, machine: Machine) -> None:
+    """Raise BadInput for what is wrong whatever the model."""
+    if not machine.present:
+        raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
+    check_build(config, machine, {package.name for package in distributions()})
+    if not config.benchmarks:
+        raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
+    if config.eval.temperature == 0 and config.n > 1:
+        raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
+
+
+def open_samples(folder: EvaluationFolder, posed: Posed, n: int, adapter: AdapterRef | None) -> Samples:
+    """Return the samples of a benchmark that were drawn so far. adapter: that is evaluated beside the base model."""
+    name, problems = posed.benchmark.name, posed.problems
+    base = folder.transcript(name, problems, n, None)
+    return Samples(posed, base, folder.transcript(name, problems, n, adapter) if adapter else None)
 
 
 def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
-    """Start Ray and the engines and draw what is missing; how that ended: completed, budget_exhausted, failed, or the
-    name of a signal. deadline: of time.monotonic.
+    """Start Ray and the engines and draw what is missing. deadline: of time.monotonic.
+
+    Return how that ended: completed, budget_exhausted, failed, or the name of a signal.
     """
-    config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder
+    config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder.path
     check_room(room_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     cause: BaseException | None = None
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
-        from launch.evaluations.session import Examiner
+        from launch.evaluations.drawing import draw_samples
 
-        with ExamView(console, evaluation.transcripts) as view:
-            examiner = Examiner(config, evaluation.model_path, placement, view.note)
-            work = examiner.run(
-                evaluation.transcripts, deadline, lambda: record(evaluation, "running"), view.show, _on_signals
+        with EvaluationView(console, evaluation.transcripts) as view:
+            work = draw_samples(
+                config,
+                evaluation.model_path,
+                placement,
+                evaluation.transcripts,
+                deadline=deadline,
+                record=view.note,
+                on_start=lambda: write_results(evaluation, "running"),
+                on_sample=view.show,
+                on_signals=_on_signals,
             )
             try:
                 status = asyncio.run(work)
@@ -211,54 +233,53 @@ def _on_signals(stop: Callable[[str], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
 
-def record(evaluation: Evaluation, status: str) -> dict[str, Any]:
-    """Write evaluation.json and evaluation.md from all that is complete; the content of the former."""
-    config, exams = evaluation.config, evaluation.exams
-    file = evaluation.folder / "evaluation.json"
-    drawn_before = status == "completed" and file.exists()
+def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
+    """Write evaluation.json and evaluation.md from all that is complete. Return the content of the former."""
+    written = evaluation.folder.document()
     document = {
         "status": status,
         "protocol": evaluation.protocol,
-        "benchmarks": evaluation.others + [result for exam in exams if (result := result_of(exam, config))],
-        "versions": json.loads(file.read_text())["versions"] if drawn_before else versions(),
+        "benchmarks": evaluation.others
+        + [result for each in evaluation.samples if (result := result_of(each, evaluation.config))],
+        "versions": written["versions"] if written and status == "completed" else versions(),
     }
-    replace_text(evaluation.folder / "evaluation.md", markdown(document))
-    replace_text(file, json.dumps(document, indent=2) + "\n")
+    evaluation.folder.write(document, markdown(document))
     return document
 
 
-def result_of(exam: Examination, config: Config) -> dict[str, Any] | None:
-    """What was asked of a benchmark, and its figures over the rounds that all its policies have; None without any."""
-    rounds = min(transcript.rounds for transcript in exam.transcripts)
+def result_of(samples: Samples, config: Config) -> dict[str, Any] | None:
+    """Return what was asked of a benchmark and its scores over the rounds that all policies have; None without any."""
+    rounds = min(transcript.rounds for transcript in samples.transcripts)
     if not rounds:
         return None
-    samples = [transcript.samples(rounds) for transcript in exam.transcripts]
-    results = [figures(own) | transcript.cost for own, transcript in zip(samples, exam.transcripts, strict=True)]
+    rows = [transcript.samples(rounds) for transcript in samples.transcripts]
+    results = [scores(own) | transcript.cost for own, transcript in zip(rows, samples.transcripts, strict=True)]
     return {
-        "name": exam.posed.benchmark.name,
-        "source": exam.posed.benchmark.source,
-        "problems": len(exam.posed.problems),
-        "dropped": exam.posed.dropped,
+        "name": samples.posed.benchmark.name,
+        "source": samples.posed.benchmark.source,
+        "problems": len(samples.posed.problems),
+        "dropped": samples.posed.dropped,
         "n": config.n,
         "limit": config.limit,
         "base": results[0],
-        "adapter": results[1] if exam.adapter else None,
-        "paired": comparison(*samples) if exam.adapter else None,
+        "adapter": results[1] if samples.adapter else None,
+        "paired": comparison(*rows) if samples.adapter else None,
     }
 
 
 def conclude(evaluation: Evaluation, status: str, console: Console) -> int:
-    """Write and show the results; the exit code."""
-    document = record(evaluation, status)
+    """Write and show the results. Return the exit code."""
+    document = write_results(evaluation, status)
     if document["benchmarks"]:
         console.print(table(document))
     for line in lines(document):
         console.print(line, highlight=False, markup=False)
     if not evaluation.complete:
         console.print(f"{status}: the same command goes on from here", highlight=False)
-    console.print(f"{evaluation.folder}: evaluation.json, evaluation.md, samples/", soft_wrap=True, highlight=False)
-    if (run := evaluation.folder.parent).joinpath("config.yaml").exists():
-        console.print(f"Report: {attempt(run)}", soft_wrap=True, highlight=False, markup=False)
+    folder = evaluation.folder.path
+    console.print(f"{folder}: evaluation.json, evaluation.md, samples/", soft_wrap=True, highlight=False)
+    if RunRecord(folder.parent).exists:
+        console.print(f"Report: {attempt(folder.parent)}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_CODES[status] if status in EXIT_CODES else 128 + signal.Signals[status]
 
 

@@ -1,24 +1,14 @@
 """The result of a finished run in a few lines. `python -m launch.result RUN_FOLDER` exits with 1 if there is none."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-FINISHED = ("completed", "budget_exhausted")
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """summary.json of a run that has reached its end, else None."""
-    path = folder / "summary.json"
-    if not path.is_file():
-        return None
-    summary: dict[str, Any] = json.loads(path.read_text())
-    return summary if summary["status"] in FINISHED else None
+from actors.storage.run_record import RunRecord
 
 
 def describe(summary: dict[str, Any]) -> list[str]:
-    """What a run came to: how and when it ended, and held-out pass@1 before and after where it was measured."""
+    """Say how and when a run ended, and held-out pass@1 before and after where it was measured."""
     spent = f"{summary['spent_s'] / 60:.1f} minutes"
     if summary.get("cost") is not None:
         spent += f", at a cost of {summary['cost']:.2f}"
@@ -34,12 +24,12 @@ def describe(summary: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    folder = Path(sys.argv[1])
-    summary = finished(folder)
+    run = RunRecord(Path(sys.argv[1]))
+    summary = run.finished()
     if summary is None:
         return 1
-    report = folder / "report.html"
-    print(f"{folder}: " + "\n  ".join([*describe(summary), *([f"report: {report}"] if report.exists() else [])]))
+    report = [f"report: {run.report}"] if run.report.exists() else []
+    print(f"{run.path}: " + "\n  ".join([*describe(summary), *report]))
     return 0
 
 

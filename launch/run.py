@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from actors.storage.run_folder import RunFolder
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, DashboardConfig
@@ -20,15 +22,15 @@ from launch.plan.calibration import recall
 from launch.plan.cards import choose, show_only
 from launch.plan.forecast import forecast, options, scale
 from launch.plan.host_needs import check_room, room_of
-from launch.plan.machine import beside_cluster, check_build, detect
+from launch.plan.machine import Machine, beside_cluster, check_build, detect
 from launch.plan.plan import Plan, make_plan, refusal
 from launch.plan.view import render, render_scaling
 from launch.report import attempt
 from launch.result import describe
-from launch.session.failure import spent, write_ending, write_spent
+from launch.session.failure import write_ending
 from launch.session.ray_session import clear_session, joined_session, ray_session
-from launch.session.resume import claim, hold, open_folder, settle
-from launch.session.signals import handle, leave, unwind
+from launch.session.resume import begin, find_folder, resolve_dtype, take_over
+from launch.session.signals import exit_at_once, handle_signals, raise_exit
 
 if TYPE_CHECKING:
     from launch.session.coordinator_actor import RunRequest
@@ -45,48 +47,14 @@ SHUTDOWN_S = 30.0
 def main(arguments: list[str]) -> int:
     """The exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.time()
-    handle(leave)  # there is nothing to save yet
+    handle_signals(exit_at_once)  # there is nothing to save yet
     console = Console()
     try:
         config = load(arguments)
-        cluster = None if config.plan else os.environ.get("RAY_ADDRESS")
-        if cluster:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
-            from launch.plan.cluster import check_free, join, resources, survey
-
-            context = join(cluster, config)
-            handle(leave)
-            machine = survey(config)
-        else:
-            machine, context = detect(config.device), None
-        settle(config, machine)
-        if config.adapter:
-            raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
-        plan = make_plan(config, machine, recall(config, machine))
-        expected = forecast(plan) if plan.estimate else None
         if config.plan:
-            if note := beside_cluster():
-                console.print(note, soft_wrap=True, highlight=False, markup=False)
-            console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
-            if config.simulate:
-                console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
+            show_plan(config, console)
             return 0
-        refusal(plan)
-        if cluster:
-            check_free(plan.placement, *resources())
-        else:
-            check_build(config, machine, {package.name for package in distributions()})
-        folder = open_folder(config)
-        console.print(render(plan, expected))
-        if folder.exists():
-            hold(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
-        check_room(room_of(plan), folder, config.run.overwrite)
-        there = machine.cards if cluster else detect(config.device).cards  # with what is free by now
-        cards = choose(there, plan.placement, plan.needed("learner GPU"))
-        if not cluster:
-            show_only(cards)
-        request = prepare(plan.config, plan, folder, started_at)
-        return carry_out(request, console, context)
+        return start(config, console, started_at)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
@@ -94,8 +62,57 @@ def main(arguments: list[str]) -> int:
         return 128 + int(told.code or 0)
 
 
-def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "RunRequest":
-    """Find model and data, check them, and only then touch the run folder."""
+def show_plan(config: Config, console: Console) -> None:
+    """Print what a run of this machine, or of the one it is to be planned for, would do."""
+    machine = detect(config.device)
+    plan = plan_on(config, machine)
+    expected = forecast(plan) if plan.estimate else None
+    if note := beside_cluster():
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+    console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
+    if config.simulate:
+        console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
+
+
+def plan_on(config: Config, machine: Machine) -> Plan:
+    """Return the plan of a run on a machine, after what earlier runs there have measured."""
+    resolve_dtype(config, machine)
+    if config.adapter:
+        raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
+    return make_plan(config, machine, recall(config, machine))
+
+
+def start(config: Config, console: Console, started_at: float) -> int:
+    """Check that the run can be, take its folder and carry it out. Return the exit code."""
+    cluster = os.environ.get("RAY_ADDRESS")
+    if cluster:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
+        from launch.plan.cluster import check_free, join, resources, survey
+
+        context = join(cluster, config)
+        handle_signals(exit_at_once)
+        plan = plan_on(config, survey(config))
+        refusal(plan)
+        check_free(plan.placement, *resources())
+    else:
+        context = None
+        plan = plan_on(config, detect(config.device))
+        refusal(plan)
+        check_build(config, plan.machine, {package.name for package in distributions()})
+    folder = find_folder(config)
+    console.print(render(plan, forecast(plan) if plan.estimate else None))
+    if folder.exists():
+        take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
+    check_room(room_of(plan), folder, config.run.overwrite)
+    there = plan.machine.cards if cluster else detect(config.device).cards  # with what is free by now
+    cards = choose(there, plan.placement, plan.needed("learner GPU"))
+    if not cluster:
+        show_only(cards)
+    return carry_out(prepare(plan, folder, started_at), console, context)
+
+
+def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
+    """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
     from transformers import AutoTokenizer
 
     from conf.adapters import check_adapter
@@ -104,6 +121,7 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     from rewards.problems.loading import load as load_problems
     from rewards.problems.loading import write_listing
 
+    config = plan.config
     if not plan.machine.nodes:
         config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
@@ -111,19 +129,26 @@ def prepare(config: Config, plan: Plan, folder: Path, started_at: float) -> "Run
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
-    changes = claim(config, folder, problems)
-    write_listing(folder / "problems-left-out.jsonl", problems.left_out)
+    changes = begin(config, folder, problems)
+    run = RunFolder(folder.resolve())
+    write_listing(run.left_out_file, problems.left_out)
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
-    before = spent(folder)
     request = RunRequest(
-        config, str(folder.resolve()), model_path, plan.placement, problems, room_of(plan), started_at, before
+        config=config,
+        folder=run.path,
+        model_path=model_path,
+        placement=plan.placement,
+        problems=problems,
+        host_needs=room_of(plan),
+        started_at=started_at,
+        spent_before=run.spent,
     )
-    write_spent(folder, request.spent)
+    run.write_spent(request.spent)
     return request
 
 
 def free_port(dashboard: DashboardConfig) -> int:
-    """The dashboard's port, or any free one for 0; BadInput if it is taken."""
+    """Return the dashboard's port, or any free one for 0. Raises BadInput if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -136,8 +161,14 @@ def free_port(dashboard: DashboardConfig) -> int:
         return int(probe.getsockname()[1])
 
 
+def exit_code(summary: dict[str, Any]) -> int:
+    """The exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
+    status = summary["status"]
+    return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
+
+
 def end_with_budget(request: "RunRequest") -> threading.Timer:
-    """A timer that ends this process, and all it started, should it outlive the budget because something hangs."""
+    """Start a timer that ends this process, and all it started, if something hangs beyond the end of the budget."""
 
     def give_up() -> None:
         code = EXIT_CODES["failed"]
@@ -150,13 +181,8 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
     return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
 
 
-def exit_code(summary: dict[str, Any]) -> int:
-    """Of a run that ended so; one that was interrupted has the name of the signal for its reason."""
-    status = summary["status"]
-    return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
-
-
 def after(seconds: float, action: Callable[[], None]) -> threading.Timer:
+    """Start a timer that does not keep the process alive."""
     timer = threading.Timer(seconds, action)
     timer.daemon = True
     timer.start()
@@ -164,30 +190,19 @@ def after(seconds: float, action: Callable[[], None]) -> threading.Timer:
 
 
 def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
-    """Start Ray, unless a cluster was joined, and the coordinator, show progress, pass signals on; the exit code."""
-    handle(unwind)
+    """Start Ray, unless a cluster was joined, and follow the run to its end. Return the exit code."""
+    handle_signals(raise_exit)
     timer = end_with_budget(request)
-    config, folder = request.config, Path(request.folder)
     try:
-        own = None if joined else ray_session(config, request.placement, folder, dashboard=True)
+        own = None if joined else ray_session(request.config, request.placement, request.folder, dashboard=True)
         with own or joined_session(joined) as (session, dashboard, metrics):
             from launch.session.watch import Watch
 
-            scripts = Path(sys.executable).parent
-            hints = {
-                "Ray dashboard": f"http://{dashboard}",
-                "its metrics": f"http://{metrics}/metrics",
-                "its token": f"{scripts}/ray get-auth-token",
-                "TensorBoard": f"{scripts}/tensorboard --logdir {folder}/tensorboard",
-                "Run folder": folder,
-            }
-            for name, hint in hints.items():
-                console.print(f"{name:<14} {hint}", soft_wrap=True, highlight=False)
-            console.print()
+            show_places(console, request.folder, dashboard, metrics)
             watch = Watch(request, console, session / "logs")
             summary = watch.follow()
             timer.cancel()
-            handle(lambda *_: os._exit(exit_code(summary)))  # all is saved
+            handle_signals(lambda *_: os._exit(exit_code(summary)))  # all is saved
             watch.close()
             timer = after(SHUTDOWN_S, lambda: os._exit(exit_code(summary)))
     except SystemExit as told:  # by a signal before there was a coordinator
@@ -197,13 +212,29 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
 
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
-    console.print(f"Report: {attempt(folder)}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
     if summary["status"] in ("failed", "halted"):
-        places = [path for path in (folder / "failure.log", session / "logs") if path.exists()]
-        console.print(f"More is in {' and '.join(map(str, places))}", soft_wrap=True, highlight=False)
+        logs = (RunRecord(request.folder).failure_log, session / "logs")
+        places = [str(path) for path in logs if path.exists()]
+        console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
     else:
-        clear_session(folder)
+        clear_session(request.folder)
     return exit_code(summary)
+
+
+def show_places(console: Console, folder: Path, dashboard: str, metrics: str) -> None:
+    """Print where to look at the run while it goes on."""
+    scripts = Path(sys.executable).parent
+    places = {
+        "Ray dashboard": f"http://{dashboard}",
+        "its metrics": f"http://{metrics}/metrics",
+        "its token": f"{scripts}/ray get-auth-token",
+        "TensorBoard": f"{scripts}/tensorboard --logdir {folder}/tensorboard",
+        "Run folder": folder,
+    }
+    for name, place in places.items():
+        console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)
+    console.print()
 
 
 if __name__ == "__main__":

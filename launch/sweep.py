@@ -14,10 +14,12 @@ from importlib.metadata import distributions
 
 from rich.console import Console
 
+from actors.storage.files import lock
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.plan.machine import Machine, beside_cluster, check_build, detect
 from launch.plan.plan import refusal
-from launch.session.resume import check_settings, lock, settle
+from launch.session.resume import check_settings, resolve_dtype
 from launch.sweeps.grid import Grid, read_grid
 from launch.sweeps.lanes import RUN, plan_lanes
 from launch.sweeps.scheduler import Scheduler
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
             if not os.environ.get("RAY_ADDRESS"):  # a run surveys the cluster it joins
                 refusal(plan)
                 check_build(plan.config, plan.machine, packages)
-            check_settings(plan.config, grid.folder / cell.name)
+            check_settings(plan.config, RunRecord(grid.folder / cell.name))
         with claimed(grid):
             return Scheduler(grid, plans, lanes, console).run()
     except BadInput as error:
@@ -58,7 +60,7 @@ def machines_of(grid: Grid) -> list[Machine]:
     detected = cache(detect)
     machines = [detected(cell.config.device) for cell in grid.cells]
     for cell, machine in zip(grid.cells, machines, strict=True):
-        settle(cell.config, machine)
+        resolve_dtype(cell.config, machine)
     return machines
 
 

@@ -4,7 +4,7 @@ from statistics import fmean
 from typing import Any
 
 from actors.coordinator.context import RunContext
-from actors.evaluation.evaluator import Evaluation, evaluate
+from actors.evaluation.evaluator import Evaluation, Evaluator
 from actors.messages import AdapterRef, Problem
 
 BASE_SHARE = 1 / 3
@@ -22,7 +22,7 @@ class HeldoutEvaluations:
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
-        self._engine = run.metered("eval")
+        self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
         self._heldout = run.problems.heldout
 
     async def base(self) -> dict[str, Any] | None:
@@ -85,11 +85,8 @@ class HeldoutEvaluations:
     async def _draw(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, seconds: float, round_s: float
     ) -> Evaluation | None:
-        run = self._run
-        deadline = run.clock.now() + seconds
-        return await evaluate(
-            run.config, self._engine, run.verifier, problems, adapter, run.clock, n, deadline, round_s
-        )
+        deadline = self._run.clock.now() + seconds
+        return await self._evaluator.evaluate(problems, adapter, n, deadline, round_s)
 
     def _learn(self, round_seconds: float) -> None:
         self._run.budget.expect("round", round_seconds)

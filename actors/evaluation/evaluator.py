@@ -1,6 +1,11 @@
-"""pass@1 on held-out problems."""
+"""The one evaluator: samples of problems by one policy, in rounds of one sample of every problem.
+
+Wherever it ends, the rounds that are complete are an unbiased estimate. `evaluate` is for held-out problems and
+validation in a run: it keeps to a deadline and stays in memory. `complete` is for benchmarks: it keeps every sample.
+"""
 
 import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +13,10 @@ from actors.evaluation.statistics import pass_at_k, share_interval
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
+from actors.storage.evaluation_folder import Transcript
 from conf.schema import Config
 
-ROOMY = 3.0
+AMPLE = 3.0
 """With time for so many rounds, the first one is drawn at once; the trained policy may be slower than expected."""
 
 FIRST_PART, PART = 0.25, 0.5
@@ -20,11 +26,14 @@ much of the time left: small parts take longer than their share."""
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The first `problems` held-out problems, `n` samples each; pass_at[k] and the 95 % bootstrap interval of pass@1
-    over problems.
+    """What a policy did on the first `problems` held-out problems, `n` samples each.
 
-    seconds: wall-clock it took. round_seconds: of its quickest round of all problems; the first one may have been
-    held up by the engine's first steps.
+    pass_at: pass@k by k.
+    ci95: bootstrap interval of pass@1 over problems.
+    mean_length: tokens of a response.
+    truncated: share of responses.
+    seconds: wall-clock it took.
+    round_seconds: of its quickest round; the first one may have been held up by the engine's first steps.
     """
 
     problems: int
@@ -38,7 +47,7 @@ class Evaluation:
     groups: tuple[Group, ...]
 
     def summary(self) -> dict[str, Any]:
-        """The shape of summary.json: shares in 0–1, lengths in tokens."""
+        """Return the evaluation as summary.json has it."""
         return {
             **{f"pass@{k}": value for k, value in self.pass_at.items()},
             "n": self.n,
@@ -51,88 +60,151 @@ class Evaluation:
         }
 
 
-async def evaluate(
-    config: Config,
-    engine: Sampler,
-    verifier: Verifier,
-    problems: tuple[Problem, ...],
-    adapter: AdapterRef | None,
-    clock: Clock,
-    n: int,
-    deadline: float,
-    round_s: float = 0.0,
-) -> Evaluation | None:
-    """Draw one sample of every problem a round, `n` rounds, and judge them; None if not even one problem fits.
+class Evaluator:
+    """Draws samples as the settings in `eval` say and has them verified."""
 
-    `deadline` is a time of `clock`, `round_s` the seconds a round is expected to take, 0 while unknown. A round that
-    does not finish by the deadline is dropped whole, so that what is left is an unbiased estimate from fewer samples.
-    Where time is short, the problems of the first round are drawn in parts, in their (random) order, and what is left
-    may be an estimate from fewer of them. Base and trained policy see the same problems, seeds and limits.
-    """
+    def __init__(self, config: Config, engine: Sampler, verifier: Verifier, clock: Clock) -> None:
+        self._config = config
+        self._engine = engine
+        self._verifier = verifier
+        self._clock = clock
 
-    async def draw(number: int, indices: range) -> list[Group] | None:
-        seeds = {index: request_seed(config.run.seed, "eval", number * len(problems) + index) for index in indices}
+    async def evaluate(
+        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, deadline: float, round_s: float = 0.0
+    ) -> Evaluation | None:
+        """Draw `n` rounds; None if not even one problem fits. adapter: None for the base model.
+
+        deadline: a time of the clock. A round that does not finish by then is dropped whole.
+        round_s: seconds that a round is expected to take, 0 while unknown. Where time is short, the problems of the
+        first round are drawn in parts, in their (random) order, and the estimate may be from fewer of them.
+        Base and trained policy see the same problems, seeds and limits.
+        """
+        started = self._clock.now()
+        rounds: list[list[Group]] = []
+        times: list[float] = []
+        if round_s and deadline - started < AMPLE * round_s:
+            first = await self._first_round(problems, adapter, deadline, round_s)
+            if not first:
+                return None
+            rounds.append(first)
+            times.append((self._clock.now() - started) * len(problems) / len(first))
+            if len(first) < len(problems):
+                return estimate(rounds, times, self._clock.now() - started)
+        while len(rounds) < n:
+            began = self._clock.now()
+            drawn = await self._round(problems, adapter, len(rounds), range(len(problems)), deadline)
+            if drawn is None:
+                break
+            rounds.append(drawn)
+            times.append(self._clock.now() - began)
+        return estimate(rounds, times, self._clock.now() - started) if rounds else None
+
+    async def complete(
+        self, transcripts: Sequence[Transcript], at_once: int, on_sample: Callable[[], None] = lambda: None
+    ) -> None:
+        """Draw what is missing in transcripts, `at_once` samples at a time, and keep each as it comes.
+
+        The seed of a sample follows from problem and number alone, whatever else is asked or was drawn before; base
+        model and adapter share it. A round begins as soon as there is a free place, not when the one before has ended.
+        """
+        time = SharedTime(self._clock)
+        places = asyncio.Semaphore(at_once)
+
+        async def draw(transcript: Transcript, number: int, index: int) -> None:
+            problem = transcript.problems[index]
+            seed = request_seed(self._config.run.seed, f"evaluate/{problem.id}", number)
+            begun = time.begin()
+            group = await self._sample(number * len(transcript.problems) + index, problem, transcript.adapter, seed)
+            transcript.append(number, group, time.end(begun))
+            places.release()
+            on_sample()
+
+        async with asyncio.TaskGroup() as tasks:
+            for transcript, number, index in missing(transcripts):
+                await places.acquire()
+                tasks.create_task(draw(transcript, number, index))
+
+    async def _first_round(
+        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, deadline: float, round_s: float
+    ) -> list[Group]:
+        """Draw as much of the first round as there is time for, in parts of which each is to end in time."""
+        started = self._clock.now()
+        drawn: list[Group] = []
+        size = len(problems) * min(FIRST_PART, PART * (deadline - started) / round_s)
+        while len(drawn) < len(problems):
+            indices = range(len(drawn), min(len(drawn) + max(1, int(size)), len(problems)))
+            part = await self._round(problems, adapter, 0, indices, deadline)
+            if part is None:
+                break
+            drawn += part
+            now = self._clock.now()
+            size = len(drawn) * PART * (deadline - now) / max(now - started, 1e-9)
+        return drawn
+
+    async def _round(
+        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, number: int, indices: range, deadline: float
+    ) -> list[Group] | None:
+        """Draw one sample of these problems; None if they are not all there by the deadline."""
+        seeds = [request_seed(self._config.run.seed, "eval", number * len(problems) + index) for index in indices]
         try:
-            async with asyncio.timeout(max(deadline - clock.now(), 0.0)), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(max(deadline - self._clock.now(), 0.0)), asyncio.TaskGroup() as tasks:
                 drawn = [
-                    tasks.create_task(
-                        judged_sample(config, engine, verifier, index, problems[index], adapter, seeds[index])
-                    )
-                    for index in indices
+                    tasks.create_task(self._sample(index, problems[index], adapter, seed))
+                    for index, seed in zip(indices, seeds, strict=True)
                 ]
         except TimeoutError:
             return None
         return [task.result() for task in drawn]
 
-    started = clock.now()
-    rounds: list[list[Group]] = []
-    times: list[float] = []
-    if round_s and deadline - started < ROOMY * round_s:
-        first: list[Group] = []
-        size = len(problems) * min(FIRST_PART, PART * (deadline - started) / round_s)
-        while len(first) < len(problems) and (
-            part := await draw(0, range(len(first), min(len(first) + max(1, int(size)), len(problems))))
-        ):
-            first.extend(part)
-            now = clock.now()
-            size = len(first) * PART * (deadline - now) / max(now - started, 1e-9)
-        if not first:
-            return None
-        rounds.append(first)
-        times.append((clock.now() - started) * len(problems) / len(first))
-        if len(first) < len(problems):
-            return _estimate(rounds, times, clock.now() - started)
-    while len(rounds) < n:
-        began = clock.now()
-        drawn = await draw(len(rounds), range(len(problems)))
-        if drawn is None:
-            break
-        rounds.append(drawn)
-        times.append(clock.now() - began)
-    return _estimate(rounds, times, clock.now() - started) if rounds else None
+    async def _sample(self, index: int, problem: Problem, adapter: AdapterRef | None, seed: int) -> Group:
+        settings = self._config.eval
+        sampling = Sampling(1, response_limit(self._config), settings.temperature, settings.top_p, seed)
+        return await self._verifier.score(await self._engine.generate(index, problem, adapter, sampling))
 
 
-async def judged_sample(
-    config: Config,
-    engine: Sampler,
-    verifier: Verifier,
-    index: int,
-    problem: Problem,
-    adapter: AdapterRef | None,
-    seed: int,
-) -> Group:
-    """One judged sample of a problem, drawn as `eval` says."""
-    settings = config.eval
-    sampling = Sampling(1, response_limit(config), settings.temperature, settings.top_p, seed)
-    return await verifier.score(await engine.generate(index, problem, adapter, sampling))
+class SharedTime:
+    """Divides time equally among what is under way: the parts add up to the time in which anything was."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._running = 0
+        self._each = 0.0
+        self._counted_to = clock.now()
+
+    def begin(self) -> float:
+        """Count something more as under way. Return what `end` needs to know."""
+        self._count()
+        self._running += 1
+        return self._each
+
+    def end(self, begun: float) -> float:
+        """Count it no longer. Return its seconds."""
+        self._count()
+        self._running -= 1
+        return self._each - begun
+
+    def _count(self) -> None:
+        now = self._clock.now()
+        if self._running:
+            self._each += (now - self._counted_to) / self._running
+        self._counted_to = now
+
+
+def missing(transcripts: Sequence[Transcript]) -> Iterator[tuple[Transcript, int, int]]:
+    """Yield all samples still to be drawn, in rounds over all transcripts: transcript, number, index of the problem."""
+    for number in range(max(transcript.n for transcript in transcripts)):
+        for transcript in transcripts:
+            for index in transcript.missing(number):
+                yield transcript, number, index
 
 
 def response_limit(config: Config) -> int:
-    """Tokens of an evaluated response at most."""
+    """Return the tokens that an evaluated response may have."""
     return config.eval.max_response_tokens or config.rollout.max_response_tokens
 
 
-def _estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> Evaluation:
+def estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> Evaluation:
+    """Make figures of rounds. times: seconds that a round of all problems took, each."""
     n = len(rounds)
     groups = [group for drawn in rounds for group in drawn]
     samples = [group.samples[0] for group in groups]

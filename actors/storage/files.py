@@ -1,8 +1,11 @@
-"""Files that are whole or absent, whatever dies meanwhile, and folders that are checked against a manifest."""
+"""Files that are whole or absent, whatever dies meanwhile, and folders with a manifest or a lock."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +101,35 @@ def digest(file: Path) -> str:
     """Return the BLAKE2b digest of a file's content."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "blake2b").hexdigest()
+
+
+def lock(folder: Path) -> int | None:
+    """Make a folder if there is none, and lock it for this process.
+
+    Return a descriptor, which no other process is given while it is open; None if another process holds the lock.
+    Raises BadInput if the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise BadInput(
+            f"the folder {folder} cannot be made or written to ({error.strerror}): make that possible, or give another"
+            " run.folder"
+        ) from error
+    return descriptor
+
+
+def empty(folder: Path, last: str) -> None:
+    """Delete what is in a folder; last the file that says of what it is, should this process die meanwhile."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -19,6 +19,7 @@ class RunRecord:
     """The files of a run folder, as far as they are there. Raises BadInput where one of them is damaged.
 
     adapters: where the learner publishes versions.
+    evaluation_folder: what launch/evaluate.py writes, which may be there before the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,6 +29,8 @@ class RunRecord:
         self.failure_log = path / "failure.log"
         self.report = path / "report.html"
         self.checkpoints = Checkpoints(path / "checkpoints")
+        self.left_out_file = path / "problems-left-out.jsonl"
+        self.evaluation_folder = path / "evaluation"
 
     @property
     def exists(self) -> bool:
@@ -91,7 +94,7 @@ class RunRecord:
 
     def left_out(self) -> list[Row]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
-        return read_rows(self.path / "problems-left-out.jsonl")
+        return read_rows(self.left_out_file)
 
     def problems_digest(self) -> str | None:
         """Return the digest of the problems that the run was begun with."""
@@ -100,5 +103,5 @@ class RunRecord:
 
     def benchmarks(self) -> Row | None:
         """Return the document that launch/evaluate.py has written about the run."""
-        document: Row | None = read_json(self.path / "evaluation" / "evaluation.json")
+        document: Row | None = read_json(self.evaluation_folder / "evaluation.json")
         return document

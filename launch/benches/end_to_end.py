@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from actors.storage.run_record import RunRecord
 from conf.load import load
 from conf.models import locate
 from conf.schema import Config
@@ -24,7 +25,7 @@ from launch.benches.learner import matmul_limit
 from launch.benches.peers import Work
 from launch.benches.report import Report, Row
 from launch.plan.machine import detect
-from launch.session.resume import settle
+from launch.session.resume import resolve_dtype
 
 NEVER_DRAWN = "<empty_output>"
 """A special token of the embedded model, without a place in its training texts."""
@@ -37,7 +38,7 @@ PEER_BATCHES = (16, 64)
 
 def run() -> Report:
     config = load(["conf=quickstart", "lora.rank=256", "lora.alpha=512"])
-    settle(config, detect("cpu"))
+    resolve_dtype(config, detect("cpu"))
     with TemporaryDirectory() as folder:
         model = endless_model(locate(config.model), Path(folder) / "model")
         given = work(config, model)
@@ -156,7 +157,7 @@ def run_ours(config: Config, model: str, folder: Path, eta: int) -> dict[str, fl
         "dashboard.port=0",
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    rows = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+    rows = RunRecord(folder / name).rows()
     counted = rows[WARM_UP:]
     if any(row["completion/mean_length"] != TOKENS for row in counted):
         raise RuntimeError(f"some answers are not of {TOKENS} tokens")

@@ -21,7 +21,7 @@ from conf.load import load
 from conf.schema import Config
 from launch.benches.report import Report, Row
 from launch.plan.machine import detect
-from launch.session.resume import settle
+from launch.session.resume import resolve_dtype
 
 MICROBATCH = 4096
 
@@ -88,7 +88,7 @@ def matmul_limit() -> dict[str, float]:
 
 def configure(case: Case) -> Config:
     config = load(["conf=quickstart", f"lora.rank={case.rank}"])
-    settle(config, detect(config.device))
+    resolve_dtype(config, detect(config.device))
     config.learner.tokens_per_microbatch = MICROBATCH
     config.learner.gradient_checkpointing = "on" if case.recompute else "off"
     config.rollout.temperature = 1.0

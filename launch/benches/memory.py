@@ -23,7 +23,7 @@ from conf.schema import Config
 from launch.benches.report import Report, Row
 from launch.plan.machine import GIB, detect
 from launch.plan.plan import make_plan
-from launch.session.resume import settle
+from launch.session.resume import resolve_dtype
 
 PROMPT = 64
 
@@ -70,7 +70,7 @@ def configure(case: Case) -> Config:
     config.rollout.max_prompt_tokens = PROMPT
     config.rollout.kv_cache_gib = 1
     config.learner.tokens_per_microbatch = 2048
-    settle(config, detect("cpu"))
+    resolve_dtype(config, detect("cpu"))
     return config
 
 

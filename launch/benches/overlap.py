@@ -4,7 +4,6 @@ Two runs of the quickstart with the same seed and so many updates, one after the
 though not word for word the same answers, since each run's batches hold versions of another age.
 """
 
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from actors.storage.run_record import RunRecord
 from launch.benches.report import Report, Row
 
 UPDATES = 16
@@ -80,7 +80,7 @@ def measure(max_staleness: int) -> Side:
             "dashboard.port=0",
         ]
         subprocess.run(command, check=True, stdout=sys.stderr)
-        rows = [json.loads(line) for line in (Path(folder) / "quickstart" / "metrics.jsonl").read_text().splitlines()]
+        rows = RunRecord(Path(folder) / "quickstart").rows()
     return between(rows[SKIPPED - 1], rows[-1], len(rows) - SKIPPED)
 
 

@@ -3,7 +3,6 @@
 `python -m launch.benches.simulation FITTED OTHER` compares the folders of two runs that were made on this machine.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from actors.storage.run_record import RunRecord
 from launch.bench import show
 from launch.benches.report import Report, Row
 from launch.plan.fitting import WARM_UP, measure, read_config
@@ -56,7 +56,7 @@ def compare(fitted: Path, other: Path) -> Report:
     plan = make_plan(config, machine, measure(fitted, machine))
     assert plan.costs is not None
     simulated = simulate(plan.config, plan.costs, plan.workload, plan.placement, plan.at_once)
-    rows = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
+    rows = RunRecord(other).rows()
     expected, real = between(simulated.rows, WARM_UP), between(rows, WARM_UP)
     name = f"{config.learner.problems_per_update} problems, η={config.learner.max_staleness}, r={config.lora.rank}"
     return Report(

@@ -1,4 +1,4 @@
-"""An evaluation as a person sees it: progress, tables, sentences."""
+"""Progress and results of an evaluation on the console and in Markdown."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from actors.storage.transcript import Transcript
+from actors.storage.evaluation_folder import Transcript
 from launch.plan.plan import duration
 
 LINES = 20
@@ -17,14 +17,14 @@ Document = dict[str, Any]
 """Content of evaluation.json."""
 
 
-class ExamView:
+class EvaluationView:
     """A bar over all samples, with pass@1 so far; off a terminal a line now and then."""
 
     def __init__(self, console: Console, transcripts: Sequence[Transcript]) -> None:
         self._console = console
         self._transcripts = transcripts
         self._total = sum(transcript.n * len(transcript.problems) for transcript in transcripts)
-        self._said = -1
+        self._last_part = -1
         self._bar = Progress(
             TextColumn("samples"),
             BarColumn(None),
@@ -37,7 +37,7 @@ class ExamView:
         )
         self._task = self._bar.add_task("", total=self._total, completed=self._drawn, estimate="starting")
 
-    def __enter__(self) -> "ExamView":
+    def __enter__(self) -> "EvaluationView":
         self._bar.start()
         return self
 
@@ -48,13 +48,13 @@ class ExamView:
         """Show where the transcripts stand."""
         self._bar.update(self._task, completed=self._drawn, estimate=running_estimate(self._transcripts))
         part = LINES * self._drawn // self._total
-        if not self._console.is_terminal and part > self._said:
+        if not self._console.is_terminal and part > self._last_part:
             estimate = running_estimate(self._transcripts)
             self._console.print(f"{self._drawn} of {self._total} samples, {estimate}", highlight=False)
-            self._said = part
+            self._last_part = part
 
     def note(self, name: str, text: str) -> None:
-        """Say what befell an actor."""
+        """Say why an actor was replaced."""
         self._bar.console.print(f"{name}: {text}", soft_wrap=True, highlight=False, markup=False)
 
     @property
@@ -63,7 +63,7 @@ class ExamView:
 
 
 def running_estimate(transcripts: Sequence[Transcript]) -> str:
-    """pass@1 of all samples so far, by policy."""
+    """Return a sentence on pass@1 of all samples so far, by policy."""
     parts = []
     for policy in ("base", "adapter"):
         own = [transcript for transcript in transcripts if (transcript.adapter is not None) == (policy == "adapter")]
@@ -73,7 +73,7 @@ def running_estimate(transcripts: Sequence[Transcript]) -> str:
 
 
 def table(document: Document) -> Table:
-    """A row for each policy on each benchmark; intervals under the values, the number of problems under the name."""
+    """Return a table with a row for each policy on each benchmark, intervals under the values."""
     passes = pass_names(document)
     view = Table()
     view.add_column("benchmark")
@@ -88,7 +88,7 @@ def table(document: Document) -> Table:
 
 
 def markdown(document: Document) -> str:
-    """The same for pasting, the protocol with it."""
+    """Return the table for pasting, with `lines` below it."""
     passes = pass_names(document)
     headings = ("benchmark", "problems", "policy", "n", *passes, "maj@n", "length", "cut", "format", "tokens", "time")
     rows = [
@@ -107,7 +107,7 @@ def markdown(document: Document) -> str:
 
 
 def lines(document: Document) -> list[str]:
-    """What a table does not say: the protocol, and the adapter against the base model."""
+    """Return sentences on what a table does not say: the protocol, and the adapter against the base model."""
     protocol = document["protocol"]
     said = [
         f"{protocol['model']} in {protocol['dtype']}: temperature {protocol['temperature']:g}, top_p "
@@ -140,7 +140,7 @@ def lines(document: Document) -> list[str]:
 
 
 def pass_names(document: Document) -> list[str]:
-    """All pass@k of a document, by k."""
+    """Return the names of all pass@k of a document, by k."""
     names = {name for _, _, figures in _policies(document) for name in figures if name.startswith("pass@")}
     return sorted(names, key=lambda name: int(name.removeprefix("pass@")))
 
@@ -153,7 +153,7 @@ def _policies(document: Document) -> Iterator[tuple[Document, str, Document]]:
 
 
 def _intervals(figures: Document, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Value and interval of each, empty where it was not measured."""
+    """Return value and interval of each, empty where it was not measured."""
     found = [figures.get(name) for name in names]
     return [(f"{f['value']:.3f}", "{:.3f}–{:.3f}".format(*f["ci95"])) if f else ("", "") for f in found]
 

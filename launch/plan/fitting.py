@@ -1,7 +1,6 @@
 """What a run tells about the machine it ran on, so that the next plan knows better."""
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -11,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from actors.storage.run_record import RunRecord
 from conf.schema import Config
 from launch.plan.calibration import Calibration, keep
 from launch.plan.costs import Workload
@@ -39,8 +39,7 @@ def learn_from(folder: Path, machine: Machine) -> str:
     """Measure a run of this machine, keep what was found for the next plan, and say what this run will come to; empty
     while there is not enough of it, or where nothing is known of the machine's rates.
     """
-    file = folder / "metrics.jsonl"
-    if not machine.rates or not file.exists() or len(file.read_text().splitlines()) < ENOUGH:
+    if not machine.rates or len(RunRecord(folder).rows()) < ENOUGH:
         return ""
     config, found = read_config(folder), measure(folder, machine)
     keep(found, config, machine)
@@ -59,7 +58,7 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     how much of a shared processor each half had, is not in the files: decoding, learning and the canary's check are
     made so much slower or faster that in a simulation they take as long as in the run.
     """
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = RunRecord(folder).rows()
     measured = rows[WARM_UP:]
     config = read_config(folder)
     samples = config.rollout.samples_per_problem
@@ -144,7 +143,7 @@ def _start(found: Calibration, config: Config, machine: Machine, start_s: float)
 
 def read_config(folder: Path) -> Config:
     """The configuration of the run in a folder."""
-    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
+    merged = OmegaConf.merge(OmegaConf.structured(Config), RunRecord(folder).config())
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return config
 
@@ -155,5 +154,5 @@ def _total(rows: Sequence[dict[str, float]], name: str) -> float:
 
 def _samples(folder: Path) -> list[dict[str, Any]]:
     """Those that were kept of the measured updates."""
-    files = sorted((folder / "samples").glob("update-*.jsonl"))[WARM_UP:]
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    run = RunRecord(folder)
+    return [row for update in run.sampled_updates()[WARM_UP:] for row in run.samples(update)]

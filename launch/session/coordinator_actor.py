@@ -1,4 +1,4 @@
-"""The Ray shell of a run: starts the actors, hands them to a Coordinator, writes down how it ended."""
+"""The Ray actor of a run: starts the other actors, hands them to a Coordinator, writes down how it ended."""
 
 import asyncio
 import time
@@ -6,10 +6,6 @@ import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import ray
-from ray.util.placement_group import PlacementGroup, placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.coordinator.budget import FINISH_MARGIN_S, Budget
 from actors.coordinator.context import RunContext
@@ -19,47 +15,40 @@ from actors.coordinator.stopping import StopController
 from actors.errors import Halted, Interrupted, root_cause
 from actors.messages import Outcome, ProblemSet, Progress
 from actors.protocols import Engine, Learner, Verifier
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer
-from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.garbage import seldom_searched
 from actors.runtime.host_resources import Alarm, HostGuard, HostNeeds, measure, total_memory
-from actors.runtime.placement import Placement, Share
+from actors.runtime.placement import Placement
 from actors.runtime.ray_metrics import RayMetrics
-from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.versions import versions
 from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.schema import Config
-from learner.actor import LearnerActor, RemoteLearner
+from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
+from learner.actor import RemoteLearner
 from learner.checkpoint import expected_facts, foreign
-from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
-from rewards.reward import recipe
-
-RESERVE_S = 120
-"""That the learner waits for room in a cluster where something else may just be ending."""
-
-NODE_LABEL = "ray.io/node-id"
-"""Of every node of Ray's, with its id."""
 
 LOOK_S = 5.0
-"""Between two looks at the room that is left on the host, and two reports to Ray's metrics."""
+"""Seconds between two looks at what is left on the host, and two reports to Ray's metrics."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """All a run is given. model_path: a local folder. room: that the run needs on the host. started_at: when run.py
-    began, seconds since 1970. spent_before: seconds that earlier processes of the run have used.
+    """Everything a run is given.
+
+    model_path: a local folder.
+    host_needs: what the run needs on the host.
+    started_at: when run.py began, seconds since 1970.
+    spent_before: seconds that earlier processes of the run have used.
     """
 
     config: Config
-    folder: str
+    folder: Path
     model_path: str
     placement: Placement
     problems: ProblemSet
-    room: HostNeeds
+    host_needs: HostNeeds
     started_at: float
     spent_before: float
 
@@ -73,27 +62,26 @@ class CoordinatorActor:
     """One run, as an asynchronous actor: `run` goes on while `progress` and `stop` are answered."""
 
     def __init__(self, request: RunRequest) -> None:
-        config = request.config
+        config, spent = request.config, request.spent
         self._request = request
-        self._folder = RunFolder(Path(request.folder))
-        self._folder.recover(self._foreign)
+        self._folder = RunFolder(request.folder)
+        self._folder.recover(lambda checkpoint: foreign(checkpoint, expected_facts(config)))
         self._clock = WallClock()
-        spent = request.spent
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
         for actor in ("run", "rollouts", "rewards", "learner"):
             self._ledger.enter(actor, "start")
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
-        self._stopping = StopController(self._clock, config.budget.grace_s)
+        self._stop = StopController(self._clock, config.budget.grace_s)
         self._fatal: Alarm | None = None
 
     async def run(self) -> dict[str, Any]:
-        """Run to the end and write summary.json; its content. Raises BadInput if that ended the run."""
+        """Run to the end, write summary.json and return its content. Raises BadInput if that ended the run."""
         bad_input: BadInput | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                guard = tasks.create_task(self._guard())
+                guard = tasks.create_task(self._watch_host())
                 outcome = await self._carry_out()
                 guard.cancel()
         except BaseException as error:
@@ -106,8 +94,8 @@ class CoordinatorActor:
             outcome = replace(outcome, status="halted", reason=f"{self._fatal.text}: make room, then resume")
         summary = self._summarise(outcome)
         self._folder.write_spent(summary["spent_s"], summary["ledger"])
-        self._folder.write_summary(summary)
         self._folder.close()
+        self._folder.write_summary(summary)
         if bad_input:
             raise bad_input
         return summary
@@ -117,27 +105,23 @@ class CoordinatorActor:
             return Progress("starting", 0, self._budget.spent, self._budget.left, None)
         return self._coordinator.progress
 
-    async def events(self) -> list[dict[str, Any]]:
-        """What has happened to the run so far; see `RunFolder.events`."""
-        return self._folder.events()
-
     async def stop(self, reason: str) -> None:
         """End the run gracefully; told again, at once."""
-        self._stopping.stop(reason)
+        self._stop.stop(reason)
 
     async def close(self) -> None:
         """Free what the actors hold, engine processes included; those that have died hold nothing."""
         await asyncio.gather(*(actor.close() for actor in self._actors), return_exceptions=True)
 
     async def _carry_out(self) -> Outcome:
-        """The run, its start included, which on a card takes minutes before the coordinator exists."""
+        """Start the run, which on a card takes minutes before the coordinator exists, and run it."""
         try:
             async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
-                coordinator = await self._stopping.unless_stopped(self._assemble())
+                coordinator = await self._stop.unless_stopped(self._assemble())
         except TimeoutError:
             return Outcome("budget_exhausted", "the budget ended while the engines were starting")
         if coordinator is None:
-            return Outcome("interrupted", self._stopping.reason)
+            return Outcome("interrupted", self._stop.reason)
         self._coordinator = coordinator
         with seldom_searched():
             return await coordinator.run()
@@ -146,70 +130,54 @@ class CoordinatorActor:
         """Start the actors. On a shared card the learner has to wait: vLLM measures free memory while it starts, and a
         neighbour that comes and goes would upset it.
         """
-        request, config = self._request, self._request.config
-        placement, model, clock = request.placement, request.model_path, self._clock
-        group = await reserve(placement)
-        rollout, parcels = config.rollout, AdapterTransfer()
-        engines = [
-            RemoteEngine(
-                RemoteActor(RolloutActor, f"rollout-{number}", share, config, model, share),
-                rollout.max_concurrent_samples,
-                parcels,
-            )
-            for number, share in enumerate(placement.rollouts)
-        ]
-        fleet = EnginePool(engines, clock, self._note_replaced)
-        self._actors.append(fleet)
-        if placement.device == "cuda":
-            await fleet.ready()
-        learner = RemoteLearner(start_ranks(request, str(self._folder.adapters), group), clock)
-        judges = [
-            RemoteJudge(
-                RemoteActor(
-                    RewardActor, f"reward-{number}", Share(node=node), recipe(config), placement.reward_workers
-                ),
-                config.reward.deadline_s,
-            )
-            for number, node in enumerate(placement.judges or [ray.get_runtime_context().get_node_id()])
-        ]
-        verifier = RemoteVerifier(judges, clock, self._note_replaced)
+        request, config, clock = self._request, self._request.config, self._clock
+        given = config, request.model_path, request.placement
+        reserved = await reserve_learners(request.placement)
+        engines = start_engines(*given, clock=clock, record=self._note_replaced)
+        self._actors.append(engines)
+        if request.placement.device == "cuda":
+            await engines.ready()
+        ranks = start_ranks(*given, adapters_folder=str(self._folder.adapters), reserved=reserved)
+        learner = RemoteLearner(ranks, clock)
+        verifier = start_verifier(config, request.placement, clock=clock, record=self._note_replaced)
         self._actors += [learner, verifier]
-        per_engine = max(rollout.max_concurrent_samples // rollout.samples_per_problem, 1)
+        groups_per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
         run = RunContext(
             config=config,
-            problems=request.problems,
-            engine=fleet,
+            engine=engines,
             learner=learner,
             verifier=verifier,
+            problems=request.problems,
             folder=self._folder,
             budget=self._budget,
             ledger=self._ledger,
             clock=clock,
-            stopping=self._stopping,
-            max_running=per_engine * len(engines),
+            stopping=self._stop,
+            max_running=groups_per_engine * len(request.placement.rollouts),
         )
         return Coordinator(run)
 
-    async def _guard(self) -> None:
-        """Watch the host's room, report to Ray's metrics, and keep the time spent while there is no coordinator to.
+    async def _watch_host(self) -> None:
+        """Watch what is left on the host, report to Ray's metrics, and keep the time until there is a coordinator.
+
         What cannot be read or written at one look, as on a full disk, may be at the next.
         """
-        guard, gauges = HostGuard(self._request.room, total_memory()), RayMetrics()
+        guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
         while True:
             try:
-                await self._look(guard, gauges)
+                await self._look(guard, metrics)
             except OSError:
                 self._ledger.count("warnings/look failed")
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
-    async def _look(self, guard: HostGuard, gauges: RayMetrics) -> None:
+    async def _look(self, guard: HostGuard, metrics: RayMetrics) -> None:
         """Act first, then write."""
         alarms = guard.look(measure(self._folder.path))
         for alarm in alarms:
-            if alarm.fatal and not self._stopping.stopped:
+            if alarm.fatal and not self._stop.stopped:
                 self._fatal = alarm
                 await self.stop(alarm.text)
-        gauges.show(await self.progress(), self._ledger.record)
+        metrics.show(await self.progress(), self._ledger.record)
         for alarm in alarms:
             self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
         if self._coordinator is None:
@@ -223,15 +191,12 @@ class CoordinatorActor:
         self._ledger.count(count)
         self._folder.append_event(self._coordinator.updates if self._coordinator else 0, event, detail)
 
-    def _foreign(self, checkpoint: Path) -> str | None:
-        return foreign(checkpoint, expected_facts(self._request.config))
-
     def _summarise(self, outcome: Outcome) -> dict[str, Any]:
         base, final = self._coordinator and self._coordinator.base, outcome.final
         best = self._folder.checkpoints.best
         improved = base and final and final["pass@1"] > base["pass@1"]
         updates = self._coordinator.updates if self._coordinator else 0
-        judged = (updates if improved else 0) if final else None
+        without_validation = (updates if improved else 0) if final else None
         return {
             "status": outcome.status,
             "reason": outcome.reason,
@@ -241,61 +206,21 @@ class CoordinatorActor:
             "cost": self._budget.cost,
             "eval": {"base": base, "final": final},
             "plasticity": outcome.plasticity,
-            "best_update": version_of(best) if best else judged,
+            "best_update": version_of(best) if best else without_validation,
             "ledger": self._ledger.record,
             "events": self._folder.events(),
             "versions": versions(),
         }
 
 
-async def reserve(placement: Placement) -> PlacementGroup:
-    """Bundles for the learner's ranks before engines take what is left, near each other: on one node where they share
-    its cores or a card with an engine, and where a share says so. BadInput if there is no room for them.
-    """
-    shares = placement.learners
-    together = any(share.cores or share.gpus < 1 for share in shares)
-    group = placement_group(
-        [{"CPU": share.threads, "GPU": share.gpus} for share in shares],
-        strategy="STRICT_PACK" if together else "PACK",
-        bundle_label_selector=[{NODE_LABEL: share.node} if share.node else {} for share in shares],
-    )
-    if not await asyncio.to_thread(group.wait, RESERVE_S):
-        needs = f"{len(shares)} × {shares[0].gpus:g} GPUs and {shares[0].threads} cores"
-        raise BadInput(
-            f"the learner needs {needs}, which Ray has not had free for {RESERVE_S} s: end what else it runs"
-        )
-    return group
-
-
-def start_ranks(request: RunRequest, adapters_folder: str, group: PlacementGroup) -> list[RemoteActor]:
-    """The learner's actors, each in its bundle."""
-    shares = request.placement.learners
-    return [
-        RemoteActor(
-            LearnerActor,
-            f"learner-{rank}",
-            share,
-            request.config,
-            request.model_path,
-            share,
-            adapters_folder,
-            rank,
-            len(shares),
-            asynchronous=False,
-            bundle=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
-        )
-        for rank, share in enumerate(shares)
-    ]
-
-
 def status_of(cause: BaseException) -> str:
-    """summary.json's status of a run that ended with this error."""
+    """Return summary.json's status of a run that ended with this error."""
     if isinstance(cause, Halted):
         return "halted"
     return "interrupted" if isinstance(cause, Interrupted) else "failed"
 
 
 def last_line(error: BaseException) -> str:
-    """The end of what an error says, where a remote error has its cause; failure.log has the rest."""
+    """Return the last line of an error's text, where a remote error has its cause; failure.log has the rest."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

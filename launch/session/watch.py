@@ -15,12 +15,13 @@ from rich.console import Console
 
 from actors.runtime.cause_of_death import Witness, log_of, post_mortem
 from actors.runtime.remote_actor import BAD_INPUT
+from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from launch.console import RunView
 from launch.plan.fitting import ENOUGH, learn_from
 from launch.plan.machine import detect
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
-from launch.session.failure import events, write_ending, write_spent
+from launch.session.failure import write_ending
 
 POLL_S = 0.5
 CLOSE_S = 10.0
@@ -33,18 +34,18 @@ SILENCE_S = 120.0
 
 
 class Watch:
-    """One coordinator, from its start to its end. Make it after ray.init, whose SIGTERM handler it replaces.
+    """Starts one coordinator and follows it to its end. Make it after ray.init, whose SIGTERM handler it replaces.
 
     The first signal ends the run gracefully, the second at once, a third leaves without a summary.
     """
 
     def __init__(self, request: RunRequest, console: Console, logs: Path) -> None:
-        self._received: list[int] = []
+        self._signals: list[int] = []
         self._request = request
-        self._folder = Path(request.folder)
+        self._folder = RunFolder(request.folder)
         self._console = console
         self._logs = logs
-        self._seen = len(events(self._folder))
+        self._events_shown = len(self._folder.events())
         self._machine = detect(request.config.device)
         self._measured = False
         self._pid: int | None = None
@@ -56,7 +57,9 @@ class Watch:
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def follow(self) -> dict[str, Any]:
-        """Show the run until it ends; its summary, also if the coordinator died. Raises BadInput if that ended it."""
+        """Show the run until it ends and return its summary, also if the coordinator died. Raises BadInput if that
+        ended it.
+        """
         try:
             with RunView(self._console) as view:
                 self._pid = self._wait_for_coordinator()
@@ -74,7 +77,7 @@ class Watch:
             if isinstance(error.cause, BadInput):
                 raise error.cause from error
             summary = self._failure(f"the coordinator failed: {last_line(error)}")
-            (self._folder / "failure.log").write_text(str(error))
+            self._folder.write_failure(str(error))
             return summary
         except GetTimeoutError:
             return self._failure(f"the coordinator gave no sign of life for {SILENCE_S:.0f} s")
@@ -85,22 +88,22 @@ class Watch:
             return self._failure(f"the coordinator died: {post_mortem(str(error), self._witness, log)}")
 
     def close(self) -> None:
-        """Once the run has ended: learn from it, and free what its actors hold."""
+        """Learn from the run that has ended, and free what its actors hold."""
         self._measure()
         ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # who hangs is killed by the shutdown
 
     def _wait_for_coordinator(self) -> int:
-        """Keep the time until the coordinator does; its process. Raises GetTimeoutError if it hangs."""
-        there: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(_process_id)
+        """Keep the time spent until the coordinator does. Return its process; raises GetTimeoutError if it hangs."""
+        pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(_process_id)
         began = time.monotonic()
-        while not ray.wait([there], timeout=POLL_S)[0] and time.monotonic() - began < SILENCE_S:
-            write_spent(self._folder, self._request.spent)
-        return ray.get(there, timeout=POLL_S)
+        while not ray.wait([pid], timeout=POLL_S)[0] and time.monotonic() - began < SILENCE_S:
+            self._folder.write_spent(self._request.spent)
+        return ray.get(pid, timeout=POLL_S)
 
     def _measure(self) -> str:
-        """Keep what the run tells about the machine; what that is. No run ends because it could not be measured."""
+        """Keep what the run tells about the machine, and say it. No run ends because it could not be measured."""
         try:
-            return learn_from(self._folder, self._machine)
+            return learn_from(self._folder.path, self._machine)
         except Exception as error:
             return f"The run could not be measured for the next plan: {error!r}"
 
@@ -108,18 +111,18 @@ class Watch:
         return write_ending(self._request, "failed", reason)
 
     def _show_events(self) -> None:
-        """Print what befell the run since the last look."""
-        known = events(self._folder)
-        for event in known[self._seen :]:
+        """Print the events since the last look."""
+        events = self._folder.events()
+        for event in events[self._events_shown :]:
             self._console.print(f"{event['event']}: {event['detail']}", soft_wrap=True, highlight=False, markup=False)
-        self._seen = len(known)
+        self._events_shown = len(events)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self._received.append(number)
-        if len(self._received) > 2:
-            os._exit(128 + self._received[0])
-        if len(self._received) == 2:
-            hurry = threading.Timer(HURRY_S, os._exit, [128 + self._received[0]])
+        self._signals.append(number)
+        if len(self._signals) > 2:
+            os._exit(128 + self._signals[0])
+        if len(self._signals) == 2:
+            hurry = threading.Timer(HURRY_S, os._exit, [128 + self._signals[0]])
             hurry.daemon = True
             hurry.start()
         self._coordinator.stop.remote(signal.Signals(number).name)

@@ -8,9 +8,9 @@ from types import FrameType
 from rich.console import Console
 from rich.live import Live
 
+from actors.storage.files import lock
 from launch.plan.plan import Plan
 from launch.report import attempt
-from launch.session.resume import lock
 from launch.sweeps.budget import allowance, standing
 from launch.sweeps.grid import Cell, Grid
 from launch.sweeps.lanes import Lane

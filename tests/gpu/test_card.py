@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM
 
 from actors.errors import ActorDied
-from actors.messages import AdapterRef, Batch, Group, Problem, ProblemSet, Sampling, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
 from actors.rollout.actor import RemoteEngine, RolloutActor
 from actors.rollout.adapter_transfer import AdapterTransfer
 from actors.runtime.clock import WallClock
@@ -27,10 +27,9 @@ from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
 from conf.models import locate
 from conf.schema import Config
-from launch.plan.host_needs import room_of
 from launch.plan.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
-from launch.session.coordinator_actor import RunRequest, reserve, start_ranks
+from launch.session.actors import reserve_learners, start_ranks
 from learner.actor import RemoteLearner
 from learner.batching import Tokens, pack
 from tests.gpu.conftest import memory_used
@@ -65,7 +64,7 @@ class Rig:
         self.run(self._start())
 
     async def _start(self) -> None:
-        self.group = await reserve(self.plan.placement)
+        self.group = await reserve_learners(self.plan.placement)
         self.rollout = RemoteActor(RolloutActor, "rollout-0", self._share, self.config, self.model, self._share)
         self.engine = RemoteEngine(self.rollout, self.config.rollout.max_concurrent_samples, AdapterTransfer())
         await self.engine.ready()
@@ -77,17 +76,13 @@ class Rig:
         return self.plan.placement.rollouts[0]
 
     async def start_learner(self, config: Config) -> tuple[RemoteLearner, list[RemoteActor]]:
-        request = RunRequest(
+        ranks = start_ranks(
             config,
-            str(self.folder),
             self.model,
             self.plan.placement,
-            ProblemSet((), (), {}),
-            room_of(self.plan),
-            0.0,
-            0.0,
+            adapters_folder=str(self.folder / "adapters"),
+            reserved=self.group,
         )
-        ranks = start_ranks(request, str(self.folder / "adapters"), self.group)
         learner = RemoteLearner(ranks, WallClock())
         await learner.publish()
         return learner, ranks

@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from actors.messages import AdapterRef, Group, Sample
-from actors.storage.transcript import Transcript
+from actors.storage.evaluation_folder import Transcript
+from actors.storage.files import read_rows
 from conf.errors import BadInput
 from conf.load import dump, load
 from launch import evaluate
-from launch.evaluate import Evaluation, conclude, prepare, record
+from launch.evaluate import Evaluation, conclude, prepare, write_results
 from launch.plan.machine import detect
-from rewards import problems
+from rewards.problems import loading
 from tests.fakes import make_reward
 from tests.run_folders import write_run
 
@@ -24,7 +25,7 @@ from tests.run_folders import write_run
 @pytest.fixture
 def arguments(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of a command on two small files, whose gold answers need no worker process to be believed."""
-    monkeypatch.setattr(problems, "sound_golds", lambda pairs, config: [True] * len(pairs))
+    monkeypatch.setattr(loading, "sound_golds", lambda pairs, config: [True] * len(pairs))
     for name, count in (("sums", 6), ("few", 2)):
         rows = [{"problem": f"What is {a} + {count}?", "answer": str(a + count)} for a in range(count)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -203,8 +204,8 @@ def test_no_complete_round_gives_no_figures(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
     console = Console(record=True, width=200)
     assert conclude(evaluation, "budget_exhausted", console) == 0
-    assert json.loads((evaluation.folder / "evaluation.json").read_text())["benchmarks"] == []
-    for shown in (console.export_text(), (evaluation.folder / "evaluation.md").read_text()):
+    assert json.loads((evaluation.folder.path / "evaluation.json").read_text())["benchmarks"] == []
+    for shown in (console.export_text(), (evaluation.folder.path / "evaluation.md").read_text()):
         assert "No round of samples is complete yet" in shown
         assert "maj@n" not in shown
 
@@ -214,7 +215,7 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
 ) -> None:
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=6)
-    record(evaluation, "running")
+    write_results(evaluation, "running")
     monkeypatch.setattr(evaluate, "carry_out", None)
     assert evaluate.main(arguments) == 0
     assert "1.000" in capsys.readouterr().out
@@ -254,8 +255,8 @@ def test_card_that_cannot_compute_in_the_models_dtype_is_refused_before_anything
 def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
     draw(evaluation, rounds=1, right=1)
-    transcript: Transcript = evaluation.exams[1].base
-    rows = [json.loads(line) for line in (evaluation.folder / "samples" / "few-base.jsonl").read_text().splitlines()]
+    transcript: Transcript = evaluation.samples[1].base
+    rows = read_rows(evaluation.folder.path / "samples" / "few-base.jsonl")
     assert [row["problem"] for row in rows] == [problem.id for problem in transcript.problems]
     assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= rows[0].keys()
 
@@ -292,15 +293,15 @@ def test_adapter_of_a_run_is_judged_by_that_runs_settings_in_that_runs_folder(
 ) -> None:
     adapter, benchmarks = f"adapter={trained}/checkpoints/latest", arguments[3]
     evaluation = prepared([adapter, benchmarks, "n=2"])
-    assert evaluation.folder == trained / "evaluation"
+    assert evaluation.folder.path == trained / "evaluation"
     protocol = evaluation.protocol
     assert (protocol["temperature"], protocol["template"]) == (0.9, "{problem} is ${problem} =")
     assert protocol["adapter"] == str(trained / "checkpoints" / "update-000002" / "adapter")
     assert (evaluation.config.device, evaluation.config.run.overwrite) == ("auto", False)
     same = prepared(["conf=r8_llama", adapter, benchmarks, "n=2"])
-    assert (same.folder, same.protocol) == (evaluation.folder, protocol)
+    assert (same.folder.path, same.protocol) == (evaluation.folder.path, protocol)
     elsewhere = prepared([adapter, benchmarks, "run.name=hot", "eval.temperature=1.2"])
-    assert elsewhere.folder == trained.with_name("hot") / "evaluation"
+    assert elsewhere.folder.path == trained.with_name("hot") / "evaluation"
     assert elsewhere.protocol["temperature"] == 1.2
 
 
@@ -314,7 +315,7 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
     assert "is not of the run in" in complaint([*arguments, f"adapter={adapter}"], capsys)
     assert not (run / "evaluation").exists()
     named = prepared([*arguments, f"adapter={adapter}", "run.name=other"])
-    assert named.folder == tmp_path / "runs" / "other" / "evaluation"
+    assert named.folder.path == tmp_path / "runs" / "other" / "evaluation"
 
 
 def test_base_model_of_another_run_is_refused(
@@ -329,7 +330,7 @@ def test_what_a_run_was_trained_on_never_counts_as_held_out(
 ) -> None:
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     evaluation = prepared(asked)
-    (posed,) = (exam.posed for exam in evaluation.exams)
+    (posed,) = (each.posed for each in evaluation.samples)
     assert len(posed.problems) == 20
     assert "has eval.problems=20, not 30" in complaint([*asked, "eval.problems=30"], capsys)
     assert "has data.size=40, not 30" in complaint([*asked, "data.size=30"], capsys)
@@ -345,14 +346,17 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
     for benchmark, n, right in ((few, 1, 1), (sums, 2, 3)):
         evaluation = prepared([*rest, benchmark, f"n={n}"])
         draw(evaluation, rounds=n, right=right)
-        document = record(evaluation, "completed")
+        document = write_results(evaluation, "completed")
     assert [(each["name"], each["n"], each["base"]["pass@1"]["value"]) for each in document["benchmarks"]] == [
         ("few", 1, 0.5),
         ("sums", 2, 0.5),
     ]
     again = prepared([*rest, few, "n=2"])
     draw(again, rounds=1, right=2)
-    assert [(each["name"], each["n"]) for each in record(again, "completed")["benchmarks"]] == [("sums", 2), ("few", 2)]
+    assert [(each["name"], each["n"]) for each in write_results(again, "completed")["benchmarks"]] == [
+        ("sums", 2),
+        ("few", 2),
+    ]
     with pytest.raises(BadInput, match=r"begun with temperature=1\.0, not 0\.5"):
         prepared([*rest, few, "n=2", "eval.temperature=0.5"])
 
@@ -365,7 +369,7 @@ def test_dropped_problems_are_on_record(arguments: list[str], tmp_path: Path) ->
     console = Console(record=True, width=200)
     conclude(evaluation, "completed", console)
     reasons = {"empty problem or answer": 1, "prompt over rollout.max_prompt_tokens": 1}
-    document = json.loads((evaluation.folder / "evaluation.json").read_text())
+    document = json.loads((evaluation.folder.path / "evaluation.json").read_text())
     assert [each["dropped"] for each in document["benchmarks"]] == [{}, reasons]
-    for shown in (console.export_text(), (evaluation.folder / "evaluation.md").read_text()):
+    for shown in (console.export_text(), (evaluation.folder.path / "evaluation.md").read_text()):
         assert "few: beside its 2 problems were dropped: 1 empty problem or answer, 1 prompt over rollout" in shown

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from launch import result
-from launch.result import describe, finished
+from launch.result import describe
 
 SUMMARY: dict[str, Any] = {
     "status": "budget_exhausted",
@@ -17,19 +17,6 @@ SUMMARY: dict[str, Any] = {
         "final": {"pass@1": 0.625, "n": 2, "problems": 128, "ci95": [0.55, 0.7]},
     },
 }
-
-
-@pytest.mark.parametrize(
-    ("status", "is_finished"),
-    [("completed", True), ("budget_exhausted", True), ("interrupted", False), ("halted", False), ("failed", False)],
-)
-def test_only_runs_that_reached_their_end_are_finished(tmp_path: Path, status: str, is_finished: bool) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps({**SUMMARY, "status": status}))
-    assert (finished(tmp_path) is not None) == is_finished
-
-
-def test_a_run_without_summary_is_not_finished(tmp_path: Path) -> None:
-    assert finished(tmp_path) is None
 
 
 def test_before_and_after_stand_in_one_line() -> None:

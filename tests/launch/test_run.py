@@ -13,13 +13,13 @@ import pytest
 
 from actors.messages import ProblemSet
 from actors.runtime.host_resources import HostNeeds
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import DashboardConfig
 from launch import run
 from launch.plan.machine import detect
 from launch.plan.plan import make_plan
-from launch.session.failure import spent
 from launch.session.ray_session import note_session
 
 
@@ -76,7 +76,7 @@ def with_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatc
     """Runs end with the first card they see for their exit code; what it does to install a table of the driver's."""
     monkeypatch.setattr(run, "check_build", lambda *_: None)
     monkeypatch.setattr(run, "check_room", lambda *_: None)
-    monkeypatch.setattr(run, "prepare", lambda config, plan, *_: plan)
+    monkeypatch.setattr(run, "prepare", lambda plan, *_: plan)
     monkeypatch.setattr(run, "carry_out", lambda plan, *_: int(os.environ["CUDA_VISIBLE_DEVICES"]))
     return nvidia_smi
 
@@ -102,7 +102,7 @@ def test_cards_are_looked_at_once_nothing_is_left_of_the_process_before(
 ) -> None:
     tool = with_cards("0, GPU-aa, NVIDIA L4, 23034, 100\n")
     (tmp_path / "quickstart").mkdir()
-    monkeypatch.setattr(run, "hold", lambda *_: tool.write_text(tool.read_text().replace("100", "22500")))
+    monkeypatch.setattr(run, "take_over", lambda *_: tool.write_text(tool.read_text().replace("100", "22500")))
     assert run.main(["conf=quickstart", f"run.folder={tmp_path}"]) == 0
 
 
@@ -121,7 +121,7 @@ def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
 def test_plan_for_a_card_that_is_not_here_looks_at_no_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("launch.machine.find_cards", lambda device: [])
+    monkeypatch.setattr("launch.plan.machine.find_cards", lambda device: [])
     run_folder = Path("runs", "quickstart")
     arguments = ["conf=quickstart", "plan=true", "device=A40"]
     assert run.main(arguments) == 0
@@ -237,7 +237,7 @@ def test_signal_before_there_is_a_coordinator_interrupts_the_run(name: str, code
     ended, summary = drive(name, tmp_path)
     assert ended == code
     assert (summary["status"], summary["reason"]) == ("interrupted", name)
-    assert summary["spent_s"] == spent(tmp_path) > 50.0
+    assert summary["spent_s"] == RunRecord(tmp_path).spent > 50.0
 
 
 def test_end_that_takes_its_time_changes_nothing_about_it(tmp_path: Path) -> None:
@@ -265,6 +265,6 @@ def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("transformers.AutoTokenizer", SimpleNamespace(from_pretrained=lambda path: None))
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
-    request = run.prepare(config, make_plan(config, detect("cpu")), tmp_path, time.time() - 30)
+    request = run.prepare(make_plan(config, detect("cpu")), tmp_path, time.time() - 30)
     assert request.spent_before == 12.5
-    assert 42.5 <= spent(tmp_path) <= request.spent
+    assert 42.5 <= RunRecord(tmp_path).spent <= request.spent

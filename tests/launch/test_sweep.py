@@ -16,11 +16,11 @@ import psutil
 import pytest
 from rich.console import Console
 
+from actors.storage.files import lock
 from conf.load import dump, load
 from launch import sweep
 from launch.plan.machine import GIB, Machine, detect
 from launch.plan.plan import Plan, make_plan
-from launch.session.resume import lock
 from launch.sweep import machines_of, main
 from launch.sweeps import scheduler
 from launch.sweeps.grid import Grid, read_grid

@@ -1,6 +1,6 @@
 """Held-out evaluation under virtual time."""
 
-from actors.evaluation.evaluator import Evaluation, evaluate
+from actors.evaluation.evaluator import Evaluation, Evaluator
 from conf.schema import Config
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
@@ -8,54 +8,55 @@ from tests.fakes import FakeEngine, FakeVerifier, make_problem
 PROBLEMS = tuple(make_problem(number) for number in range(16))
 
 
-def judge(seconds: float, round_s: float = 0.0, n: int = 3) -> tuple[Evaluation | None, float]:
+def evaluate(seconds: float, round_s: float = 0.0, n: int = 3) -> tuple[Evaluation | None, float]:
     """The evaluation of 16 problems of 10 s each, four at a time, within `seconds`, and how long it took."""
     engine = FakeEngine(seconds=10.0)
     engine.most_at_once = 4
 
     async def scenario() -> tuple[Evaluation | None, float]:
         clock = VirtualClock()
-        result = await evaluate(Config(), engine, FakeVerifier(0.0), PROBLEMS, None, clock, n, seconds, round_s)
+        evaluator = Evaluator(Config(), engine, FakeVerifier(0.0), clock)
+        result = await evaluator.evaluate(PROBLEMS, None, n, seconds, round_s)
         return result, clock.now()
 
     return run_virtually(scenario())
 
 
 def test_all_rounds_fit() -> None:
-    evaluation, spent = judge(seconds=200.0)
+    evaluation, spent = evaluate(seconds=200.0)
     assert evaluation is not None
     assert (evaluation.problems, evaluation.n, spent) == (16, 3, 120.0)
     assert sorted(evaluation.pass_at) == [1, 3]
 
 
 def test_round_that_does_not_finish_is_dropped_whole() -> None:
-    evaluation, spent = judge(seconds=100.0)
+    evaluation, spent = evaluate(seconds=100.0)
     assert evaluation is not None
     assert (evaluation.problems, evaluation.n, spent) == (16, 2, 100.0)
 
 
-def test_time_for_less_than_a_round_judges_the_first_problems() -> None:
+def test_time_for_less_than_a_round_evaluates_the_first_problems() -> None:
     """Parts of 4, 5 and 1 problems: 10, 20 and 10 s out of 35, of which the last would end too late."""
-    evaluation, spent = judge(seconds=35.0, round_s=40.0)
+    evaluation, spent = evaluate(seconds=35.0, round_s=40.0)
     assert evaluation is not None
     assert (evaluation.problems, evaluation.n, spent) == (9, 1, 35.0)
     assert [group.problem for group in evaluation.groups] == list(PROBLEMS[:9])
 
 
-def test_policy_slower_than_expected_is_judged_on_fewer_problems() -> None:
-    evaluation, spent = judge(seconds=35.0, round_s=12.0)
+def test_policy_slower_than_expected_is_evaluated_on_fewer_problems() -> None:
+    evaluation, spent = evaluate(seconds=35.0, round_s=12.0)
     assert evaluation is not None
     assert 4 <= evaluation.problems < 16
     assert spent <= 35.0
 
 
-def test_short_time_that_suffices_judges_every_problem() -> None:
-    evaluation, _ = judge(seconds=100.0, round_s=40.0, n=1)
+def test_short_time_that_suffices_evaluates_every_problem() -> None:
+    evaluation, _ = evaluate(seconds=100.0, round_s=40.0, n=1)
     assert evaluation is not None
     assert (evaluation.problems, evaluation.n) == (16, 1)
 
 
 def test_time_for_nothing_gives_nothing() -> None:
-    evaluation, spent = judge(seconds=5.0, round_s=40.0)
+    evaluation, spent = evaluate(seconds=5.0, round_s=40.0)
     assert evaluation is None
     assert spent == 5.0

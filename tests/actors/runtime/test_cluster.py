@@ -18,7 +18,7 @@ from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Node, Placement, place
 from actors.runtime.remote_actor import RemoteActor
-from launch.session.coordinator_actor import NODE_LABEL, reserve
+from launch.session.actors import NODE_LABEL, reserve_learners
 from tests.fakes import make_group, make_problem
 
 SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
@@ -59,7 +59,7 @@ class Run:
         self.events: list[str] = []
 
     async def start(self) -> None:
-        group = await reserve(self.placement)
+        group = await reserve_learners(self.placement)
         self.rollouts = [
             RemoteActor(Light, f"rollout-{number}", share) for number, share in enumerate(self.placement.rollouts)
         ]

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from actors.messages import AdapterRef
-from actors.storage.transcript import Transcript
-from launch.evaluations.view import LINES, ExamView, lines, markdown, running_estimate, table
+from actors.storage.evaluation_folder import Transcript
+from launch.evaluations.view import LINES, EvaluationView, lines, markdown, running_estimate, table
 from tests.fakes import make_group, make_problem
 
 PROBLEMS = tuple(make_problem(number) for number in range(50))
@@ -56,7 +56,7 @@ def document(n: int) -> dict[str, Any]:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_a_bar_or_a_few_lines(transcripts: list[Transcript], terminal: bool) -> None:
     console = Console(record=True, width=100, force_terminal=terminal)
-    with ExamView(console, transcripts) as view:
+    with EvaluationView(console, transcripts) as view:
         for transcript in transcripts:
             for index, problem in enumerate(PROBLEMS):
                 group = make_group(index, scores=(float(index < 10),))

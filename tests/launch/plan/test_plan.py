@@ -16,7 +16,7 @@ from launch.plan.forecast import forecast, updates_in_budget
 from launch.plan.machine import GIB, Machine
 from launch.plan.plan import Plan, duration, make_plan, refusal, remedy
 from launch.plan.view import render
-from launch.session.resume import settle
+from launch.session.resume import resolve_dtype
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
 
@@ -29,7 +29,7 @@ def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Ma
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
     config = load([f"conf={recipe}", *overrides])
-    settle(config, where)
+    resolve_dtype(config, where)
     return make_plan(config, where)
 
 

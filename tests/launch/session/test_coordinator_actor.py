@@ -43,9 +43,15 @@ class Mistaken(CoordinatorActor):
 def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
     config = Config()
     config.budget.minutes = seconds / 60
-    room = HostNeeds(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30)
     return RunRequest(
-        config, str(folder), "nowhere", place((0,), 0), ProblemSet((), (), {}), room, time.time(), spent_before
+        config=config,
+        folder=folder,
+        model_path="nowhere",
+        placement=place((0,), 0),
+        problems=ProblemSet((), (), {}),
+        host_needs=HostNeeds(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30),
+        started_at=time.time(),
+        spent_before=spent_before,
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.session.failure import spent, write_ending
+from actors.storage.run_record import RunRecord
+from launch.session.failure import write_ending
 from tests.launch.session.test_coordinator_actor import make_request
 
 
@@ -25,10 +26,10 @@ def test_time_counts_in_which_nobody_wrote_it_down(tmp_path: Path) -> None:
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     request = make_request(tmp_path, spent_before=10.0)
     summary = write_ending(replace(request, started_at=request.started_at - 90), "failed", "it hung")
-    assert summary["spent_s"] == spent(tmp_path) == pytest.approx(100.0, abs=1.0)
+    assert summary["spent_s"] == RunRecord(tmp_path).spent == pytest.approx(100.0, abs=1.0)
 
 
-def test_summary_of_the_coordinator_stands(tmp_path: Path) -> None:
+def test_summary_of_the_coordinator_is_kept(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"status": "completed"}')
     assert write_ending(make_request(tmp_path), "failed", "it hung") == {"status": "completed"}
     assert json.loads((tmp_path / "summary.json").read_text()) == {"status": "completed"}

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from actors.messages import Problem, ProblemSet
+from actors.storage import files
+from actors.storage.files import empty
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from launch.plan.machine import GIB, Machine
-from launch.session import resume
-from launch.session.resume import claim, empty, hold, open_folder, settle
+from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 
 
-def begin(folder: Path, status: str | None, *settings: str) -> None:
+def leave(folder: Path, status: str | None, *settings: str) -> None:
     """Leave behind what a run of the quickstart with these settings would."""
     config = configure(folder, *settings)
     run = folder / config.run.name
@@ -39,70 +40,70 @@ def configure(folder: Path, *settings: str) -> Config:
 )
 def test_run_keeps_the_dtype_it_began_with(tmp_path: Path, begun: str | None, asked: str, settled: str) -> None:
     if begun:
-        begin(tmp_path, "interrupted", f"model.dtype={begun}")
+        leave(tmp_path, "interrupted", f"model.dtype={begun}")
     config = configure(tmp_path, f"model.dtype={asked}")
-    settle(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, {"float32": 1e11, "bfloat16": 1e10}))
+    resolve_dtype(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, {"float32": 1e11, "bfloat16": 1e10}))
     assert config.model.dtype == settled
 
 
 @pytest.mark.parametrize(("present", "settled"), [(True, "float32"), (False, "bfloat16")])
 def test_only_a_plan_for_this_machine_keeps_the_dtype_of_the_run_made_here(present: bool, settled: str) -> None:
     Path("runs").mkdir()
-    begin(Path("runs"), "interrupted", "model.dtype=float32")
+    leave(Path("runs"), "interrupted", "model.dtype=float32")
     config = load(["conf=quickstart"])
     rates = {"float32": 1e10, "bfloat16": 1e11}
-    settle(config, Machine("fast at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
+    resolve_dtype(config, Machine("fast at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
     assert config.model.dtype == settled
 
 
 def test_new_run_gets_a_folder_of_its_name(tmp_path: Path) -> None:
-    assert open_folder(configure(tmp_path, "run.name=mine")) == tmp_path / "mine"
+    assert find_folder(configure(tmp_path, "run.name=mine")) == tmp_path / "mine"
 
 
 @pytest.mark.parametrize("status", [None, "interrupted", "failed", "halted"])
 def test_unfinished_run_may_go_on(tmp_path: Path, status: str | None) -> None:
-    begin(tmp_path, status)
-    assert open_folder(configure(tmp_path)) == tmp_path / "quickstart"
+    leave(tmp_path, status)
+    assert find_folder(configure(tmp_path)) == tmp_path / "quickstart"
 
 
 @pytest.mark.parametrize("status", ["completed", "budget_exhausted"])
 def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, status: str) -> None:
-    begin(tmp_path, status)
+    leave(tmp_path, status)
     with pytest.raises(BadInput, match=f"is finished .{status}.: give run.overwrite=true"):
-        open_folder(configure(tmp_path))
-    assert open_folder(configure(tmp_path, "run.overwrite=true")) == tmp_path / "quickstart"
+        find_folder(configure(tmp_path))
+    assert find_folder(configure(tmp_path, "run.overwrite=true")) == tmp_path / "quickstart"
 
 
 def test_budget_and_checkpoints_may_change_on_resume(tmp_path: Path) -> None:
-    begin(tmp_path, "interrupted")
-    open_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0", "learner.ranks=2"))
+    leave(tmp_path, "interrupted")
+    find_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0", "learner.ranks=2"))
 
 
 def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
-    begin(tmp_path / "old", "interrupted")
+    leave(tmp_path / "old", "interrupted")
     (tmp_path / "old").rename(tmp_path / "new")
     changed = configure(tmp_path / "new", "budget.minutes=20", "learner.tokens_per_microbatch=8192", "dashboard.port=0")
-    assert claim(changed, open_folder(changed), problems("a")) == [
+    assert begin(changed, find_folder(changed), problems("a")) == [
         "budget.minutes=10.0 → 20.0",
         "learner.tokens_per_microbatch=4096 → 8192",
     ]
 
 
 def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
-    begin(tmp_path, "interrupted")
+    leave(tmp_path, "interrupted")
     with pytest.raises(BadInput) as caught:
-        open_folder(configure(tmp_path, "lora.rank=8", "run.seed=3"))
+        find_folder(configure(tmp_path, "lora.rank=8", "run.seed=3"))
     assert "lora.rank=32, not 8" in str(caught.value)
     assert "also changed: run.seed" in str(caught.value)
 
 
 def test_run_that_has_spent_its_budget_needs_more(tmp_path: Path) -> None:
-    begin(tmp_path, "interrupted")
+    leave(tmp_path, "interrupted")
     (tmp_path / "quickstart" / "spent.json").write_text('{"spent_s": 600.5}')
     with pytest.raises(BadInput, match="all of its budget"):
-        open_folder(configure(tmp_path))
-    open_folder(configure(tmp_path, "budget.minutes=20"))
+        find_folder(configure(tmp_path))
+    find_folder(configure(tmp_path, "budget.minutes=20"))
 
 
 def problems(*ids: str) -> ProblemSet:
@@ -113,7 +114,7 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     config = configure(tmp_path)
     code = (
         "import sys; from pathlib import Path; from tests.launch.session.test_resume import *;"
-        "claim(configure(Path(sys.argv[1])), Path(sys.argv[1]) / 'quickstart', problems('a'));"
+        "begin(configure(Path(sys.argv[1])), Path(sys.argv[1]) / 'quickstart', problems('a'));"
         "print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
@@ -123,39 +124,39 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(BadInput, match="at work in another process"):
-            claim(config, tmp_path / "quickstart", problems("a"))
+            begin(config, tmp_path / "quickstart", problems("a"))
         other.communicate()
-    claim(config, tmp_path / "quickstart", problems("a"))
+    begin(config, tmp_path / "quickstart", problems("a"))
 
 
 def test_folder_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for folder, why in (("file", "File exists"), ("file/quickstart", "Not a directory")):
         with pytest.raises(BadInput, match=rf"file.* cannot be made or written to \({why}\): .* run\.folder"):
-            hold(tmp_path / folder, "a run")
-    monkeypatch.setattr(resume.os, "access", lambda path, mode: False)
+            take_over(tmp_path / folder, "a run")
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
     with pytest.raises(BadInput, match=r"cannot be made or written to \(Permission denied\)"):
-        hold(tmp_path / "mine", "a run")
+        take_over(tmp_path / "mine", "a run")
 
 
 def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
     config = configure(tmp_path)
-    claim(config, tmp_path / "one", problems("a", "b"))
+    begin(config, tmp_path / "one", problems("a", "b"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     with pytest.raises(BadInput, match="begun with other problems"):
-        claim(config, tmp_path / "two", problems("a", "c"))
+        begin(config, tmp_path / "two", problems("a", "c"))
 
 
 def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a killed process has not come to delete are never taken for another run's."""
-    begin(tmp_path, "completed")
+    leave(tmp_path, "completed")
     run, gone = tmp_path / "quickstart", list[str]()
     for name in "abcdefgh":
         (run / name).touch()
         (run / f"{name}.d").mkdir()
     with monkeypatch.context() as watching:
         watching.setattr(Path, "unlink", lambda path: gone.append(path.name))
-        watching.setattr(resume.shutil, "rmtree", lambda path: gone.append(path.name))
+        watching.setattr(files.shutil, "rmtree", lambda path: gone.append(path.name))
         empty(run, last="config.yaml")
     assert len(gone) == 18
     assert gone[-1] == "config.yaml"
@@ -163,12 +164,12 @@ def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monke
 
 def test_overwriting_clears_a_run_and_nothing_else(tmp_path: Path) -> None:
     config = configure(tmp_path, "run.overwrite=true")
-    begin(tmp_path, "completed")
+    leave(tmp_path, "completed")
     (tmp_path / "quickstart" / "checkpoints").mkdir()
-    claim(config, tmp_path / "quickstart", problems("a"))
+    begin(config, tmp_path / "quickstart", problems("a"))
     assert sorted(path.name for path in (tmp_path / "quickstart").iterdir()) == ["config.yaml", "problems.digest"]
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").touch()
     with pytest.raises(BadInput, match="is not the folder of a run"):
-        claim(config, tmp_path / "precious", problems("a"))
+        begin(config, tmp_path / "precious", problems("a"))
     assert (tmp_path / "precious" / "thesis.tex").exists()

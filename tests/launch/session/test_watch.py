@@ -13,9 +13,9 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from rich.console import Console
 
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.session import watch
-from launch.session.failure import spent
 from launch.session.watch import Watch
 from tests.launch.session.test_coordinator_actor import make_request
 
@@ -74,10 +74,10 @@ def test_bad_input_that_the_coordinator_finds_is_raised(follow: Callable[..., di
 
 def test_time_is_kept_before_there_is_a_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     assert follow(ending=lambda: {"status": "completed"}, looks=2) == {"status": "completed"}
-    assert spent(tmp_path) >= 50.0
+    assert RunRecord(tmp_path).spent >= 50.0
 
 
 def test_time_of_a_coordinator_that_dies_early_counts(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     summary = follow(up=failing(RayActorError()))
     assert summary["reason"].startswith("the coordinator died: ")
-    assert summary["spent_s"] == spent(tmp_path) >= 50.0
+    assert summary["spent_s"] == RunRecord(tmp_path).spent >= 50.0

@@ -1,5 +1,5 @@
-"""`python -m tests.rewards.problems.attack FILE`: gives every generator of reasoning_gym answers that are Python code, and
-writes as JSON which of the generators ran them.
+"""`python -m tests.rewards.problems.attack FILE`: gives every generator of reasoning_gym answers that are Python code,
+and writes as JSON which of the generators ran them.
 
 It is a process of its own, since an audit hook cannot be removed and the answers leave files behind.
 """

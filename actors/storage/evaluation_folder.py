@@ -1,40 +1,80 @@
-"""Everything one policy said on one benchmark, kept so that no sample is drawn twice."""
+"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and in `samples/` a transcript for each policy
+and benchmark, kept so that no sample is drawn twice.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from actors.messages import AdapterRef, Group, Problem, Status
-from actors.storage.files import append_row, drop_half_line
+from actors.storage.files import append_row, drop_half_line, read_json, replace_text
 from actors.storage.run_folder import sample_row
 from conf.errors import BadInput
 
 Row = dict[str, Any]
 
-KEPT = ("problem", "sample", "status", "extracted", "tokens", "finish_reason", "format", "seconds")
-"""Of a line, what the figures are made from; the rest stays in the file."""
+DOCUMENT = "evaluation.json"
+
+SCORED = ("problem", "sample", "status", "extracted", "tokens", "finish_reason", "format", "seconds")
+"""Fields of a sample that scores are made from; the rest stays in the file."""
+
+
+class EvaluationFolder:
+    """Reads and writes what an evaluation leaves behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def document(self) -> Row | None:
+        """Return evaluation.json: status, protocol, benchmarks, versions."""
+        document: Row | None = read_json(self.path / DOCUMENT)
+        return document
+
+    @property
+    def has_samples(self) -> bool:
+        return any(self._transcripts())
+
+    def recover(self) -> None:
+        """Drop what a dead process has left half written."""
+        for file in self._transcripts():
+            drop_half_line(file)
+
+    def write(self, document: Row, markdown: str) -> None:
+        """Write the results, for programs and for people."""
+        replace_text(self.path / "evaluation.md", markdown)
+        replace_text(self.path / DOCUMENT, json.dumps(document, indent=2) + "\n")
+
+    def transcript(
+        self, benchmark: str, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None
+    ) -> "Transcript":
+        """Return the transcript of a policy on a benchmark, with the samples that it has so far."""
+        policy = "adapter" if adapter else "base"
+        return Transcript(self.path / "samples" / f"{benchmark}-{policy}.jsonl", problems, n, adapter)
+
+    def _transcripts(self) -> list[Path]:
+        return list((self.path / "samples").glob("*.jsonl"))
 
 
 class Transcript:
     """Samples 0 … n - 1 of each problem: a file with a line for each, in the order in which they came.
 
-    adapter: of the policy, None for the base model. drawn, correct: how many samples there are, and are right.
+    adapter: of the policy, None for the base model.
+    drawn, correct: how many samples there are, and are right.
     """
 
     def __init__(self, file: Path, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None) -> None:
-        """Takes up what an earlier process left. Raises BadInput if that is damaged or about other problems."""
+        """Read what an earlier process left. Raises BadInput if that is damaged or about other problems."""
         self.problems = problems
         self.n = n
         self.adapter = adapter
         self.drawn = self.correct = 0
         self._file = file
         self._rows: dict[tuple[str, int], Row] = {}
-        drop_half_line(file)
-        posed = {problem.id: problem for problem in problems}
+        known = {problem.id: problem for problem in problems}
         for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
             try:
                 row = json.loads(line)
-                problem = posed.get(row["problem"])
+                problem = known.get(row["problem"])
                 same = problem is None or (row["prompt"], row["gold"]) == (problem.prompt, problem.gold)
                 if same and problem is not None and row["sample"] < n:
                     self._keep(row)
@@ -49,7 +89,7 @@ class Transcript:
                 )
 
     def missing(self, number: int) -> list[int]:
-        """Indices of the problems whose sample of this number is still to be drawn."""
+        """Return the indices of the problems whose sample of this number is still to be drawn."""
         return [index for index, problem in enumerate(self.problems) if (problem.id, number) not in self._rows]
 
     @property
@@ -58,11 +98,11 @@ class Transcript:
 
     @property
     def rounds(self) -> int:
-        """How many samples every problem has: what is left unbiased wherever the drawing ended."""
+        """How many samples every problem has: what is left is unbiased wherever the drawing ended."""
         return next((number for number in range(self.n) if self.missing(number)), self.n)
 
     def samples(self, rounds: int) -> list[list[Row]]:
-        """By problem, its first so many samples."""
+        """Return the first so many samples of each problem."""
         return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
 
     @property
@@ -83,6 +123,6 @@ class Transcript:
         self._keep(row)
 
     def _keep(self, row: Row) -> None:
-        self._rows[row["problem"], row["sample"]] = {key: row[key] for key in KEPT}
+        self._rows[row["problem"], row["sample"]] = {key: row[key] for key in SCORED}
         self.drawn += 1
         self.correct += row["status"] == Status.CORRECT

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from actors.messages import ProblemSet
+from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.files import replace_text
 from conf.adapters import Adapter
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
-from launch.evaluations.protocol import claim, model_digest, protocol_of
-from launch.session.resume import claim as claim_run
-from launch.session.resume import open_folder
+from launch.evaluations.sampling_protocol import model_digest, protocol_of, take_evaluation
+from launch.session.resume import begin, find_folder
 
 
 def protocol(config: Config) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> N
     changed = load(["conf=quickstart", change])
     key = change.partition("=")[0].rpartition(".")[2]
     with pytest.raises(BadInput, match=f"was begun with {key}="):
-        claim(tmp_path, changed, protocol(changed))
+        take_evaluation(EvaluationFolder(tmp_path), changed, protocol(changed))
     changed.run.overwrite = True
-    claim(tmp_path, changed, protocol(changed))
+    take_evaluation(EvaluationFolder(tmp_path), changed, protocol(changed))
     assert not any(tmp_path.iterdir())
 
 
@@ -49,13 +49,13 @@ def test_results_are_not_kept_under_another_protocol_though_their_samples_are_go
     document = {"protocol": protocol(config) | {"seed": 1}, "benchmarks": [{"name": "sums"}]}
     replace_text(tmp_path / "evaluation.json", json.dumps(document))
     with pytest.raises(BadInput, match="was begun with seed=1"):
-        claim(tmp_path, config, protocol(config))
+        take_evaluation(EvaluationFolder(tmp_path), config, protocol(config))
 
 
 def test_more_samples_and_problems_may_be_asked_for(tmp_path: Path) -> None:
     begun(tmp_path, protocol(load(["conf=quickstart"])))
     more = load(["conf=quickstart", "n=64", "limit=3", "budget.minutes=1"])
-    claim(tmp_path, more, protocol(more))
+    take_evaluation(EvaluationFolder(tmp_path), more, protocol(more))
 
 
 def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
     base = protocol(config)
     begun(tmp_path, base)
     joined = base | {"adapter": "a", "adapter_digest": "1", "adapter_config": {"alpha": 4}}
-    claim(tmp_path, config, joined)
+    take_evaluation(EvaluationFolder(tmp_path), config, joined)
     for other, said in (
         (joined | {"adapter_digest": "2"}, "adapter=a, not a with other content"),
         (joined | {"adapter_config": {"alpha": 8}}, "adapter_config={'alpha': 4}, not {'alpha': 8}"),
@@ -72,7 +72,7 @@ def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
     ):
         begun(tmp_path, joined)
         with pytest.raises(BadInput, match=said):
-            claim(tmp_path, config, other)
+            take_evaluation(EvaluationFolder(tmp_path), config, other)
 
 
 def test_policy_is_known_by_what_its_files_hold(tiny_model: Path, tiny_config: Config, tmp_path: Path) -> None:
@@ -97,18 +97,18 @@ def test_two_processes_do_not_share_an_evaluation(tmp_path: Path) -> None:
     others = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(others, fcntl.LOCK_EX)
     with pytest.raises(BadInput, match="at work in another process"):
-        claim(tmp_path, config, protocol(config))
+        take_evaluation(EvaluationFolder(tmp_path), config, protocol(config))
     os.close(others)
-    claim(tmp_path, config, protocol(config))
+    take_evaluation(EvaluationFolder(tmp_path), config, protocol(config))
 
 
 def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(tmp_path: Path) -> None:
     settings = ["conf=quickstart", f"run.folder={tmp_path}"]
     config = load(settings)
     folder = tmp_path / "quickstart"
-    claim(folder / "evaluation", config, protocol(config))
+    take_evaluation(EvaluationFolder(folder / "evaluation"), config, protocol(config))
     config.run.overwrite = True
-    claim_run(config, open_folder(config), ProblemSet((), (), {}))
+    begin(config, find_folder(config), ProblemSet((), (), {}))
     assert (folder / "evaluation").exists()
-    claim_run(config, open_folder(config), ProblemSet((), (), {}))
+    begin(config, find_folder(config), ProblemSet((), (), {}))
     assert not (folder / "evaluation").exists()

@@ -1,4 +1,4 @@
-"""Whether an evaluation fits its machine: the half of a run's plan that is about engines."""
+"""Whether the engines of an evaluation fit their machine."""
 
 from actors.runtime.placement import Placement
 from conf.errors import BadInput

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from launch.evaluations.figures import comparison, figures, votes
+from launch.evaluations.scores import comparison, scores, votes
 
 
 def row(status: str, extracted: str | None = None, **more: Any) -> dict[str, Any]:
@@ -12,8 +12,8 @@ def row(status: str, extracted: str | None = None, **more: Any) -> dict[str, Any
 RIGHT, WRONG = row("correct", "7"), row("wrong", "8", tokens=30, finish_reason="length", format=0.0)
 
 
-def test_figures_of_a_policy() -> None:
-    found = figures([[RIGHT, WRONG], [WRONG, WRONG]])
+def test_scores_of_a_policy() -> None:
+    found = scores([[RIGHT, WRONG], [WRONG, WRONG]])
     assert (found["n"], found["mean_length"], found["truncated"], found["format"]) == (2, 25.0, 0.75, 0.25)
     assert found["pass@1"]["value"] == 0.25
     assert found["pass@2"]["value"] == 0.5
@@ -24,12 +24,12 @@ def test_figures_of_a_policy() -> None:
 
 
 def test_answers_that_hang_the_grader_are_not_solved_and_counted() -> None:
-    found = figures([[RIGHT, row("timeout"), row("crash"), WRONG]])
+    found = scores([[RIGHT, row("timeout"), row("crash"), WRONG]])
     assert (found["unjudged"], found["pass@1"]["value"]) == (0.5, 0.25)
 
 
 def test_pass_at_8_and_16_and_n() -> None:
-    assert [name for name in figures([[RIGHT] * 20]) if "@" in name] == [
+    assert [name for name in scores([[RIGHT] * 20]) if "@" in name] == [
         "pass@1",
         "pass@8",
         "pass@16",

@@ -1,22 +1,24 @@
-"""What the samples of an evaluation depend on, and which folder they belong to: they are not mixed with samples of
-another model, adapter or protocol, and no run's report shows another's.
+"""What the samples of an evaluation depend on, and which folder they belong to.
+
+Samples of different models, adapters or protocols are not mixed, and no run's report shows another's.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from actors.evaluation.evaluator import response_limit
-from actors.storage.files import digest
+from actors.storage.evaluation_folder import DOCUMENT, EvaluationFolder
+from actors.storage.files import digest, empty
+from actors.storage.run_record import RunRecord
 from conf.adapters import WEIGHTS_FILE, Adapter, model_names
 from conf.benchmarks import HELD_OUT
 from conf.errors import BadInput
 from conf.load import recorded
 from conf.models import MODEL_FILES
 from conf.schema import MAY_CHANGE, Config
-from launch.session.resume import EVALUATION, PROBLEMS, among, changes, empty, hold
+from launch.session.resume import among, changes, take_over
 from rewards.problems.benchmarks import Posed
 
 EXTENT = ("adapter", "n", "limit")
@@ -29,42 +31,42 @@ CONTENT_OF = {"adapter_digest": "adapter", "model_digest": "model"}
 """Parts that stand for the content of what another part names."""
 
 
-def place(config: Config, run: Path | None) -> Path:
-    """The folder of an evaluation. run: the one that the adapter comes from.
+def evaluation_folder(config: Config, run: Path | None) -> EvaluationFolder:
+    """Return the folder of an evaluation. run: the one that the adapter comes from.
 
     Raises BadInput if that would be within another run, or one of another model, whose report would show the results
     as its own.
     """
-    home = Path(config.run.folder) / config.run.name
-    if held := recorded(home):
-        if config.adapter and home.resolve() != run:
-            raise BadInput(f"adapter={config.adapter}: is not of the run in {home}; give run.name=OTHER")
-        theirs = held["model"]["path"]
-        if not model_names(theirs) & model_names(config.model.path):
+    home = RunRecord(Path(config.run.folder) / config.run.name)
+    if known := recorded(home.path):
+        if config.adapter and home.path.resolve() != run:
+            raise BadInput(f"adapter={config.adapter}: is not of the run in {home.path}; give run.name=OTHER")
+        model = known["model"]["path"]
+        if not model_names(model) & model_names(config.model.path):
             raise BadInput(
-                f"model.path={config.model.path}: the run in {home} is of {theirs}; give that, or run.name=OTHER"
+                f"model.path={config.model.path}: the run in {home.path} is of {model}; give that, or run.name=OTHER"
             )
-    return home / EVALUATION
+    return EvaluationFolder(home.evaluation_folder)
 
 
-def check_data(config: Config, run: Path) -> None:
+def check_heldout_settings(config: Config, run: Path) -> None:
     """Raise BadInput if held-out problems are asked for, and would be chosen otherwise than for the run that the
     adapter comes from.
     """
     if HELD_OUT not in config.benchmarks:
         return
-    for key, (theirs, ours) in changes(config, run).items():
+    for key, (before, now) in changes(config, RunRecord(run)).items():
         if among(key, ("data", "eval.problems")) and not among(key, MAY_CHANGE):
             raise BadInput(
-                f"benchmarks={HELD_OUT}: the run in {run} has {key}={theirs}, not {ours}, under which problems could "
+                f"benchmarks={HELD_OUT}: the run in {run} has {key}={before}, not {now}, under which problems could "
                 "count as held out that it was trained on; leave that setting as it was"
             )
 
 
-def check_problems(config: Config, run: Path, posed: Iterable[Posed]) -> None:
+def check_heldout_problems(config: Config, run: Path, posed: Iterable[Posed]) -> None:
     """Raise BadInput if the held-out problems are not those that the run began with."""
-    known = run / PROBLEMS
-    if known.exists() and any(each.digest not in ("", known.read_text()) for each in posed):
+    known = RunRecord(run).problems_digest()
+    if known is not None and any(each.digest not in ("", known) for each in posed):
         raise BadInput(
             f"benchmarks={HELD_OUT}: {config.data.source} has other problems now than the run in {run} was begun "
             "with, some of which it may have been trained on; restore data and settings, or name other benchmarks"
@@ -72,7 +74,7 @@ def check_problems(config: Config, run: Path, posed: Iterable[Posed]) -> None:
 
 
 def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> dict[str, Any]:
-    """All that a sample, or its verdict, depends on besides its problem, and how many there are to be."""
+    """Return all that a sample, or its verdict, depends on besides its problem, and how many there are to be."""
     data, settings, reward, lora = config.data, config.eval, config.reward, config.lora
     return {
         "model": config.model.path,
@@ -108,38 +110,42 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> dic
 
 
 def model_digest(folder: str) -> str:
-    """Of all files of a model, weights included: their sizes or times would not do, since weights trained further have
-    the same sizes, and a copy on another machine has other times.
+    """Return a digest of all files of a model, weights included.
+
+    Their sizes or times would not do, since weights trained further have the same sizes, and a copy on another machine
+    has other times.
     """
     files = {file for pattern in MODEL_FILES for file in Path(folder).glob(pattern)}
     return hashlib.blake2b(repr([(file.name, digest(file)) for file in sorted(files)]).encode()).hexdigest()
 
 
-def claim(folder: Path, config: Config, protocol: dict[str, Any]) -> list[dict[str, Any]]:
-    """Make the folder this process's own for as long as it lives, and clean up after the one before; the results that
-    it has so far.
+def take_evaluation(folder: EvaluationFolder, config: Config, protocol: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take the folder over and clean up after the process before. Return the results that it has so far.
 
     Raises BadInput if another process holds it, or if samples were drawn under another protocol.
     """
     name = config.run.name
-    hold(folder, f"the evaluation {name!r}")
+    take_over(folder.path, f"the evaluation {name!r}")
     if config.run.overwrite:
-        empty(folder, last="evaluation.json")
-    record = folder / "evaluation.json"
-    before = json.loads(record.read_text()) if record.exists() else {}
-    results: list[dict[str, Any]] = before.get("benchmarks", [])
-    if not before or not (results or any((folder / "samples").glob("*.jsonl"))):
-        return []
-    drawn = before["protocol"]
+        empty(folder.path, last=DOCUMENT)
+    folder.recover()
+    document = folder.document() or {}
+    results: list[dict[str, Any]] = document.get("benchmarks", [])
+    if document and (results or folder.has_samples):
+        check_protocol(f"the evaluation {name!r} in {folder.path}", document["protocol"], protocol)
+    return results
+
+
+def check_protocol(what: str, before: dict[str, Any], protocol: dict[str, Any]) -> None:
+    """Raise BadInput if samples drawn under one protocol cannot stand beside those of another."""
     for key, now in protocol.items():
-        was = drawn.get(key)
-        if key in EXTENT or was == now or (key in OF_ADAPTER and drawn["adapter"] is None):
+        was = before.get(key)
+        if key in EXTENT or was == now or (key in OF_ADAPTER and before["adapter"] is None):
             continue
         if part := CONTENT_OF.get(key):
-            key, was = part, drawn[part]
+            key, was = part, before[part]
             now = f"{protocol[part]} with other content" if protocol[part] else None
         raise BadInput(
-            f"the evaluation {name!r} in {folder} was begun with {key}={was}, not {now}: go on with the same settings, "
+            f"{what} was begun with {key}={was}, not {now}: go on with the same settings, "
             "or give run.name=OTHER or run.overwrite=true"
         )
-    return results

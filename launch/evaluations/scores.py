@@ -1,4 +1,4 @@
-"""What samples of a benchmark come to: the figures of one policy, and the comparison of two."""
+"""Scores of one policy on a benchmark, and the comparison of two."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,11 @@ PASSES = (1, 8, 16)
 """The k of the paper's tables."""
 
 
-def figures(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
-    """Of one policy's rows, n for each problem: pass@k for the paper's k and n, maj@n, with 95 % intervals over
-    problems, and shares and mean length over samples. What could not be judged counts as not solved.
+def scores(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """Return pass@k for the paper's k and n, maj@n, with 95 % intervals over problems, and shares and mean length over
+    samples. What could not be judged counts as not solved.
+
+    samples: of one policy, n for each problem.
     """
     n = len(samples[0])
     values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASSES, n}) if k <= n}
@@ -35,8 +37,8 @@ def figures(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
 
 
 def comparison(base: Sequence[Sequence[Row]], adapter: Sequence[Sequence[Row]]) -> dict[str, Any]:
-    """pass@1 of the adapter less the base model's on the same problems: the difference with its 95 % interval over
-    problems, and the p-value of a sign-flip test.
+    """Return pass@1 of the adapter less the base model's, with its 95 % interval over problems, and the p-value of a
+    sign-flip test.
     """
     n = len(base[0])
     differences = [a - b for a, b in zip(correct(adapter), correct(base), strict=True)]
@@ -49,13 +51,14 @@ def comparison(base: Sequence[Sequence[Row]], adapter: Sequence[Sequence[Row]]) 
 
 
 def correct(samples: Sequence[Sequence[Row]]) -> list[int]:
-    """Correct samples of each problem."""
+    """Return the number of correct samples of each problem."""
     return [sum(row["status"] == Status.CORRECT for row in rows) for rows in samples]
 
 
 def votes(rows: Sequence[Row]) -> list[tuple[int | None, bool]]:
-    """Which samples of a problem gave the same answer, as the verifier's rules of text and number have it, without
-    algebra; those it found correct did. None where there is no answer that could be read.
+    """Number the answers to a problem, equal ones alike, and say which are correct. None: it cannot be read.
+
+    Answers are equal by the verifier's rules of text and number, without algebra; those it found correct are.
     """
     known: list[str] = []
     cast: list[tuple[int | None, bool]] = []

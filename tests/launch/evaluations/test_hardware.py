@@ -6,7 +6,7 @@ from actors.runtime.placement import place_engines
 from conf.errors import BadInput
 from conf.load import load
 from conf.models import shape_of
-from launch.evaluations.fit import check_engines, fit_of_engines
+from launch.evaluations.hardware import check_engines, fit_of_engines
 from launch.plan.cards import Card
 from launch.plan.machine import GIB, Machine, detect, with_cards
 from launch.plan.plan import Plan, make_plan

@@ -1,0 +1,65 @@
+"""Drawing the samples of an evaluation: starts engines and verifier, asks them, ends them."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from actors.adapter_check.effect import check_effect
+from actors.coordinator.stopping import StopController
+from actors.evaluation.evaluator import Evaluator
+from actors.runtime.clock import WallClock
+from actors.runtime.placement import Placement
+from actors.runtime.worker_pool import Record
+from actors.storage.evaluation_folder import Transcript
+from conf.schema import Config
+from launch.session.actors import start_engines, start_verifier
+
+CLOSE_S = 10.0
+"""Seconds that actors have to end by themselves; Ray's shutdown kills who hangs."""
+
+
+async def draw_samples(
+    config: Config,
+    model_path: str,
+    placement: Placement,
+    transcripts: Sequence[Transcript],
+    *,
+    deadline: float,
+    record: Record,
+    on_start: Callable[[], object],
+    on_sample: Callable[[], None],
+    on_signals: Callable[[Callable[[str], None]], None],
+) -> str:
+    """Draw what the transcripts miss, once the answers of every engine have differed with the adapter and without.
+
+    Return how it ended: completed, budget_exhausted, or the reason it was stopped for.
+    deadline: of time.monotonic.
+    record: takes an actor's name and why it had to be replaced.
+    on_start: called before the first sample.
+    on_signals: is given what stops the drawing for a reason.
+    """
+    clock = WallClock()
+    stop = StopController(clock)
+    on_signals(stop.stop)
+    engines = start_engines(config, model_path, placement, clock=clock, record=record)
+    verifier = start_verifier(config, placement, clock=clock, record=record)
+
+    async def work() -> str:
+        await engines.ready()
+        if adapter := next((each.adapter for each in transcripts if each.adapter), None):
+            await engines.load(adapter)
+            await check_effect(config, engines, adapter, transcripts[0].problems[: config.canary.problems])
+        on_start()
+        at_once = config.rollout.max_concurrent_samples * len(placement.rollouts)
+        await Evaluator(config, engines, verifier, clock).complete(transcripts, at_once, on_sample)
+        return "completed"
+
+    try:
+        async with asyncio.timeout(deadline - clock.now()):
+            return await stop.unless_stopped(work()) or stop.reason
+    except TimeoutError:
+        return "budget_exhausted"
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.gather(engines.close(), verifier.close(), return_exceptions=True)

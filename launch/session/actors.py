@@ -1,0 +1,96 @@
+"""Starting the Ray actors of a run or an evaluation."""
+
+import asyncio
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.protocols import Clock
+from actors.rollout.actor import RemoteEngine, RolloutActor
+from actors.rollout.adapter_transfer import AdapterTransfer
+from actors.rollout.pool import EnginePool
+from actors.runtime.placement import Placement, Share
+from actors.runtime.remote_actor import RemoteActor
+from actors.runtime.worker_pool import Record
+from conf.errors import BadInput
+from conf.schema import Config
+from learner.actor import LearnerActor
+from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
+from rewards.reward import recipe
+
+RESERVE_S = 120
+"""How long the learner waits for its place in a cluster where something else may just be ending."""
+
+NODE_LABEL = "ray.io/node-id"
+"""Label that Ray gives to every node, with its id."""
+
+
+def start_engines(config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record) -> EnginePool:
+    """Start the rollout actors.
+
+    record: takes an actor's name and why it had to be replaced.
+    """
+    at_once, transfer = config.rollout.max_concurrent_samples, AdapterTransfer()
+    engines = [
+        RemoteEngine(
+            RemoteActor(RolloutActor, f"rollout-{number}", share, config, model_path, share), at_once, transfer
+        )
+        for number, share in enumerate(placement.rollouts)
+    ]
+    return EnginePool(engines, clock, record)
+
+
+def start_verifier(config: Config, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:
+    """Start a reward actor on each node that the placement names, or on this one."""
+    judges = [
+        RemoteJudge(
+            RemoteActor(RewardActor, f"reward-{number}", Share(node=node), recipe(config), placement.reward_workers),
+            config.reward.deadline_s,
+        )
+        for number, node in enumerate(placement.judges or [ray.get_runtime_context().get_node_id()])
+    ]
+    return RemoteVerifier(judges, clock, record)
+
+
+async def reserve_learners(placement: Placement) -> PlacementGroup:
+    """Reserve the shares of the learner's ranks before engines take what is left. BadInput if they are not to be had.
+
+    They are near each other: on one node where they share its cores or a card with an engine, or name a node.
+    """
+    shares = placement.learners
+    together = any(share.cores or share.gpus < 1 for share in shares)
+    group = placement_group(
+        [{"CPU": share.threads, "GPU": share.gpus} for share in shares],
+        strategy="STRICT_PACK" if together else "PACK",
+        bundle_label_selector=[{NODE_LABEL: share.node} if share.node else {} for share in shares],
+    )
+    if not await asyncio.to_thread(group.wait, RESERVE_S):
+        needs = f"{len(shares)} × {shares[0].gpus:g} GPUs and {shares[0].threads} cores"
+        raise BadInput(
+            f"the learner needs {needs}, which Ray has not had free for {RESERVE_S} s: end what else it runs"
+        )
+    return group
+
+
+def start_ranks(
+    config: Config, model_path: str, placement: Placement, *, adapters_folder: str, reserved: PlacementGroup
+) -> list[RemoteActor]:
+    """Start the learner's actors, each in its reserved share."""
+    shares = placement.learners
+    return [
+        RemoteActor(
+            LearnerActor,
+            f"learner-{rank}",
+            share,
+            config,
+            model_path,
+            share,
+            adapters_folder,
+            rank,
+            len(shares),
+            asynchronous=False,
+            bundle=PlacementGroupSchedulingStrategy(reserved, placement_group_bundle_index=rank),
+        )
+        for rank, share in enumerate(shares)
+    ]
