@@ -39,8 +39,8 @@ async def draw_samples(
     on_signals: is given what stops the drawing for a reason.
     """
     clock = WallClock()
-    stopping = StopController(clock)
-    on_signals(stopping.stop)
+    stop = StopController(clock)
+    on_signals(stop.stop)
     engines = start_engines(config, model_path, placement, clock=clock, record=record)
     verifier = start_verifier(config, placement, clock=clock, record=record)
 
@@ -56,7 +56,7 @@ async def draw_samples(
 
     try:
         async with asyncio.timeout(deadline - clock.now()):
-            return await stopping.unless_stopped(work()) or stopping.reason
+            return await stop.unless_stopped(work()) or stop.reason
     except TimeoutError:
         return "budget_exhausted"
     finally:

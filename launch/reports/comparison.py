@@ -17,30 +17,26 @@ from actors.evaluation.statistics import (
     pooled_difference,
     pooled_variance,
 )
-from launch.reports.history import LEARNING_RATE, MODEL, RANK, Cell, Run, Sweep
+from launch.reports.history import LEARNING_RATE, RANK, Row, Run, Sweep
 from launch.reports.verdict import recorded
-from launch.reports.wording import many
-
-AXIS_NAMES = {RANK: "rank", LEARNING_RATE: "learning rate", MODEL: "model"}
+from launch.reports.wording import WORDS, many
 
 
 @dataclass(frozen=True)
 class Group:
-    """The cells that differ in the seed alone. settings: on the axes. probed: see `on_probe`."""
+    """The runs that differ in the seed alone. settings: on the axes. runs: those with a final evaluation."""
 
-    settings: dict[str, Any]
-    cells: tuple[Cell, ...]
-    probed: bool
+    settings: Row
+    cells: tuple[Run, ...]
 
     @property
     def runs(self) -> list[Run]:
-        """The runs that have a final evaluation."""
-        return [cell.finished for cell in self.cells if cell.finished]
+        return [run for run in self.cells if run.final]
 
     @property
     def values(self) -> list[float]:
         """Held-out pass@1 of the trained policies, one value a seed."""
-        return self._by_seed(cell.result for cell in self.cells)
+        return _by_seed((run, run.final["pass@1"] if run.final else None) for run in self.cells)
 
     @property
     def final(self) -> Estimate | None:
@@ -62,10 +58,9 @@ class Group:
         by_problem = len(set(self.values)) == 1 and self.final and self.final.interval
         return many(len(self.values), "seed") + (", over problems" if by_problem else "")
 
-    @property
-    def entropy(self) -> Estimate | None:
-        """Mean relative change of the entropy per token."""
-        values = self._by_seed(cell.run.entropy_change(self.probed) if cell.run else None for cell in self.cells)
+    def entropy(self, probed: bool) -> Estimate | None:
+        """Return the mean relative change of the entropy per token."""
+        values = _by_seed((run, run.entropy_change(probed)) for run in self.cells)
         return over_seeds(values) if values else None
 
     @property
@@ -75,13 +70,14 @@ class Group:
         common = [problem for problem in of_runs[0] if all(problem in of_run for of_run in of_runs)]
         return {problem: fmean(of_run[problem] for of_run in of_runs) for problem in common}
 
-    def _by_seed(self, values: Iterable[float | None]) -> list[float]:
-        """Return the mean of each seed's values. values: of every cell, None if it has none."""
-        seeds: dict[int, list[float]] = {}
-        for cell, value in zip(self.cells, values, strict=True):
-            if value is not None:
-                seeds.setdefault(cell.seed, []).append(value)
-        return [fmean(of_seed) for of_seed in seeds.values()]
+
+def _by_seed(values: Iterable[tuple[Run, float | None]]) -> list[float]:
+    """Return the mean of each seed's values."""
+    seeds: dict[int, list[float]] = {}
+    for run, value in values:
+        if value is not None:
+            seeds.setdefault(run.seed, []).append(value)
+    return [fmean(of_seed) for of_seed in seeds.values()]
 
 
 @dataclass(frozen=True)
@@ -107,12 +103,6 @@ class Contrast:
         return self.by_problem and len(self.low.values) == len(self.high.values) == 1
 
     @property
-    def shared(self) -> dict[str, Any]:
-        """The settings that both have."""
-        free = (self.axis, LEARNING_RATE) if self.best else (self.axis,)
-        return {key: value for key, value in self.low.settings.items() if key not in free}
-
-    @property
     def basis(self) -> str:
         """What it rests on, in words."""
         seeds = [many(len(group.values), "seed") for group in (self.high, self.low)]
@@ -121,7 +111,7 @@ class Contrast:
 
 
 def axis_name(key: str) -> str:
-    return AXIS_NAMES.get(key, key.rpartition(".")[2].replace("_", " "))
+    return str(WORDS["axes"].get(key) or key.rpartition(".")[2].replace("_", " "))
 
 
 def question(sweep: Sweep) -> str | None:
@@ -130,13 +120,12 @@ def question(sweep: Sweep) -> str | None:
 
 
 def groups(sweep: Sweep) -> list[Group]:
-    """Return the cells by their settings, in the order of the axes."""
-    found: dict[tuple[Any, ...], list[Cell]] = {}
-    for cell in sweep.cells:
-        found.setdefault(tuple(cell.settings.get(axis) for axis in sweep.axes), []).append(cell)
+    """Return the runs by their settings, in the order of the axes."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in sweep.runs:
+        found.setdefault(tuple(run.settings.get(axis) for axis in sweep.axes), []).append(run)
     order = sorted(found, key=lambda values: [sweep.axes[a].index(v) for a, v in zip(sweep.axes, values, strict=True)])
-    probed = on_probe(sweep)
-    return [Group(dict(zip(sweep.axes, values, strict=True)), tuple(found[values]), probed) for values in order]
+    return [Group(dict(zip(sweep.axes, values, strict=True)), tuple(found[values])) for values in order]
 
 
 def finished(sweep: Sweep) -> list[Group]:
@@ -146,8 +135,7 @@ def finished(sweep: Sweep) -> list[Group]:
 
 def on_probe(sweep: Sweep) -> bool:
     """Whether all finished runs know how their entropy on the probe has changed, and so are compared by that."""
-    done = [cell.finished for cell in sweep.cells if cell.finished]
-    return bool(done) and all(run.plasticity.get("probe_entropy") for run in done)
+    return bool(sweep.finished) and all(run.plasticity.get("probe_entropy") for run in sweep.finished)
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:
@@ -170,12 +158,8 @@ def best_rates(sweep: Sweep, axis: str) -> list[list[Group]]:
     """
     found = []
     for alike in _alike(sweep, axis, LEARNING_RATE):
-        best: dict[Any, Group] = {}
-        for group in alike:
-            value = group.settings[axis]
-            if value not in best or fmean(group.values) > fmean(best[value].values):
-                best[value] = group
-        found.append([best[value] for value in sweep.axes[axis] if value in best])
+        by_value = {value: [group for group in alike if group.settings[axis] == value] for value in sweep.axes[axis]}
+        found.append([max(each, key=lambda group: fmean(group.values)) for each in by_value.values() if each])
     return found
 
 
@@ -203,10 +187,10 @@ def _pairs(axis: str, alike: list[Group], best: bool) -> list[Contrast]:
     return found
 
 
-def _corrected(found: Iterable[Contrast]) -> list[Contrast]:
+def _corrected(found: list[Contrast]) -> list[Contrast]:
     """Return the contrasts with p-values that hold for all of them together."""
-    known = [contrast for contrast in found if contrast.difference.p is not None]
-    p_values = iter(holm([contrast.difference.p or 0.0 for contrast in known]))
+    known = [p for contrast in found if (p := contrast.difference.p) is not None]
+    p_values = iter(holm(known))
     return [
         replace(contrast, difference=replace(contrast.difference, p=next(p_values)), family=len(known))
         if contrast.difference.p is not None

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from launch.reports.history import Run
-from launch.reports.verdict import ENDS
-from launch.reports.wording import count, many, percent, time
+from launch.reports.wording import WORDS, count, many, percent, time
 
 LATE = 0.1
 """The last share of a run's updates, whose mean says how it was in the end."""
@@ -50,7 +49,7 @@ def _late(run: Run, name: str) -> float:
 def _course(run: Run) -> Iterator[Flag]:
     """How the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
     reason = run.summary.get("reason") or "no summary.json was written"
-    ended = f"The run {ENDS.get(run.status, run.status)}"
+    ended = f"The run {WORDS['endings'].get(run.status, run.status)}"
     yield Flag(ENDINGS.get(run.status, "bad"), ended, f"{reason}; {many(len(run.rows), 'update')}")
     if budget := run.summary.get("budget_s"):
         level, kept = ("warning", "overrun") if run.spent_s > budget else ("good", "kept")

@@ -41,86 +41,70 @@ SETUP = "setup"
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder.
+    """One run folder, or a cell of a sweep.
 
     config: by dotted key.
+    begun: whether the folder can be read; all below is then known.
+    standing, reason: status and reason, as a sweep has them of a cell.
     summary: summary.json, or the part of it that is known before the run has ended.
-    before, after: samples of the two held-out evaluations.
+    base, final: held-out evaluation of the base model and of the trained policy; before, after: their samples.
     evaluation: evaluation.json of launch/evaluate.py, if it is about this run's model and checkpoints.
     foreign: what else that file is about; empty if nothing.
     overlaps: training problems that were kept although they overlap held-out ones.
     restores: how often weights were restored.
     """
 
+    name: str
     folder: Path
     config: Row
+    begun: bool = False
+    standing: str = "pending"
+    reason: str = ""
     summary: Row = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     events: tuple[Row, ...] = ()
+    base: Row | None = None
+    final: Row | None = None
     before: tuple[Row, ...] = ()
     after: tuple[Row, ...] = ()
+    ledger: Row = field(default_factory=dict)
+    plasticity: Row = field(default_factory=dict)
+    versions: Row = field(default_factory=dict)
     evaluation: Row = field(default_factory=dict)
     foreign: str = ""
     overlaps: int = 0
     restores: int = 0
+    budget_s: float | None = None
     spent_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return str(self.config.get("run.name") or self.folder.name)
 
     @property
     def model(self) -> str:
         return str(self.config.get(MODEL, ""))
 
     @property
+    def seed(self) -> int:
+        return int(self.config.get(SEED) or 0)
+
+    @property
     def status(self) -> str:
         return str(self.summary.get("status", "unfinished"))
 
-    @property
-    def base(self) -> Row | None:
-        """Held-out evaluation of the base model."""
-        return (self.summary.get("eval") or {}).get("base")
-
-    @property
-    def final(self) -> Row | None:
-        """Held-out evaluation of the trained policy."""
-        return (self.summary.get("eval") or {}).get("final")
-
-    @property
-    def budget_s(self) -> float | None:
-        if known := self.summary.get("budget_s"):
-            return float(known)
-        minutes, hours = self.config.get("budget.minutes"), self.config.get("budget.hours")
-        return float(minutes) * 60 if minutes else float(hours) * 3600 if hours else None
-
-    @property
-    def ledger(self) -> Row:
-        return self.summary.get("ledger") or {}
-
-    @property
-    def plasticity(self) -> Row:
-        return self.summary.get("plasticity") or {}
-
-    @property
-    def versions(self) -> Row:
-        return self.summary.get("versions") or {}
-
-    def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Return updates and a metric's finite values at them. Update 0 is the evaluation of the base model."""
-        rows = [{**(self.base or {}), "update": 0}, *self.rows]
-        points = [(row["update"], row[name]) for row in rows if row.get(name) is not None]
-        finite = [(int(update), float(value)) for update, value in points if math.isfinite(value)]
-        return [update for update, _ in finite], [value for _, value in finite]
-
-    def names(self, prefix: str) -> list[str]:
-        """Return the metrics that begin so, in the order of their first appearance."""
-        return list(dict.fromkeys(name for row in self.rows for name in row if name.startswith(prefix)))
+    @cached_property
+    def settings(self) -> Row:
+        """The settings as values that can be compared."""
+        return {key: _comparable(value) for key, value in self.config.items()}
 
     @cached_property
     def solved(self) -> tuple[dict[str, float], dict[str, float]]:
         """Share of correct samples of each held-out problem, before and after."""
         return _solved(self.before), _solved(self.after)
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Return updates and a metric's finite values at them. Update 0 is the evaluation of the base model."""
+        rows = [{**(self.base or {}), "update": 0}, *self.rows]
+        points = [(int(row["update"]), float(row[name])) for row in rows if row.get(name) is not None]
+        finite = [(update, value) for update, value in points if math.isfinite(value)]
+        return [update for update, _ in finite], [value for _, value in finite]
 
     def entropy_change(self, probed: bool) -> float | None:
         """Return the relative change of the entropy per token: of the probe's fixed responses, or else of the training
@@ -137,31 +121,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a sweep. settings: by dotted key, as values that can be compared. run: None before it has begun."""
-
-    name: str
-    settings: Row
-    status: str
-    reason: str
-    run: Run | None
-
-    @property
-    def seed(self) -> int:
-        return int(self.settings.get(SEED) or 0)
-
-    @property
-    def finished(self) -> Run | None:
-        """The run, if it has a final evaluation."""
-        return self.run if self.run and self.run.final else None
-
-    @property
-    def result(self) -> float | None:
-        """Held-out pass@1 of the trained policy."""
-        return self.run.final["pass@1"] if self.run and self.run.final else None
-
-
-@dataclass(frozen=True)
 class Sweep:
     """Runs that differ in a few settings. axes: dotted keys, without the seed, and their values in order. others: the
     settings behind the axis `SETUP`.
@@ -170,18 +129,18 @@ class Sweep:
     name: str
     folder: Path
     axes: dict[str, tuple[Any, ...]]
-    cells: tuple[Cell, ...]
+    runs: tuple[Run, ...]
     others: tuple[str, ...] = ()
 
     @property
-    def runs(self) -> list[Run]:
-        """The runs that have begun."""
-        return [cell.run for cell in self.cells if cell.run]
+    def finished(self) -> list[Run]:
+        """The runs with a final evaluation."""
+        return [run for run in self.runs if run.final]
 
     @property
-    def unfinished(self) -> list[Cell]:
-        """The cells without a final evaluation."""
-        return [cell for cell in self.cells if not cell.finished]
+    def lost(self) -> list[Run]:
+        """The runs without one."""
+        return [run for run in self.runs if not run.final]
 
 
 def read_run(folder: Path) -> Run:
@@ -193,18 +152,29 @@ def read_run(folder: Path) -> Run:
     evaluation = record.benchmarks() or {}
     foreign = _foreign(evaluation.get("protocol") or {}, record, config) if evaluation else ""
     summary = record.summary() or {"eval": {"base": record.evaluation("base")}, "ledger": record.ledger()}
+    minutes, hours = config.get("budget.minutes"), config.get("budget.hours")
     return Run(
+        name=str(config.get("run.name") or folder.name),
         folder=folder,
         config=config,
+        begun=True,
+        standing=str(summary.get("status", "unfinished")),
+        reason=str(summary.get("reason") or ""),
         summary=summary,
         rows=tuple(record.rows()),
         events=tuple(record.events()),
+        base=(summary.get("eval") or {}).get("base"),
+        final=(summary.get("eval") or {}).get("final"),
         before=tuple(record.samples("eval-base")),
         after=tuple(record.samples("eval-final")),
+        ledger=summary.get("ledger") or {},
+        plasticity=summary.get("plasticity") or {},
+        versions=summary.get("versions") or {},
         evaluation={} if foreign else evaluation,
         foreign=foreign,
         overlaps=sum(row.get("reason") == STAYS for row in record.left_out()),
         restores=record.incarnation(),
+        budget_s=summary.get("budget_s") or (minutes * 60 if minutes else hours * 3600 if hours else None),
         spent_s=float(summary.get("spent_s") or record.spent),
     )
 
@@ -228,45 +198,44 @@ def read_sweep(folder: Path) -> Sweep:
     """Read a sweep's folder. Raises BadInput if it has no sweep.json that can be read."""
     plan = _plan(folder)
     keys = dict.fromkeys(key for entry in plan["cells"] for key in entry["overrides"] if key not in OWN)
-    cells = tuple(_cells(folder))
-    return Sweep(str(plan.get("name") or folder.name), folder, _axes(keys, cells), cells)
+    runs = tuple(_cells(folder))
+    return Sweep(str(plan.get("name") or folder.name), folder, _axes(keys, runs), runs)
 
 
 def compare(folders: list[Path]) -> Sweep:
     """Read several runs, or the cells of sweeps, as one sweep whose axes are the settings in which they differ.
 
-    A cell is named by its path from where all of them are. Raises BadInput for a folder that is neither a run's nor a
+    A run is named by its path from where all of them are. Raises BadInput for a folder that is neither a run's nor a
     sweep's, and for a sweep that has not begun.
     """
     parents = {folder.resolve().parent for folder in folders}
     place = parents.pop() if len(parents) == 1 else Path.cwd()
-    found: dict[str, Cell] = {}
+    found: dict[str, Run] = {}
     for folder in folders:
         path = os.path.relpath(folder.resolve(), place)
-        if not _is_sweep(folder):
-            run = read_run(folder)
-            found[path] = _cell(path, run.config, run)
-            continue
-        swept = _cells(folder)
-        if not any(cell.run for cell in swept):
-            raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
-        found |= {f"{path}/{cell.name}": replace(cell, name=f"{path}/{cell.name}") for cell in swept}
+        if _is_sweep(folder):
+            cells = _cells(folder)
+            if not any(run.begun for run in cells):
+                raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
+            found |= {f"{path}/{run.name}": run for run in cells}
+        else:
+            found[path] = read_run(folder)
+    runs = [replace(run, name=name) for name, run in found.items()]
     of_sweeps = any(_is_sweep(folder) or _is_sweep(folder.resolve().parent) for folder in folders)
     untold = (*UNTOLD, "budget") if of_sweeps else UNTOLD  # a sweep's cells get what others have left
-    cells = list(found.values())
-    known = dict.fromkeys(key for cell in cells for key in cell.settings if not among(key, untold))
-    keys = [key for key in known if len({cell.settings.get(key) for cell in cells}) > 1]
-    others = [key for key in keys if key not in ASKED]
-    if len(others) > 1:
-        keys = [*(key for key in keys if key in ASKED), SETUP]
-        setups = [tuple(cell.settings.get(key) for key in others) for cell in cells]
-        numbers = {setup: number for number, setup in enumerate(dict.fromkeys(setups), start=1)}
-        cells = [
-            replace(cell, settings={**cell.settings, SETUP: numbers[setup]})
-            for cell, setup in zip(cells, setups, strict=True)
-        ]
-    name = f"Comparison of {len(cells)} runs"
-    return Sweep(name, place, _axes(keys, cells), tuple(cells), tuple(others) if SETUP in keys else ())
+    known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, untold))
+    axes = _axes(known, runs)
+    others = tuple(key for key in axes if key not in ASKED)
+    if len(others) < 2:
+        return Sweep(f"Comparison of {len(runs)} runs", place, axes, tuple(runs))
+    setups = [tuple(run.settings.get(key) for key in others) for run in runs]
+    numbers = list(dict.fromkeys(setups))
+    runs = [
+        replace(run, config={**run.config, SETUP: numbers.index(setup) + 1})
+        for run, setup in zip(runs, setups, strict=True)
+    ]
+    axes = _axes([*(key for key in axes if key in ASKED), SETUP], runs)
+    return Sweep(f"Comparison of {len(runs)} runs", place, axes, tuple(runs), others)
 
 
 def _is_sweep(folder: Path) -> bool:
@@ -280,44 +249,33 @@ def _plan(folder: Path) -> Row:
     return plan
 
 
-def _cells(folder: Path) -> list[Cell]:
+def _cells(folder: Path) -> list[Run]:
     """Read the cells of a sweep. One without a run has the settings of the run that it has most in common with."""
-    entries = _plan(folder)["cells"]
-    begun = [_begun(folder / str(entry.get("run") or entry["cell"])) for entry in entries]
-    configs = [(entry["overrides"], run.config) for entry, (run, _) in zip(entries, begun, strict=True) if run]
-    cells = []
-    for entry, (run, damage) in zip(entries, begun, strict=True):
+    found: list[tuple[Row, Run]] = []
+    for entry in _plan(folder)["cells"]:
+        name, place = str(entry["cell"]), folder / str(entry.get("run") or entry["cell"])
+        run = Run(name, place, {})
+        try:
+            run = read_run(place) if RunRecord(place).exists else run
+            status, reason = entry.get("status"), entry.get("reason")
+        except BadInput as error:
+            status, reason = "unreadable", str(error)
+        found.append((entry, replace(run, name=name, standing=status or run.standing, reason=reason or run.reason)))
+    begun = [(entry["overrides"], run.config) for entry, run in found if run.begun]
+    runs = []
+    for entry, run in found:
         own = entry["overrides"]
-        shared = [sum(own.get(key) == value for key, value in overrides.items()) for overrides, _ in configs]
-        nearest = run.config if run else configs[shared.index(max(shared))][1] if configs else {}
-        status = "unreadable" if damage else str(entry.get("status") or "")
-        cells.append(
-            _cell(str(entry["cell"]), {**nearest, **own}, run, status, damage or str(entry.get("reason") or ""))
-        )
-    return cells
+        shared = [sum(own.get(key) == value for key, value in overrides.items()) for overrides, _ in begun]
+        nearest = run.config if run.begun or not begun else begun[shared.index(max(shared))][1]
+        runs.append(replace(run, config={**nearest, **own}))
+    return runs
 
 
-def _begun(folder: Path) -> tuple[Run | None, str]:
-    """Return the run in a folder, None if it has not begun or is damaged, and what is damaged."""
-    if not RunRecord(folder).exists:
-        return None, ""
-    try:
-        return read_run(folder), ""
-    except BadInput as error:
-        return None, str(error)
-
-
-def _cell(name: str, settings: Row, run: Run | None, status: str = "", reason: str = "") -> Cell:
-    status = status or (run.status if run else "pending")
-    reason = reason or (str(run.summary.get("reason", "")) if run else "")
-    return Cell(name, {key: _comparable(value) for key, value in settings.items()}, status, reason, run)
-
-
-def _axes(keys: Iterable[str], cells: Iterable[Cell]) -> dict[str, tuple[Any, ...]]:
+def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]]:
     """Return the keys that have several values, each with these, numbers in order."""
     axes = {}
     for key in keys:
-        values: list[Any] = list(dict.fromkeys(cell.settings.get(key) for cell in cells))
+        values: list[Any] = list(dict.fromkeys(run.settings.get(key) for run in runs))
         if len(values) > 1:
             numbers = all(isinstance(value, int | float) for value in values)
             axes[key] = tuple(sorted(values) if numbers else values)

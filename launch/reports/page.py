@@ -57,7 +57,7 @@ def sweep_report(sweep: Sweep) -> Report:
         verdict=sweep_verdict.verdict(sweep),
         finding="none",
         sweep=sweep,
-        links={cell.name: link for cell in sweep.cells if cell.run and (link := _link(sweep, cell.run))},
+        links={run.name: link for run in sweep.runs if (link := _link(sweep, run))},
     )
 
 

@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from launch.reports.history import Run
 from launch.reports.tables import token_classes
 from launch.reports.verdict import Change
+from launch.reports.wording import WORDS
 
 mpl.rcParams.update(mpl.rc_params_from_file(Path(__file__).parent / "templates" / "plots.mplstyle", False, False))
 
@@ -90,6 +90,11 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
     axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
 
 
+def _metrics(run: Run, prefix: str) -> list[str]:
+    """Return the metrics that begin so, in the order of their first appearance."""
+    return list(dict.fromkeys(name for row in run.rows for name in row if name.startswith(prefix)))
+
+
 def _bars(axes: Axes) -> None:
     """Leave horizontal bars without the lines of a curve."""
     axes.grid(visible=False)
@@ -97,66 +102,17 @@ def _bars(axes: Axes) -> None:
     axes.spines["left"].set_visible(False)
 
 
-class Family(NamedTuple):
-    """Metrics that share a plot. metrics: with the labels of their lines. share: whether in %."""
-
-    name: str
-    caption: str
-    y: str
-    metrics: dict[str, str]
-    share: bool = False
-
-
-FAMILIES = (
-    Family(
-        "reward",
-        "Reward and accuracy of the samples trained on",
-        "reward; share correct",
-        {"reward/accuracy": "accuracy", "reward/mean": "reward", "reward/format": "format"},
-    ),
-    Family(
-        "validation", "Validation: pass@1 on held-out problems", "share solved", {"validation/pass@1": "pass@1"}, True
-    ),
-    Family(
-        "length",
-        "Length of the responses",
-        "tokens",
-        {"completion/mean_length": "in training", "validation/mean_length": "in validation"},
-    ),
-    Family(
-        "entropy",
-        "Entropy of the policy",
-        "nats per token",
-        {"policy/entropy": "on samples", "canary/entropy": "on the probe"},
-    ),
-    Family("kl", "KL divergence from the base model", "nats per token", {"policy/kl_to_base": "KL"}),
-    Family(
-        "mismatch",
-        "Engine against learner: difference of log-probabilities",
-        "nats per token",
-        {"mismatch/abs_mean": "in training", "canary/disagreement": "same version, on the probe"},
-    ),
-    Family(
-        "waste",
-        "Groups without variance, responses cut off",
-        "share",
-        {"groups/zero_variance": "no variance", "completion/truncated": "cut off"},
-        True,
-    ),
-    Family("speed", "Speed of generation", "tokens per second", {"rollout/tokens_per_second": "speed"}),
-)
-
-
 def curves(run: Run) -> list[Plot]:
     """Draw all metrics that the run has."""
-    drawn = [*(_family(run, family) for family in FAMILIES), _norms(run), _tokens_over_time(run)]
+    drawn = [*(_family(run, name) for name in WORDS["curves"]), _norms(run), _tokens_over_time(run)]
     return [plot for plot in drawn if plot]
 
 
-def _family(run: Run, family: Family) -> Plot | None:
+def _family(run: Run, name: str) -> Plot | None:
     """Draw the metrics that the run has, without those that are zero or say the same as one before."""
+    words = WORDS["curves"][name]
     lines: dict[str, list[float]] = {}
-    for metric in family.metrics:
+    for metric in words["metrics"]:
         values = run.series(metric)[1]
         if any(values) and values not in lines.values():
             lines[metric] = values
@@ -164,20 +120,20 @@ def _family(run: Run, family: Family) -> Plot | None:
         return None
     axes = blank()
     for number, metric in enumerate(lines):
-        _curve(axes, run, metric, family.metrics[metric], f"C{number}")
-    if family.share:
+        _curve(axes, run, metric, words["metrics"][metric], f"C{number}")
+    if words.get("percent"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     negative = min(map(min, lines.values())) < 0
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if negative else 0.0)
-    label(axes, family.y, lines=len(lines))
+    label(axes, words["y"], lines=len(lines))
     for event in run.events:
         if str(event.get("event", "")).startswith("collapse"):
             axes.axvline(event["update"], color="C1", linewidth=0.8, linestyle=":")
-    return finish(axes, family.name, family.caption)
+    return finish(axes, name, words["caption"])
 
 
 def _norms(run: Run) -> Plot | None:
-    names = run.names("adapter/norm/")
+    names = _metrics(run, "adapter/norm/")
     if not names:
         return None
     axes = blank(HEIGHT + 0.3)
@@ -189,7 +145,7 @@ def _norms(run: Run) -> Plot | None:
 
 
 def _tokens_over_time(run: Run) -> Plot | None:
-    names = [name for name in run.names("ledger/tokens/") if any(run.series(name)[1])]
+    names = [name for name in _metrics(run, "ledger/tokens/") if any(run.series(name)[1])]
     if not names:
         return None
     axes = blank(HEIGHT + 0.3)
@@ -200,21 +156,8 @@ def _tokens_over_time(run: Run) -> Plot | None:
     return finish(axes, "tokens", "Tokens generated so far, by what became of them")
 
 
-KINDS = {
-    "work": ("generate", "update", "training", "verify"),
-    "waiting": ("wait_rollouts", "wait_learner"),
-    "start": ("start", "starting"),
-    "evaluation": ("evaluate", "validate", "finishing"),
-    "canary": ("canary",),
-    "swap": ("sync",),
-    "checkpoint": ("checkpoint",),
-    "recovery": ("recover", "recovering"),
-}
-"""What actors do, by kind; the kinds have colours. What is in none of them is waiting."""
-
-
 def _kind(activity: str) -> str:
-    return next((kind for kind, activities in KINDS.items() if activity in activities), "waiting")
+    return next((kind for kind, activities in WORDS["activities"].items() if activity in activities), "waiting")
 
 
 def day(run: Run) -> Plot | None:
@@ -224,7 +167,7 @@ def day(run: Run) -> Plot | None:
         return None
     longest = max(sum(times.values()) for times in actors.values())
     unit, size = ("hours", 3600.0) if longest > 7200 else ("minutes", 60.0) if longest > 120 else ("seconds", 1.0)
-    order = list(KINDS)
+    order = list(WORDS["activities"])
     present = sorted({_kind(activity) for times in actors.values() for activity in times}, key=order.index)
     axes = blank(HEIGHT + 0.5)
     for row, times in enumerate(actors.values()):

@@ -12,20 +12,12 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 from launch.reports.comparison import Group, axis_name, finished, question
 from launch.reports.history import LEARNING_RATE, MODEL, Run, Sweep
 from launch.reports.plots import HEIGHT, WINDOW, Plot, blank, finish, label, smooth
-from launch.reports.wording import compact
+from launch.reports.wording import WORDS, compact
 
 INK: Any = mpl.rcParams["text.color"]
 
 DASHES = ("--", ":", "-.")
 """Of lines that stand for models."""
-
-OVERLAYS = {
-    "reward/accuracy": ("Accuracy of the samples trained on", "share correct"),
-    "validation/pass@1": ("Validation", "pass@1"),
-    "policy/entropy": ("Entropy of the policy", "nats per token"),
-    "policy/kl_to_base": ("KL divergence from the base model", "nats per token"),
-    "completion/mean_length": ("Length of the responses", "tokens"),
-}
 
 
 def finals(sweep: Sweep) -> Plot | None:
@@ -84,28 +76,28 @@ def by_learning_rate(sweep: Sweep) -> Plot | None:
 
 def overlaid(sweep: Sweep) -> list[Plot]:
     """Draw the curves of all runs in one plot for each metric."""
-    return [_overlay(sweep, metric) for metric in OVERLAYS if any(run.series(metric)[0] for run in sweep.runs)]
+    return [_overlay(sweep, metric) for metric in WORDS["overlays"] if any(run.series(metric)[0] for run in sweep.runs)]
 
 
 def _overlay(sweep: Sweep, metric: str) -> Plot:
     """Draw a metric of all runs, coloured by the axis in question, dashed by model."""
-    axis, (caption, y) = question(sweep), OVERLAYS[metric]
+    axis, words = question(sweep), WORDS["overlays"][metric]
     values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
-    models = list(dict.fromkeys(map(_model, sweep.runs)))
+    models = list(dict.fromkeys(_model(run) for run in sweep.runs if run.begun))
     dashes = dict(zip(models, cycle(("-", *DASHES)), strict=False))
     axes = blank()
-    for cell in sweep.cells:
-        if cell.run and (line := cell.run.series(metric))[0]:
-            colour = f"C{values.index(cell.settings.get(axis)) if axis else 0}"
-            means = smooth(line[1], max(int(len(line[0]) * WINDOW), 1))
-            style = dashes[_model(cell.run)]
-            axes.plot(line[0], means, color=colour, linewidth=1.1, alpha=0.85, linestyle=style)
+    for run in sweep.runs:
+        updates, line = run.series(metric)
+        if updates:
+            colour = f"C{values.index(run.settings.get(axis)) if axis else 0}"
+            means = smooth(line, max(int(len(updates) * WINDOW), 1))
+            axes.plot(updates, means, color=colour, linewidth=1.1, alpha=0.85, linestyle=dashes[_model(run)])
     for number, value in enumerate(values if axis else ()):
         axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
     for model in models if len(models) > 1 and axis != MODEL else ():
         axes.plot([], [], color=INK, linewidth=1.1, linestyle=dashes[model], label=model)
-    label(axes, y, lines=len(values) + len(models) - 1)
-    return finish(axes, metric.replace("/", "-").replace("@", "-"), f"{caption}: the running mean of each run")
+    label(axes, words["y"], lines=len(values) + len(models) - 1)
+    return finish(axes, metric.replace("/", "-").replace("@", "-"), f"{words['caption']}: the running mean of each run")
 
 
 Settings = tuple[tuple[str, Any], ...]

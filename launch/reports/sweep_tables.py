@@ -5,7 +5,7 @@ import json
 from actors.evaluation.statistics import Estimate
 from launch.reports.comparison import Group, axis_name, best_rates, contrasts, groups, on_probe, question
 from launch.reports.health import flags
-from launch.reports.history import LEARNING_RATE, MODEL, RANK, Cell, Row, Run, Sweep
+from launch.reports.history import LEARNING_RATE, MODEL, RANK, Row, Run, Sweep
 from launch.reports.paper import KS, results_for
 from launch.reports.sweep_verdict import named, place
 from launch.reports.tables import MEASURED, SIDES, Cells, Table, conditions, entropy_by_rank, settings
@@ -19,30 +19,28 @@ OF_ITS_OWN = ("model", "adapter", "seed", "limit")
 """Parts of a protocol, or beginnings of their names, that say who was judged, or that the number of problems tells."""
 
 
-def cells(sweep: Sweep) -> Table:
+def runs(sweep: Sweep) -> Table:
     """Return every run. The first column is its name."""
     probed = on_probe(sweep)
     rows = tuple(
         (
-            cell.name,
-            *(compact(cell.settings.get(axis)) for axis in sweep.axes),
-            str(cell.seed),
-            *_result(cell.run),
-            points(cell.run.entropy_change(probed)) if cell.run else MISSING,
-            _time(cell.run) if cell.run else MISSING,
-            cell.status.replace("_", " "),
+            run.name,
+            *(compact(run.settings.get(axis)) for axis in sweep.axes),
+            str(run.seed),
+            *_result(run),
+            points(run.entropy_change(probed)),
+            _time(run) if run.begun else MISSING,
+            run.standing.replace("_", " "),
         )
-        for cell in sweep.cells
+        for run in sweep.runs
     )
     head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
     return Table("All runs", (*head, "entropy, %", "time", "status"), rows)
 
 
-def _result(run: Run | None) -> Cells:
+def _result(run: Run) -> Cells:
     """Final pass@1 and its rise, each with its interval, and the number of updates."""
-    if run is None:
-        return (MISSING,) * 5
-    updates = str(len(run.rows))
+    updates = str(len(run.rows)) if run.begun else MISSING
     if found := change(run):
         levels = [(percent(found.after.value), found.after), (points(found.difference.value), found.difference)]
         return (*(text for value, of in levels for text in (value, span(of.interval))), updates)
@@ -63,19 +61,19 @@ def _time(run: Run) -> str:
 def concerns(sweep: Sweep) -> Table | None:
     """Return a line for every run that is not well."""
     rows = []
-    for cell in sweep.cells:
-        said = [cell.reason]
-        if cell.run:
-            found = [flag for flag in flags(cell.run) if flag.level != "good"]
+    for run in sweep.runs:
+        said = [run.reason]
+        if run.begun:
+            found = [flag for flag in flags(run) if flag.level != "good"]
             said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in found]
         if any(said):
-            rows.append((cell.name, shorten("; ".join(said), LINE_CHARACTERS)))
+            rows.append((run.name, shorten("; ".join(said), LINE_CHARACTERS)))
     return Table("What to know of single runs", ("run", "flags"), tuple(rows)) if rows else None
 
 
 def shared(sweep: Sweep) -> list[tuple[str, str]]:
     """Return the settings and versions that all runs have."""
-    told = [[*settings(run), *run.versions.items()] for run in sweep.runs]
+    told = [[*settings(run), *run.versions.items()] for run in sweep.runs if run.begun]
     return [each for each in told[0] if all(each in of_run for of_run in told)] if told else []
 
 
@@ -83,12 +81,9 @@ def means(sweep: Sweep) -> Table | None:
     """Return the means over seeds for every combination of settings."""
     if not sweep.axes:
         return None
+    probed = on_probe(sweep)
     rows = tuple(
-        (
-            *map(compact, group.settings.values()),
-            *_mean(group),
-            _entropy(group.entropy),
-        )
+        (*map(compact, group.settings.values()), *_mean(group), _entropy(group.entropy(probed)))
         for group in groups(sweep)
     )
     head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "entropy, %")
@@ -144,15 +139,16 @@ def best_rate_table(sweep: Sweep) -> Table | None:
 
 def entropy(sweep: Sweep) -> list[Table]:
     """Return the paper's second table for each model, this sweep beside the paper."""
-    measured: dict[str, dict[str, dict[int, str]]] = {run.model: {} for run in sweep.runs}
+    probed = on_probe(sweep)
+    measured: dict[str, dict[str, dict[int, str]]] = {run.model: {} for run in sweep.runs if run.begun}
     for group in groups(sweep):
-        run = next((cell.run for cell in group.cells if cell.run), None)
-        if run and group.entropy:
+        run = next((run for run in group.cells if run.begun), None)
+        if run and (mean := group.entropy(probed)):
             rest = {key: value for key, value in group.settings.items() if key not in (RANK, MODEL)}
             row = ", ".join(f"{axis_name(key)} {compact(value)}" for key, value in rest.items()) or "here"
             by_rank = measured[run.model].setdefault(row, {})
-            by_rank[int(run.config.get(RANK, 0))] = _entropy(group.entropy)
-    note = f"Here {MEASURED[on_probe(sweep)]}; 95 % over seeds."
+            by_rank[int(run.config.get(RANK, 0))] = _entropy(mean)
+    note = f"Here {MEASURED[probed]}; 95 % over seeds."
     return [
         entropy_by_rank(f"Change of entropy, % by rank: {model}", rows, results_for(model), note)
         for model, rows in measured.items()
@@ -160,18 +156,17 @@ def entropy(sweep: Sweep) -> list[Table]:
     ]
 
 
-Judged = list[tuple[Cell, Row, Row]]
-"""Cells, each with its evaluation and what that says of one benchmark."""
+Judged = list[tuple[Run, Row]]
+"""Runs, each with what its evaluation says of one benchmark."""
 
 
 def benchmarks(sweep: Sweep) -> list[Table]:
     """Return a table for each benchmark of launch/evaluate.py, the runs beside the paper."""
     found: dict[str, Judged] = {}
-    for cell in sweep.cells:
-        evaluation = cell.run.evaluation if cell.run else {}
-        for benchmark in evaluation.get("benchmarks") or ():
-            found.setdefault(str(benchmark["name"]), []).append((cell, evaluation, benchmark))
-    papers = list(filter(None, map(results_for, dict.fromkeys(run.model for run in sweep.runs))))
+    for run in sweep.runs:
+        for benchmark in run.evaluation.get("benchmarks") or ():
+            found.setdefault(str(benchmark["name"]), []).append((run, benchmark))
+    papers = list(filter(None, map(results_for, dict.fromkeys(run.model for run in sweep.runs if run.begun))))
     head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in KS))
     tables = []
     for name, judged in found.items():
@@ -186,24 +181,24 @@ def benchmarks(sweep: Sweep) -> list[Table]:
 
 def _measured(judged: Judged) -> list[Cells]:
     rows: list[Cells] = []
-    for cell, evaluation, benchmark in judged:
-        cap = (evaluation.get("protocol") or {}).get("max_response_tokens")
+    for run, benchmark in judged:
+        cap = (run.evaluation.get("protocol") or {}).get("max_response_tokens")
         for key, side in SIDES.items():
             if values := benchmark.get(key):
                 size = map(compact, (benchmark.get("problems"), values.get("n"), cap))
                 shares = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in KS)
-                rows.append((f"{cell.name}, {side}", *size, *shares))
+                rows.append((f"{run.name}, {side}", *size, *shares))
     return rows
 
 
 def _protocols(judged: Judged) -> str:
     """Say how a benchmark's rows were drawn, or wherein they cannot be compared."""
     ways: dict[str, set[str]] = {}
-    for _, evaluation, benchmark in judged:
+    for run, benchmark in judged:
         of_benchmark = {key: benchmark.get(key) for key in ("source", "problems", "n")}
-        for key, value in {**(evaluation.get("protocol") or {}), **of_benchmark}.items():
+        for key, value in {**(run.evaluation.get("protocol") or {}), **of_benchmark}.items():
             if not key.startswith(OF_ITS_OWN):
                 ways.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     if differing := sorted(key for key, values in ways.items() if len(values) > 1):
         return f"Not comparable as they stand: the rows differ in {', '.join(differing)}."
-    return conditions(*judged[0][1:])
+    return conditions(*judged[0])

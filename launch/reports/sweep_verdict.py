@@ -5,7 +5,7 @@ from typing import Any
 
 from launch.reports.comparison import Contrast, Group, axis_name, contrasts, finished, groups, question
 from launch.reports.health import cut
-from launch.reports.history import LEARNING_RATE, Cell, Sweep
+from launch.reports.history import LEARNING_RATE, Run, Sweep
 from launch.reports.wording import compact, decimal, many, p_value, span, time
 
 UNEQUAL = 1.2
@@ -19,8 +19,8 @@ def verdict(sweep: Sweep) -> str:
     """
     axis = question(sweep)
     found = [contrast for contrast in contrasts(sweep) if not contrast.best]
-    results = len(sweep.cells) - len(sweep.unfinished)
-    have = f"{results} of {many(len(sweep.cells), 'run')} {'has' if results == 1 else 'have'} a final evaluation"
+    results = len(sweep.finished)
+    have = f"{results} of {many(len(sweep.runs), 'run')} {'has' if results == 1 else 'have'} a final evaluation"
     if axis is None:
         return f"Nothing differs between these runs but the seed; {have}."
     name = axis_name(axis)
@@ -57,16 +57,16 @@ def _lost(sweep: Sweep, axis: str) -> list[str]:
     """Say which values of the axis are judged without some of their runs."""
     parts = []
     for value in sweep.axes[axis]:
-        lost = [cell for cell in sweep.unfinished if cell.settings.get(axis) == value]
+        lost = [run for run in sweep.lost if run.settings.get(axis) == value]
         if lost:
             ends = ", ".join(dict.fromkeys(map(_status, lost)))
-            runs = sum(cell.settings.get(axis) == value for cell in sweep.cells)
+            runs = sum(run.settings.get(axis) == value for run in sweep.runs)
             parts.append(f"{len(lost)} of {many(runs, 'run')} of {axis_name(axis)} {compact(value)} ({ends})")
     return [f"Without a final evaluation, and so left out: {', '.join(parts)}."] if parts else []
 
 
-def _status(cell: Cell) -> str:
-    return cell.status.replace("_", " ")
+def _status(run: Run) -> str:
+    return run.standing.replace("_", " ")
 
 
 def best_rate_sentences(sweep: Sweep) -> list[str]:
@@ -77,7 +77,9 @@ def best_rate_sentences(sweep: Sweep) -> list[str]:
 
 def place(contrast: Contrast) -> str:
     """Say where two values are compared."""
-    shared = " and ".join(f"{axis_name(axis)} {compact(value)}" for axis, value in contrast.shared.items())
+    free = (contrast.axis, LEARNING_RATE) if contrast.best else (contrast.axis,)
+    settings = {key: value for key, value in contrast.low.settings.items() if key not in free}
+    shared = " and ".join(f"{axis_name(axis)} {compact(value)}" for axis, value in settings.items())
     parts = ["each at its best learning rate"] if contrast.best else []
     return ", ".join([*parts, f"at {shared}"] if shared else parts)
 
@@ -107,8 +109,8 @@ def caveats(sweep: Sweep) -> list[str]:
     """Say what a reader of the verdict has to know."""
     found, sizes = contrasts(sweep), [len(group.values) for group in groups(sweep)]
     notes = []
-    if sweep.unfinished:
-        names = ", ".join(f"{cell.name} ({_status(cell)})" for cell in sweep.unfinished)
+    if sweep.lost:
+        names = ", ".join(f"{run.name} ({_status(run)})" for run in sweep.lost)
         notes.append(f"Without a final evaluation, and so in no mean: {names}.")
     notes += _unequal(sweep)
     if sweep.others:
@@ -141,32 +143,25 @@ def _at_an_end(sweep: Sweep, found: list[Contrast]) -> list[str]:
 
 def _unequal(sweep: Sweep) -> list[str]:
     """Say wherein the runs that are compared were not treated alike."""
-    done = [(cell.name, cell.finished) for cell in sweep.cells if cell.finished]
     notes = []
-    budgets = sorted((budget, name) for name, run in done if (budget := run.budget_s))
+    budgets = sorted((budget, run.name) for run in sweep.finished if (budget := run.budget_s))
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
         ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
         notes.append(f"Budgets differ, from {ends}: who had more time may have learned more for that alone.")
-    updates = _updates(sweep)
+    axis = question(sweep)
+    made: dict[Any, list[int]] = {}
+    for run in sweep.finished if axis else ():
+        made.setdefault(run.settings.get(str(axis)), []).append(len(run.rows))
+    updates = {value: fmean(counts) for value, counts in made.items()}
     if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
         told = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
         notes.append(
-            f"Updates differ by the {axis_name(str(question(sweep)))}, in the mean {told}: who makes more in the same"
+            f"Updates differ by the {axis_name(str(axis))}, in the mean {told}: who makes more in the same"
             " time may have learned more for that alone."
         )
-    if short := [f"{name} ({said})" for name, run in done if (said := cut(run))]:
+    if short := [f"{run.name} ({said})" for run in sweep.finished if (said := cut(run))]:
         notes.append(f"Cut short by the budget, and yet in the means like the others: {', '.join(short)}.")
-    names = dict.fromkeys(name for _, run in done for name in run.versions)
-    if differing := [name for name in names if len({run.versions.get(name) for _, run in done}) > 1]:
+    names = dict.fromkeys(name for run in sweep.finished for name in run.versions)
+    if differing := [name for name in names if len({run.versions.get(name) for run in sweep.finished}) > 1]:
         notes.append(f"Not all runs had the same versions of {', '.join(differing)}.")
     return notes
-
-
-def _updates(sweep: Sweep) -> dict[Any, float]:
-    """Return the mean number of updates that the finished runs of each value of the axis in question made."""
-    axis = question(sweep)
-    made: dict[Any, list[int]] = {}
-    for cell in sweep.cells if axis else ():
-        if cell.finished:
-            made.setdefault(cell.settings.get(str(axis)), []).append(len(cell.finished.rows))
-    return {value: fmean(counts) for value, counts in made.items()}

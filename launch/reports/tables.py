@@ -6,10 +6,10 @@ from itertools import takewhile, zip_longest
 from statistics import fmean
 
 from actors.messages import Status
-from launch.reports.history import LEARNING_RATE, MODEL, RANK, SEED, Row, Run
+from launch.reports.history import RANK, Row, Run
 from launch.reports.paper import KS, PaperResults, results_for
 from launch.reports.verdict import Change
-from launch.reports.wording import MISSING, compact, count, decimal, percent, points, shorten, signed, span, time
+from launch.reports.wording import MISSING, WORDS, compact, count, decimal, percent, points, shorten, signed, span, time
 
 SHOWN_PAIRS = 6
 """Pairs of samples in a report."""
@@ -24,40 +24,6 @@ MEASURED = {
     False: "of the training samples, first against last tenth of the updates",
 }
 """What a change of entropy is of: probed or not."""
-
-TOKEN_CLASSES = {
-    "useful": "learned from",
-    "zero_variance": "in groups without variance: nothing to learn",
-    "truncated": "cut off, not learned from",
-    "failed": "without a verdict",
-    "waiting": "not yet used",
-    "unused": "left over at the end",
-    "cancelled": "of samples broken off",
-    "abandoned": "lost with a history that was given up",
-    "eval": "for evaluation",
-    "canary": "for the canary",
-}
-
-SETTINGS = {
-    "model": MODEL,
-    "number format": "model.dtype",
-    "data": "data.source",
-    "held-out data": "data.eval_source",
-    "rank": RANK,
-    "alpha": "lora.alpha",
-    "learning rate": LEARNING_RATE,
-    "schedule": "learner.schedule",
-    "problems an update": "learner.problems_per_update",
-    "samples a problem": "rollout.samples_per_problem",
-    "response limit, tokens": "rollout.max_response_tokens",
-    "temperature": "rollout.temperature",
-    "max. staleness": "learner.max_staleness",
-    "algorithm": "algorithm.preset",
-    "KL coefficient": "algorithm.kl",
-    "reward": "reward.preset",
-    "seed": SEED,
-}
-"""What a reader asks first."""
 
 OUTCOMES = {
     (False, True): "wrong before, right after",
@@ -143,14 +109,14 @@ def benchmarks(run: Run) -> list[Table]:
             shares = {k: value / 100 for k, value in zip(KS, values, strict=True)}
             rows.append((f"paper, {said}", *(percent(shares.get(k)) for k in ks)))
         caption = f"{name}, {benchmark.get('problems', '?')} problems"
-        note = " ".join(filter(None, (*_figures(run.evaluation, benchmark), conditions(run.evaluation, benchmark))))
+        note = " ".join(filter(None, (*_figures(run, benchmark), conditions(run, benchmark))))
         tables.append(Table(caption, ("", *(f"@{k}" for k in ks)), tuple(rows), note))
     return tables
 
 
-def conditions(evaluation: Row, benchmark: Row) -> str:
+def conditions(run: Run, benchmark: Row) -> str:
     """Say how a benchmark's samples were drawn, and which rows of its source were not posed."""
-    protocol = evaluation.get("protocol") or {}
+    protocol = run.evaluation.get("protocol") or {}
     named = {"temperature": "temperature", "top_p": "top-p", "dtype": "number format"}
     parts = [f"{name} {compact(protocol[key])}" for key, name in named.items() if key in protocol]
     parts += [f"at most {protocol['max_response_tokens']} tokens"] if "max_response_tokens" in protocol else []
@@ -159,7 +125,7 @@ def conditions(evaluation: Row, benchmark: Row) -> str:
     return " ".join([*said, f"Rows left out: {', '.join(dropped)}."] if dropped else said)
 
 
-def _figures(evaluation: Row, benchmark: Row) -> list[str]:
+def _figures(run: Run, benchmark: Row) -> list[str]:
     """Say by how much pass@1 has changed, and what else was measured of each policy."""
     said = []
     if paired := benchmark.get("paired"):
@@ -167,7 +133,7 @@ def _figures(evaluation: Row, benchmark: Row) -> list[str]:
         said.append(f"pass@1 changed by {change}.")
     for key, name in SIDES.items():
         side = benchmark.get(key) or {}
-        asked = benchmark.get("n") or (evaluation.get("protocol") or {}).get("n", 0)
+        asked = benchmark.get("n") or (run.evaluation.get("protocol") or {}).get("n", 0)
         parts = [f"{side['n']}{f' of {asked}' if side['n'] < asked else ''} samples each"] if "n" in side else []
         parts += [f"maj@n {percent(side['maj@n']['value'])}"] if side.get("maj@n") else []
         parts += [f"{decimal(side['mean_length'], 0)} tokens on average"] if "mean_length" in side else []
@@ -235,7 +201,7 @@ def token_classes(run: Run) -> dict[str, int]:
 def tokens(run: Run) -> Table | None:
     classes = token_classes(run)
     rows = [
-        (name.replace("_", " "), TOKEN_CLASSES.get(name, ""), count(n), percent(n / sum(classes.values())))
+        (name.replace("_", " "), WORDS["token_classes"].get(name, ""), count(n), percent(n / sum(classes.values())))
         for name, n in classes.items()
     ]
     return Table("Generated tokens", ("class", "", "tokens", "share"), tuple(rows)) if rows else None
@@ -250,7 +216,9 @@ def events(run: Run) -> Table | None:
 
 def settings(run: Run) -> list[tuple[str, str]]:
     """Return the settings that a reader asks for first, by their names in plain words."""
-    known = [(name, run.config[key]) for name, key in SETTINGS.items() if run.config.get(key) not in (None, "")]
+    known = [
+        (name, run.config[key]) for name, key in WORDS["settings"].items() if run.config.get(key) not in (None, "")
+    ]
     budget = [("budget", time(run.budget_s))] if run.budget_s else []
     return [(name, compact(value)) for name, value in known] + budget
 

@@ -5,20 +5,10 @@ from math import lcm
 
 from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
 from launch.reports.history import Row, Run
-from launch.reports.wording import decimal, many, p_value, percent, points, shorten, span
+from launch.reports.wording import WORDS, decimal, many, p_value, percent, points, shorten, span
 
 REASON_CHARACTERS = 160
 """Of the reason for a run's end in its verdict; the whole of it is among the flags."""
-
-ENDS = {
-    "completed": "is complete",
-    "budget_exhausted": "has spent its budget",
-    "interrupted": "was interrupted",
-    "halted": "halted",
-    "failed": "failed",
-    "unfinished": "goes on, or has died without a word",
-}
-"""What is said of a run with this status."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +96,6 @@ def basis(run: Run, found: Change | None) -> str:
 
 def _missing(run: Run) -> str:
     reason = shorten(run.summary.get("reason") or "", REASON_CHARACTERS)
-    ended = f"the run {ENDS.get(run.status, run.status)}" + (f" ({reason})" if reason else "")
+    ended = f"the run {WORDS['endings'].get(run.status, run.status)}" + (f" ({reason})" if reason else "")
     what = "the base model" if run.base is None else "the trained policy"
     return f"{what} was not evaluated; {ended}"

@@ -1,7 +1,12 @@
-"""Numbers and shares as people read them. None, for what is not known, is a dash."""
+"""Numbers and shares as people read them, a dash for what is not known. Fixed words are in wording.yaml."""
 
 import math
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 
 MISSING = "–"
 SPACE = "\N{NO-BREAK SPACE}"

@@ -4,10 +4,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_origin
 
 from omegaconf import OmegaConf
 
@@ -16,6 +16,7 @@ from conf.errors import BadInput
 from conf.load import load, load_section, override, recipe_names
 from conf.schema import Config, SweepConfig
 from conf.schema.run import PLAIN_NAME
+from conf.settings import settings
 
 AXES = {"ranks": "lora.rank", "seeds": "run.seed"}
 """Short names of the usual axes."""
@@ -31,6 +32,9 @@ TAKEN = {
 
 MODEL = ("conf", "model.path")
 """Axes that change the model, and so what accuracy means."""
+
+LISTS = {item.path for item in settings(Config) if get_origin(item.kind) is list}
+"""Settings that take a list."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +76,38 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     recipes, or else paths.
     """
     texts = _split(arguments)
-    of_sweep = [f"{key}={texts.pop(key)}" for key in list(texts) if key.startswith("sweep.")]
-    settings = load_section(SweepConfig, "sweep", of_sweep)
+    given = [f"{key}={texts.pop(key)}" for key in list(texts) if key.startswith("sweep.")]
+    of_sweep = load_section(SweepConfig, "sweep", given)
     conf = texts.pop("conf", "")
     folder = [f"run.folder={texts.pop('run.folder')}"] if "run.folder" in texts else []
     root = Path(load([f"conf={conf}", *folder]).run.folder)
     axes = _axes(texts)
     if not axes:
         raise BadInput("nothing to sweep: give a list, such as ranks=[8,64], seeds=[0,1,2] or lora.alpha=[16,32]")
-    name = settings.name or f"{conf}-sweep"
-    _check(name, settings, {*texts, *axes})
+    name = of_sweep.name or f"{conf}-sweep"
+    if not PLAIN_NAME.allows(name):
+        raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
+    both = [key for key in ("budget.hours", "budget.minutes") if key in texts]
+    if of_sweep.seconds is not None and both:
+        raise BadInput(f"{both[0]} and a budget of the whole sweep are given: keep one")
     kept = [f"{key}={text}" for key, text in texts.items() if key != "models" and AXES.get(key, key) not in axes]
     kept.append(f"run.folder={root / name}")
     order = sorted(axes, key=lambda key: (key != "run.seed", key not in MODEL))
     shown = sorted(order, key=lambda key: key == "run.seed")
     cells = []
     for values in product(*(axes[key] for key in order)):
-        given = dict(zip(order, values, strict=True))
-        overrides = {key: given[key] for key in shown}
+        chosen = dict(zip(order, values, strict=True))
+        overrides = {key: chosen[key] for key in shown}
         word = "-".join(_word(key, value) for key, value in overrides.items())
         own = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
         run = [f"conf={overrides.get('conf', conf)}", *own, *kept, f"run.name={word}"]
         cells.append(Cell(word, overrides, tuple(run), load(run)))
-    _check_names(cells)
-    return Grid(name, conf, settings, axes, tuple(cells), root / name)
+    word, times = Counter(cell.name for cell in cells).most_common(1)[0]
+    if times > 1:
+        raise BadInput(
+            f"{times} cells would be named {word}: give every value of an axis once, under another last part"
+        )
+    return Grid(name, conf, of_sweep, axes, tuple(cells), root / name)
 
 
 def _split(arguments: Sequence[str]) -> dict[str, str]:
@@ -122,7 +134,7 @@ def _axes(texts: dict[str, str]) -> dict[str, list[Any]]:
         value = OmegaConf.to_container(OmegaConf.create([OmegaConf.select(override(key, text), key)]))[0]  # type: ignore[index]
         if named and not isinstance(value, list):
             value = [value]
-        of_lists = named or not _is_list(key) or isinstance(next(iter(value), None), list)
+        of_lists = named or key not in LISTS or isinstance(next(iter(value), None), list)
         if not isinstance(value, list) or not of_lists:
             continue
         if not value:
@@ -134,33 +146,6 @@ def _axes(texts: dict[str, str]) -> dict[str, list[Any]]:
             target = MODEL[not all(recipes)]
         axes[target] = value
     return axes
-
-
-def _is_list(key: str) -> bool:
-    """Whether a setting takes a list."""
-    kind: Any = Config
-    for part in key.split("."):
-        kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
-    return get_origin(kind) is list
-
-
-def _check(name: str, settings: SweepConfig, given: set[str]) -> None:
-    if not PLAIN_NAME.allows(name):
-        raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
-    both = [key for key in ("budget.hours", "budget.minutes") if key in given]
-    if settings.seconds is not None and both:
-        raise BadInput(f"{both[0]} and a budget of the whole sweep are given: keep one")
-
-
-def _check_names(cells: list[Cell]) -> None:
-    for cell in cells:
-        if not PLAIN_NAME.allows(cell.name):
-            raise BadInput(f"a cell would be named {cell.name!r}: {PLAIN_NAME.remedy}")
-    name, times = Counter(cell.name for cell in cells).most_common(1)[0]
-    if times > 1:
-        raise BadInput(
-            f"{times} cells would be named {name}: give every value of an axis once, under another last part"
-        )
 
 
 def _word(key: str, value: Any) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from actors.evaluation.statistics import over_seeds, share_interval
-from launch.reports.comparison import best_rates, contrasts, groups
+from launch.reports.comparison import best_rates, contrasts, groups, on_probe
 from launch.reports.history import read_sweep
 from tests.run_folders import ranked, swept, write_sweep
 
@@ -72,7 +72,7 @@ def test_entropy_is_compared_by_one_measure(tmp_path: Path) -> None:
     """On the probe if all finished runs have measured it there, else over the updates."""
     probe = {"probe_entropy": {"before": 1.0, "after": 0.2, "change": -0.8}}
     cells = {"a": {"rank": 8, "plasticity": probe}, "b": {"rank": 64}}
-    mixed = groups(read_sweep(write_sweep(tmp_path / "mixed", cells)))
-    both = groups(read_sweep(write_sweep(tmp_path / "both", cells | {"b": {"rank": 64, "plasticity": probe}})))
-    assert [group.entropy and round(group.entropy.value, 2) for group in mixed] == [-0.46, -0.46]
-    assert [group.entropy and round(group.entropy.value, 2) for group in both] == [-0.8, -0.8]
+    for name, cell, change in (("mixed", {}, -0.46), ("both", {"plasticity": probe}, -0.8)):
+        sweep = read_sweep(write_sweep(tmp_path / name, cells | {"b": {"rank": 64, **cell}}))
+        found = [group.entropy(on_probe(sweep)) for group in groups(sweep)]
+        assert [mean and round(mean.value, 2) for mean in found] == [change, change]

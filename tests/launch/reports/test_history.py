@@ -99,7 +99,7 @@ def test_axes_of_a_sweep_are_what_differs_but_for_the_seed(tmp_path: Path) -> No
         )
     )
     assert sweep.axes == {"lora.rank": (8, 64)}
-    assert [(cell.seed, cell.run is None) for cell in sweep.cells] == [(0, False), (0, False), (1, True)]
+    assert [(run.seed, run.begun) for run in sweep.runs] == [(0, True), (0, True), (1, False)]
 
 
 def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
         config.write("budget: {minutes: 4.5}\n")
     sweep = compare([first, second, first])
     assert sweep.axes == {"lora.rank": (8, 64), "learner.learning_rate": (3e-5, 1e-4)}
-    assert [cell.name for cell in sweep.cells] == ["ranks/r8", "ranks/r64", "rates/r8", "rates/r64"]
+    assert [run.name for run in sweep.runs] == ["ranks/r8", "ranks/r64", "rates/r8", "rates/r64"]
     with pytest.raises(BadInput, match="none of its runs can be read yet"):
         compare([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
 
@@ -129,11 +129,11 @@ def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
 def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
     (folder / "r8" / "events.jsonl").write_text("{\n")
-    damaged, sound = read_sweep(folder).cells
-    assert (damaged.run, damaged.status) == (None, "unreadable")
+    damaged, sound = read_sweep(folder).runs
+    assert (damaged.begun, damaged.standing) == (False, "unreadable")
     assert "events.jsonl, line 1 is not JSON" in damaged.reason
     assert damaged.settings["lora.rank"] == 8
-    assert sound.run is not None
+    assert sound.begun
 
 
 def test_settings_that_one_run_alone_has_tell_runs_apart(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from launch.reports.comparison import contrasts, groups
 from launch.reports.health import cut
 from launch.reports.history import read_run, read_sweep
-from launch.reports.sweep_tables import cells, shared
+from launch.reports.sweep_tables import runs, shared
 from launch.reports.sweep_verdict import best_rate_sentences, caveats, verdict
 from tests.run_folders import ranked, swept, write_sweep
 
@@ -124,7 +124,7 @@ def test_unequal_treatment_is_said(tmp_path: Path) -> None:
     )
     assert "Cut short by the budget, and yet in the means like the others: r256 (12 of 24 problems)." in notes
     assert "Not all runs had the same versions of torch." in notes
-    assert [row[-2].replace("\N{NO-BREAK SPACE}", " ") for row in cells(sweep).body][:2] == [
+    assert [row[-2].replace("\N{NO-BREAK SPACE}", " ") for row in runs(sweep).body][:2] == [
         "9.8 of 4.0 min",
         "9.8 of 6.0 min",
     ]
