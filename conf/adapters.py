@@ -1,9 +1,6 @@
-"""Adapters made elsewhere, which a run starts from or an evaluation is about: whether vLLM can serve them, and whether
-they are of this model.
-"""
+"""Adapters made elsewhere, to start a run from or to evaluate: can vLLM serve them, and are they of this model?"""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,70 +18,75 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
-PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of PEFT's init_lora_weights that leave the base model's weights alone."""
+REASONS = {
+    "peft_type": "it is no LoRA",
+    "use_dora": "vLLM cannot serve DoRA",
+    "modules_to_save": "vLLM cannot serve whole modules beside the adapter",
+    "rank_pattern": "vLLM pads all layers to one rank, and this project trains one",
+    "alpha_pattern": "the learner trains one alpha for all layers",
+    "bias": "vLLM cannot serve trained biases",
+    "lora_bias": "vLLM cannot serve a bias in the adapter",
+    "init_lora_weights": "such an init changes the base weights",
+    "fan_in_fan_out": "vLLM cannot serve transposed weights",
+    "layer_replication": "vLLM cannot serve replicated layers",
+    "alora_invocation_tokens": "vLLM cannot serve activated LoRA",
+    "use_bdlora": "vLLM cannot serve block-diagonal LoRA",
+    "use_qalora": "vLLM cannot serve QALoRA",
+    "trainable_token_indices": "vLLM cannot serve trained embeddings",
+    "target_parameters": "the learner trains linear modules only",
+    "layers_to_transform": "the learner trains the modules of every layer",
+    "exclude_modules": "the learner trains the modules of every layer",
+}
+"""By key of adapter_config.json: why a value that is not PLAIN is refused."""
+
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": (None, "none"),
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
+}
+"""Values of a plain LoRA by key. (The other inits of PEFT change the base model's weights.)"""
+
+OFF = (None, False, [], {})
+"""Values of a plain LoRA under all other keys."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One to evaluate. folder: with its files, links resolved. base: the model it says it was made for."""
+    """An adapter to evaluate. folder: with its files, links resolved. base: the model it says it was made for."""
 
     folder: Path
     base: str
 
 
-@dataclass(frozen=True)
-class Feature:
-    """key: of adapter_config.json. plain: whether a value is that of a plain LoRA. reason: why others are refused."""
-
-    key: str
-    plain: Callable[[Any], bool]
-    reason: str
-
-
-def _off(value: Any) -> bool:
-    return value in (None, False, [], {})
-
-
-FEATURES = (
-    Feature("peft_type", lambda value: value == "LORA", "it is no LoRA"),
-    Feature("use_dora", _off, "vLLM cannot serve DoRA"),
-    Feature("modules_to_save", _off, "vLLM cannot serve whole modules beside the adapter"),
-    Feature("rank_pattern", _off, "vLLM pads all layers to one rank, and this project trains one"),
-    Feature("alpha_pattern", _off, "the learner trains one alpha for all layers"),
-    Feature("bias", lambda value: value in (None, "none"), "vLLM cannot serve trained biases"),
-    Feature("lora_bias", _off, "vLLM cannot serve a bias in the adapter"),
-    Feature("init_lora_weights", lambda value: value in (None, *PLAIN_INITS), "such an init changes the base weights"),
-    Feature("fan_in_fan_out", _off, "vLLM cannot serve transposed weights"),
-    Feature("layer_replication", _off, "vLLM cannot serve replicated layers"),
-    Feature("alora_invocation_tokens", _off, "vLLM cannot serve activated LoRA"),
-    Feature("use_bdlora", _off, "vLLM cannot serve block-diagonal LoRA"),
-    Feature("use_qalora", _off, "vLLM cannot serve QALoRA"),
-    Feature("trainable_token_indices", _off, "vLLM cannot serve trained embeddings"),
-    Feature("target_parameters", _off, "the learner trains linear modules only"),
-    Feature("layers_to_transform", _off, "the learner trains the modules of every layer"),
-    Feature("exclude_modules", _off, "the learner trains the modules of every layer"),
-)
-
-
 def check_adapter(config: Config, model_path: str) -> None:
     """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors, of this run's rank,
-    alpha, scaling and modules, that fits its model and says that it was made for one of this name. model_path: the
-    model's local folder.
+    alpha, scaling and modules, that fits its model and says that it was made for one of this name.
+
+    model_path: the model's local folder.
     """
     if not config.lora.start_from:
         return
     folder = Path(config.lora.start_from)
     where = f"lora.start_from={folder}"
-    stated = _read(folder, where)
-    _check_settings(config, stated, where)
-    _check_base(config, model_path, stated, where)
+    stated = _read(config, model_path, folder, where)
+    modules = stated.get("target_modules")
+    theirs = {
+        "rank": stated.get("r"),
+        "alpha": stated.get("lora_alpha"),
+        "rslora": stated.get("use_rslora", False),
+        "target_modules": sorted(modules) if isinstance(modules, list) else modules,
+    }
+    for key, value in theirs.items():
+        ours = getattr(config.lora, key)
+        ours = sorted(ours) if isinstance(ours, list) else ours
+        if value != ours:
+            raise BadInput(f"{where}: was made with {key} {value}, this run has lora.{key}={ours}; make them equal")
     _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
 
 
 def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
-    """What `adapter` names, whose rank, alpha, scaling and modules become those of `config.lora`; None if it is empty.
-    A checkpoint stands for the adapter in it.
+    """The adapter that `adapter` names, whose rank, alpha, scaling and modules become those of `config.lora`; None if
+    it is empty. A checkpoint stands for the adapter in it.
 
     Raises BadInput unless it is a plain PEFT adapter in safetensors that changes the model, fits it and says that it
     was made for one of this name.
@@ -95,8 +97,7 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
     folder = Path(config.adapter)
     if (folder / "adapter" / CONFIG_FILE).is_file():
         folder = folder / "adapter"
-    stated = _read(folder, where)
-    _check_base(config, model_path, stated, where)
+    stated = _read(config, model_path, folder, where)
     lora = config.lora
     try:
         lora.rank, lora.alpha = int(stated["r"]), int(stated["lora_alpha"])
@@ -112,35 +113,36 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
     return Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
-def _read(folder: Path, where: str) -> dict[str, Any]:
-    """The settings of a plain LoRA."""
+def model_names(path: str) -> set[str]:
+    """What a model is called by its path: the last part, and in the hub's cache, the part after the owner."""
+    parts = Path(path).parts
+    return {parts[-1], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}
+
+
+def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str, Any]:
+    """The adapter's own settings, those of a plain LoRA for the run's model."""
     try:
         stated: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
         if not isinstance(stated, dict):
             raise ValueError("it holds no settings")
     except (OSError, ValueError) as error:
         raise BadInput(f"{where}: {CONFIG_FILE} cannot be read ({error}); name a folder in PEFT's format") from None
-    for feature in FEATURES:
-        value = stated.get(feature.key)
-        if not feature.plain(value):
-            raise BadInput(f"{where}: its {feature.key} is {value}, but {feature.reason}; name a plain LoRA")
-    return stated
-
-
-def _check_base(config: Config, model_path: str, stated: dict[str, Any], where: str) -> None:
-    """By name alone, since the same model has other paths elsewhere."""
+    for key, reason in REASONS.items():
+        if (value := stated.get(key)) not in PLAIN.get(key, OFF):
+            raise BadInput(f"{where}: its {key} is {value}, but {reason}; name a plain LoRA")
     base = stated.get("base_model_name_or_path")
     if not base:
         raise BadInput(
             f"{where}: does not say which model it was made for; write that model's name into {CONFIG_FILE}, as "
             "base_model_name_or_path"
         )
-    if not model_names(base) & (model_names(config.model.path) | model_names(model_path)):
+    if not model_names(base) & (model_names(config.model.path) | model_names(model_path)):  # paths differ by machine
         raise BadInput(f"{where}: was made for {base}, this run has model.path={config.model.path}; make them equal")
+    return stated
 
 
 def _check_effect(file: Path, where: str) -> None:
-    """That some B A is not zero, and all of them are numbers."""
+    """Raise BadInput unless some B A is not zero, and all of them are finite."""
     effective = False
     with safe_open(file, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118  # no mapping
@@ -156,37 +158,8 @@ def _check_effect(file: Path, where: str) -> None:
         )
 
 
-def _check_settings(config: Config, stated: dict[str, Any], where: str) -> None:
-    """The adapter's own settings against the run's."""
-    lora = config.lora
-    modules = stated.get("target_modules")
-    theirs = {
-        "rank": stated.get("r"),
-        "alpha": stated.get("lora_alpha"),
-        "rslora": stated.get("use_rslora", False),
-        "target_modules": sorted(modules) if isinstance(modules, list) else modules,
-    }
-    ours = {
-        "rank": lora.rank,
-        "alpha": lora.alpha,
-        "rslora": lora.rslora,
-        "target_modules": sorted(lora.target_modules),
-    }
-    for key, value in ours.items():
-        if theirs[key] != value:
-            raise BadInput(
-                f"{where}: was made with {key} {theirs[key]}, this run has lora.{key}={value}; make them equal"
-            )
-
-
-def model_names(path: str) -> set[str]:
-    """What a model is called by its path: the last part, and in the hub's cache, the part after the owner."""
-    parts = Path(path).parts
-    return {parts[-1], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}
-
-
 def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str) -> None:
-    """That the weights are A and B of each module in every layer."""
+    """Raise BadInput unless the weights are A and B of each module in every layer."""
     if not file.is_file():
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
     try:
@@ -204,7 +177,7 @@ def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str) -
 
 
 def _shapes(config: Config, shape: ShapeConfig) -> dict[str, list[int]]:
-    """Of the run's own adapter, under PEFT's names."""
+    """Shapes of the run's own adapter, under PEFT's names."""
     sizes, rank = projection_sizes(shape), config.lora.rank
     shapes = {}
     for layer in range(shape.layers):

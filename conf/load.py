@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -21,9 +21,7 @@ from conf.errors import BadInput
 from conf.nearest import hint, nearest
 from conf.presets import presets, reward_presets
 from conf.schema import Config, ShapeConfig
-from conf.settings import check_values, expected, settings
-
-T = TypeVar("T")
+from conf.settings import expected, settings
 
 Layer = tuple[str, dict[str, Any]]
 """Settings, and the file they come from, empty for the command line."""
@@ -44,7 +42,7 @@ RECORD = "config.yaml"
 """In a run's folder: its settings."""
 
 
-def load(arguments: list[str], folder: Path = FOLDER) -> Config:
+def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Config) -> Config:
     """The configuration that the arguments of a command ask for. Without `adapter` of a run, they must name a recipe.
 
     Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an
@@ -52,30 +50,16 @@ def load(arguments: list[str], folder: Path = FOLDER) -> Config:
     """
     name, overrides = _parse(arguments)
     given = ("", overrides)
-    config = _resolve([*(_recipes(name, folder) if name else ()), given])
+    config = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
     if run := run_of(config.adapter):
-        config = _resolve([_of_run(run, config.adapter), given])
+        config = _resolve([_of_run(run, config.adapter), given], kind)
     elif not name:
-        listing = ", ".join(recipe_names(folder))
-        raise BadInput(f"no conf=NAME given: start with conf=quickstart, or choose from {listing}")
+        raise BadInput(
+            f"no conf=NAME given: start with conf=quickstart, or choose from {', '.join(recipe_names(folder))}; "
+            "`python launch/run.py help` explains the settings"
+        )
     config.run.name = config.run.name or name
     check(config)
-    return config
-
-
-def load_section(kind: type[T], name: str, arguments: list[str]) -> T:
-    """A section that no run has, from its settings `name.key=value`; raises BadInput as `load` does."""
-    section: Any = OmegaConf.structured(kind)
-    known = [item.path for item in settings(kind, f"{name}.")]
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        layer: Any = OmegaConf.to_container(override(key, value))
-        for given in layer[name]:
-            if f"{name}.{given}" not in known:
-                raise BadInput(f"{name}.{given}: no such key; all: {', '.join(known)}")
-        section = _convert(section, layer[name], kind, f"{name}.", "")
-    config: Any = OmegaConf.to_object(section)
-    check_values(config, f"{name}.")
     return config
 
 
@@ -181,31 +165,31 @@ def _literal(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def _resolve(layers: Iterable[Layer]) -> Config:
+def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
     """The layers one over the other, over the defaults."""
-    config = OmegaConf.structured(Config)
+    config = OmegaConf.structured(kind)
     for file, layer in layers:
         where = f"{file}: " if file else ""
-        _check_keys(layer, Config, "", where)
+        _check_keys(layer, kind, "", where, [item.path for item in settings(kind)])
         for (section, key), neighbours in SUPERSEDES.items():
             if key in layer.get(section, {}):
                 layer[section] = {**neighbours, **layer[section]}
         for section, known in (("algorithm", presets()), ("reward", reward_presets())):
             if "preset" in (given := layer.get(section, {})):
                 layer[section] = {**known.get(str(given["preset"]), {}), **given}
-        config = _convert(config, layer, Config, "", where)
+        config = _convert(config, layer, kind, "", where)
     try:
-        return OmegaConf.to_object(config)  # type: ignore[return-value]  # made of Config
+        return OmegaConf.to_object(config)  # type: ignore[return-value]  # made of kind
     except OmegaConfBaseException as error:
         raise BadInput(
             f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
         ) from None
 
 
-def _check_keys(layer: Any, kind: Any, path: str, where: str) -> None:
+def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) -> None:
     """Raise BadInput for a key the schema does not have, a section given as a plain value, or a list as a mapping.
 
-    kind: the section that the layer is for. path: of the section. where: the file, for messages.
+    kind, path: the section that the layer is for. where: the file, for messages. known: all keys, to suggest some.
     """
     kinds = {field.name: field.type for field in fields(kind)}
     if not isinstance(layer, dict):
@@ -213,20 +197,19 @@ def _check_keys(layer: Any, kind: Any, path: str, where: str) -> None:
     for key, value in layer.items():
         inner = f"{path}.{key}" if path else str(key)
         if key not in kinds:
-            of_record = "[" in path
-            known = [f"{path}.{name}" for name in kinds] if of_record else [item.path for item in settings(Config)]
             close = nearest(inner, known)
             remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
             raise BadInput(f"{where}{inner}: no such key; {remedy}")
         if is_dataclass(kinds[key]):
-            _check_keys(value, kinds[key], inner, where)
+            _check_keys(value, kinds[key], inner, where, known)
         elif {get_origin(kinds[key]), type(value)} == {list, dict}:
             raise BadInput(f"{where}{inner}={_show(value)}: expected {expected(kinds[key])}")
         elif isinstance(value, list) and get_origin(kinds[key]) is list and is_dataclass(get_args(kinds[key])[0]):
             record: Any = get_args(kinds[key])[0]
             for number, entry in enumerate(value):
-                _check_keys(entry, record, f"{inner}[{number}]", where)
-                _convert(OmegaConf.structured(record), entry, record, f"{inner}[{number}].", where)
+                item = f"{inner}[{number}]"
+                _check_keys(entry, record, item, where, [f"{item}.{field.name}" for field in fields(record)])
+                _convert(OmegaConf.structured(record), entry, record, f"{item}.", where)
 
 
 def _convert(below: DictConfig, layer: dict[str, Any], kind: Any, prefix: str, where: str) -> DictConfig:

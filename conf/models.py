@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,9 @@ from conf.schema import ModelConfig, ShapeConfig
 EMBEDDED = "embedded:smollm2-135m"
 
 SHAPE_FILES = ["config.json"]
-MODEL_FILES = [
-    *SHAPE_FILES,
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-]
+TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
+WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
+MODEL_FILES = [*SHAPE_FILES, *TOKENIZER_FILES, *WEIGHT_FILES, "generation_config.json", "chat_template*"]
 """What is fetched from the hub: never code, never pickles."""
 
 HUB_TIMEOUT_S = 10.0
@@ -44,12 +34,16 @@ SHAPE_KEYS = {
 def locate(model: ModelConfig) -> str:
     """The local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
 
-    Raises BadInput if it is missing, unreachable or gated, has no safetensors weights, or differs from its declared
-    shape.
+    Raises BadInput if it is missing, unreachable or gated, lacks weights, or differs from its declared shape.
     """
     folder = _folder(model.path, MODEL_FILES)
     _check_weights(folder, model.path)
-    _check_shape(shape_from_config(folder), model)
+    actual = vars(shape_from_config(folder))
+    for name, declared in vars(model.shape).items():
+        if model.shape != ShapeConfig() and declared != actual[name]:
+            raise BadInput(
+                f"model.shape.{name}={declared}: {model.path} has {actual[name]}; correct it, or leave model.shape out"
+            )
     return str(folder)
 
 
@@ -119,17 +113,11 @@ def _folder(path: str, patterns: list[str]) -> Path:
 
 
 def _from_hub(name: str, patterns: list[str]) -> Path:
+    """The newest revision in the hub's cache, fetched first where the hub can be reached."""
     import httpx2
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import HfApi, errors, snapshot_download
 
-    unreachable = (httpx2.TransportError, OfflineModeIsEnabled)
+    unreachable = (httpx2.TransportError, errors.OfflineModeIsEnabled)
     page = f"https://huggingface.co/{name}"
     try:
         try:
@@ -137,17 +125,17 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
         except unreachable:
             return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns="*/*", local_files_only=True))
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"))
-    except GatedRepoError:
+    except errors.GatedRepoError:
         raise BadInput(
             f"model.path={name}: the model is gated; accept its licence at {page} and set HF_TOKEN, or name a local"
             " folder that holds it"
         ) from None
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         raise BadInput(
             f"model.path={name}: neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
             " if it is private"
         ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, *unreachable) as error:
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, *unreachable) as error:
         cause = type(error.__context__ or error).__name__
         raise BadInput(
             f"model.path={name}: not in the local cache, and the hub cannot be reached ({cause}); check the network,"
@@ -156,25 +144,16 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
 
 
 def _check_weights(folder: Path, path: str) -> None:
+    """Raise BadInput unless all safetensors weights are there."""
     index = folder / "model.safetensors.index.json"
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-    if not missing:
-        return
-    if list(folder.glob("pytorch_model*.bin")):
+    if missing and list(folder.glob("pytorch_model*.bin")):
         raise BadInput(
             f"model.path={path}: {folder} holds pickled weights, which can run code when loaded; save the model"
             " as safetensors"
         )
-    raise BadInput(f"model.path={path}: {missing[0]} is missing in {folder}; name a folder with safetensors weights")
-
-
-def _check_shape(actual: ShapeConfig, model: ModelConfig) -> None:
-    if model.shape == ShapeConfig():
-        return
-    for field in fields(ShapeConfig):
-        declared, found = getattr(model.shape, field.name), getattr(actual, field.name)
-        if declared != found:
-            raise BadInput(
-                f"model.shape.{field.name}={declared}: {model.path} has {found}; correct it, or leave model.shape out"
-            )
+    if missing:
+        raise BadInput(
+            f"model.path={path}: {missing[0]} is missing in {folder}; name a folder with safetensors weights"
+        )

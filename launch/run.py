@@ -16,6 +16,7 @@ from rich.console import Console
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
+from conf.help import WORDS, explain
 from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.plan.calibration import recall
@@ -50,6 +51,9 @@ def main(arguments: list[str]) -> int:
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = Console()
     try:
+        if WORDS & set(arguments):
+            explain(arguments)
+            return 0
         config = load(arguments)
         if config.plan:
             show_plan(config, console)

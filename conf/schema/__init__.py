@@ -16,8 +16,7 @@ from conf.schema.model import ShapeConfig as ShapeConfig
 from conf.schema.reward import CustomRewardConfig as CustomRewardConfig
 from conf.schema.reward import RewardConfig
 from conf.schema.rollout import CanaryConfig, RolloutConfig
-from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig
-from conf.schema.run import SweepConfig as SweepConfig
+from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
 from conf.settings import Rule, section, setting, settings
 
 CARDS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "list numbers of cards from 1 to 1024")
@@ -61,6 +60,13 @@ class Config:
     curriculum: CurriculumConfig = section(CurriculumConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
     dashboard: DashboardConfig = section(DashboardConfig, resumable=True)
+
+
+@dataclass
+class ConfigWithSweep(Config):
+    """The settings of launch/sweep.py."""
+
+    sweep: SweepConfig = section(SweepConfig)
 
 
 MAY_CHANGE = tuple(item.path for item in settings(Config) if item.resumable)

@@ -7,15 +7,22 @@ from typing import Any
 from conf.benchmarks import SOURCE_FORMS, SOURCES
 from conf.settings import Rule, setting
 
-GIVEN = frozenset({"conversation", "add_generation_prompt", "tokenize"})
-"""Arguments of a chat template that are not the user's to set."""
-
 
 def _has_group(pattern: str) -> bool:
     try:
         return re.compile(pattern).groups >= 1
     except re.error:
         return False
+
+
+SOURCE = Rule(lambda text: SOURCES.fullmatch(text) is not None, f"use {SOURCE_FORMS}")
+SOURCE_OR_NONE = Rule(lambda text: not text or SOURCE.allows(text), SOURCE.remedy)
+PATTERN = Rule(lambda text: not text or _has_group(text), "use a regular expression with one (group)")
+TEMPLATE = Rule(lambda text: "{problem}" in text, "write {problem} where the problem belongs")
+CHAT = Rule(
+    lambda given: given.keys().isdisjoint({"conversation", "add_generation_prompt", "tokenize"}),
+    "leave the conversation, add_generation_prompt and tokenize out: they are given already",
+)
 
 
 @dataclass
@@ -34,11 +41,7 @@ class DataConfig:
     `####` or is in its last `\\boxed{}` is the answer.
     """
 
-    source: str = setting(
-        "reasoning_gym:chain_sum",
-        "our choice: needs no network",
-        rule=Rule(lambda source: SOURCES.fullmatch(source) is not None, f"use {SOURCE_FORMS}"),
-    )
+    source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE)
     """Source of the training problems: `hub:OWNER/NAME[/CONFIG][:split]` of the Hugging Face hub, `file:PATH` (jsonl,
     json, csv, parquet), `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code
     is refused), or `import:MODULE:FUNCTION`, a function that yields rows."""
@@ -52,11 +55,7 @@ class DataConfig:
     null."""
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, resumable=True)
     """Seconds to wait for the hub in all."""
-    eval_source: str = setting(
-        "",
-        "our choice",
-        rule=Rule(lambda source: not source or SOURCES.fullmatch(source) is not None, f"use {SOURCE_FORMS}"),
-    )
+    eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
     """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source."""
     overlap: str = setting(
         "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
@@ -66,28 +65,13 @@ class DataConfig:
     """Column of the problem; guessed when empty."""
     answer_field: str = setting("", "our choice")
     """Column of the answer; guessed when empty."""
-    problem_pattern: str = setting(
-        "",
-        "our choice",
-        rule=Rule(lambda pattern: not pattern or _has_group(pattern), "use a regular expression with one (group)"),
-    )
+    problem_pattern: str = setting("", "our choice", rule=PATTERN)
     """A regular expression whose first group is the part of the source's problem to use."""
     system: str | None = setting(None, "the conversation's or chat template's own, if it has one")
     """System message."""
-    chat_settings: dict[str, Any] = setting(
-        {},
-        "the chat template's own",
-        rule=Rule(
-            lambda given: not GIVEN & set(given),
-            "leave the conversation, add_generation_prompt and tokenize out: they are given already",
-        ),
-    )
+    chat_settings: dict[str, Any] = setting({}, "the chat template's own", rule=CHAT)
     """What the model's chat template takes besides the messages, such as {enable_thinking: false}."""
-    template: str = setting(
-        "{problem}",
-        "our choice",
-        rule=Rule(lambda text: "{problem}" in text, "write {problem} where the problem belongs"),
-    )
+    template: str = setting("{problem}", "our choice", rule=TEMPLATE)
     """The user's message; {problem} is replaced by the problem."""
     examples: list[ExampleConfig] = setting([], "our choice")
     """Solved problems shown before the real one, as earlier turns of the conversation."""

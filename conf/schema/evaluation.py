@@ -13,7 +13,7 @@ class EvalConfig:
     """Held-out problems, 0 for no evaluation."""
     n: int = setting(2, "our choice", ge=1)
     """Samples of each problem; evaluate.py has its own n."""
-    temperature: float = setting(0.6, "the convention for reasoning models, DeepSeek-R1 (arXiv 2501.12948)", ge=0, le=2)
+    temperature: float = setting(0.6, "the convention since DeepSeek-R1 (arXiv 2501.12948)", ge=0, le=2)
     """Temperature of these samples."""
     top_p: float = setting(0.95, "DeepSeek-R1, as the temperature", ge=0.01, le=1)
     """Smallest share of the distribution that these samples are drawn from."""
@@ -27,12 +27,7 @@ class ValidationConfig:
     the version that did best. So few problems tell large differences only.
     """
 
-    every: int = setting(
-        0,
-        "our choice: a small budget is for training; the paper tracks MATH500, how often it does not say",
-        ge=0,
-        resumable=True,
-    )
+    every: int = setting(0, "our choice: a small budget is for training", ge=0, resumable=True)
     """Updates between validations, 0 for none; the learner waits for them."""
     problems: int = setting(64, "our choice", ge=1)
     """How many of the held-out problems, always the first ones."""

@@ -20,9 +20,7 @@ class LearnerConfig:
     refill: bool = setting(False, "the paper")
     """Whether groups whose samples all earned the same are replaced by others; if not, they count in the batch as
     groups without a gradient, which is cheaper."""
-    learning_rate: float = setting(
-        1e-5, '"LoRA without regret": ten times that of full fine-tuning, for RL usually 1e-6', ge=1e-9, le=1
-    )
+    learning_rate: float = setting(1e-5, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1)
     """Peak learning rate of AdamW."""
     schedule: str = setting("constant", "Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
     """How the learning rate falls over the share of the budget spent."""
@@ -30,9 +28,7 @@ class LearnerConfig:
     """Share of learning_rate that a linear or cosine schedule ends at."""
     warmup_updates: int = setting(0, "our choice", ge=0)
     """Updates over which the learning rate rises linearly from zero."""
-    weight_decay: float = setting(
-        0.0, "our choice: B starts at zero, the adapter is a small change already", ge=0, le=1
-    )
+    weight_decay: float = setting(0.0, "our choice: the adapter is a small change already", ge=0, le=1)
     """Weight decay of AdamW."""
     beta1: float = setting(0.9, "Adam (arXiv 1412.6980)", ge=0, le=0.9999)
     """Decay of AdamW's first moment."""

@@ -12,6 +12,13 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 READ = "read from config.json"
 
+PATH = Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m")
+RANK = Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
+MODULES = Rule(
+    lambda names: bool(names) and all(name in PROJECTIONS and names.count(name) == 1 for name in names),
+    f"list some of {', '.join(PROJECTIONS)}, each once",
+)
+
 
 @dataclass
 class ShapeConfig:
@@ -43,11 +50,7 @@ class ShapeConfig:
 class ModelConfig:
     """The base model, which stays as it is."""
 
-    path: str = setting(
-        "embedded:smollm2-135m",
-        "our choice: needs no network",
-        rule=Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m"),
-    )
+    path: str = setting("embedded:smollm2-135m", "our choice: needs no network", rule=PATH)
     """A local folder in Hugging Face format, a hub id OWNER/NAME, or embedded:smollm2-135m."""
     dtype: str = setting("bfloat16", "what these models were trained in", choices=("auto", "bfloat16", "float32"))
     """Type of the weights and of the computation. auto: bfloat16 on a GPU, on a processor whichever it multiplies
@@ -64,28 +67,15 @@ class LoraConfig:
     adapter.
     """
 
-    rank: int = setting(
-        32,
-        "Tina (arXiv 2504.15777)",
-        rule=Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves"),
-    )
+    rank: int = setting(32, "Tina (arXiv 2504.15777)", rule=RANK)
     """Rank r of the adapter's matrices A and B."""
     alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1)
     """Scale: the adapter adds alpha / rank · B A to a weight."""
     rslora: bool = setting(False, "our choice: the published learning rates are for alpha / rank")
     """Scale by alpha / √rank instead (arXiv 2312.03732)."""
-    dropout: float = setting(
-        0.0, "our choice: with dropout, engine and learner would run different policies", ge=0, le=0.9
-    )
+    dropout: float = setting(0.0, "our choice: engine and learner would run different policies", ge=0, le=0.9)
     """Dropout on the adapter's input while learning."""
-    target_modules: list[str] = setting(
-        list(PROJECTIONS),
-        'all linear layers: "LoRA without regret"',
-        rule=Rule(
-            lambda names: bool(names) and all(name in PROJECTIONS and names.count(name) == 1 for name in names),
-            f"list some of {', '.join(PROJECTIONS)}, each once",
-        ),
-    )
+    target_modules: list[str] = setting(list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES)
     """Names of the linear projections that carry an adapter."""
     start_from: str = setting("", "our choice")
     """Folder of a plain PEFT adapter of the same rank, alpha and modules to go on from; empty for a fresh one, whose B

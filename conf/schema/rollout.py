@@ -6,6 +6,8 @@ from conf.settings import Rule, setting
 
 HALF = "our choice: half of the limit"
 
+GROUP_SIZE = Rule(lambda size: size >= 2, "use 2 or more: a group of one has no advantage to learn from")
+
 
 @dataclass
 class RolloutConfig:
@@ -13,11 +15,7 @@ class RolloutConfig:
     distribution would be meaningless to the learner.
     """
 
-    samples_per_problem: int = setting(
-        8,
-        "the paper",
-        rule=Rule(lambda size: size >= 2, "use 2 or more: a group of one has no advantage to learn from"),
-    )
+    samples_per_problem: int = setting(8, "the paper", rule=GROUP_SIZE)
     """Samples in a group."""
     max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1)
     """Longest prompt, tokens."""
@@ -49,8 +47,6 @@ class CanaryConfig:
     """Probe prompts."""
     tokens: int = setting(16, "our choice", ge=1)
     """Length of each probe's response, tokens."""
-    noise_floor: float = setting(
-        0.1, "our choice: three times the 0.03 that engine and learner differ by in bfloat16", gt=0, resumable=True
-    )
+    noise_floor: float = setting(0.1, "our choice: three times the 0.03 of bfloat16", gt=0, resumable=True)
     """Mean |Δ log p| below which engine and learner always count as agreeing after a swap. Raising it is the remedy for
     a run that was halted in error."""

@@ -9,6 +9,7 @@ PLAIN_NAME = Rule(
     lambda name: re.fullmatch(r"[\w+=@-][\w.+=@ -]*", name) is not None,
     "use a plain folder name, without slashes or a leading dot",
 )
+SHARE = Rule(lambda share: 0 < share < 1, "use a share between 0 and 1")
 
 
 @dataclass
@@ -79,9 +80,7 @@ class SweepConfig:
     the budget of its own settings."""
     minutes: float | None = setting(None, "our choice", gt=0)
     """Budget of the whole sweep, minutes; replaces hours when given."""
-    stop_below: float | None = setting(
-        None, "our choice", rule=Rule(lambda share: 0 < share < 1, "use a share between 0 and 1")
-    )
+    stop_below: float | None = setting(None, "our choice", rule=SHARE)
     """Early stopping: a cell is ended half-way through its budget if its accuracy on training samples, over the tenth
     of the budget before, is below this share of that of the best cell of the same model by then. Null for none."""
 

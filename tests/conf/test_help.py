@@ -1,0 +1,63 @@
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from conf.errors import BadInput
+from conf.help import explain
+from conf.schema import Config
+from conf.settings import settings
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    explain(list(arguments))
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["--help"], ["-h"], ["conf=quickstart", "--help"]])
+def test_overview_names_recipes_sections_and_single_settings(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(capsys, *arguments)
+    assert "quickstart" in text
+    assert "learner The updates: how many samples" in text
+    assert "sweep Of launch/sweep.py" in text
+    assert "n Of evaluate.py: samples of each problem" in text
+
+
+def test_a_section_lists_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "help", "learner")
+    assert [item.path for item in settings(Config) if item.path.startswith("learner.") and item.path not in text] == []
+    assert "lora." not in text
+
+
+def test_a_setting_has_default_values_meaning_and_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, "help", "lora.alpha") == (
+        "lora.alpha=64 Scale: the adapter adds alpha / rank · B A to a weight. Values: a whole number, 1 or more "
+        "Source of the default: our choice: twice the rank, as is common"
+    )
+    assert "learner.ranks=null" in shown(capsys, "learner.ranks", "--help")
+    assert "A run may be resumed with another value." in shown(capsys, "help", "learner.ranks")
+    assert "sweep.hours=null" in shown(capsys, "help", "sweep")
+    assert "model.shape.layers=0" in shown(capsys, "help", "model.shape")
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [("lerner", "nearest: learner"), ("alhpa", "nearest: lora.alpha"), ("zzz", "all sections: run")],
+)
+def test_an_unknown_topic_is_refused_with_the_nearest(topic: str, words: str) -> None:
+    with pytest.raises(BadInput, match=f"help {topic}: no such section or setting; .*{words}"):
+        explain(["help", topic])
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["help", "lora"], 0), (["-h"], 0), (["help", "lroa"], 2), ([], 2)])
+def test_run_py_explains_without_a_framework(arguments: list[str], code: int) -> None:
+    script = (
+        "import sys; from launch.run import main; code = main(sys.argv[1:]);"
+        "assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules); sys.exit(code)"
+    )
+    done: Any = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "help" in done.stdout + done.stderr or "lora.rank=32" in done.stdout
