@@ -46,7 +46,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 }
 """Values of a plain LoRA by key. (The other inits of PEFT change the base model's weights.)"""
 
-OFF = (None, False, [], {})
+OFF: tuple[Any, ...] = (None, False, [], {})
 """Values of a plain LoRA under all other keys."""
 
 

@@ -19,8 +19,8 @@ SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME o
 
 @dataclass(frozen=True)
 class Benchmark:
-    """name: of its files and its row in tables. source: as data.source, or HELD_OUT. Fields: columns, empty for those
-    that `data` names or else are guessed.
+    """name: of its files and its row in tables. source: as data.source, or HELD_OUT. problem_field, answer_field: its
+    columns, empty for those that `data` names or else are guessed.
     """
 
     name: str
@@ -37,7 +37,7 @@ def known() -> dict[str, Benchmark]:
 
 
 def find_benchmarks(asked: list[str]) -> list[Benchmark]:
-    """What was asked for, by name or as a source. Raises BadInput for an unknown name, and for two of one name."""
+    """The benchmarks asked for, by name or as a source; BadInput for an unknown name, and for two of one name."""
     found: dict[str, Benchmark] = {}
     for entry in asked:
         benchmark = known().get(entry) or _of_source(entry)
@@ -55,8 +55,9 @@ def _of_source(entry: str) -> Benchmark:
         return Benchmark(HELD_OUT, HELD_OUT)
     if not SOURCES.fullmatch(entry):
         names = [*known(), HELD_OUT]
-        near = hint(entry, names)
-        raise BadInput(f"benchmarks={entry}: no such benchmark; {near}use {', '.join(names)}, {SOURCE_FORMS}")
+        raise BadInput(
+            f"benchmarks={entry}: no such benchmark; {hint(entry, names)}use {', '.join(names)}, {SOURCE_FORMS}"
+        )
     scheme, _, rest = entry.partition(":")
     name = Path(rest).stem if scheme == "file" else rest.partition("/")[2] if scheme == "hub" else rest
     return Benchmark(re.sub(r"[^\w.+-]+", "-", name), entry)

@@ -121,10 +121,11 @@ def expected(hint: Any) -> str:
 @cache
 def meanings(kind: type) -> dict[str, str]:
     """The strings below the fields of a section, by field."""
-    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]  # of a class
     found = {}
-    for above, below in itertools.pairwise(body):
-        match above, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
+    for declared in kind.__mro__[:-1]:
+        body = ast.parse(inspect.getsource(declared)).body[0].body  # type: ignore[attr-defined]  # of a class
+        for pair in itertools.pairwise(body):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
     return found

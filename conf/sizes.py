@@ -80,25 +80,27 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int) -> int:
     """Bytes that one token leaves in the blocks for the backward pass, without gradient checkpointing.
 
     Of each block: its inputs and norms (6 hidden), queries and attention output, keys and values, four vectors of the
-    MLP's width, and the seven inner vectors of the adapter, most of which float32 does without (learner/projection.py).
-    Within 1 % of what autograd saves for the embedded model with them.
+    MLP's width, and the adapter's seven inner vectors, most of which float32 does without (learner.model.projection).
+    Within 1 % of what autograd saves for the embedded model with them. size: bytes of a number.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     return shape.layers * size * (6 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate + 7 * rank)
 
 
-def offloads(config: Config, shape: ShapeConfig, room: float) -> bool:
-    """Whether the optimizer's state lives in host memory. room: bytes of cards the learner may use, of all its ranks
-    together, 0 without one.
+def offloads(config: Config, shape: ShapeConfig, card_bytes: float) -> bool:
+    """Whether the optimizer's state lives in host memory.
+
+    card_bytes: memory of cards that all learner ranks together may use, 0 without one.
     """
     state = OPTIMIZER_BYTES * lora_parameters(shape, config.lora.rank, config.lora.target_modules)
-    return {"cpu": True, "none": False, "auto": state > OPTIMIZER_SHARE * room}[config.learner.offload]
+    return {"cpu": True, "none": False, "auto": state > OPTIMIZER_SHARE * card_bytes}[config.learner.offload]
 
 
-def recomputes(config: Config, shape: ShapeConfig, room: float) -> bool:
-    """Whether activations are computed twice instead of kept (gradient checkpointing). room: bytes of a card that a
-    learner rank may use, 0 without one.
+def recomputes(config: Config, shape: ShapeConfig, card_bytes: float) -> bool:
+    """Whether activations are computed twice instead of kept (gradient checkpointing).
+
+    card_bytes: memory of a card that a learner rank may use, 0 without one.
     """
     each = activation_bytes(shape, config.lora.rank, DTYPE_BYTES[config.model.dtype])
-    tight = room > 0 and config.learner.tokens_per_microbatch * each > ACTIVATIONS_SHARE * room
+    tight = card_bytes > 0 and config.learner.tokens_per_microbatch * each > ACTIVATIONS_SHARE * card_bytes
     return {"on": True, "off": False, "auto": tight}[config.learner.gradient_checkpointing]

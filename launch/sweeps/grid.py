@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
-from conf.load import load, load_section, override, recipe_names
-from conf.schema import Config, SweepConfig
+from conf.load import load, override, recipe_names
+from conf.schema import Config, ConfigWithSweep, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings
 
@@ -76,11 +76,11 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     recipes, or else paths.
     """
     texts = _split(arguments)
-    given = [f"{key}={texts.pop(key)}" for key in list(texts) if key.startswith("sweep.")]
-    of_sweep = load_section(SweepConfig, "sweep", given)
     conf = texts.pop("conf", "")
-    folder = [f"run.folder={texts.pop('run.folder')}"] if "run.folder" in texts else []
-    root = Path(load([f"conf={conf}", *folder]).run.folder)
+    own = [key for key in texts if key == "run.folder" or key.startswith("sweep.")]
+    asked = load([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], kind=ConfigWithSweep)
+    assert isinstance(asked, ConfigWithSweep)
+    of_sweep, root = asked.sweep, Path(asked.run.folder)
     axes = _axes(texts)
     if not axes:
         raise BadInput("nothing to sweep: give a list, such as ranks=[8,64], seeds=[0,1,2] or lora.alpha=[16,32]")

@@ -65,7 +65,7 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
         (["models=[instruct,/x]"], ["mixed"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
         (["ranks=[8]", "run.overwrite=true"], ["run.overwrite=true", "sweep's folder"]),
-        (["ranks=[8]", "sweep.foo=3"], ["sweep.foo", "sweep.minutes"]),
+        (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
         (["ranks=[8]", "sweep.name=../x"], ["sweep.name=../x", "folder name"]),
         (["ranks=[8]", "sweep.minutes=0"], ["sweep.minutes=0", "above 0"]),
         (["ranks=[8]", "sweep.stop_below=2"], ["sweep.stop_below=2", "between 0 and 1"]),
