@@ -6,7 +6,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,9 @@ from launch.plan.view import render, render_scaling
 from launch.report import attempt
 from launch.result import describe
 from launch.session.failure import write_ending
-from launch.session.ray_session import clear_session, joined_session, ray_session
+from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
-from launch.session.signals import exit_at_once, handle_signals, raise_exit
+from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
 
 if TYPE_CHECKING:
     from launch.session.coordinator_actor import RunRequest
@@ -185,21 +184,16 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
     return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
 
 
-def after(seconds: float, action: Callable[[], None]) -> threading.Timer:
-    """Start a timer that does not keep the process alive."""
-    timer = threading.Timer(seconds, action)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
 def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
     """Start Ray, unless a cluster was joined, and follow the run to its end. Return the exit code."""
     handle_signals(raise_exit)
     timer = end_with_budget(request)
     try:
-        own = None if joined else ray_session(request.config, request.placement, request.folder, dashboard=True)
-        with own or joined_session(joined) as (session, dashboard, metrics):
+        with ray_session(request.config, request.placement, request.folder, dashboard=True, joined=joined) as (
+            session,
+            dashboard,
+            metrics,
+        ):
             from launch.session.watch import Watch
 
             show_places(console, request.folder, dashboard, metrics)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -22,6 +21,7 @@ from launch.plan.fitting import ENOUGH, learn_from
 from launch.plan.machine import detect
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
 from launch.session.failure import write_ending
+from launch.session.signals import after, handle_signals
 
 POLL_S = 0.5
 CLOSE_S = 10.0
@@ -53,8 +53,7 @@ class Watch:
         remote: Any = ray.remote(CoordinatorActor)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._coordinator = remote.options(name="coordinator", num_cpus=0, scheduling_strategy=here).remote(request)
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        handle_signals(self._on_signal)
 
     def follow(self) -> dict[str, Any]:
         """Show the run until it ends and return its summary, also if the coordinator died. Raises BadInput if that
@@ -122,9 +121,7 @@ class Watch:
         if len(self._signals) > 2:
             os._exit(128 + self._signals[0])
         if len(self._signals) == 2:
-            hurry = threading.Timer(HURRY_S, os._exit, [128 + self._signals[0]])
-            hurry.daemon = True
-            hurry.start()
+            after(HURRY_S, lambda: os._exit(128 + self._signals[0]))
         self._coordinator.stop.remote(signal.Signals(number).name)
 
 
