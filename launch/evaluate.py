@@ -18,7 +18,7 @@ from rich.console import Console
 from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
 from actors.runtime.placement import Placement, place_engines
-from actors.runtime.versions import versions
+from actors.runtime.software_versions import software_versions
 from actors.storage.evaluation_folder import EvaluationFolder, Transcript
 from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
@@ -208,7 +208,7 @@ def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
         "protocol": evaluation.protocol,
         "benchmarks": evaluation.others
         + [result for each in evaluation.samples if (result := result_of(*each, evaluation.config))],
-        "versions": written["versions"] if written and status == "completed" else versions(),
+        "versions": written["versions"] if written and status == "completed" else software_versions(),
     }
     evaluation.folder.write(document, markdown(document))
     return document

@@ -17,7 +17,6 @@ from typing import Any
 import psutil
 
 from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
-from actors.rollout.adapter_transfer import stamp
 from conf.load import load
 from conf.schema import Config
 from launch.benches.report import Report, Row
@@ -103,12 +102,12 @@ def measure_here(case: Case) -> dict[str, tuple[float, float]]:
         remote = ray.remote(RolloutActor)
         engine = remote.options(num_cpus=1).remote(config, model, share)
         actors = {"engine": engine, "learner": learner}
-        ray.get(engine.load.remote(first, stamp(first.path)))
+        ray.get(engine.load.remote(first))
         groups = plan.sequences // config.rollout.samples_per_problem + 1  # that fill the cache
         ray.get([engine.generate.remote(i, _problem(i), first, _sampling(config)) for i in range(groups)])
         ray.get(learner.accumulate.remote(_batch(config, first)))
         second = ray.get(learner.step.remote(0.0)).adapter
-        ray.get(engine.load.remote(second, stamp(second.path)))
+        ray.get(engine.load.remote(second))
         ray.get(engine.generate.remote(9, _problem(9), second, _sampling(config)))
         ray.get(learner.accumulate.remote(replace(_batch(config, second), version=1)))
         ray.get(learner.step.remote(0.0))
@@ -154,7 +153,7 @@ def _batch(config: Config, adapter: AdapterRef) -> Batch:
 
 
 def _cache_tokens(actor: Any) -> int:
-    cache = actor._engine._llm.vllm_config.cache_config
+    cache = actor._llm.vllm_config.cache_config
     return int(cache.num_gpu_blocks or 0) * int(cache.block_size)
 
 

@@ -6,12 +6,12 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 
-from actors.adapter_check.effect import check_effect
+from actors.adapter_check.effect_check import check_effect
 from actors.coordinator.stopping import StopController
 from actors.evaluation.evaluator import Evaluator
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Placement
-from actors.runtime.worker_pool import Record
+from actors.runtime.supervision import Record
 from actors.storage.evaluation_folder import Transcript
 from conf.schema import Config
 from launch.session.actors import start_engines, start_verifier

@@ -16,11 +16,11 @@ from actors.errors import Halted, Interrupted, root_cause
 from actors.messages import Outcome, ProblemSet, Progress
 from actors.protocols import Engine, Learner, Verifier
 from actors.runtime.clock import WallClock
-from actors.runtime.garbage import seldom_searched
+from actors.runtime.garbage_collection import rare_collection
 from actors.runtime.host_resources import Alarm, HostGuard, HostNeeds, measure, total_memory
 from actors.runtime.placement import Placement
 from actors.runtime.ray_metrics import RayMetrics
-from actors.runtime.versions import versions
+from actors.runtime.software_versions import software_versions
 from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
@@ -123,7 +123,7 @@ class CoordinatorActor:
         if coordinator is None:
             return Outcome("interrupted", self._stopping.reason)
         self._coordinator = coordinator
-        with seldom_searched():
+        with rare_collection():
             return await coordinator.run()
 
     async def _assemble(self) -> Coordinator:
@@ -209,7 +209,7 @@ class CoordinatorActor:
             "best_update": version_of(best) if best else without_validation,
             "ledger": self._ledger.record,
             "events": self._folder.events(),
-            "versions": versions(),
+            "versions": software_versions(),
         }
 
 
