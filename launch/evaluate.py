@@ -39,7 +39,7 @@ from launch.evaluations.sampling_protocol import (
 from launch.evaluations.scores import comparison, scores
 from launch.evaluations.view import EvaluationView, lines, markdown, table
 from launch.plan.cards import choose, show_only
-from launch.plan.host_needs import check_room, room_of_evaluation
+from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.plan.machine import Machine, check_build, detect
 from launch.report import attempt
 from launch.session.ray_session import clear_session, ray_session
@@ -168,7 +168,7 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     Return how that ended: completed, budget_exhausted, failed, or the name of a signal.
     """
     config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder.path
-    check_room(room_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
+    check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     cause: BaseException | None = None
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):

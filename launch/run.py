@@ -21,9 +21,10 @@ from conf.schema import Config, DashboardConfig
 from launch.plan.calibration import recall
 from launch.plan.cards import choose, show_only
 from launch.plan.forecast import forecast, options, scale
-from launch.plan.host_needs import check_room, room_of
+from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.machine import Machine, beside_cluster, check_build, detect
-from launch.plan.plan import Plan, make_plan, refusal
+from launch.plan.plan import Plan, make_plan
+from launch.plan.refusal import check_plan
 from launch.plan.view import render, render_scaling
 from launch.report import attempt
 from launch.result import describe
@@ -72,9 +73,9 @@ def show_plan(config: Config, console: Console) -> None:
     expected = forecast(plan) if plan.estimate else None
     if note := beside_cluster():
         console.print(note, soft_wrap=True, highlight=False, markup=False)
-    console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
+    console.print(render(plan, expected, dict(options(plan)) if expected else None))
     if config.simulate:
-        console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
+        console.print(render_scaling(tuple(scale(plan, machine, config.simulate))))
 
 
 def plan_on(config: Config, machine: Machine) -> Plan:
@@ -95,18 +96,18 @@ def start(config: Config, console: Console, started_at: float) -> int:
         context = join(cluster, config)
         handle_signals(exit_at_once)
         plan = plan_on(config, survey(config))
-        refusal(plan)
+        check_plan(plan)
         check_free(plan.placement, *resources())
     else:
         context = None
         plan = plan_on(config, detect(config.device))
-        refusal(plan)
+        check_plan(plan)
         check_build(config, plan.machine, {package.name for package in distributions()})
     folder = find_folder(config)
     console.print(render(plan, forecast(plan) if plan.estimate else None))
     if folder.exists():
         take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
-    check_room(room_of(plan), folder, config.run.overwrite)
+    check_host(needs_of_run(plan), folder, config.run.overwrite)
     there = plan.machine.cards if cluster else detect(config.device).cards  # with what is free by now
     cards = choose(there, plan.placement, plan.needed("learner GPU"))
     if not cluster:
@@ -142,7 +143,7 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
         model_path=model_path,
         placement=plan.placement,
         problems=problems,
-        host_needs=room_of(plan),
+        host_needs=needs_of_run(plan),
         started_at=started_at,
         spent_before=run.spent,
     )

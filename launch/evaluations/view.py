@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from actors.storage.evaluation_folder import Transcript
-from launch.plan.plan import duration
+from launch.plan.time import duration
 
 LINES = 20
 """Lines of progress where there is no terminal to draw a bar on."""

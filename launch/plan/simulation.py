@@ -46,7 +46,7 @@ from actors.storage.checkpoints import Checkpoints
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS
-from launch.plan.costs import Costs, Workload
+from launch.plan.time import Costs, Workload
 from launch.plan.virtual_time import VirtualClock, run_virtually
 
 PROBLEMS = 10_000

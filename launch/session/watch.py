@@ -17,7 +17,7 @@ from actors.runtime.remote_actor import BAD_INPUT
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from launch.console import RunView
-from launch.plan.fitting import ENOUGH, learn_from
+from launch.plan.calibration import ENOUGH, learn_from
 from launch.plan.machine import detect
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
 from launch.session.failure import write_ending
