@@ -5,7 +5,7 @@ import pytest
 from actors.coordinator.budget import EVALUATION_SAFETY
 from conf.errors import BadInput
 from conf.load import load
-from launch.plan.forecast import MANY, Forecast, forecast, options, scale
+from launch.plan.forecast import MANY, Forecast, Pace, forecast, options, scale
 from tests.launch.plan.plans import CPU, machine, plan
 
 
@@ -106,3 +106,15 @@ def test_a_coordinator_that_would_fill_a_core_is_the_bottleneck() -> None:
 def test_only_plans_simulate_and_not_without_end(settings: list[str]) -> None:
     with pytest.raises(BadInput, match="simulate="):
         load(["conf=r8_instruct", *settings])
+
+
+def test_the_pace_is_what_passed_between_two_rows() -> None:
+    common = {"staleness/max": 1.0, "ledger/run/start": 2.0, "ledger/run/starting": 30.0}
+    first = {"budget/spent_s": 50.0, "ledger/rollouts/generate": 20.0, "ledger/learner/update": 10.0}
+    last = {"budget/spent_s": 110.0, "ledger/rollouts/generate": 50.0, "ledger/learner/update": 40.0}
+    learner = {"ledger/learner/canary": 2.0, "ledger/learner/sync": 4.0}
+    rows = [{}, common | first, *[common] * 9, common | last | learner]
+    pace = Pace.between(rows, skipped=2)
+    assert (pace.start_s, pace.update_s, pace.generate_s, pace.learn_s) == (32.0, 6.0, 3.0, 3.6)
+    assert pace.rollouts_idle == 0.5
+    assert pace.learner_idle == pytest.approx(0.4)
