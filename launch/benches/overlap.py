@@ -1,7 +1,7 @@
 """Rollouts and learner at the same time (`learner.max_staleness=1`) against taking turns (`=0`).
 
-Both sides are runs of the quickstart with the same seed and updates: the same problems and requests, though not word for
-word the same answers, since each run's batches hold versions of another age.
+Both sides are runs of the quickstart with the same seed and updates: the same problems and requests, though not word
+for word the same answers, since each run's batches hold versions of another age.
 """
 
 from tempfile import TemporaryDirectory
