@@ -72,8 +72,8 @@ def measure_here(case: Case) -> Figures:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     config = _configure(case)
     plan, model = make_plan(config, detect("cpu")), locate(config.model)
-    store = {"object_store_memory": OBJECT_STORE_BYTES}
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, **store)
+    quiet: Any = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(address="local", num_cpus=2, object_store_memory=OBJECT_STORE_BYTES, **quiet)
     with TemporaryDirectory() as folder:
         remote: Any = ray.remote(LearnerActor)
         learner = remote.options(num_cpus=1).remote(config, model, plan.placement.learners[0], folder)

@@ -53,7 +53,7 @@ def test_what_a_machine_is_off_by_is_found(tmp_path: Path, steps: int) -> None:
     assert found.learn == pytest.approx(SLOWER.learn, rel=0.03)
     assert found.decode == pytest.approx(SLOWER.decode, rel=0.15)
     assert found.update == pytest.approx(SLOWER.update, rel=0.03)
-    assert found.score == pytest.approx(SLOWER.score, rel=0.2)
+    assert found.score == pytest.approx(SLOWER.score, abs=0.2)  # most of the check is a wait for its answers
     assert found.swap == pytest.approx(SLOWER.swap, rel=0.05)
     assert found.start_s == pytest.approx(SLOWER.start_s, rel=0.1)
     assert found.workload
