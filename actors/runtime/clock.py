@@ -5,7 +5,7 @@ import time
 
 
 class WallClock:
-    """The machine's monotonic clock."""
+    """The machine's monotonic clock as an `actors.protocols.Clock`."""
 
     def now(self) -> float:
         return time.monotonic()

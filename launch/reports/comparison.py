@@ -65,7 +65,7 @@ class Group:
 
     @property
     def solved(self) -> dict[str, float]:
-        """Share of correct samples of each held-out problem that all runs judged, the mean over runs."""
+        """Share of correct samples of each held-out problem that all runs evaluated, the mean over runs."""
         of_runs = [run.solved[1] for run in self.runs]
         common = [problem for problem in of_runs[0] if all(problem in of_run for of_run in of_runs)]
         return {problem: fmean(of_run[problem] for of_run in of_runs) for problem in common}

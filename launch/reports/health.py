@@ -59,8 +59,8 @@ def _course(run: Run) -> Iterator[Flag]:
     if any(decided):
         level = "good" if fmean(decided) >= OFTEN else "note"
         first = updates[decided.index(1.0)]
-        told = f"the canary could tell in {percent(fmean(decided), 0)} of the updates, first in update {first}"
-        yield Flag(level, "The rollouts used the right adapter", told)
+        detail = f"the canary could tell in {percent(fmean(decided), 0)} of the updates, first in update {first}"
+        yield Flag(level, "The rollouts used the right adapter", detail)
     elif decided:
         detail = "the policy never moved far enough from the base model for the probe to tell its adapter from none"
         yield Flag("warning", "The canary stayed undecided", detail)
@@ -74,11 +74,11 @@ def _course(run: Run) -> Iterator[Flag]:
 def _samples(run: Run) -> Iterator[Flag]:
     """What became of the samples that were trained on."""
     kinds = ("correct", "wrong", "unparsable", "timeout", "crash")
-    judged = {kind: int(sum(run.series(f"verify/{kind}")[1])) for kind in kinds}
+    samples = {kind: int(sum(run.series(f"verify/{kind}")[1])) for kind in kinds}
     for kind, words in (("timeout", "verdicts timed out"), ("crash", "verdicts crashed")):
-        if number := judged[kind]:
-            level = "warning" if number > sum(judged.values()) * MUCH / 10 else "note"
-            yield Flag(level, f"{count(number)} {words}", f"of {count(sum(judged.values()))}")
+        if number := samples[kind]:
+            level = "warning" if number > sum(samples.values()) * MUCH / 10 else "note"
+            yield Flag(level, f"{count(number)} {words}", f"of {count(sum(samples.values()))}")
     if run.series("completion/truncated")[1]:
         truncated = _late(run, "completion/truncated")
         level = "warning" if truncated > MUCH else "good"

@@ -26,7 +26,7 @@ RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.
 OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
-UNTOLD = (
+IGNORED = (
     *OWN,
     *(key for key in (*MAY_CHANGE, "conf", "model.shape") if not key.startswith(("budget.", "guard."))),
 )
@@ -45,7 +45,7 @@ class Run:
 
     config: by dotted key.
     begun: whether the folder can be read; all below is then known.
-    standing, reason: status and reason, as a sweep has them of a cell.
+    cell_status, reason: status and reason, as a sweep has them of a cell.
     summary: summary.json, or the part of it that is known before the run has ended.
     base, final: held-out evaluation of the base model and of the trained policy; before, after: their samples.
     evaluation: evaluation.json of launch/evaluate.py, if it is about this run's model and checkpoints.
@@ -58,7 +58,7 @@ class Run:
     folder: Path
     config: Row
     begun: bool = False
-    standing: str = "pending"
+    cell_status: str = "pending"
     reason: str = ""
     summary: Row = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
@@ -138,7 +138,7 @@ class Sweep:
         return [run for run in self.runs if run.final]
 
     @property
-    def lost(self) -> list[Run]:
+    def unfinished(self) -> list[Run]:
         """The runs without one."""
         return [run for run in self.runs if not run.final]
 
@@ -158,7 +158,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=config,
         begun=True,
-        standing=str(summary.get("status", "unfinished")),
+        cell_status=str(summary.get("status", "unfinished")),
         reason=str(summary.get("reason") or ""),
         summary=summary,
         rows=tuple(record.rows()),
@@ -222,8 +222,8 @@ def compare(folders: list[Path]) -> Sweep:
             found[path] = read_run(folder)
     runs = [replace(run, name=name) for name, run in found.items()]
     of_sweeps = any(_is_sweep(folder) or _is_sweep(folder.resolve().parent) for folder in folders)
-    untold = (*UNTOLD, "budget") if of_sweeps else UNTOLD  # a sweep's cells get what others have left
-    known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, untold))
+    ignored = (*IGNORED, "budget") if of_sweeps else IGNORED  # a sweep's cells get what others have left
+    known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, ignored))
     axes = _axes(known, runs)
     others = tuple(key for key in axes if key not in ASKED)
     if len(others) < 2:
@@ -260,7 +260,9 @@ def _cells(folder: Path) -> list[Run]:
             status, reason = entry.get("status"), entry.get("reason")
         except BadInput as error:
             status, reason = "unreadable", str(error)
-        found.append((entry, replace(run, name=name, standing=status or run.standing, reason=reason or run.reason)))
+        found.append(
+            (entry, replace(run, name=name, cell_status=status or run.cell_status, reason=reason or run.reason))
+        )
     begun = [(entry["overrides"], run.config) for entry, run in found if run.begun]
     runs = []
     for entry, run in found:

@@ -109,9 +109,9 @@ def _rest(group: Group, axis: str) -> Settings:
 
 
 def _words(settings: Settings) -> str:
-    """Models are told without their owner or folder."""
-    told = ((axis_name(key), Path(str(value)).name if key == MODEL else compact(value)) for key, value in settings)
-    return ", ".join(f"{name} {value}" for name, value in told)
+    """Return settings in words, models without their owner or folder."""
+    plain = {key: Path(str(value)).name if key == MODEL else compact(value) for key, value in settings}
+    return ", ".join(f"{axis_name(key)} {value}" for key, value in plain.items())
 
 
 def _model(run: Run) -> str:

@@ -16,7 +16,7 @@ LINE_CHARACTERS = 400
 """Of what is said of a single run."""
 
 OF_ITS_OWN = ("model", "adapter", "seed", "limit")
-"""Parts of a protocol, or beginnings of their names, that say who was judged, or that the number of problems tells."""
+"""Parts of a protocol, or beginnings of their names, that say who was evaluated, or that the number of problems tells."""
 
 
 def runs(sweep: Sweep) -> Table:
@@ -30,7 +30,7 @@ def runs(sweep: Sweep) -> Table:
             *_result(run),
             points(run.entropy_change(probed)),
             _time(run) if run.begun else MISSING,
-            run.standing.replace("_", " "),
+            run.cell_status.replace("_", " "),
         )
         for run in sweep.runs
     )
@@ -73,8 +73,8 @@ def concerns(sweep: Sweep) -> Table | None:
 
 def shared(sweep: Sweep) -> list[tuple[str, str]]:
     """Return the settings and versions that all runs have."""
-    told = [[*settings(run), *run.versions.items()] for run in sweep.runs if run.begun]
-    return [each for each in told[0] if all(each in of_run for of_run in told)] if told else []
+    known = [[*settings(run), *run.versions.items()] for run in sweep.runs if run.begun]
+    return [each for each in known[0] if all(each in of_run for of_run in known)] if known else []
 
 
 def means(sweep: Sweep) -> Table | None:
@@ -156,32 +156,32 @@ def entropy(sweep: Sweep) -> list[Table]:
     ]
 
 
-Judged = list[tuple[Run, Row]]
+Evaluated = list[tuple[Run, Row]]
 """Runs, each with what its evaluation says of one benchmark."""
 
 
 def benchmarks(sweep: Sweep) -> list[Table]:
     """Return a table for each benchmark of launch/evaluate.py, the runs beside the paper."""
-    found: dict[str, Judged] = {}
+    found: dict[str, Evaluated] = {}
     for run in sweep.runs:
         for benchmark in run.evaluation.get("benchmarks") or ():
             found.setdefault(str(benchmark["name"]), []).append((run, benchmark))
     papers = list(filter(None, map(results_for, dict.fromkeys(run.model for run in sweep.runs if run.begun))))
     head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in KS))
     tables = []
-    for name, judged in found.items():
-        rows = _measured(judged)
+    for name, evaluated in found.items():
+        rows = _measured(evaluated)
         for paper in papers:
             for side, published in paper.benchmarks.get(name.lower(), {}).items():
                 shares = (percent(value / 100) for value in published)
                 rows.append((f"paper, {side}, {paper.model}", *(MISSING,) * 3, *shares))
-        tables.append(Table(name, head, tuple(rows), _protocols(judged)))
+        tables.append(Table(name, head, tuple(rows), _protocols(evaluated)))
     return tables
 
 
-def _measured(judged: Judged) -> list[Cells]:
+def _measured(evaluated: Evaluated) -> list[Cells]:
     rows: list[Cells] = []
-    for run, benchmark in judged:
+    for run, benchmark in evaluated:
         cap = (run.evaluation.get("protocol") or {}).get("max_response_tokens")
         for key, side in SIDES.items():
             if values := benchmark.get(key):
@@ -191,14 +191,14 @@ def _measured(judged: Judged) -> list[Cells]:
     return rows
 
 
-def _protocols(judged: Judged) -> str:
-    """Say how a benchmark's rows were drawn, or wherein they cannot be compared."""
+def _protocols(evaluated: Evaluated) -> str:
+    """Say how a benchmark's rows were drawn, or in what they cannot be compared."""
     ways: dict[str, set[str]] = {}
-    for run, benchmark in judged:
+    for run, benchmark in evaluated:
         of_benchmark = {key: benchmark.get(key) for key in ("source", "problems", "n")}
         for key, value in {**(run.evaluation.get("protocol") or {}), **of_benchmark}.items():
             if not key.startswith(OF_ITS_OWN):
                 ways.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     if differing := sorted(key for key, values in ways.items() if len(values) > 1):
         return f"Not comparable as they stand: the rows differ in {', '.join(differing)}."
-    return conditions(*judged[0])
+    return conditions(*evaluated[0])

@@ -54,10 +54,10 @@ def clearest(found: list[Contrast]) -> Contrast:
 
 
 def _lost(sweep: Sweep, axis: str) -> list[str]:
-    """Say which values of the axis are judged without some of their runs."""
+    """Say which values of the axis lack some of their runs."""
     parts = []
     for value in sweep.axes[axis]:
-        lost = [run for run in sweep.lost if run.settings.get(axis) == value]
+        lost = [run for run in sweep.unfinished if run.settings.get(axis) == value]
         if lost:
             ends = ", ".join(dict.fromkeys(map(_status, lost)))
             runs = sum(run.settings.get(axis) == value for run in sweep.runs)
@@ -66,7 +66,7 @@ def _lost(sweep: Sweep, axis: str) -> list[str]:
 
 
 def _status(run: Run) -> str:
-    return run.standing.replace("_", " ")
+    return run.cell_status.replace("_", " ")
 
 
 def best_rate_sentences(sweep: Sweep) -> list[str]:
@@ -109,8 +109,8 @@ def caveats(sweep: Sweep) -> list[str]:
     """Say what a reader of the verdict has to know."""
     found, sizes = contrasts(sweep), [len(group.values) for group in groups(sweep)]
     notes = []
-    if sweep.lost:
-        names = ", ".join(f"{run.name} ({_status(run)})" for run in sweep.lost)
+    if sweep.unfinished:
+        names = ", ".join(f"{run.name} ({_status(run)})" for run in sweep.unfinished)
         notes.append(f"Without a final evaluation, and so in no mean: {names}.")
     notes += _unequal(sweep)
     if sweep.others:
@@ -142,7 +142,7 @@ def _at_an_end(sweep: Sweep, found: list[Contrast]) -> list[str]:
 
 
 def _unequal(sweep: Sweep) -> list[str]:
-    """Say wherein the runs that are compared were not treated alike."""
+    """Say in what the compared runs were not treated alike."""
     notes = []
     budgets = sorted((budget, run.name) for run in sweep.finished if (budget := run.budget_s))
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
@@ -154,9 +154,9 @@ def _unequal(sweep: Sweep) -> list[str]:
         made.setdefault(run.settings.get(str(axis)), []).append(len(run.rows))
     updates = {value: fmean(counts) for value, counts in made.items()}
     if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
-        told = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
+        means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
         notes.append(
-            f"Updates differ by the {axis_name(str(axis))}, in the mean {told}: who makes more in the same"
+            f"Updates differ by the {axis_name(str(axis))}, in the mean {means}: who makes more in the same"
             " time may have learned more for that alone."
         )
     if short := [f"{run.name} ({said})" for run in sweep.finished if (said := cut(run))]:

@@ -15,7 +15,7 @@ REASON_CHARACTERS = 160
 class Change:
     """Held-out pass@1 before and after.
 
-    problems: those that both evaluations judged; without their samples, the fewer of what each did.
+    problems: those of both evaluations; without their samples, the smaller number of the two.
     difference: paired by problem; without the samples, a mere number.
     """
 
@@ -69,15 +69,15 @@ def verdict(run: Run, found: Change | None) -> str:
     unclear = f"No learning can be shown: {went}"
     if interval is None:
         return f"{unclear}, on {many(found.problems, 'problem')}, too few to tell it from chance."
-    told = f"95 % interval {span(interval)}"
+    sure = f"95 % interval {span(interval)}"
     size = f"{decimal(abs(difference) * 100)} points"
     if found.finding == "rose":
-        return f"It learned: held-out pass@1 rose from {levels}, by {size} ({told})."
+        return f"It learned: held-out pass@1 rose from {levels}, by {size} ({sure})."
     if found.finding == "fell":
-        return f"It got worse: held-out pass@1 fell from {levels}, by {size} ({told})."
+        return f"It got worse: held-out pass@1 fell from {levels}, by {size} ({sure})."
     if interval[0] <= 0 <= interval[1]:
-        return f"{unclear}, and the {told} does not exclude zero."
-    return f"{unclear} ({told}), but chance alone may do as much (p {p_value(found.difference.p)})."
+        return f"{unclear}, and the {sure} does not exclude zero."
+    return f"{unclear} ({sure}), but chance alone may do as much (p {p_value(found.difference.p)})."
 
 
 def basis(run: Run, found: Change | None) -> str:

@@ -14,7 +14,7 @@ def allowance(total_s: float, spent: Sequence[float], rounds: int) -> float:
     return max(total_s - sum(spent), 0.0) / max(rounds - len(spent), 1)
 
 
-def standing(rows: Iterable[dict[str, float]]) -> float | None:
+def halfway_accuracy(rows: Iterable[dict[str, float]]) -> float | None:
     """Return the accuracy on training samples by which a cell is compared, None before half its budget. rows: its
     metrics.
     """

@@ -11,7 +11,7 @@ from rich.live import Live
 from actors.storage.files import lock
 from launch.plan.plan import Plan
 from launch.report import attempt
-from launch.sweeps.budget import allowance, standing
+from launch.sweeps.budget import allowance, halfway_accuracy
 from launch.sweeps.grid import Cell, Grid
 from launch.sweeps.lanes import Lane
 from launch.sweeps.record import SweepRecord
@@ -28,7 +28,7 @@ class Scheduler:
         self._lanes = lanes
         self._console = console
         self._record = SweepRecord(grid)
-        self._judged: dict[str, str] = {}
+        self._compared: dict[str, str] = {}
         self._received: list[int] = []
         self._passed_on = 0
         self._budgets = {name: plan.config.budget.seconds for name, plan in plans.items()}
@@ -69,13 +69,13 @@ class Scheduler:
         for lane in self._lanes:
             if end := lane.ended():
                 cell, status, reason = end
-                if status == "interrupted" and not self._received and self._judged.get(cell.name):
-                    status, reason = "stopped_early", self._judged[cell.name]
+                if status == "interrupted" and not self._received and self._compared.get(cell.name):
+                    status, reason = "stopped_early", self._compared[cell.name]
                 self._put(cell, status, reason)
             if not lane.running and not self._received:
                 self._start(lane)
             if lane.running:
-                self._judge(lane, lane.running)
+                self._stop_early(lane, lane.running)
         running = any(lane.running for lane in self._lanes)
         return running or (any(lane.waiting for lane in self._lanes) and not self._received)
 
@@ -121,16 +121,18 @@ class Scheduler:
         over = [other.record.spent for other in lane.cells if other != cell and other not in waiting]
         return allowance(self._grid.settings.seconds or 0.0, over, len(self._lanes[0].cells))
 
-    def _judge(self, lane: Lane, cell: Cell) -> None:
+    def _stop_early(self, lane: Lane, cell: Cell) -> None:
         """Half-way, once: end a cell that does far worse than the best of its model did."""
         stop_below = self._grid.settings.stop_below
-        if stop_below is None or cell.name in self._judged or (own := standing(cell.record.rows())) is None:
+        if stop_below is None or cell.name in self._compared or (own := halfway_accuracy(cell.record.rows())) is None:
             return
         others = [other for other in self._grid.cells if other != cell and other.model == cell.model]
-        best = max((found for other in others if (found := standing(other.record.rows())) is not None), default=0.0)
-        self._judged[cell.name] = ""
+        best = max(
+            (found for other in others if (found := halfway_accuracy(other.record.rows())) is not None), default=0.0
+        )
+        self._compared[cell.name] = ""
         if own < stop_below * best:
-            self._judged[cell.name] = f"accuracy {own:.3f} half-way, where the best cell had {best:.3f}"
+            self._compared[cell.name] = f"accuracy {own:.3f} half-way, where the best cell had {best:.3f}"
             lane.signal(signal.SIGTERM)
 
     def _put(self, cell: Cell, status: str, reason: str | None = None) -> None:

@@ -130,7 +130,7 @@ def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> N
     folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
     (folder / "r8" / "events.jsonl").write_text("{\n")
     damaged, sound = read_sweep(folder).runs
-    assert (damaged.begun, damaged.standing) == (False, "unreadable")
+    assert (damaged.begun, damaged.cell_status) == (False, "unreadable")
     assert "events.jsonl, line 1 is not JSON" in damaged.reason
     assert damaged.settings["lora.rank"] == 8
     assert sound.begun

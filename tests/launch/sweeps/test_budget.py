@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.sweeps.budget import allowance, standing
+from launch.sweeps.budget import allowance, halfway_accuracy
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
@@ -24,6 +24,6 @@ def row(share: float, accuracy: float) -> dict[str, float]:
 
 def test_a_cell_is_judged_half_way_by_the_tenth_of_its_budget_before() -> None:
     early = [row(0.1, 0.9), row(0.39, 0.9), row(0.42, 0.2), row(0.48, 0.4)]
-    assert standing(early) is None
-    assert standing([*early, row(0.6, 1.0)]) == pytest.approx(0.3)
-    assert standing([row(0.3, 0.5), row(0.7, 0.5)]) is None
+    assert halfway_accuracy(early) is None
+    assert halfway_accuracy([*early, row(0.6, 1.0)]) == pytest.approx(0.3)
+    assert halfway_accuracy([row(0.3, 0.5), row(0.7, 0.5)]) is None
