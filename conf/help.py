@@ -14,7 +14,7 @@ from conf.errors import BadInput
 from conf.load import recipe_names
 from conf.nearest import hint
 from conf.schema import Config, ConfigWithSweep
-from conf.settings import Setting, expected, meanings, settings
+from conf.settings import Setting, expected, meanings, settings, show
 
 WORDS = frozenset({"help", "--help", "-h"})
 """Arguments that ask for help."""
@@ -44,11 +44,9 @@ def explain(arguments: list[str]) -> None:
 def _print_overview(console: Console) -> None:
     console.print(Text("python launch/run.py conf=NAME [key=value …]\n", style="bold"))
     console.print(Text(f"NAME: {', '.join(recipe_names())}\n"))
-    sections = _sections()
-    single = {name: meaning for name, meaning in meanings(Config).items() if name not in sections}
     for heading, rows in (
-        ("Sections of settings", {name: _about(kind) for name, kind in sections.items()}),
-        ("Settings without a section", single),
+        ("Sections of settings", {name: _about(kind) for name, kind in _sections().items()}),
+        ("Settings without a section", meanings(Config)),
     ):
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
@@ -59,13 +57,14 @@ def _print_overview(console: Console) -> None:
 
 def _print_setting(console: Console, item: Setting) -> None:
     default = getattr(item.section(), item.path.rpartition(".")[2])
+    default = f"[{','.join(map(show, default))}]" if isinstance(default, list) else show(default)
     about = f"{item.meaning}\nValues: {expected(item.kind)}"
     if item.rule:
         about += ", " + re.sub("^use (a value |a number )?", "", item.rule.remedy)
     about += f"\nSource of the default: {item.source}"
     if item.resumable:
         about += "\nA run may be resumed with another value."
-    console.print(Text(f"{item.path}={_text(default)}", style="bold"))
+    console.print(Text(f"{item.path}={default}", style="bold"))
     console.print(Padding(Text(about), (0, 0, 1, 2)))
 
 
@@ -76,10 +75,3 @@ def _sections() -> dict[str, Any]:
 def _about(section: type) -> str:
     """What a section is about: the first paragraph of its docstring."""
     return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())
-
-
-def _text(value: Any) -> str:
-    """A value as it is written on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

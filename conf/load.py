@@ -21,7 +21,7 @@ from conf.errors import BadInput
 from conf.nearest import hint, nearest
 from conf.presets import presets, reward_presets
 from conf.schema import Config, ShapeConfig
-from conf.settings import expected, settings
+from conf.settings import expected, settings, show
 
 Layer = tuple[str, dict[str, Any]]
 """Settings, and the file they come from, empty for the command line."""
@@ -193,7 +193,7 @@ def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) 
     """
     kinds = {field.name: field.type for field in fields(kind)}
     if not isinstance(layer, dict):
-        raise BadInput(f"{where}{path}={_show(layer)}: that is a section; set its keys: {', '.join(kinds)}")
+        raise BadInput(f"{where}{path}={show(layer)}: that is a section; set its keys: {', '.join(kinds)}")
     for key, value in layer.items():
         inner = f"{path}.{key}" if path else str(key)
         if key not in kinds:
@@ -203,7 +203,7 @@ def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) 
         if is_dataclass(kinds[key]):
             _check_keys(value, kinds[key], inner, where, known)
         elif {get_origin(kinds[key]), type(value)} == {list, dict}:
-            raise BadInput(f"{where}{inner}={_show(value)}: expected {expected(kinds[key])}")
+            raise BadInput(f"{where}{inner}={show(value)}: expected {expected(kinds[key])}")
         elif isinstance(value, list) and get_origin(kinds[key]) is list and is_dataclass(get_args(kinds[key])[0]):
             record: Any = get_args(kinds[key])[0]
             for number, entry in enumerate(value):
@@ -221,13 +221,7 @@ def _convert(below: DictConfig, layer: dict[str, Any], kind: Any, prefix: str, w
         for part in path.split("."):
             value = value[part]
             kind = next(field.type for field in fields(kind) if field.name == part) if is_dataclass(kind) else kind
-        raise BadInput(f"{where}{prefix}{path}={_show(value)}: expected {expected(kind)}") from None
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        raise BadInput(f"{where}{prefix}{path}={show(value)}: expected {expected(kind)}") from None
 
 
 def _first_line(error: Exception) -> str:

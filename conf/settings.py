@@ -118,6 +118,13 @@ def expected(hint: Any) -> str:
     return f"{words} or null" if optional else words
 
 
+def show(value: Any) -> str:
+    """A value as YAML has it, but for lists and mappings."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 @cache
 def meanings(kind: type) -> dict[str, str]:
     """The strings below the fields of a section, by field."""

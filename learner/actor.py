@@ -11,9 +11,9 @@ import ray
 from actors.errors import ActorDied, LearnerDied
 from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.protocols import Clock
-from actors.runtime.deaths import Deaths
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S, RemoteActor
+from actors.runtime.supervision import RestartLimit
 from conf.errors import BadInput
 from conf.models import found_here
 from conf.schema import Config
@@ -122,14 +122,14 @@ class RemoteLearner:
     def __init__(self, actors: Sequence[RemoteActor], clock: Clock) -> None:
         self._actors = list(actors)
         self._clock = clock
-        self._deaths = Deaths("learner")
+        self._limit = RestartLimit("learner")
         self._death: LearnerDied | None = None
         self._longest: dict[str, float] = {}
         self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:
         if self._death is not None:
-            await self._clock.sleep(self._deaths.pause(self._clock.now(), self._death))
+            await self._clock.sleep(self._limit.pause(self._clock.now(), self._death))
         self._death = None
         self._longest = {}
         self._opening.cancel()
@@ -211,7 +211,7 @@ class RemoteLearner:
             for call in calls:
                 call.cancel()
         self._longest[method] = max(longest or 0.0, self._clock.now() - began)
-        self._deaths.answered()
+        self._limit.answered()
         return [call.result() for call in calls]
 
 

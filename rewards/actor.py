@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from actors.messages import Group
 from actors.protocols import Clock
 from actors.runtime.remote_actor import RemoteActor
-from actors.runtime.worker_pool import Lost, Record, Supervised, WorkerPool
+from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from rewards.pool import VerifierPool
 from rewards.reward import Recipe
 from rewards.worker import ATTEMPTS
@@ -45,7 +45,7 @@ class RewardActor:
 
 
 class RemoteJudge:
-    """A RewardActor as its crew sees it. deadline_s: of one verdict."""
+    """A RewardActor as a worker of the pool. deadline_s: of one verdict."""
 
     def __init__(self, actor: RemoteActor, deadline_s: float) -> None:
         self.name = actor.name
@@ -78,22 +78,19 @@ class RemoteVerifier:
     """
 
     def __init__(self, judges: Sequence[RemoteJudge], clock: Clock, record: Record) -> None:
-        self._posts = [Supervised(judge, clock, record) for judge in judges]
-        self._crew = WorkerPool(self._posts)
+        self._pool = WorkerPool([Supervised(judge, clock, record) for judge in judges])
 
     async def score(self, group: Group) -> Group:
-        return await self._crew.anyone(lambda judge: judge.score(group), len(group.samples))
+        return await self._pool.run(lambda judge: judge.score(group), len(group.samples))
 
     async def health(self) -> dict[str, int]:
         """`VerifierPool.health`, added up over the actors that are well."""
         total: Counter[str] = Counter()
-        for post in self._posts:
-            if post.well:
+        for worker in self._pool.workers:
+            if worker.healthy:
                 with contextlib.suppress(Lost):
-                    total.update(await post.attempt(lambda judge: judge.health()))
+                    total.update(await worker.attempt(lambda judge: judge.health()))
         return dict(total)
 
     async def close(self) -> None:
-        for post in self._posts:
-            post.abandon()
-        await asyncio.gather(*(post.actor.close() for post in self._posts))
+        await asyncio.gather(*(worker.close() for worker in self._pool.workers))

@@ -62,7 +62,7 @@ class FakeEngine:
         self.base_samples = 0
         self.logprob = logprob
         self.slots = AdapterSlots(2)
-        self.freed = asyncio.Condition()
+        self.turns = asyncio.Condition()
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
         self.at_work = 0
@@ -76,23 +76,15 @@ class FakeEngine:
         await work("rollout-0", self)
 
     async def load(self, adapter: AdapterRef) -> None:
-        async with self.freed:
-            await self.freed.wait_for(lambda: self.slots.free > 0)
-            self.slots.occupy(adapter.name)
+        await self.slots.occupy(adapter)
 
     async def retire(self, adapter: AdapterRef) -> None:
-        if self.slots.retire(adapter.name):
-            await self._vacate(adapter.name)
+        await self.slots.retire(adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         self.base_samples += sampling.samples if adapter is None else 0
-        if adapter:
-            self.slots.begin(adapter.name)
-        try:
+        async with self.slots.request(adapter):
             await self._work(self.seconds_of(index))
-        finally:
-            if adapter and self.slots.end(adapter.name):
-                await self._vacate(adapter.name)
         self.tokens += sampling.samples
         if sampling.samples > 1:
             self.served.append((index, adapter and adapter.name))
@@ -110,20 +102,15 @@ class FakeEngine:
     async def close(self) -> None: ...
 
     async def _work(self, seconds: float) -> None:
-        async with self.freed:
-            await self.freed.wait_for(lambda: self.at_work < self.most_at_once)
+        async with self.turns:
+            await self.turns.wait_for(lambda: self.at_work < self.most_at_once)
             self.at_work += 1
         try:
             await asyncio.sleep(seconds)
         finally:
             self.at_work -= 1
-            async with self.freed:
-                self.freed.notify_all()
-
-    async def _vacate(self, name: str) -> None:
-        async with self.freed:
-            self.slots.vacate(name)
-            self.freed.notify_all()
+            async with self.turns:
+                self.turns.notify_all()
 
 
 class Frail:
@@ -177,7 +164,7 @@ class FrailEngine(Frail, FakeEngine):
 
     async def revive(self) -> None:
         await super().revive()
-        self.slots, self.freed, self.start_seconds = AdapterSlots(2), asyncio.Condition(), self.restart_seconds
+        self.slots, self.turns, self.start_seconds = AdapterSlots(2), asyncio.Condition(), self.restart_seconds
         await self.unless_dead(self.ready())
 
     async def load(self, adapter: AdapterRef) -> None:

@@ -1,14 +1,14 @@
-"""Whether an engine that has just started serves any adapter as the learner understands it."""
+"""At every start of an engine: does it serve adapters as the learner understands them?"""
 
 import asyncio
 from itertools import chain
 from math import isfinite
 from statistics import fmean
 
-from actors.adapter_check.canary import distance
-from actors.adapter_check.probes import Probes
+from actors.adapter_check.probes import Answers, Probes, logprobs_of
+from actors.adapter_check.swap_check import distance
 from actors.errors import Halted
-from actors.messages import AdapterRef, Group
+from actors.messages import AdapterRef
 from actors.protocols import FAITHFUL, Engine, Learner
 
 CLEARLY = 0.8
@@ -18,13 +18,13 @@ PROMPT_TOKENS = 16
 """Of a probe: the learner looks at each answer under a dozen mistakes, and has no use for the question."""
 
 FAR = 0.5
-"""Of the way that a mistake takes the learner, on the average over the mistakes: answers farther from the truth than
-that are wrong, though no mistake explains them."""
+"""Answers are wrong, though no mistake explains them, if they are farther from the truth than this share of what a
+mistake moves the learner by on average."""
 
 
 class StartupCheck:
-    """Every engine serves synthetic adapters side by side at its start, before anything else, and its answers are
-    compared with the learner's view of them: loading, scale, all types of modules, which request gets which adapter.
+    """Has every engine that starts serve synthetic adapters side by side, and compares its answers with the learner's
+    view of them: loading, scale, all types of modules, which request gets which adapter.
 
     A policy that has hardly moved could show none of that.
     """
@@ -34,42 +34,38 @@ class StartupCheck:
         self._engine = engine
         self._learner = learner
         self._probes = probes.shortened(PROMPT_TOKENS)
-        self._given: list[tuple[str, list[tuple[Group, ...]]]] = []
+        self._unchecked: list[tuple[str, list[Answers]]] = []
 
     async def begin(self) -> None:
-        """Ask the engines, now and whenever one starts again; nothing if that was done."""
+        """Ask the engines, now and whenever one starts again; does nothing the second time."""
         if not self.adapters:
             self.adapters = await self._learner.publish_synthetic()
             await self._engine.at_start(self._ask)
 
-    async def judge(self) -> None:
-        """Look at what was answered since the last time; Halted if an engine does not serve what it claims to."""
-        while self._given:
-            name, by_adapter = self._given[0]
+    async def check(self) -> None:
+        """Compare what was answered since the last time; raise Halted if an engine does not serve what it claims to."""
+        while self._unchecked:
+            name, by_adapter = self._unchecked[0]
             views = [await self._learner.explain(answers) for answers in by_adapter]
-            answers = chain.from_iterable(by_adapter)
-            if mistake := find_mistake([p for g in answers for s in g.samples for p in s.logprobs], joined(views)):
+            # All adapters' tokens as one: an engine makes a mistake with each of them.
+            joined = {mistake: tuple(chain.from_iterable(view[mistake] for view in views)) for mistake in views[0]}
+            if mistake := find_mistake([p for answers in by_adapter for p in logprobs_of(answers)], joined):
                 raise Halted(f"canary: {name} has started, and answers under synthetic adapters as if {mistake}")
-            self._given.pop(0)
+            self._unchecked.pop(0)
 
     async def _ask(self, name: str, engine: Engine) -> None:
         for adapter in self.adapters:
             await engine.load(adapter)
         by_adapter = await asyncio.gather(*(self._probes.ask(engine, adapter) for adapter in self.adapters))
-        self._given.append((name, [tuple(chain.from_iterable(answers)) for answers in by_adapter]))
+        self._unchecked.append((name, [tuple(chain.from_iterable(answers)) for answers in by_adapter]))
         for adapter in self.adapters:
             await engine.retire(adapter)
 
 
-def joined(views: list[dict[str, tuple[float, ...]]]) -> dict[str, tuple[float, ...]]:
-    """Several adapters' views as one: a mistake is made with all of them."""
-    return {name: tuple(chain.from_iterable(view[name] for view in views)) for name in views[0]}
-
-
 def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> str:
-    """Which mistake explains an engine's log-probabilities, token by token; empty if it makes none.
+    """The mistake that explains an engine's log-probabilities, token by token; empty if it makes none.
 
-    views: the learner's log-probabilities of the same tokens, as `Learner.explain` has them.
+    views: the learner's log-probabilities of the same tokens, as `Learner.explain` returns them.
     """
     truth = views[FAITHFUL]
     off = distance(engine, truth)

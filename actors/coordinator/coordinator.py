@@ -151,7 +151,7 @@ class Coordinator:
                 folder = str(checkpoint) if checkpoint else None
                 await self._learner.restore(folder, self._folder.next_incarnation())
             await self._startup_check.begin()
-            await self._startup_check.judge()
+            await self._startup_check.check()
             adapter = await self._learner.publish()
         except LearnerDied as death:
             self._note_death(death)

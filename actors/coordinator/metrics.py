@@ -3,7 +3,7 @@
 from collections import Counter
 from statistics import fmean
 
-from actors.adapter_check.canary import Finding, Judgement
+from actors.adapter_check.swap_check import Comparison, Finding
 from actors.messages import Batch, Status
 
 
@@ -31,12 +31,12 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
     }
 
 
-def describe_canary(judgement: Judgement) -> dict[str, float]:
-    """The canary's judgement; `canary/decided` is 0 while the policy has not moved enough to tell."""
+def describe_canary(comparison: Comparison) -> dict[str, float]:
+    """The canary's comparison; `canary/decided` is 0 while the policy has not moved enough to tell."""
     return {
-        "canary/disagreement": judgement.disagreement,
-        "canary/movement": judgement.movement,
-        "canary/entropy": judgement.entropy,
-        "canary/decided": float(judgement.finding is Finding.AGREES),
-        "policy/kl_to_base": judgement.kl_to_base,
+        "canary/disagreement": comparison.disagreement,
+        "canary/movement": comparison.movement,
+        "canary/entropy": comparison.entropy,
+        "canary/decided": float(comparison.finding is Finding.AGREES),
+        "policy/kl_to_base": comparison.kl_to_base,
     }

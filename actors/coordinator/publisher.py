@@ -3,9 +3,9 @@
 import asyncio
 from collections import deque
 
-from actors.adapter_check.canary import Answers, Canary, Judgement
-from actors.adapter_check.probes import Probes
+from actors.adapter_check.probes import Answers, Probes
 from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.swap_check import Comparison, SwapCheck
 from actors.coordinator.context import RunContext
 from actors.messages import AdapterRef
 
@@ -17,16 +17,16 @@ class PolicyPublisher:
     """
 
     def __init__(self, run: RunContext, probes: Probes, startup_check: StartupCheck, noise: float | None) -> None:
-        """noise: see `Canary`."""
+        """noise: see `SwapCheck`."""
         self.policy: AdapterRef | None = None
         self._engine, self._learner = run.engine, run.learner
         self._probes = probes
         self._startup_check = startup_check
-        self._canary = Canary(run.config.canary.noise_floor, noise)
+        self._canary = SwapCheck(run.config.canary.noise_floor, noise)
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
         self._probe: asyncio.Task[tuple[Answers, ...]] | None = None
-        self._judgement: Judgement
+        self._comparison: Comparison
 
     @property
     def noise(self) -> float | None:
@@ -52,15 +52,15 @@ class PolicyPublisher:
         if outdated is not None:
             await self._engine.retire(outdated)
 
-    async def ask_canary(self) -> Judgement:
+    async def ask_canary(self) -> Comparison:
         """Compare engine and learner on the policy, once, and on what engines started since answered under synthetic
         adapters; Halted if any is not served faithfully. A caller that gives up waiting may ask again.
         """
-        await self._startup_check.judge()
+        await self._startup_check.check()
         if self._probe is not None:
-            self._judgement = await self._probes.judge(self._canary, self._learner, await asyncio.shield(self._probe))
+            self._comparison = await self._canary.check(self._learner, await asyncio.shield(self._probe))
             self._probe = None
-        return self._judgement
+        return self._comparison
 
     async def abandon(self) -> None:
         """Retire all versions, once the groups on them are cancelled."""

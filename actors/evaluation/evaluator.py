@@ -30,16 +30,13 @@ class Evaluation:
 
     pass_at: pass@k by k.
     ci95: bootstrap interval of pass@1 over problems.
-    mean_length: tokens of a response.
-    truncated: share of responses.
-    seconds: wall-clock it took.
     round_seconds: of its quickest round; the first one may have been held up by the engine's first steps.
     """
 
-    problems: int
-    n: int
     pass_at: dict[int, float]
-    ci95: tuple[float, float]
+    n: int
+    problems: int
+    ci95: list[float]
     mean_length: float
     truncated: float
     seconds: float
@@ -48,16 +45,8 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Return the evaluation as summary.json has it."""
-        return {
-            **{f"pass@{k}": value for k, value in self.pass_at.items()},
-            "n": self.n,
-            "problems": self.problems,
-            "ci95": list(self.ci95),
-            "mean_length": self.mean_length,
-            "truncated": self.truncated,
-            "seconds": self.seconds,
-            "round_seconds": self.round_seconds,
-        }
+        own = {name: value for name, value in vars(self).items() if name not in ("pass_at", "groups")}
+        return {f"pass@{k}": value for k, value in self.pass_at.items()} | own
 
 
 class Evaluator:
@@ -212,10 +201,10 @@ def estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> E
         sum(group.rewards[0].verdict.score == 1.0 for group in of_problem) for of_problem in zip(*rounds, strict=True)
     ]
     return Evaluation(
-        problems=len(correct),
-        n=n,
         pass_at={k: pass_at_k(correct, n, k) for k in sorted({1, 8, 16, n}) if k <= n},
-        ci95=share_interval([c / n for c in correct]),
+        n=n,
+        problems=len(correct),
+        ci95=list(share_interval([c / n for c in correct])),
         mean_length=sum(len(sample.token_ids) for sample in samples) / len(samples),
         truncated=sum(sample.truncated for sample in samples) / len(samples),
         seconds=seconds,

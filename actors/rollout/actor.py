@@ -1,4 +1,4 @@
-"""A vLLM engine in a process of its own, and that process as the coordinator sees it."""
+"""A vLLM engine in a Ray actor, and that actor as the coordinator calls it."""
 
 import asyncio
 import math
@@ -13,9 +13,9 @@ import psutil
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Engine
-from actors.rollout.adapter_transfer import AdapterTransfer, Stamp, stamp, unpack
+from actors.rollout.adapter_transfer import AdapterTransfer, Fingerprint, fingerprint, write_copy
 from actors.rollout.engine import RolloutEngine
-from actors.rollout.shared_memory import delete_orphans, note
+from actors.rollout.shared_memory import delete_orphans, record_segments
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor, session_logs
 from conf.models import found_here
@@ -28,64 +28,53 @@ SLOWEST_ANSWER_S = 120.0
 """Seconds that a request may take besides its tokens: compilations on first use."""
 
 
-class RolloutActor:
-    """Ray shell of a RolloutEngine; asynchronous, so that many groups are in flight at once."""
+class RolloutActor(RolloutEngine):
+    """A RolloutEngine as a Ray actor; asynchronous, so that many groups are in flight at once."""
 
     def __init__(self, config: Config, model_path: str, share: Share, cache_bytes: int | None = None) -> None:
         share.bind()
-        self._share = share
         session = session_logs().parent
         delete_orphans(session)
         self._copies = Path(tempfile.gettempdir(), "microbudget-rl", config.run.name, str(os.getpid()))
         for left in self._copies.parent.glob("[0-9]*"):
             if not psutil.pid_exists(int(left.name)):
                 shutil.rmtree(left, ignore_errors=True)
-        self._engine = RolloutEngine(config, found_here(model_path, config.model), share, cache_bytes)
-        note(session, os.getpid(), self._engine.segments)
+        super().__init__(config, found_here(model_path, config.model), share, cache_bytes)
+        record_segments(session, os.getpid(), self.segments)
 
-    async def alive(self) -> None:
-        await self._engine.alive()
-
-    async def cache_bytes(self) -> int:
-        return self._engine.cache_bytes
-
-    async def load(self, adapter: AdapterRef, known: Stamp | None, files: dict[str, bytes] | None = None) -> bool:
-        """Load an adapter from its folder or, on a node that does not see that as it is known, from a copy of its
-        files. False if it has neither.
-        """
-        if files is not None:
-            adapter = replace(adapter, path=str(self._copies / adapter.name))
-            await asyncio.to_thread(unpack, files, Path(adapter.path))
-        elif stamp(adapter.path) != known:
+    async def load_if_same(self, adapter: AdapterRef, expected: Fingerprint | None) -> bool:
+        """Load an adapter from its folder if this node sees that folder as the caller does."""
+        if fingerprint(adapter.path) != expected:
             return False
-        await self._engine.load(adapter)
+        await self.load(adapter)
         return True
 
+    async def load_copy(self, adapter: AdapterRef, files: dict[str, bytes]) -> None:
+        copy = self._copies / adapter.name
+        await asyncio.to_thread(write_copy, files, copy)
+        await self.load(replace(adapter, path=str(copy)))
+
     async def retire(self, adapter: AdapterRef) -> None:
-        await self._engine.retire(adapter)
+        await super().retire(adapter)
         shutil.rmtree(self._copies / adapter.name, ignore_errors=True)
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        return await self._engine.generate(index, problem, adapter, sampling)
-
     async def close(self) -> None:
-        self._engine.close()
+        await super().close()
         shutil.rmtree(self._copies, ignore_errors=True)
 
 
 class RemoteEngine:
-    """A RolloutActor as a `RestartableEngine` of the pool. A cancelled request is cancelled in the engine too, and a
-    successor's KV cache is as large as the first one's.
+    """A RolloutActor as a `RestartableEngine`. A cancelled request is cancelled in the engine too.
 
-    concurrent_samples: that the engine decodes at once; those beyond wait for their turn. parcels: what engines on
-    other nodes share.
+    concurrent_samples: samples that the engine decodes at once; others wait for their turn. transfer: shared with the
+    other engines of a run.
     """
 
-    def __init__(self, actor: RemoteActor, concurrent_samples: int, parcels: AdapterTransfer | None = None) -> None:
+    def __init__(self, actor: RemoteActor, concurrent_samples: int, transfer: AdapterTransfer | None = None) -> None:
         self.name = actor.name
         self._actor = actor
         self._concurrent = concurrent_samples
-        self._parcels = parcels or AdapterTransfer()
+        self._transfer = transfer or AdapterTransfer()
         self._samples = 0
         self._cache_bytes: int | None = None
 
@@ -96,13 +85,13 @@ class RemoteEngine:
         await work(self.name, self)
 
     async def revive(self) -> None:
+        """Start a fresh actor with a KV cache as large as the first one's."""
         self._actor.start(self._cache_bytes)
         await self.ready()
 
     async def load(self, adapter: AdapterRef) -> None:
-        known = stamp(adapter.path)
-        if not await self._actor.call("load", adapter, known):
-            await self._actor.call("load", adapter, known, self._parcels.of(adapter))
+        if not await self._actor.call("load_if_same", adapter, fingerprint(adapter.path)):
+            await self._actor.call("load_copy", adapter, self._transfer.store(adapter))
 
     async def retire(self, adapter: AdapterRef) -> None:
         await self._actor.call("retire", adapter)

@@ -1,58 +1,82 @@
-"""Which adapter versions an engine holds, and when a slot becomes free."""
+"""Which adapters an engine holds, and when their slots become free."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from actors.messages import AdapterRef
 
 
 class AdapterSlots:
-    """Reference counts of the adapters in an engine's slots: a pure state machine.
+    """A fixed number of slots for adapters, with a count of the requests on each.
 
-    A version is loaded into a free slot, serves requests, is retired when a newer one has taken over and leaves when
-    the last of its requests has ended. vLLM would evict an adapter in use; here nothing enters while no slot is free.
+    An adapter takes a free slot, serves requests, and is retired when a newer version has taken over; its slot is free
+    once the last of its requests has ended. vLLM would evict an adapter in use; here none enters while no slot is free.
+    drop: unloads an adapter before its slot is free.
     """
 
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
-        self._requests: dict[str, int] = {}
+    def __init__(self, slots: int, drop: Callable[[AdapterRef], Awaitable[None]] | None = None) -> None:
+        self._slots = slots
+        self._drop = drop
+        self._held: dict[str, AdapterRef] = {}
+        self._requests: Counter[str] = Counter()
         self._retired: set[str] = set()
+        self._freed = asyncio.Condition()
 
     @property
     def held(self) -> frozenset[str]:
-        return frozenset(self._requests)
+        """Names of the adapters that have a slot."""
+        return frozenset(self._held)
 
     @property
-    def free(self) -> int:
-        return self.slots - len(self._requests)
+    def in_use(self) -> tuple[AdapterRef, ...]:
+        """Adapters that take requests or still serve some, oldest first."""
+        return tuple(adapter for name, adapter in self._held.items() if not self._unused(name))
 
-    def occupy(self, name: str) -> None:
-        """Take a free slot for a new name; raises ValueError for a name in use or when no slot is free."""
-        if name in self._requests:
-            raise ValueError(f"adapter {name} is loaded already")
-        if not self.free:
-            raise ValueError(f"no free slot for adapter {name}: {', '.join(sorted(self.held))} are in use")
-        self._requests[name] = 0
+    async def occupy(self, adapter: AdapterRef) -> None:
+        """Take a slot for a new adapter, after waiting for a free one; raises ValueError if its name is in use."""
+        async with self._freed:
+            await self._freed.wait_for(lambda: len(self._held) < self._slots)
+            if adapter.name in self._held:
+                raise ValueError(f"adapter {adapter.name} is loaded already")
+            self._held[adapter.name] = adapter
 
-    def begin(self, name: str) -> None:
-        """Count a request that starts on a version; raises ValueError if that version takes no new requests."""
-        if name not in self._requests or name in self._retired:
-            raise ValueError(f"adapter {name} is not served: {', '.join(sorted(self.held)) or 'none'} loaded")
+    @asynccontextmanager
+    async def request(self, adapter: AdapterRef | None) -> AsyncIterator[None]:
+        """Keep an adapter while a request uses it; None, the base model, is always there.
+
+        Raises ValueError if the adapter takes no new requests.
+        """
+        if adapter is None:
+            yield
+            return
+        name = adapter.name
+        if name not in self._held or name in self._retired:
+            raise ValueError(f"adapter {name} is not served: {', '.join(sorted(self._held)) or 'none'} loaded")
         self._requests[name] += 1
+        try:
+            yield
+        finally:
+            self._requests[name] -= 1
+            await self._drop_if_unused(name)
 
-    def end(self, name: str) -> bool:
-        """Count a request that ended; whether its version has now to be dropped from the engine."""
-        self._requests[name] -= 1
-        return self._droppable(name)
+    async def retire(self, adapter: AdapterRef) -> None:
+        """Take no more requests for an adapter; drop it now or with its last request."""
+        if adapter.name not in self._held:
+            raise ValueError(f"adapter {adapter.name} cannot be retired: it is not loaded")
+        self._retired.add(adapter.name)
+        await self._drop_if_unused(adapter.name)
 
-    def retire(self, name: str) -> bool:
-        """Take no more requests for a version; whether it has now to be dropped from the engine."""
-        if name not in self._requests:
-            raise ValueError(f"adapter {name} cannot be retired: it is not loaded")
-        self._retired.add(name)
-        return self._droppable(name)
+    def _unused(self, name: str) -> bool:
+        return name in self._retired and not self._requests[name]
 
-    def vacate(self, name: str) -> None:
-        """Free the slot of a version that the engine has dropped."""
-        if not self._droppable(name):
-            raise ValueError(f"adapter {name} is still in use")
-        del self._requests[name]
-        self._retired.remove(name)
-
-    def _droppable(self, name: str) -> bool:
-        return name in self._retired and self._requests[name] == 0
+    async def _drop_if_unused(self, name: str) -> None:
+        if not self._unused(name):
+            return
+        if self._drop:
+            await self._drop(self._held[name])
+        async with self._freed:
+            del self._held[name], self._requests[name]
+            self._retired.remove(name)
+            self._freed.notify_all()

@@ -1,4 +1,4 @@
-"""Generates with vLLM's AsyncLLM under versioned LoRA adapters. Knows vLLM and no Ray."""
+"""Generation with vLLM's AsyncLLM under versioned LoRA adapters. Knows vLLM and no Ray."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,8 @@ import psutil
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.rollout.adapter_slots import AdapterSlots
-from actors.rollout.shared_memory import delete, segments
-from actors.runtime.cause_of_death import describe_status
+from actors.rollout.shared_memory import delete, segments_of
+from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.placement import Share
 from conf.models import stop_token_ids
 from conf.schema import Config
@@ -32,7 +32,7 @@ and vLLM's default of 128 is longer than a short prompt, which would then be com
 CPU_BATCHED_TOKENS = 2048
 """Tokens of one engine step on the CPU: beyond that a longer batch is no faster, and running requests would stall."""
 
-PULSE_S = 1.0
+ALIVE_CHECK_S = 1.0
 """Between two looks whether the engine process still lives while it owes an answer."""
 
 UNMEASURED = 0.01
@@ -43,7 +43,9 @@ class RolloutEngine:
     """One vLLM engine on one share of the machine. Its calls raise ActorDied once a process of vLLM's is gone."""
 
     def __init__(self, config: Config, model_path: str, share: Share, cache_bytes: int | None = None) -> None:
-        """cache_bytes: of the KV cache; measured on a card if not given, for which nobody else may be at work there."""
+        """cache_bytes: size of the KV cache. If None, vLLM measures on a card what is free, which nobody else may use
+        meanwhile.
+        """
         if share.cores:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
@@ -55,28 +57,15 @@ class RolloutEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        rollout = config.rollout
         context = longest_sample(config)
-        on_device: dict[str, Any] = (
-            {
-                "block_size": CPU_BLOCK,
-                "enforce_eager": True,
-                # A seeded request whose prompt is computed in chunks crashes vLLM 0.32 on the CPU: it rewinds the
-                # request's generator after each chunk, and a CPU generator has no offset.
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(context, CPU_BATCHED_TOKENS),
-            }
-            if share.cores
-            else of_card(share, cache_bytes)
-        )
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=model_path,
                 dtype=config.model.dtype,  # type: ignore[arg-type]  # conf/checks.py allows what vLLM takes
                 seed=config.run.seed,
                 max_model_len=context,
-                # Room for the canary, whose probes would otherwise wait for running samples to end.
-                max_num_seqs=rollout.max_concurrent_samples + config.canary.problems,
+                # The canary's probes would otherwise wait for running samples to end.
+                max_num_seqs=config.rollout.max_concurrent_samples + config.canary.problems,
                 enable_lora=True,
                 max_loras=ADAPTER_SLOTS,
                 max_cpu_loras=ADAPTER_SLOTS,
@@ -85,21 +74,19 @@ class RolloutEngine:
                 lora_target_modules=list(config.lora.target_modules),
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
-                **on_device,
+                **(cpu_settings(context) if share.cores else card_settings(share, cache_bytes)),
             )
         )
-        self.segments = segments(process.pid for process in psutil.Process().children(recursive=True))
+        self.segments = segments_of(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
         self._stop_ids = stop_token_ids(config.model, self._tokenizer)
-        self._slots = AdapterSlots(ADAPTER_SLOTS)
-        self._slot_freed = asyncio.Condition()
-        self._requests: dict[str, Any] = {}
+        self._adapters = AdapterSlots(ADAPTER_SLOTS, self._unload)
+        self._lora_requests: dict[str, Any] = {}
         self._lora_ids = itertools.count(1)
         self._request_ids = itertools.count()
 
-    @property
-    def cache_bytes(self) -> int:
-        """Of the KV cache."""
+    async def cache_bytes(self) -> int:
+        """Size of the KV cache."""
         config: Any = self._llm.vllm_config  # whose dtype is one of torch by now, whatever its type says
         model, cache = config.model_config, config.cache_config
         heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
@@ -108,47 +95,35 @@ class RolloutEngine:
 
     async def alive(self) -> None:
         """Return once the engine has answered between two of its steps."""
-        await self._ask(self._llm.is_sleeping())
+        await self._answer(self._llm.is_sleeping())
 
     async def load(self, adapter: AdapterRef) -> None:
-        """Load an adapter under its own name, after waiting for a free slot, which it leaves free if that fails."""
+        """Load an adapter under its own name, after waiting for a free slot, which stays free if loading fails."""
         from vllm.lora.request import LoRARequest
 
-        async with self._slot_freed:
-            await self._slot_freed.wait_for(lambda: self._slots.free > 0)
-            self._slots.occupy(adapter.name)
-        request = LoRARequest(adapter.name, next(self._lora_ids), adapter.path)
+        await self._adapters.occupy(adapter)
+        request = self._lora_requests[adapter.name] = LoRARequest(adapter.name, next(self._lora_ids), adapter.path)
         try:
-            if not await self._ask(self._llm.add_lora(request)):
+            if not await self._answer(self._llm.add_lora(request)):
                 raise RuntimeError(f"vLLM did not load adapter {adapter.name} from {adapter.path}")
         except BaseException:
-            self._slots.retire(adapter.name)
-            await self._free(adapter.name, request)
+            await self._adapters.retire(adapter)
             raise
-        self._requests[adapter.name] = request
 
     async def retire(self, adapter: AdapterRef) -> None:
-        if self._slots.retire(adapter.name):
-            await self._drop(adapter.name)
+        await self._adapters.retire(adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         """Draw all samples of a problem; the request ends on the version it started on."""
-        if adapter is None:
-            output = await self._run(problem, None, sampling)
-        else:
-            self._slots.begin(adapter.name)
-            try:
-                output = await self._run(problem, self._requests[adapter.name], sampling)
-            finally:
-                if self._slots.end(adapter.name):
-                    await self._drop(adapter.name)
+        async with self._adapters.request(adapter):
+            output = await self._generate(problem, adapter and self._lora_requests[adapter.name], sampling)
         return Group(index, problem, adapter, tuple(self._sample(completion) for completion in output.outputs))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._llm.shutdown()
         delete(self.segments)
 
-    async def _run(self, problem: Problem, lora: Any, sampling: Sampling) -> "RequestOutput":
+    async def _generate(self, problem: Problem, lora: Any, sampling: Sampling) -> "RequestOutput":
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -163,7 +138,7 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        with self._dying():
+        with self._cause_of_death():
             outputs = self._llm.generate(
                 TokensPrompt(prompt_token_ids=list(problem.prompt_ids)),
                 parameters,
@@ -182,21 +157,15 @@ class RolloutEngine:
             finish_reason=completion.finish_reason,
         )
 
-    async def _drop(self, name: str) -> None:
-        await self._free(name, self._requests.pop(name))
+    async def _unload(self, adapter: AdapterRef) -> None:
+        await self._answer(self._llm.remove_lora(self._lora_requests.pop(adapter.name).lora_int_id))
 
-    async def _free(self, name: str, request: Any) -> None:
-        await self._ask(self._llm.remove_lora(request.lora_int_id))
-        async with self._slot_freed:
-            self._slots.vacate(name)
-            self._slot_freed.notify_all()
-
-    async def _ask(self, answer: Coroutine[Any, Any, T]) -> T:
-        """The answer of vLLM's engine process, of which vLLM says no more if that process dies in the meantime."""
-        task = asyncio.create_task(answer)
-        with self._dying():
+    async def _answer(self, call: Coroutine[Any, Any, T]) -> T:
+        """The answer of vLLM's engine process. vLLM 0.32 itself waits for ever if that process dies meanwhile."""
+        task = asyncio.create_task(call)
+        with self._cause_of_death():
             try:
-                while not (await asyncio.wait({task}, timeout=PULSE_S))[0]:
+                while not (await asyncio.wait({task}, timeout=ALIVE_CHECK_S))[0]:
                     if self._llm.errored:
                         raise self._llm.dead_error
                 return task.result()
@@ -204,21 +173,33 @@ class RolloutEngine:
                 task.cancel()
 
     @contextlib.contextmanager
-    def _dying(self) -> Iterator[None]:
-        """Says what vLLM's engine process died of; vLLM itself only says that it did."""
+    def _cause_of_death(self) -> Iterator[None]:
+        """Say what vLLM's engine process died of; vLLM itself only says that it did."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
             yield
         except EngineDeadError as error:
             ended = self._llm.engine_core.resources.engine_manager.finished_procs()
-            causes = [describe_status(code) for code in ended.values()] or ["it gave up"]
+            causes = [describe_exit(code) for code in ended.values()] or ["it gave up"]
             raise ActorDied(f"of its engine process: {causes[0]}") from error
 
 
-def of_card(share: Share, cache_bytes: int | None) -> dict[str, Any]:
-    """vLLM's settings for its part of a card. A KV cache of a given size is not measured, which a neighbour at work on
-    the card would upset: what it takes or frees meanwhile counts as the engine's.
+def cpu_settings(context: int) -> dict[str, Any]:
+    """vLLM's settings for an engine without a card. context: tokens of the longest sample."""
+    return {
+        "block_size": CPU_BLOCK,
+        "enforce_eager": True,
+        # A seeded request whose prompt is computed in chunks crashes vLLM 0.32 on the CPU: it rewinds the request's
+        # generator after each chunk, and a CPU generator has no offset.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(context, CPU_BATCHED_TOKENS),
+    }
+
+
+def card_settings(share: Share, cache_bytes: int | None) -> dict[str, Any]:
+    """vLLM's settings for its part of a card. It measures free memory only if the cache has no given size: what a
+    neighbour at work on the card takes or frees meanwhile would count as the engine's.
     """
     if cache_bytes is None:
         return {"gpu_memory_utilization": share.memory}

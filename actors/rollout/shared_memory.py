@@ -1,7 +1,7 @@
-"""Shared memory that vLLM's processes leave behind: files in /dev/shm, memory until they are deleted.
+"""Shared memory that vLLM's processes leave behind: files in /dev/shm, which hold memory until they are deleted.
 
-Python's resource tracker would delete them, but is killed with the process group of the actor, at times before the
-processes themselves can. So their names are kept in the folder of the Ray session.
+Python's resource tracker would delete them, but it is killed with the actor's process group, at times too early. So
+their names are kept in the folder of the Ray session.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ import psutil
 from actors.storage.files import replace_text
 
 SEGMENT = re.compile(r"(/dev/shm/psm_\w+)$", re.MULTILINE)
-"""Files of Python's multiprocessing in a table of mappings. Names are random: whoever maps one belongs to it."""
+"""A file of Python's multiprocessing in a table of mappings. Names are random: whoever maps one belongs to it."""
 
 
-def segments(pids: Iterable[int | str]) -> set[Path]:
-    """Files that these processes (ids, or `self`) map; none of a process that is gone."""
+def segments_of(pids: Iterable[int | str]) -> set[Path]:
+    """The files that these processes (ids, or `self`) map; none for a process that is gone."""
     found: set[Path] = set()
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -32,16 +32,16 @@ def delete(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-def note(session: Path, pid: int, files: Iterable[Path]) -> None:
-    """Keep the names of the files that a process and its children share."""
+def record_segments(session: Path, pid: int, files: Iterable[Path]) -> None:
+    """Write down, in the session's folder, the files that a process and its children share."""
     folder = session / "shared-memory"
     folder.mkdir(exist_ok=True)
     replace_text(folder / str(pid), json.dumps(sorted(map(str, files))))
 
 
 def delete_orphans(session: Path, also_of_the_living: bool = False) -> None:
-    """Delete what processes that are gone have noted."""
-    for noted in (session / "shared-memory").glob("[0-9]*"):
-        if also_of_the_living or not psutil.pid_exists(int(noted.name)):
-            delete(map(Path, json.loads(noted.read_text())))
-            noted.unlink()
+    """Delete the recorded files of processes that are gone."""
+    for record in (session / "shared-memory").glob("[0-9]*"):
+        if also_of_the_living or not psutil.pid_exists(int(record.name)):
+            delete(map(Path, json.loads(record.read_text())))
+            record.unlink()

@@ -7,7 +7,7 @@ import threading
 from multiprocessing.connection import wait
 from typing import Any
 
-from actors.rollout.shared_memory import delete, segments
+from actors.rollout.shared_memory import delete, segments_of
 
 
 def register() -> None:
@@ -16,17 +16,17 @@ def register() -> None:
 
     if current_platform.is_cpu():
         platform: Any = type(current_platform)
+        # vLLM 0.32 has no setting for it: the platform's own method names the wrapper's class.
         platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_lora.DenseLoRA")
     die_with_parent()
 
 
 def die_with_parent() -> None:
-    """Kill this process, and delete the memory it shares, once the process that spawned it is gone; does nothing
-    outside `multiprocessing` children.
+    """Kill this process and delete its shared memory once the process that spawned it is gone.
 
-    vLLM's engine core survives the kill of its owner and keeps the card's memory. A parent-death signal
-    (PR_SET_PDEATHSIG) fires when the parent's *thread* ends, which in an actor may be any time; the sentinel pipe of
-    `multiprocessing` closes with the process itself.
+    Does nothing outside `multiprocessing` children. vLLM's engine core survives the kill of its owner and keeps the
+    card's memory. A parent-death signal (PR_SET_PDEATHSIG) fires when the parent's *thread* ends, which in an actor may
+    be any time; the sentinel pipe of `multiprocessing` closes with the process itself.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -34,7 +34,7 @@ def die_with_parent() -> None:
 
     def watch() -> None:
         wait([parent.sentinel])
-        delete(segments(["self"]))
+        delete(segments_of(["self"]))
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="die-with-parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Why a process of Ray's died: what can be learned from its exit status, the kernel, Ray and its log."""
+"""Why a process of Ray's died: from its exit status, the kernel, Ray's error and its log."""
 
 import fcntl
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 
 LOG_LINES = 5
 LOG_LINE_CHARACTERS = 200
-"""Of a dead actor's log, in the cause of its death."""
+"""How much of a dead actor's log is told."""
 
 NOISE = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
-"""Lines of a worker's log that Ray writes for itself, warnings and progress bars."""
+"""Log lines that say nothing: Ray's own, warnings and progress bars."""
 
 REAPED_S = 5.0
-"""Ray tells of a closed connection, which comes before the end: a process has all its memory to give back first."""
+"""Ray reports a closed connection, which comes before the end: a process has all its memory to give back first."""
 
 CRASH = re.compile(r"\*\*\* (SIG[A-Z]+) received")
 MEMORY_MONITOR = re.compile(r"[^.\n]*(?:low on memory|memory usage exceeded)[^.\n]*", re.IGNORECASE)
@@ -28,22 +28,23 @@ PIDFD_GET_INFO = (3 << 30) | (PIDFD_INFO.size << 16) | (0xFF << 8) | 11
 PIDFD_INFO_EXIT = 1 << 3
 
 
-class Witness:
+class ExitWatcher:
     """Watches a process of this machine while it lives, to tell afterwards how it ended.
 
     Ray does not keep the exit status of its workers. Since Linux 6.15 the kernel tells it to whoever held a pidfd.
     """
 
     def __init__(self, pid: int) -> None:
+        self.pid = pid
         self._oom_kills = oom_kills()
         try:
             self._pidfd: int | None = os.pidfd_open(pid)
         except OSError:
             self._pidfd = None
 
-    def testimony(self) -> list[str]:
-        """What was seen, once the process is dead or about to be. For one call: it lets go of the process."""
-        seen = []
+    def findings(self) -> list[str]:
+        """What is known of the end of a process that is dead or dying. To be called once: it closes the pidfd."""
+        found = []
         if self._pidfd is not None:
             reaped = select.poll()
             reaped.register(self._pidfd, select.POLLHUP)
@@ -52,12 +53,12 @@ class Witness:
             os.close(self._pidfd)
             self._pidfd = None
             if status is not None:
-                seen.append(describe_status(os.waitstatus_to_exitcode(status)))
+                found.append(describe_exit(os.waitstatus_to_exitcode(status)))
         if (killed := oom_kills() - self._oom_kills) > 0:
-            seen.append(
+            found.append(
                 f"the kernel's out-of-memory killer struck meanwhile (oom_kill of /proc/vmstat rose by {killed})"
             )
-        return seen
+        return found
 
 
 def exit_status(pidfd: int) -> int | None:
@@ -71,7 +72,7 @@ def exit_status(pidfd: int) -> int | None:
     return status if mask & PIDFD_INFO_EXIT else None
 
 
-def describe_status(code: int) -> str:
+def describe_exit(code: int) -> str:
     """An exit code, or a signal as its negative number, in words."""
     if code >= 0:
         return f"it ended with exit code {code}"
@@ -81,38 +82,36 @@ def describe_status(code: int) -> str:
 
 def oom_kills() -> int:
     """Processes that the kernel has killed for want of memory since the machine started."""
-    rows = (line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    return next((int(row[1]) for row in rows if row[0] == "oom_kill"), 0)
+    found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
-def post_mortem(error: str, witness: Witness | None, log: Path | None) -> str:
-    """One line: what a process died of and what it said last. error: the text it left, Ray's or its own."""
-    said = log.read_text(errors="replace") if log else ""
-    findings = witness.testimony() if witness else []
+def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
+    """One line: why a process died, and the last lines of its log. error: Ray's text, or what the process raised.
+
+    watcher: of a process of this machine. logs: folder of the session's logs.
+    """
+    log = find_log(logs, watcher.pid if watcher else None, error)
+    text = log.read_text(errors="replace") if log else ""
+    findings = watcher.findings() if watcher else []
     if monitor := MEMORY_MONITOR.search(error):
         findings.append(f"Ray's memory monitor: {monitor[0].strip()}")
-    if crash := CRASH.search(said):
+    if crash := CRASH.search(text):
         findings.append(f"it crashed with {crash[1]}")
     if "creation task" in error:
         findings.append(f"it could not start: {error.strip().splitlines()[-1].strip()}")
-    lines = last_lines(said)
-    return "; ".join(findings or [ray_says(error)]) + (f"; {log} ends with: {' | '.join(lines)}" if lines else "")
+    lines = [line.strip()[:LOG_LINE_CHARACTERS] for line in text.splitlines() if not NOISE.search(line)][-LOG_LINES:]
+    return "; ".join(findings or [ray_message(error)]) + (f"; {log} ends with: {' | '.join(lines)}" if lines else "")
 
 
-def log_of(logs: Path, pid: int | None, error: str) -> Path | None:
+def find_log(logs: Path, pid: int | None, error: str) -> Path | None:
     """The log of a worker process, by its id or the one that Ray's text names."""
     named = PID.search(error)
     number = pid or (named and named[1])
     return next(logs.glob(f"worker-*-{number}.err"), None) if number else None
 
 
-def ray_says(error: str) -> str:
-    """What Ray's text says where nothing better is known: its last line without the list of possible causes."""
+def ray_message(error: str) -> str:
+    """The last line of Ray's text, without its list of possible causes."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     return re.split(r" (?:Some common causes|There are some potential)", lines[-1])[0] if lines else "without a word"
-
-
-def last_lines(log: str) -> list[str]:
-    """The last lines of a worker's log that say something, shortened."""
-    lines = [line.strip() for line in log.splitlines() if not NOISE.search(line)]
-    return [line[:LOG_LINE_CHARACTERS] for line in lines[-LOG_LINES:]]

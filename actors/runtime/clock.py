@@ -5,7 +5,7 @@ import time
 
 
 class WallClock:
-    """The machine's monotonic clock as an `actors.protocols.Clock`."""
+    """The machine's monotonic clock."""
 
     def now(self) -> float:
         return time.monotonic()

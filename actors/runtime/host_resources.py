@@ -1,4 +1,4 @@
-"""Room on the host: disk, shared memory, memory. What a run needs, what there is, and what to do as it shrinks."""
+"""Disk, shared memory and memory of the host: what a run needs, what there is, and alarms as it shrinks."""
 
 import contextlib
 import os
@@ -27,7 +27,11 @@ MEMORY_LOW_SHARE = 0.06
 
 @dataclass(frozen=True)
 class HostNeeds:
-    """Bytes. As a need: disk is that of a whole run, checkpoint of one more checkpoint and the versions beside it."""
+    """What a run needs, in bytes.
+
+    disk: for the whole run.
+    checkpoint: disk for one more checkpoint and the adapter versions beside it.
+    """
 
     disk: int
     checkpoint: int
@@ -37,8 +41,13 @@ class HostNeeds:
 
 @dataclass(frozen=True)
 class HostFree:
-    """Bytes that are left: disk at the run folder, /dev/shm, memory that can be had without swapping. And what the
-    run's folder holds of its need: begun, of the next checkpoint and versions beside it; kept, in whole checkpoints.
+    """What is left, in bytes.
+
+    disk: where the run folder is.
+    shared_memory: of /dev/shm.
+    memory: without swapping.
+    begun: written already of the next checkpoint and the adapter versions beside it.
+    kept: size of the whole checkpoints in the run folder.
     """
 
     disk: int
@@ -59,34 +68,33 @@ class Alarm:
 
 @dataclass
 class HostGuard:
-    """Raises each alarm once, and again after it was over: a pure state machine. total_memory: bytes of the host."""
+    """Raises each alarm once, and again after it was over: a pure state machine. total_memory: of the host, bytes."""
 
     need: HostNeeds
     total_memory: int
     _raised: set[tuple[str, bool]] = field(default_factory=set)
 
     def look(self, free: HostFree) -> list[Alarm]:
-        """New alarms. The last gasp of the disk is kept for the final checkpoint."""
+        """The new alarms. Disk is fatal while there still is enough for a last checkpoint."""
         margin = free.disk + free.begun - self.need.checkpoint
-        standing = []
+        alarms = []
         if margin < DISK_MARGIN:
             text = f"the disk of the run folder has {amount(free.disk)} left"
-            standing.append(Alarm("disk", text, fatal=margin < LAST_MARGIN))
+            alarms.append(Alarm("disk", text, fatal=margin < LAST_MARGIN))
         if self.need.shared_memory and free.shared_memory < SHARED_MEMORY_LOW:
-            standing.append(Alarm("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
+            alarms.append(Alarm("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
         if free.memory < MEMORY_LOW_SHARE * self.total_memory:
-            standing.append(Alarm("memory", f"{amount(free.memory)} of memory are left"))
-        fresh = [alarm for alarm in standing if (alarm.kind, alarm.fatal) not in self._raised]
-        self._raised = {(alarm.kind, alarm.fatal) for alarm in standing}
-        return fresh
+            alarms.append(Alarm("memory", f"{amount(free.memory)} of memory are left"))
+        new = [alarm for alarm in alarms if (alarm.kind, alarm.fatal) not in self._raised]
+        self._raised = {(alarm.kind, alarm.fatal) for alarm in alarms}
+        return new
 
 
 def measure(folder: Path) -> HostFree:
-    """What is left now. folder: of the run, or where it will be."""
+    """What is left now. folder: of the run, which need not exist yet."""
     record = RunRecord(folder)
-    # The disk first: of a checkpoint that is being written rather too much is counted than too little.
     return HostFree(
-        disk=free_disk(folder),
+        disk=free_disk(folder),  # first: of a checkpoint that is being written rather too much is counted
         shared_memory=shutil.disk_usage("/dev/shm").free,
         memory=free_memory(),
         begun=sum(map(size, (record.adapters, *record.checkpoints.unfinished))),
@@ -113,41 +121,32 @@ def size(folder: Path) -> int:
 def free_memory() -> int:
     """Bytes of memory that can be had without swapping, within this process's control group."""
     free = psutil.virtual_memory().available
-    group = _memory_group()
-    if group is None:
+    if not (group := _control_group()):
         return free
-    rows = dict(line.split() for line in group.statistics.read_text().splitlines())
-    reclaimable = sum(int(rows.get(name, 0)) for name in group.reclaimable)
-    return min(free, group.limit - int(group.usage.read_text()) + reclaimable)
+    folder, limit, usage, prefix = group
+    statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    reclaimable = sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return min(free, limit - int((folder / usage).read_text()) + reclaimable)
 
 
 def total_memory() -> int:
     """Bytes of memory this process may use: the machine's, or its control group's limit."""
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    group = _memory_group()
-    return physical if group is None else min(physical, group.limit)
+    physical, group = psutil.virtual_memory().total, _control_group()
+    return min(physical, group[1]) if group else physical
 
 
-@dataclass(frozen=True)
-class MemoryGroup:
-    """A control group that limits memory. limit: bytes. reclaimable: what counts as used and can be had back."""
+def _control_group() -> tuple[Path, int, str, str] | None:
+    """The control group that limits memory, of version 2 or 1; None without a limit.
 
-    limit: int
-    usage: Path
-    statistics: Path
-    reclaimable: tuple[str, str]
-
-
-def _memory_group() -> MemoryGroup | None:
-    """Of this process, in the second version of control groups or the first; None without a limit."""
+    Its folder, the limit in bytes, the file with the bytes in use, and the prefix of its statistics.
+    """
     for folder, limit, usage, prefix in (
         (CONTROL_GROUPS, "memory.max", "memory.current", ""),
         (CONTROL_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
         file = folder / limit
         if file.is_file() and (text := file.read_text().strip()) != "max":
-            names = (f"{prefix}inactive_file", f"{prefix}active_file")
-            return MemoryGroup(int(text), folder / usage, folder / "memory.stat", names)
+            return folder, int(text), usage, prefix
     return None
 
 

@@ -1,6 +1,4 @@
-"""What a run knows of itself, as metrics of Ray: for its dashboard and for Prometheus, which find them under
-`ray_microbudget_…` and no others.
-"""
+"""Where a run stands, as metrics of Ray: its dashboard and Prometheus find them under `ray_microbudget_…`."""
 
 from typing import Any
 
@@ -8,12 +6,12 @@ from ray.util.metrics import Gauge
 
 from actors.messages import Progress
 
-FIGURES = {"reward": "reward/mean", "entropy": "policy/entropy", "tokens_per_second": "rollout/tokens_per_second"}
-"""Keys of the latest row of metrics.jsonl by the names they have here."""
+LATEST = {"reward": "reward/mean", "entropy": "policy/entropy", "tokens_per_second": "rollout/tokens_per_second"}
+"""Metrics of the latest update: key of metrics.jsonl by name."""
 
 
 class RayMetrics:
-    """One for each kind of figure; Ray reports their last values every few seconds."""
+    """Ray reports the last values every few seconds."""
 
     def __init__(self) -> None:
         self._seconds = _gauge("ledger_seconds", "Seconds that an actor spent on an activity", "actor", "class")
@@ -21,7 +19,7 @@ class RayMetrics:
         self._spent = _gauge("budget_spent_seconds", "Seconds of the budget that are spent")
         self._left = _gauge("budget_left_seconds", "Seconds of the budget that are left")
         self._updates = _gauge("updates", "Updates behind the policy")
-        self._figures = {name: _gauge(name, f"{key} of the latest update") for name, key in FIGURES.items()}
+        self._latest = {name: _gauge(name, f"{key} of the latest update") for name, key in LATEST.items()}
 
     def show(self, progress: Progress, ledger: dict[str, Any]) -> None:
         """ledger: `Ledger.record`."""
@@ -33,9 +31,9 @@ class RayMetrics:
         self._spent.set(progress.spent)
         self._left.set(progress.left)
         self._updates.set(progress.updates)
-        for name, key in FIGURES.items():
+        for name, key in LATEST.items():
             if key in progress.latest:
-                self._figures[name].set(progress.latest[key])
+                self._latest[name].set(progress.latest[key])
 
 
 def _gauge(name: str, description: str, *tags: str) -> Gauge:

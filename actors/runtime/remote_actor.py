@@ -13,7 +13,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.errors import ActorDied
-from actors.runtime.cause_of_death import Witness, log_of, post_mortem
+from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from actors.runtime.placement import Share
 from conf.errors import BadInput
 
@@ -34,43 +34,35 @@ where an evaluation draws more problems than that, and a healthy actor be killed
 BAD_INPUT = re.compile(r"BadInput: (.+)$", re.MULTILINE)
 
 
-class Life:
-    """One process of an actor. verdict: why it was killed, if it was. obituary: the cause of its death, found once."""
+class ActorProcess:
+    """One process of an actor. killed: why it was killed, if it was. watcher: once it is up, if on this node."""
 
     def __init__(self, handle: ActorHandle) -> None:
         self.handle = handle
-        self.pid: int | None = None
-        self.witness: Witness | None = None
-        self.verdict = ""
-        self.obituary: asyncio.Task[str] | None = None
+        self.killed = ""
+        self.watcher: ExitWatcher | None = None
+        self._cause: asyncio.Task[str] | None = None
 
     async def cause(self, error: str) -> str:
-        """Why it died, given the text that says so."""
-        if self.verdict:
-            return self.verdict
-        if self.obituary is None:
-            log = log_of(session_logs(), self.pid, error)
-            self.obituary = asyncio.create_task(asyncio.to_thread(post_mortem, error, self.witness, log))
-        return await asyncio.shield(self.obituary)
+        """Why it died, found out once; error: the text that says so."""
+        if self.killed:
+            return self.killed
+        if self._cause is None:
+            self._cause = asyncio.create_task(asyncio.to_thread(cause_of_death, error, self.watcher, session_logs()))
+        return await asyncio.shield(self._cause)
 
 
 class RemoteActor:
-    """A Ray actor of a plain class, under a name the dashboard shows, holding its share of Ray's resources.
+    """A Ray actor of a plain class, under a name that the dashboard shows, holding its share of Ray's resources.
 
-    Errors that its methods raise come back as they were raised; ActorDied says that the process is gone or useless, and
-    `start` replaces it. asynchronous: of a class with async methods, among them `alive`. Such an actor is killed when
-    it does not answer its heartbeat, and its calls can be cancelled. bundle: a PlacementGroupSchedulingStrategy to take
-    the share from; otherwise an actor is on its share's node while that lives, and then on any.
+    Errors that its methods raise come back as they were raised. ActorDied says that the process is gone or hangs;
+    `start` replaces it. asynchronous: the class has async methods, among them `alive`; such an actor is killed when it
+    does not answer its heartbeat, and its calls can be cancelled. bundle: a PlacementGroupSchedulingStrategy to take
+    the share from; without one an actor is on its share's node while that lives, and then on any.
     """
 
     def __init__(
-        self,
-        kind: type,
-        name: str,
-        share: Share,
-        *arguments: Any,
-        asynchronous: bool = True,
-        bundle: Any = None,
+        self, kind: type, name: str, share: Share, *arguments: Any, asynchronous: bool = True, bundle: Any = None
     ) -> None:
         self.name = name
         self._kind = kind
@@ -78,38 +70,36 @@ class RemoteActor:
         self._arguments = arguments
         self._asynchronous = asynchronous
         self._strategy = bundle or (NodeAffinitySchedulingStrategy(share.node, soft=True) if share.node else "DEFAULT")
-        self._lives = 0
-        self._life: Life
-        self._watch: asyncio.Task[None]
+        self._starts = 0
         self.start()
 
     def start(self, *more: Any) -> None:
-        """A fresh process, given these arguments besides; what is left of the one before is killed."""
-        if self._lives:
+        """Start a fresh process, with these further arguments, after killing what is left of the one before."""
+        if self._starts:
             self.kill()
-        self._lives += 1
+        self._starts += 1
         remote: Any = ray.remote(self._kind)
         handle = remote.options(
-            name=self.name if self._lives == 1 else f"{self.name}-life-{self._lives}",
+            name=self.name if self._starts == 1 else f"{self.name}-life-{self._starts}",
             num_cpus=self._share.threads,
             num_gpus=self._share.gpus,
             scheduling_strategy=self._strategy,
             max_concurrency=CALLS_AT_ONCE if self._asynchronous else 1,
         ).remote(*self._arguments, *more)
-        self._life = Life(handle)
-        self._watch = asyncio.create_task(self._keep_watch(self._life))
+        self._process = ActorProcess(handle)
+        self._heartbeat = asyncio.create_task(self._watch(self._process))
 
     def kill(self, why: str = "it was killed") -> None:
         """End the process; calls that wait for it raise ActorDied with this reason."""
-        self._life.verdict = self._life.verdict or why
-        if self._watch is not asyncio.current_task():
-            self._watch.cancel()
-        ray.kill(self._life.handle)
+        self._process.killed = self._process.killed or why
+        if self._heartbeat is not asyncio.current_task():
+            self._heartbeat.cancel()
+        ray.kill(self._process.handle)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
         """The result of a method. ActorDied if the process dies, or does not answer by the deadline and is killed."""
-        life = self._life
-        reference: ray.ObjectRef[Any] = getattr(life.handle, method).remote(*arguments)
+        process = self._process
+        reference: ray.ObjectRef[Any] = getattr(process.handle, method).remote(*arguments)
         try:
             async with asyncio.timeout(deadline_s):
                 return await reference
@@ -120,40 +110,40 @@ class RemoteActor:
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ActorDied):
-                raise ActorDied(f"{self.name} died: {await life.cause(str(cause))}") from error
+                raise ActorDied(f"{self.name} died: {await process.cause(str(cause))}") from error
             raise (cause if isinstance(cause, Exception) else error) from error
         except (RayActorError, OutOfMemoryError) as error:
             if bad := BAD_INPUT.search(str(error)):
                 raise BadInput(bad[1]) from error
-            raise ActorDied(f"{self.name} died: {await life.cause(str(error))}") from error
+            raise ActorDied(f"{self.name} died: {await process.cause(str(error))}") from error
         except TimeoutError:
-            if life is self._life:
+            if process is self._process:
                 self.kill(f"it did not answer `{method}` within {deadline_s:.0f} s and was killed")
-            raise ActorDied(f"{self.name} died: {await life.cause('')}") from None
+            raise ActorDied(f"{self.name} died: {await process.cause('')}") from None
 
-    async def _keep_watch(self, life: Life) -> None:
-        """Note the process of this life, and kill it if it hangs. Its death is for `call` to notice."""
+    async def _watch(self, process: ActorProcess) -> None:
+        """Watch the process once it is up, and kill it if it hangs. Its death is for `call` to notice."""
         with contextlib.suppress(RayActorError, RayTaskError, OutOfMemoryError):
             try:
                 async with asyncio.timeout(START_S):
-                    node, life.pid = await life.handle.__ray_call__.remote(_whereabouts)
-                if node == ray.get_runtime_context().get_node_id():
-                    life.witness = Witness(life.pid)
+                    node, pid = await process.handle.__ray_call__.remote(_whereabouts)
             except TimeoutError:
                 self.kill(f"it did not start within {START_S:.0f} s and was killed")
                 return
+            if node == ray.get_runtime_context().get_node_id():
+                process.watcher = ExitWatcher(pid)
             while self._asynchronous:
                 await asyncio.sleep(HEARTBEAT_S)
                 try:
                     async with asyncio.timeout(SILENCE_S):
-                        await life.handle.alive.remote()
+                        await process.handle.alive.remote()
                 except TimeoutError:
                     self.kill(f"it gave no sign of life for {SILENCE_S:.0f} s and was killed")
                     return
 
 
 def session_logs() -> Path:
-    """Folder of the logs of the Ray session that this process belongs to."""
+    """The folder of the logs of this process's Ray session, for which Ray 2.60 has no public function."""
     return Path(ray._private.worker.global_worker.node.get_logs_dir_path())
 
 

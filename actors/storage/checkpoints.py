@@ -131,8 +131,7 @@ def version_of(checkpoint: Path) -> int:
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the coordinator's part of a checkpoint."""
-    state: dict[str, Any] = read_json(checkpoint / STATE)
-    return state
+    return read_json(checkpoint / STATE)
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:

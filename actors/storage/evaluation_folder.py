@@ -27,8 +27,7 @@ class EvaluationFolder:
 
     def document(self) -> Row | None:
         """Return evaluation.json: status, protocol, benchmarks, versions."""
-        document: Row | None = read_json(self.path / DOCUMENT)
-        return document
+        return read_json(self.path / DOCUMENT)
 
     @property
     def has_samples(self) -> bool:

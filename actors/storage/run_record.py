@@ -39,13 +39,11 @@ class RunRecord:
 
     def config(self) -> Row:
         """Return the settings of the run as nested mappings."""
-        settings: Row = yaml.safe_load((self.path / RECORD).read_text())
-        return settings
+        return yaml.safe_load((self.path / RECORD).read_text())
 
     def summary(self) -> Row | None:
         """Return summary.json; None until the run has ended."""
-        summary: Row | None = read_json(self.path / "summary.json")
-        return summary
+        return read_json(self.path / "summary.json")
 
     def finished(self) -> Row | None:
         """Return summary.json of a run that cannot be resumed; None of any other."""
@@ -67,8 +65,7 @@ class RunRecord:
 
     def ledger(self) -> Row | None:
         """Return the ledger as it was last written."""
-        ledger: Row | None = read_json(self.path / "ledger.json")
-        return ledger
+        return read_json(self.path / "ledger.json")
 
     def incarnation(self) -> int:
         """Return how often weights were restored."""
@@ -76,13 +73,11 @@ class RunRecord:
 
     def evaluation(self, name: str) -> Row | None:
         """Return the summary of a held-out evaluation, `base` or `final`."""
-        summary: Row | None = read_json(self.path / f"eval-{name}.json")
-        return summary
+        return read_json(self.path / f"eval-{name}.json")
 
     def probe(self) -> list[list[int]] | None:
         """Return the base model's responses on which plasticity is measured, as token ids."""
-        responses: list[list[int]] | None = read_json(self.path / "probe.json")
-        return responses
+        return read_json(self.path / "probe.json")
 
     def samples(self, name: str) -> list[Row]:
         """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
@@ -103,5 +98,4 @@ class RunRecord:
 
     def benchmarks(self) -> Row | None:
         """Return the document that launch/evaluate.py has written about the run."""
-        document: Row | None = read_json(self.evaluation_folder / "evaluation.json")
-        return document
+        return read_json(self.evaluation_folder / "evaluation.json")

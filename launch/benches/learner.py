@@ -1,34 +1,38 @@
 """The learner's forward and backward passes against a plain implementation, on the embedded model.
 
 Plain: a PEFT model, rows padded to the longest of a micro-batch, full logits, log_softmax and gather. Both sides get
-the same samples, as many tokens a micro-batch and the same dtype. Every measurement has a process of its own.
+the same samples, as many tokens a micro-batch and the same dtype.
 """
 
 import ctypes
 import gc
 import json
 import random
-import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
-from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Status, Verdict
+from actors.messages import AdapterRef, Batch, Group
 from conf.load import load
 from conf.schema import Config
-from launch.benches.report import Report, Row
+from launch.benches.processes import measured
+from launch.benches.random_groups import random_group
+from launch.benches.table import Result, Row
 from launch.plan.machine import detect
 from launch.session.resume import resolve_dtype
 
 MICROBATCH = 4096
 
+Step = Callable[[Batch], object]
+"""Forward and backward passes over a batch."""
+
 
 @dataclass(frozen=True)
 class Case:
-    """groups × 8 samples, longest prompt + response `tokens`; recompute: gradient checkpointing on both sides."""
+    """tokens: of the longest sample, prompt included. recompute: gradient checkpointing on both sides."""
 
     name: str
     rank: int
@@ -45,14 +49,14 @@ CASES = (
 )
 
 
-def run() -> Report:
+def run() -> Result:
     rows = []
     for case in CASES:
         ours, plain = (measure(side, case) for side in ("ours", "plain"))
         for metric in ("tokens_per_second", "peak_memory"):
             rows.append(Row(case.name, metric, ours[metric], plain[metric]))
             print(f"{case.name}: {metric} {ours[metric]:,.4g}, plain {plain[metric]:,.4g}", flush=True)
-    return Report(
+    return Result(
         tuple(rows),
         matmul_limit(),
         (
@@ -64,15 +68,13 @@ def run() -> Report:
 
 
 def measure(side: str, case: Case) -> dict[str, float]:
-    """The metrics of one side of a case, from a fresh process."""
-    command = [sys.executable, "-m", "launch.benches.learner", side, json.dumps(asdict(case))]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result: dict[str, float] = json.loads(answer.splitlines()[-1])
-    return result
+    """Measure one side of a case in a process of its own."""
+    found: dict[str, float] = measured(__name__, side, json.dumps(asdict(case)))
+    return found
 
 
 def matmul_limit() -> dict[str, float]:
-    """FLOP/s of large dense multiplications on all cores, by dtype."""
+    """Measure the FLOP/s of large dense multiplications on all cores, by dtype."""
     import torch
 
     limit = {}
@@ -86,50 +88,31 @@ def matmul_limit() -> dict[str, float]:
     return limit
 
 
-def configure(case: Case) -> Config:
-    config = load(["conf=quickstart", f"lora.rank={case.rank}"])
-    resolve_dtype(config, detect(config.device))
-    config.learner.tokens_per_microbatch = MICROBATCH
-    config.learner.gradient_checkpointing = "on" if case.recompute else "off"
-    config.rollout.temperature = 1.0
-    return config
-
-
 def batch(case: Case) -> Batch:
-    """Random tokens. The logarithms of the response lengths are spread evenly over a factor of ten."""
-    rng = random.Random(case.tokens)
-
-    def ids(count: int) -> tuple[int, ...]:
-        return tuple(rng.randrange(100, 49_000) for _ in range(count))
-
-    groups = []
+    """Make random samples; the logarithms of the response lengths are spread evenly over a factor of ten."""
+    rng, groups = random.Random(case.tokens), []
     for index in range(case.groups):
-        prompt = ids(rng.randint(40, 120))
-        longest = case.tokens - len(prompt)
+        prompt = rng.randint(40, 120)
+        longest = case.tokens - prompt
         lengths = [longest, *(int(longest * 10 ** -rng.random()) for _ in range(case.samples - 1))]
-        groups.append(
-            Group(
-                index,
-                Problem(str(index), "", prompt, ""),
-                AdapterRef(0, 0, ""),
-                tuple(Sample(ids(length), (-8.0,) * length, "", "stop") for length in lengths),
-                tuple(Reward(float(i % 2), {}, Verdict(0.0, Status.WRONG, None, 0.0)) for i in range(case.samples)),
-            )
-        )
+        groups.append(random_group(rng, index, prompt, lengths, AdapterRef(0, 0, "")))
     return Batch(0, tuple(groups))
 
 
 def measure_here(side: str, case: Case) -> dict[str, float]:
-    """Warm up on the shortest sample of each group, rest, then measure."""
+    """Warm up on short samples, rest, then measure."""
     from conf.models import locate
 
-    config = configure(case)
-    work = batch(case)
+    config, work = load(["conf=quickstart", f"lora.rank={case.rank}"]), batch(case)
+    resolve_dtype(config, detect(config.device))
+    config.learner.tokens_per_microbatch = MICROBATCH
+    config.learner.gradient_checkpointing = "on" if case.recompute else "off"
+    config.rollout.temperature = 1.0
     with TemporaryDirectory() as folder:
         step = {"ours": ours, "plain": plain}[side](config, locate(config.model), Path(folder))
         step(Batch(0, tuple(shorten(group) for group in work.groups[:2])))
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what is free does not rest
+        ctypes.CDLL(None).malloc_trim(0)  # what is free does not count as resting
         resting = status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
         started = perf_counter()
@@ -139,13 +122,13 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
     return {"tokens_per_second": tokens / seconds, "peak_memory": status("VmHWM") - resting}
 
 
-def ours(config: Config, model: str, folder: Path) -> Any:
+def ours(config: Config, model: str, folder: Path) -> Step:
     from learner.learner import LoraLearner
 
     return LoraLearner(config, model, folder).accumulate
 
 
-def plain(config: Config, model: str, _: Path) -> Any:
+def plain(config: Config, model: str, _: Path) -> Step:
     """Forward and backward passes as they are usually written."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -184,13 +167,13 @@ def plain(config: Config, model: str, _: Path) -> Any:
 
 
 def shorten(group: Group) -> Group:
-    kept = sorted(range(len(group.samples)), key=lambda i: len(group.samples[i].token_ids))[:1] * 2
-    samples = tuple(Sample(s.token_ids[:16], s.logprobs[:16], "", "stop") for s in (group.samples[i] for i in kept))
-    return Group(group.index, group.problem, group.adapter, samples, group.rewards[:2])
+    """Return a group of two samples of at most 16 tokens."""
+    samples = tuple(replace(s, token_ids=s.token_ids[:16], logprobs=s.logprobs[:16]) for s in group.samples[:2])
+    return replace(group, samples=samples, rewards=group.rewards[:2])
 
 
 def status(name: str) -> int:
-    """A line of /proc/self/status, in bytes."""
+    """Return a line of /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 

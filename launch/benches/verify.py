@@ -2,40 +2,41 @@
 
 The mix is 80 % plain numbers, 19 % LaTeX and 1 % answers that hang math-verify, hardly two of them alike. The bare loop
 parses and verifies in its main thread, gold answers parsed once, its own timeouts on; it cannot be measured with hangs,
-since an integer power does not listen to its alarm. The executor is given the same deadline as the pool, and made anew
-after each timeout, without which a hung worker is lost. Every measurement has a process of its own, bound to as many
-cores as workers.
+since an integer power does not listen to its alarm. The executor has the same deadline as the pool and is made anew
+after each timeout, since a hung worker is lost. Every process is bound to as many cores as it has workers.
 """
 
 import json
 import os
 import random
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from functools import lru_cache
 from multiprocessing import get_context
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import Any, NamedTuple
 
 import math_verify
 
-from actors.messages import Status
 from conf.schema import RewardConfig
-from launch.benches.report import Report, Row
+from launch.benches.processes import measured
+from launch.benches.table import Result, Row
 from rewards.pool import VerifierPool
 from rewards.reward import Recipe
 
 VERDICTS = 3000
 FEWER = 1000
-"""Where the other side spends two seconds on every hang."""
+"""Verdicts where the other side spends two seconds on every hang."""
 
 DEADLINE_S = RewardConfig().deadline_s
 CONFIGS = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
 REASONING = "<think>\nLet me see. We add what is given and simplify, and check the result once more.\n</think>\n"
+
+Answer = tuple[str, str]
+"""Gold and given."""
 
 
 class Question(NamedTuple):
@@ -44,16 +45,15 @@ class Question(NamedTuple):
 
 
 def mix(count: int, hangs: str, seed: int = 0) -> list[Question]:
-    """hangs: none, huge (numbers beyond all proportion, as policies write them) or algebra (what looks harmless)."""
+    """Make questions. hangs: none, huge (numbers as policies write them) or algebra (which looks harmless)."""
     rng = random.Random(seed)
     makers = {"none": latex, "huge": huge, "algebra": algebra}
     kinds = rng.choices([easy, latex, makers[hangs]], [80, 19, 1], k=count)
-    return [
-        Question(gold, f"{REASONING}The answer is \\boxed{{{answer}}}.") for gold, answer in (k(rng) for k in kinds)
-    ]
+    answers = (kind(rng) for kind in kinds)
+    return [Question(gold, f"{REASONING}The answer is \\boxed{{{answer}}}.") for gold, answer in answers]
 
 
-def easy(rng: random.Random) -> tuple[str, str]:
+def easy(rng: random.Random) -> Answer:
     gold = rng.randrange(-999, 9999)
     right = rng.random() < 0.5
     number = gold if right else rng.randrange(9999)
@@ -61,7 +61,7 @@ def easy(rng: random.Random) -> tuple[str, str]:
     return str(gold), rng.choice(ways)
 
 
-def latex(rng: random.Random) -> tuple[str, str]:
+def latex(rng: random.Random) -> Answer:
     a, b, c = (rng.randrange(2, 60) for _ in range(3))
     gold, right, wrong = rng.choice(
         [
@@ -77,13 +77,13 @@ def latex(rng: random.Random) -> tuple[str, str]:
     return gold, right if rng.random() < 0.5 else wrong
 
 
-def huge(rng: random.Random) -> tuple[str, str]:
+def huge(rng: random.Random) -> Answer:
     n = rng.randrange(100, 10**6)
     answer = rng.choice([f"9^{{9^{{9^{{{n}}}}}}}", f"{n}^{{{n}^{{{n}}}}}", f"({n}!)!", f"2^{{10000000{n}}}"])
     return (str(n) if rng.random() < 0.8 else rf"\sqrt{{{n}}}"), answer
 
 
-def algebra(rng: random.Random) -> tuple[str, str]:
+def algebra(rng: random.Random) -> Answer:
     return "x^2+2x+1", r"\sin(" * rng.randrange(44, 52) + f"x+{rng.randrange(10**6)}" + ")" * 52
 
 
@@ -96,8 +96,8 @@ def bare(question: Question) -> bool:
     return math_verify.verify(parse_gold(question.gold), math_verify.parse(question.response, CONFIGS))
 
 
-def bare_loop(questions: list[Question]) -> list[float]:
-    """Milliseconds of each verdict."""
+def bare_loop(questions: Sequence[Question]) -> list[float]:
+    """Return the milliseconds of each verdict."""
     times = []
     for question in questions:
         start = time.perf_counter()
@@ -107,9 +107,6 @@ def bare_loop(questions: list[Question]) -> list[float]:
 
 
 def in_bare_loops(questions: list[Question], workers: int) -> list[float]:
-    if workers == 1:
-        bare_loop(questions[:20])
-        return timed(lambda: bare_loop(questions))
     with get_context("spawn").Pool(workers) as pool:
         pool.map(bare_loop, [questions[:20]] * workers, chunksize=1)
         parts = [questions[number::workers] for number in range(workers)]
@@ -122,7 +119,7 @@ def in_executor(questions: list[Question], workers: int) -> list[float]:
         list(executor.map(bare, questions[:1] * workers))
         return executor
 
-    def judge() -> list[float]:
+    def verify_all() -> list[float]:
         executor, times, left = start, [], questions
         while left:
             waiting: list[Future[bool]] = [executor.submit(bare, question) for question in left[: 8 * workers]]
@@ -135,15 +132,15 @@ def in_executor(questions: list[Question], workers: int) -> list[float]:
                         process.kill()
                     executor.shutdown(wait=False, cancel_futures=True)
                     executor = fresh()
-                    times.append(1e3 * (time.perf_counter() - began))
                     break
-                times.append(1e3 * (time.perf_counter() - began))
+                finally:
+                    times.append(1e3 * (time.perf_counter() - began))
             left = questions[len(times) :]
         executor.shutdown()
         return times
 
     start = fresh()
-    return timed(judge)
+    return timed(verify_all)
 
 
 def in_pool(questions: list[Question], workers: int) -> list[float]:
@@ -152,59 +149,35 @@ def in_pool(questions: list[Question], workers: int) -> list[float]:
         return timed(lambda: [verdict.milliseconds for verdict in pool.judge_all(questions)])
 
 
-def recovery(_: list[Question], workers: int) -> list[float]:
-    """Milliseconds of the first LaTeX verdict after a hang, five times, and of ordinary ones."""
-    rng = random.Random(2)
-
-    def judge(kind: Callable[[random.Random], tuple[str, str]]) -> float:
-        gold, answer = kind(rng)
-        verdict = pool.judge(gold, f"\\boxed{{{answer}}}")
-        assert verdict.status is Status.TIMEOUT or kind is not algebra
-        return verdict.milliseconds
-
-    with VerifierPool(Recipe(RewardConfig(deadline_s=0.5)), workers) as pool:
-        ordinary = median(judge(polynomial) for _ in range(50))
-        after = [[judge(algebra), judge(polynomial)][1] for _ in range(5)]
-        return [median(after), ordinary]
-
-
-def polynomial(rng: random.Random) -> tuple[str, str]:
-    a, b = rng.randrange(10**6), rng.randrange(10**6)
-    return f"x^2+{a + b}x+{a * b}", f"(x+{a})(x+{b})"
-
-
 def timed(work: Callable[[], list[float]]) -> list[float]:
-    """The milliseconds that `work` returns, after the seconds that it took."""
+    """Return the seconds that `work` took, then the milliseconds that it returned."""
     start = time.perf_counter()
     times = work()
     return [time.perf_counter() - start, *times]
 
 
-SIDES = {"ours": in_pool, "bare": in_bare_loops, "executor": in_executor, "recovery": recovery}
+SIDES = {"ours": in_pool, "bare": in_bare_loops, "executor": in_executor}
 
 
 def measure(side: str, hangs: str, workers: int, count: int = VERDICTS) -> list[float]:
-    """What a side returns, in a process of its own."""
-    command = [sys.executable, "-m", "launch.benches.verify", side, hangs, str(workers), str(count)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    """Return what a side returns, in a process of its own."""
+    found: list[float] = measured(__name__, side, hangs, str(workers), str(count))
+    return found
 
 
-def speed(measured: list[float]) -> float:
-    return (len(measured) - 1) / measured[0]
+def speed(found: list[float]) -> float:
+    return (len(found) - 1) / found[0]
 
 
 def latency(case: str, ours: list[float], other: list[float]) -> Iterator[Row]:
     for which in (50, 99):
-        of_ours, of_other = (quantiles(measured[1:], n=100)[which - 1] for measured in (ours, other))
-        yield Row(case, f"p{which}_ms", of_ours, of_other)
+        yield Row(case, f"p{which}_ms", *(quantiles(found[1:], n=100)[which - 1] for found in (ours, other)))
 
 
-def run() -> Report:
+def run() -> Result:
     rows: list[Row] = []
-    metric = "verdicts_per_second"
     for workers in range(1, min(2, len(os.sched_getaffinity(0))) + 1):
-        on = f"{workers} worker{'s' * (workers > 1)}"
+        on, metric = f"{workers} worker{'s' * (workers > 1)}", "verdicts_per_second"
         quiet, bare_one = measure("ours", "none", workers), measure("bare", "none", workers)
         rows.append(Row(f"{on}, no hangs, bare loop", metric, speed(quiet), speed(bare_one)))
         rows += latency(f"{on}, no hangs, bare loop", quiet, bare_one)
@@ -213,9 +186,7 @@ def run() -> Report:
             rows.append(Row(f"{on}, 1 % {named}, executor", metric, ours, executor))
             longer = speed(measure("ours", hangs, workers))
             rows.append(Row(f"{on}, 1 % {named}, ours without", metric, longer, speed(quiet)))
-    after, ordinary = measure("recovery", "none", 1)
-    rows.append(Row("first verdict after a hang, an ordinary one", "ms", after, ordinary))
-    return Report(
+    return Result(
         tuple(rows),
         {},
         (

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Sequence
 
-from actors.adapter_check.effect import check_effect
+from actors.adapter_check.effect_check import check_effect
 from actors.coordinator.stopping import StopController
 from actors.evaluation.evaluator import Evaluator
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Placement
-from actors.runtime.worker_pool import Record
+from actors.runtime.supervision import Record
 from actors.storage.evaluation_folder import Transcript
 from conf.schema import Config
 from launch.session.actors import start_engines, start_verifier
@@ -28,19 +30,25 @@ async def draw_samples(
     record: Record,
     on_start: Callable[[], object],
     on_sample: Callable[[], None],
-    on_signals: Callable[[Callable[[str], None]], None],
 ) -> str:
     """Draw what the transcripts miss, once the answers of every engine have differed with the adapter and without.
 
-    Return how it ended: completed, budget_exhausted, or the reason it was stopped for.
+    Return how it ended: completed, budget_exhausted, or the name of a signal.
     deadline: of time.monotonic.
     record: takes an actor's name and why it had to be replaced.
     on_start: called before the first sample.
-    on_signals: is given what stops the drawing for a reason.
+    The first SIGINT or SIGTERM stops the drawing, the second ends this process.
     """
     clock = WallClock()
-    stop = StopController(clock)
-    on_signals(stop.stop)
+    stopping = StopController(clock)
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.stopped:
+            os._exit(128 + signal.Signals[stopping.reason])
+        stopping.stop(number.name)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     engines = start_engines(config, model_path, placement, clock=clock, record=record)
     verifier = start_verifier(config, placement, clock=clock, record=record)
 
@@ -56,7 +64,7 @@ async def draw_samples(
 
     try:
         async with asyncio.timeout(deadline - clock.now()):
-            return await stop.unless_stopped(work()) or stop.reason
+            return await stopping.unless_stopped(work()) or stopping.reason
     except TimeoutError:
         return "budget_exhausted"
     finally:

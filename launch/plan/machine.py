@@ -1,4 +1,4 @@
-"""What the machine has, found without torch."""
+"""What this machine has: processor, memory and cards, found without torch."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -15,22 +15,29 @@ from launch.plan.cards import Card, card_of, find_cards
 GIB = 2**30
 
 CORE_BANDWIDTH = 10e9
-"""Memory bandwidth one CPU core can use, bytes/s: typical of servers and laptops."""
+"""Memory bandwidth of one CPU core, bytes/s: typical of servers and laptops."""
 
 CORE_BFLOAT16_FLOPS = {("amx_bf16", ""): 1.0e12, ("avx512_bf16", "AuthenticAMD"): 0.5e12}
-"""Dense bfloat16 FLOP/s of one core by the instructions and maker it has, as torch's matmul was measured to reach."""
+"""Dense bfloat16 FLOP/s of one core by its instructions and maker, as torch's matmul was measured to reach."""
 
 CORE_FLOPS = {"bfloat16": 0.08e12, "float32": 0.15e12}
-"""Dense FLOP/s of one core with neither: measured on an Intel core with AVX-512 but without AMX."""
+"""Dense FLOP/s of other cores: measured on an Intel core with AVX-512 but without AMX."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """name: of the card, or of the processor. cores: ids this process may use. host_memory: bytes, None where only a
-    card is named. gpus, gpu_memory: cards of that name and the bytes of one. bandwidth, rates: of one card, or of one
-    core where there is no card, in bytes/s and in FLOP/s by dtype, None and empty for an unlisted card. present: False
-    for a card that is named for a plan but not in this machine. nodes: of a cluster, this one first; cores and
-    host_memory are then of this one, gpus of all. cards: those that are in this machine.
+    """A machine, or a Ray cluster as one.
+
+    name: of the card, or else of the processor
+    cores: ids that this process may use; on a cluster those of the first node
+    host_memory: bytes, on a cluster of the first node; None where only a card is named
+    gpus: number of cards, on a cluster of all nodes
+    gpu_memory: bytes of one card
+    bandwidth: bytes/s of one card, or of one core without cards; None for an unlisted card
+    rates: FLOP/s of the same by dtype; empty for an unlisted card
+    present: False for a card that is named for a plan and not in this machine
+    nodes: of a cluster, this one first
+    cards: those in this machine
     """
 
     name: str
@@ -46,12 +53,12 @@ class Machine:
 
     @property
     def dtype(self) -> str:
-        """The fastest to multiply in."""
+        """The dtype that is multiplied fastest."""
         return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
 
 
 def detect(device: str = "auto") -> Machine:
-    """This machine (`auto`), this machine without its GPUs (`cpu`), or one with the named card of devices.yaml."""
+    """Describe this machine (`auto`), this machine without cards (`cpu`), or one with a card of devices.yaml."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
     cards = [] if device == "cpu" else find_cards(device)
     if cards:
@@ -65,7 +72,7 @@ def detect(device: str = "auto") -> Machine:
 
 
 def with_cards(cards: Sequence[Card], cores: tuple[int, ...]) -> Machine:
-    """This machine with these cards and cores alone; a mixture is planned by its smallest card."""
+    """Describe this machine with these cards and cores alone; a mixture is planned by its smallest card."""
     smallest = min(cards, key=lambda card: card.memory)
     card = devices().get(card_of(smallest.name) or "")
     return Machine(
@@ -99,13 +106,13 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
 
 
 def beside_cluster() -> str:
-    """What a plan has to say where a run would join a Ray cluster, which only a run asks what it has; else empty."""
+    """Say that a run would join a Ray cluster, which a plan does not look at; empty if it would not."""
     address = os.environ.get("RAY_ADDRESS")
     return f"Plan of this machine alone; a run would join the Ray cluster at {address}" if address else ""
 
 
 def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
-    """Raise BadInput if the build of vLLM among the installed packages is not one for this machine."""
+    """Raise BadInput if the installed packages have no build of vLLM for this machine."""
     if machine.gpus and "vllm" not in packages:
         raise BadInput(
             f"{machine.name}: vLLM's CPU build is installed here; delete .venv and run bash launch/setup.sh, or give"

@@ -1,6 +1,6 @@
 """What each process of a run needs of memory, from configuration and the model's shape alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.runtime.placement import Node, Placement
@@ -28,31 +28,32 @@ BUCKET = 4 * 50_000_000
 ENGINE_WORKSPACE = GIB
 """vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
 
-ENGINE_PROCESSES = 1.4 * GIB
-"""Host memory of an engine's server and scheduler, two processes that have imported torch, Ray and vLLM. Measured, as
-the following, as peaks of resident memory on a machine without a card."""
-
-WORKER_PROCESS = 1.0 * GIB
-"""Of the process that computes for an engine, without weights and cache: the same imports, and what kernels keep."""
+ENGINE_PROCESSES = 2.4 * GIB
+"""Host memory of an engine's server and scheduler (1.4 GiB: torch, Ray and vLLM imported) and of its worker without
+weights and cache (1.0 GiB). Measured, like the following, as peaks of resident memory on a machine without a card."""
 
 LEARNER_PROCESS = 0.57 * GIB
-"""Of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
+"""Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
 
 OTHER_PROCESSES = 2.0 * GIB
-"""Of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident memory adds
-up to 2.9 GiB, of which they share a third."""
+"""Host memory of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident
+memory adds up to 2.9 GiB, of which they share a third."""
 
 PINNED = 2
-"""Times its size that pinned memory takes at most: torch rounds every tensor up to a power of two."""
+"""Pinned memory takes at most so many times its size: torch rounds every tensor up to a power of two."""
 
 LOGIT_BYTES = 12
-"""Per logit of a chunk: the logits, their exponentials and one temporary, all fp32."""
+"""Bytes per logit of a chunk: the logit, its exponential and one temporary, all fp32."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One entry of the memory plan. place: `rollout GPU`, `learner GPU` or `host`. what: process and part. elastic: the
-    least it can do with, while it takes whatever the place has left.
+    """One entry of the memory plan.
+
+    place: `rollout GPU`, `learner GPU` or `host`
+    what: process and part
+    formula: how the bytes come about, for people
+    elastic: `bytes` is the least; the part takes whatever the place has left
     """
 
     place: str
@@ -65,70 +66,63 @@ class Memory:
 def memory_of(
     config: Config, shape: ShapeConfig, placement: Placement, card: float, nodes: Sequence[Node] = ()
 ) -> Iterator[Memory]:
-    """Of cards, what each of a kind needs; of the host, what all processes do that are on the machine the run is
-    started on. card: bytes of a card a learner rank may use, 0 without one. nodes: see `place` in
-    `actors.runtime.placement`.
+    """Yield what one card of each kind needs, and what all processes on the machine where the run starts need.
+
+    card: bytes of a card that a learner rank may use, 0 without one. nodes: of a cluster, the run's own first.
     """
-    engines, ranks = _at_home(placement, nodes)
+    engines, ranks = _on_first_node(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
     yield from _learner_memory(config, shape, placement, card, ranks)
     yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
 
 
-def _at_home(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
-    """Engines and learner ranks on the machine that the run is started on. Where cards are spread over a cluster,
-    ranks are packed there first.
-    """
+def _on_first_node(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
+    """Count the engines and learner ranks where the run starts; on a cluster ranks are packed onto its cards first."""
     engines, ranks = len(placement.rollouts), len(placement.learners)
     if not nodes:
         return engines, ranks
-    home = nodes[0]
+    first = nodes[0]
     if placement.device == "cpu":
-        return sum(share.node in ("", home.id) for share in placement.rollouts), ranks
+        return sum(share.node in ("", first.id) for share in placement.rollouts), ranks
     if placement.shared:
-        return home.gpus, home.gpus
-    ranks = min(ranks, home.gpus)
-    return min(engines, home.gpus - ranks), ranks
+        return first.gpus, first.gpus
+    ranks = min(ranks, first.gpus)
+    return min(engines, first.gpus - ranks), ranks
 
 
 def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
-    """Of one engine on its card, and of so many on the host."""
-    rollout, lora = config.rollout, config.lora
-    size = DTYPE_BYTES[config.model.dtype]
-    cuda = placement.device == "cuda"
-    place, here, each = ("rollout GPU", 1, "") if cuda else ("host", engines, _times(engines, "engines"))
-    base = parameters(shape) * size
-    slot = lora_parameters(shape, padded_rank(lora.rank), lora.target_modules) * size
-    loaded = ADAPTER_SLOTS * lora_parameters(shape, lora.rank, lora.target_modules) * size
-    slots = f"{ADAPTER_SLOTS} at rank"
+    """Yield what one engine needs on its card, and what so many need on the host."""
+    rollout, lora, dtype = config.rollout, config.lora, config.model.dtype
+    size, padded = DTYPE_BYTES[dtype], padded_rank(lora.rank)
+    cuda, times = placement.device == "cuda", _times(engines, "engines")
+    place, here, each = ("rollout GPU", 1, "") if cuda else ("host", engines, times)
 
-    yield Memory(
-        place, "engine: base weights", here * base, f"{parameters(shape) / 1e6:,.0f} million × {size} bytes{each}"
-    )
-    yield Memory(place, "engine: adapter slots", here * ADAPTER_SLOTS * slot, f"{slots} {padded_rank(lora.rank)}{each}")
-    copies = f"{slots} {lora.rank}{', pinned' if cuda else ''}{_times(engines, 'engines')}"
-    yield Memory("host", "engine: adapters as loaded", engines * loaded * (PINNED if cuda else 1), copies)
+    def slots(rank: int) -> int:
+        return ADAPTER_SLOTS * lora_parameters(shape, rank, lora.target_modules) * size
+
+    base = parameters(shape)
+    yield Memory(place, "engine: base weights", here * base * size, f"{base / 1e6:,.0f} million × {size} bytes{each}")
+    yield Memory(place, "engine: adapter slots", here * slots(padded), f"{ADAPTER_SLOTS} at rank {padded}{each}")
+    loaded, pinned = engines * slots(lora.rank) * (PINNED if cuda else 1), ", pinned" if cuda else ""
+    yield Memory("host", "engine: adapters as loaded", loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{times}")
     if cuda:
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
-        cache = group * kv_bytes_per_token(shape, config.model.dtype)
+        cache = group * kv_bytes_per_token(shape, dtype)
         yield Memory(place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
         workspace = ENGINE_WORKSPACE + rollout.max_concurrent_samples * shape.vocabulary * LOGIT_BYTES
         yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
     else:
         yield Memory(place, "engine: KV cache", here * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")
-    servers = engines * (ENGINE_PROCESSES + WORKER_PROCESS)
-    yield Memory("host", "engine: processes", servers, f"{engines} × 2.4 GiB, measured")
+    yield Memory("host", "engine: processes", engines * ENGINE_PROCESSES, f"{engines} × 2.4 GiB, measured")
 
 
 def _learner_memory(
     config: Config, shape: ShapeConfig, placement: Placement, card: float, here: int
 ) -> Iterator[Memory]:
-    """Of one rank on its card, and of so many on the host."""
+    """Yield what one learner rank needs on its card, and what `here` of them need on the host."""
     learner, lora = config.learner, config.lora
-    size = DTYPE_BYTES[config.model.dtype]
-    cuda = placement.device == "cuda"
+    size, ranks, cuda = DTYPE_BYTES[config.model.dtype], len(placement.learners), placement.device == "cuda"
     place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, _times(here, "ranks"))
-    ranks = len(placement.learners)
     trained = lora_parameters(shape, lora.rank, lora.target_modules)
 
     yield Memory(place, "learner: base weights", count * parameters(shape) * size, f"as the engine's{each}")
@@ -137,19 +131,19 @@ def _learner_memory(
     token, kept = activation_bytes(shape, lora.rank, size), f"{learner.tokens_per_microbatch} tokens"
     if recomputes(config, shape, card):
         token, kept = token // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
-    activations = count * learner.tokens_per_microbatch * token
-    yield Memory(place, "learner: activations", activations, f"{kept}{each}")
+    yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token, f"{kept}{each}")
     chunk = learner.logprob_chunk * shape.vocabulary * LOGIT_BYTES
-    logits = f"{learner.logprob_chunk} × {shape.vocabulary}{each}"
-    yield Memory(place, "learner: chunk of logits", count * chunk, logits)
+    yield Memory(
+        place, "learner: chunk of logits", count * chunk, f"{learner.logprob_chunk} × {shape.vocabulary}{each}"
+    )
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
-    offloaded = offloads(config, shape, ranks * card)
-    kept_in, parts, each_weight = (
-        ("host", here, OPTIMIZER_BYTES + size) if offloaded else (place, count, OPTIMIZER_BYTES)
-    )
-    of = f"{each_weight} bytes a trained weight" + (f", {parts}/{ranks} of them" if parts < ranks else "")
-    yield Memory(kept_in, "learner: optimizer", trained * each_weight * parts / ranks, of)
+    weight = OPTIMIZER_BYTES
+    if offloads(config, shape, ranks * card):
+        place, count, weight = "host", here, OPTIMIZER_BYTES + size
+    part = f", {count}/{ranks} of them" if count < ranks else ""
+    optimizer = trained * weight * count / ranks
+    yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes a trained weight{part}")
     yield Memory("host", "learner: process", here * LEARNER_PROCESS, f"{here} × 0.57 GiB, measured")
 
 
@@ -157,22 +151,23 @@ def _times(count: int, of: str) -> str:
     return f", {count} {of}" if count > 1 else ""
 
 
-def room_in(machine: Machine, placement: Placement) -> dict[str, float | None]:
-    """Bytes that each place has, None if unknown."""
-    cards = {"rollout GPU": placement.rollouts, "learner GPU": placement.learners}
-    return {
-        **{place: machine.gpu_memory * shares[0].memory for place, shares in cards.items() if shares and machine.gpus},
-        "host": machine.host_memory,
-    }
+def available_memory(machine: Machine, placement: Placement) -> dict[str, float | None]:
+    """Return the bytes that each place has, None if unknown."""
+    cards = {"rollout GPU": placement.rollouts, "learner GPU": placement.learners} if machine.gpus else {}
+    shares = {place: machine.gpu_memory * shares[0].memory for place, shares in cards.items() if shares}
+    return {**shares, "host": machine.host_memory}
 
 
 def cache_tokens(
-    config: Config, shape: ShapeConfig, placement: Placement, memory: tuple[Memory, ...], room: dict[str, float | None]
+    config: Config,
+    shape: ShapeConfig,
+    placement: Placement,
+    memory: Iterable[Memory],
+    available: Mapping[str, float | None],
 ) -> int:
-    """Tokens that one engine's KV cache holds."""
-    if placement.device == "cpu":
-        cache: float = config.rollout.kv_cache_gib * GIB
-    else:
+    """Return the tokens that one engine's KV cache holds: on a card whatever the other parts leave."""
+    cache: float = config.rollout.kv_cache_gib * GIB
+    if placement.device == "cuda":
         fixed = sum(entry.bytes for entry in memory if entry.place == "rollout GPU" and not entry.elastic)
-        cache = max(0.0, (room["rollout GPU"] or 0) - fixed)
+        cache = max(0.0, (available["rollout GPU"] or 0) - fixed)
     return int(cache / kv_bytes_per_token(shape, config.model.dtype))

@@ -40,13 +40,13 @@ from actors.messages import (
 from actors.protocols import FAITHFUL, Engine
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.pool import EnginePool
-from actors.runtime.garbage import seldom_searched
+from actors.runtime.garbage_collection import rare_collection
 from actors.runtime.placement import Placement, Share
 from actors.storage.checkpoints import Checkpoints
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS
-from launch.plan.costs import Costs, Workload
+from launch.plan.time import Costs, Workload
 from launch.plan.virtual_time import VirtualClock, run_virtually
 
 PROBLEMS = 10_000
@@ -121,7 +121,7 @@ async def _run(
         max_running=per_engine * len(engines),
     )
     coordinator = Coordinator(run)
-    with seldom_searched():
+    with rare_collection():
         await coordinator.run()
     record = coordinator.ledger.record
     groups = coordinator.updates * config.learner.problems_per_update
@@ -238,8 +238,7 @@ class ModelledEngine:
         self.busy_s = 0.0
         self._processor = processor
         self._rng = rng
-        self._slots = AdapterSlots(ADAPTER_SLOTS)
-        self._freed = asyncio.Condition()
+        self._adapters = AdapterSlots(ADAPTER_SLOTS)
         self._running: list[tuple[float, int, Request]] = []
         self._queue: deque[tuple[int, Request]] = deque()
         self._steps = 0.0
@@ -260,24 +259,16 @@ class ModelledEngine:
         raise NotImplementedError("modelled engines do not die")
 
     async def load(self, adapter: AdapterRef) -> None:
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._slots.free > 0)
-            self._slots.occupy(adapter.name)
+        await self._adapters.occupy(adapter)
         await asyncio.sleep(self._costs.swap_s)
 
     async def retire(self, adapter: AdapterRef) -> None:
-        if self._slots.retire(adapter.name):
-            await self._vacate(adapter.name)
+        await self._adapters.retire(adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        if adapter:
-            self._slots.begin(adapter.name)
-        try:
+        async with self._adapters.request(adapter):
             lengths = [self._length(sampling.max_tokens) for _ in range(sampling.samples)]
             await self._decode(self._to_compute(problem, adapter), lengths)
-        finally:
-            if adapter and self._slots.end(adapter.name):
-                await self._vacate(adapter.name)
         compared = index < 0  # a probe; else nobody looks at a probability
         samples = tuple(_sample(length, length == sampling.max_tokens, compared) for length in lengths)
         return Group(index, problem, adapter, samples)
@@ -349,11 +340,6 @@ class ModelledEngine:
         if not self._running:
             self._prefill = 0.0
             self._processor.change(-1)
-
-    async def _vacate(self, name: str) -> None:
-        async with self._freed:
-            self._slots.vacate(name)
-            self._freed.notify_all()
 
 
 class ModelledLearner:

@@ -12,7 +12,7 @@ from actors.rollout.adapter_transfer import AdapterTransfer
 from actors.rollout.pool import EnginePool
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor
-from actors.runtime.worker_pool import Record
+from actors.runtime.supervision import Record
 from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor
@@ -48,7 +48,7 @@ def start_verifier(config: Config, placement: Placement, *, clock: Clock, record
             RemoteActor(RewardActor, f"reward-{number}", Share(node=node), recipe(config), placement.reward_workers),
             config.reward.deadline_s,
         )
-        for number, node in enumerate(placement.judges or [ray.get_runtime_context().get_node_id()])
+        for number, node in enumerate(placement.reward_nodes or [ray.get_runtime_context().get_node_id()])
     ]
     return RemoteVerifier(judges, clock, record)
 

@@ -16,11 +16,11 @@ from actors.errors import Halted, Interrupted, root_cause
 from actors.messages import Outcome, ProblemSet, Progress
 from actors.protocols import Engine, Learner, Verifier
 from actors.runtime.clock import WallClock
-from actors.runtime.garbage import seldom_searched
+from actors.runtime.garbage_collection import rare_collection
 from actors.runtime.host_resources import Alarm, HostGuard, HostNeeds, measure, total_memory
 from actors.runtime.placement import Placement
 from actors.runtime.ray_metrics import RayMetrics
-from actors.runtime.versions import versions
+from actors.runtime.software_versions import software_versions
 from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
@@ -73,7 +73,7 @@ class CoordinatorActor:
             self._ledger.enter(actor, "start")
         self._actors: list[Engine | Learner | Verifier] = []
         self._coordinator: Coordinator | None = None
-        self._stop = StopController(self._clock, config.budget.grace_s)
+        self._stopping = StopController(self._clock, config.budget.grace_s)
         self._fatal: Alarm | None = None
 
     async def run(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class CoordinatorActor:
 
     async def stop(self, reason: str) -> None:
         """End the run gracefully; told again, at once."""
-        self._stop.stop(reason)
+        self._stopping.stop(reason)
 
     async def close(self) -> None:
         """Free what the actors hold, engine processes included; those that have died hold nothing."""
@@ -117,13 +117,13 @@ class CoordinatorActor:
         """Start the run, which on a card takes minutes before the coordinator exists, and run it."""
         try:
             async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
-                coordinator = await self._stop.unless_stopped(self._assemble())
+                coordinator = await self._stopping.unless_stopped(self._assemble())
         except TimeoutError:
             return Outcome("budget_exhausted", "the budget ended while the engines were starting")
         if coordinator is None:
-            return Outcome("interrupted", self._stop.reason)
+            return Outcome("interrupted", self._stopping.reason)
         self._coordinator = coordinator
-        with seldom_searched():
+        with rare_collection():
             return await coordinator.run()
 
     async def _assemble(self) -> Coordinator:
@@ -144,15 +144,15 @@ class CoordinatorActor:
         groups_per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
         run = RunContext(
             config=config,
+            problems=request.problems,
             engine=engines,
             learner=learner,
             verifier=verifier,
-            problems=request.problems,
             folder=self._folder,
             budget=self._budget,
             ledger=self._ledger,
             clock=clock,
-            stopping=self._stop,
+            stopping=self._stopping,
             max_running=groups_per_engine * len(request.placement.rollouts),
         )
         return Coordinator(run)
@@ -174,7 +174,7 @@ class CoordinatorActor:
         """Act first, then write."""
         alarms = guard.look(measure(self._folder.path))
         for alarm in alarms:
-            if alarm.fatal and not self._stop.stopped:
+            if alarm.fatal and not self._stopping.stopped:
                 self._fatal = alarm
                 await self.stop(alarm.text)
         metrics.show(await self.progress(), self._ledger.record)
@@ -209,7 +209,7 @@ class CoordinatorActor:
             "best_update": version_of(best) if best else without_validation,
             "ledger": self._ledger.record,
             "events": self._folder.events(),
-            "versions": versions(),
+            "versions": software_versions(),
         }
 
 

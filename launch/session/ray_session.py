@@ -1,4 +1,4 @@
-"""A Ray of one's own, and its session folders: hundreds of megabytes of logs each, which Ray itself never deletes."""
+"""Starting Ray, and clearing its session folders: hundreds of megabytes of logs, which Ray itself never deletes."""
 
 import contextlib
 import logging
@@ -17,26 +17,47 @@ from conf.schema import Config
 from launch.plan.host_needs import OBJECT_STORE_BYTES
 
 NOTE = "ray-session"
+"""File in the folder of a run or an evaluation that names its last Ray session."""
 
 SERVERS = ("raylet", "gcs_server")
-"""Ray's processes that all others of a session follow into death."""
+"""Processes of a Ray session after whose end all others end."""
 
 DEATH_S = 10.0
-"""That those others are waited for: until then they hold memory."""
+"""Seconds that those others are waited for: until then they hold memory."""
 
 
 @contextlib.contextmanager
-def ray_session(config: Config, placement: Placement, folder: Path, dashboard: bool) -> Iterator[tuple[Path, str, str]]:
-    """Ray on this machine with the placement's resources; its session folder, noted in `folder`, and the addresses of
-    the dashboard and of the metrics. At the end all of it is gone but the session folder.
+def ray_session(
+    config: Config, placement: Placement, folder: Path, dashboard: bool, joined: Any = None
+) -> Iterator[tuple[Path, str, str]]:
+    """Start Ray on this machine with the placement's resources, and note its session in a folder.
+
+    joined: what `ray.init` returned for a cluster, which is then used instead, and stays.
+    Yields the session folder and the addresses of dashboard and metrics. At the end all of a Ray that was started here
+    is gone but its session folder.
     """
+    import ray
+
+    context = joined or start_ray(config, placement, dashboard)
+    found = addresses(context)
+    if joined is None:
+        note_session(folder, found[0])
+    try:
+        yield found
+    finally:
+        ray.shutdown()
+        delete_orphans(found[0], also_of_the_living=joined is None)
+
+
+def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
+    """Start a Ray of one's own. Return what `ray.init` does."""
     # Off by default, and without it vLLM's engine process outlives a killed actor.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
     shares = (*placement.rollouts, *placement.learners)
-    context: Any = ray.init(
+    return ray.init(
         address="local",
         num_cpus=sum(share.threads for share in shares),
         num_gpus=round(sum(share.gpus for share in shares)) or None,
@@ -48,42 +69,22 @@ def ray_session(config: Config, placement: Placement, folder: Path, dashboard: b
         logging_level=logging.ERROR,
         namespace=config.run.name,
     )
-    found = addresses(context)
-    note_session(folder, found[0])
-    try:
-        yield found
-    finally:
-        ray.shutdown()
-        delete_orphans(found[0], also_of_the_living=True)
-
-
-@contextlib.contextmanager
-def joined_session(context: Any) -> Iterator[tuple[Path, str, str]]:
-    """The same of a cluster that was joined, which stays. context: what `ray.init` returned."""
-    import ray
-
-    found = addresses(context)
-    try:
-        yield found
-    finally:
-        ray.shutdown()
-        delete_orphans(found[0])
 
 
 def addresses(context: Any) -> tuple[Path, str, str]:
-    """Session folder, dashboard and metrics of this node."""
+    """Return session folder, dashboard and metrics of this node."""
     node = context.address_info
     return Path(node["session_dir"]), context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
 
 
-def note_session(run: Path, session: Path) -> None:
-    """Write into a run's folder which session it has started."""
-    replace_text(run / NOTE, str(session))
+def note_session(folder: Path, session: Path) -> None:
+    """Note in a folder which session was started for it."""
+    replace_text(folder / NOTE, str(session))
 
 
-def clear_session(run: Path) -> None:
-    """End what is left of the run's last session, delete its folder and forget it. For the run's only process."""
-    note = run / NOTE
+def clear_session(folder: Path) -> None:
+    """End what is left of the last session noted in a folder, and delete its files. The folder must be locked."""
+    note = folder / NOTE
     if not note.exists():
         return
     session, dying = Path(note.read_text()), list[psutil.Process]()

@@ -2,10 +2,11 @@
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from actors.messages import ProblemSet
 from actors.storage.files import empty, lock
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -14,9 +15,6 @@ from conf.load import RECORD, dump
 from conf.schema import MAY_CHANGE, Config
 from launch.plan.machine import Machine
 from launch.session.ray_session import clear_session
-
-if TYPE_CHECKING:
-    from actors.messages import ProblemSet
 
 UNRECORDED = ("adapter", "benchmarks", "dashboard", "limit", "n", "plan", "run.folder", "run.overwrite", "simulate")
 """Settings whose change says nothing about the run."""
@@ -105,7 +103,7 @@ def take_over(folder: Path, what: str) -> None:
     clear_session(folder)
 
 
-def begin(config: Config, folder: Path, problems: "ProblemSet") -> list[str]:
+def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     """Take a run's folder over and write down what the run is. Return the settings that a resumed run changes, as
     `key=before → now`.
 

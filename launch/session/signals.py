@@ -1,8 +1,9 @@
-"""Handlers of SIGINT and SIGTERM for a process that has nothing to save, before there is work or after it."""
+"""Handlers of SIGINT and SIGTERM for a process that has nothing to save, and timers that end it."""
 
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -22,3 +23,11 @@ def exit_at_once(number: int, _: FrameType | None) -> None:
 def raise_exit(number: int, _: FrameType | None) -> None:
     """Raise SystemExit with the number of the signal, as Ray's own handler of SIGTERM does."""
     sys.exit(number)
+
+
+def after(seconds: float, action: Callable[[], object]) -> threading.Timer:
+    """Start a timer that does not keep the process alive."""
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+    return timer

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -13,15 +12,16 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from actors.runtime.cause_of_death import Witness, log_of, post_mortem
+from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from actors.runtime.remote_actor import BAD_INPUT
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from launch.console import RunView
-from launch.plan.fitting import ENOUGH, learn_from
+from launch.plan.calibration import ENOUGH, learn_from
 from launch.plan.machine import detect
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
 from launch.session.failure import write_ending
+from launch.session.signals import after, handle_signals
 
 POLL_S = 0.5
 CLOSE_S = 10.0
@@ -48,13 +48,11 @@ class Watch:
         self._events_shown = len(self._folder.events())
         self._machine = detect(request.config.device)
         self._measured = False
-        self._pid: int | None = None
-        self._witness: Witness | None = None
+        self._watcher: ExitWatcher | None = None
         remote: Any = ray.remote(CoordinatorActor)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._coordinator = remote.options(name="coordinator", num_cpus=0, scheduling_strategy=here).remote(request)
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        handle_signals(self._on_signal)
 
     def follow(self) -> dict[str, Any]:
         """Show the run until it ends and return its summary, also if the coordinator died. Raises BadInput if that
@@ -62,8 +60,7 @@ class Watch:
         """
         try:
             with RunView(self._console) as view:
-                self._pid = self._wait_for_coordinator()
-                self._witness = Witness(self._pid)
+                self._watcher = ExitWatcher(self._wait_for_coordinator())
                 ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
                 while not ray.wait([ending], timeout=POLL_S)[0]:
                     progress = ray.get(self._coordinator.progress.remote(), timeout=SILENCE_S)
@@ -84,8 +81,7 @@ class Watch:
         except (RayActorError, OutOfMemoryError) as error:
             if bad := BAD_INPUT.search(str(error)):
                 raise BadInput(bad[1]) from error
-            log = log_of(self._logs, self._pid, str(error))
-            return self._failure(f"the coordinator died: {post_mortem(str(error), self._witness, log)}")
+            return self._failure(f"the coordinator died: {cause_of_death(str(error), self._watcher, self._logs)}")
 
     def close(self) -> None:
         """Learn from the run that has ended, and free what its actors hold."""
@@ -122,9 +118,7 @@ class Watch:
         if len(self._signals) > 2:
             os._exit(128 + self._signals[0])
         if len(self._signals) == 2:
-            hurry = threading.Timer(HURRY_S, os._exit, [128 + self._signals[0]])
-            hurry.daemon = True
-            hurry.start()
+            after(HURRY_S, lambda: os._exit(128 + self._signals[0]))
         self._coordinator.stop.remote(signal.Signals(number).name)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from actors.runtime.cause_of_death import describe_status
+from actors.runtime.cause_of_death import describe_exit
 from launch.plan.calibration import recall
 from launch.plan.machine import Machine, with_cards
 from launch.plan.plan import Plan, make_plan
@@ -79,7 +79,7 @@ class Lane:
         if summary and (code == 0 or STATUS.get(code, "failed") == summary["status"]):
             return cell, summary["status"], summary["reason"]
         said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        words = said[-1].removeprefix("run.py: ") if said and code > 0 else describe_status(code)
+        words = said[-1].removeprefix("run.py: ") if said and code > 0 else describe_exit(code)
         return cell, STATUS.get(code, "failed"), words
 
 

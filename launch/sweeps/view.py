@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.console import clock
-from launch.plan.forecast import forecast, updates_in_budget
-from launch.plan.plan import Plan, duration
+from launch.plan.forecast import forecast
+from launch.plan.plan import Plan
+from launch.plan.time import duration
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
@@ -113,8 +114,8 @@ def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
         figures = ("", "", "")
         if plan.estimate:
             expected = forecast(plan)
-            updates = f"{updates_in_budget(plan, expected):,}"
-            figures = (duration(expected.update_s), updates, duration(2 * plan.estimate.evaluate_s))
+            evaluations = duration(2 * expected.evaluate_s)
+            figures = (duration(expected.update_s), f"{expected.updates:,}", evaluations)
         fits = "fits" if plan.fits else Text("does not fit", "bold red")
         table.add_row(cell, fits, duration(plan.config.budget.seconds), *figures)
     longest = max(plan.config.budget.seconds for plan in plans.values())

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -52,12 +51,14 @@ def test_an_unknown_topic_is_refused_with_the_nearest(topic: str, words: str) ->
         explain(["help", topic])
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["help", "lora"], 0), (["-h"], 0), (["help", "lroa"], 2), ([], 2)])
-def test_run_py_explains_without_a_framework(arguments: list[str], code: int) -> None:
+def test_run_py_explains_without_a_framework() -> None:
+    """And quickly. Without any argument it is bad input, with a hint at help."""
     script = (
-        "import sys; from launch.run import main; code = main(sys.argv[1:]);"
-        "assert not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules); sys.exit(code)"
+        "import sys; from launch.run import main;"
+        "codes = [main(arguments) for arguments in (['help', 'lora'], ['-h'], ['help', 'x'], [])];"
+        "assert codes == [0, 0, 2, 2] and not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
     )
-    done: Any = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert "help" in done.stdout + done.stderr or "lora.rank=32" in done.stdout
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "lora.rank=32" in done.stdout
+    assert done.stderr.splitlines()[1].endswith("`python launch/run.py help` explains the settings")

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from actors.rollout.shared_memory import segments
+from actors.rollout.shared_memory import segments_of
 from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
 
 __all__ = ["boxing_model", "start"]
@@ -70,7 +70,7 @@ class Run:
         """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
         members = [member for member in psutil.process_iter() if member.pid != self.process.pid and self._holds(member)]
         self.family.update({member.pid: member for member in members})
-        self.shared |= segments(member.pid for member in members)
+        self.shared |= segments_of(member.pid for member in members)
         return members
 
     def _holds(self, process: psutil.Process) -> bool:

@@ -255,7 +255,7 @@ def test_card_that_cannot_compute_in_the_models_dtype_is_refused_before_anything
 def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
     draw(evaluation, rounds=1, right=1)
-    transcript: Transcript = evaluation.samples[1].base
+    transcript: Transcript = evaluation.samples[1][1][0]
     rows = read_rows(evaluation.folder.path / "samples" / "few-base.jsonl")
     assert [row["problem"] for row in rows] == [problem.id for problem in transcript.problems]
     assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= rows[0].keys()
@@ -330,7 +330,7 @@ def test_what_a_run_was_trained_on_never_counts_as_held_out(
 ) -> None:
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     evaluation = prepared(asked)
-    (posed,) = (each.posed for each in evaluation.samples)
+    (posed,) = (posed for posed, _ in evaluation.samples)
     assert len(posed.problems) == 20
     assert "has eval.problems=20, not 30" in complaint([*asked, "eval.problems=30"], capsys)
     assert "has data.size=40, not 30" in complaint([*asked, "data.size=30"], capsys)

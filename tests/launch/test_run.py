@@ -75,7 +75,7 @@ MIXTURE = """0, GPU-aa, Tesla T4, 15360, 15000
 def with_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Runs end with the first card they see for their exit code; what it does to install a table of the driver's."""
     monkeypatch.setattr(run, "check_build", lambda *_: None)
-    monkeypatch.setattr(run, "check_room", lambda *_: None)
+    monkeypatch.setattr(run, "check_host", lambda *_: None)
     monkeypatch.setattr(run, "prepare", lambda plan, *_: plan)
     monkeypatch.setattr(run, "carry_out", lambda plan, *_: int(os.environ["CUDA_VISIBLE_DEVICES"]))
     return nvidia_smi
@@ -180,7 +180,7 @@ def test_room_is_measured_after_leftovers_are_gone(
         assert overwrite
         raise BadInput("no room")
 
-    monkeypatch.setattr(run, "check_room", measure)
+    monkeypatch.setattr(run, "check_host", measure)
     arguments = ["conf=quickstart", f"run.folder={tmp_path / 'runs'}", "run.overwrite=true"]
     assert "no room" in complaint(arguments, capsys)
 

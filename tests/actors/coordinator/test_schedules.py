@@ -214,8 +214,8 @@ class Trial:
         except ExceptionGroup as error:
             cause = root_cause(error)
             if isinstance(cause, ActorDied):
-                crews = (fleet._crew, verifier._crew)
-                none_left = any(all(post.given_up for post in crew.posts) for crew in crews)
+                pools = (fleet._pool, verifier._pool)
+                none_left = any(all(worker.given_up for worker in pool.workers) for pool in pools)
                 assert none_left or coordinator.progress.phase == "starting"
             elif not isinstance(cause, Halted | Interrupted):
                 raise

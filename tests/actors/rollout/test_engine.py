@@ -24,8 +24,8 @@ from actors.adapter_check.startup_check import StartupCheck
 from actors.errors import ActorDied, Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.rollout.actor import RemoteEngine
-from actors.rollout.engine import RolloutEngine, of_card
-from actors.rollout.shared_memory import segments
+from actors.rollout.engine import RolloutEngine, card_settings
+from actors.rollout.shared_memory import segments_of
 from actors.runtime.placement import Share
 from conf.schema import Config
 from learner.learner import LoraLearner
@@ -80,7 +80,7 @@ def rig(tiny_model: Path) -> Iterator[Rig]:
     environment = dict(os.environ)
     rig = Rig(tiny_model)
     yield rig
-    rig.engine.close()
+    rig.run(rig.engine.close())
     rig.loop.close()
     ENDED.append(rig.engine)
     os.environ.clear()
@@ -128,7 +128,7 @@ def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: P
 
 def test_cache_is_as_large_as_was_asked_for(rig: Rig) -> None:
     asked = make_config().rollout.kv_cache_gib * 2**30
-    assert 0.99 * asked < rig.engine.cache_bytes <= asked
+    assert 0.99 * asked < rig.run(rig.engine.cache_bytes()) <= asked
 
 
 def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
@@ -150,8 +150,8 @@ def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
     asyncio.run(engine.revive())
     assert starts == [None, 5000]
     share = Share(gpus=0.45, memory=0.45)
-    assert of_card(share, None) == {"gpu_memory_utilization": 0.45}
-    given = of_card(share, 5000)
+    assert card_settings(share, None) == {"gpu_memory_utilization": 0.45}
+    given = card_settings(share, 5000)
     assert given["kv_cache_memory_bytes"] == 5000
     assert given["gpu_memory_utilization"] < 0.05
 
@@ -269,7 +269,7 @@ def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoraL
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_engine_is_proven_by_synthetic_adapters(rig: Rig, learner: LoraLearner, tmp_path: Path, fault: str) -> None:
+def test_startup_check_names_the_fault(rig: Rig, learner: LoraLearner, tmp_path: Path, fault: str) -> None:
     class Local:
         async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
             return learner.publish_synthetic()
@@ -281,13 +281,13 @@ def test_engine_is_proven_by_synthetic_adapters(rig: Rig, learner: LoraLearner, 
     engine: Any = Spoiled(rig.engine, tmp_path, list(SPOILED).index(fault), fault)
     local: Any = Local()
     config = make_config()
-    proof = StartupCheck(engine, local, Probes(config, problems))
-    rig.run(proof.begin())
+    check = StartupCheck(engine, local, Probes(config, problems))
+    rig.run(check.begin())
     if fault == "nothing":
-        rig.run(proof.judge())
+        rig.run(check.check())
     else:
         with pytest.raises(Halted, match=SPOILED[fault]):
-            rig.run(proof.judge())
+            rig.run(check.check())
 
 
 def test_retired_version_is_refused(rig: Rig, adapters: list[AdapterRef]) -> None:
@@ -314,7 +314,7 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     """kill -9 of the process that owns an engine leaves no vLLM process behind."""
     code = (
         "import asyncio, time\n"
-        "from tests.actors.test_rollout import Rig\nfrom pathlib import Path\n"
+        "from tests.actors.rollout.test_engine import Rig\nfrom pathlib import Path\n"
         "if __name__ == '__main__':\n"
         f"    Rig(Path({str(tiny_model)!r})); print('up', flush=True); time.sleep(600)\n"
     )
@@ -325,7 +325,7 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     assert any(line.startswith("up") for line in owner.stdout)
     children = psutil.Process(owner.pid).children(recursive=True)
     assert len(children) >= 2
-    shared = segments(process.pid for process in children)
+    shared = segments_of(process.pid for process in children)
     assert any(file.name.startswith("psm_") for file in shared)
     owner.send_signal(signal.SIGKILL)
     owner.wait()

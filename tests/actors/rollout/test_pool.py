@@ -8,7 +8,7 @@ from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
-from actors.runtime.deaths import IN_A_ROW
+from actors.runtime.supervision import DEATHS_IN_A_ROW
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FrailEngine, make_problem
 
@@ -22,11 +22,11 @@ def ignore(name: str, text: str) -> None: ...
 def test_groups_go_to_the_engine_with_the_least_to_do() -> None:
     async def scenario() -> list[int]:
         slow, quick = FrailEngine(seconds=10.0), FrailEngine(seconds=1.0)
-        fleet = EnginePool([slow, quick], VirtualClock(), ignore)
-        await fleet.load(ADAPTER)
-        first = [asyncio.create_task(fleet.generate(i, make_problem(i), ADAPTER, SAMPLING)) for i in range(2)]
+        pool = EnginePool([slow, quick], VirtualClock(), ignore)
+        await pool.load(ADAPTER)
+        first = [asyncio.create_task(pool.generate(i, make_problem(i), ADAPTER, SAMPLING)) for i in range(2)]
         await asyncio.sleep(2.0)
-        await asyncio.gather(*first[1:], *(fleet.generate(i, make_problem(i), ADAPTER, SAMPLING) for i in (2,)))
+        await asyncio.gather(*first[1:], *(pool.generate(i, make_problem(i), ADAPTER, SAMPLING) for i in (2,)))
         await asyncio.gather(*first)
         return [len(slow.served), len(quick.served)]
 
@@ -36,10 +36,10 @@ def test_groups_go_to_the_engine_with_the_least_to_do() -> None:
 def test_every_engine_holds_every_version() -> None:
     async def scenario() -> list[frozenset[str]]:
         engines = [FrailEngine(), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), ignore)
-        await fleet.load(ADAPTER)
-        await fleet.load(AdapterRef(1, 0, "nowhere"))
-        await fleet.retire(ADAPTER)
+        pool = EnginePool(engines, VirtualClock(), ignore)
+        await pool.load(ADAPTER)
+        await pool.load(AdapterRef(1, 0, "nowhere"))
+        await pool.retire(ADAPTER)
         return [engine.slots.held for engine in engines]
 
     assert run_virtually(scenario()) == [frozenset({"policy-v1-r0"})] * 2
@@ -48,30 +48,30 @@ def test_every_engine_holds_every_version() -> None:
 def test_failed_request_no_longer_counts_as_load() -> None:
     async def scenario() -> list[int]:
         engines = [FrailEngine(), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), ignore)
+        pool = EnginePool(engines, VirtualClock(), ignore)
         for engine in engines[1:]:
             await engine.load(ADAPTER)
         for _ in range(2):
-            failed = await asyncio.gather(fleet.generate(0, make_problem(0), ADAPTER, SAMPLING), return_exceptions=True)
+            failed = await asyncio.gather(pool.generate(0, make_problem(0), ADAPTER, SAMPLING), return_exceptions=True)
             assert isinstance(failed[0], ValueError)
-        return [berth.load for berth in fleet._berths]
+        return [slot.load for slot in pool._slots]
 
     assert run_virtually(scenario()) == [0, 0]
 
 
-def ask(fleet: EnginePool, index: int, adapter: AdapterRef | None = ADAPTER) -> "asyncio.Task[Group]":
-    return asyncio.create_task(fleet.generate(index, make_problem(index), adapter, SAMPLING))
+def ask(pool: EnginePool, index: int, adapter: AdapterRef | None = ADAPTER) -> "asyncio.Task[Group]":
+    return asyncio.create_task(pool.generate(index, make_problem(index), adapter, SAMPLING))
 
 
 def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had() -> None:
     async def scenario() -> tuple[FrailEngine, list[Group], list[str]]:
         engine, events = FrailEngine(seconds=10.0), list[str]()
-        fleet = EnginePool([engine], VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
+        pool = EnginePool([engine], VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
         old, new = ADAPTER, AdapterRef(1, 0, "nowhere")
-        await fleet.load(old)
-        early = ask(fleet, 0, old)
-        await fleet.load(new)
-        late = ask(fleet, 1, new)
+        await pool.load(old)
+        early = ask(pool, 0, old)
+        await pool.load(new)
+        late = ask(pool, 1, new)
         await asyncio.sleep(3.0)
         engine.die()
         return engine, [await early, await late], events
@@ -89,10 +89,10 @@ def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had()
 def test_other_engines_take_over_while_one_is_replaced() -> None:
     async def scenario() -> tuple[float, list[int]]:
         engines = [FrailEngine(start_seconds=100.0), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), ignore)
-        await fleet.load(ADAPTER)
+        pool = EnginePool(engines, VirtualClock(), ignore)
+        await pool.load(ADAPTER)
         engines[0].die()
-        await asyncio.gather(*(ask(fleet, index) for index in range(4)))
+        await asyncio.gather(*(ask(pool, index) for index in range(4)))
         return VirtualClock().now(), [len(engine.served) for engine in engines]
 
     assert run_virtually(scenario()) == (1.0, [0, 4])
@@ -103,16 +103,16 @@ def test_run_goes_on_without_an_engine_that_finds_no_place() -> None:
 
     async def scenario() -> tuple[list[FrailEngine], float, list[Group]]:
         lost, other = FrailEngine(start_seconds=1000.0), FrailEngine()
-        fleet = EnginePool([lost, other], VirtualClock(), ignore)
-        await fleet.load(ADAPTER)
+        pool = EnginePool([lost, other], VirtualClock(), ignore)
+        await pool.load(ADAPTER)
         lost.die()
-        await ask(fleet, 0)
+        await ask(pool, 0)
         for version in range(1, 5):
-            await fleet.load(AdapterRef(version, 0, "nowhere"))
-            await fleet.retire(AdapterRef(version - 1, 0, "nowhere"))
-        probes = await fleet.probe(9, make_problem(9), AdapterRef(4, 0, "nowhere"), SAMPLING)
+            await pool.load(AdapterRef(version, 0, "nowhere"))
+            await pool.retire(AdapterRef(version - 1, 0, "nowhere"))
+        probes = await pool.probe(9, make_problem(9), AdapterRef(4, 0, "nowhere"), SAMPLING)
         passed = VirtualClock().now()
-        await fleet.ready()
+        await pool.ready()
         await asyncio.sleep(10.0)
         return [lost, other], passed, list(probes)
 
@@ -126,16 +126,16 @@ def test_run_goes_on_without_an_engine_that_finds_no_place() -> None:
 def test_version_that_only_missing_engines_could_hold_waits_for_one() -> None:
     async def scenario() -> tuple[float, list[int]]:
         engines = [FrailEngine(start_seconds=50.0), FrailEngine(start_seconds=20.0)]
-        fleet = EnginePool(engines, VirtualClock(), ignore)
-        await fleet.load(ADAPTER)
+        pool = EnginePool(engines, VirtualClock(), ignore)
+        await pool.load(ADAPTER)
         for engine in engines:
             engine.die()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(fleet.generate(0, make_problem(0), ADAPTER, SAMPLING), 1.0)
+            await asyncio.wait_for(pool.generate(0, make_problem(0), ADAPTER, SAMPLING), 1.0)
         new = AdapterRef(1, 0, "nowhere")
-        await fleet.load(new)
+        await pool.load(new)
         loaded = VirtualClock().now()
-        await ask(fleet, 1, new)
+        await ask(pool, 1, new)
         return loaded, [len(engine.served) for engine in engines]
 
     loaded, served = run_virtually(scenario())
@@ -147,14 +147,14 @@ def test_engine_given_up_is_reported_and_the_others_go_on() -> None:
     async def scenario() -> list[str]:
         broken, other = FrailEngine(), FrailEngine()
         events: list[str] = []
-        fleet = EnginePool([broken, other], VirtualClock(), lambda name, text: events.append(text))
-        await fleet.load(ADAPTER)
+        pool = EnginePool([broken, other], VirtualClock(), lambda name, text: events.append(text))
+        await pool.load(ADAPTER)
         broken.stillborn = 10
         broken.die()
-        await asyncio.gather(*(ask(fleet, index) for index in range(4)))
+        await asyncio.gather(*(ask(pool, index) for index in range(4)))
         await asyncio.sleep(60.0)
-        await fleet.load(AdapterRef(1, 0, "nowhere"))
-        group = await ask(fleet, 4, AdapterRef(1, 0, "nowhere"))
+        await pool.load(AdapterRef(1, 0, "nowhere"))
+        group = await ask(pool, 4, AdapterRef(1, 0, "nowhere"))
         assert (group.index, len(other.served)) == (4, 5)
         return events
 
@@ -168,28 +168,28 @@ def test_version_retired_while_a_fresh_engine_loads_it_does_no_harm(missed: bool
     async def scenario() -> tuple[list[str], list[frozenset[str]]]:
         events = list[str]()
         engines = [FrailEngine(), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), lambda name, text: events.append(text))
+        pool = EnginePool(engines, VirtualClock(), lambda name, text: events.append(text))
         old, new = AdapterRef(1, 0, "nowhere"), AdapterRef(2, 0, "nowhere")
         if not missed:
-            await fleet.load(old)
+            await pool.load(old)
         engines[0].load_seconds = 100.0
         engines[0].die()
-        await ask(fleet, 0, old if not missed else None)
+        await ask(pool, 0, old if not missed else None)
         if missed:
-            await fleet.load(old)
+            await pool.load(old)
         await asyncio.sleep(10.0)
         if missed:
             engines[0].die()
             await asyncio.sleep(0.1)
-        await fleet.load(new)
-        await fleet.retire(old)
+        await pool.load(new)
+        await pool.retire(old)
         engines[0].gone.add(old.name)
         await asyncio.sleep(300.0)
-        assert fleet._berths[0].well
+        assert pool._slots[0].healthy
         return events, [engine.slots.held for engine in engines]
 
     events, held = run_virtually(scenario())
-    assert [event.partition(" ")[0] for event in events] == ["replaced"] * (2 if missed else 1)
+    assert [event.partition(" ")[0] for event in events] == ["replaced"]
     assert held == [frozenset({"policy-v2-r0"})] * 2
 
 
@@ -197,55 +197,80 @@ def test_what_keeps_an_engine_from_coming_back_is_recorded_and_ends_a_run_withou
     async def scenario() -> list[str]:
         events = list[str]()
         engines = [FrailEngine(), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
-        await fleet.load(ADAPTER)
+        pool = EnginePool(engines, VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
+        await pool.load(ADAPTER)
         for number, engine in enumerate(engines):
             engine.name = f"rollout-{number}"
             engine.gone.add(ADAPTER.name)
         engines[0].die()
-        await ask(fleet, 0)
+        await ask(pool, 0)
         await asyncio.sleep(60.0)
         assert [event.partition(";")[0] for event in events] == ["rollout-0: not replaced any more"]
         assert "no folder of policy-v0-r0" in events[0]
         engines[1].die()
         with pytest.raises(FileNotFoundError):
-            await ask(fleet, 1)
+            await ask(pool, 1)
         with pytest.raises(FileNotFoundError):
-            await fleet.load(AdapterRef(1, 0, "nowhere"))
+            await pool.load(AdapterRef(1, 0, "nowhere"))
         return [event.partition(";")[0] for event in events]
 
     assert run_virtually(scenario()) == ["rollout-0: not replaced any more", "rollout-1: not replaced any more"]
 
 
-def test_version_that_an_engine_cannot_load_later_is_recorded_and_the_next_one_is_loaded() -> None:
+def test_engine_that_cannot_load_a_version_it_has_missed_is_given_up_and_the_others_go_on() -> None:
     async def scenario() -> tuple[list[str], list[frozenset[str]]]:
         events = list[str]()
         engines = [FrailEngine(), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), lambda name, text: events.append(text))
+        pool = EnginePool(engines, VirtualClock(), lambda name, text: events.append(text))
         engines[0].die()
         engines[0].gone.add(ADAPTER.name)
-        await fleet.load(ADAPTER)
+        await pool.load(ADAPTER)
         await asyncio.sleep(60.0)
-        await fleet.load(AdapterRef(1, 0, "nowhere"))
+        await pool.load(AdapterRef(1, 0, "nowhere"))
+        await ask(pool, 0)
         return events, [engine.slots.held for engine in engines]
 
     events, held = run_virtually(scenario())
-    assert "could not load; FileNotFoundError('no folder of policy-v0-r0')" in events[-1]
-    assert held == [frozenset({"policy-v1-r0"}), frozenset({"policy-v0-r0", "policy-v1-r0"})]
+    assert events[0].startswith("not replaced any more; FileNotFoundError('no folder of policy-v0-r0') while it was;")
+    assert held[1] == {"policy-v0-r0", "policy-v1-r0"}
+
+
+def test_engine_restarted_under_three_versions_serves_the_oldest_first() -> None:
+    """The newest waits for a slot that only the oldest one's request, which died with the engine, can free."""
+
+    async def scenario() -> tuple[list[tuple[int, str | None]], frozenset[str]]:
+        engine = FrailEngine(seconds=10.0)
+        pool = EnginePool([engine], VirtualClock(), ignore)
+        versions = [AdapterRef(version, 0, "nowhere") for version in range(3)]
+        await pool.load(versions[0])
+        early = ask(pool, 0, versions[0])
+        await pool.load(versions[1])
+        await asyncio.sleep(1.0)
+        await pool.retire(versions[0])
+        last = asyncio.create_task(pool.load(versions[2]))
+        await asyncio.sleep(1.0)
+        engine.die()
+        await asyncio.gather(early, last)
+        await ask(pool, 1, versions[2])
+        return engine.served, engine.slots.held
+
+    served, held = run_virtually(scenario())
+    assert served == [(0, "policy-v0-r0"), (1, "policy-v2-r0")]
+    assert held == {"policy-v1-r0", "policy-v2-r0"}
 
 
 def test_version_given_up_before_its_turn_takes_no_other_with_it() -> None:
     async def scenario() -> frozenset[str]:
         engines = [FrailEngine(), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), ignore)
+        pool = EnginePool(engines, VirtualClock(), ignore)
         engines[0].load_seconds = 20.0
         engines[0].die()
-        await fleet.load(ADAPTER)
+        await pool.load(ADAPTER)
         await asyncio.sleep(10.0)
         engines[0].die()
         await asyncio.sleep(0.1)
-        await fleet.load(AdapterRef(1, 0, "nowhere"))
-        await fleet.retire(AdapterRef(1, 0, "nowhere"))
+        await pool.load(AdapterRef(1, 0, "nowhere"))
+        await pool.retire(AdapterRef(1, 0, "nowhere"))
         await asyncio.sleep(100.0)
         return engines[0].slots.held
 
@@ -255,12 +280,12 @@ def test_version_given_up_before_its_turn_takes_no_other_with_it() -> None:
 def test_request_that_waits_for_an_engine_which_is_given_up_goes_to_the_one_that_comes_back() -> None:
     async def scenario() -> list[int]:
         broken, slow = FrailEngine(), FrailEngine(start_seconds=100.0)
-        fleet = EnginePool([broken, slow], VirtualClock(), ignore)
-        await fleet.load(ADAPTER)
+        pool = EnginePool([broken, slow], VirtualClock(), ignore)
+        await pool.load(ADAPTER)
         broken.stillborn = 10
         broken.die()
         slow.die()
-        await asyncio.gather(*(ask(fleet, index) for index in range(4)))
+        await asyncio.gather(*(ask(pool, index) for index in range(4)))
         return [len(broken.served), len(slow.served)]
 
     assert run_virtually(scenario()) == [0, 4]
@@ -269,11 +294,11 @@ def test_request_that_waits_for_an_engine_which_is_given_up_goes_to_the_one_that
 def test_version_retired_under_running_requests_outlives_the_engine_until_they_end() -> None:
     async def scenario() -> tuple[Group, frozenset[str]]:
         engine = FrailEngine(seconds=10.0)
-        fleet = EnginePool([engine], VirtualClock(), ignore)
-        await fleet.load(ADAPTER)
-        group = ask(fleet, 0)
+        pool = EnginePool([engine], VirtualClock(), ignore)
+        await pool.load(ADAPTER)
+        group = ask(pool, 0)
         await asyncio.sleep(1.0)
-        await fleet.retire(ADAPTER)
+        await pool.retire(ADAPTER)
         engine.die()
         return await group, engine.slots.held
 
@@ -285,13 +310,13 @@ def test_version_retired_under_running_requests_outlives_the_engine_until_they_e
 def test_engine_that_cannot_start_again_ends_the_run_with_the_cause() -> None:
     async def scenario() -> float:
         engine = FrailEngine()
-        fleet = EnginePool([engine], VirtualClock(), ignore)
+        pool = EnginePool([engine], VirtualClock(), ignore)
         engine.stillborn = 10
         engine.die()
-        with pytest.raises(ActorDied, match=f"died {IN_A_ROW} times in a row: .* signal 9"):
-            await fleet.load(ADAPTER)
+        with pytest.raises(ActorDied, match=f"died {DEATHS_IN_A_ROW} times in a row: .* signal 9"):
+            await pool.load(ADAPTER)
         with pytest.raises(ActorDied, match="in a row"):
-            await ask(fleet, 0)
+            await ask(pool, 0)
         return VirtualClock().now()
 
     assert run_virtually(scenario()) == 2.0
@@ -308,7 +333,7 @@ async def try_synthetic(_: str, engine: Engine) -> None:
 def test_work_at_the_start_is_done_with_every_engine_before_it_has_any_version() -> None:
     async def scenario() -> list[tuple[int, int, bool]]:
         engines = [FrailEngine(), FrailEngine()]
-        fleet = EnginePool(engines, VirtualClock(), ignore)
+        pool = EnginePool(engines, VirtualClock(), ignore)
         begun: list[tuple[int, int, bool]] = []
 
         async def begin(name: str, engine: Engine) -> None:
@@ -316,14 +341,14 @@ def test_work_at_the_start_is_done_with_every_engine_before_it_has_any_version()
             begun.append((engines.index(engine), engine.lives, bool(engine.slots.held)))
             await try_synthetic(name, engine)
 
-        await fleet.at_start(begin)
-        await fleet.load(ADAPTER)
-        group = ask(fleet, 0)
+        await pool.at_start(begin)
+        await pool.load(ADAPTER)
+        group = ask(pool, 0)
         await asyncio.sleep(0.5)
         engines[0].die()
         await group
-        await fleet.retire(ADAPTER)
-        await fleet.ready()
+        await pool.retire(ADAPTER)
+        await pool.ready()
         return begun
 
     assert run_virtually(scenario()) == [(0, 1, False), (1, 1, False), (0, 2, False)]
@@ -336,7 +361,7 @@ def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataOb
 
     async def scenario() -> None:
         engines = [FrailEngine(seconds=data.draw(st.floats(0.1, 9.0))) for _ in range(data.draw(st.integers(1, 3)))]
-        fleet = EnginePool(engines, VirtualClock(), ignore)
+        pool = EnginePool(engines, VirtualClock(), ignore)
         adapters = [AdapterRef(version, 0, "nowhere") for version in range(5)]
 
         async def kill(engine: FrailEngine, after: float) -> None:
@@ -348,23 +373,23 @@ def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataOb
             for engine in engines
             for number in range(data.draw(st.integers(0, 2)))
         ]
-        await fleet.at_start(try_synthetic)
+        await pool.at_start(try_synthetic)
         groups, started = [], 0
         for adapter in adapters:
-            await fleet.load(adapter)
+            await pool.load(adapter)
             if adapter.version:
-                await fleet.retire(adapters[adapter.version - 1])
+                await pool.retire(adapters[adapter.version - 1])
             for _ in range(data.draw(st.integers(0, 4))):
-                groups.append((started, adapter, ask(fleet, started, adapter)))
+                groups.append((started, adapter, ask(pool, started, adapter)))
                 started += 1
             await asyncio.sleep(data.draw(st.floats(0.0, 30.0)))
         for index, adapter, task in groups:
             group = await task
             assert (group.index, group.adapter) == (index, adapter)
-        await fleet.retire(adapters[-1])
+        await pool.retire(adapters[-1])
         await asyncio.gather(*kills)
-        await fleet.ready()
+        await pool.ready()
         assert [engine.slots.held for engine in engines] == [frozenset()] * len(engines)
-        assert [berth.load for berth in fleet._berths] == [0] * len(engines)
+        assert [slot.load for slot in pool._slots] == [0] * len(engines)
 
     run_virtually(scenario())

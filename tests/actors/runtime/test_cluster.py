@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.rollout.actor import RemoteEngine
-from actors.rollout.adapter_transfer import AdapterTransfer, Stamp
+from actors.rollout.adapter_transfer import AdapterTransfer, Fingerprint
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Node, Placement, place
@@ -44,7 +44,7 @@ class Light:
         gpus = tuple(map(int, ray.get_gpu_ids()))
         return Whereabouts(ray.get_runtime_context().get_node_id(), gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
-    async def load(self, adapter: AdapterRef, known: Stamp | None, files: dict[str, bytes] | None = None) -> bool:
+    async def load_if_same(self, adapter: AdapterRef, expected: Fingerprint | None) -> bool:
         return True
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
@@ -64,8 +64,8 @@ class Run:
             RemoteActor(Light, f"rollout-{number}", share) for number, share in enumerate(self.placement.rollouts)
         ]
         engines = [RemoteEngine(actor, 8, AdapterTransfer()) for actor in self.rollouts]
-        self.fleet = EnginePool(engines, WallClock(), lambda name, text: self.events.append(f"{name}: {text}"))
-        await self.fleet.ready()
+        self.pool = EnginePool(engines, WallClock(), lambda name, text: self.events.append(f"{name}: {text}"))
+        await self.pool.ready()
         self.ranks = [
             RemoteActor(Light, f"learner-{rank}", share, bundle=PlacementGroupSchedulingStrategy(group, rank))
             for rank, share in enumerate(self.placement.learners)
@@ -134,19 +134,19 @@ def test_cards_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(cl
         (bare,) = (node for node in others if not node.gpus)
         run = Run(place(home.cores, 4, ranks=2, nodes=[home, *others]))
         await run.start()
-        assert run.placement.judges == (bare.id,)
+        assert run.placement.reward_nodes == (bare.id,)
         ranks, rollouts = await run.where(run.ranks), await run.where(run.rollouts)
         assert ranks[0].node == home.id
         cards = taken((*run.placement.learners, *run.placement.rollouts), ranks + rollouts)
         assert len(cards) == 4
         assert set(cards.values()) == {1.0}
 
-        await run.fleet.load(AdapterRef(0, 0, "nowhere"))
+        await run.pool.load(AdapterRef(0, 0, "nowhere"))
         cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost(home, rollouts)))
-        groups = [run.fleet.generate(i, make_problem(i), AdapterRef(0, 0, "nowhere"), SAMPLING) for i in range(4)]
+        groups = [run.pool.generate(i, make_problem(i), AdapterRef(0, 0, "nowhere"), SAMPLING) for i in range(4)]
         cluster.add_node(num_cpus=8, num_gpus=2)
         assert [group.index for group in await asyncio.gather(*groups)] == [0, 1, 2, 3]
-        await run.fleet.ready()
+        await run.pool.ready()
         again = taken(run.placement.rollouts, await run.where(run.rollouts))
         assert set(again.values()) == {1.0}
         assert run.events

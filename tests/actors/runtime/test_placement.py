@@ -122,7 +122,7 @@ def test_nodes_with_cards_can_hold_what_is_placed(nodes: list[Node], data: st.Da
     room = min(len(node.cores) // node.gpus for node in nodes if node.gpus)
     taken = sum(share.threads for share in shares) if gpus == 1 else max(share.threads for share in shares)
     assert taken <= max(room, 2 if gpus == 1 else 1)
-    assert placement.judges == tuple(node.id for node in nodes if not node.gpus)
+    assert placement.reward_nodes == tuple(node.id for node in nodes if not node.gpus)
     assert placement.learners[0].node == (nodes[0].id if nodes[0].gpus else "")
     assert all(not share.node for share in (*placement.rollouts, *placement.learners[1:]))
 

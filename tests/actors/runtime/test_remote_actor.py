@@ -88,7 +88,7 @@ def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
     async def scenario() -> None:
         actor = RemoteActor(Patient, "patient", Share())
         first = await actor.call("process_id")
-        await asyncio.sleep(0.5)  # for the witness to have seen it
+        await asyncio.sleep(0.5)  # for the watcher to have seen it
         cause = await cause_of(actor, "die", signal.SIGKILL)
         assert cause.startswith("patient died: ")
         assert cause.endswith("these were its last words")

@@ -1,20 +1,123 @@
+"""A simulated run stands in for a real one, so that what there is to find is known."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conf.load import load
+from conf.load import dump, load
 from conf.schema import Config
-from launch.plan.calibration import UNMEASURED, Calibration, keep, recall
-from launch.plan.costs import Workload
+from launch.plan.calibration import ENOUGH, keep, learn_from, measure, recall
+from launch.plan.forecast import Pace
 from launch.plan.machine import GIB, Machine
+from launch.plan.plan import make_plan
+from launch.plan.simulation import simulate
+from launch.plan.time import UNMEASURED, Calibration, Workload
 
-MACHINE = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"float32": 0.2e12})
-MEASURED = Calibration(decode=1.6, start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), of="14 updates")
+MACHINE = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
+SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.5, swap=2.0, start_s=40.0, verify=2.0)
+UPDATES = 16
 
 
-def configure(folder: Path, *settings: str) -> Config:
+@pytest.fixture(autouse=True)
+def own_runs(tmp_path: Path) -> None:
+    """Of the default `run.folder`."""
+    (tmp_path / "runs").mkdir()
+
+
+def configure(*settings: str) -> Config:
+    return load(["conf=quickstart", "model.dtype=float32", "eval.problems=0", f"budget.updates={UPDATES}", *settings])
+
+
+def carry_out(folder: Path, config: Config, updates: int = UPDATES) -> Path:
+    """The files of a run whose machine is off its rates by SLOWER."""
+    plan = make_plan(config, MACHINE, SLOWER)
+    assert plan.costs
+    work = replace(plan.workload, spread=0.2, varied=0.4, fresh=0.25 * plan.workload.prompt)
+    done = simulate(plan.config, plan.costs, work, plan.placement, plan.at_once)
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump(plan.config))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in done.rows[:updates]))
+    for update in range(updates):
+        rows = [{"tokens": length, "prompt": f"The same: {length}"} for length in (6, 8, 10)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "samples" / f"update-{update + 1:06d}.jsonl").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_what_a_machine_is_off_by_is_found(tmp_path: Path, steps: int) -> None:
+    config = configure("algorithm.preset=dapo", f"algorithm.steps_per_batch={steps}", "learner.refill=false")
+    found = measure(carry_out(tmp_path / "run", config), MACHINE)
+    assert found.learn == pytest.approx(SLOWER.learn, rel=0.03)
+    assert found.decode == pytest.approx(SLOWER.decode, rel=0.15)
+    assert found.update == pytest.approx(SLOWER.update, rel=0.03)
+    assert found.score == pytest.approx(SLOWER.score, abs=0.2)  # most of the check is a wait for its answers
+    assert found.swap == pytest.approx(SLOWER.swap, rel=0.05)
+    assert found.start_s == pytest.approx(SLOWER.start_s, rel=0.1)
+    assert found.workload
+    assert found.workload.varied == pytest.approx(0.4, abs=0.1)
+    assert found.workload.response == pytest.approx(8, rel=0.05)
+
+
+def test_another_batch_staleness_and_rank_is_predicted(tmp_path: Path) -> None:
+    found = measure(carry_out(tmp_path / "run", configure()), MACHINE)
+    other = configure("learner.problems_per_update=8", "learner.max_staleness=2", "lora.rank=128")
+    rows = carry_out(tmp_path / "other", other) / "metrics.jsonl"
+    real = Pace.between([json.loads(line) for line in rows.read_text().splitlines()], 3)
+    plan = make_plan(other, MACHINE, found)
+    assert plan.costs
+    guess = Pace.between(simulate(plan.config, plan.costs, plan.workload, plan.placement, plan.at_once, seed=1).rows, 3)
+    assert guess.update_s == pytest.approx(real.update_s, rel=0.1)
+    assert guess.rollouts_idle == pytest.approx(real.rollouts_idle, abs=0.1)
+    assert guess.learner_idle == pytest.approx(real.learner_idle, abs=0.1)
+
+
+def test_run_without_anything_to_learn_from_says_nothing_of_learning(tmp_path: Path) -> None:
+    """As of a model that solves no problem yet."""
+    folder = carry_out(tmp_path / "run", configure())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    nothing = {"tokens/trained": 0, "groups/zero_variance": 1.0}
+    rows = [row | nothing | {"time/learn": row["time/step"]} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = measure(folder, MACHINE)
+    assert found.learn == 1.0
+    assert found.update == pytest.approx(SLOWER.update, rel=0.03)
+
+
+def test_what_was_found_is_there_for_the_next_plan(tmp_path: Path) -> None:
+    config = configure()
+    assert recall(config, MACHINE) == UNMEASURED
+    said = learn_from(carry_out(tmp_path / "run", config), MACHINE)
+    assert "an update takes about" in said
+    found = recall(config, MACHINE)
+    assert found.of == f"{UPDATES - 2} updates of embedded:smollm2-135m at rank 32"
+    assert make_plan(config, MACHINE, found).costs != make_plan(config, MACHINE).costs
+    assert recall(config, replace(MACHINE, name="another")) == UNMEASURED
+    config.model.dtype = "bfloat16"
+    assert recall(config, MACHINE) == UNMEASURED
+    assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), MACHINE) == UNMEASURED
+
+
+def test_lengths_are_only_for_the_same_model_data_and_limit(tmp_path: Path) -> None:
+    keep(replace(SLOWER, workload=make_plan(configure(), MACHINE).workload), configure(), MACHINE)
+    assert recall(configure("lora.rank=8"), MACHINE).workload
+    longer = recall(configure("rollout.max_response_tokens=48"), MACHINE)
+    assert longer.workload is None
+    assert longer.decode == SLOWER.decode
+
+
+def test_a_run_of_a_few_updates_says_nothing(tmp_path: Path) -> None:
+    assert learn_from(tmp_path, MACHINE) == ""
+    assert learn_from(carry_out(tmp_path / "run", configure(), ENOUGH - 1), MACHINE) == ""
+    assert learn_from(tmp_path / "run", replace(MACHINE, rates={})) == ""
+
+
+FOUND = Calibration(decode=1.6, start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), of="14 updates")
+
+
+def recipe(folder: Path, *settings: str) -> Config:
     return load(["conf=quickstart", "model.dtype=float32", f"run.folder={folder}", *settings])
 
 
@@ -23,10 +126,10 @@ def store(folder: Path) -> Path:
 
 
 def test_what_was_kept_is_recalled(tmp_path: Path) -> None:
-    keep(MEASURED, configure(tmp_path), MACHINE)
-    assert recall(configure(tmp_path), MACHINE) == MEASURED
-    longer = configure(tmp_path, "rollout.max_response_tokens=48")
-    assert recall(longer, MACHINE) == replace(MEASURED, workload=None)
+    keep(FOUND, recipe(tmp_path), MACHINE)
+    assert recall(recipe(tmp_path), MACHINE) == FOUND
+    longer = recipe(tmp_path, "rollout.max_response_tokens=48")
+    assert recall(longer, MACHINE) == replace(FOUND, workload=None)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +137,13 @@ def test_what_was_kept_is_recalled(tmp_path: Path) -> None:
     [{"warmth": 1.0}, {"decode": "fast"}, {"decode": None}, {"workload": {"prompt": 3.0}}, {"workload": "long"}],
 )
 def test_an_entry_that_does_not_parse_is_as_if_it_were_not_there(change: dict[str, object], tmp_path: Path) -> None:
-    config, other = configure(tmp_path), configure(tmp_path, "rollout.max_response_tokens=48")
-    keep(MEASURED, config, MACHINE)
-    keep(replace(MEASURED, decode=2.0), other, MACHINE)
+    config, other = recipe(tmp_path), recipe(tmp_path, "rollout.max_response_tokens=48")
+    keep(FOUND, config, MACHINE)
+    keep(replace(FOUND, decode=2.0), other, MACHINE)
     entries = json.loads(store(tmp_path).read_text())
     first, second = entries
     store(tmp_path).write_text(json.dumps({first: entries[first] | change, second: entries[second]}))
-    assert recall(config, MACHINE) == replace(MEASURED, decode=2.0, workload=None)
+    assert recall(config, MACHINE) == replace(FOUND, decode=2.0, workload=None)
     store(tmp_path).write_text(json.dumps({first: entries[first] | change, second: []}))
     assert recall(config, MACHINE) == UNMEASURED
 
@@ -48,6 +151,6 @@ def test_an_entry_that_does_not_parse_is_as_if_it_were_not_there(change: dict[st
 @pytest.mark.parametrize("text", ["", '{"a lap', "[1]", "\udcff"])
 def test_a_damaged_file_is_as_if_it_were_not_there_until_it_is_written_anew(text: str, tmp_path: Path) -> None:
     store(tmp_path).write_text(text, errors="surrogateescape")
-    assert recall(configure(tmp_path), MACHINE) == UNMEASURED
-    keep(MEASURED, configure(tmp_path), MACHINE)
-    assert recall(configure(tmp_path), MACHINE) == MEASURED
+    assert recall(recipe(tmp_path), MACHINE) == UNMEASURED
+    keep(FOUND, recipe(tmp_path), MACHINE)
+    assert recall(recipe(tmp_path), MACHINE) == FOUND

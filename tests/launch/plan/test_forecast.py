@@ -5,8 +5,8 @@ import pytest
 from actors.coordinator.budget import EVALUATION_SAFETY
 from conf.errors import BadInput
 from conf.load import load
-from launch.plan.forecast import MANY, Forecast, Scaled, forecast, options, scale, seconds_spent, updates_in_budget
-from tests.launch.plan.test_plan import CPU, machine, plan
+from launch.plan.forecast import MANY, Forecast, Pace, forecast, options, scale
+from tests.launch.plan.plans import CPU, machine, plan
 
 
 def test_a_simulated_update_takes_no_less_than_its_longer_half() -> None:
@@ -26,8 +26,8 @@ def test_the_budget_holds_start_evaluations_and_updates() -> None:
     found = forecast(made)
     assert made.estimate
     left = 600 - found.start_s - (1 + EVALUATION_SAFETY) * made.estimate.evaluate_s
-    assert updates_in_budget(made, found) == int(left / found.update_s)
-    assert updates_in_budget(plan("quickstart", CPU, "budget.updates=3"), found) == 3
+    assert found.updates == int(left / found.update_s)
+    assert forecast(plan("quickstart", CPU, "budget.updates=3")).updates == 3
 
 
 def test_validations_take_updates_from_the_budget_up_to_their_share() -> None:
@@ -36,18 +36,16 @@ def test_validations_take_updates_from_the_budget_up_to_their_share() -> None:
         for every, share in ((0, 0.05), (2, 0.5), (1, 0.5))
     )
     found = forecast(never)
-    slow = replace(found, update_s=0.01)
-    assert updates_in_budget(always, found) < updates_in_budget(often, found) < updates_in_budget(never, found)
-    assert updates_in_budget(always, slow) == pytest.approx(updates_in_budget(never, slow) / 2, abs=1)
+    assert replace(found, plan=always).updates < replace(found, plan=often).updates < found.updates
+    short = replace(found, update_s=0.01)
+    assert replace(short, plan=always).updates == pytest.approx(short.updates / 2, abs=1)
 
 
 def test_few_updates_do_not_spend_the_whole_budget() -> None:
     few, all_of_it = (plan("quickstart", CPU, *settings) for settings in (("budget.updates=3",), ()))
     found = forecast(few)
-    assert few.estimate
-    spent = found.start_s + 3 * found.update_s + 2 * few.estimate.evaluate_s
-    assert seconds_spent(few, found) == pytest.approx(spent)
-    assert seconds_spent(all_of_it, found) == 600
+    assert found.spent_s == pytest.approx(found.start_s + 3 * found.update_s + 2 * found.evaluate_s)
+    assert forecast(all_of_it).spent_s == 600
 
 
 def test_a_forecast_is_of_the_steady_state() -> None:
@@ -69,35 +67,37 @@ def test_the_run_gets_what_the_plan_has_decided() -> None:
 
 
 def test_other_splits_are_named() -> None:
-    names = [option.name for option in options(plan("r8_instruct", machine("A40", 4)))]
+    names = [name for name, _ in options(plan("r8_instruct", machine("A40", 4)))]
     assert names == ["learner.max_staleness=0", "learner.ranks=2", "5 × A40"]
-    names = [
-        option.name for option in options(plan("r8_instruct", machine("A40", 4), "rollout.actors=2", "learner.ranks=2"))
-    ]
+    names = [name for name, _ in options(plan("r8_instruct", machine("A40", 4), "rollout.actors=2", "learner.ranks=2"))]
     assert names == ["learner.max_staleness=0", "learner.ranks=1", "5 × A40"]
-    assert [option.name for option in options(plan("quickstart", CPU))] == ["learner.max_staleness=0"]
+    assert [name for name, _ in options(plan("quickstart", CPU))] == ["learner.max_staleness=0"]
 
 
 def test_cards_are_simulated_with_the_batch_and_with_one_that_grows() -> None:
     made = plan("r8_instruct", machine("A40"))
-    rows = list(scale(made, machine("A40"), [1, 2], made.calibration))
-    assert [(row.gpus, row.plan.config.learner.problems_per_update) for row in rows] == [(1, 16), (2, 16), (2, 32)]
-    assert rows[0].forecast.update_s > rows[1].forecast.update_s
+    rows = list(scale(made, machine("A40"), [1, 2]))
+    assert [(row.plan.machine.gpus, row.plan.config.learner.problems_per_update) for row in rows] == [
+        (1, 16),
+        (2, 16),
+        (2, 32),
+    ]
+    assert rows[0].update_s > rows[1].update_s
     with pytest.raises(BadInput, match=r"simulate=\[4\]: no card"):
-        list(scale(plan("quickstart", CPU), CPU, [4], made.calibration))
+        list(scale(plan("quickstart", CPU), CPU, [4]))
 
 
 def test_what_does_not_fit_is_not_simulated() -> None:
     made = plan("r8_instruct", machine("T4"))
     with pytest.raises(BadInput, match=r"simulate=\[1\]: on 1 × T4, the T4 cannot compute in model\.dtype=bfloat16"):
-        list(scale(made, machine("T4"), [1], made.calibration))
+        list(scale(made, machine("T4"), [1]))
 
 
 def test_a_coordinator_that_would_fill_a_core_is_the_bottleneck() -> None:
     made = plan("r8_instruct", machine("A40"))
-    busy = Forecast(1.0, 2.0, 1.9, 1.9, 1.0, 1.0, group_cpu_s=0.01, groups=100)
-    assert Scaled(1, made, busy).bottleneck == "generation"
-    assert Scaled(1, made, replace(busy, group_cpu_s=0.11)).bottleneck == "coordinator"
+    busy = Forecast(1.0, 2.0, 1.9, 1.9, 1.0, 1.0, plan=made, group_cpu_s=0.01)
+    assert busy.bottleneck == "generation"
+    assert replace(busy, group_cpu_s=0.11).bottleneck == "coordinator"
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,15 @@ def test_a_coordinator_that_would_fill_a_core_is_the_bottleneck() -> None:
 def test_only_plans_simulate_and_not_without_end(settings: list[str]) -> None:
     with pytest.raises(BadInput, match="simulate="):
         load(["conf=r8_instruct", *settings])
+
+
+def test_the_pace_is_what_passed_between_two_rows() -> None:
+    common = {"staleness/max": 1.0, "ledger/run/start": 2.0, "ledger/run/starting": 30.0}
+    first = {"budget/spent_s": 50.0, "ledger/rollouts/generate": 20.0, "ledger/learner/update": 10.0}
+    last = {"budget/spent_s": 110.0, "ledger/rollouts/generate": 50.0, "ledger/learner/update": 40.0}
+    learner = {"ledger/learner/canary": 2.0, "ledger/learner/sync": 4.0}
+    rows = [{}, common | first, *[common] * 9, common | last | learner]
+    pace = Pace.between(rows, skipped=2)
+    assert (pace.start_s, pace.update_s, pace.generate_s, pace.learn_s) == (32.0, 6.0, 3.0, 3.6)
+    assert pace.rollouts_idle == 0.5
+    assert pace.learner_idle == pytest.approx(0.4)

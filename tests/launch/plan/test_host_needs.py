@@ -3,17 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, amount
+from actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, HostNeeds, amount
 from conf.errors import BadInput
 from conf.load import load
-from launch.plan import host_needs as room
+from launch.plan import host_needs
 from launch.plan.machine import GIB, detect
 from launch.plan.plan import make_plan
 
 
-def need(*settings: str) -> room.HostNeeds:
+def need(*settings: str) -> HostNeeds:
     config = load(["conf=quickstart", "model.dtype=float32", *settings])
-    return room.room_of(make_plan(config, detect("cpu")))
+    return host_needs.needs_of_run(make_plan(config, detect("cpu")))
 
 
 def test_need_grows_with_rank_and_checkpoints_kept() -> None:
@@ -36,24 +36,24 @@ def test_run_that_may_start_may_write_all_its_checkpoints(
         for begun in (0, whole.checkpoint // 2, whole.checkpoint):
             left = HostFree(whole.disk - held - begun, GIB, 10**15, begun, held)
             assert guard.look(left) == []
-            monkeypatch.setattr(room, "measure", lambda folder, left=left: left)
-            room.check_room(whole, Path("runs/mine"))
+            monkeypatch.setattr(host_needs, "measure", lambda folder, left=left: left)
+            host_needs.check_host(whole, Path("runs/mine"))
 
 
 def test_checkpoints_beyond_those_kept_make_no_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     left = HostFree(disk=10 * MIB, shared_memory=GIB, memory=10**15, kept=10**15)
-    monkeypatch.setattr(room, "measure", lambda folder: left)
+    monkeypatch.setattr(host_needs, "measure", lambda folder: left)
     with pytest.raises(BadInput, match=f"has 10 MiB free and the run needs {amount(need().checkpoint + DISK_MARGIN)}"):
-        room.check_room(need(), Path("runs/mine"))
+        host_needs.check_host(need(), Path("runs/mine"))
 
 
 def test_what_is_going_to_be_overwritten_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "measure", lambda folder: HostFree(need().disk - 1000, GIB, 10**15))
+    monkeypatch.setattr(host_needs, "measure", lambda folder: HostFree(need().disk - 1000, GIB, 10**15))
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "many").write_bytes(bytes(1000))
-    room.check_room(need(), tmp_path, overwrite=True)
+    host_needs.check_host(need(), tmp_path, overwrite=True)
     with pytest.raises(BadInput, match="its disk has"):
-        room.check_room(need(), tmp_path)
+        host_needs.check_host(need(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_what_is_going_to_be_overwritten_counts_as_room(tmp_path: Path, monkeypa
 )
 def test_host_without_room_is_refused_with_numbers(scarce: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plenty = HostFree(disk=10**15, shared_memory=GIB, memory=10**15)
-    monkeypatch.setattr(room, "measure", lambda folder: plenty)
-    room.check_room(need(), Path("runs/mine"))
-    monkeypatch.setattr(room, "measure", lambda folder: replace(plenty, **{scarce: 100 * 2**20}))
+    monkeypatch.setattr(host_needs, "measure", lambda folder: plenty)
+    host_needs.check_host(need(), Path("runs/mine"))
+    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(plenty, **{scarce: 100 * 2**20}))
     with pytest.raises(BadInput, match=said):
-        room.check_room(need(), Path("runs/mine"))
+        host_needs.check_host(need(), Path("runs/mine"))

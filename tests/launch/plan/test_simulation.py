@@ -4,8 +4,8 @@ import pytest
 
 from actors.runtime.placement import Placement, Share
 from conf.schema import Config
-from launch.plan.costs import Costs, Workload
 from launch.plan.simulation import Simulation, simulate
+from launch.plan.time import Costs, Workload
 
 COSTS = Costs(
     step_s=0.1,

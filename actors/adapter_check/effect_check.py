@@ -1,11 +1,11 @@
-"""Does an adapter change what an engine says? An evaluation of one that does not would be of the base model."""
+"""Before an evaluation: does the adapter change what the engines say? If not, it would be one of the base model."""
 
 from collections.abc import Sequence
 from math import fsum
 
-from actors.adapter_check.canary import BAND, SAME, Answers
-from actors.adapter_check.probes import Probes
-from actors.messages import AdapterRef, Problem, Sample
+from actors.adapter_check.probes import Answers, Probes
+from actors.adapter_check.swap_check import BAND, SAME
+from actors.messages import AdapterRef, Problem
 from actors.protocols import Engine
 from conf.errors import BadInput
 from conf.schema import Config
@@ -24,35 +24,26 @@ async def check_effect(config: Config, engine: Engine, adapter: AdapterRef, prob
 
 
 def unchanged(base: Answers, again: Answers, adapted: Answers) -> bool:
-    """Whether an engine's answers under an adapter are the base model's, which it gave twice, within the noise of that.
+    """Whether one engine's answers under an adapter are the base model's, within the noise between that model's two.
 
     All to the same problems under the same seeds.
     """
-    noise, apart = difference(base, again), difference(base, adapted)
-    if parted(base, adapted) and not parted(base, again):
+    if _tokens(adapted) != _tokens(base) == _tokens(again):
         return False
-    return apart <= max(SAME, BAND * noise)
+    return difference(base, adapted) <= max(SAME, BAND * difference(base, again))
 
 
 def difference(left: Answers, right: Answers) -> float:
     """Mean |Δ log p| over the tokens before two answers part; 0 if they part at once."""
-    deltas = [delta for a, b in _pairs(left, right) for delta in _deltas(a, b)]
+    deltas = []
+    for group, other_group in zip(left, right, strict=True):
+        a, b = group.samples[0], other_group.samples[0]
+        for token, other, p, q in zip(a.token_ids, b.token_ids, a.logprobs, b.logprobs, strict=False):
+            if token != other:
+                break
+            deltas.append(abs(p - q))
     return fsum(deltas) / len(deltas) if deltas else 0.0
 
 
-def parted(left: Answers, right: Answers) -> bool:
-    """Whether some answer has other tokens."""
-    return any(a.token_ids != b.token_ids for a, b in _pairs(left, right))
-
-
-def _pairs(left: Answers, right: Answers) -> list[tuple[Sample, Sample]]:
-    return [(a.samples[0], b.samples[0]) for a, b in zip(left, right, strict=True)]
-
-
-def _deltas(left: Sample, right: Sample) -> list[float]:
-    deltas = []
-    for token, other, p, q in zip(left.token_ids, right.token_ids, left.logprobs, right.logprobs, strict=False):
-        if token != other:
-            break
-        deltas.append(abs(p - q))
-    return deltas
+def _tokens(answers: Answers) -> list[list[int]]:
+    return [list(group.samples[0].token_ids) for group in answers]

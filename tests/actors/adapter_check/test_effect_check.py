@@ -1,7 +1,7 @@
 import pytest
 
-from actors.adapter_check.canary import Answers
-from actors.adapter_check.effect import unchanged
+from actors.adapter_check.effect_check import unchanged
+from actors.adapter_check.swap_check import Answers
 from actors.messages import AdapterRef, Group, Sample
 from tests.fakes import make_problem
 

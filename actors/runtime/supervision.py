@@ -1,0 +1,188 @@
+"""Actors that may die: each is restarted, within limits, while the others go on."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from actors.errors import ActorDied
+from actors.protocols import Clock
+
+DEATHS_IN_A_ROW = 3
+"""So many deaths without an answer in between end an actor: it would not start the next time either."""
+
+DEATHS_LATELY = 6
+LATELY_S = 1800.0
+"""So many deaths within so many seconds end it too: a run would spend its budget on restarts."""
+
+FIRST_PAUSE_S = 2.0
+"""Before the second restart in a row; each further one waits twice as long. The first is made at once."""
+
+
+class RestartLimit:
+    """How often an actor may die, and how long to wait before it is restarted: a pure state machine."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._in_a_row = 0
+        self._times: deque[float] = deque(maxlen=DEATHS_LATELY)
+
+    def answered(self) -> None:
+        """Note that the actor has done something since its last restart."""
+        self._in_a_row = 0
+
+    def pause(self, now: float, death: ActorDied) -> float:
+        """Count a death; return the seconds until the restart, or raise ActorDied if there should be none."""
+        self._in_a_row += 1
+        self._times.append(now)
+        if self._in_a_row >= DEATHS_IN_A_ROW:
+            raise ActorDied(f"{self._name} died {DEATHS_IN_A_ROW} times in a row: {death}") from death
+        if len(self._times) == DEATHS_LATELY and now - self._times[0] < LATELY_S:
+            minutes = (now - self._times[0]) / 60
+            raise ActorDied(f"{self._name} died {DEATHS_LATELY} times in {minutes:.0f} minutes: {death}") from death
+        return FIRST_PAUSE_S * 2 ** (self._in_a_row - 2) if self._in_a_row > 1 else 0.0
+
+
+class Restartable(Protocol):
+    """An actor whose calls raise ActorDied once its process is gone."""
+
+    name: str
+
+    async def revive(self) -> None:
+        """Start a fresh process and return once it takes calls; raise ActorDied if it dies of that."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+M = TypeVar("M", bound=Restartable)
+T = TypeVar("T")
+
+Record = Callable[[str, str], None]
+"""Takes an actor's name and a sentence about what became of it."""
+
+
+class Lost(Exception):
+    """A request that died with its actor, which is being restarted."""
+
+
+class Supervised(Generic[M]):
+    """An actor that is restarted when it dies.
+
+    load: weight of the work that it has. restart: the task that restarts it, None while it is healthy; a task that has
+    ended means that the actor is given up.
+    """
+
+    def __init__(self, actor: M, clock: Clock, record: Record) -> None:
+        self.actor = actor
+        self.load = 0
+        self.restart: asyncio.Task[None] | None = None
+        self._clock = clock
+        self._record = record
+        self._limit = RestartLimit(actor.name)
+        self._restarts = 0
+        self._lost = 0
+
+    @property
+    def healthy(self) -> bool:
+        return self.restart is None
+
+    @property
+    def given_up(self) -> bool:
+        return self.restart is not None and self.restart.done()
+
+    async def prepare(self) -> None:
+        """Bring a restarted actor to where its predecessor was. Nothing to do where an actor has no state."""
+
+    async def recovered(self) -> None:
+        """Return once the actor is healthy; raise what ended its restarts if it is given up."""
+        if self.restart is not None:
+            await asyncio.shield(self.restart)
+
+    async def attempt(self, work: Callable[[M], Awaitable[T]], weight: int = 0) -> T:
+        """The result of work by the actor, which has to be healthy; raises Lost if it dies meanwhile."""
+        restarts = self._restarts
+        self.load += weight
+        try:
+            result = await work(self.actor)
+        except ActorDied as death:
+            self._lost += 1
+            if self.healthy and restarts == self._restarts:
+                self.restart = asyncio.create_task(self._restart(death))
+            raise Lost from death
+        finally:
+            self.load -= weight
+        self._limit.answered()
+        return result
+
+    async def apply(self, change: Callable[[M], Awaitable[None]]) -> bool:
+        """Change the actor's state if it is healthy; False if it was not, or has lost the change with its process."""
+        restarts = self._restarts
+        if not self.healthy:
+            return False
+        try:
+            await self.attempt(change)
+        except Lost:
+            return False
+        return self.healthy and restarts == self._restarts
+
+    async def insist(self, change: Callable[[M], Awaitable[None]]) -> None:
+        """Change the actor's state, again after each restart until it has kept the change."""
+        await self.recovered()
+        while not await self.apply(change):
+            await self.recovered()
+
+    async def close(self) -> None:
+        """End the actor, and restart it no more."""
+        if self.restart is not None:
+            self.restart.cancel()
+        await self.actor.close()
+
+    async def _restart(self, death: ActorDied) -> None:
+        began, cause = self._clock.now(), death
+        while True:
+            try:
+                pause = self._limit.pause(self._clock.now(), death)
+            except ActorDied as end:
+                self._record(self.actor.name, f"not replaced any more; {end}")
+                raise
+            await self._clock.sleep(pause)
+            try:
+                await self.actor.revive()
+                await self.prepare()
+                break
+            except ActorDied as again:
+                death = again
+            except Exception as error:  # another restart would not help
+                self._record(self.actor.name, f"not replaced any more; {error!r} while it was; {cause}")
+                raise
+        seconds = self._clock.now() - began
+        self._record(self.actor.name, f"replaced within {seconds:.1f} s, {self._lost} requests asked again; {cause}")
+        self._lost = 0
+        self._restarts += 1
+        self.restart = None
+
+
+class WorkerPool(Generic[M]):
+    """Workers of which each can do what any other can."""
+
+    def __init__(self, workers: Sequence[Supervised[M]]) -> None:
+        self.workers = workers
+
+    async def run(self, work: Callable[[M], Awaitable[T]], weight: int) -> T:
+        """The result of work by the least loaded healthy worker, or by another one if that dies."""
+        while True:
+            worker = await self.least_loaded()
+            try:
+                return await worker.attempt(work, weight)
+            except Lost:
+                continue
+
+    async def least_loaded(self) -> Supervised[M]:
+        """The least loaded healthy worker, once there is one; raises what ended the restarts if all are given up."""
+        while not (healthy := [worker for worker in self.workers if worker.healthy]):
+            restarts = [worker.restart for worker in self.workers if worker.restart and not worker.given_up]
+            if not restarts:
+                await self.workers[0].recovered()
+            await asyncio.wait(restarts, return_when=asyncio.FIRST_COMPLETED)
+        return min(healthy, key=lambda worker: worker.load)

@@ -1,0 +1,122 @@
+"""Refusing a plan that does not fit, with the smallest change of settings that would."""
+
+import copy
+import math
+from collections.abc import Iterator
+from itertools import accumulate
+from operator import or_
+
+from conf.errors import BadInput
+from conf.sizes import kv_bytes_per_token, longest_sample, parameters
+from launch.plan.fit import misfit
+from launch.plan.machine import GIB
+from launch.plan.plan import Plan, plan_for
+from launch.plan.time import duration
+
+LARGEST_CPU_MODEL = 500_000_000
+"""Parameters of the largest model that runs on a CPU without `device=cpu`."""
+
+NEWER_CARD = "take a card that can: an A40, an RTX 3090 or a newer one"
+
+Change = dict[str, object]
+"""Settings by key."""
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise BadInput if the plan cannot or should not be carried out on this machine; `device=cpu` insists."""
+    config, machine = plan.config, plan.machine
+    if not machine.present:
+        raise BadInput(f"device={config.device}: this machine has no {config.device}; add plan=true to plan for one")
+    insists = config.device == "cpu"
+    if machine.gpus == 0 and not insists and parameters(plan.shape) > LARGEST_CPU_MODEL and plan.estimate:
+        rate = machine.rates[config.model.dtype]
+        raise BadInput(
+            f"model.path={config.model.path}: without a GPU this model of {parameters(plan.shape) / 1e9:.1f} billion"
+            f" parameters needs {plan.needed('host') / GIB:.0f} GiB and about {duration(plan.estimate.update_s)} an"
+            f" update ({len(machine.cores)} cores at {rate / 1e12:.2g} TFLOP/s each); rent a card (device=A40"
+            " plan=true shows what one does), insist with device=cpu, or start with conf=quickstart"
+        )
+    if plan.cache_too_small or not (plan.fits or insists):
+        raise BadInput(f"model.path={config.model.path}: {misfit(plan)}; {advice(plan)}")
+
+
+def advice(plan: Plan) -> str:
+    """Say what to do about a plan that does not fit."""
+    if change := remedy(plan):
+        return f"it fits with {' '.join(change)}"
+    return "take a larger machine or a smaller model" if plan.computes else NEWER_CARD
+
+
+def remedy(plan: Plan) -> tuple[str, ...]:
+    """Return the smallest change of settings with which the plan fits, empty if none does.
+
+    Changes that only cost time come before those that change the result.
+    """
+    for change in _changes(plan):
+        if _fits_with(plan, change):
+            for key in tuple(change):
+                less = {name: value for name, value in change.items() if name != key}
+                change = less if _fits_with(plan, less) else change
+            return tuple(f"{key}={value}" for key, value in change.items())
+    return ()
+
+
+def _fits_with(plan: Plan, change: Change) -> bool:
+    config = copy.deepcopy(plan.asked)
+    for key, value in change.items():
+        section, name = key.split(".")
+        setattr(getattr(config, section), name, value)
+    return plan_for(config, plan.machine, plan.shape, config.learner.ranks or len(plan.placement.learners)).fits
+
+
+def _changes(plan: Plan) -> Iterator[Change]:
+    """Yield ever larger changes; each holds what is needed in any case."""
+    needed = _needed(plan)
+    if needed:
+        yield needed
+    harmless = _harmless(plan)
+    for change in harmless:
+        yield needed | change
+    for change in accumulate(harmless, or_, initial=needed):
+        yield (needed := change)
+    rollout, rank = plan.config.rollout, plan.config.lora.rank
+    while (rank := rank // 2) >= 8:
+        yield needed | {"lora.rank": rank}
+    response = rollout.max_response_tokens
+    while (response := response // 2) >= 256:
+        shorter = {
+            "rollout.max_response_tokens": response,
+            "learner.tokens_per_microbatch": rollout.max_prompt_tokens + response,
+        }
+        yield needed | shorter
+        yield needed | {"lora.rank": min(8, plan.config.lora.rank)} | shorter
+
+
+def _needed(plan: Plan) -> Change:
+    """Return the change without which no other helps."""
+    change: Change = {} if plan.computes else {"model.dtype": plan.machine.dtype}
+    if plan.cache_too_small and plan.placement.device == "cpu":
+        token = kv_bytes_per_token(plan.shape, plan.config.model.dtype)
+        change["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
+    return change
+
+
+def _harmless(plan: Plan) -> list[Change]:
+    """Return changes that leave the result as it is, the cheapest first."""
+    rollout, learner, placement = plan.config.rollout, plan.config.learner, plan.placement
+    shortest = rollout.max_prompt_tokens + rollout.max_response_tokens
+    changes: list[Change] = [
+        {"learner.offload": "none" if plan.overfull == ["host"] and placement.device == "cuda" else "cpu"},
+        {"learner.gradient_checkpointing": "on"},
+        {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, shortest)},
+        {"learner.tokens_per_microbatch": shortest},
+        {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
+        {"rollout.max_concurrent_samples": min(32, rollout.max_concurrent_samples)},
+    ]
+    if placement.device == "cpu" and not plan.cache_too_small:
+        changes.append({"rollout.kv_cache_gib": 1})
+    if len(placement.learners) > 1:
+        changes.append({"learner.ranks": 1})
+    if len(placement.rollouts) > 1:
+        changes.append({"rollout.actors": 1})
+    return changes

@@ -1,0 +1,285 @@
+"""How long the parts of a run take: predicted from rates and sizes, corrected by what was measured on the machine.
+
+Decoding reads all weights in every step, and each sample's keys and values. Learning and prefill multiply matrices.
+"""
+
+import math
+from dataclasses import dataclass
+
+from actors.runtime.placement import Placement
+from conf.schema import Config, ShapeConfig
+from conf.sizes import (
+    CHECKPOINT_BYTES,
+    DTYPE_BYTES,
+    kv_bytes_per_token,
+    lora_parameters,
+    matmul_parameters,
+    offloads,
+    recomputes,
+)
+from launch.plan.machine import CORE_BANDWIDTH, Machine
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What of a machine's rates is reached.
+
+    bandwidth: share of it while decoding
+    decode: share of the FLOP/s while decoding
+    learn: share of the FLOP/s in the learner's passes, in prefill and in the adapter check
+    step_s: seconds of a decoding step for scheduling, sampling and kernel launches
+    unit_s: seconds of a token's forward and backward pass that multiply nothing, per layer and hidden unit
+    """
+
+    bandwidth: float
+    decode: float
+    learn: float
+    step_s: float
+    unit_s: float
+
+
+EFFICIENCY = {
+    ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.15, learn=0.80, step_s=0.02, unit_s=1.6e-7),
+    ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
+    ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
+}
+"""CPU: measured on the embedded model, bfloat16 on cores with AMX, where most of a pass multiplies nothing. CUDA: not
+measured; usual figures for models this small under LoRA, everything in one share."""
+
+DISK_RATE = 200e6
+"""Bytes/s at which adapters and checkpoints are written, synced and read back: measured on a virtual disk."""
+
+NETWORK_RATE = 10e9
+"""Bytes/s between learner ranks: PCIe, or a network of 100 Gbit/s."""
+
+OPTIMIZER_TRAFFIC = 32
+"""Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32 are
+read, and all but the gradient are written."""
+
+SWAP_S = 0.05
+"""Seconds to load an adapter of any size: measured."""
+
+VERIFY_S = 0.002
+"""Seconds of a verdict: measured."""
+
+START_S = {"cpu": 60.0, "cuda": 150.0}
+"""Seconds before the first request: imports, weights, engine start, and on a card compilation and CUDA graphs."""
+
+FILL = 0.5
+"""Length of prompts and responses as a share of their limits, where it was neither measured nor declared."""
+
+FRESH = 0.5
+"""Share of a prompt with examples that differs between problems."""
+
+SPREAD = 0.5
+"""Standard deviation of response lengths as a share of their mean, where nothing was measured."""
+
+VARIED = 0.5
+"""Share of groups with something to learn from, where nothing was measured. The samples of the others are all right or
+all wrong."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one engine and one learner rank, each with its processor to itself.
+
+    step_s: a decoding step, without its samples
+    sample_s: added to a decoding step for each sample in it
+    prefill_s: a prompt token, once a group
+    learn_s: an input token of a batch, the passes of all optimizer steps together
+    score_s: an input token of the adapter check
+    update_s: the optimizer steps of a batch, publication included
+    swap_s: loading an adapter version
+    verify_s: verifying one answer in one worker
+    checkpoint_s: writing one checkpoint
+    start_s: from the start of the run until the first request is taken
+    """
+
+    step_s: float
+    sample_s: float
+    prefill_s: float
+    learn_s: float
+    score_s: float
+    update_s: float
+    swap_s: float
+    verify_s: float
+    checkpoint_s: float
+    start_s: float
+
+    def decode_s(self, samples: float) -> float:
+        """Return the seconds in which each of so many samples gains a token."""
+        return self.step_s + samples * self.sample_s
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the samples of a run are like.
+
+    prompt, response: mean length, tokens
+    fresh: tokens of a prompt that no other prompt begins with; engines have to compute them
+    spread: standard deviation of the response length as a share of its mean
+    varied: share of groups whose samples do not all earn the same
+    """
+
+    prompt: float
+    fresh: float
+    response: float
+    spread: float
+    varied: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Factors by which the seconds measured on this machine differ from the predicted ones.
+
+    decode: of prefill and decoding
+    learn: of the learner's passes
+    update: of its optimizer steps
+    score: of the adapter check
+    start_s: seconds, measured; None if nothing was
+    workload: measured with the same recipe, or None
+    of: what was measured, in words; empty if nothing was
+    """
+
+    decode: float = 1.0
+    learn: float = 1.0
+    update: float = 1.0
+    score: float = 1.0
+    swap: float = 1.0
+    verify: float = 1.0
+    checkpoint: float = 1.0
+    start_s: float | None = None
+    workload: Workload | None = None
+    of: str = ""
+
+    def correct(self, costs: Costs) -> Costs:
+        return Costs(
+            step_s=costs.step_s * self.decode,
+            sample_s=costs.sample_s * self.decode,
+            prefill_s=costs.prefill_s * self.decode,
+            learn_s=costs.learn_s * self.learn,
+            score_s=costs.score_s * self.score,
+            update_s=costs.update_s * self.update,
+            swap_s=costs.swap_s * self.swap,
+            verify_s=costs.verify_s * self.verify,
+            checkpoint_s=costs.checkpoint_s * self.checkpoint,
+            start_s=costs.start_s if self.start_s is None else self.start_s,
+        )
+
+
+UNMEASURED = Calibration()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean seconds of an update and of an evaluation, without the waits that a simulation shows.
+
+    tokens: generated for one update
+    learn_s: all that the learner does between two batches
+    together: rollouts and learner work at the same time
+    """
+
+    tokens: float
+    generate_s: float
+    learn_s: float
+    together: bool
+    evaluate_s: float
+
+    @property
+    def update_s(self) -> float:
+        return max(self.generate_s, self.learn_s) if self.together else self.generate_s + self.learn_s
+
+
+def assumed_workload(config: Config) -> Workload:
+    """Return what samples are taken to be like before anything was measured."""
+    rollout = config.rollout
+    prompt = rollout.typical_prompt_tokens or FILL * rollout.max_prompt_tokens
+    return Workload(
+        prompt=prompt,
+        fresh=FRESH * prompt if config.data.examples else prompt,
+        response=rollout.typical_response_tokens or FILL * rollout.max_response_tokens,
+        spread=SPREAD,
+        varied=VARIED,
+    )
+
+
+def costs_of(
+    config: Config, shape: ShapeConfig, machine: Machine, placement: Placement, workload: Workload
+) -> Costs | None:
+    """Predict seconds from rates and sizes; None if the card's rate in the model's dtype is not known or zero.
+
+    Learning takes per token and step, with N frozen and L trained weights: forward 2 (N + L) operations, twice if
+    activations are computed again; backward 2 (N + L) for the activations and 2 L for the adapter. A KL term adds the
+    base model's 2 N once. Attention adds 4 · heads · head_dim · layers per token of context to each of them.
+    """
+    dtype, cuda = config.model.dtype, placement.device == "cuda"
+    rate = machine.rates.get(dtype)
+    if not (machine.bandwidth and rate):
+        return None
+    reached = EFFICIENCY[placement.device, dtype]
+    rollout, learner, ranks = placement.rollouts[0], placement.learners[0], len(placement.learners)
+    engine_units, learner_units = (1, 1) if cuda else (len(rollout.cores), len(learner.cores))
+    size, frozen = DTYPE_BYTES[dtype], matmul_parameters(shape)
+    trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
+    context = workload.prompt + workload.response / 2
+    attention = 4 * shape.heads * shape.head_dim * shape.layers * context
+
+    bandwidth = machine.bandwidth * engine_units * reached.bandwidth
+    decode_flops = rate * engine_units * reached.decode
+    learn_flops = rate * learner_units * reached.learn
+    forward = 2 * (frozen + trained) + attention
+    forward_s = shape.layers * shape.hidden * reached.unit_s / 3  # a backward pass takes two thirds
+    again = recomputes(config, shape, machine.gpu_memory * learner.memory)
+    steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
+    step = forward * (3 if again else 2) + 2 * trained + attention
+    work = steps * step + kl * (2 * frozen + attention)
+
+    on_host = not cuda or offloads(config, shape, ranks * machine.gpu_memory * learner.memory)
+    optimizer_rate = CORE_BANDWIDTH * max(learner.threads, 1) if on_host else machine.bandwidth
+    optimizer_s = trained / ranks * OPTIMIZER_TRAFFIC / optimizer_rate
+    gather_s = 2 * 4 * trained / NETWORK_RATE if ranks > 1 else 0.0
+    adapter_s = trained * size / DISK_RATE
+    return Costs(
+        step_s=reached.step_s + (frozen + trained) * size / bandwidth,
+        sample_s=context * kv_bytes_per_token(shape, dtype) / bandwidth + 2 * (frozen + trained) / decode_flops,
+        prefill_s=(forward / (rate * reached.learn) + forward_s) / engine_units,
+        learn_s=work / learn_flops + (steps * (4 if again else 3) + kl) * forward_s / learner_units,
+        score_s=2 * (forward / learn_flops + forward_s / learner_units),  # under the policy and under the base model
+        update_s=steps * (optimizer_s + gather_s) + adapter_s,
+        swap_s=SWAP_S + adapter_s,
+        verify_s=VERIFY_S,
+        checkpoint_s=trained * CHECKPOINT_BYTES / DISK_RATE,
+        start_s=START_S[placement.device],
+    )
+
+
+def estimate(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Estimate:
+    """Return mean durations of a run. at_once: samples that an engine decodes at once."""
+    rollout, learner = config.rollout, config.learner
+    engines, ranks = len(placement.rollouts), len(placement.learners)
+    problems, each = learner.problems_per_update, rollout.samples_per_problem
+    drawn = problems / workload.varied if learner.refill else problems
+    varied = problems if learner.refill or config.algorithm.regularised else problems * workload.varied
+    ahead = 1 + learner.max_staleness
+    active = min(engines, problems * ahead)
+    running = min(at_once, problems * each * ahead / active)
+    token_s = costs.decode_s(running) / running / active
+    probes = config.canary.problems * (workload.prompt + config.canary.tokens)
+    learned = varied * (workload.prompt + each * workload.response)
+    answer = min(workload.response, config.eval.max_response_tokens or math.inf)
+    evaluated = max(1.0, min(at_once, config.eval.problems / engines))
+    return Estimate(
+        tokens=drawn * each * workload.response,
+        generate_s=drawn * (each * workload.response * token_s + workload.fresh * costs.prefill_s / active),
+        learn_s=learned * costs.learn_s / ranks + probes * costs.score_s + costs.update_s + costs.swap_s,
+        together=learner.max_staleness > 0 and not placement.shared,
+        evaluate_s=config.eval.problems * config.eval.n * answer * costs.decode_s(evaluated) / evaluated / engines,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in the unit a person would use."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,86 @@
+import asyncio
+import random
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import ActorDied
+from actors.runtime.supervision import (
+    DEATHS_IN_A_ROW,
+    DEATHS_LATELY,
+    FIRST_PAUSE_S,
+    LATELY_S,
+    RestartLimit,
+    Supervised,
+    WorkerPool,
+)
+from launch.plan.virtual_time import VirtualClock, run_virtually
+
+DEATH = ActorDied("rollout-0 died: it was killed by signal 9")
+
+
+def test_first_death_costs_no_pause_and_those_in_a_row_more_and_more() -> None:
+    limit = RestartLimit("rollout-0")
+    assert limit.pause(0.0, DEATH) == 0.0
+    assert limit.pause(1.0, DEATH) == FIRST_PAUSE_S
+    with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_IN_A_ROW} times in a row: .*signal 9"):
+        limit.pause(2.0, DEATH)
+
+
+def test_an_answer_begins_a_new_row() -> None:
+    limit = RestartLimit("rollout-0")
+    for time in range(DEATHS_LATELY - 1):
+        assert limit.pause(float(time), DEATH) == 0.0
+        limit.answered()
+
+
+def test_actor_that_keeps_dying_between_answers_is_given_up() -> None:
+    limit = RestartLimit("rollout-0")
+    for time in range(DEATHS_LATELY - 1):
+        limit.pause(60.0 * time, DEATH)
+        limit.answered()
+    with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_LATELY} times in 5 minutes: .*signal 9"):
+        limit.pause(60.0 * (DEATHS_LATELY - 1), DEATH)
+
+
+def test_old_deaths_are_forgotten() -> None:
+    limit = RestartLimit("rollout-0")
+    for time in range(3 * DEATHS_LATELY):
+        limit.pause(LATELY_S / (DEATHS_LATELY - 1) * time, DEATH)
+        limit.answered()
+
+
+class Worker:
+    def __init__(self, number: int) -> None:
+        self.name = f"worker-{number}"
+        self.number = number
+
+    async def revive(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@given(st.integers(1, 12), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50)), max_size=60))
+def test_work_goes_to_the_first_of_those_with_the_least_load(count: int, jobs: list[tuple[int, int]]) -> None:
+    async def scenario() -> None:
+        pool = WorkerPool([Supervised(Worker(n), VirtualClock(), lambda name, text: None) for n in range(count)])
+
+        async def work(seconds: int, worker: Worker) -> int:
+            await asyncio.sleep(seconds)
+            return worker.number
+
+        tasks = []
+        for weight, seconds in jobs:
+            before = [worker.load for worker in pool.workers]
+            expected = before.index(min(before))
+            tasks.append(asyncio.create_task(pool.run(partial(work, seconds), weight)))
+            await asyncio.sleep(0)
+            after = [worker.load for worker in pool.workers]
+            assert after[expected] == before[expected] + weight
+            await asyncio.sleep(random.Random(seconds).random() * 20)
+        await asyncio.gather(*tasks)
+        assert [worker.load for worker in pool.workers] == [0] * count
+
+    run_virtually(scenario())

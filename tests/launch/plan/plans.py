@@ -1,0 +1,25 @@
+"""Plans of recipes on machines that are not here."""
+
+from conf.devices import devices
+from conf.load import load
+from launch.plan.machine import GIB, Machine
+from launch.plan.plan import Plan, make_plan
+from launch.session.resume import resolve_dtype
+
+CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
+
+
+def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Machine:
+    entry = devices()[card]
+    memory = int(entry.memory_gib * GIB)
+    return Machine(card, tuple(range(16)), host_memory, gpus, memory, entry.bandwidth_gbs * 1e9, entry.rates)
+
+
+def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
+    config = load([f"conf={recipe}", *overrides])
+    resolve_dtype(config, where)
+    return make_plan(config, where)
+
+
+def entry(made: Plan, what: str) -> float:
+    return next(memory.bytes for memory in made.memory if memory.what == what)

@@ -1,0 +1,42 @@
+import subprocess
+import sys
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from conf.devices import devices
+from launch.plan.forecast import forecast
+from launch.plan.view import render
+from tests.launch.plan.plans import CPU, machine, plan
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("card", [None, *devices(), "unlisted"])
+def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
+    where = CPU if card is None else machine("A40" if card == "unlisted" else card)
+    if card == "unlisted":
+        where = replace(where, name="a new card", bandwidth=None, rates={})
+    made = plan("r256_instruct", where)
+    screen = StringIO()
+    Console(width=width, file=screen).print(render(made, forecast(made) if made.estimate else None))
+    text = screen.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for words in ("rank 256", "knoveleng/open-rs", "24 h", "rollout", "learner", "fit"):
+        assert words in text
+
+
+def test_planning_needs_no_framework() -> None:
+    script = (
+        "import sys; from conf.load import load; from launch.plan.machine import detect;"
+        "from launch.plan.plan import make_plan;"
+        "from launch.plan.view import render, render_scaling;"
+        "from launch.plan.forecast import forecast, options, scale;"
+        "machine = detect('A40'); plan = make_plan(load(['conf=r256_instruct']), machine);"
+        "render(plan, forecast(plan), dict(options(plan)));"
+        "render_scaling(tuple(scale(plan, machine, [1, 2])));"
+        "assert not {'torch', 'ray', 'vllm', 'transformers', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
