@@ -260,9 +260,8 @@ def _cells(folder: Path) -> list[Run]:
             status, reason = entry.get("status"), entry.get("reason")
         except BadInput as error:
             status, reason = "unreadable", str(error)
-        found.append(
-            (entry, replace(run, name=name, cell_status=status or run.cell_status, reason=reason or run.reason))
-        )
+        status, reason = status or run.cell_status, reason or run.reason
+        found.append((entry, replace(run, name=name, cell_status=status, reason=reason)))
     begun = [(entry["overrides"], run.config) for entry, run in found if run.begun]
     runs = []
     for entry, run in found:

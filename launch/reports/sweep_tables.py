@@ -16,7 +16,7 @@ LINE_CHARACTERS = 400
 """Of what is said of a single run."""
 
 OF_ITS_OWN = ("model", "adapter", "seed", "limit")
-"""Parts of a protocol, or beginnings of their names, that say who was evaluated, or that the number of problems tells."""
+"""Parts of a protocol, or beginnings of their names, that say who was evaluated or on how many problems."""
 
 
 def runs(sweep: Sweep) -> Table:

@@ -1,8 +1,8 @@
 """The tables of a run's report, and the samples in it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import zip_longest
-from os.path import commonprefix
+from itertools import takewhile, zip_longest
 from statistics import fmean
 
 from actors.messages import Status
@@ -251,6 +251,11 @@ def problem_in(prompts: set[str]) -> dict[str, str]:
     if len(prompts) < 2:
         return {prompt: prompt for prompt in prompts}
     lines = {prompt: prompt.split("\n") for prompt in prompts}
-    start = len(commonprefix(list(lines.values())))
-    end = len(commonprefix([of_prompt[::-1] for of_prompt in lines.values()]))
+    start = _common(lines.values())
+    end = _common(of_prompt[::-1] for of_prompt in lines.values())
     return {prompt: "\n".join(of_prompt[start : len(of_prompt) - end]) for prompt, of_prompt in lines.items()}
+
+
+def _common(texts: Iterable[list[str]]) -> int:
+    """Count the lines that all texts begin with."""
+    return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))

@@ -127,9 +127,7 @@ class Scheduler:
         if stop_below is None or cell.name in self._compared or (own := halfway_accuracy(cell.record.rows())) is None:
             return
         others = [other for other in self._grid.cells if other != cell and other.model == cell.model]
-        best = max(
-            (found for other in others if (found := halfway_accuracy(other.record.rows())) is not None), default=0.0
-        )
+        best = max((halfway_accuracy(other.record.rows()) or 0.0 for other in others), default=0.0)
         self._compared[cell.name] = ""
         if own < stop_below * best:
             self._compared[cell.name] = f"accuracy {own:.3f} half-way, where the best cell had {best:.3f}"
