@@ -45,7 +45,7 @@ from launch.report import attempt
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import resolve_dtype
 from launch.session.signals import exit_at_once, handle_signals
-from rewards.problems.benchmarks import Posed, pose
+from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
@@ -122,7 +122,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
-    posed = [pose(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
+    posed = [load_benchmark(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
     if run:
         check_heldout_problems(config, run, posed)
     for each in posed:

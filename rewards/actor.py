@@ -10,7 +10,7 @@ from actors.protocols import Clock
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from rewards.pool import VerifierPool
-from rewards.reward import Recipe
+from rewards.reward import RewardFunction
 from rewards.worker import ATTEMPTS
 
 GROUPS_AHEAD = 8
@@ -26,7 +26,7 @@ class RewardActor:
     At most GROUPS_AHEAD groups a worker are judged or queued at a time; the others wait with the caller's request.
     """
 
-    def __init__(self, recipe: Recipe, workers: int) -> None:
+    def __init__(self, recipe: RewardFunction, workers: int) -> None:
         self._pool = VerifierPool(recipe, workers)
         self._room = asyncio.Semaphore(GROUPS_AHEAD * workers)
 
@@ -44,7 +44,7 @@ class RewardActor:
         await self._pool.close()
 
 
-class RemoteJudge:
+class RemoteRewardActor:
     """A RewardActor as a worker of the pool. deadline_s: of one verdict."""
 
     def __init__(self, actor: RemoteActor, deadline_s: float) -> None:
@@ -77,7 +77,7 @@ class RemoteVerifier:
     An actor that dies is replaced, and its groups are judged again.
     """
 
-    def __init__(self, judges: Sequence[RemoteJudge], clock: Clock, record: Record) -> None:
+    def __init__(self, judges: Sequence[RemoteRewardActor], clock: Clock, record: Record) -> None:
         self._pool = WorkerPool([Supervised(judge, clock, record) for judge in judges])
 
     async def score(self, group: Group) -> Group:

@@ -1,4 +1,4 @@
-"""A user's own function, by where it can be imported from."""
+"""Finds a user's own function."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ from conf.errors import BadInput
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
-    """The function `module.path:function`, looked for in the working directory too. Raises BadInput, naming the key."""
+    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key."""
     module, _, name = reference.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)

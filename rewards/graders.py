@@ -1,7 +1,9 @@
-"""What a worker process can be asked to run, by name. Nothing here is trusted to end, or to leave memory alone.
+"""The functions that a worker process runs, by name. None is trusted to end, or to leave memory alone.
 
-`compare` judges (gold, answer) by the rules of `rewards.verify`, `readable` a gold answer by itself; `reasoning_gym`
-lets a generator score an answer to one of its entries; `import:module:function` is a user's own part of the reward.
+`compare`: judges (gold, answer) by the rules of `rewards.verify`
+`readable`: tells whether a gold answer can be read
+`reasoning_gym`: lets a generator score an answer to one of its entries
+`import:module:function`: a user's own part of the reward
 """
 
 import json
@@ -11,7 +13,7 @@ from typing import Any
 
 from rewards.functions import find
 from rewards.verify import compare
-from rewards.verify.matching import readable
+from rewards.verify.comparison import readable
 
 COMPARE = "compare"
 READABLE = "readable"
@@ -19,12 +21,12 @@ REASONING_GYM = "reasoning_gym"
 IMPORT = "import:"
 
 FULL_SCORE = 1.0
-"""Generators give part of it for near misses and for hedging; only all of it is an answer."""
+"""Generators give part of it for near misses and hedging; only the full score is an answer."""
 
 
 @lru_cache(maxsize=64)
 def resolve(name: str) -> Callable[..., Any]:
-    """The function of a name, ready to run: imports and first-use costs are paid here, outside any deadline."""
+    """Return the function of a name, ready to run: imports and first use are paid here, outside any deadline."""
     if name.startswith(IMPORT):
         return find("reward.custom", name.removeprefix(IMPORT))
     if name == REASONING_GYM:
@@ -36,9 +38,7 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 def score_entry(grader: str, answer: str) -> bool:
-    """Whether the generator's own `score_answer` gives an answer the full score. grader: as `rewards.problems.sources`
-    writes it.
-    """
+    """Whether the generator's own `score_answer` gives the full score. grader: JSON of `rewards.problems.sources`."""
     asked = json.loads(grader)
     entries = _entries(asked["generator"], json.dumps(asked["settings"]))
     return entries.score_answer(answer, entries[asked["index"]]) >= FULL_SCORE

@@ -1,4 +1,4 @@
-"""What a verdict and a form earn: a weighted sum of named parts."""
+"""The reward of a sample: a weighted sum of named parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 def well_formed(response: str) -> bool:
-    """Whether a response is `<think>…</think>` and then an answer, neither of them empty.
+    """Whether a response is `<think>…</think>` and then an answer, neither empty, each tag at most once.
 
-    The opening tag may be missing, since some chat templates put it into the prompt. Each tag comes at most once.
+    The opening tag may be missing: some chat templates put it into the prompt.
     """
     thought, close, answer = response.partition(CLOSE)
     thought = thought.strip().removeprefix(OPEN)
@@ -24,8 +24,9 @@ def well_formed(response: str) -> bool:
 
 @dataclass(frozen=True)
 class LengthPenalty:
-    """The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13), as what a reward loses: nothing up to
-    limit − buffer tokens, rising from there to 1 at the limit and beyond. limit, buffer: tokens, buffer above 0.
+    """The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13), as what a reward loses.
+
+    It is 0 up to limit − buffer tokens and rises from there to 1 at the limit. buffer is above 0.
     """
 
     limit: int
@@ -37,8 +38,9 @@ class LengthPenalty:
 
 @dataclass(frozen=True)
 class CosineScale:
-    """Length scaling of accuracy (Yeo et al., arXiv 2502.03373): half a cosine from the value at no tokens to the value
-    at `limit` and beyond, for correct answers and for others.
+    """Length scaling of accuracy (Yeo et al., arXiv 2502.03373), for correct answers and for others.
+
+    Half a cosine from the value at no tokens to the value at `limit` tokens and beyond.
     """
 
     limit: int
@@ -52,21 +54,27 @@ class CosineScale:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How samples are rewarded. config: weights and rules. limit: rollout.max_response_tokens, which parts on length
-    are scaled by. penalty: soft overlong, if any.
+class RewardFunction:
+    """Rewards samples.
+
+    config: weights and rules
+    limit: most tokens of a response, by which parts on length are scaled
+    penalty: soft overlong punishment, if any
     """
 
     config: RewardConfig
     limit: int = 1
     penalty: LengthPenalty | None = None
 
-    def reward(self, sample: Sample, verdict: Verdict, custom: Mapping[str, float] | None = None) -> Reward:
-        """The reward of one sample: a weighted sum of parts, each unweighted in `parts`.
+    def __call__(self, sample: Sample, verdict: Verdict, custom: Mapping[str, float] | None = None) -> Reward:
+        """Reward one sample. Its `parts` are unweighted: accuracy and format always, the others if they count.
 
-        accuracy: the verdict's score. format: 1 for a well-formed response. boxed: 1 if it has a box that can be read.
-        cosine: a CosineScale. overlong: the penalty, which is taken off. custom: the user's parts, by name. Accuracy
-        and format are always there, the others if they count.
+        accuracy: the verdict's score
+        format: 1 for a well-formed response
+        boxed: 1 for a box that can be read
+        cosine: a CosineScale
+        overlong: the penalty, which is taken off
+        custom: the user's parts, by name
         """
         config, tokens = self.config, len(sample.token_ids)
         parts = {"accuracy": verdict.score, "format": float(well_formed(sample.text))}
@@ -85,7 +93,7 @@ class Recipe:
         return Reward(total, parts, verdict, counted=config.timeout == "wrong")
 
 
-def recipe(config: Config) -> Recipe:
-    """The recipe of a run."""
+def reward_function(config: Config) -> RewardFunction:
+    """Return the reward function of a run."""
     limit, share = config.rollout.max_response_tokens, config.algorithm.overlong_buffer
-    return Recipe(config.reward, limit, LengthPenalty(limit, share * limit) if share else None)
+    return RewardFunction(config.reward, limit, LengthPenalty(limit, share * limit) if share else None)

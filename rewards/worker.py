@@ -1,4 +1,4 @@
-"""One worker process that runs what may hang, crash or swell, and is killed and replaced when it does."""
+"""Runs what may hang, crash or swell in a process that is killed and replaced when it does."""
 
 import contextlib
 import math
@@ -19,23 +19,23 @@ ATTEMPTS = 2
 """A worker that dies under an answer may have died of something else (the OOM killer, a stray signal): one retry."""
 
 ORPHAN_S = 1.0
-"""Seconds after its last deadline at which a stuck worker ends itself: later than its judge would have killed it."""
+"""Seconds after its last deadline at which a stuck worker ends itself: later than its owner would have killed it."""
 
 PREPARE_S = 120.0
 """Seconds for what a grader imports on its first use, a user's module included."""
 
 BUSY = 0.8
-"""A worker that has computed for this share of its deadline by then is hung; one that has not lacked a core."""
+"""A worker is hung if it has computed for this share of its deadline; otherwise it lacked a core."""
 
 PATIENCE = 5
-"""Deadlines by the clock after which a worker that lacks a core is given up all the same."""
+"""A worker that lacks a core is given up after so many deadlines by the clock."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["rewards.warm"])
+CONTEXT.set_forkserver_preload(["rewards.preload"])
 
 
 class Hung(Exception):
-    """No result within the deadline. busy: the worker was computing all the time, and would do so again."""
+    """No result came within the deadline. busy: whether the worker was computing all the time."""
 
     def __init__(self, busy: bool) -> None:
         self.busy = busy
@@ -46,25 +46,27 @@ class Died(Exception):
 
 
 class Failed(Exception):
-    """What was run raised an error: its text says which."""
+    """What was run raised an error. The text says which."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """deadline_s: of one call, PATIENCE times as long by the clock where the machine is crowded. memory: bytes a worker
-    may allocate.
+    """What a worker may use.
+
+    deadline_s: seconds of computing for one call; PATIENCE times as many by the clock on a crowded machine
+    memory: bytes that the worker may allocate
     """
 
     deadline_s: float
     memory: int
 
 
-def work(pipe: Connection, limits: Limits) -> None:
-    """A worker process: says that it is ready, then runs (name, arguments) and answers (result, error).
+def serve(pipe: Connection, limits: Limits) -> None:
+    """Serve a worker's calls: announce that it is ready, then answer (name, arguments) by (result, error).
 
-    Without arguments it only gets ready to. It ends with the process that owns it: idle, by reading the end of the
-    pipe; stuck, by an alarm whose default action needs neither parent nor interpreter (the power of two large integers
-    does not give back the latter).
+    A call without arguments only prepares the grader. The process ends with its owner: an idle one reads the end of
+    the pipe; a stuck one is ended by an alarm, whose default action needs no interpreter (which the power of two large
+    integers does not give back).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -92,17 +94,18 @@ def work(pipe: Connection, limits: Limits) -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """End this process once all its threads together have computed for twice the deadline more."""
+    """End this process once its threads have computed for twice the deadline more."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime + 2 * seconds) + 1, hard))
 
 
-class Judge:
-    """A worker process, replaced when a call takes it down. For one thread at a time.
+class Worker:
+    """A worker process that is replaced when a call takes it down. For one thread at a time.
 
-    The fork server imports and warms math-verify once, so that a worker starts in some milliseconds. restarts: how
-    often it was replaced.
+    The fork server imports math-verify once, so that a worker starts in some milliseconds.
+
+    restarts: how often the process was replaced
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -113,7 +116,7 @@ class Judge:
         self._start()
 
     def run(self, name: str, *arguments: Any) -> Any:
-        """The result of a grader (see `rewards.graders`) on arguments. Raises Hung, Died or Failed."""
+        """Run a grader (see `rewards.graders`). Raises Hung, Died or Failed."""
         for _ in range(ATTEMPTS):
             try:
                 self._prepare(name)
@@ -140,7 +143,7 @@ class Judge:
             self._pipe.close()
 
     def _wait(self) -> bool | None:
-        """None once there is a reply; else whether the worker was computing all the time."""
+        """Wait for the reply. None once it is there; else whether the worker was computing all the time."""
         deadline = self._limits.deadline_s
         if self._pipe.poll(deadline / 10):
             return None
@@ -176,7 +179,7 @@ class Judge:
 
     def _start(self) -> None:
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=work, args=(theirs, self._limits), name="judge", daemon=True)
+        self._process = CONTEXT.Process(target=serve, args=(theirs, self._limits), name="verifier", daemon=True)
         self._process.start()
         theirs.close()
         self._pipe.recv()

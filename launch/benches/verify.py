@@ -25,7 +25,7 @@ from conf.schema import RewardConfig
 from launch.benches.processes import measured
 from launch.benches.table import Result, Row
 from rewards.pool import VerifierPool
-from rewards.reward import Recipe
+from rewards.reward import RewardFunction
 
 VERDICTS = 3000
 FEWER = 1000
@@ -144,9 +144,9 @@ def in_executor(questions: list[Question], workers: int) -> list[float]:
 
 
 def in_pool(questions: list[Question], workers: int) -> list[float]:
-    with VerifierPool(Recipe(RewardConfig()), workers) as pool:
-        list(pool.judge_all(mix(100, "none", seed=1)))
-        return timed(lambda: [verdict.milliseconds for verdict in pool.judge_all(questions)])
+    with VerifierPool(RewardFunction(RewardConfig()), workers) as pool:
+        list(pool.verify_all(mix(100, "none", seed=1)))
+        return timed(lambda: [verdict.milliseconds for verdict in pool.verify_all(questions)])
 
 
 def timed(work: Callable[[], list[float]]) -> list[float]:

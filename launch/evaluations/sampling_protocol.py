@@ -19,7 +19,7 @@ from conf.load import recorded
 from conf.models import MODEL_FILES
 from conf.schema import MAY_CHANGE, Config
 from launch.session.resume import among, changes, take_over
-from rewards.problems.benchmarks import Posed
+from rewards.problems.benchmarks import BenchmarkProblems
 
 EXTENT = ("adapter", "n", "limit")
 """Parts of the protocol that may change when an evaluation goes on: they say how much is drawn, not how."""
@@ -63,7 +63,7 @@ def check_heldout_settings(config: Config, run: Path) -> None:
             )
 
 
-def check_heldout_problems(config: Config, run: Path, posed: Iterable[Posed]) -> None:
+def check_heldout_problems(config: Config, run: Path, posed: Iterable[BenchmarkProblems]) -> None:
     """Raise BadInput if the held-out problems are not those that the run began with."""
     known = RunRecord(run).problems_digest()
     if known is not None and any(each.digest not in ("", known) for each in posed):

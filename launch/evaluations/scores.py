@@ -6,7 +6,7 @@ from typing import Any
 from actors.evaluation.statistics import bootstrap_interval, majority, pass_values, share_interval, sign_flip_p
 from actors.messages import Status
 from rewards.verify.answers import plain
-from rewards.verify.matching import settle
+from rewards.verify.comparison import decide_by_text
 
 Row = dict[str, Any]
 
@@ -69,7 +69,9 @@ def votes(rows: Sequence[Row]) -> list[tuple[int | None, bool]]:
         elif not answer:
             cast.append((None, False))
         else:
-            number = next((i for i, other in enumerate(known) if settle(other, answer) is Status.CORRECT), len(known))
+            number = next(
+                (i for i, other in enumerate(known) if decide_by_text(other, answer) is Status.CORRECT), len(known)
+            )
             known += [answer] * (number == len(known))
             cast.append((number, False))
     return cast

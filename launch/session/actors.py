@@ -16,8 +16,8 @@ from actors.runtime.supervision import Record
 from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor
-from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
-from rewards.reward import recipe
+from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
+from rewards.reward import reward_function
 
 RESERVE_S = 120
 """How long the learner waits for its place in a cluster where something else may just be ending."""
@@ -44,8 +44,10 @@ def start_engines(config: Config, model_path: str, placement: Placement, *, cloc
 def start_verifier(config: Config, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:
     """Start a reward actor on each node that the placement names, or on this one."""
     judges = [
-        RemoteJudge(
-            RemoteActor(RewardActor, f"reward-{number}", Share(node=node), recipe(config), placement.reward_workers),
+        RemoteRewardActor(
+            RemoteActor(
+                RewardActor, f"reward-{number}", Share(node=node), reward_function(config), placement.reward_workers
+            ),
             config.reward.deadline_s,
         )
         for number, node in enumerate(placement.reward_nodes or [ray.get_runtime_context().get_node_id()])

@@ -1,4 +1,4 @@
-"""The problems of a benchmark, posed as a recipe poses its own."""
+"""Loads the problems of a benchmark under a recipe's template."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,14 +8,16 @@ from conf.benchmarks import HELD_OUT, Benchmark
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources
-from rewards.problems.loading import EVAL_SEED, check_chat, counts, listed, load, prepare
+from rewards.problems.loading import EVAL_SEED, check_chat, counts, in_words, load, usable_problems
 from rewards.problems.rows import distinct_pairs
 
 
 @dataclass(frozen=True)
-class Posed:
-    """A benchmark's problems as the model will see them. dropped: how many rows of its source were left out, by reason.
-    digest: of held-out problems alone, see `ProblemSet`.
+class BenchmarkProblems:
+    """A benchmark's problems as the model will see them.
+
+    dropped: rows of its source that were left out, by reason
+    digest: of held-out problems alone; see `ProblemSet`
     """
 
     benchmark: Benchmark
@@ -24,16 +26,14 @@ class Posed:
     digest: str = ""
 
 
-def pose(benchmark: Benchmark, config: Config, tokenizer: Any) -> Posed:
-    """The first `limit` problems of a benchmark, in the order of their ids. Raises BadInput for a source that cannot be
-    used, or has no usable problem.
-    """
+def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any) -> BenchmarkProblems:
+    """Load the first `limit` problems of a benchmark, by id. Raises BadInput for a source without a usable problem."""
     if benchmark.source == HELD_OUT:
         known = load(config, tokenizer)
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds none out; raise it")
         dropped = counts([row for row in known.left_out if row.source == "eval_source"])
-        return Posed(benchmark, known.heldout[: config.limit], dropped, known.digest)
+        return BenchmarkProblems(benchmark, known.heldout[: config.limit], dropped, known.digest)
     check_chat(config, tokenizer)
     data = replace(config.data, problem_pattern="", scan=None, size=config.limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
@@ -45,7 +45,7 @@ def pose(benchmark: Benchmark, config: Config, tokenizer: Any) -> Posed:
     )
     left_out: list[LeftOut] = []
     pairs = distinct_pairs(rows, "benchmarks", data, left_out)
-    problems = prepare("benchmarks", pairs, config, tokenizer, left_out)[: config.limit]
+    problems = usable_problems("benchmarks", pairs, config, tokenizer, left_out)[: config.limit]
     if not problems:
-        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({listed(left_out)})")
-    return Posed(benchmark, tuple(problems), counts(left_out))
+        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({in_words(left_out)})")
+    return BenchmarkProblems(benchmark, tuple(problems), counts(left_out))

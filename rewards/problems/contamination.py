@@ -1,20 +1,20 @@
-"""Whether training problems give away held-out ones."""
+"""Finds training problems that give away held-out ones."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 GRAM = 8
-"""Words and symbols in a row that count as one piece of text. Shorter problems overlap only when they are the same."""
+"""Words and symbols in a row that count as one piece. Shorter problems overlap only when they are the same."""
 
 SHARE = 0.5
-"""Of a held-out problem's pieces: found in one training problem, they give it away."""
+"""Share of a held-out problem's pieces that gives it away when one training problem has them."""
 
 FEWEST = 4
-"""Shared pieces below which two problems may look alike by chance."""
+"""Fewer shared pieces than this may be chance."""
 
 BOILERPLATE = 10
-"""Training problems with the same piece, beyond which it is a phrase of the source and says nothing."""
+"""A piece of more training problems than this is a phrase of the source and says nothing."""
 
 LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
 DRAWING = re.compile(r"(?s)\[asy\].*?\[/asy\]")
@@ -22,13 +22,13 @@ PIECE = re.compile(r"[a-z]+|\d+|[^\s\w]")
 
 
 def normal(text: str) -> str:
-    """A problem without case, white space and LaTeX layout: what two copies of it have in common."""
+    """Return a problem without case, white space and LaTeX layout: what two copies have in common."""
     text = LAYOUT.sub(" ", text.casefold()).replace("dfrac", "frac").replace("tfrac", "frac")
     return re.sub(r"\s+", "", text)
 
 
 def overlapping(train: list[str], heldout: Iterable[str]) -> list[bool]:
-    """For each training problem whether it is, or shares most of its text with, one of the held-out ones."""
+    """Tell of each training problem whether it is, or shares most of its text with, a held-out one."""
     same = set()
     holders: dict[tuple[str, ...], set[int]] = defaultdict(set)
     sizes: list[int] = []

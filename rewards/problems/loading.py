@@ -1,4 +1,4 @@
-"""Problems a run can trust: read, checked, split and tokenised before anything expensive starts.
+"""Reads, checks, splits and tokenises a run's problems before anything expensive starts.
 
 `python -m rewards.problems SOURCE` prints what became of a source's rows, and prompts as the model will see them.
 """
@@ -19,10 +19,10 @@ from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.contamination import overlapping
 from rewards.problems.rows import Message, Pair, distinct_pairs, left_out_row
-from rewards.reward import Recipe
+from rewards.reward import RewardFunction
 
 TRAIN_SEED, EVAL_SEED = 0, 1
-"""Of generators. Not the run's seed: runs of different seeds learn from, and are judged on, the same problems."""
+"""Seeds of generators. They are not the run's: runs of all seeds learn from, and are judged on, the same problems."""
 
 HELD_OUT = "overlaps the held-out set"
 STAYS = "overlaps the held-out set, but stays"
@@ -31,13 +31,12 @@ TOO_LONG = "prompt over rollout.max_prompt_tokens"
 
 
 def load(config: Config, tokenizer: Any) -> ProblemSet:
-    """The problems of a run, as the model will see them.
+    """Load the problems of a run, as the model will see them.
 
-    tokenizer: of transformers, with a chat template. Problems are ordered by id, a shuffle that depends on nothing but
-    their text. The held-out ones are the first `eval.problems`, of data.eval_source if there is one, so that they
-    stay the same whatever data.size. Every gold answer has been verified against its own boxed form. Raises BadInput
-    for a source, field, pattern or template that cannot be used, and when fewer problems are left than one update
-    takes.
+    Problems are ordered by id, a shuffle that depends on their text alone. The first `eval.problems` are held out, of
+    data.eval_source if there is one, so that they stay the same whatever data.size. Every gold answer verifies against
+    its own boxed form. Raises BadInput for a source, field, pattern or template that cannot be used, and when fewer
+    problems are left than one update takes.
     """
     check_chat(config, tokenizer)
     left_out: list[LeftOut] = []
@@ -46,22 +45,24 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     heldout: list[Problem] = []
     if wanted and config.data.eval_source:
         pairs = read_pairs("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, left_out)
-        heldout = prepare("data.eval_source", pairs, config, tokenizer, left_out)[:wanted]
+        heldout = usable_problems("data.eval_source", pairs, config, tokenizer, left_out)[:wanted]
         held_ids = {problem.id for problem in heldout}
         shown = [pair for pair in pairs if pair.id in held_ids]
         if not heldout:
-            raise BadInput(f"data.eval_source: '{config.data.eval_source}' has no usable problem ({listed(left_out)})")
+            raise BadInput(
+                f"data.eval_source: '{config.data.eval_source}' has no usable problem ({in_words(left_out)})"
+            )
     pairs = read_pairs("data.source", config.data.source, config.data, TRAIN_SEED, left_out)
     if shown:
-        pairs = apart(pairs, shown, config.data.overlap, left_out)
-    train = prepare("data.source", pairs, config, tokenizer, left_out)
+        pairs = without_overlaps(pairs, shown, config.data.overlap, left_out)
+    train = usable_problems("data.source", pairs, config, tokenizer, left_out)
     if wanted and not config.data.eval_source:
         heldout, train = train[:wanted], train[wanted:]
     train = train[: config.data.size]
     if len(train) < config.learner.problems_per_update:
         raise BadInput(
             f"data.source: '{config.data.source}' leaves {len(train)} training problems beside {len(heldout)} held-out "
-            f"ones ({listed(left_out)}), fewer than learner.problems_per_update={config.learner.problems_per_update}: "
+            f"ones ({in_words(left_out)}), fewer than learner.problems_per_update={config.learner.problems_per_update}: "
             f"use a larger source or data.size, or a smaller eval.problems"
         )
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
@@ -75,22 +76,24 @@ def check_chat(config: Config, tokenizer: Any) -> None:
 
 
 def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
-    """Distinct problems of a source, ordered by id. key: the setting that names it. seed: of a generator."""
+    """Read the distinct problems of a source, ordered by id. key: the setting that names it. seed: of a generator."""
     return distinct_pairs(sources.read(key, source, data, seed), key, data, left_out)
 
 
-def apart(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
-    """The training pairs without those that overlap the held-out ones; all of them if they are only reported."""
+def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
+    """Drop training pairs that overlap held-out ones, or only list them where `overlap` is report_only."""
     shared = overlapping([pair.text for pair in pairs], [pair.text for pair in heldout])
     reason = HELD_OUT if overlap == "drop" else STAYS
     left_out += [left_out_row("data.source", reason, pair) for pair, found in zip(pairs, shared, strict=True) if found]
     return pairs if overlap == "report_only" else [p for p, found in zip(pairs, shared, strict=True) if not found]
 
 
-def prepare(key: str, pairs: list[Pair], config: Config, tokenizer: Any, left_out: list[LeftOut]) -> list[Problem]:
-    """The problems whose gold answer verifies and whose prompt fits, in the order given."""
+def usable_problems(
+    key: str, pairs: list[Pair], config: Config, tokenizer: Any, left_out: list[LeftOut]
+) -> list[Problem]:
+    """Keep the problems whose gold answer verifies and whose prompt fits, in the order given."""
     problems = []
-    for pair, sound in zip(pairs, sound_golds(pairs, config), strict=True):
+    for pair, sound in zip(pairs, golds_that_verify(pairs, config), strict=True):
         problem = encode(pair, config.data, tokenizer)
         if not sound:
             left_out.append(left_out_row(key, BAD_GOLD, pair))
@@ -101,16 +104,16 @@ def prepare(key: str, pairs: list[Pair], config: Config, tokenizer: Any, left_ou
     return problems
 
 
-def sound_golds(pairs: Sequence[Pair], config: Config) -> list[bool]:
+def golds_that_verify(pairs: Sequence[Pair], config: Config) -> list[bool]:
     """Whether each gold answer verifies against its own boxed form."""
     if not pairs:
         return []
-    with VerifierPool(Recipe(config.reward), config.reward.workers or len(os.sched_getaffinity(0))) as pool:
-        return pool.sound((pair.gold, pair.grader) for pair in pairs)
+    with VerifierPool(RewardFunction(config.reward), config.reward.workers or len(os.sched_getaffinity(0))) as pool:
+        return pool.check_golds((pair.gold, pair.grader) for pair in pairs)
 
 
 def encode(pair: Pair, data: DataConfig, tokenizer: Any) -> Problem:
-    """A problem under the template and the model's chat template. It brings its special tokens."""
+    """Put a problem under the template and the chat template, which brings its special tokens."""
     messages: list[Message] = list(pair.turns[:-1])
     if data.system is not None:
         spoken = [message for message in messages if message["role"] != "system"]
@@ -128,11 +131,11 @@ def counts(left_out: Sequence[LeftOut]) -> dict[str, int]:
     return dict(Counter(row.reason for row in left_out))
 
 
-def listed(left_out: Sequence[LeftOut]) -> str:
-    """Counts of dropped rows in words."""
+def in_words(left_out: Sequence[LeftOut]) -> str:
+    """Say how many rows were dropped, and why."""
     return "dropped: " + (", ".join(f"{count} {reason}" for reason, count in counts(left_out).items()) or "none")
 
 
 def write_listing(path: Path, left_out: Sequence[LeftOut]) -> None:
-    """One object a line for every row that was left out."""
+    """Write every row that was left out, one object a line."""
     path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in left_out), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""From a source's rows to distinct problems with a gold answer."""
+"""Turns a source's rows into distinct problems with a gold answer."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,18 +11,18 @@ from conf.schema import DataConfig
 from rewards.problems import sources
 from rewards.problems.contamination import normal
 from rewards.verify.answers import BOX, boxed, plain
-from rewards.verify.matching import settle
+from rewards.verify.comparison import decide_by_text
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "solution", "final_answer")
 
 FINAL = "####"
-"""What stands before the answer at the end of a worked solution of GSM8K."""
+"""What precedes the answer in a worked solution of GSM8K."""
 
 WHOLE = re.compile(r"(?s)(.*)")
 
 SHOWN_CHARACTERS = 200
-"""Of a row that is left out, in its listing."""
+"""Characters of a left-out row that its listing keeps."""
 
 EMPTY = "empty problem or answer"
 NO_MATCH = "no match for data.problem_pattern"
@@ -34,8 +34,10 @@ Message = dict[str, str]
 
 
 class Pair(NamedTuple):
-    """A problem and its gold answer. turns: the conversation it ends, where the source has one. grader: see
-    `actors.messages.Problem`.
+    """A problem and its gold answer.
+
+    turns: the conversation it ends, where the source has one
+    grader: see `actors.messages.Problem`
     """
 
     text: str
@@ -50,13 +52,14 @@ class Pair(NamedTuple):
 
 
 def left_out_row(key: str, reason: str, pair: Pair) -> LeftOut:
-    """A row that is left out. key: the setting that names its source."""
+    """Record a row that is left out. key: the setting that names its source."""
     return LeftOut(key.rpartition(".")[2], reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
 
 
 def distinct_pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> list[Pair]:
-    """Distinct problems of a source's rows, ordered by id. Of copies whose gold answers agree, one is kept; of others
-    none. key: the setting that names the source.
+    """Return the distinct problems of a source, ordered by id.
+
+    Of copies whose gold answers agree, one is kept; of others none. key: the setting that names the source.
     """
     groups: dict[str, list[Pair]] = {}
     for pair in _pairs(rows, key, data, left_out):
@@ -95,7 +98,7 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
 
 
 def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], columns: Sequence[str]) -> str:
-    """The column to use: the chosen one, else the first guess there is."""
+    """Choose a column: the one that is set, else the first guess there is."""
     for name in [chosen] if chosen else guesses:
         if name in columns:
             return name
@@ -106,14 +109,14 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
 
 
 def as_text(value: object) -> str:
-    """A field's text: strings, numbers and lists of them have one, anything else counts as empty."""
+    """Read a field as text: strings, numbers and lists of them have one; anything else is empty."""
     if isinstance(value, list):
         return ", ".join(map(as_text, value))
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
 def as_turns(value: object) -> tuple[Message, ...]:
-    """A prompt that is a conversation ending with the user; empty for any other value."""
+    """Read a prompt that is a conversation ending with the user; empty for any other value."""
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
         return ()
     turns = tuple({"role": as_text(turn.get("role")), "content": as_text(turn.get("content"))} for turn in value)
@@ -121,7 +124,7 @@ def as_turns(value: object) -> tuple[Message, ...]:
 
 
 def gold_of(value: object) -> str:
-    r"""The gold answer. Of a worked solution, what follows its last `####`, or is in its last `\boxed{}`."""
+    r"""Find the gold answer. In a worked solution it follows the last `####`, or is in the last `\boxed{}`."""
     text = as_text(value)
     if FINAL in text:
         return text.rpartition(FINAL)[2].strip()
@@ -129,4 +132,4 @@ def gold_of(value: object) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    return settle(plain(one), plain(other)) is Status.CORRECT
+    return decide_by_text(plain(one), plain(other)) is Status.CORRECT

@@ -1,4 +1,4 @@
-"""Where problems come from: rows of the hub, of a local file, of a generator or of a user's function."""
+"""Reads rows of problems from the hub, a local file, a generator or a user's function."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from conf.schema import DataConfig
 from rewards.functions import find
 
 EXACT = "exact"
-"""Grader of a generator whose scoring gives the full score to its very own answer alone."""
+"""The grader of a generator that gives the full score to its very own answer alone."""
 
 RUN_THE_ANSWER = frozenset(
     {
@@ -37,8 +37,10 @@ Python code, with all that the user may do. `composite` passes it on to the gene
 
 
 class Row(NamedTuple):
-    """fields: by name. grader: see `actors.messages.Problem`; it stands beside the fields, so that no column of a
-    file, of the hub or of a user's function can choose it.
+    """One row of a source.
+
+    fields: values by name
+    grader: see `actors.messages.Problem`; it stands beside the fields, so that no column of a source can choose it
     """
 
     fields: dict[str, Any]
@@ -46,17 +48,17 @@ class Row(NamedTuple):
 
 
 def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
-    """The rows of a source, in its order, `data.scan` of them at most.
+    """Read the rows of a source, in its order, `data.scan` of them at most.
 
-    key: the setting that names it. seed: of a generator; other sources have none. Raises BadInput for a source that
-    does not exist, cannot be reached or cannot be read.
+    key: the setting that names the source. seed: of a generator. Raises BadInput for a source that does not exist or
+    cannot be read.
     """
     scheme, _, reference = source.partition(":")
     return list(islice(SCHEMES[scheme](key, reference, data, seed), data.scan))
 
 
 def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:
-    """OWNER/NAME[/config][:split]. With `data.scan` it is streamed, so that only what is read is downloaded."""
+    """Read OWNER/NAME[/config][:split] of the hub. With `data.scan` only what is read is downloaded."""
     path, _, split = reference.partition(":")
     owner, name, *config = path.split("/")
     split = split or "train"
@@ -79,7 +81,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
 
 
 def within(seconds: float, work: Callable[[], list[Row]]) -> list[Row]:
-    """What `work` returns or raises; TimeoutError after so many seconds, for libraries that may wait for ever."""
+    """Run `work`, which may wait for ever; TimeoutError after so many seconds."""
     outcome: queue.SimpleQueue[tuple[list[Row], Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -116,7 +118,7 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
 
 
 def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    """Entries of a generator, which scores their answers itself. Raises BadInput for one of RUN_THE_ANSWER."""
+    """Draw the entries of a generator, which scores answers itself. Raises BadInput for one of RUN_THE_ANSWER."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -144,7 +146,7 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
 
 
 def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    """Rows that a user's function yields, called with data.parameters."""
+    """Call a user's function with data.parameters and read the rows it yields."""
     for fields in find(key, reference)(**data.parameters):
         if not isinstance(fields, dict):
             kind = type(fields).__name__

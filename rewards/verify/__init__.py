@@ -1,4 +1,4 @@
-r"""Whether a response gives the gold answer.
+r"""Judges whether a response gives the gold answer.
 
 The answer of a response is the content of its last `\boxed{…}`; with `after_thinking`, of what follows the last
 `</think>`. Gold and answer are brought into one spelling (`answers`), taken apart by their shape (`shapes`), and
@@ -28,27 +28,27 @@ from collections.abc import Callable
 
 from actors.messages import Status, Verdict
 from rewards.verify.answers import after_thought, boxed, plain
-from rewards.verify.matching import compare, settle
+from rewards.verify.comparison import compare, decide_by_text
 
 
 def extract(response: str, after_thinking: bool = False) -> str | None:
-    """The answer of a response as it stands there; None if it has none."""
+    """Return the answer of a response as it stands there; None if it has none."""
     return boxed(after_thought(response) if after_thinking else response)
 
 
 def decide(gold: str, answer: str | None, compare: Callable[[str, str], Status] = compare) -> Status:
-    """The status of an answer. `compare` decides what text alone does not; a pool passes its isolated one."""
+    """Return the status of an answer. `compare` decides what text alone does not; a pool passes its isolated one."""
     expected, given = plain(gold), plain(answer or "")
-    return settle(expected, given) or compare(expected, given)
+    return decide_by_text(expected, given) or compare(expected, given)
 
 
 def verdict(status: Status, answer: str | None, started: float) -> Verdict:
-    """The verdict on an answer that has been judged since `started`, of time.perf_counter."""
+    """Make the verdict on an answer judged since `started`, a time.perf_counter."""
     return Verdict(float(status is Status.CORRECT), status, answer, 1e3 * (time.perf_counter() - started))
 
 
 def verify(gold: str, response: str, after_thinking: bool = False) -> Verdict:
-    """The verdict on one response, found in this process and without a deadline."""
+    """Judge one response in this process, without a deadline."""
     start = time.perf_counter()
     answer = extract(response, after_thinking)
     return verdict(decide(gold, answer), answer, start)

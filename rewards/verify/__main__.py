@@ -23,7 +23,7 @@ from conf.nearest import nearest
 from conf.presets import presets, reward_presets
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import Recipe, recipe
+from rewards.reward import RewardFunction, reward_function
 
 MOST_TOKENS = 10_000_000
 """Of a response: no model writes as many, and a typing error should not fill the memory."""
@@ -55,15 +55,15 @@ def read_rows(path: str) -> Iterator[Row]:
                 yield Row("", "", 0)
 
 
-def named(name: str) -> Recipe:
+def named(name: str) -> RewardFunction:
     """The recipe of a preset or of a file in conf/. Raises BadInput if there is none of that name."""
     if name in reward_presets():
         algorithm = [f"algorithm.preset={name}"] if name in presets() else []
-        return recipe(load(["conf=paper", f"reward.preset={name}", *algorithm]))
+        return reward_function(load(["conf=paper", f"reward.preset={name}", *algorithm]))
     known = sorted({*reward_presets(), *recipe_names()})
     if name not in known:
         raise BadInput(f"verify: no recipe {name!r}: use one of {', '.join(nearest(name, known) or known)}")
-    return recipe(load([f"conf={name}"]))
+    return reward_function(load([f"conf={name}"]))
 
 
 def main(arguments: list[str]) -> int:
@@ -74,13 +74,13 @@ def main(arguments: list[str]) -> int:
     try:
         asked = parser.parse_args(arguments)
         rows = read_rows(asked.file)
-        chosen = Recipe(RewardConfig()) if asked.recipe is None else named(asked.recipe)
+        chosen = RewardFunction(RewardConfig()) if asked.recipe is None else named(asked.recipe)
         with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
             if asked.recipe is None:
-                for verdict in pool.judge_all((row.gold, row.response) for row in rows):
+                for verdict in pool.verify_all((row.gold, row.response) for row in rows):
                     print(json.dumps(asdict(verdict)), flush=True)
             else:
-                for reward in pool.reward_all(map(as_sample, rows)):
+                for reward in pool.rewards_all(map(as_sample, rows)):
                     earned = {"reward": reward.total, "parts": reward.parts, "masked": reward.masked}
                     print(json.dumps({**asdict(reward.verdict), **earned}), flush=True)
     except BadInput as error:

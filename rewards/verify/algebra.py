@@ -1,4 +1,4 @@
-"""Equality of two expressions as mathematics, by math-verify. It may take for ever, or the process's memory."""
+"""Tells by math-verify whether two expressions are equal. It may run for ever, or take the process's memory."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ OVERSIZED = re.compile(
     r"|!\s*\)*\s*!"
     r"|\\d?t?binom\s*\{\s*\d{5,}"
 )
-"""Numbers whose digits alone would fill a machine. Nothing that has one of them is judged by algebra."""
+"""Numbers whose digits alone would fill a machine. Algebra refuses what has one of them."""
 
 IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
 """The imaginary unit beside a digit, which math-verify takes for a variable, though not beside a space."""
@@ -29,9 +29,9 @@ DEEPEST = 60
 
 @cache
 def _math_verify() -> tuple[Any, tuple[Any, ...]]:
-    """math-verify, and how it is to read an answer. Its import takes more than a second, which a plan need not spend.
+    """Import math-verify, which takes more than a second, and configure how it reads an answer.
 
-    Not with its removal of units, which takes c in a + b + c and t in \\cos t for some.
+    Its removal of units stays off: it takes c in a + b + c and t in \\cos t for units.
     """
     import math_verify
     from latex2sympy2_extended import NormalizationConfig
@@ -49,7 +49,7 @@ class Unparsable(Exception):
 
 
 def refused(answer: str) -> bool:
-    """Whether an answer is out of all proportion: numbers too large to write down, or too many levels."""
+    """Whether an answer has numbers too large to write down, or too many levels of brackets."""
     if OVERSIZED.search(answer):
         return True
     depth = deepest = 0
@@ -60,7 +60,7 @@ def refused(answer: str) -> bool:
 
 
 def parse(answer: str) -> list[Any]:
-    """Readings of a plain answer as sympy expressions; empty if it has none."""
+    """Read a plain answer as sympy expressions; empty if it has no reading."""
     boxed = rf"\boxed{{{IMAGINARY.sub(' i', answer)}}}"
     math_verify, extraction = _math_verify()
     readings = math_verify.parse(boxed, extraction, fallback_mode="no_fallback", parsing_timeout=None)

@@ -1,11 +1,10 @@
-r"""From a response to its answer: the content of the last `\boxed{…}`, in one spelling."""
+r"""Extracts the answer of a response: the content of the last `\boxed{…}`, in one spelling."""
 
 import re
 import unicodedata
 
 MAX_ANSWER = 1_000
-"""Characters of a boxed answer beyond which it counts as unparsable: far above any real answer, and a bound on what
-parsers can be fed."""
+"""Characters; a longer boxed answer is unparsable. Far above any real answer, it bounds what parsers are fed."""
 
 BOX = "\\boxed"
 END_OF_THOUGHT = "</think>"
@@ -90,7 +89,7 @@ WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
 def boxed(response: str) -> str | None:
-    r"""Content of the last `\boxed{…}`; None if there is none, its braces do not close, or it is over MAX_ANSWER.
+    r"""Return the content of the last `\boxed{…}`; None without one, with open braces, or over MAX_ANSWER.
 
     Braces escaped as in `\{1, 2\}` do not count. Linear in the length of the response.
     """
@@ -117,15 +116,14 @@ def boxed(response: str) -> str | None:
 
 
 def after_thought(response: str) -> str:
-    """What follows the last `</think>`; nothing if there is none."""
+    """Return what follows the last `</think>`; nothing without one."""
     return response.rpartition(END_OF_THOUGHT)[2] if END_OF_THOUGHT in response else ""
 
 
 def plain(answer: str) -> str:
-    """An answer in one spelling: without layout, dollars, surrounding white space and a full stop.
+    """Bring an answer into one spelling: without layout, dollars, surrounding white space and a full stop.
 
-    Empty for one that holds control characters or lone surrogates, which no answer has a use for, or is too long to
-    be one.
+    Empty for one that holds control characters or lone surrogates, or is too long.
     """
     if len(answer) > MAX_ANSWER or any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer):
         return ""

@@ -1,11 +1,11 @@
-"""Numbers written out, with their units: what can be compared without algebra."""
+"""Reads numbers that are written out and compares them without algebra."""
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 LARGEST_EXPONENT = 400
-"""Of a power of ten that is written out as an exact fraction."""
+"""Largest exponent of a power of ten that is written out as an exact fraction."""
 
 APPROXIMATION_DIGITS = 6
 """Significant digits from which a decimal may stand for a fraction that no decimal equals, as in math-verify."""
@@ -26,8 +26,11 @@ THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 
 @dataclass(frozen=True)
 class Number:
-    """value: exact. ratio: written as a fraction or mixed number. digits: significant digits of a decimal, else 0;
-    places: those behind its point.
+    """A number that is written out.
+
+    ratio: whether it is a fraction or mixed number
+    digits: significant digits of a decimal, else 0
+    places: digits behind the point
     """
 
     value: Fraction
@@ -37,7 +40,7 @@ class Number:
 
 
 def number(text: str) -> Number | None:
-    """A number that is written out: integer, decimal, fraction, mixed number or power of ten; None for all else."""
+    """Read an integer, decimal, fraction, mixed number or power of ten that is written out; None for all else."""
     if match := PLAIN.fullmatch(text):
         whole, _, part = match[2].partition(".")
         digits = len((whole + part).lstrip("0"))
@@ -63,8 +66,10 @@ def number(text: str) -> Number | None:
 
 
 def equal(gold: Number, answer: Number) -> bool:
-    """Exact equality, with two rules: where an integer is asked for, a fraction is a computation and no answer; and a
-    decimal of enough digits may stand for a fraction that no decimal equals.
+    """Whether two numbers are equal, exactly, but for two rules.
+
+    Where an integer is asked for, a fraction is a computation and no answer. A decimal of enough digits may stand for
+    a fraction that no decimal equals.
     """
     if gold.value == answer.value:
         return not (answer.ratio and not gold.ratio and gold.value.denominator == 1)
@@ -78,7 +83,7 @@ def equal(gold: Number, answer: Number) -> bool:
 
 
 def without_thousands(text: str) -> str:
-    """1,234,567 as 1234567. Groups of exactly three digits and no space make the difference to a list."""
+    """Read 1,234,567 as 1234567. Groups of three digits without a space tell it from a list."""
     return THOUSANDS.sub(lambda match: match[1].replace(",", ""), text)
 
 

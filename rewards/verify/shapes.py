@@ -1,4 +1,4 @@
-"""What kind of thing an answer is, and its parts."""
+"""Takes an answer apart: what kind of thing it is, and its elements."""
 
 import re
 from dataclasses import dataclass
@@ -25,23 +25,25 @@ INFINITY = r"\infty"
 
 
 class Kind(StrEnum):
-    """SCALAR: one value or expression. LIST: several without brackets. SET: in braces. SEQUENCE: in parentheses or
-    square brackets, a tuple, point or interval. UNION: of intervals or sets. MATRIX: rows of cells. RATIO: by colons.
-    """
+    """What an answer is."""
 
-    SCALAR = "scalar"
-    LIST = "list"
-    SET = "set"
-    SEQUENCE = "sequence"
-    UNION = "union"
-    MATRIX = "matrix"
-    RATIO = "ratio"
+    SCALAR = "scalar"  # one value or expression
+    LIST = "list"  # several without brackets
+    SET = "set"  # in braces
+    SEQUENCE = "sequence"  # a tuple, point or interval, in parentheses or square brackets
+    UNION = "union"  # of intervals or sets
+    MATRIX = "matrix"  # rows of cells
+    RATIO = "ratio"  # joined by colons
 
 
 @dataclass(frozen=True)
 class Shape:
-    """parts: texts of the elements, row by row for a matrix. brackets: of a sequence, such as "(]". columns: of a
-    matrix. variable: the name before "=" or between bounds; empty if there is none.
+    """An answer taken apart.
+
+    parts: texts of the elements, row by row for a matrix
+    brackets: of a sequence, such as "(]"
+    columns: of a matrix
+    variable: the name before "=" or between bounds, if there is one
     """
 
     kind: Kind
@@ -52,7 +54,7 @@ class Shape:
 
 
 def shape(text: str) -> Shape:
-    """The shape of a plain answer. One name before a single "=" is set apart; a chain of relations stays a scalar."""
+    """Return the shape of a plain answer. A name before a single "=" is set apart; a chain of relations is a scalar."""
     text = _unwrapped(text.strip())
     if interval := _bounds(text):
         return interval
@@ -80,7 +82,7 @@ def shape(text: str) -> Shape:
 
 
 def split(text: str, separator: str) -> tuple[str, ...]:
-    """Parts of a text between separators that stand outside all brackets."""
+    """Split a text at separators outside all brackets."""
     parts, depth, start, position = [], 0, 0, 0
     while position < len(text):
         character = text[position]
@@ -100,7 +102,7 @@ def split(text: str, separator: str) -> tuple[str, ...]:
 
 
 def _elements(text: str) -> list[str]:
-    """Of a list: between commas, semicolons, "and" and "or"."""
+    """Split a list at commas, semicolons, "and" and "or"."""
     if not re.search(r"[,;]|and|or|\\vee", text):
         return [text]
     text = CONJUNCTION.sub(" ; ", text)
@@ -109,11 +111,11 @@ def _elements(text: str) -> list[str]:
 
 
 THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])[^,;]*")
-"""One number with separators of thousands, and whatever is around it."""
+"""Matches one number with separators of thousands, and what is around it."""
 
 
 def _both_signs(text: str) -> list[str]:
-    r"""A value with one \pm as the two values it stands for."""
+    r"""Return the two values that one \pm stands for."""
     if text.count(r"\pm") != 1 or r"\mp" in text:
         return [text]
     before, _, after = text.partition(r"\pm")
@@ -121,14 +123,14 @@ def _both_signs(text: str) -> list[str]:
 
 
 def _unwrapped(text: str) -> str:
-    """Without parentheses around one value: (12) is 12, (1, 2) stays."""
+    """Remove parentheses around one value: (12) is 12, (1, 2) stays."""
     while text.startswith("(") and _partner(text) == len(text) - 1 and len(split(text[1:-1], ",")) == 1:
         text = text[1:-1].strip()
     return text
 
 
 def _partner(text: str) -> int:
-    """Index of the bracket that closes the first one, whichever of ) and ] it is; -1 if none does."""
+    """Return the index of the bracket, ) or ], that closes the first one; -1 if none does."""
     depth = 0
     for position, character in enumerate(text):
         depth += (character in OPENING) - (character in CLOSING)
@@ -138,7 +140,7 @@ def _partner(text: str) -> int:
 
 
 def _bounds(text: str) -> Shape | None:
-    """An inequality of one variable against constants, as the interval it is."""
+    """Read an inequality of one variable against constants as an interval."""
     match = BOUND.fullmatch(text)
     if not match or not (match[2] or match[4]):
         return None

@@ -1,4 +1,4 @@
-"""What stands around a number: currency, percent, degrees, units, bases."""
+"""Reads what stands around a number: currency, percent, degrees, units, bases."""
 
 import re
 from dataclasses import dataclass
@@ -97,8 +97,11 @@ KNOWN = {spelling: unit for unit, spellings in SPELLINGS.items() for spelling in
 
 @dataclass(frozen=True)
 class Quantity:
-    """body: without its unit. unit: the known one in one spelling, with its power; empty if there is none or it is not
-    known. base: of a numeral, as written; 0 if none is.
+    """A scalar answer and its unit.
+
+    body: the answer without its unit
+    unit: a known unit in one spelling, with its power, else empty
+    base: of a numeral, if it is written
     """
 
     body: str
@@ -111,7 +114,7 @@ class Quantity:
 
 
 def quantity(text: str) -> Quantity:
-    """A scalar answer and its unit. Only one unit is taken off; text with a hedging word in it is none."""
+    """Take a scalar answer and its unit apart. Only one unit is taken off; text with a hedging word is none."""
     text = without_thousands(text.strip())
     if match := CURRENCY.match(text):
         symbol = match[0].strip()[-1]
@@ -161,7 +164,7 @@ def compatible(gold: Quantity, answer: Quantity) -> bool:
 
 
 def _unit(words: str, power: str) -> str:
-    """The known unit among a tail's words, with its power; empty if it is not known."""
+    """Find the known unit among a tail's words, with its power; empty if there is none."""
     found = words.lower().strip()
     exponent = "".join(c for c in power if c.isdigit())
     for word, its in (("square", "2"), ("sq.", "2"), ("sq", "2"), ("cubic", "3"), ("cu", "3")):

@@ -25,7 +25,7 @@ from tests.run_folders import write_run
 @pytest.fixture
 def arguments(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of a command on two small files, whose gold answers need no worker process to be believed."""
-    monkeypatch.setattr(loading, "sound_golds", lambda pairs, config: [True] * len(pairs))
+    monkeypatch.setattr(loading, "golds_that_verify", lambda pairs, config: [True] * len(pairs))
     for name, count in (("sums", 6), ("few", 2)):
         rows = [{"problem": f"What is {a} + {count}?", "answer": str(a + count)} for a in range(count)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

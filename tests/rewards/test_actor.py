@@ -10,8 +10,8 @@ from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.schema import RewardConfig
 from launch.plan.virtual_time import VirtualClock, run_virtually
-from rewards.actor import RemoteJudge, RemoteVerifier, RewardActor
-from rewards.reward import Recipe
+from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
+from rewards.reward import RewardFunction
 from tests.fakes import FrailJudge, make_group
 
 
@@ -31,7 +31,9 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
 
     async def score_all_then_close() -> tuple[list[Group], dict[str, int]]:
         judges = [
-            RemoteJudge(RemoteActor(RewardActor, f"reward-{number}", Share(), Recipe(config), 1), config.deadline_s)
+            RemoteRewardActor(
+                RemoteActor(RewardActor, f"reward-{number}", Share(), RewardFunction(config), 1), config.deadline_s
+            )
             for number, config in enumerate(configs)
         ]
         verifier = RemoteVerifier(judges, WallClock(), lambda name, text: None)

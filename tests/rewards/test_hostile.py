@@ -12,8 +12,8 @@ from actors.messages import Problem, Sample, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import Recipe
-from rewards.worker import Hung, Judge
+from rewards.reward import RewardFunction
+from rewards.worker import Hung, Worker
 from tests.rewards.hostile import HOSTILE
 
 MIB = 2**20
@@ -21,7 +21,7 @@ MIB = 2**20
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool(Recipe(RewardConfig(deadline_s=1.0)), workers=2) as pool:
+    with VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=2) as pool:
         yield pool
 
 
@@ -33,14 +33,14 @@ def memory() -> int:
 
 def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool) -> None:
     warm = [("x^2+2x+1", rf"\boxed{{x^2 + 2x + 1 + {n} - {n}}}") for n in range(20)]
-    assert [verdict.status for verdict in pool.judge_all(warm)] == [Status.CORRECT] * 20
+    assert [verdict.status for verdict in pool.verify_all(warm)] == [Status.CORRECT] * 20
     before = memory()
-    verdicts = dict(zip(HOSTILE, pool.judge_all(HOSTILE.values()), strict=True))
+    verdicts = dict(zip(HOSTILE, pool.verify_all(HOSTILE.values()), strict=True))
     assert not [name for name, verdict in verdicts.items() if verdict.status is Status.CORRECT]
     assert {verdict.status for verdict in verdicts.values()} >= {Status.WRONG, Status.UNPARSABLE, Status.TIMEOUT}
     assert not [name for name, verdict in verdicts.items() if verdict.status is Status.CRASH]
     normal = [("x^2+2x+1", rf"\boxed{{(x+1)^2 + {n} - {n}}}") for n in range(20)]
-    assert [verdict.status for verdict in pool.judge_all(normal)] == [Status.CORRECT] * 20
+    assert [verdict.status for verdict in pool.verify_all(normal)] == [Status.CORRECT] * 20
     assert memory() - before < 500 * MIB
 
 
@@ -58,9 +58,9 @@ def test_a_call_that_hung_while_computing_is_not_repeated(
     def hang(*_: object) -> None:
         raise Hung(busy)
 
-    monkeypatch.setattr(Judge, "run", hang)
+    monkeypatch.setattr(Worker, "run", hang)
     before = pool.health["hung"]
-    statuses = [pool.judge(rf"\sqrt{{x}} + {busy:d}", r"\boxed{x}").status for _ in range(3)]
+    statuses = [pool.verify(rf"\sqrt{{x}} + {busy:d}", r"\boxed{x}").status for _ in range(3)]
     assert statuses == [Status.TIMEOUT] * 3
     assert pool.health["hung"] - before == calls
 
@@ -74,7 +74,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.one_of(LETTERS, st.lists(PIECES, max_size=25).map("".join)))
 def test_any_answer_gets_a_status(pool: VerifierPool, answer: str) -> None:
-    assert pool.judge("x^2+2x+1", rf"\boxed{{{answer}}}").status in Status
+    assert pool.verify("x^2+2x+1", rf"\boxed{{{answer}}}").status in Status
 
 
 FUNCTIONS = """
@@ -116,9 +116,9 @@ def test_a_users_function_is_isolated_too(function: str, status: Status, value: 
     (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
     before = memory()
     config = RewardConfig(custom=[CustomRewardConfig(f"my_rewards:{function}")], deadline_s=0.5)
-    with VerifierPool(Recipe(config), workers=1) as pool:
+    with VerifierPool(RewardFunction(config), workers=1) as pool:
         pairs = [(Problem("id", "2 + 2 =", (1,), "4"), Sample((1,), (0.0,), r"\boxed{4}", "stop"))] * 2
-        rewards = list(pool.reward_all(pairs))
+        rewards = list(pool.rewards_all(pairs))
     assert [reward.verdict.status for reward in rewards] == [status] * 2
     assert [reward.parts[function] for reward in rewards] == [value] * 2
     assert [reward.masked for reward in rewards] == [status is not Status.CORRECT] * 2
@@ -128,4 +128,4 @@ def test_a_users_function_is_isolated_too(function: str, status: Status, value: 
 def test_a_users_function_that_is_not_there_is_refused() -> None:
     config = RewardConfig(custom=[CustomRewardConfig("nowhere.at_all:reward")])
     with pytest.raises(BadInput, match=r"reward\.custom.*nowhere"):
-        VerifierPool(Recipe(config), workers=1)
+        VerifierPool(RewardFunction(config), workers=1)

@@ -16,7 +16,7 @@ import pytest
 from actors.messages import Group, Problem, Sample, Status
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import Recipe
+from rewards.reward import RewardFunction
 
 GOLD = "x^2+2x+1"
 NORMAL = r"\boxed{(x+1)^2}"
@@ -36,7 +36,7 @@ def hanging() -> str:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool(Recipe(RewardConfig(deadline_s=1.0)), workers=1) as pool:
+    with VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=1) as pool:
         yield pool
 
 
@@ -64,34 +64,34 @@ def group(*responses: str) -> Group:
 
 
 def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> None:
-    verdict = pool.judge(GOLD, hanging())
+    verdict = pool.verify(GOLD, hanging())
     assert verdict.status is Status.TIMEOUT
     assert verdict.score == 0
     assert verdict.extracted is not None
     assert verdict.milliseconds >= 1000
-    assert pool.judge(GOLD, normal()).status is Status.CORRECT
+    assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
 @pytest.mark.parametrize("noticed", [True, False])
 def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> None:
-    pool.judge(GOLD, normal())
+    pool.verify(GOLD, normal())
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
     if noticed:
         assert wait_until(lambda: worker not in multiprocessing.active_children())
-    assert pool.judge(GOLD, normal()).status is Status.CORRECT
+    assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
 def test_worker_that_dies_under_an_answer_each_time_is_a_crash(pool: VerifierPool) -> None:
     statuses: list[Status] = []
-    thread = threading.Thread(target=lambda: statuses.append(pool.judge(GOLD, hanging()).status))
+    thread = threading.Thread(target=lambda: statuses.append(pool.verify(GOLD, hanging()).status))
     thread.start()
     while thread.is_alive():
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGKILL)
         time.sleep(0.05)
     assert statuses == [Status.CRASH]
-    assert pool.judge(GOLD, normal()).status is Status.CORRECT
+    assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
 def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
@@ -120,22 +120,22 @@ def test_cancelled_group_leaves_the_pool_in_order(pool: VerifierPool) -> None:
 
 def test_judge_all_keeps_the_order_of_a_long_stream(pool: VerifierPool) -> None:
     pairs = ((str(i), f"\\boxed{{{i - i % 2}}}") for i in range(300))
-    statuses = [verdict.status for verdict in pool.judge_all(pairs)]
+    statuses = [verdict.status for verdict in pool.verify_all(pairs)]
     assert statuses == [Status.CORRECT, Status.WRONG] * 150
 
 
 def test_sound_golds(pool: VerifierPool) -> None:
     golds = ["12", r"$\frac{1}{2}$", "(1,2]", r"\text{even}", "", "}{", "see above: {"]
-    assert pool.sound((gold, "") for gold in golds) == [True, True, True, True, False, False, False]
+    assert pool.check_golds((gold, "") for gold in golds) == [True, True, True, True, False, False, False]
 
 
 ORPHAN = """
 import sys, threading
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import Recipe
-pool = VerifierPool(Recipe(RewardConfig(deadline_s=1.0)), workers=2)
-threading.Thread(target=pool.judge, args=("x^2+2x+1", sys.argv[1]), daemon=True).start()
+from rewards.reward import RewardFunction
+pool = VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=2)
+threading.Thread(target=pool.verify, args=("x^2+2x+1", sys.argv[1]), daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()
 """

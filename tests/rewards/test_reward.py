@@ -6,7 +6,7 @@ from actors.messages import Sample, Status, Verdict
 from conf.load import load
 from conf.presets import reward_presets
 from conf.schema import Config, CustomRewardConfig, RewardConfig
-from rewards.reward import CosineScale, LengthPenalty, Recipe, recipe, well_formed
+from rewards.reward import CosineScale, LengthPenalty, RewardFunction, reward_function, well_formed
 
 
 @pytest.mark.parametrize(
@@ -43,25 +43,27 @@ def verdict(status: Status = Status.CORRECT, extracted: str | None = "4") -> Ver
 @pytest.mark.parametrize("status", list(Status))
 def test_reward_is_the_weighted_sum_of_its_parts(status: Status) -> None:
     judged = verdict(status)
-    earned = Recipe(RewardConfig(accuracy=1.0, format=0.2)).reward(sample("<think>2 + 2</think>\\boxed{4}"), judged)
+    earned = RewardFunction(RewardConfig(accuracy=1.0, format=0.2))(sample("<think>2 + 2</think>\\boxed{4}"), judged)
     assert earned.parts == {"accuracy": judged.score, "format": 1.0}
     assert earned.total == pytest.approx(judged.score + 0.2)
     assert earned.verdict is judged
-    assert Recipe(RewardConfig(accuracy=2.0, format=0.2)).reward(sample("\\boxed{4}"), judged).total == 2 * judged.score
+    assert (
+        RewardFunction(RewardConfig(accuracy=2.0, format=0.2))(sample("\\boxed{4}"), judged).total == 2 * judged.score
+    )
 
 
 @pytest.mark.parametrize("timeout", ["mask", "wrong"])
 @pytest.mark.parametrize("status", list(Status))
 def test_what_could_not_be_judged_is_masked_or_wrong(status: Status, timeout: str) -> None:
-    earned = Recipe(RewardConfig(timeout=timeout)).reward(sample("\\boxed{4}"), verdict(status))
+    earned = RewardFunction(RewardConfig(timeout=timeout))(sample("\\boxed{4}"), verdict(status))
     assert earned.masked == (timeout == "mask" and status in (Status.TIMEOUT, Status.CRASH))
     assert earned.total == float(status is Status.CORRECT)
 
 
 def test_box_is_rewarded_if_it_can_be_read() -> None:
-    boxing = Recipe(RewardConfig(accuracy=1.0, format=0.0, boxed=0.1))
-    assert boxing.reward(sample("\\boxed{5}"), verdict(Status.WRONG, "5")).total == pytest.approx(0.1)
-    assert boxing.reward(sample("5"), verdict(Status.UNPARSABLE, None)).parts["boxed"] == 0.0
+    boxing = RewardFunction(RewardConfig(accuracy=1.0, format=0.0, boxed=0.1))
+    assert boxing(sample("\\boxed{5}"), verdict(Status.WRONG, "5")).total == pytest.approx(0.1)
+    assert boxing(sample("5"), verdict(Status.UNPARSABLE, None)).parts["boxed"] == 0.0
 
 
 @given(tokens=st.integers(0, 10_000), correct=st.booleans())
@@ -76,28 +78,28 @@ def test_cosine_is_monotonous_and_clamped(tokens: int, correct: bool) -> None:
 
 
 def test_cosine_half_way_is_the_mean_and_counts_tokens_not_characters() -> None:
-    scaled = Recipe(RewardConfig(accuracy=0.0, format=0.0, cosine=2.0), limit=100)
-    assert scaled.reward(sample("x" * 10_000, tokens=50), verdict()).total == pytest.approx(1.5)
-    assert scaled.reward(sample("x", tokens=50), verdict(Status.UNPARSABLE)).total == pytest.approx(-1.5)
+    scaled = RewardFunction(RewardConfig(accuracy=0.0, format=0.0, cosine=2.0), limit=100)
+    assert scaled(sample("x" * 10_000, tokens=50), verdict()).total == pytest.approx(1.5)
+    assert scaled(sample("x", tokens=50), verdict(Status.UNPARSABLE)).total == pytest.approx(-1.5)
 
 
 def test_long_responses_lose_up_to_one() -> None:
     config = Config()
-    assert recipe(config).penalty is None
+    assert reward_function(config).penalty is None
     config.rollout.max_response_tokens, config.algorithm.overlong_buffer = 20_480, 0.2
     config.reward.format = 0.0
-    chosen = recipe(config)
+    chosen = reward_function(config)
     assert chosen.penalty == LengthPenalty(20_480, 4096.0)
     lost = [chosen.penalty(tokens) for tokens in (1, 16_384, 17_408, 20_480, 30_000)]
     assert lost == pytest.approx([0.0, 0.0, 0.25, 1.0, 1.0])
-    earned = chosen.reward(sample("\\boxed{4}", tokens=17_408), verdict())
+    earned = chosen(sample("\\boxed{4}", tokens=17_408), verdict())
     assert earned.total == pytest.approx(0.75)
     assert earned.parts["overlong"] == 0.25
 
 
 def test_a_users_parts_are_weighed_and_named() -> None:
     parts = [CustomRewardConfig("mine.rewards:brevity", 0.5), CustomRewardConfig("mine.rewards:tone", -1.0)]
-    earned = Recipe(RewardConfig(custom=parts)).reward(sample("\\boxed{4}"), verdict(), {"brevity": 1.0, "tone": 0.25})
+    earned = RewardFunction(RewardConfig(custom=parts))(sample("\\boxed{4}"), verdict(), {"brevity": 1.0, "tone": 0.25})
     assert earned.total == pytest.approx(1.0 + 0.5 - 0.25)
     assert (earned.parts["brevity"], earned.parts["tone"]) == (1.0, 0.25)
 
@@ -115,10 +117,10 @@ def test_presets_spell_out_the_same_keys_and_are_complete() -> None:
 def test_presets(preset: str, short: float, long: float, wrong: float) -> None:
     """Well-formed responses: right and short, right at the limit, wrong at the limit."""
     algorithm = ["algorithm.preset=dapo"] if preset == "dapo" else []
-    chosen = recipe(load(["conf=paper", f"reward.preset={preset}", *algorithm]))
+    chosen = reward_function(load(["conf=paper", f"reward.preset={preset}", *algorithm]))
     text = "<think>2 + 2</think>\\boxed{4}"
     earned = [
-        chosen.reward(sample(text, tokens), verdict(status)).total
+        chosen(sample(text, tokens), verdict(status)).total
         for tokens, status in ((0, Status.CORRECT), (3584, Status.CORRECT), (3584, Status.WRONG))
     ]
     assert earned == pytest.approx([short, long, wrong])

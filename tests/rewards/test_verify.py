@@ -13,7 +13,7 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig
 from actors.messages import Status
 from rewards.verify import verify
 from rewards.verify.answers import MAX_ANSWER, boxed, plain
-from rewards.verify.matching import compare, settle
+from rewards.verify.comparison import compare, decide_by_text
 from tests.rewards.corpus import CORPUS, Case
 from tests.rewards.hostile import HOSTILE
 
@@ -53,7 +53,7 @@ def test_disagreements_with_math_verify_have_a_rule(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_settled_without_algebra_is_what_algebra_says(case: Case) -> None:
     gold, answer = plain(case.gold), plain(case.answer)
-    settled = settle(gold, answer)
+    settled = decide_by_text(gold, answer)
     assert settled in (case.status, None)
     if gold and answer:
         assert compare(gold, answer) is case.status
@@ -103,13 +103,13 @@ def test_answers_inside_the_thinking_count_only_if_they_may(response: str, insid
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_are_never_right_at_once(name: str) -> None:
     gold, response = HOSTILE[name]
-    assert settle(plain(gold), plain(boxed(response) or "")) is not Status.CORRECT
+    assert decide_by_text(plain(gold), plain(boxed(response) or "")) is not Status.CORRECT
 
 
 @given(st.text(alphabet="0123456789+-*/^{}()[]\\,.;:=<>%$ xyzfracsqrtpiandor|!", max_size=40), st.sampled_from(GOLDS))
 def test_settling_survives_any_answer(answer: str, gold: str) -> None:
     """Any text is settled, or left to algebra, without an error; and only an equal number is the gold number."""
-    status = settle(plain(gold), plain(answer))
+    status = decide_by_text(plain(gold), plain(answer))
     assert status in (Status.CORRECT, Status.WRONG, Status.UNPARSABLE, None)
     if gold == "12" and status is Status.CORRECT:
         assert "12" in re.sub(r"\D", "", answer)
@@ -117,7 +117,7 @@ def test_settling_survives_any_answer(answer: str, gold: str) -> None:
 
 @given(st.text(max_size=60), st.sampled_from(GOLDS))
 def test_any_text_is_settled_or_left_to_algebra(answer: str, gold: str) -> None:
-    assert settle(plain(gold), plain(answer)) in (Status.CORRECT, Status.WRONG, Status.UNPARSABLE, None)
+    assert decide_by_text(plain(gold), plain(answer)) in (Status.CORRECT, Status.WRONG, Status.UNPARSABLE, None)
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(-(10**12), 10**12))

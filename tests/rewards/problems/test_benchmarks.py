@@ -8,7 +8,7 @@ from conf.benchmarks import Benchmark, find_benchmarks, known
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources
-from rewards.problems.benchmarks import pose
+from rewards.problems.benchmarks import load_benchmark
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Benchmark:
@@ -48,20 +48,20 @@ def test_problems_are_posed_as_the_recipe_poses_its_own(config: Config, tmp_path
     rows = [{"question": f"{a} + 1", "answer": f"because #### {a + 1}"} for a in range(8)]
     benchmark = write(tmp_path / "sums.jsonl", [*rows, {"question": "?", "answer": ""}])
     config.data.problem_field = "problem"  # of another source
-    posed = pose(benchmark, config, byte_tokenizer)
+    posed = load_benchmark(benchmark, config, byte_tokenizer)
     assert all("Solve: " in problem.prompt for problem in posed.problems)
     assert {problem.gold for problem in posed.problems} == {str(a + 1) for a in range(8)}
     assert posed.dropped == {"empty problem or answer": 1}
     config.limit = 3
-    assert pose(benchmark, config, byte_tokenizer).problems == posed.problems[:3]
+    assert load_benchmark(benchmark, config, byte_tokenizer).problems == posed.problems[:3]
 
 
 def test_unusual_columns_are_named_by_the_recipe(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     benchmark = write(tmp_path / "sums.jsonl", [{"q": "1 + 1", "result": 2}])
     with pytest.raises(BadInput, match=r"data.problem_field: benchmarks has no field .*q, result"):
-        pose(benchmark, config, byte_tokenizer)
+        load_benchmark(benchmark, config, byte_tokenizer)
     config.data.problem_field, config.data.answer_field = "q", "result"
-    assert pose(benchmark, config, byte_tokenizer).problems[0].gold == "2"
+    assert load_benchmark(benchmark, config, byte_tokenizer).problems[0].gold == "2"
 
 
 def test_named_benchmark_is_read_by_its_own_columns(
@@ -69,16 +69,16 @@ def test_named_benchmark_is_read_by_its_own_columns(
 ) -> None:
     row = {"problem": "not this", "question": "1 + 1", "answer": "2"}
     monkeypatch.setitem(sources.SCHEMES, "hub", lambda key, reference, data, seed: [sources.Row(row)])
-    assert "1 + 1" in pose(known()["amc23"], config, byte_tokenizer).problems[0].prompt
+    assert "1 + 1" in load_benchmark(known()["amc23"], config, byte_tokenizer).problems[0].prompt
 
 
 def test_held_out_problems_are_the_recipes(config: Config, byte_tokenizer: Any) -> None:
     config.data.problem_pattern = ""
     config.data.size, config.eval.problems, config.limit = 20, 10, 4
-    assert len(pose(find_benchmarks(["heldout"])[0], config, byte_tokenizer).problems) == 4
+    assert len(load_benchmark(find_benchmarks(["heldout"])[0], config, byte_tokenizer).problems) == 4
     config.eval.problems = 0
     with pytest.raises(BadInput, match=r"eval\.problems=0 holds none out"):
-        pose(find_benchmarks(["heldout"])[0], config, byte_tokenizer)
+        load_benchmark(find_benchmarks(["heldout"])[0], config, byte_tokenizer)
 
 
 def test_what_held_out_problems_of_their_own_source_leave_out_is_known(
@@ -87,10 +87,10 @@ def test_what_held_out_problems_of_their_own_source_leave_out_is_known(
     rows = [{"problem": f"{a} + 1", "answer": str(a + 1)} for a in range(4)]
     config.data.problem_pattern = ""
     config.data.eval_source = write(tmp_path / "own.jsonl", [*rows, rows[0], {"problem": "?", "answer": ""}]).source
-    posed = pose(find_benchmarks(["heldout"])[0], config, byte_tokenizer)
+    posed = load_benchmark(find_benchmarks(["heldout"])[0], config, byte_tokenizer)
     assert posed.dropped == {"empty problem or answer": 1, "duplicate": 1}
 
 
 def test_source_without_a_usable_problem_is_refused(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     with pytest.raises(BadInput, match=r"no usable problem .*1 empty problem"):
-        pose(write(tmp_path / "x.jsonl", [{"problem": "", "answer": "1"}]), config, byte_tokenizer)
+        load_benchmark(write(tmp_path / "x.jsonl", [{"problem": "", "answer": "1"}]), config, byte_tokenizer)

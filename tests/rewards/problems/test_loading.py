@@ -19,7 +19,7 @@ from conf.schema import Config, ExampleConfig
 from rewards.pool import VerifierPool
 from rewards.problems.loading import BAD_GOLD, HELD_OUT, STAYS, TOO_LONG, load, write_listing
 from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN
-from rewards.reward import Recipe
+from rewards.reward import RewardFunction
 
 Rows = list[dict[str, Any]]
 SUMS: Rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
@@ -256,8 +256,8 @@ def test_columns_of_common_data_sets_are_guessed(
     config.eval.problems, config.learner.problems_per_update = 0, 1
     (problem,) = load(config, byte_tokenizer).train
     assert "What is 3 + 4?" in problem.prompt
-    with VerifierPool(Recipe(config.reward), 1) as pool:
-        assert pool.judge(problem.gold, r"\boxed{7}").status is Status.CORRECT
+    with VerifierPool(RewardFunction(config.reward), 1) as pool:
+        assert pool.verify(problem.gold, r"\boxed{7}").status is Status.CORRECT
 
 
 def test_chat_settings_reach_the_chat_template(config: Config, byte_tokenizer: Any) -> None:
@@ -451,10 +451,10 @@ def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
     config.eval.problems, config.learner.problems_per_update = 0, 4
     config.rollout.max_prompt_tokens = 2000
     problem = load(config, byte_tokenizer).train[0]
-    with VerifierPool(Recipe(config.reward), workers=1) as pool:
+    with VerifierPool(RewardFunction(config.reward), workers=1) as pool:
 
         def judge(answer: str) -> Status:
-            return pool.judge(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
+            return pool.verify(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
 
         half = problem.gold[:4]
         other = half[::-1] + half
@@ -471,9 +471,9 @@ def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) ->
     config.data.source, config.data.size = "reasoning_gym:basic_arithmetic", 2
     config.eval.problems, config.learner.problems_per_update = 0, 2
     problem = load(config, byte_tokenizer).train[0]
-    with VerifierPool(Recipe(config.reward), workers=1) as pool:
+    with VerifierPool(RewardFunction(config.reward), workers=1) as pool:
         statuses = [
-            pool.judge(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
+            pool.verify(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
             for answer in (problem.gold, f"{int(problem.gold):+05d}", f"{problem.gold} or 3", "x")
         ]
         assert statuses == [Status.CORRECT, Status.CORRECT, Status.WRONG, Status.WRONG]

@@ -1,4 +1,4 @@
-"""Whether an answer is the gold one: structure first, then numbers, words and units; algebra for what is left."""
+"""Compares an answer with the gold one: structure first, then numbers, words and units, and algebra for the rest."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -34,18 +34,18 @@ SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Sets that only algebra can compare."""
 
 MOST_WORDS = 8
-"""Of an answer in words; more are an explanation."""
+"""Words of an answer; more are an explanation."""
 
 MOST_ELEMENTS = 64
-"""Elements of an answer beyond which order is not tried out."""
+"""Elements of an answer; with more, other orders are not tried."""
 
 
-class Unsettled(Exception):
-    """Only algebra can tell."""
+class NeedsAlgebra(Exception):
+    """Only algebra can decide."""
 
 
-def settle(gold: str, answer: str) -> Status | None:
-    """The status where no algebra is needed, else None. Both are plain. Takes microseconds, whatever the answer."""
+def decide_by_text(gold: str, answer: str) -> Status | None:
+    """Return the status where no algebra is needed, else None, within microseconds. Both answers are plain."""
     if not answer or not gold:
         return Status.UNPARSABLE
     if answer == gold:
@@ -53,19 +53,20 @@ def settle(gold: str, answer: str) -> Status | None:
     if INTEGER.fullmatch(answer) and INTEGER.fullmatch(gold):
         return Status.CORRECT if int(answer) == int(gold) else Status.WRONG
     try:
-        return _status(gold, answer, _unsettled)
-    except Unsettled:
+        return _status(gold, answer, _no_algebra)
+    except NeedsAlgebra:
         return None
 
 
 def compare(gold: str, answer: str) -> Status:
-    """The status of a plain answer, by algebra where that is needed. May take for ever, or the process's memory."""
+    """Return the status of a plain answer, by algebra where needed. May run for ever, or take the process's memory."""
     return _status(gold, answer, equivalent)
 
 
 def readable(gold: str) -> bool:
-    """Whether a plain gold answer is one: every part of it is a number, words, or equal to itself as mathematics. May
-    take for ever, or the process's memory.
+    """Whether every part of a plain gold answer is a number, words, or equal to itself as mathematics.
+
+    May run for ever, or take the process's memory.
     """
     of = shape(gold)
     if of.kind is not Kind.SCALAR:
@@ -95,8 +96,8 @@ def _status(gold: str, answer: str, algebra: Equivalent) -> Status:
         return Status.UNPARSABLE
 
 
-def _unsettled(gold: str, answer: str) -> bool:
-    raise Unsettled
+def _no_algebra(gold: str, answer: str) -> bool:
+    raise NeedsAlgebra
 
 
 def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
@@ -159,8 +160,8 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
 
 def _surely(gold: Shape, answer: Shape) -> bool:
     try:
-        return matches(gold, answer, _unsettled)
-    except (Unsettled, Unparsable):
+        return matches(gold, answer, _no_algebra)
+    except (NeedsAlgebra, Unparsable):
         return False
 
 
@@ -213,7 +214,7 @@ def _by_algebra(gold: str, answer: str, algebra: Equivalent) -> bool:
 
 
 def _text(of: Shape) -> str:
-    """A shape as text again."""
+    """Write a shape as text again."""
     if of.kind is Kind.UNION:
         return r" \cup ".join(of.parts)
     if of.kind is Kind.SCALAR and of.variable:
