@@ -22,7 +22,7 @@ from rewards.problems.rows import Message, Pair, distinct_pairs, left_out_row
 from rewards.reward import RewardFunction
 
 TRAIN_SEED, EVAL_SEED = 0, 1
-"""Seeds of generators. They are not the run's: runs of all seeds learn from, and are judged on, the same problems."""
+"""Seeds of generators, not of the run: runs of all seeds share their problems."""
 
 HELD_OUT = "overlaps the held-out set"
 STAYS = "overlaps the held-out set, but stays"
@@ -59,10 +59,11 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     if wanted and not config.data.eval_source:
         heldout, train = train[:wanted], train[wanted:]
     train = train[: config.data.size]
-    if len(train) < config.learner.problems_per_update:
+    needed = config.learner.problems_per_update
+    if len(train) < needed:
         raise BadInput(
             f"data.source: '{config.data.source}' leaves {len(train)} training problems beside {len(heldout)} held-out "
-            f"ones ({in_words(left_out)}), fewer than learner.problems_per_update={config.learner.problems_per_update}: "
+            f"ones ({in_words(left_out)}), fewer than learner.problems_per_update={needed}: "
             f"use a larger source or data.size, or a smaller eval.problems"
         )
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
