@@ -64,7 +64,7 @@ class Evaluation:
     model_path: str
     placement: Placement
     protocol: dict[str, Any]
-    samples: list[tuple[Posed, list[Transcript]]]
+    samples: list[tuple[BenchmarkProblems, list[Transcript]]]
     others: list[dict[str, Any]]
 
     @property
@@ -214,7 +214,7 @@ def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
     return document
 
 
-def result_of(posed: Posed, transcripts: list[Transcript], config: Config) -> dict[str, Any] | None:
+def result_of(posed: BenchmarkProblems, transcripts: list[Transcript], config: Config) -> dict[str, Any] | None:
     """Return what was asked of a benchmark and its scores over the rounds that all policies have; None without any."""
     rounds = min(transcript.rounds for transcript in transcripts)
     if not rounds:
