@@ -65,14 +65,14 @@ class VerifierPool:
         return {**counts, "restarts": sum(worker.restarts for worker in self._workers)}
 
     def verify(self, gold: str, response: str, grader: str = "") -> Verdict:
-        """Worker one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
+        """Judge one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
         start = time.perf_counter()
         answer = extract(response, self._reward.config.after_thinking)
         status = self._grade(gold, answer, grader) if grader else decide(gold, answer, self._compare)
         return verdict(status, answer, start)
 
     def verify_all(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Verdict]:
-        """Worker (gold, response) pairs, in order."""
+        """Judge (gold, response) pairs, in order."""
         return self._in_order(self.verify, pairs)
 
     def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
@@ -119,7 +119,7 @@ class VerifierPool:
             return status_of(error)
 
     def _grade(self, gold: str, answer: str | None, grader: str) -> Status:
-        """Worker by a generator's own scoring. Integers and the generator's very own answer need none."""
+        """Judge by a generator's own scoring. Integers and the generator's very own answer need none."""
         given = (answer or "").strip().strip("$").strip()
         if not given:
             return Status.UNPARSABLE

@@ -48,7 +48,7 @@ def verdict(status: Status, answer: str | None, started: float) -> Verdict:
 
 
 def verify(gold: str, response: str, after_thinking: bool = False) -> Verdict:
-    """Worker one response in this process, without a deadline."""
+    """Judge one response in this process, without a deadline."""
     start = time.perf_counter()
     answer = extract(response, after_thinking)
     return verdict(decide(gold, answer), answer, start)
