@@ -75,22 +75,15 @@ def check_heldout_problems(config: Config, run: Path, posed: Iterable[BenchmarkP
 
 def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> dict[str, Any]:
     """Return all that a sample, or its verdict, depends on besides its problem, and how many there are to be."""
-    data, settings, reward, lora = config.data, config.eval, config.reward, config.lora
+    data, settings, reward = config.data, config.eval, config.reward
+    shape = {name: getattr(config.lora, name) for name in ("rank", "alpha", "rslora", "target_modules")}
     return {
         "model": config.model.path,
         "model_digest": model_digest(model_path),
         "dtype": config.model.dtype,
         "adapter": str(adapter.folder) if adapter else None,
         "adapter_digest": digest(adapter.folder / WEIGHTS_FILE) if adapter else None,
-        "adapter_config": {
-            "base": adapter.base,
-            "rank": lora.rank,
-            "alpha": lora.alpha,
-            "rslora": lora.rslora,
-            "target_modules": lora.target_modules,
-        }
-        if adapter
-        else None,
+        "adapter_config": {"base": adapter.base, **shape} if adapter else None,
         "n": config.n,
         "limit": config.limit,
         "temperature": settings.temperature,
