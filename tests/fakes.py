@@ -1,4 +1,4 @@
-"""Fakes at the protocol seams, for the coordinator's logic under virtual time."""
+"""Fakes at the protocol seams, for the coordinator's logic under virtual time. Frail ones die when told to."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -52,16 +52,19 @@ def make_reward(score: float, status: Status | None = None) -> Reward:
 class FakeEngine:
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
-    served: index and adapter of every training group. base_samples: how many samples the base model drew. most_at_once:
-    requests it works on at a time. tokens: drawn in all, one a sample.
+    served: index and adapter of every training group.
+    base_samples: how many samples the base model drew.
+    most_at_once: requests it works on at a time.
+    tokens: drawn in all, one a sample.
     """
 
-    def __init__(self, seconds: float = 1.0, logprob: float = -1.0) -> None:
+    def __init__(self, seconds: float = 1.0, logprob: float = -1.0, name: str = "rollout-0") -> None:
+        self.name = name
+        self.slots = AdapterSlots(2)
         self.seconds = seconds
         self.start_seconds = 0.0
         self.base_samples = 0
         self.logprob = logprob
-        self.slots = AdapterSlots(2)
         self.turns = asyncio.Condition()
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
@@ -73,7 +76,7 @@ class FakeEngine:
         await asyncio.sleep(seconds)
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
-        await work("rollout-0", self)
+        await work(self.name, self)
 
     async def load(self, adapter: AdapterRef) -> None:
         await self.slots.occupy(adapter)
@@ -84,7 +87,7 @@ class FakeEngine:
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         self.base_samples += sampling.samples if adapter is None else 0
         async with self.slots.request(adapter):
-            await self._work(self.seconds_of(index))
+            await self.work(self.seconds_of(index))
         self.tokens += sampling.samples
         if sampling.samples > 1:
             self.served.append((index, adapter and adapter.name))
@@ -96,12 +99,12 @@ class FakeEngine:
     ) -> tuple[Group, ...]:
         return (await self.generate(index, problem, adapter, sampling),)
 
+    async def close(self) -> None: ...
+
     def seconds_of(self, index: int) -> float:
         return self.seconds
 
-    async def close(self) -> None: ...
-
-    async def _work(self, seconds: float) -> None:
+    async def work(self, seconds: float) -> None:
         async with self.turns:
             await self.turns.wait_for(lambda: self.at_work < self.most_at_once)
             self.at_work += 1
@@ -156,7 +159,7 @@ class FrailEngine(Frail, FakeEngine):
     """Comes back without the versions it had. gone: adapters whose folders are not there."""
 
     def __init__(self, seconds: float = 1.0, start_seconds: float = 5.0, name: str = "rollout-0") -> None:
-        FakeEngine.__init__(self, seconds)
+        FakeEngine.__init__(self, seconds, name=name)
         Frail.__init__(self, name)
         self.start_seconds = self.restart_seconds = start_seconds
         self.load_seconds = 0.0
@@ -267,11 +270,11 @@ class FakeLearner:
 class FakeVerifier:
     """Finds the first half of a group's samples right."""
 
-    async def health(self) -> dict[str, int]:
-        return {"hung": 0, "restarts": 0}
-
     def __init__(self, seconds: float = 0.1) -> None:
         self.seconds = seconds
+
+    async def health(self) -> dict[str, int]:
+        return {"hung": 0, "restarts": 0}
 
     async def score(self, group: Group) -> Group:
         await asyncio.sleep(self.seconds)
@@ -281,7 +284,7 @@ class FakeVerifier:
     async def close(self) -> None: ...
 
 
-class FrailJudge(Frail, FakeVerifier):
+class FrailVerifier(Frail, FakeVerifier):
     """One of several behind a RemoteVerifier."""
 
     def __init__(self, name: str = "reward-0") -> None:
@@ -289,10 +292,10 @@ class FrailJudge(Frail, FakeVerifier):
         FakeVerifier.__init__(self)
 
     async def score(self, group: Group) -> Group:
-        return await self.unless_dead(self.judge(group))
+        return await self.unless_dead(self.verify(group))
 
     async def health(self) -> dict[str, int]:
         return await self.unless_dead(super().health())
 
-    async def judge(self, group: Group) -> Group:
+    async def verify(self, group: Group) -> Group:
         return await super().score(group)

@@ -55,8 +55,7 @@ class Coordinator:
         self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
         self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
         self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
-        self._phase = "starting"
-        self._notice = ""
+        self._phase, self._notice = "starting", ""
         self._latest: dict[str, float] = {}
         self._faults = 0
         self._updating = False
@@ -161,9 +160,8 @@ class Coordinator:
 
     async def _train(self) -> None:
         """Train until the budget allows no more, over as many incarnations of the policy as it takes."""
-        left = self._budget.left - self._budget.evaluation_reserve - FINISH_MARGIN_S
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(self._budget.left - self._budget.evaluation_reserve - FINISH_MARGIN_S):
                 while (trusted := await self._train_incarnation()) is not None:
                     await self._go_back(trusted)
                     if not self._stopping.stopped:
@@ -172,9 +170,7 @@ class Coordinator:
                         return
 
     async def _train_incarnation(self) -> int | None:
-        """Train from the first version of an incarnation to the end of training, or to a setback; the version to go
-        back to.
-        """
+        """Train to the end of training, or to a setback; the version to go back to then."""
         trusted: int | None = None
         self._enter_phase("training")
         async with asyncio.TaskGroup() as tasks:
@@ -191,7 +187,7 @@ class Coordinator:
         return trusted
 
     async def _train_in_turns(self) -> int | None:
-        """Make one update after the other, to the end of training or to a collapse; the version to go back to."""
+        """Make one update after the other; the version to go back to after a collapse."""
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
@@ -291,9 +287,7 @@ class Coordinator:
             raise Halted(f"{FAULTS} updates in a row were skipped: {fault}; their samples are in samples/skipped-*")
 
     async def _adopt(self, adapter: AdapterRef, batch: Batch | None = None) -> dict[str, float]:
-        """Sample new groups from a version, and count a batch as part of the history behind it, both or neither; the
-        batch's figures.
-        """
+        """Sample new groups from a version and count a batch as history behind it, both or neither; its figures."""
         await self._publisher.adopt(adapter)
         figures = self._producer.use(batch) if batch else {}
         self._updating, self._learner_usable = False, True
@@ -302,10 +296,7 @@ class Coordinator:
         return figures
 
     async def _save(self, validation: float | None = None) -> None:
-        """Write a checkpoint of the current version.
-
-        validation: its pass@1, if that was measured.
-        """
+        """Write a checkpoint of the current version. validation: its pass@1, if that was measured."""
         started = self._clock.now()
         async with self._folder.checkpoints.new(self.updates, self._config.checkpoint.keep_last) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
@@ -320,9 +311,7 @@ class Coordinator:
         self._budget.expect("checkpoint", self._clock.now() - started)
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
-        """Do what was asked for in case of a collapse: write it down, halt, or go back before it; the version for
-        that.
-        """
+        """Write a collapse down, halt, or go back before it, as was asked for; the version to go back to."""
         settings = self._config.guard
         found = ", ".join(map(str, alarms))
         rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
@@ -338,9 +327,8 @@ class Coordinator:
         return trusted
 
     async def _go_back(self, trusted: int) -> None:
-        """Return to a version's checkpoint, or to the start: nothing that came after it counts any more.
-
-        Its groups are dropped wherever they are, their problems come up again, and its versions leave the engines.
+        """Return to a version's checkpoint, or to the start. Groups that came after it are dropped wherever they are,
+        their problems come up again, and its versions leave the engines.
         """
         self._enter_phase("recovering")
         self.ledger.enter_all("recover")

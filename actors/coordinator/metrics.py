@@ -26,8 +26,8 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
         "completion/truncated": fmean([sample.truncated for sample in samples]),
         "groups/zero_variance": fmean([group.zero_variance for group in batch.groups]),
         **{f"verify/{status}": statuses[status] for status in Status},
-        **{f"verify/{name}": count for name, count in health.items()},
         "tokens/generated": sum(lengths),
+        **{f"verify/{name}": count for name, count in health.items()},
     }
 
 

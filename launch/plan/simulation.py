@@ -1,5 +1,5 @@
-"""A run without its work: the real coordinator, fleet, pacing and budget over modelled engines, learner and verifier,
-under virtual time.
+"""A run without its work: the real coordinator and engine pool over modelled engines, learner and verifier, under
+virtual time.
 """
 
 import asyncio
@@ -8,10 +8,10 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,19 +41,20 @@ from actors.protocols import FAITHFUL, Engine
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.pool import EnginePool
 from actors.runtime.garbage_collection import rare_collection
-from actors.runtime.placement import Placement, Share
+from actors.runtime.placement import Placement
 from actors.storage.checkpoints import Checkpoints
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS
 from launch.plan.time import Costs, Workload
-from launch.plan.virtual_time import VirtualClock, run_virtually
+from launch.plan.virtual_time import Processor, VirtualClock, run_virtually
 
 PROBLEMS = 10_000
-"""That a modelled run trains on."""
+"""Training problems of a modelled run."""
 
 LOOKS = 50
-"""That the modelled coordinator takes at its budget while an answer is drawn, if these are seconds apart."""
+"""Looks at the budget while an answer is drawn, if that makes them more than a second apart. Where an answer takes
+hours, one look a second would be most of the simulation's work."""
 
 LOGPROB = (-1.0,)
 """Of every modelled token, by engine and learner alike."""
@@ -64,9 +65,11 @@ MISTAKES = 13
 
 @dataclass(frozen=True)
 class Simulation:
-    """rows: of metrics.jsonl, with `engines/busy_s`: seconds so far that engines decoded, in the mean. ledger: as in
-    summary.json. updates, groups: behind the last adapter. spent_s: of the budget. cpu_s: of this processor for all of
-    it, an upper bound of the coordinator's part.
+    """rows: of metrics.jsonl, with `engines/busy_s`, the mean seconds so far that an engine decoded.
+    ledger: as in summary.json.
+    updates, groups: behind the last adapter.
+    spent_s: of the budget.
+    cpu_s: of this processor for all of it, an upper bound of the coordinator's part.
     """
 
     rows: tuple[dict[str, float], ...]
@@ -80,7 +83,7 @@ class Simulation:
 def simulate(
     config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, seed: int = 0
 ) -> Simulation:
-    """The run that a configuration describes, with its budget, evaluations and checkpoints.
+    """Simulate the run that a configuration describes, with its budget, evaluations and checkpoints.
 
     at_once: samples that an engine decodes at once.
     """
@@ -95,26 +98,27 @@ def simulate(
 async def _run(
     config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, seed: int, path: Path
 ) -> Simulation:
-    clock, rng = PatientClock(workload.response * costs.step_s / LOOKS), random.Random(seed)
-    common = Processor()
-    shared = placement.shared
+    clock = VirtualClock(least_sleep_s=workload.response * costs.step_s / LOOKS)
+    rng = random.Random(seed)
+    shared = Processor() if placement.shared else None
     engines = [
-        ModelledEngine(f"rollout-{number}", costs, workload, share, at_once, common if shared else Processor(), rng)
-        for number, share in enumerate(placement.rollouts)
+        ModelledEngine(f"rollout-{number}", costs, workload, at_once, shared or Processor(), rng)
+        for number in range(len(placement.rollouts))
     ]
-    learner = ModelledLearner(config, costs, placement.learners, common if shared else Processor())
-    folder = FolderInMemory(path, lambda: sum(engine.busy_s for engine in engines) / len(engines))
-    budget = Budget(config.budget.seconds, 0.0, clock)
     per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
-    train, heldout = _problems(0, PROBLEMS, workload), _problems(-1, config.eval.problems, workload)
+    prompt = tuple(range(max(round(workload.prompt), 1)))
+    train, heldout = (
+        tuple(Problem(f"{use}-{number}", "", prompt, "") for number in range(count))
+        for use, count in (("train", PROBLEMS), ("heldout", config.eval.problems))
+    )
     run = RunContext(
         config=config,
-        problems=ProblemSet(tuple(train), tuple(heldout), {}),
+        problems=ProblemSet(train, heldout, {}),
         engine=EnginePool(engines, clock, lambda name, text: None),
-        learner=learner,
+        learner=ModelledLearner(config, costs, len(placement.learners), shared or Processor()),
         verifier=ModelledVerifier(config, costs, workload, placement.reward_workers, rng),
-        folder=folder,
-        budget=budget,
+        folder=FolderInMemory(path, lambda: sum(engine.busy_s for engine in engines) / len(engines)),
+        budget=Budget(config.budget.seconds, 0.0, clock),
         ledger=Ledger(clock),
         clock=clock,
         stopping=StopController(clock),
@@ -123,96 +127,13 @@ async def _run(
     coordinator = Coordinator(run)
     with rare_collection():
         await coordinator.run()
-    record = coordinator.ledger.record
     groups = coordinator.updates * config.learner.problems_per_update
-    return Simulation(tuple(folder.rows()), record, coordinator.updates, groups, budget.spent, 0.0)
-
-
-def _problems(first: int, count: int, workload: Workload) -> Iterator[Problem]:
-    step = 1 if first >= 0 else -1
-    prompt = tuple(range(max(round(workload.prompt), 1)))
-    return (Problem(f"p{first + step * number}", "", prompt, "") for number in range(count))
+    return Simulation(tuple(run.folder.rows()), run.ledger.record, coordinator.updates, groups, run.budget.spent, 0.0)
 
 
 async def started(costs: Costs) -> None:
     """Wait until actors that were made when virtual time began take their first request."""
     await asyncio.sleep(max(costs.start_s - asyncio.get_running_loop().time(), 0.0))
-
-
-class PatientClock(VirtualClock):
-    """Nobody sleeps for less than `least_s`. Only the coordinator sleeps by its clock, between two looks at the budget:
-    where an answer takes hours, one look a second would be most of the simulation's work.
-    """
-
-    def __init__(self, least_s: float) -> None:
-        self._least_s = least_s
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(max(seconds, self._least_s))
-
-
-class Processor:
-    """A card or some cores, shared equally by those that compute on it at the same time."""
-
-    def __init__(self) -> None:
-        self.busy = 0
-        self._before: list[Callable[[], None]] = []
-        self._after: list[Callable[[], None]] = []
-
-    @property
-    def speed(self) -> float:
-        """Of each of those at work."""
-        return 1.0 / max(self.busy, 1)
-
-    def listen(self, before: Callable[[], None], after: Callable[[], None]) -> None:
-        """Called when the number of those at work changes."""
-        self._before.append(before)
-        self._after.append(after)
-
-    def change(self, by: int) -> None:
-        for settle in self._before:
-            settle()
-        self.busy += by
-        for go_on in self._after:
-            go_on()
-
-
-class Work:
-    """One job at a time of so many seconds, which others on the processor draw out."""
-
-    def __init__(self, processor: Processor) -> None:
-        self._processor = processor
-        self._changed = asyncio.Event()
-        processor.listen(lambda: None, self._changed.set)
-
-    async def do(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._processor.change(+1)
-        try:
-            while seconds > 1e-9:
-                self._changed.clear()
-                began, speed = loop.time(), self._processor.speed
-                try:
-                    async with asyncio.timeout(seconds / speed):
-                        await self._changed.wait()
-                except TimeoutError:
-                    return
-                seconds -= (loop.time() - began) * speed
-        finally:
-            self._processor.change(-1)
-
-
-@dataclass
-class Request:
-    """left: samples that have not ended. drawn: done once none is left."""
-
-    left: int
-    drawn: asyncio.Future[None]
-
-    def end_sample(self) -> None:
-        self.left -= 1
-        if not self.left and not self.drawn.done():
-            self.drawn.set_result(None)
 
 
 class ModelledEngine:
@@ -221,33 +142,24 @@ class ModelledEngine:
     """
 
     def __init__(
-        self,
-        name: str,
-        costs: Costs,
-        workload: Workload,
-        share: Share,
-        at_once: int,
-        processor: Processor,
-        rng: random.Random,
+        self, name: str, costs: Costs, workload: Workload, at_once: int, processor: Processor, rng: random.Random
     ) -> None:
         self.name = name
+        self.busy_s = 0.0
         self._costs = costs
         self._workload = workload
-        self._share = share
         self._at_once = at_once
-        self.busy_s = 0.0
         self._processor = processor
         self._rng = rng
         self._adapters = AdapterSlots(ADAPTER_SLOTS)
-        self._running: list[tuple[float, int, Request]] = []
-        self._queue: deque[tuple[int, Request]] = deque()
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._running: list[tuple[float, int, asyncio.Future[None]]] = []  # by the step at which each sample ends
+        self._number = 0
         self._steps = 0.0
         self._prefill = 0.0
         self._since = 0.0
-        self._number = 0
-        self._seen: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
-        processor.listen(self._settle, self._plan)
+        processor.listen(self._catch_up, self._schedule)
 
     async def ready(self) -> None:
         await started(self._costs)
@@ -266,9 +178,9 @@ class ModelledEngine:
         await self._adapters.retire(adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        lengths = [self._length(sampling.max_tokens) for _ in range(sampling.samples)]
         async with self._adapters.request(adapter):
-            lengths = [self._length(sampling.max_tokens) for _ in range(sampling.samples)]
-            await self._decode(self._to_compute(problem, adapter), lengths)
+            await self._decode(lengths)
         compared = index < 0  # a probe; else nobody looks at a probability
         samples = tuple(_sample(length, length == sampling.max_tokens, compared) for length in lengths)
         return Group(index, problem, adapter, samples)
@@ -280,32 +192,24 @@ class ModelledEngine:
 
     async def close(self) -> None: ...
 
-    def _to_compute(self, problem: Problem, adapter: AdapterRef | None) -> float:
-        """Tokens of a prompt that are not in the cache; the base model's prompts come up again."""
-        if adapter is None:
-            if problem.id in self._seen:
-                return 0.0
-            self._seen.add(problem.id)
-        return self._workload.fresh
-
     def _length(self, limit: int) -> int:
-        """Of one response: a gamma distribution, cut at the limit."""
+        """Length of one response: a gamma distribution, cut at the limit."""
         mean, spread = self._workload.response, self._workload.spread
         drawn = self._rng.gammavariate(spread**-2, mean * spread**2) if spread else mean
         return max(1, min(round(drawn), limit))
 
-    async def _decode(self, prompt: float, lengths: list[int]) -> None:
-        loop = asyncio.get_running_loop()
-        self._settle()
+    async def _decode(self, lengths: list[int]) -> None:
+        self._catch_up()
         if not self._running:
             self._processor.change(+1)
-        self._prefill += prompt * self._costs.prefill_s
-        request = Request(len(lengths), loop.create_future())
-        self._queue.extend((length, request) for length in lengths)
-        self._plan()
-        await request.drawn
+        self._prefill += self._workload.fresh * self._costs.prefill_s
+        loop = asyncio.get_running_loop()
+        ends = [loop.create_future() for _ in lengths]
+        self._queue.extend(zip(lengths, ends, strict=True))
+        self._schedule()
+        await asyncio.wait(ends)
 
-    def _settle(self) -> None:
+    def _catch_up(self) -> None:
         """Take the steps that there was time for since the last look."""
         now = asyncio.get_running_loop().time()
         passed, self._since = now - self._since, now
@@ -317,26 +221,25 @@ class ModelledEngine:
         self._prefill -= prefill
         self._steps += (elapsed - prefill) / self._costs.decode_s(len(self._running))
 
-    def _plan(self) -> None:
+    def _schedule(self) -> None:
         """Start and end samples, and come back when the next one ends."""
         while self._running and self._running[0][0] <= self._steps + 1e-6:
-            heapq.heappop(self._running)[2].end_sample()
+            heapq.heappop(self._running)[2].set_result(None)
         while self._queue and len(self._running) < self._at_once:
-            length, request = self._queue.popleft()
+            length, end = self._queue.popleft()
             self._number += 1
-            heapq.heappush(self._running, (self._steps + length, self._number, request))
+            heapq.heappush(self._running, (self._steps + length, self._number, end))
         if self._timer:
             self._timer.cancel()
             self._timer = None
         if self._running:
             steps = self._running[0][0] - self._steps
             seconds = self._prefill + max(steps, 0.0) * self._costs.decode_s(len(self._running))
-            delay = seconds / (self._processor.speed)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+            self._timer = asyncio.get_running_loop().call_later(seconds / self._processor.speed, self._wake)
 
     def _wake(self) -> None:
-        self._settle()
-        self._plan()
+        self._catch_up()
+        self._schedule()
         if not self._running:
             self._prefill = 0.0
             self._processor.change(-1)
@@ -345,11 +248,11 @@ class ModelledEngine:
 class ModelledLearner:
     """Ranks that share a batch evenly; only samples of groups with variance are computed."""
 
-    def __init__(self, config: Config, costs: Costs, shares: tuple[Share, ...], processor: Processor) -> None:
+    def __init__(self, config: Config, costs: Costs, ranks: int, processor: Processor) -> None:
         self._algorithm = config.algorithm
         self._costs = costs
-        self._shares = shares
-        self._work = Work(processor)
+        self._ranks = ranks
+        self._processor = processor
         self._version = 0
         self._age = self._trained = 0
         self._pass_s = 0.0
@@ -370,11 +273,11 @@ class ModelledLearner:
         groups = [group for group in batch.groups if self._algorithm.regularised or not group.zero_variance]
         self._trained = sum(group.tokens for group in groups)
         tokens = self._trained + sum(len(group.problem.prompt_ids) for group in groups)
-        self._pass_s = tokens * self._costs.learn_s / len(self._shares) / self._algorithm.steps_per_batch
-        await self._work.do(self._pass_s)
+        self._pass_s = tokens * self._costs.learn_s / self._ranks / self._algorithm.steps_per_batch
+        await self._processor.compute(self._pass_s)
 
     async def step(self, progress: float) -> UpdateStats:
-        await self._work.do((self._algorithm.steps_per_batch - 1) * self._pass_s + self._costs.update_s)
+        await self._processor.compute((self._algorithm.steps_per_batch - 1) * self._pass_s + self._costs.update_s)
         self._version += 1
         metrics = {"policy/entropy": 1.0, "staleness/max": self._age, "tokens/trained": self._trained}
         return UpdateStats(AdapterRef(self._version, 0, ""), metrics)
@@ -382,7 +285,7 @@ class ModelledLearner:
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         prompts = {group.problem.id: len(group.problem.prompt_ids) for group in groups}
         tokens = sum(prompts.values()) + sum(group.tokens for group in groups)
-        await self._work.do(tokens * self._costs.score_s)
+        await self._processor.compute(tokens * self._costs.score_s)
         return tuple(
             tuple(Scores(tuple(sample.logprobs), tuple(sample.logprobs)) for sample in group.samples)
             for group in groups
@@ -390,7 +293,7 @@ class ModelledLearner:
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
         tokens = sum(group.tokens for group in groups)
-        await self._work.do((len(groups) * PROMPT_TOKENS + tokens) * self._costs.score_s * MISTAKES / 2)
+        await self._processor.compute((len(groups) * PROMPT_TOKENS + tokens) * self._costs.score_s * MISTAKES / 2)
         return {FAITHFUL: LOGPROB * tokens, "no adapter is applied": (-9.0,) * tokens}
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
@@ -406,13 +309,15 @@ class ModelledLearner:
 
 
 class ModelledVerifier:
-    """Workers that take a fixed time for an answer. Of a group with variance every other sample is right, of the others
-    none; there are never so many of these in a row that the run would halt.
+    """Workers that take a fixed time for an answer.
+
+    Of a group with variance every other sample is right, of the others none. There are never so many of the latter in a
+    row that the run would halt.
     """
 
     def __init__(self, config: Config, costs: Costs, workload: Workload, workers: int, rng: random.Random) -> None:
-        self._most_barren = config.learner.problems_per_update
-        self._barren = 0
+        self._most_fruitless = config.learner.problems_per_update
+        self._fruitless = 0
         self._costs = costs
         self._workload = workload
         self._free = asyncio.Semaphore(workers)
@@ -421,8 +326,8 @@ class ModelledVerifier:
     async def score(self, group: Group) -> Group:
         async with self._free:
             await asyncio.sleep(self._costs.verify_s * len(group.samples))
-        varied = self._barren == self._most_barren or self._rng.random() < self._workload.varied
-        self._barren = 0 if varied else self._barren + 1
+        varied = self._fruitless == self._most_fruitless or self._rng.random() < self._workload.varied
+        self._fruitless = 0 if varied else self._fruitless + 1
         return replace(group, rewards=tuple(_reward(varied and i % 2 == 0) for i in range(len(group.samples))))
 
     async def health(self) -> dict[str, int]:
@@ -436,26 +341,20 @@ def _sample(length: int, truncated: bool, compared: bool) -> Sample:
     return Sample(range(length), LOGPROB * length if compared else (), "", "length" if truncated else "stop")
 
 
-@lru_cache(maxsize=2)
+@cache
 def _reward(right: bool) -> Reward:
     verdict = Verdict(float(right), Status.CORRECT if right else Status.WRONG, None, 0.0)
     return Reward(float(right), {"accuracy": float(right)}, verdict)
 
 
 class FolderInMemory(RunFolder):
-    """A run's folder that writes nothing but what a checkpoint is made of, into a folder that does not last."""
+    """A folder that keeps the rows of metrics in memory, and of the rest only what is small and rarely written."""
 
     def __init__(self, path: Path, busy_s: Callable[[], float]) -> None:
         super().__init__(path)
         self.checkpoints = UnkeptCheckpoints(path)
         self._busy_s = busy_s
         self._rows: list[dict[str, float]] = []
-
-    def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None: ...
-
-    def write_spent(self, seconds: float, ledger: dict[str, Any] | None = None) -> None: ...
-
-    def write_probe(self, responses: list[list[int]]) -> None: ...
 
     def rows(self) -> list[dict[str, float]]:
         return self._rows
@@ -464,16 +363,12 @@ class FolderInMemory(RunFolder):
         self._rows.append({"update": update, **row, "engines/busy_s": self._busy_s()})
         return self._rows[-1]
 
-    def append_event(self, update: int, event: str, detail: str) -> None: ...
-
-    def events(self) -> list[dict[str, Any]]:
-        return []
-
-    def evaluation(self, name: str) -> dict[str, Any] | None:
-        return None
-
     def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
         return summary
+
+    def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None: ...
+
+    def write_spent(self, seconds: float, ledger: dict[str, Any] | None = None) -> None: ...
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None: ...
 

@@ -39,6 +39,19 @@ def make_problems(train: int = 7, heldout: int = 4) -> ProblemSet:
     )
 
 
+class QuietFolder(RunFolder):
+    """Without TensorBoard, which takes nine tenths of the time of such a run."""
+
+    def _open_tensorboard(self) -> None:
+        self.cut_metrics()
+        self._tensorboard = Silence()  # type: ignore[assignment]
+
+
+class Silence:
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_, **__: None
+
+
 class Run:
     """A coordinator over fakes in a folder, run under virtual time."""
 
@@ -57,7 +70,7 @@ class Run:
 
         async def scenario() -> Outcome:
             clock = VirtualClock()
-            folder = self.folder = RunFolder(self.path)
+            folder = self.folder = QuietFolder(self.path)
             folder.recover()
             budget = Budget(self.seconds, folder.spent, clock)
             context = RunContext(
@@ -94,10 +107,11 @@ class Run:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
 
 
-async def judge(group: Any, score: float) -> Any:
+async def score_all(group: Any, score: float) -> Any:
+    """The same score for all samples."""
     return replace(group, rewards=tuple(make_reward(score) for _ in group.samples))
 
 
-async def judge_each(group: Any, scores: tuple[float, ...]) -> Any:
+async def score_each(group: Any, scores: tuple[float, ...]) -> Any:
     """The same scores for every group of training; evaluations have groups of one."""
     return replace(group, rewards=tuple(make_reward(score) for score in scores[: len(group.samples)]))

@@ -12,7 +12,7 @@ from conf.schema import RewardConfig
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import RewardFunction
-from tests.fakes import FrailJudge, make_group
+from tests.fakes import FrailVerifier, make_group
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
 
 def test_judge_given_up_keeps_no_one_from_the_health_of_the_others() -> None:
     async def scenario() -> dict[str, int]:
-        judges = [FrailJudge("reward-0"), FrailJudge("reward-1")]
+        judges = [FrailVerifier("reward-0"), FrailVerifier("reward-1")]
         verifier = RemoteVerifier(judges, VirtualClock(), lambda name, text: None)  # type: ignore[arg-type]
         judges[0].stillborn = 10
         judges[0].die()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.messages import Batch, UpdateStats
-from tests.actors.virtual_run import Run, judge_each, make_config
+from tests.actors.virtual_run import Run, make_config, score_each
 from tests.fakes import FakeEngine
 
 
@@ -67,7 +67,7 @@ def note_overlap(run: Run) -> list[tuple[int, bool]]:
     """At the end of every request for a group: its index, and whether the learner was at work meanwhile."""
     busy = 0
     seen = []
-    accumulate, work = run.learner.accumulate, run.engine._work
+    accumulate, work = run.learner.accumulate, run.engine.work
 
     async def learn(batch: Batch) -> None:
         nonlocal busy
@@ -80,7 +80,7 @@ def note_overlap(run: Run) -> list[tuple[int, bool]]:
         await work(seconds)
         seen.append((run.learner.version, bool(before or busy)))
 
-    run.learner.accumulate, run.engine._work = learn, note  # type: ignore[method-assign]
+    run.learner.accumulate, run.engine.work = learn, note  # type: ignore[method-assign]
     return seen
 
 
@@ -94,17 +94,17 @@ def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None
     assert all(g.version == batch.version for batch in run.learner.batches for g in batch.groups)
 
 
-def test_settled_problems_rest(run: Run) -> None:
+def test_problems_with_unanimous_answers_rest(run: Run) -> None:
     """Seven problems, three of which are always solved: in epochs 1 and 2 only the other four come up."""
     run.config.curriculum.rest_epochs = 2
     run.config.learner.max_staleness, run.config.learner.problems_per_update = 0, 1
     run.config.budget.updates = 15
-    settled = {"p0", "p1", "p2"}
-    run.verifier.score = lambda group: judge_each(group, (1.0, float(group.problem.id in settled)))  # type: ignore[method-assign]
+    solved = {"p0", "p1", "p2"}
+    run.verifier.score = lambda group: score_each(group, (1.0, float(group.problem.id in solved)))  # type: ignore[method-assign]
     run.go()
     groups = sorted((g for batch in run.learner.batches for g in batch.groups), key=lambda group: group.index)
     assert {group.problem.id for group in groups[:7]} == {f"p{number}" for number in range(7)}
-    assert not settled & {group.problem.id for group in groups[7:15]}
+    assert not solved & {group.problem.id for group in groups[7:15]}
     assert run.coordinator.ledger.counts["groups/rested"] >= 6
 
 

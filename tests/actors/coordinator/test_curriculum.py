@@ -7,7 +7,7 @@ from tests.fakes import make_group, make_reward
 RIGHT, WRONG, MIXED = (1.0, 1.0), (0.0, 0.0), (1.0, 0.0)
 
 
-def test_settled_problem_rests_and_comes_back() -> None:
+def test_problem_with_unanimous_answers_rests_and_comes_back() -> None:
     for scores in (RIGHT, WRONG):
         curriculum = Curriculum(rest_epochs=2)
         group = make_group(0, scores=scores)
@@ -29,7 +29,7 @@ def test_nothing_rests_by_default() -> None:
     assert not any(curriculum.rests(group.problem, epoch) for epoch in range(3))
 
 
-def test_answers_that_could_not_be_judged_say_nothing() -> None:
+def test_answers_that_could_not_be_verified_say_nothing() -> None:
     curriculum = Curriculum(rest_epochs=2)
     group = make_group(0)
     masked = make_reward(0.0, Status.TIMEOUT)

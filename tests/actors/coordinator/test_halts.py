@@ -7,7 +7,7 @@ import pytest
 
 from actors.errors import Halted, root_cause
 from actors.messages import Group, Scores, Status, UpdateStats
-from tests.actors.virtual_run import Run, judge, judge_each
+from tests.actors.virtual_run import Run, score_all, score_each
 from tests.fakes import FakeVerifier, make_reward
 
 
@@ -19,7 +19,7 @@ def test_wrong_adapter_in_the_rollouts_halts_the_run(run: Run) -> None:
     assert "log-probabilities of the rollouts differ" in str(root_cause(caught.value))
 
 
-def test_every_version_is_vouched_for_before_the_next_is_made(run: Run) -> None:
+def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
     run.config.budget.updates = 6
     run.go()
     assert [(version, adapter and adapter.version) for version, adapter in run.learner.scored] == [
@@ -48,7 +48,7 @@ def test_wrong_version_in_the_rollouts_halts_before_the_next_step(run: Run) -> N
 
 def test_rewards_without_variance_halt_the_run(run: Run) -> None:
     run.config.rollout.samples_per_problem = 1
-    run.verifier.score = lambda group: judge(group, 0.0)  # type: ignore[method-assign]
+    run.verifier.score = lambda group: score_all(group, 0.0)  # type: ignore[method-assign]
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     assert "nothing can be learned" in str(root_cause(caught.value))
@@ -56,7 +56,7 @@ def test_rewards_without_variance_halt_the_run(run: Run) -> None:
 
 def test_group_that_is_all_right_does_not_make_the_others_so(run: Run) -> None:
     """One solved problem among unsolved ones: nothing can be learned, and that is no success."""
-    run.verifier.score = lambda group: judge(group, float(group.index % 8 == 7))  # type: ignore[method-assign]
+    run.verifier.score = lambda group: score_all(group, float(group.index % 8 == 7))  # type: ignore[method-assign]
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     assert "nothing can be learned" in str(root_cause(caught.value))
@@ -66,7 +66,7 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
     """Every second problem is always solved: batches are made of the others, and none comes up twice."""
     run.config.learner.refill = True
     run.config.budget.updates = 5
-    run.verifier.score = lambda group: judge_each(group, (1.0, float(group.index % 2)))  # type: ignore[method-assign]
+    run.verifier.score = lambda group: score_each(group, (1.0, float(group.index % 2)))  # type: ignore[method-assign]
     assert run.go().status == "completed"
     used = [group.index for batch in run.learner.batches for group in batch.groups]
     assert used == [2 * number for number in range(10)]
@@ -78,18 +78,18 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
 
 def test_refill_halts_too_when_nothing_can_be_learned(run: Run) -> None:
     run.config.learner.refill = True
-    run.verifier.score = lambda group: judge(group, 0.0)  # type: ignore[method-assign]
+    run.verifier.score = lambda group: score_all(group, 0.0)  # type: ignore[method-assign]
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     assert "all samples of a problem earned the same" in str(root_cause(caught.value))
     assert run.learner.version == 0
 
 
-def test_groups_that_could_not_be_judged_give_their_capacity_back(run: Run) -> None:
+def test_groups_that_could_not_be_verified_give_their_capacity_back(run: Run) -> None:
     async def score(group: Group) -> Group:
         timeout = make_reward(0.0, Status.TIMEOUT)
-        judged = await FakeVerifier().score(group)
-        return replace(group, rewards=(timeout, timeout)) if group.index % 3 == 0 else judged
+        verified = await FakeVerifier().score(group)
+        return replace(group, rewards=(timeout, timeout)) if group.index % 3 == 0 else verified
 
     run.verifier.score = score  # type: ignore[method-assign]
     run.config.budget.updates = 5
@@ -99,7 +99,7 @@ def test_groups_that_could_not_be_judged_give_their_capacity_back(run: Run) -> N
     assert run.coordinator.ledger.counts["tokens/failed"] == 2 * run.coordinator.ledger.counts["groups/failed"] > 0
 
 
-def test_verifier_that_judges_nothing_halts_the_run(run: Run) -> None:
+def test_verifier_that_fails_always_halts_the_run(run: Run) -> None:
     async def score(group: Group) -> Group:
         return replace(group, rewards=(make_reward(0.0, Status.CRASH),) * len(group.samples))
 
@@ -111,7 +111,7 @@ def test_verifier_that_judges_nothing_halts_the_run(run: Run) -> None:
 
 
 def test_run_with_every_answer_right_is_complete(run: Run) -> None:
-    run.verifier.score = lambda group: judge(group, 1.0)  # type: ignore[method-assign]
+    run.verifier.score = lambda group: score_all(group, 1.0)  # type: ignore[method-assign]
     outcome = run.go()
     assert outcome.status == "completed"
     assert "nothing is left to learn" in outcome.reason

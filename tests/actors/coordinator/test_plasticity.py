@@ -51,7 +51,7 @@ def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int) -> No
 
 
 @pytest.mark.parametrize(("seconds", "known"), [(15.0, True), (1e6, False)])
-def test_the_budget_has_room_for_it_and_is_kept(run: Run, seconds: float, known: bool) -> None:
+def test_the_budget_leaves_time_for_it_and_is_kept(run: Run, seconds: float, known: bool) -> None:
     run.config.budget.updates = None
     run.config.eval.problems = 0
     run.learner.inspect_seconds = seconds

@@ -1,5 +1,5 @@
-"""Whole runs under random schedules of slow, failing and barren groups, collapses, stops and crashes, and of deaths of
-learner, engines and judges.
+"""Whole runs under random schedules of slow, failing and fruitless groups, collapses, stops and crashes, and of deaths
+of learner, engines and verifiers.
 
 Whatever happens: no group is used too old or by another history (the fake learner asserts it), the budget is kept,
 nothing waits for ever (the virtual clock raises Deadlock), no problem is skipped or comes up twice in the history
@@ -7,10 +7,9 @@ behind the adapter, and every second and token is accounted for. A crash leaves 
 """
 
 import asyncio
-import os
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,11 +30,10 @@ from actors.messages import AdapterRef, Batch, Group, Status
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state
-from actors.storage.run_folder import RunFolder
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteVerifier
-from tests.actors.virtual_run import make_config, make_problems
-from tests.fakes import FakeLearner, FrailEngine, FrailJudge, make_reward
+from tests.actors.virtual_run import QuietFolder, make_config, make_problems
+from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
 
 CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
 GRACE_S = 10.0
@@ -43,9 +41,13 @@ GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """seed: of every duration and outcome. barren, failed: shares of groups. deaths: of the learner. engines, judges:
-    of each, when it dies in every process. collapses: versions whose entropy is gone, once. crashes, stop, and all
-    other times: seconds into a process.
+    """Times are seconds into a process.
+
+    seed: of every duration and outcome.
+    fruitless, failed: shares of groups.
+    deaths: calls in which the learner dies, by name and version.
+    engines, verifiers: when each of them dies, in every process.
+    collapses: versions whose entropy is gone, once.
     """
 
     seed: int
@@ -54,7 +56,7 @@ class Schedule:
     max_running: int
     refill: bool
     rest_epochs: int
-    barren: float
+    fruitless: float
     failed: float
     load: float
     learn: float
@@ -65,7 +67,7 @@ class Schedule:
     validate: int
     deaths: frozenset[tuple[str, int]]
     engines: tuple[tuple[float, ...], ...]
-    judges: tuple[tuple[float, ...], ...]
+    verifiers: tuple[tuple[float, ...], ...]
     collapses: frozenset[int]
     crashes: tuple[float, ...]
     stop: float | None
@@ -85,7 +87,7 @@ schedules = st.builds(
     max_running=st.integers(1, 12),
     refill=st.booleans(),
     rest_epochs=st.sampled_from((0, 0, 1)),
-    barren=st.floats(0.0, 0.6),
+    fruitless=st.floats(0.0, 0.6),
     failed=st.sampled_from((0.0, 0.2)),
     load=st.floats(0.0, 10.0),
     learn=st.floats(0.1, 20.0),
@@ -96,24 +98,11 @@ schedules = st.builds(
     validate=st.integers(0, 3),
     deaths=st.frozensets(st.tuples(st.sampled_from(CALLS), st.integers(0, 12)), max_size=4),
     engines=frail(3),
-    judges=frail(2),
+    verifiers=frail(2),
     collapses=st.frozensets(st.integers(5, 12), max_size=3),
     crashes=st.lists(st.floats(1.0, 150.0), max_size=2).map(tuple),
     stop=st.none() | st.floats(0.0, 200.0),
 )
-
-
-class QuietFolder(RunFolder):
-    """Without TensorBoard, which takes nine tenths of the time of such a run."""
-
-    def _open_tensorboard(self) -> None:
-        self.cut_metrics()
-
-        class Silence:
-            def __getattr__(self, _: str) -> Any:
-                return lambda *_, **__: None
-
-        self._tensorboard = Silence()  # type: ignore[assignment]
 
 
 class Tally:
@@ -178,21 +167,22 @@ class Trial:
         budget = Budget(self.schedule.budget, folder.spent, clock)
         ledger = Ledger(clock, folder.spent, folder.ledger())
         engines = [FrailEngine(name=f"rollout-{number}") for number, _ in enumerate(self.schedule.engines)]
-        judges = [FrailJudge(f"reward-{number}") for number, _ in enumerate(self.schedule.judges)]
-        for engine in engines:
-            engine.seconds_of = self._seconds  # type: ignore[method-assign]
-            engine.load_seconds, engine.gone = self.schedule.load, self.gone
-        for judge in judges:
-            judge.judge = self._judge  # type: ignore[method-assign]
-        for actor, times in zip((*engines, *judges), (*self.schedule.engines, *self.schedule.judges), strict=True):
-            for time in times:
+        workers = [FrailVerifier(f"reward-{number}") for number, _ in enumerate(self.schedule.verifiers)]
+        for each in engines:
+            each.seconds_of = self._seconds  # type: ignore[method-assign]
+            each.load_seconds, each.gone = self.schedule.load, self.gone
+        for worker in workers:
+            worker.verify = self._verify  # type: ignore[method-assign]
+        times = (*self.schedule.engines, *self.schedule.verifiers)
+        for actor, deaths in zip((*engines, *workers), times, strict=True):
+            for time in deaths:
                 loop.call_later(time, actor.die)
-        fleet = EnginePool(engines, clock, lambda name, text: None)
-        verifier = RemoteVerifier(judges, clock, lambda name, text: None)  # type: ignore[arg-type]
+        engine = EnginePool(engines, clock, lambda name, text: None)
+        verifier = RemoteVerifier(workers, clock, lambda name, text: None)  # type: ignore[arg-type]
         run = RunContext(
             config=self.config,
             problems=self.problems,
-            engine=Tally(fleet, self.drawn),  # type: ignore[arg-type]
+            engine=Tally(engine, self.drawn),  # type: ignore[arg-type]
             learner=self._learner(),
             verifier=verifier,
             folder=folder,
@@ -214,7 +204,7 @@ class Trial:
         except ExceptionGroup as error:
             cause = root_cause(error)
             if isinstance(cause, ActorDied):
-                pools = (fleet._pool, verifier._pool)
+                pools = (engine._pool, verifier._pool)
                 none_left = any(all(worker.given_up for worker in pool.workers) for pool in pools)
                 assert none_left or coordinator.progress.phase == "starting"
             elif not isinstance(cause, Halted | Interrupted):
@@ -278,20 +268,20 @@ class Trial:
         draw = self._draw("outcome", index).random()
         if draw < self.schedule.failed:
             return "failed"
-        return "barren" if draw < self.schedule.failed + self.schedule.barren else "useful"
+        return "fruitless" if draw < self.schedule.failed + self.schedule.fruitless else "useful"
 
-    async def _judge(self, group: Group) -> Group:
+    async def _verify(self, group: Group) -> Group:
         await asyncio.sleep(self._draw("verify", group.index).choice((0.0, 0.1, 4.0)))
         outcome = self._outcome(group.index)
         if outcome == "failed":
             rewards = (make_reward(0.0, Status.TIMEOUT),) * len(group.samples)
-        elif outcome == "barren":
+        elif outcome == "fruitless":
             rewards = (make_reward(0.0),) * len(group.samples)
         else:
             rewards = (make_reward(1.0), make_reward(0.0))[: len(group.samples)]
         return replace(group, rewards=rewards)
 
-    def check(self, folder: RunFolder) -> None:
+    def check(self, folder: QuietFolder) -> None:
         """What is written down."""
         assert self.spent <= self.schedule.budget
         record = folder.ledger()
@@ -319,7 +309,7 @@ class Trial:
         assert len(behind) == len(set(behind)) == version * self.schedule.per_update
         done = {*range(next_unused), *used}
         assert set(behind) <= done
-        settled = {index for index in done if self._outcome(index) == "barren"}
+        settled = {index for index in done if self._outcome(index) == "fruitless"}
         if not self.schedule.refill:
             settled &= set(behind)
             times = Counter(self.order.problem(index).id for index in behind)
@@ -328,7 +318,7 @@ class Trial:
             }
         for index in done - set(behind):
             outcome = self._outcome(index)
-            dropped = outcome == "failed" or (outcome == "barren" and self.schedule.refill)
+            dropped = outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)
             assert dropped or self._rests(index, settled)
 
     def _rests(self, index: int, settled: set[int]) -> bool:
@@ -339,14 +329,6 @@ class Trial:
             and self.order.problem(earlier) == self.order.problem(index)
             for earlier in settled
         )
-
-
-@pytest.fixture(autouse=True)
-def disk_without_waiting() -> Iterator[None]:
-    """Nothing here is about power cuts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
 
 
 def carry_out(schedule: Schedule) -> None:

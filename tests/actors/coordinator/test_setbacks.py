@@ -9,7 +9,7 @@ import pytest
 
 from actors.errors import ActorDied, Halted, root_cause
 from actors.messages import Batch, Group, UpdateStats
-from tests.actors.virtual_run import Run, judge
+from tests.actors.virtual_run import Run, score_all
 from tests.fakes import FakeVerifier
 
 
@@ -80,7 +80,7 @@ def test_learner_that_dies_too_often_fails_the_run_with_its_cause(run: Run) -> N
 
 
 @pytest.mark.parametrize("call", ["save", "score"])
-def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_judged(run: Run, call: str) -> None:
+def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated(run: Run, call: str) -> None:
     run.learner.deaths = {(call, 5 if call == "save" else 6)}
     run.config.budget.updates = 5 if call == "save" else 6
     run.config.checkpoint.every = 3
@@ -208,7 +208,7 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
         if len(group.samples) > 1:
             return await FakeVerifier().score(group)
         best = group.adapter is not None and group.adapter.version == 4
-        return await judge(group, float(best or group.index % 2))
+        return await score_all(group, float(best or group.index % 2))
 
     run.verifier.score = score  # type: ignore[method-assign]
     run.go()
@@ -222,7 +222,7 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
     assert run.ledger["learner"]["validate"] > 0
 
 
-def test_base_model_is_judged_once_over_all_resumes(tmp_path: Path) -> None:
+def test_base_model_is_evaluated_once_over_all_resumes(tmp_path: Path) -> None:
     first = Run(tmp_path)
     first.config.budget.updates = 4
     first.go()

@@ -44,7 +44,7 @@ def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> N
     assert run.spent < 100.0
 
 
-def test_last_policy_is_judged_on_fewer_problems_where_not_one_round_fits(run: Run) -> None:
+def test_last_policy_is_evaluated_on_fewer_problems_where_not_one_round_fits(run: Run) -> None:
     """The trained policy answers so slowly that a round of four, one at a time, would take longer than is left."""
     run.config.eval.n = 1
     run.engine.most_at_once = 1

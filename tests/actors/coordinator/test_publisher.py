@@ -1,0 +1,69 @@
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from actors.adapter_check.probes import Probes
+from actors.adapter_check.startup_check import StartupCheck
+from actors.coordinator.publisher import PolicyPublisher
+from actors.messages import AdapterRef, Sampling
+from launch.plan.virtual_time import run_virtually
+from tests.actors.virtual_run import make_config, make_problems
+from tests.fakes import FakeEngine, FakeLearner, make_problem
+
+SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
+
+
+def make_publisher(engine: FakeEngine, max_staleness: int = 1) -> PolicyPublisher:
+    config, learner = make_config(max_staleness=max_staleness), FakeLearner()
+    probes = Probes(config, make_problems().train)
+    run: Any = SimpleNamespace(config=config, engine=engine, learner=learner)
+    return PolicyPublisher(run, probes, StartupCheck(engine, learner, probes), None)
+
+
+async def publish(publisher: PolicyPublisher, version: int) -> AdapterRef:
+    adapter = AdapterRef(version, 0, "nowhere")
+    await publisher.adopt(adapter)
+    await publisher.ask_canary()
+    return adapter
+
+
+def test_group_admitted_just_before_a_swap_keeps_its_version() -> None:
+    """Its task has not called the engine yet when the next version is the policy."""
+
+    async def scenario() -> None:
+        engine = FakeEngine()
+        publisher = make_publisher(engine)
+        first = await publish(publisher, 0)
+        await publish(publisher, 1)
+        group = asyncio.create_task(engine.generate(0, make_problem(0), first, SAMPLING))
+        await publisher.retire_outdated()
+        assert (await group).version == 0
+
+    run_virtually(scenario())
+
+
+def test_adapters_stay_on_disk_as_long_as_a_group_may_need_them() -> None:
+    async def scenario() -> list[list[int]]:
+        publisher = make_publisher(FakeEngine(), max_staleness=2)
+        needed = []
+        for version in range(5):
+            await publish(publisher, version)
+            await publisher.retire_outdated()
+            needed.append([adapter.version for adapter in publisher.needed])
+        return needed
+
+    assert run_virtually(scenario()) == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
+
+
+def test_abandoned_versions_leave_the_engine() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine()
+        publisher = make_publisher(engine)
+        await publish(publisher, 0)
+        await publish(publisher, 1)
+        await publisher.abandon()
+        assert publisher.policy is None
+        await engine.load(AdapterRef(2, 1, "nowhere"))
+        await engine.load(AdapterRef(3, 1, "nowhere"))
+
+    run_virtually(scenario())
