@@ -91,13 +91,13 @@ def start(config: Config, console: Console, started_at: float) -> int:
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
-        from launch.plan.cluster import check_free, join, resources, survey
+        from launch.plan.cluster import check_free, join, survey
 
         context = join(cluster, config)
         handle_signals(exit_at_once)
         plan = plan_on(config, survey(config))
         check_plan(plan)
-        check_free(plan.placement, *resources())
+        check_free(plan.placement)
     else:
         context = None
         plan = plan_on(config, detect(config.device))

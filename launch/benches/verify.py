@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from functools import lru_cache
@@ -169,18 +169,15 @@ def speed(found: list[float]) -> float:
     return (len(found) - 1) / found[0]
 
 
-def latency(case: str, ours: list[float], other: list[float]) -> Iterator[Row]:
-    for which in (50, 99):
-        yield Row(case, f"p{which}_ms", *(quantiles(found[1:], n=100)[which - 1] for found in (ours, other)))
-
-
 def run() -> Result:
     rows: list[Row] = []
     for workers in range(1, min(2, len(os.sched_getaffinity(0))) + 1):
         on, metric = f"{workers} worker{'s' * (workers > 1)}", "verdicts_per_second"
         quiet, bare_one = measure("ours", "none", workers), measure("bare", "none", workers)
         rows.append(Row(f"{on}, no hangs, bare loop", metric, speed(quiet), speed(bare_one)))
-        rows += latency(f"{on}, no hangs, bare loop", quiet, bare_one)
+        for which in (50, 99):
+            figures = (quantiles(found[1:], n=100)[which - 1] for found in (quiet, bare_one))
+            rows.append(Row(f"{on}, no hangs, bare loop", f"p{which}_ms", *figures))
         for hangs, named in (("huge", "huge numbers"), ("algebra", "hanging algebra")):
             ours, executor = (speed(measure(side, hangs, workers, FEWER)) for side in ("ours", "executor"))
             rows.append(Row(f"{on}, 1 % {named}, executor", metric, ours, executor))

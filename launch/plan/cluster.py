@@ -142,13 +142,9 @@ def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]
     )
 
 
-def resources() -> tuple[dict[str, float], dict[str, float]]:
-    """Return what the cluster has free and in all, by Ray's names of resources."""
-    return ray.available_resources(), ray.cluster_resources()
-
-
-def check_free(placement: Placement, free: dict[str, float], total: dict[str, float]) -> None:
-    """Raise BadInput if a cluster has less free than a placement takes."""
+def check_free(placement: Placement) -> None:
+    """Raise BadInput if the cluster has less free than a placement takes."""
+    free, total = ray.available_resources(), ray.cluster_resources()
     shares = (*placement.rollouts, *placement.learners)
     for name, what, needs in (
         ("GPU", "GPUs", sum(share.gpus for share in shares)),

@@ -22,13 +22,12 @@ from launch.plan.machine import CORE_BANDWIDTH, Machine
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What of a machine's rates is reached.
+    """Shares of a machine's rates that are reached, and seconds that no rate explains.
 
-    bandwidth: share of it while decoding
-    decode: share of the FLOP/s while decoding
-    learn: share of the FLOP/s in the learner's passes, in prefill and in the adapter check
-    step_s: seconds of a decoding step for scheduling, sampling and kernel launches
-    unit_s: seconds of a token's forward and backward pass that multiply nothing, per layer and hidden unit
+    bandwidth, decode: of bandwidth and FLOP/s while decoding
+    learn: of FLOP/s in the learner's passes, in prefill and in the adapter check
+    step_s: of a decoding step for scheduling, sampling and kernel launches
+    unit_s: of a token's forward and backward pass that multiply nothing, per layer and hidden unit
     """
 
     bandwidth: float
@@ -83,16 +82,14 @@ all wrong."""
 class Costs:
     """Seconds of one engine and one learner rank, each with its processor to itself.
 
-    step_s: a decoding step, without its samples
-    sample_s: added to a decoding step for each sample in it
+    step_s, sample_s: a decoding step, and more for each sample in it
     prefill_s: a prompt token, once a group
     learn_s: an input token of a batch, the passes of all optimizer steps together
     score_s: an input token of the adapter check
     update_s: the optimizer steps of a batch, publication included
     swap_s: loading an adapter version
-    verify_s: verifying one answer in one worker
-    checkpoint_s: writing one checkpoint
-    start_s: from the start of the run until the first request is taken
+    verify_s: one answer in one worker
+    start_s: until the first request is taken
     """
 
     step_s: float
@@ -130,14 +127,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Factors by which the seconds measured on this machine differ from the predicted ones.
+    """Factors by which the seconds measured on this machine differ from the predicted ones, named as in Costs.
 
-    decode: of prefill and decoding
-    learn: of the learner's passes
-    update: of its optimizer steps
-    score: of the adapter check
-    start_s: seconds, measured; None if nothing was
-    workload: measured with the same recipe, or None
+    decode: of decoding and prefill
+    start_s, workload: as measured; None if they were not, or with another recipe
     of: what was measured, in words; empty if nothing was
     """
 

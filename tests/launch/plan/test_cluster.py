@@ -45,14 +45,19 @@ def test_cards_that_ray_does_not_know_of_are_none() -> None:
     assert (machine.gpus, len(machine.cores)) == (0, 8)
 
 
-def test_cluster_that_is_busy_is_refused_with_what_is_free() -> None:
+def test_cluster_that_is_busy_is_refused_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     placement = place(CARD.cores, 4, ranks=1)
-    total = {"CPU": 16.0, "GPU": 4.0}
-    check_free(placement, total, total)
+    total, free = {"CPU": 16.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 4.0}
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: total)
+    monkeypatch.setattr(cluster.ray, "available_resources", lambda: free)
+    check_free(placement)
+    free["GPU"] = 3.0
     with pytest.raises(BadInput, match="has 3 of 4 GPUs free and the run needs 4"):
-        check_free(placement, total | {"GPU": 3.0}, total)
+        check_free(placement)
+    free["GPU"] = 4.0
+    del free["CPU"]
     with pytest.raises(BadInput, match="has 0 of 16 cores free"):
-        check_free(placement, {"GPU": 4.0}, total)
+        check_free(placement)
 
 
 @pytest.fixture
