@@ -1,9 +1,8 @@
-"""Verdicts a second: the verifier pool against a bare math-verify loop, and against a ProcessPoolExecutor.
+"""Verdicts a second of the verifier pool against a bare math-verify loop, and with answers that hang math-verify.
 
-The mix is 80 % plain numbers, 19 % LaTeX and 1 % answers that hang math-verify, hardly two of them alike. The bare loop
-parses and verifies in its main thread, gold answers parsed once, its own timeouts on; it cannot be measured with hangs,
-since an integer power does not listen to its alarm. The executor has the same deadline as the pool and is made anew
-after each timeout, since a hung worker is lost. Every process is bound to as many cores as it has workers.
+The mix is 80 % plain numbers, 19 % LaTeX and 1 % of the latter or answers that hang, hardly two of them alike. The bare
+loop parses and verifies in its main thread, gold answers parsed once, its own timeouts on; it cannot be measured with
+hangs, since an integer power does not listen to its alarm. Every process is bound to as many cores as it has workers.
 """
 
 import json
@@ -12,8 +11,6 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures import TimeoutError as Late
 from functools import lru_cache
 from multiprocessing import get_context
 from statistics import quantiles
@@ -28,9 +25,6 @@ from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
 
 VERDICTS = 3000
-FEWER = 1000
-"""Verdicts where the other side spends two seconds on every hang."""
-
 DEADLINE_S = RewardConfig().deadline_s
 CONFIGS = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
 REASONING = "<think>\nLet me see. We add what is given and simplify, and check the result once more.\n</think>\n"
@@ -113,36 +107,6 @@ def in_bare_loops(questions: list[Question], workers: int) -> list[float]:
         return timed(lambda: [ms for times in pool.map(bare_loop, parts, chunksize=1) for ms in times])
 
 
-def in_executor(questions: list[Question], workers: int) -> list[float]:
-    def fresh() -> ProcessPoolExecutor:
-        executor = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
-        list(executor.map(bare, questions[:1] * workers))
-        return executor
-
-    def verify_all() -> list[float]:
-        executor, times, left = start, [], questions
-        while left:
-            waiting: list[Future[bool]] = [executor.submit(bare, question) for question in left[: 8 * workers]]
-            for future in waiting:
-                began = time.perf_counter()
-                try:
-                    future.result(timeout=DEADLINE_S)
-                except Late:
-                    for process in executor._processes.values():
-                        process.kill()
-                    executor.shutdown(wait=False, cancel_futures=True)
-                    executor = fresh()
-                    break
-                finally:
-                    times.append(1e3 * (time.perf_counter() - began))
-            left = questions[len(times) :]
-        executor.shutdown()
-        return times
-
-    start = fresh()
-    return timed(verify_all)
-
-
 def in_pool(questions: list[Question], workers: int) -> list[float]:
     with VerifierPool(RewardFunction(RewardConfig()), workers) as pool:
         list(pool.verify_all(mix(100, "none", seed=1)))
@@ -156,7 +120,7 @@ def timed(work: Callable[[], list[float]]) -> list[float]:
     return [time.perf_counter() - start, *times]
 
 
-SIDES = {"ours": in_pool, "bare": in_bare_loops, "executor": in_executor}
+SIDES = {"ours": in_pool, "bare": in_bare_loops}
 
 
 def measure(side: str, hangs: str, workers: int, count: int = VERDICTS) -> list[float]:
@@ -172,23 +136,22 @@ def speed(found: list[float]) -> float:
 def run() -> Result:
     rows: list[Row] = []
     for workers in range(1, min(2, len(os.sched_getaffinity(0))) + 1):
-        on, metric = f"{workers} worker{'s' * (workers > 1)}", "verdicts_per_second"
-        quiet, bare_one = measure("ours", "none", workers), measure("bare", "none", workers)
-        rows.append(Row(f"{on}, no hangs, bare loop", metric, speed(quiet), speed(bare_one)))
+        on = f"{workers} worker{'s' * (workers > 1)}"
+        case = f"{on}, no hangs, bare loop"
+        ours, bare_one = measure("ours", "none", workers), measure("bare", "none", workers)
+        rows.append(Row(case, "verdicts_per_second", speed(ours), speed(bare_one)))
         for which in (50, 99):
-            figures = (quantiles(found[1:], n=100)[which - 1] for found in (quiet, bare_one))
-            rows.append(Row(f"{on}, no hangs, bare loop", f"p{which}_ms", *figures))
+            figures = (quantiles(found[1:], n=100)[which - 1] for found in (ours, bare_one))
+            rows.append(Row(case, f"p{which}_ms", *figures))
         for hangs, named in (("huge", "huge numbers"), ("algebra", "hanging algebra")):
-            ours, executor = (speed(measure(side, hangs, workers, FEWER)) for side in ("ours", "executor"))
-            rows.append(Row(f"{on}, 1 % {named}, executor", metric, ours, executor))
-            longer = speed(measure("ours", hangs, workers))
-            rows.append(Row(f"{on}, 1 % {named}, ours without", metric, longer, speed(quiet)))
+            hung = speed(measure("ours", hangs, workers))
+            rows.append(Row(f"{on}, 1 % {named}, ours without", "verdicts_per_second", hung, speed(ours)))
     return Result(
         tuple(rows),
         {},
         (
             f"Each case ends with what the baseline is. Deadline {DEADLINE_S:g} s. 80 % plain numbers, 19 % LaTeX.",
-            "Huge numbers are seen as they stand; hanging algebra costs its deadline on both sides.",
+            "Huge numbers are seen as they stand; hanging algebra costs its deadline.",
         ),
     )
 

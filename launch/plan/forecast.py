@@ -20,7 +20,7 @@ UPDATES, FEW = 12, 3
 MANY = 32
 """Cards from which on FEW updates are enough."""
 
-SETTLED = 2
+STEADY_AFTER = 2
 """Updates after which a run goes on as it always will, besides the `max_staleness` ones from groups that had time to
 pile up before the first."""
 
@@ -149,7 +149,7 @@ def forecast(plan: Plan) -> Forecast:
     assert plan.costs is not None
     config = copy.deepcopy(plan.config)
     staleness = config.learner.max_staleness
-    skipped = staleness + SETTLED
+    skipped = staleness + STEADY_AFTER
     looked_at = max(FEW if plan.machine.gpus >= MANY else UPDATES, WINDOWS * staleness)
     config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, skipped + looked_at
     config.eval.problems = config.validation.every = 0
