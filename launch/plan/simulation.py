@@ -40,7 +40,6 @@ from actors.messages import (
 from actors.protocols import FAITHFUL, Engine
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.pool import EnginePool
-from actors.runtime.garbage_collection import rare_collection
 from actors.runtime.placement import Placement
 from actors.storage.checkpoints import Checkpoints
 from actors.storage.run_folder import RunFolder
@@ -125,8 +124,7 @@ async def _run(
         max_running=per_engine * len(engines),
     )
     coordinator = Coordinator(run)
-    with rare_collection():
-        await coordinator.run()
+    await coordinator.run()
     groups = coordinator.updates * config.learner.problems_per_update
     return Simulation(tuple(run.folder.rows()), run.ledger.record, coordinator.updates, groups, run.budget.spent, 0.0)
 

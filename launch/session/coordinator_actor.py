@@ -16,7 +16,6 @@ from actors.errors import Halted, Interrupted, root_cause
 from actors.messages import Outcome, ProblemSet, Progress
 from actors.protocols import Engine, Learner, Verifier
 from actors.runtime.clock import WallClock
-from actors.runtime.garbage_collection import rare_collection
 from actors.runtime.host_resources import Alarm, HostGuard, HostNeeds, measure, total_memory
 from actors.runtime.placement import Placement
 from actors.runtime.ray_metrics import RayMetrics
@@ -123,8 +122,7 @@ class CoordinatorActor:
         if coordinator is None:
             return Outcome("interrupted", self._stopping.reason)
         self._coordinator = coordinator
-        with rare_collection():
-            return await coordinator.run()
+        return await coordinator.run()
 
     async def _assemble(self) -> Coordinator:
         """Start the actors. On a shared card the learner has to wait: vLLM measures free memory while it starts, and a
