@@ -73,12 +73,8 @@ class AdapterRef:
     path: str
 
     @property
-    def synthetic(self) -> bool:
-        return self.version < 0
-
-    @property
     def name(self) -> str:
-        return f"synthetic-{-self.version}" if self.synthetic else f"policy-v{self.version}-r{self.incarnation}"
+        return f"synthetic-{-self.version}" if self.version < 0 else f"policy-v{self.version}-r{self.incarnation}"
 
 
 @dataclass(frozen=True)
@@ -197,11 +193,6 @@ class Batch:
 
     version: int
     groups: tuple[Group, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all its samples."""
-        return sum(group.tokens for group in self.groups)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from actors.coordinator.context import RunContext
 from actors.coordinator.guard import Alarm, Guard
 from actors.coordinator.heldout import LAST_MOMENT_S, HeldoutEvaluations
 from actors.coordinator.ledger import UNDECIDED
-from actors.coordinator.metrics import describe_batch, describe_canary
+from actors.coordinator.metrics import describe_batch, describe_check
 from actors.coordinator.plasticity import Plasticity
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
@@ -93,8 +93,8 @@ class Coordinator:
         return self._producer.staleness.version
 
     async def run(self) -> Outcome:
-        """The whole run. Raises Halted when it must not go on, and whatever an actor raises; after the learner's death
-        it goes back to the last checkpoint instead.
+        """Run from start to end. Raises Halted when the run must not go on, and whatever an actor raises; after the
+        learner's death it goes back to the last checkpoint instead.
         """
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch())
@@ -175,7 +175,7 @@ class Coordinator:
         self._enter_phase("training")
         async with asyncio.TaskGroup() as tasks:
             try:
-                await self._stopping.unless_stopped(self._publisher.ask_canary())
+                await self._stopping.unless_stopped(self._publisher.check())
                 producer = tasks.create_task(self._producer.run())
                 try:
                     trusted = await self._train_in_turns()
@@ -240,15 +240,15 @@ class Coordinator:
     async def _update(self, batch: Batch) -> dict[str, float]:
         """Have the learner make a version of a batch, and swap it into the engines; the row of metrics.
 
-        The canary answers while the learner computes the gradient, and no step is taken before it agrees: weights are
-        never made from groups of a version that was not checked.
+        The engines answer the probes while the learner computes the gradient, and no step is taken before both agree:
+        weights are never made from groups of a version that was not checked.
         """
         self._updating = True
         started = self._clock.now()
         await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
-        judgement = await self._busy("canary", self._publisher.ask_canary())
-        judged = self._clock.now()
+        comparison = await self._busy("canary", self._publisher.check())
+        checked = self._clock.now()
         self._learner_usable = False
         stats = await self._busy("update", self._learner.step(self._budget.progress))
         stepped = self._clock.now()
@@ -258,14 +258,14 @@ class Coordinator:
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
         health = await self._stopping.within_grace(self._run.verifier.health())
         return {
-            **describe_canary(judgement),
+            **describe_check(comparison),
             **stats.metrics,
             **describe_batch(batch, health),
             **figures,
-            "time/learn": accumulated - started + stepped - judged,
-            "time/step": stepped - judged,
+            "time/learn": accumulated - started + stepped - checked,
+            "time/step": stepped - checked,
             "time/sync": self._clock.now() - stepped,
-            "time/canary": judged - accumulated,
+            "time/canary": checked - accumulated,
             "budget/spent_s": self._budget.spent,
             "budget/left_s": self._budget.left,
             **self.ledger.figures,
@@ -279,10 +279,9 @@ class Coordinator:
     def _check_fault(self, batch: Batch, fault: str) -> None:
         """Count an update that was skipped and keep all its samples; Halted after several in a row."""
         self._faults = self._faults + 1 if fault else 0
-        if not fault:
-            return
-        self.ledger.count("updates/skipped")
-        self._folder.write_samples(f"skipped-{batch.version + 1:06d}", batch.groups)
+        if fault:
+            self.ledger.count("updates/skipped")
+            self._folder.write_samples(f"skipped-{batch.version + 1:06d}", batch.groups)
         if self._faults == FAULTS:
             raise Halted(f"{FAULTS} updates in a row were skipped: {fault}; their samples are in samples/skipped-*")
 
@@ -300,31 +299,25 @@ class Coordinator:
         started = self._clock.now()
         async with self._folder.checkpoints.new(self.updates, self._config.checkpoint.keep_last) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
-            state = self._producer.state | {
-                "noise": self._publisher.noise,
-                "counts": self.ledger.counts,
-                "validation": validation,
-            }
-            write_state(folder, state)
+            noise, counts = self._publisher.noise, self.ledger.counts
+            write_state(folder, self._producer.state | {"noise": noise, "counts": counts, "validation": validation})
             self._folder.write_spent(self._budget.spent, self.ledger.record)  # never older than a checkpoint's counts
         self._saved = self.updates
         self._budget.expect("checkpoint", self._clock.now() - started)
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
-        """Write a collapse down, halt, or go back before it, as was asked for; the version to go back to."""
-        settings = self._config.guard
-        found = ", ".join(map(str, alarms))
+        """Go back before a collapse, write it down, or halt, as was asked for; the version to go back to."""
+        settings, found = self._config.guard, ", ".join(map(str, alarms))
         rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
+        if settings.action == "rollback" and rollbacks < settings.rollbacks:
+            trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)
+            self._note(ROLLED_BACK, f"{found}; back to version {trusted}")
+            return trusted
+        self._note("collapse", found)
         if settings.action == "warn":
-            self._note("collapse", found)
             return None
-        if settings.action == "stop" or rollbacks >= settings.rollbacks:
-            self._note("collapse", found)
-            again = f" after {rollbacks} rollbacks" if rollbacks else ""
-            raise Halted(f"guard: the policy collapses{again}: {found}")
-        trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)
-        self._note(ROLLED_BACK, f"{found}; back to version {trusted}")
-        return trusted
+        again = f" after {rollbacks} rollbacks" if rollbacks else ""
+        raise Halted(f"guard: the policy collapses{again}: {found}")
 
     async def _go_back(self, trusted: int) -> None:
         """Return to a version's checkpoint, or to the start. Groups that came after it are dropped wherever they are,
@@ -361,7 +354,7 @@ class Coordinator:
         return replace(self._ending() or NO_UPDATE_FITS, final=final, plasticity=plasticity)
 
     async def _conclude(self) -> None:
-        """Save the last version, and have the canary check it before it is evaluated.
+        """Save the last version, and check that the engines serve it before it is evaluated.
 
         If the learner is lost, the last checkpoint's version takes its place.
         """
@@ -370,7 +363,7 @@ class Coordinator:
                 if self.updates != self._saved:
                     await self._save()
                 if not self._stopping.stopped:
-                    await self._stopping.unless_stopped(self._publisher.ask_canary())
+                    await self._stopping.unless_stopped(self._publisher.check())
             except LearnerDied as death:
                 self._note_death(death)
                 await self._go_back(self._saved)

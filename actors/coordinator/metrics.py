@@ -1,4 +1,4 @@
-"""What a row of metrics.jsonl says about a batch and the canary."""
+"""What a row of metrics.jsonl says about a batch and the check of an adapter."""
 
 from collections import Counter
 from statistics import fmean
@@ -31,8 +31,8 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
     }
 
 
-def describe_canary(comparison: Comparison) -> dict[str, float]:
-    """The canary's comparison; `canary/decided` is 0 while the policy has not moved enough to tell."""
+def describe_check(comparison: Comparison) -> dict[str, float]:
+    """The comparison of engine and learner; `canary/decided` is 0 while the policy has not moved enough to tell."""
     return {
         "canary/disagreement": comparison.disagreement,
         "canary/movement": comparison.movement,

@@ -11,7 +11,7 @@ from actors.messages import AdapterRef
 
 
 class PolicyPublisher:
-    """Swaps adapters in the engines and has the canary check each, for one incarnation of the policy.
+    """Swaps adapters in the engines and checks each, for one incarnation of the policy.
 
     policy: the version that new groups are sampled from; None before the first one and after `abandon`.
     """
@@ -22,7 +22,7 @@ class PolicyPublisher:
         self._engine, self._learner = run.engine, run.learner
         self._probes = probes
         self._startup_check = startup_check
-        self._canary = SwapCheck(run.config.canary.noise_floor, noise)
+        self._swap_check = SwapCheck(run.config.canary.noise_floor, noise)
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
         self._probe: asyncio.Task[tuple[Answers, ...]] | None = None
@@ -30,8 +30,8 @@ class PolicyPublisher:
 
     @property
     def noise(self) -> float | None:
-        """What the canary measured between engine and learner."""
-        return self._canary.noise
+        """What the first check measured between engine and learner."""
+        return self._swap_check.noise
 
     @property
     def needed(self) -> tuple[AdapterRef, ...]:
@@ -39,7 +39,7 @@ class PolicyPublisher:
         return (*self._startup_check.adapters, *self._recent)
 
     async def adopt(self, adapter: AdapterRef) -> None:
-        """Load a version and make it the one new groups are sampled from; the canary's probes come first."""
+        """Load a version and make it the one new groups are sampled from; the probes come first."""
         await self._engine.load(adapter)
         self._outdated, self.policy = self.policy, adapter
         self._recent.append(adapter)
@@ -52,13 +52,13 @@ class PolicyPublisher:
         if outdated is not None:
             await self._engine.retire(outdated)
 
-    async def ask_canary(self) -> Comparison:
+    async def check(self) -> Comparison:
         """Compare engine and learner on the policy, once, and on what engines started since answered under synthetic
         adapters; Halted if any is not served faithfully. A caller that gives up waiting may ask again.
         """
         await self._startup_check.check()
         if self._probe is not None:
-            self._comparison = await self._canary.check(self._learner, await asyncio.shield(self._probe))
+            self._comparison = await self._swap_check.check(self._learner, await asyncio.shield(self._probe))
             self._probe = None
         return self._comparison
 

@@ -155,7 +155,8 @@ def forecast(plan: Plan) -> Forecast:
     config.eval.problems = config.validation.every = 0
     run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
     pace = Pace.between(run.rows, skipped)
-    return Forecast(**vars(pace), plan=plan, group_cpu_s=run.cpu_s / max(run.groups, 1))
+    groups = run.updates * plan.config.learner.problems_per_update
+    return Forecast(**vars(pace), plan=plan, group_cpu_s=run.cpu_s / max(groups, 1))
 
 
 def options(plan: Plan) -> Iterator[tuple[str, Forecast]]:

@@ -66,7 +66,6 @@ MISTAKES = 13
 class Simulation:
     """rows: of metrics.jsonl, with `engines/busy_s`, the mean seconds so far that an engine decoded.
     ledger: as in summary.json.
-    updates, groups: behind the last adapter.
     spent_s: of the budget.
     cpu_s: of this processor for all of it, an upper bound of the coordinator's part.
     """
@@ -74,7 +73,6 @@ class Simulation:
     rows: tuple[dict[str, float], ...]
     ledger: dict[str, Any]
     updates: int
-    groups: int
     spent_s: float
     cpu_s: float
 
@@ -125,8 +123,7 @@ async def _run(
     )
     coordinator = Coordinator(run)
     await coordinator.run()
-    groups = coordinator.updates * config.learner.problems_per_update
-    return Simulation(tuple(run.folder.rows()), run.ledger.record, coordinator.updates, groups, run.budget.spent, 0.0)
+    return Simulation(tuple(run.folder.rows()), run.ledger.record, coordinator.updates, run.budget.spent, 0.0)
 
 
 async def started(costs: Costs) -> None:

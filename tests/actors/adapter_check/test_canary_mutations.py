@@ -74,7 +74,7 @@ class Faulty(Run):
 
             def answer(engine: int) -> Sample:
                 served = fault(engine, asked_for(adapter.version))
-                if not adapter.synthetic:
+                if adapter.version >= 0:
                     served = replace(served, version=served.version * step)
                 logprobs = (logprob(served, number, token) + rng.gauss(0.0, noise) for token in range(TOKENS))
                 return Sample((7,) * TOKENS, tuple(logprobs), "7", "length")

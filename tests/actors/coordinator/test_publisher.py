@@ -23,7 +23,7 @@ def make_publisher(engine: FakeEngine, max_staleness: int = 1) -> PolicyPublishe
 async def publish(publisher: PolicyPublisher, version: int) -> AdapterRef:
     adapter = AdapterRef(version, 0, "nowhere")
     await publisher.adopt(adapter)
-    await publisher.ask_canary()
+    await publisher.check()
     return adapter
 
 
