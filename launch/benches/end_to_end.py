@@ -19,7 +19,6 @@ from conf.schema import Config
 from conf.sizes import lora_parameters, matmul_parameters
 from launch.benches import peers
 from launch.benches.learner import matmul_limit
-from launch.benches.peers import Work
 from launch.benches.processes import run_rows
 from launch.benches.table import Result, Row
 from launch.plan.forecast import Pace
@@ -43,13 +42,13 @@ def run() -> Result:
     resolve_dtype(config, detect("cpu"))
     with TemporaryDirectory() as folder:
         model = endless_model(locate(config.model), Path(folder) / "model")
-        work = work_of(config, model)
+        works = {batch: work_of(config, model, batch) for batch in PEER_BATCHES}
         peer = min(
-            (tell(peers.TRL, peers.trl(work, batch) | {"batch": batch}) for batch in PEER_BATCHES),
+            (tell(peers.TRL, peers.trl(work) | {"batch": batch}) for batch, work in works.items()),
             key=lambda found: found["update_s"],
         )
         ours = {eta: tell(f"ours, {eta}", run_ours(config, model, f"{folder}/{eta}", eta)) for eta in (1, 0)}
-        needed = operations(config, work)
+        needed = operations(config, works[PEER_BATCHES[0]])
     amounts = {"updates_per_minute": 60.0, "completion_tokens_per_second": float(GROUPS * SAMPLES * TOKENS)}
     limit = matmul_limit()
     floor = needed / limit[f"{config.model.dtype} matmul FLOP/s"]
@@ -105,28 +104,39 @@ def reward(_: str, response: str, __: str) -> float:
     return peers.reward(response)
 
 
-def work_of(config: Config, model: str) -> Work:
-    """Describe to the peer what our run does."""
+def work_of(config: Config, model: str, batch: int) -> peers.Work:
+    """Describe to the peer what our run does. batch: samples a forward pass."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     chats = ([{"role": "user", "content": row["problem"]}] for row in islice(rows(), GROUPS))
-    return Work(
-        model=model,
-        dtype=config.model.dtype,
-        problems=tuple(
-            str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) for chat in chats
-        ),
-        samples=SAMPLES,
-        tokens=TOKENS,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        modules=tuple(config.lora.target_modules),
-        learning_rate=config.learner.learning_rate,
-        threads=len(os.sched_getaffinity(0)),
-        warm_up=1,
-        updates=PEER_UPDATES,
-    )
+    lora = config.lora
+    return {
+        "model": model,
+        "dtype": config.model.dtype,
+        "threads": len(os.sched_getaffinity(0)),
+        "problems": [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats],
+        "lora": {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": list(lora.target_modules)},
+        "settings": {
+            "use_cpu": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": GROUPS * SAMPLES // batch,
+            "num_generations": SAMPLES,
+            "max_completion_length": TOKENS,
+            "max_steps": peers.WARM_UP + PEER_UPDATES,
+            "learning_rate": config.learner.learning_rate,
+            "lr_scheduler_type": "constant",
+            "temperature": 1.0,
+            "beta": 0.0,
+            "report_to": [],
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+        },
+    }
 
 
 def run_ours(config: Config, model: str, folder: str, eta: int) -> dict[str, float]:
@@ -162,15 +172,15 @@ def run_ours(config: Config, model: str, folder: str, eta: int) -> dict[str, flo
     return {"update_s": Pace.between(done, WARM_UP).update_s, **parts}
 
 
-def operations(config: Config, work: Work) -> float:
+def operations(config: Config, work: peers.Work) -> float:
     """Return the FLOP of an update with each prompt computed once: 2 (N + L) a token to sample, 4 N + 6 L to learn.
 
     These are the adapter's products one by one, as the peer takes them; in float32 ours saves some while learning.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(work.model)
+    tokenizer = AutoTokenizer.from_pretrained(work["model"])
     frozen = matmul_parameters(config.model.shape)
-    trained = lora_parameters(config.model.shape, work.rank, work.modules)
-    tokens = sum(len(tokenizer(text).input_ids) for text in work.problems) + GROUPS * SAMPLES * TOKENS
+    trained = lora_parameters(config.model.shape, config.lora.rank, config.lora.target_modules)
+    tokens = sum(len(tokenizer(text).input_ids) for text in work["problems"]) + GROUPS * SAMPLES * TOKENS
     return tokens * (2 * (frozen + trained) + 4 * frozen + 6 * trained)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -19,31 +18,11 @@ from launch.benches.processes import measured
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-bench"
 TRL = "trl==1.16.0"
+WARM_UP = 1
+"""Updates before the clock starts."""
 
-
-@dataclass(frozen=True)
-class Work:
-    """What both sides do.
-
-    problems: prompts as text
-    samples: answers of a problem
-    tokens: exact length of an answer
-    threads: of the processor
-    warm_up: updates before the clock starts
-    """
-
-    model: str
-    dtype: str
-    problems: tuple[str, ...]
-    samples: int
-    tokens: int
-    rank: int
-    alpha: int
-    modules: tuple[str, ...]
-    learning_rate: float
-    threads: int
-    warm_up: int
-    updates: int
+Work = dict[str, Any]
+"""model, dtype, threads; problems: prompts as text; lora: of peft's LoraConfig; settings: of TRL's GRPOConfig."""
 
 
 def reward(text: str) -> float:
@@ -51,10 +30,9 @@ def reward(text: str) -> float:
     return sum(letter in "aeiou" for letter in text.lower()) / max(len(text), 1)
 
 
-def trl(work: Work, batch: int) -> dict[str, float]:
-    """Return the seconds of an update of TRL's GRPOTrainer, `batch` samples a forward pass, and of its generation."""
-    settings = json.dumps({"work": asdict(work), "batch": batch})
-    found: dict[str, float] = measured("launch.benches.peers", settings, python=_install(), quiet=True)
+def trl(work: Work) -> dict[str, float]:
+    """Return the seconds of an update of TRL's GRPOTrainer and of its generation."""
+    found: dict[str, float] = measured("launch.benches.peers", json.dumps(work), python=_install(), quiet=True)
     return found
 
 
@@ -71,15 +49,15 @@ def _install() -> Path:
     return python
 
 
-def _train(work: Work, batch: int) -> dict[str, float]:
+def _train(work: Work) -> dict[str, float]:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer
 
-    torch.set_num_threads(work.threads)
-    ends, generation, lengths = list[float](), list[float](), list[int]()
+    torch.set_num_threads(work["threads"])
+    ends, generation, lengths = list[float](), list[float](), set[int]()
 
     class Watch(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -93,50 +71,24 @@ def _train(work: Work, batch: int) -> dict[str, float]:
             return result
 
     def rewards(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        lengths.extend(map(len, completion_ids))
+        lengths.update(map(len, completion_ids))
         return [reward(text) for text in completions]
 
     with TemporaryDirectory() as folder:
         Trainer(
-            model=AutoModelForCausalLM.from_pretrained(work.model, dtype=getattr(torch, work.dtype)),
-            processing_class=AutoTokenizer.from_pretrained(work.model),
+            model=AutoModelForCausalLM.from_pretrained(work["model"], dtype=getattr(torch, work["dtype"])),
+            processing_class=AutoTokenizer.from_pretrained(work["model"]),
             reward_funcs=rewards,
-            args=_settings(work, batch, folder),
-            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in work.problems]),
-            peft_config=LoraConfig(r=work.rank, lora_alpha=work.alpha, target_modules=list(work.modules)),
+            args=GRPOConfig(output_dir=folder, **work["settings"]),
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in work["problems"]]),
+            peft_config=LoraConfig(**work["lora"]),
             callbacks=[Watch()],
         ).train()
-    if set(lengths) != {work.tokens}:
-        raise RuntimeError(f"answers of {min(lengths)} to {max(lengths)} tokens instead of {work.tokens}")
-    seconds = (ends[-1] - ends[work.warm_up - 1]) / work.updates
-    return {"update_s": seconds, "generate_s": sum(generation[work.warm_up :]) / work.updates}
-
-
-def _settings(work: Work, batch: int, folder: str) -> Any:
-    from trl import GRPOConfig
-
-    return GRPOConfig(
-        output_dir=folder,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=len(work.problems) * work.samples // batch,
-        num_generations=work.samples,
-        max_completion_length=work.tokens,
-        max_steps=work.warm_up + work.updates,
-        learning_rate=work.learning_rate,
-        lr_scheduler_type="constant",
-        temperature=1.0,
-        beta=0.0,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
+    if lengths != {work["settings"]["max_completion_length"]}:
+        raise RuntimeError(f"answers of {min(lengths)} to {max(lengths)} tokens instead of the limit")
+    seconds = (ends[-1] - ends[WARM_UP - 1]) / len(ends[WARM_UP:])
+    return {"update_s": seconds, "generate_s": sum(generation[WARM_UP:]) / len(ends[WARM_UP:])}
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    print(json.dumps(_train(Work(**given["work"]), given["batch"])))
+    print(json.dumps(_train(json.loads(sys.argv[1]))))
