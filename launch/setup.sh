@@ -138,7 +138,7 @@ step 'Checking that it imports' $python -c 'import ray, torch, transformers, pef
     fail_with_log "the installed packages do not work together: delete .venv and $again"
 rm $unfinished
 
-step "Compiling DeepSpeed's CPU Adam (about a minute)" $python -m learner.native ||
+step "Compiling DeepSpeed's CPU Adam (about a minute)" $python -m learner.cpu_adam ||
     echo "  Going on without it: training steps will use torch's slower AdamW. To have it, install a C++ compiler
   (Debian, Ubuntu: apt install g++ python3-dev); the next run then compiles it. Details are in $log."
 printf '%s\n' "$wanted" >$stamp

@@ -1,15 +1,17 @@
-"""The Ray shells around the learner: one actor a rank, and all of them as one `Learner`."""
+"""The learner in Ray: an actor for each rank, and all of them as one `Learner`."""
 
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from actors.errors import ActorDied, LearnerDied
-from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
+from actors.messages import Batch
 from actors.protocols import Clock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S, RemoteActor
@@ -28,95 +30,79 @@ DEATH_NOTICE_S = 10.0
 """How long Ray may take to say that a rank died after the others lost their connection to it."""
 
 
+@dataclass(eq=False)
 class LearnerActor:
     """A `LoraLearner` in a process of its own, on its share of the machine. Nothing heavy is imported before `open`."""
 
-    def __init__(
-        self, config: Config, model_path: str, share: Share, adapters_folder: str, rank: int = 0, size: int = 1
-    ) -> None:
-        self._config = config
-        self._model_path = model_path
-        self._share = share
-        self._adapters = adapters_folder
-        self._rank = rank
-        self._size = size
+    config: Config
+    model_path: str
+    share: Share
+    adapters_folder: str
+    rank: int = 0
+    size: int = 1
+
+    def __post_init__(self) -> None:
         self._store: Any = None
+        self._device = "cuda" if self.share.gpus else "cpu"
         os.environ["DS_ACCELERATOR"] = self._device
         # Micro-batches of many shapes would leave holes in the share that no tensor fits into.
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-        share.bind()
-
-    @property
-    def _device(self) -> str:
-        return "cuda" if self._share.gpus else "cpu"
+        self.share.bind()
 
     def address(self) -> str:
-        """Of this machine, as the others of the cluster reach it."""
+        """Return this machine's address in the cluster."""
         return ray.util.get_node_ip_address()
 
-    def invite(self, host: str) -> int:
-        """Wait for the other ranks at an address of this machine; the port."""
-        from learner.distributed import invite
+    def start_store(self, host: str) -> int:
+        """Start the store where the ranks meet, at an address of this machine, and return its port."""
+        from learner.distributed import start_store
 
-        self._store = invite(host)
+        self._store = start_store(host)
         return self._store.port
 
     def open(self, host: str = "", port: int = 0) -> None:
-        """Load the model together with the other ranks; host, port: where the first one waits."""
+        """Load the model together with the other ranks. host, port: of the store where they meet."""
         import torch
 
-        torch.set_num_threads(self._share.threads)
-        if self._share.memory:
-            torch.cuda.set_per_process_memory_fraction(self._share.memory)
-        from learner.distributed import Ranks, accept, speak_through
+        torch.set_num_threads(self.share.threads)
+        if self.share.memory:
+            torch.cuda.set_per_process_memory_fraction(self.share.memory)
+        from learner.distributed import Ranks, join_store, use_interface
         from learner.learner import LoraLearner
 
-        run_folder = Path(self._adapters).parent
-        if self._rank == 0 and not run_folder.is_dir():
+        run_folder = Path(self.adapters_folder).parent
+        if self.rank == 0 and not run_folder.is_dir():
             raise BadInput(
                 f"run.folder: the learner's node does not see {run_folder}; start run.py on a node with a card, or name"
                 " a folder that all nodes share"
             )
-        if self._size > 1:
-            speak_through(host if host == LOOPBACK else self.address())
-            self._store = self._store or accept(host, port)
-        ranks = Ranks(self._rank, self._size, self._store)
-        model_path = found_here(self._model_path, self._config.model)
-        self._learner = LoraLearner(self._config, model_path, self._adapters, self._device, ranks)
+        if self.size > 1:
+            use_interface(host if host == LOOPBACK else self.address())
+            self._store = self._store or join_store(host, port)
+        ranks = Ranks(self.rank, self.size, self._store)
+        model_path = found_here(self.model_path, self.config.model)
+        self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, ranks)
 
-    def publish(self) -> AdapterRef:
-        return self._learner.publish()
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return getattr(self._learner, method)(*arguments)
 
-    def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        return self._learner.publish_synthetic()
-
-    def accumulate(self, batch: Batch) -> None:
-        self._learner.accumulate(batch)
-
-    def step(self, progress: float) -> UpdateStats:
-        return self._learner.step(progress)
-
-    def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        return self._learner.score(groups)
-
-    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        return self._learner.explain(groups)
-
-    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        return self._learner.inspect(groups)
-
-    def save(self, folder: str) -> None:
-        self._learner.save(folder)
-
-    def restore(self, folder: str | None, incarnation: int) -> None:
-        self._learner.restore(folder, incarnation)
+    # Ray takes calls of methods that the class has.
+    publish = partialmethod(_ask, "publish")
+    publish_synthetic = partialmethod(_ask, "publish_synthetic")
+    accumulate = partialmethod(_ask, "accumulate")
+    step = partialmethod(_ask, "step")
+    score = partialmethod(_ask, "score")
+    explain = partialmethod(_ask, "explain")
+    inspect = partialmethod(_ask, "inspect")
+    save = partialmethod(_ask, "save")
+    restore = partialmethod(_ask, "restore")
 
 
 class RemoteLearner:
-    """The `Learner` protocol over LearnerActors, one for each rank, in their order.
+    """The `Learner` protocol over the LearnerActors of all ranks, in their order.
 
-    The death of one ends all, since the others may be waiting for it. A call that takes far longer than it ever did
-    counts as a death.
+    When one dies, all are ended, since the others may wait for it. A call that takes far longer than it ever did counts
+    as a death.
     """
 
     def __init__(self, actors: Sequence[RemoteActor], clock: Clock) -> None:
@@ -137,32 +123,27 @@ class RemoteLearner:
             actor.start()
         self._opening = asyncio.ensure_future(self._open())
 
-    async def publish(self) -> AdapterRef:
-        return await self._all("publish")
+    async def _first(self, method: str, *arguments: Any) -> Any:
+        """Ask the first rank alone."""
+        await asyncio.shield(self._opening)
+        return (await self._ask(self._actors[:1], method, *arguments))[0]
 
-    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        return await self._first("publish_synthetic")
+    async def _all(self, method: str, *arguments: Any) -> Any:
+        """Ask every rank and return the answer of the first."""
+        await asyncio.shield(self._opening)
+        return (await self._ask(self._actors, method, *arguments))[0]
+
+    publish = partialmethod(_all, "publish")
+    publish_synthetic = partialmethod(_first, "publish_synthetic")
+    step = partialmethod(_all, "step")
+    score = partialmethod(_first, "score")
+    explain = partialmethod(_first, "explain")
+    inspect = partialmethod(_first, "inspect")
+    save = partialmethod(_all, "save")
+    restore = partialmethod(_all, "restore")
 
     async def accumulate(self, batch: Batch) -> None:
         await self._all("accumulate", ray.put(batch))
-
-    async def step(self, progress: float) -> UpdateStats:
-        return await self._all("step", progress)
-
-    async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        return await self._first("score", groups)
-
-    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        return await self._first("explain", groups)
-
-    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        return await self._first("inspect", groups)
-
-    async def save(self, folder: str) -> None:
-        await self._all("save", folder)
-
-    async def restore(self, folder: str | None, incarnation: int) -> None:
-        await self._all("restore", folder, incarnation)
 
     async def close(self) -> None:
         self._opening.cancel()
@@ -170,27 +151,17 @@ class RemoteLearner:
             actor.kill()
 
     async def _open(self) -> None:
-        """Have the ranks meet, on one machine without a word to the outside, and load the model."""
+        """Have the ranks meet, on the loopback interface if they share a machine, and load the model."""
         if len(self._actors) == 1:
             await self._ask(self._actors, "open")
             return
         addresses = await self._ask(self._actors, "address")
         host = LOOPBACK if len(set(addresses)) == 1 else addresses[0]
-        (port,) = await self._ask(self._actors[:1], "invite", host)
+        (port,) = await self._ask(self._actors[:1], "start_store", host)
         await self._ask(self._actors, "open", host, port)
 
-    async def _first(self, method: str, *arguments: Any) -> Any:
-        """What the first rank answers, who alone is asked."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors[:1], method, *arguments))[0]
-
-    async def _all(self, method: str, *arguments: Any) -> Any:
-        """What the first rank answers, once all have answered."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors, method, *arguments))[0]
-
     async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
-        """What each of these ranks answers."""
+        """Return the answers of these ranks. Raises LearnerDied, or what a rank raised."""
         longest = self._longest.get(method)
         deadline_s = START_S if longest is None else PATIENCE_S + PATIENCE * longest
         began = self._clock.now()
@@ -198,21 +169,26 @@ class RemoteLearner:
         try:
             await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
             if _errors(calls):
-                _, waiting = await asyncio.wait(calls, timeout=DEATH_NOTICE_S)
-                error = min(_errors(calls), key=lambda error: not isinstance(error, ActorDied))
-                if waiting or isinstance(error, ActorDied):
-                    for actor in self._actors:
-                        actor.kill("another rank of the learner failed")
-                if isinstance(error, ActorDied):
-                    self._death = LearnerDied(str(error))
-                    raise self._death from error
-                raise error
+                await self._fail(calls)
         finally:
             for call in calls:
                 call.cancel()
         self._longest[method] = max(longest or 0.0, self._clock.now() - began)
         self._limit.answered()
         return [call.result() for call in calls]
+
+    async def _fail(self, calls: Sequence["asyncio.Future[Any]"]) -> None:
+        """Raise the error of a rank, its death first of all, and end the ranks that may wait for it."""
+        _, waiting = await asyncio.wait(calls, timeout=DEATH_NOTICE_S)
+        error = min(_errors(calls), key=lambda error: not isinstance(error, ActorDied))
+        died = isinstance(error, ActorDied)
+        if waiting or died:
+            for actor in self._actors:
+                actor.kill("another rank of the learner failed")
+        if died:
+            self._death = LearnerDied(str(error))
+            raise self._death from error
+        raise error
 
 
 def _errors(calls: Sequence["asyncio.Future[Any]"]) -> list[BaseException]:

@@ -8,23 +8,23 @@ EPSILON = 1e-6
 
 
 def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Tensor:
-    """Advantages of the samples of one problem, by `algorithm.advantages`:
+    """Return the advantages of one problem's samples, by `algorithm.advantages`:
 
     group: GRPO (DeepSeekMath, arXiv 2402.03300, §4.1.2), (r − mean) / (std + 1e-6), std with Bessel's correction.
     mean_only: Dr. GRPO (arXiv 2503.20783), r − mean.
     leave_one_out: RLOO (arXiv 2402.14740), r − mean of the others = (r − mean) · n / (n − 1).
 
-    rewards: float [n]. masked: bool [n], samples that could not be judged; they count neither in mean nor in std and
-    get advantage 0. Returns float [n], exactly 0 where fewer than two samples were judged or all earned the same.
+    rewards: float [n]. masked: bool [n], samples without a verdict, which count in neither mean nor std and get 0.
+    The result is float [n], exactly 0 where fewer than two samples have a verdict or all earned the same.
     """
-    judged = rewards[~masked]
+    scored = rewards[~masked]
     advantages = torch.zeros_like(rewards)
-    if judged.numel() < 2 or judged.min() == judged.max():
+    if scored.numel() < 2 or scored.min() == scored.max():
         return advantages
     scale = {
-        "group": 1 / (judged.std(correction=1).item() + EPSILON),
+        "group": 1 / (scored.std(correction=1).item() + EPSILON),
         "mean_only": 1.0,
-        "leave_one_out": judged.numel() / (judged.numel() - 1),
+        "leave_one_out": scored.numel() / (scored.numel() - 1),
     }
-    advantages[~masked] = (judged - judged.mean()) * scale[kind]
+    advantages[~masked] = (scored - scored.mean()) * scale[kind]
     return advantages

@@ -2,7 +2,7 @@
 
     L = Σ_t c_t · ( −w_t · S_t + kl · k3_t − entropy · H_t )
 
-over the response tokens t of all samples: c_t aggregates (`token_shares`), w_t corrects for the engine
+over the response tokens t of all samples: c_t aggregates (`token_weights`), w_t corrects for the engine
 (`learner.mismatch`), S_t is the surrogate of the advantage A_t and the ratio ρ_t of new to old probability. Tensors are
 flat: the t tokens of b whole responses, one response after the other.
 """
@@ -18,9 +18,9 @@ from learner.mismatch import MAX_LOG_RATIO, correction_weights, k3, sequence_sum
 
 @dataclass(frozen=True)
 class Totals:
-    """Of the whole batch, skipped and masked samples included: the parts of any split add up to the same loss.
+    """The denominators, of all of a batch's samples: the parts of any split then add up to the same loss.
 
-    samples: their number. tokens: of all their responses. limit: rollout.max_response_tokens.
+    tokens: of all responses; limit: rollout.max_response_tokens
     """
 
     samples: int
@@ -30,10 +30,13 @@ class Totals:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is fixed while the policy moves. engine, old, advantages: float [t]. lengths: int64 [b], each at least 1.
-    base: float [t], log-probabilities under the base model; None without a KL term.
+    """What is fixed while the policy moves; log-probabilities are natural.
 
-    old: log-probabilities before the first step; the engine's in bypass.
+    engine: float [t], log-probabilities under the engine that drew the tokens
+    old: float [t], log-probabilities before the first step; the engine's in bypass
+    advantages: float [t]
+    lengths: int64 [b], tokens of each response, at least 1
+    base: float [t], log-probabilities under the base model; None without a KL term
     """
 
     engine: Tensor
@@ -44,7 +47,7 @@ class Observed:
 
 
 def log_ratios(logprobs: Tensor, old: Tensor, lengths: Tensor, level: str) -> Tensor:
-    """log ρ, float [t], clamped to ±20; beyond, there is no gradient.
+    """Return log ρ, float [t], clamped to ±20; beyond, there is no gradient.
 
     token: θ − old (PPO). sequence: the mean of θ − old over the response (GSPO, arXiv 2507.18071, eq. 7), at each of
     its tokens with the gradient of that token's θ (GSPO-token, eq. 14; the same gradient, as A is one per response).
@@ -59,9 +62,10 @@ def log_ratios(logprobs: Tensor, old: Tensor, lengths: Tensor, level: str) -> Te
 def clipped_surrogate(
     ratio: Tensor, advantages: Tensor, low: float | None, high: float | None, dual: float | None
 ) -> Tensor:
-    """min(ρA, clip(ρ, 1 − low, 1 + high) A) (PPO, arXiv 1707.06347, eq. 7; low ≠ high: DAPO, arXiv 2503.14476, eq. 8).
+    """Return min(ρA, clip(ρ, 1 − low, 1 + high) A) (PPO, arXiv 1707.06347, eq. 7).
 
-    dual: where A < 0, no less than dual · A (dual-clip PPO, arXiv 1912.09729, eq. 5).
+    low ≠ high: DAPO, arXiv 2503.14476, eq. 8. dual: no less than dual · A where A < 0 (dual-clip PPO, arXiv 1912.09729,
+    eq. 5).
     """
     surrogate = torch.minimum(ratio * advantages, clip(ratio, low, high) * advantages)
     if dual is None:
@@ -72,18 +76,18 @@ def clipped_surrogate(
 def cispo_surrogate(
     ratio: Tensor, logprobs: Tensor, advantages: Tensor, low: float | None, high: float | None
 ) -> Tensor:
-    """sg(clip(ρ)) · A · θ (CISPO, MiniMax-M1, arXiv 2506.13585, eq. 4): every token keeps a gradient."""
+    """Return sg(clip(ρ)) · A · θ (CISPO, MiniMax-M1, arXiv 2506.13585, eq. 4): every token keeps a gradient."""
     return clip(ratio, low, high).detach() * advantages * logprobs
 
 
 def clip(ratio: Tensor, low: float | None, high: float | None) -> Tensor:
-    """ρ within 1 − low … 1 + high; None for no bound."""
+    """Return ρ within 1 − low … 1 + high; None for no bound."""
     lowest = 0.0 if low is None else 1 - low
     return ratio.clamp(lowest, None if high is None else 1 + high)
 
 
-def token_shares(lengths: Tensor, totals: Totals, aggregation: str) -> Tensor:
-    """c, float64 [t], what each token counts.
+def token_weights(lengths: Tensor, totals: Totals, aggregation: str) -> Tensor:
+    """Return c, float64 [t].
 
     token_mean: 1 / tokens (DAPO, eq. 8). sequence_mean: 1 / (samples · length of its response) (GRPO, arXiv 2402.03300,
     eq. 3). constant: 1 / (samples · limit) (Dr. GRPO, arXiv 2503.20783).
@@ -99,7 +103,7 @@ def token_shares(lengths: Tensor, totals: Totals, aggregation: str) -> Tensor:
 def policy_loss(
     algorithm: AlgorithmConfig, totals: Totals, logprobs: Tensor, entropy: Tensor, observed: Observed
 ) -> Tensor:
-    """L of some of a batch's samples, a scalar. logprobs (θ), entropy: float [t], natural-log, with gradient."""
+    """Return L of some of a batch's samples, a scalar. logprobs (θ), entropy: float [t], with gradient."""
     advantages, lengths = observed.advantages, observed.lengths
     ratio = log_ratios(logprobs, observed.old, lengths, algorithm.ratio).exp()
     if algorithm.surrogate == "cispo":
@@ -112,23 +116,21 @@ def policy_loss(
         loss = loss + algorithm.kl * k3(logprobs, observed.base)
     if algorithm.entropy:
         loss = loss - algorithm.entropy * entropy
-    return (token_shares(lengths, totals, algorithm.aggregation).to(loss) * loss).sum()
+    return (token_weights(lengths, totals, algorithm.aggregation).to(loss) * loss).sum()
 
 
 @torch.no_grad()
-def clipped_tokens(algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> dict[str, float]:
-    """How many tokens the bounds acted on: low, high and dual clip.
+def clipped_tokens(algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> dict[str, int]:
+    """Return how many tokens each bound acted on.
 
-    The surrogate of PPO takes a clipped ratio only where that lowers it; CISPO's weight is clipped at any advantage.
+    PPO's surrogate takes a clipped ratio only where that lowers it; CISPO's weight is clipped at any advantage.
     """
     ratio = log_ratios(logprobs, observed.old, observed.lengths, algorithm.ratio).exp()
     always = algorithm.surrogate == "cispo"
     falls, rises = observed.advantages < 0, observed.advantages > 0
-    counts = dict.fromkeys(("low", "high", "dual"), 0.0)
-    if algorithm.clip_low is not None:
-        counts["low"] = ((ratio < 1 - algorithm.clip_low) & (falls | always)).sum().item()
-    if algorithm.clip_high is not None:
-        counts["high"] = ((ratio > 1 + algorithm.clip_high) & (rises | always)).sum().item()
-    if algorithm.dual_clip is not None:
-        counts["dual"] = ((ratio > algorithm.dual_clip) & falls).sum().item()
-    return counts
+    low, high, dual = algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
+    return {
+        "low": 0 if low is None else int(((ratio < 1 - low) & (falls | always)).sum()),
+        "high": 0 if high is None else int(((ratio > 1 + high) & (rises | always)).sum()),
+        "dual": 0 if dual is None else int(((ratio > dual) & falls).sum()),
+    }

@@ -1,6 +1,6 @@
-"""What an update shows while it is computed, gathered into its metrics."""
+"""What is seen while an update is computed, and the metrics made of it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -13,82 +13,66 @@ from learner.losses import Observed, clipped_tokens
 from learner.mismatch import describe_mismatch, k3
 
 
-class Tally:
-    """Of one update on one rank, or `joined` on all. The policy before its first step is described by entropy, mismatch
-    and KL; loss, gradient norm and clip shares are means over its steps.
+class UpdateRecord:
+    """What one rank sees of an update.
+
+    counts: tokens, rows and padded rows of a pass; over all passes, tokens compared and what each bound clipped
+    columns: by name, of the micro-batches before the first step
+    losses, norms: of each step that was taken, of all ranks together
     """
 
-    def __init__(self, algorithm: AlgorithmConfig, parts: Sequence[MicroBatch]) -> None:
-        """parts: the micro-batches of a step."""
-        self._algorithm = algorithm
-        self._tokens = sum(part.tokens for part in parts)
-        self._rows = sum(part.rows for part in parts)
-        self._padded_rows = sum(part.padded_rows for part in parts)
-        self._losses: list[float] = []
-        self._norms: list[float] = []
-        self._logprobs: list[Tensor] = []
-        self._entropies: list[Tensor] = []
-        self._engine: list[Tensor] = []
-        self._lengths: list[Tensor] = []
-        self._bases: list[Tensor] = []
-        self._clipped: Counter[str] = Counter()
-        self._looked_at = 0
+    def __init__(self, parts: Sequence[MicroBatch]) -> None:
+        """parts: the micro-batches of a pass."""
+        sizes = ("tokens", "rows", "padded_rows")
+        self.counts: Counter[str] = Counter({name: sum(getattr(part, name) for part in parts) for name in sizes})
+        self.columns: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self.losses: list[float] = []
+        self.norms: list[float] = []
 
-    def start(self, logprobs: Tensor, entropy: Tensor, observed: Observed) -> None:
-        """A micro-batch before the first step; logprobs, entropy: float [t]."""
-        self._logprobs.append(logprobs.detach().cpu())
-        self._entropies.append(entropy.detach().cpu())
-        self._engine.append(observed.engine.cpu())
-        self._lengths.append(observed.lengths.cpu())
+    def add_before(self, logprobs: Tensor, entropy: Tensor, observed: Observed) -> None:
+        """Add a micro-batch before the first step; logprobs, entropy: float [t]."""
+        columns = {"own": logprobs, "entropy": entropy, "engine": observed.engine, "lengths": observed.lengths}
         if observed.base is not None:
-            self._bases.append(observed.base.cpu())
+            columns["base"] = observed.base
+        for name, column in columns.items():
+            self.columns[name].append(column.detach().cpu())
 
-    def look(self, logprobs: Tensor, observed: Observed) -> None:
-        """A micro-batch of any step."""
-        self._looked_at += logprobs.numel()
-        self._clipped.update(clipped_tokens(self._algorithm, logprobs, observed))
+    def add_clipped(self, algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> None:
+        """Add a micro-batch of any step."""
+        self.counts["compared"] += logprobs.numel()
+        for name, tokens in clipped_tokens(algorithm, logprobs, observed).items():
+            self.counts[f"clip/{name}"] += tokens
 
-    def step(self, loss: float, norm: float) -> None:
-        """A step that was taken; both are of all ranks."""
-        self._losses.append(loss)
-        self._norms.append(norm)
 
-    @classmethod
-    def joined(cls, tallies: Sequence["Tally"]) -> "Tally":
-        """What one rank alone would have seen, but for the order of micro-batches and their padding."""
-        whole = cls(tallies[0]._algorithm, ())
-        whole._losses, whole._norms = tallies[0]._losses, tallies[0]._norms
-        for tally in tallies:
-            whole._tokens += tally._tokens
-            whole._rows += tally._rows
-            whole._padded_rows += tally._padded_rows
-            whole._clipped.update(tally._clipped)
-            whole._looked_at += tally._looked_at
-            for name in ("_logprobs", "_entropies", "_engine", "_lengths", "_bases"):
-                getattr(whole, name).extend(getattr(tally, name))
-        return whole
+def update_metrics(algorithm: AlgorithmConfig, ranks: Sequence[UpdateRecord]) -> dict[str, float]:
+    """Return an update's metrics under their names in metrics.jsonl, zeros where nothing was computed.
 
-    def metrics(self) -> dict[str, float]:
-        """Under their names in metrics.jsonl, and "tokens", the input tokens of a step. Zeros where nothing was
-        computed.
-        """
-        metrics = {
-            "loss": fmean(self._losses or [0.0]),
-            "grad_norm": fmean(self._norms or [0.0]),
-            "tokens/trained": float(sum(len(logprobs) for logprobs in self._logprobs)),
-            "tokens": float(self._tokens),
-            "learner/padding": 0.0,
-        }
-        if not self._logprobs:
-            return metrics
-        own, engine = torch.cat(self._logprobs), torch.cat(self._engine)
-        mismatch = describe_mismatch(own, engine, torch.cat(self._lengths), self._algorithm.mismatch)
-        metrics |= {
-            "learner/padding": 1.0 - self._rows / self._padded_rows,
-            "policy/entropy": torch.cat(self._entropies).mean().item(),
-            **{f"mismatch/{name}": value for name, value in mismatch.items()},
-            **{f"clip/{name}": count / self._looked_at for name, count in self._clipped.items()},
-        }
-        if self._bases:
-            metrics["policy/kl_to_base"] = k3(own, torch.cat(self._bases)).mean().item()
+    Entropy, mismatch and KL describe the policy before its first step; loss, gradient norm and clip shares are means
+    over the steps. But for padding, the number of ranks makes no difference.
+    """
+    counts: Counter[str] = Counter()
+    parts: defaultdict[str, list[Tensor]] = defaultdict(list)
+    for rank in ranks:
+        counts.update(rank.counts)
+        for name, column in rank.columns.items():
+            parts[name] += column
+    columns = {name: torch.cat(column) for name, column in parts.items()}
+    metrics = {
+        "loss": fmean(ranks[0].losses or [0.0]),
+        "grad_norm": fmean(ranks[0].norms or [0.0]),
+        "tokens/trained": float(len(columns.get("own", ()))),
+        "learner/padding": 0.0,
+    }
+    if not columns:
         return metrics
+    own = columns["own"]
+    mismatch = describe_mismatch(own, columns["engine"], columns["lengths"], algorithm.mismatch)
+    metrics |= {
+        "learner/padding": 1.0 - counts["rows"] / counts["padded_rows"],
+        "policy/entropy": columns["entropy"].mean().item(),
+        **{f"mismatch/{name}": value for name, value in mismatch.items()},
+        **{name: count / counts["compared"] for name, count in counts.items() if name.startswith("clip/")},
+    }
+    if "base" in columns:
+        metrics["policy/kl_to_base"] = k3(own, columns["base"]).mean().item()
+    return metrics

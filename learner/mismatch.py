@@ -23,11 +23,10 @@ BAND = (0.5, 5.0)
 
 
 def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str) -> Tensor:
-    """What the tokens of b whole responses weigh in the loss, by `algorithm.mismatch`; float [t], without gradient.
+    """Return the weights in the loss of b whole responses' tokens, by `algorithm.mismatch`; float [t], no gradient.
 
     With ρ = exp(old − engine) of a token and R = exp Σ (old − engine) of its response:
     token_tis: min(ρ, 2). sequence_mask: R if R ≤ 3, else 0. icepop: ρ if 0.5 ≤ ρ ≤ 5, else 0. bypass: 1.
-
     old, engine: float [t], natural-log probabilities in learner and engine. lengths: int64 [b], tokens of a response.
     """
     delta = old.detach() - engine
@@ -47,7 +46,7 @@ def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str
 
 
 def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str) -> dict[str, float]:
-    """How far learner and engine disagree about sampled tokens; own, engine: float [t], t ≥ 1.
+    """Return how far learner and engine disagree about sampled tokens; own, engine: float [t], t ≥ 1.
 
     abs_mean, p99 (nearest rank), max: of |own − engine| in nats. k3: estimate of KL(engine ‖ learner) per token.
     effective_share: (Σw)² / (t · Σw²) of the weights in the loss, the effective sample size as a share of t; in bypass
@@ -69,8 +68,9 @@ def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str)
 
 
 def k3(policy: Tensor, reference: Tensor) -> Tensor:
-    """exp(d) − d − 1 with d = reference − policy: Schulman's estimate of KL(policy ‖ reference), never negative, from
-    log-probabilities, float [t] each, of tokens that the policy drew (GRPO's form, arXiv 2402.03300, eq. 4).
+    """Return exp(d) − d − 1 with d = reference − policy: Schulman's estimate of KL(policy ‖ reference), never negative.
+
+    policy, reference: float [t], log-probabilities of tokens that the policy drew (GRPO, arXiv 2402.03300, eq. 4)
     """
     difference = (reference - policy).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     return difference.exp() - difference - 1
@@ -81,6 +81,6 @@ def bounded_exp(log_ratios: Tensor) -> Tensor:
 
 
 def sequence_sums(values: Tensor, lengths: Tensor) -> Tensor:
-    """Sums over each response: float [t] to [b]; lengths: int64 [b], each at least 1, adding up to t."""
+    """Return the sum over each response: float [t] to [b]; lengths: int64 [b], each at least 1, adding up to t."""
     owners = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
     return values.new_zeros(len(lengths)).index_add(0, owners, values)

@@ -1,4 +1,4 @@
-"""DeepSpeed as this project uses it: ZeRO-1, its optimizer and fp32 master weights in host memory or on the card.
+"""AdamW by DeepSpeed's ZeRO-1, with its state in host memory or on the card, and the learning rate of an update.
 
 Stage 2 would also divide the gradients among the ranks, but it reduces them in every backward pass, in the order in
 which autograd finds them: all ranks would need equally many passes over graphs of one shape. Stage 1 reduces once a
@@ -22,8 +22,8 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from conf.schema import LearnerConfig
-from learner.distributed import ALONE, Ranks
-from learner.native import cpu_adam_available
+from learner.cpu_adam import cpu_adam_available, replay_steps
+from learner.distributed import Ranks
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradient elements reduced at a time. DeepSpeed's default of 5e8 would reserve 1 GB of the card for the bucket."""
@@ -31,18 +31,32 @@ BUCKET_ELEMENTS = 50_000_000
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class ZeroOptimizer:
-    """AdamW over a module's trainable parameters: `backward` any number of times, then `step` once.
+def learning_rate(config: LearnerConfig, update: int, progress: float) -> float:
+    """Return the learning rate of update number `update`, from 0, when this share of the budget is spent.
 
-    Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32), and are summed over the ranks.
-    Each rank keeps its part of the optimizer's state, which exists from the start, as zeros, so that it can be read and
-    set before the first step. offload: keep it in host memory. All ranks construct, `step` and ask for `state`
-    together, and begin with the weights of the first.
+    Warm-up multiplies the schedule by (update + 1) / (warmup_updates + 1), up to 1: no update is without effect.
+    """
+    warmup = min(1.0, (update + 1) / (config.warmup_updates + 1))
+    remaining = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": (1.0 + math.cos(math.pi * progress)) / 2,
+    }[config.schedule]
+    return config.learning_rate * warmup * (config.final_rate + (1.0 - config.final_rate) * remaining)
+
+
+class ZeroOptimizer:
+    """AdamW over a module's trainable parameters: `forward` and `backward` any number of times, then `step` once.
+
+    Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32), and are summed over the ranks, each
+    of which keeps its part of the optimizer's state. All ranks construct, `step` and ask for `state` together, and
+    begin with the weights of the first.
     """
 
     def __init__(
-        self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, offload: bool = True, ranks: Ranks = ALONE
+        self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, *, offload: bool, ranks: Ranks
     ) -> None:
+        """offload: keep the optimizer's state in host memory."""
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._offload = offload
@@ -50,7 +64,7 @@ class ZeroOptimizer:
         ranks.join("nccl" if parameters[0].is_cuda else "gloo")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
         deepspeed.init_distributed()
-        self.engine, *_ = deepspeed.initialize(
+        self._deepspeed, *_ = deepspeed.initialize(
             model=module,
             model_parameters=parameters,
             optimizer=optimizer,
@@ -72,26 +86,30 @@ class ZeroOptimizer:
                 "zero_force_ds_cpu_optimizer": False,
             },
         )
-        self._zero = self.engine.optimizer
+        self._zero = self._deepspeed.optimizer
         self._adam = self._zero.optimizer
         self._create_state()
 
-    def backward(self, loss: Tensor) -> None:
-        self.engine.backward(loss, scale_wrt_gas=False)
+    def forward(self, *inputs: Any) -> Any:
+        """Run the module under DeepSpeed."""
+        return self._deepspeed(*inputs)
 
-    def pass_by(self) -> None:
-        """A backward pass of nothing, for a rank that has no other before a step."""
+    def backward(self, loss: Tensor) -> None:
+        self._deepspeed.backward(loss, scale_wrt_gas=False)
+
+    def backward_nothing(self) -> None:
+        """Make up for the backward pass of a rank that has no sample: a step needs one."""
         self.backward(torch.stack([parameter.sum() for _, parameter in self._trainable()]).sum() * 0.0)
 
     def step(self, learning_rate: float) -> float:
-        """Sum the ranks' gradients, clip, step, and clear them; the gradient's norm before clipping.
+        """Sum the ranks' gradients, clip, step, and clear them; return the gradient's norm before clipping.
 
-        A gradient that is not finite leaves weights and state as they are and is cleared too; its norm is infinite.
+        A gradient that is not finite is cleared too, and leaves weights and state as they are; its norm is infinite.
         """
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
-        self.engine.step()
-        norm = float(self.engine.get_global_grad_norm())
+        self._deepspeed.step()
+        norm = float(self._deepspeed.get_global_grad_norm())
         if not math.isfinite(norm) and self._offload:
             # DeepSpeed 0.19.8 keeps these in bfloat16, and every later sum would be as little finite.
             self._zero.averaged_gradients = dict.fromkeys(self._zero.averaged_gradients)
@@ -101,14 +119,8 @@ class ZeroOptimizer:
         """Forget the gradients of an abandoned batch."""
         self._zero.zero_grad(set_to_none=True)
 
-    def shapes(self) -> dict[str, torch.Size]:
-        """Names and shapes of what `state` returns."""
-        return {
-            f"{name}.{part}": parameter.shape for name, parameter in self._trainable() for part in ("master", *MOMENTS)
-        }
-
     def state(self) -> dict[str, Tensor]:
-        """fp32 master weights and Adam moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter."""
+        """Return fp32 weights and Adam's moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter."""
         state = {}
         for name, parameter in self._trainable():
             state[f"{name}.master"] = safe_get_full_fp32_param(parameter).cpu()
@@ -117,7 +129,7 @@ class ZeroOptimizer:
         return state
 
     def set_state(self, state: dict[str, Tensor], steps: int) -> None:
-        """Continue from what `state` returned after so many steps; weights in the module's dtype follow the masters."""
+        """Continue from what `state` returned after so many steps; the module's own weights follow the masters."""
         self.discard()
         for name, parameter in self._trainable():
             safe_set_full_fp32_param(parameter, state[f"{name}.master"])
@@ -127,23 +139,24 @@ class ZeroOptimizer:
         self._set_steps(steps)
 
     def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, p) for name, p in self.engine.module.named_parameters() if p.requires_grad)
+        return ((name, p) for name, p in self._deepspeed.module.named_parameters() if p.requires_grad)
 
     def _flat_parameters(self) -> Iterator[Tensor]:
         return (flat for group in self._adam.param_groups for flat in group["params"])
 
     def _create_state(self) -> None:
+        """Have the state exist as zeros, so that it can be read and set before the first step."""
         for flat in self._flat_parameters():
             self._adam.state[flat] = {moment: torch.zeros_like(flat.data) for moment in MOMENTS}
         self._set_steps(0)
-        self._zero._lazy_init_hp_params_optimizer_state()  # the safe_…_optimizer_state functions read through this
+        self._zero._lazy_init_hp_params_optimizer_state()  # private (0.19.8): the safe_… functions read through it
 
     def _set_steps(self, steps: int) -> None:
         cpu_adam = isinstance(self._adam, deepspeed.ops.adam.DeepSpeedCPUAdam)
         for flat in self._flat_parameters():
             self._adam.state[flat]["step"] = steps if cpu_adam else torch.tensor(float(steps))
         if cpu_adam:
-            _replay_steps(self._adam, steps)
+            replay_steps(self._adam, steps)
 
 
 def _adamw(parameters: list[nn.Parameter], config: LearnerConfig, offload: bool) -> torch.optim.Optimizer:
@@ -156,17 +169,3 @@ def _adamw(parameters: list[nn.Parameter], config: LearnerConfig, offload: bool)
     if offload and cpu_adam_available():
         return deepspeed.ops.adam.DeepSpeedCPUAdam(parameters, adamw_mode=True, **settings)
     return torch.optim.AdamW(parameters, **settings)
-
-
-def _replay_steps(adam: "deepspeed.ops.adam.DeepSpeedCPUAdam", steps: int) -> None:
-    """Count the compiled optimizer up to `steps` on a dummy weight.
-
-    It keeps β^step as a running product, but computes a power when the count jumps: the last bits differ, and a
-    restored run would not repeat an uninterrupted one.
-    """
-    group = adam.param_groups[0]
-    weight, gradient, first, second = torch.zeros(4, 1).unbind()
-    for step in range(1, steps + 1):
-        adam.ds_opt_adam.adam_update(
-            adam.opt_id, step, 0.0, *group["betas"], group["eps"], 0.0, True, weight, gradient, first, second
-        )

@@ -26,7 +26,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
 from learner.actor import RemoteLearner
-from learner.checkpoint import expected_facts, foreign
+from learner.checkpoint import foreign
 
 LOOK_S = 5.0
 """Seconds between two looks at what is left on the host, and two reports to Ray's metrics."""
@@ -64,7 +64,7 @@ class CoordinatorActor:
         config, spent = request.config, request.spent
         self._request = request
         self._folder = RunFolder(request.folder)
-        self._folder.recover(lambda checkpoint: foreign(checkpoint, expected_facts(config)))
+        self._folder.recover(lambda checkpoint: foreign(checkpoint, config))
         self._clock = WallClock()
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())

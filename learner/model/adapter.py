@@ -1,4 +1,4 @@
-"""The adapter on disk, in plain PEFT format, and how large it has become."""
+"""The LoRA adapter: on its model, on disk in plain PEFT format, replaced by noise, and how large it has become."""
 
 import shutil
 from collections import defaultdict
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from actors.storage.files import sync
+from conf.schema import Config
+from learner.model.projection import Projection
 
 NOISE = 0.5
 """Size of what a synthetic adapter adds to a weight, relative to that. Measured on a bfloat16 model of thirty layers,
@@ -22,14 +26,34 @@ Spread over all layers, as much of an effect makes a model chaotic: bfloat16 alo
 """
 
 JITTER = 1e-12
-"""Of the mean of a Gram matrix's diagonal, added to it: a Cholesky factor exists then whatever its rank."""
+"""Added to a Gram matrix's diagonal, as a share of its mean: a Cholesky factor then exists whatever the rank."""
+
+
+def load_model(config: Config, model_path: str) -> PeftModel:
+    """Load the base model, frozen, under a fresh adapter or that of `lora.start_from`."""
+    disable_progress_bar()
+    dtype = getattr(torch, config.model.dtype)
+    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="sdpa")
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        use_rslora=config.lora.rslora,
+        lora_dropout=config.lora.dropout,
+        target_modules=list(config.lora.target_modules),
+    )
+    lora._register_custom_module({nn.Linear: Projection})  # experimental in PEFT 0.21.2, hence the underscore
+    torch.manual_seed(config.run.seed)
+    model = get_peft_model(base, lora, autocast_adapter_dtype=False)
+    if config.lora.start_from:  # a folder that `conf.adapters.check_adapter` has accepted
+        set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / "adapter_model.safetensors"))
+    return model
 
 
 def write_adapter(model: PeftModel, folder: Path) -> None:
     """Make `folder` hold adapter_model.safetensors and adapter_config.json, loadable by peft and vLLM as they are.
 
-    Written and synced beside it, then renamed: the folder appears complete or not at all, so that no reader ever sees
-    half of it. A folder of that name is replaced.
+    It is written beside, synced and renamed: no reader ever sees half of it. A folder of that name is replaced.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -45,15 +69,11 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
     sync(folder.parent)
 
 
-def load_adapter(model: PeftModel, folder: Path) -> None:
-    """Set the adapter's weights to those in a folder that `conf.adapters.check_adapter` has accepted."""
-    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-
-
 @contextmanager
 def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
-    """Within, the adapter is noise: synthetic adapter `number` (from 1) of `count`, each of its own seed, in a layer of
-    its own, nothing elsewhere. Afterwards it is bit for bit what it was.
+    """Within, the adapter is noise: number `number` (from 1) of `count`, in a layer of its own and nothing elsewhere.
+
+    Afterwards it is bit for bit what it was.
     """
     own = [(weight, weight.detach().to("cpu", copy=True)) for weight in model.parameters() if weight.requires_grad]
     try:
@@ -67,63 +87,46 @@ def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
 
 @contextmanager
 def scaled(model: PeftModel, factor: float, kind: str = "") -> Iterator[None]:
-    """Within, what the adapter adds is multiplied by a factor; kind: only in modules of this type."""
-    layers = [m for n, m in model.named_modules() if isinstance(m, LoraLayer) and n.endswith(kind)]
-    own = [layer.scaling["default"] for layer in layers]
-    for layer, scaling in zip(layers, own, strict=True):
-        layer.scaling["default"] = scaling * factor
+    """Within, what the adapter adds is multiplied by a factor. kind: only in modules of this type."""
+    scalings = [layer.scaling for name, layer, _, _ in _layers(model) if name.endswith(kind)]
+    own = [scaling["default"] for scaling in scalings]
+    for scaling in scalings:
+        scaling["default"] *= factor
     try:
         yield
     finally:
-        for layer, scaling in zip(layers, own, strict=True):
-            layer.scaling["default"] = scaling
-
-
-@torch.no_grad()
-def _draw(model: PeftModel, seed: int, layer: int) -> None:
-    """Uniform A of variance 1 / inputs and uniform B of a variance v: ‖B A‖²_F is v · outputs · r on average."""
-    generator = torch.Generator(model.device).manual_seed(seed)
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))
-            b.zero_()
-            if f".{layer}." in name:
-                size = cast(nn.Linear, module.get_base_layer()).weight.float().norm().item()
-                deviation = NOISE * size / module.scaling["default"] * b.numel() ** -0.5
-                for weight, spread in ((a, a.shape[1] ** -0.5), (b, deviation)):
-                    weight.uniform_(-(3**0.5) * spread, 3**0.5 * spread, generator=generator)
+        for scaling, before in zip(scalings, own, strict=True):
+            scaling["default"] = before
 
 
 @torch.no_grad()
 def adapter_norms(model: PeftModel) -> dict[str, float]:
-    """‖scaling · B A‖_F over all layers, for each type of module, such as q_proj.
+    """Return ‖scaling · B A‖_F over all layers, for each type of module, such as q_proj.
 
     ‖B A‖²_F = tr(AᵀBᵀB A) = Σ (BᵀB) ∘ (A Aᵀ): two r × r Gram matrices a layer, never the product itself.
     """
     squares: defaultdict[str, float] = defaultdict(float)
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            a, b = (cast(nn.Linear, pair["default"]).weight.float() for pair in (module.lora_A, module.lora_B))
-            square = module.scaling["default"] ** 2 * ((b.T @ b) * (a @ a.T)).sum()
-            squares[name.rpartition(".")[2]] += square.item()
+    for name, layer, a, b in _layers(model):
+        a, b = a.float(), b.float()
+        square = layer.scaling["default"] ** 2 * ((b.T @ b) * (a @ a.T)).sum()
+        squares[name.rpartition(".")[2]] += square.item()
     return {kind: max(square, 0.0) ** 0.5 for kind, square in squares.items()}
 
 
 @torch.no_grad()
 def effective_ranks(model: PeftModel) -> dict[str, float]:
-    """Effective rank (Roy & Vetterli, "The effective rank", 2007) of BA in every layer, by `<layer>.<module>`."""
+    """Return the effective rank of BA in every layer, by `<layer>.<module>`."""
     ranks = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))
-            layer = next(part for part in name.split(".") if part.isdigit())
-            ranks[f"{layer}.{name.rpartition('.')[2]}"] = effective_rank(a, b)
+    for name, _, a, b in _layers(model):
+        *_, module = parts = name.split(".")
+        ranks[f"{next(filter(str.isdigit, parts))}.{module}"] = effective_rank(a, b)
     return ranks
 
 
 def effective_rank(a: Tensor, b: Tensor) -> float:
-    """exp of the entropy of the singular values of b @ a, divided by their sum: 1 for rank one, r for r equal ones; 0
-    if all are zero. a: [r, inputs], b: [outputs, r].
+    """Return exp of the entropy of b @ a's normalised singular values (Roy & Vetterli, "The effective rank", 2007).
+
+    It is 1 for rank one, r for r equal values, 0 if all are zero. a: [r, inputs], b: [outputs, r].
 
     With AAᵀ = L Lᵀ the squares of the singular values are the eigenvalues of Lᵀ BᵀB L, which is r × r. The Gram
     matrices are formed in float64, since the square root halves the digits; this is twenty times as fast as QR of both
@@ -137,3 +140,24 @@ def effective_rank(a: Tensor, b: Tensor) -> float:
     values = squares.clamp_min(0.0).sqrt()
     total = values.sum()
     return torch.special.entr(values / total).sum().exp().item() if total > 0 else 0.0
+
+
+def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer, Tensor, Tensor]]:
+    """Yield name, layer, A and B of every module with an adapter."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))
+            yield name, module, a, b
+
+
+@torch.no_grad()
+def _draw(model: PeftModel, seed: int, number: int) -> None:
+    """Draw uniform A of variance 1 / inputs and B of a variance v in one layer: E ‖B A‖²_F is v · outputs · r."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+    for name, layer, a, b in _layers(model):
+        b.zero_()
+        if f".{number}." in name:
+            size = cast(nn.Linear, layer.get_base_layer()).weight.float().norm().item()
+            deviation = NOISE * size / layer.scaling["default"] * b.numel() ** -0.5
+            for weight, spread in ((a, a.shape[1] ** -0.5), (b, deviation)):
+                weight.uniform_(-(3**0.5) * spread, 3**0.5 * spread, generator=generator)

@@ -1,7 +1,7 @@
 """Causal attention over packed sequences, as an attention implementation of transformers.
 
-Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row without padding and
-the prompt of a group is in it once. Only here are they spread into one row a sample: prompt, then response.
+Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row, without padding and
+with each prompt once. Only here are they spread into one row a sample: prompt, then response.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def attend(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function; the result is [1, n, heads, d].
+    """Attend within each sample, as transformers' attention function; the result is [1, n, heads, d].
 
     query: [1, heads, n, d]; key, value: [1, kv_heads, n, d], positions encoded. blocks, homes: see `MicroBatch`. On
     the CPU it computes in float32: the backward pass of torch's kernel takes five times as long in bfloat16.
@@ -46,7 +46,7 @@ def attend(
 
 
 def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """bool [length, length] where each position sees itself and the window − 1 before it; None where that is all."""
+    """Return, as bool [length, length], what a sliding window lets each position see; None where that is all."""
     if window is None or length <= window:
         return None
     distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)

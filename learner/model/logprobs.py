@@ -18,13 +18,15 @@ from torch.autograd.function import once_differentiable
 def token_logprobs(
     hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of `targets` and entropy of the whole vocabulary, both [t], natural log, after temperature.
+    """Return log-probability of `targets` and entropy of the whole vocabulary, both [t], in nats after temperature.
 
-    hidden: [t, h] at the positions that predict the targets. head: [v, h], a frozen output projection without bias,
-    of hidden's dtype; tied or not makes no difference. targets: int64 [t]. chunk: positions whose logits exist at a
-    time. Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input).
-    Gradients flow to `hidden` from the log-probabilities, and if `entropy_gradient` from the entropy too. Raises
-    ValueError if the head is trainable.
+    hidden: [t, h], at the positions that predict the targets
+    head: [v, h], the output projection, frozen (else ValueError), without bias, of hidden's dtype
+    targets: int64 [t]
+    chunk: positions whose logits exist at a time
+    entropy_gradient: gradients flow to `hidden` from the entropy too, not only from the log-probabilities
+
+    Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input).
     """
     if head.requires_grad:
         raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")
@@ -33,10 +35,9 @@ def token_logprobs(
 
 
 def divergence(hidden: Tensor, base: Tensor, head: Tensor, temperature: float, chunk: int) -> list[Tensor]:
-    """Entropies of two next-token distributions p and q, and KL(p ‖ q), each [t], exact over the whole vocabulary, in
-    nats after temperature; without gradients.
+    """Return the entropies of next-token distributions p and q, and KL(p ‖ q): [t] each, exact, without gradients.
 
-    hidden, base: [t, h], last hidden states that p and q come from. chunk: as in `token_logprobs`, whose memory is not
+    hidden, base: [t, h], last hidden states that p and q come from. Others as in `token_logprobs`, whose memory is not
     exceeded although both have logits here.
     """
     precision = torch.promote_types(hidden.dtype, torch.float32)
@@ -61,9 +62,8 @@ class _TokenLogprobs(torch.autograd.Function):
         differentiable = ctx.needs_input_grad[0]
         others = torch.empty_like(hidden) if differentiable else None  # Σ_{v≠y} p_v W_v
         rest = torch.empty_like(logprobs)  # 1 − p_y
-        surprise = (
-            torch.empty_like(hidden) if differentiable and entropy_gradient else None
-        )  # Σ_v p_v (log p_v + H) W_v
+        # Σ_v p_v (log p_v + H) W_v
+        surprise = torch.empty_like(hidden) if differentiable and entropy_gradient else None
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part] @ head.T).to(precision).div_(temperature)

@@ -12,16 +12,18 @@ from learner.model.attention import NAME as PACKED
 from learner.model.logprobs import divergence, token_logprobs
 
 CHECKED = (Tokens((1, 2, 3, 4, 5), (6, 7)), Tokens((1, 2, 3, 4, 5), (8,)), Tokens((9, 8), (7, 6, 5, 4)))
-"""Samples by which a model proves that its attention and head are what `Policy` takes them for, counted from the middle
-of its vocabulary: on the special tokens at the beginning bfloat16 can be far off."""
+"""Samples that a model is checked with. Ids count from the middle of its vocabulary: on the special tokens at the
+beginning bfloat16 can be far off."""
 
 TOLERANCE = 0.1
-"""Of the logits' norm: two ways through a bfloat16 model differ by less, a missing bias or scale by more."""
+"""Share of the logits' norm: two ways through a bfloat16 model differ by less, a missing bias or scale by more."""
 
 
 class Policy(nn.Module):
-    """A frozen causal language model with a LoRA adapter. temperature, chunk, entropy_gradient: see
-    `token_logprobs`. checkpointing: while training, compute each block's activations again instead of keeping them.
+    """A frozen causal language model with a LoRA adapter.
+
+    temperature, chunk, entropy_gradient: see `token_logprobs`
+    checkpointing: while training, compute each block's activations again instead of keeping them
 
     Raises BadInput if the model's attention is not plain causal attention over each sequence, or its logits are not
     plainly its hidden states times its head (a bias, a scale or a soft cap would make every log-probability wrong).
@@ -51,7 +53,7 @@ class Policy(nn.Module):
         return self.model.get_base_model()
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy, float [t] each, of a micro-batch's response tokens, on the model's device."""
+        """Return log-probability and entropy, float [t] each, of a micro-batch's response tokens."""
         return token_logprobs(
             self._hidden(batch)[batch.places],
             self._base.get_output_embeddings().weight,
@@ -63,29 +65,22 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def against_base(self, batch: MicroBatch) -> list[Tensor]:
-        """Entropy of the policy, entropy of the base model and KL(policy ‖ base), float [t] each, at a micro-batch's
-        response tokens; see `divergence`.
-        """
+        """Return the policy's entropy, the base's and KL(policy ‖ base), float [t] each, at the response tokens."""
         hidden = self._hidden(batch)[batch.places]
         with self.model.disable_adapter():
             base = self._hidden(batch)[batch.places]
         return divergence(hidden, base, self._base.get_output_embeddings().weight, self.temperature, self.chunk)
 
     def _hidden(self, batch: MicroBatch) -> Tensor:
-        """The last hidden state of every token, [n, h]."""
-        decoder = self._base.get_decoder()
-        output = decoder(
-            input_ids=batch.ids[None],
-            position_ids=batch.positions[None],
-            use_cache=False,
-            blocks=batch.blocks,
-            homes=batch.homes,
-        )
+        """Return the last hidden state of every token, [n, h]."""
+        ids, positions = batch.ids[None], batch.positions[None]
+        layout = {"blocks": batch.blocks, "homes": batch.homes}
+        output = self._base.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, **layout)
         return output.last_hidden_state[0]
 
     @torch.no_grad()
     def _check(self) -> None:
-        """Compare with the model's own way from each sample alone to its logits, and keep to packed attention."""
+        """Compare packed attention and the head with the model's own logits of each sample, then stay packed."""
         base = self._base.eval()
         middle = base.get_output_embeddings().weight.shape[0] // 2
         samples = [Tokens(*(tuple(middle + i for i in ids) for ids in sample)) for sample in CHECKED]

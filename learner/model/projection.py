@@ -16,14 +16,14 @@ from torch.nn.functional import linear
 
 
 class Projection(Linear):
-    """PEFT's layer, which it is in every respect but the order of its products while it is trained in float32.
+    """PEFT's layer, with another order of products while it is trained in float32.
 
     A bfloat16 weight would swallow most of what a young adapter adds to it. The order never depends on the number of
-    tokens: a token's values would depend on its micro-batch.
+    tokens, or a token's values would depend on its micro-batch.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """x: [..., in]; [..., out]."""
+        """Project x, [..., in], to [..., out]."""
         dropout = isinstance(self.lora_dropout["default"], nn.Dropout)
         if self.disable_adapters or dropout or not self.training or x.dtype != torch.float32:
             return super().forward(x, *args, **kwargs)
@@ -34,7 +34,7 @@ class Projection(Linear):
 
 
 def full_gradient_pays(shape: torch.Size, rank: int) -> bool:
-    """Whether G takes fewer multiplications a token than the four thin products that lead to dA and dB without it."""
+    """Return whether G takes fewer multiplications a token than the four thin products without it."""
     return shape[0] * shape[1] < 2 * rank * (shape[0] + shape[1])
 
 

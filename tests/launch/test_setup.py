@@ -89,7 +89,7 @@ def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Ma
     torch, everything = pip_calls(commands)
     assert torch.endswith("torch==2.13.0+cpu")
     assert everything.endswith("--editable .[cpu]")
-    assert commands[-2:] == ["-m learner.native", "-m launch.embedded"]
+    assert commands[-2:] == ["-m learner.cpu_adam", "-m launch.embedded"]
 
     assert machine.setup() == (0, "", ["-m launch.embedded"])
 
@@ -222,7 +222,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_made(machine: Machine) -
 
 
 def test_without_a_compiler_the_set_up_goes_on_and_says_what_follows(machine: Machine) -> None:
-    machine.fail("learner.native")
+    machine.fail("learner.cpu_adam")
     code, printed, _ = machine.setup()
     assert code == 0
     assert "apt install g++" in printed

@@ -2,71 +2,22 @@
 
 import contextlib
 import copy
-import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
-from actors.messages import AdapterRef, Batch, Group, UpdateStats
-from actors.protocols import FAITHFUL
-from conf.adapters import check_adapter
-from conf.errors import BadInput
+from actors.messages import AdapterRef, Batch, Group
 from conf.schema import Config
 from learner.advantages import group_advantages
 from learner.batching import Tokens, pack
 from learner.learner import LoraLearner, StaleBatch
-from learner.model.adapter import adapter_norms, effective_rank
-from learner.model.projection import Projection
+from learner.model.adapter import adapter_norms
+from tests.learner.helpers import Build, batch, own_attention, reference_logprobs, same, update, weights
 from tests.learner.reference import Response, divisor, slope
-
-Build = Callable[..., Group]
-
-
-@pytest.fixture
-def learner(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> LoraLearner:
-    return LoraLearner(tiny_config, str(tiny_model), tmp_path / "adapters")
-
-
-def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
-    groups = (build(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
-    return Batch(version, tuple(groups))
-
-
-def update(learner: LoraLearner, batch: Batch, progress: float = 0.0) -> UpdateStats:
-    learner.accumulate(batch)
-    return learner.step(progress)
-
-
-def weights(learner: LoraLearner) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone() for n, p in learner.model.named_parameters() if p.requires_grad}
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def own_attention(learner: LoraLearner) -> torch.nn.Module:
-    """A copy of the learner's model with transformers' own attention."""
-    model = copy.deepcopy(learner.model)
-    model.get_base_model().set_attn_implementation("sdpa")
-    return model.eval()
-
-
-def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
-    """Full logits, log_softmax, gather."""
-    prompt, response = group.problem.prompt_ids, group.samples[number].token_ids
-    logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-    return (logits / temperature).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
-
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {},
@@ -190,7 +141,7 @@ def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
     reference_gradient(model, groups, two_config, olds)
     stats = update(two, Batch(0, groups))
     assert_step(two, one._optimizer.state(), model, gradient_norm(model))
-    assert (two.version, two._facts().steps, stats.adapter.version) == (1, 2, 1)
+    assert (two.version, two._steps, stats.adapter.version) == (1, 2, 1)
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
@@ -211,52 +162,6 @@ def test_gradient_does_not_depend_on_the_split(
     for split in moments[1:]:
         error = torch.stack([(split[name] - whole[name]).norm() for name in whole]).norm()
         assert error <= 1e-5 * scale
-
-
-@pytest.mark.parametrize(("compiled", "updates"), [(True, 20), (False, 3)])
-def test_restored_run_repeats_the_uninterrupted_one(
-    tiny_config: Config,
-    tiny_model: Path,
-    tmp_path: Path,
-    build_group: Build,
-    monkeypatch: pytest.MonkeyPatch,
-    compiled: bool,
-    updates: int,
-) -> None:
-    """With DeepSpeed's compiled Adam (whose bias correction drifts only after many steps) and with torch's."""
-    if not compiled:
-        monkeypatch.setattr("learner.optimizer.cpu_adam_available", lambda: False)
-    tiny_config.model.dtype = "bfloat16"
-    tiny_config.lora.dropout = 0.1
-    straight = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
-    assert straight.model.get_base_model().model.rotary_emb.inv_freq.dtype == torch.float32
-    for version in range(updates):
-        update(straight, batch(build_group, version, 1))
-    (tmp_path / "checkpoint").mkdir()
-    straight.save(tmp_path / "checkpoint")
-    resumed = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
-    resumed.restore(tmp_path / "checkpoint", incarnation=1)
-    assert same(weights(straight), weights(resumed))
-    for version in (updates, updates + 1):
-        update(straight, batch(build_group, version, 1))
-        stats = update(resumed, batch(build_group, version, 1, incarnation=1))
-    assert stats.adapter.name == f"policy-v{updates + 2}-r1"
-    assert same(weights(straight), weights(resumed))
-    assert same(straight._optimizer.state(), resumed._optimizer.state())
-
-
-def test_learner_goes_back_to_a_checkpoint_in_place(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
-    """Restoring undoes later updates, momentum included, and forgets a batch that was given up half-way."""
-    learner.save(tmp_path)
-    before, state = weights(learner), learner._optimizer.state()
-    first = update(learner, batch(build_group, 0)).metrics["grad_norm"]
-    assert not same(before, weights(learner))
-    learner.accumulate(batch(build_group, 1))
-    learner.restore(tmp_path, 0)
-    assert same(before, weights(learner))
-    assert same(state, learner._optimizer.state())
-    again = update(learner, batch(build_group, 0)).metrics["grad_norm"]
-    assert again == first
 
 
 def test_scores_between_accumulation_and_step_are_those_of_the_old_version_and_leave_no_trace(
@@ -285,51 +190,9 @@ def test_batch_accumulated_again_counts_once(
         once.step(0.0)
 
 
-def test_group_of_an_abandoned_history_is_refused(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
-    learner.save(tmp_path)
-    learner.restore(tmp_path, 1)
-    with pytest.raises(StaleBatch, match="abandoned history"):
-        update(learner, batch(build_group, 0))
-
-
-def test_damaged_or_foreign_checkpoints_are_refused(learner: LoraLearner, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be read"):
-        learner.restore(tmp_path, 1)
-    learner.save(tmp_path)
-    facts = tmp_path / "learner.json"
-    good = facts.read_text()
-    facts.write_text(json.dumps(json.loads(good) | {"rank": 8}))
-    with pytest.raises(BadInput, match="rank 8, this run has 4"):
-        learner.restore(tmp_path, 1)
-    facts.write_text(good)
-    state = tmp_path / "learner.safetensors"
-    state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(BadInput, match="cannot be read"):
-        learner.restore(tmp_path, 1)
-
-
-def test_published_adapter_gives_the_same_logits_in_peft(
-    learner: LoraLearner, tiny_model: Path, build_group: Build
-) -> None:
-    adapter = update(learner, batch(build_group)).adapter
-    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    loaded = PeftModel.from_pretrained(base, adapter.path)
-    assert all(isinstance(module, Projection) for module in learner.model.modules() if isinstance(module, LoraLayer))
-    assert not any(isinstance(module, Projection) for module in loaded.modules())
-    ids = torch.arange(3, 40)[None]
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits, own_attention(learner)(ids).logits, rtol=0, atol=0)
-    saved = load_file(Path(adapter.path) / "adapter_model.safetensors")
-    assert max(tensor.abs().max() for name, tensor in saved.items() if "lora_B" in name) > 0
-    assert sorted(path.name for path in Path(adapter.path).iterdir()) == [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
-
-
 def test_scores(learner: LoraLearner, build_group: Build, tiny_config: Config) -> None:
     """Policy and base agree at version 0, both with the reference; an update moves the policy alone."""
-    tiny_config.rollout.temperature = learner.model.policy.temperature = 0.7
+    tiny_config.rollout.temperature = learner.policy.temperature = 0.7
     groups = (build_group(1), build_group(2, (1.0,), prompt_tokens=5))
     before = learner.score(groups)
     update(learner, batch(build_group))
@@ -385,6 +248,13 @@ def test_metrics(learner: LoraLearner, build_group: Build) -> None:
     assert all(torch.tensor(value).isfinite() for value in metrics.values())
 
 
+def test_group_of_an_abandoned_history_is_refused(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
+    learner.save(tmp_path)
+    learner.restore(tmp_path, 1)
+    with pytest.raises(StaleBatch, match="abandoned history"):
+        update(learner, batch(build_group, 0))
+
+
 def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> None:
     for version in range(2):
         update(learner, batch(build_group, version, 1))
@@ -429,7 +299,7 @@ def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
     assert not same(before, weights(learner))
     assert same(weights(other), weights(learner))
     assert same(other._optimizer.state(), learner._optimizer.state())
-    assert learner._facts().steps == 2
+    assert learner._steps == 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -443,35 +313,13 @@ def test_a_gradient_that_is_not_finite_skips_the_update(
     def explode(_: object, __: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
         output[0].register_hook(lambda gradient: gradient * math.inf)
 
-    hook = learner.model.policy.register_forward_hook(explode)
+    hook = learner.policy.register_forward_hook(explode)
     stats = update(learner, batch(build_group, 0))
     assert "gradient of update 1 is not finite" in stats.fault
     assert same(before, weights(learner))
     hook.remove()
     assert update(learner, batch(build_group, 1)).fault == ""
     assert not same(before, weights(learner))
-
-
-def test_optimizer_beside_the_weights_makes_the_same_steps_and_can_be_restored(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
-    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
-    tiny_config = copy.deepcopy(tiny_config)
-    tiny_config.learner.offload = "none"
-    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
-    start = weights(first)
-    for version in range(3):
-        update(first, batch(build_group, version))
-        update(second, batch(build_group, version))
-    for name, value in weights(first).items():
-        assert (weights(second)[name] - value).norm() < 1e-3 * (value - start[name]).norm()
-    (tmp_path / "checkpoint").mkdir()
-    second.save(tmp_path / "checkpoint")
-    third = LoraLearner(tiny_config, str(tiny_model), tmp_path / "c")
-    third.restore(tmp_path / "checkpoint", 0)
-    for one in (second, third):
-        update(one, batch(build_group, 3))
-    assert same(weights(second), weights(third))
 
 
 def test_recomputed_activations_change_no_gradient_and_keep_less(
@@ -482,95 +330,16 @@ def test_recomputed_activations_change_no_gradient_and_keep_less(
         tiny_config.learner.gradient_checkpointing = setting
         learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
         sizes: list[int] = []
-        learner.model.policy.train()
-        part = pack([example(build_group(1), 0)], 1000)[0]
+        learner.policy.train()
+        group = build_group(1)
+        (part,) = pack([Tokens(group.problem.prompt_ids, group.samples[0].token_ids)], 1000)
         with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t):
-            learner.model.policy(part)
+            learner.policy(part)
         kept.append(sum(sizes))
         update(learner, batch(build_group, 0))
         norms.append(update(learner, batch(build_group, 1)).metrics["grad_norm"])
     assert norms[1] == pytest.approx(norms[0], rel=1e-5)
     assert kept[1] < kept[0] / 2
-
-
-def example(group: Group, number: int) -> Any:
-    return Tokens(group.problem.prompt_ids, group.samples[number].token_ids)
-
-
-def test_a_run_can_start_from_an_adapter(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
-    """With rsLoRA, whose flag vLLM and PEFT read from the adapter's configuration."""
-    tiny_config.lora.rslora = True
-    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
-    adapter = update(first, batch(build_group)).adapter
-    stated = json.loads((Path(adapter.path) / "adapter_config.json").read_text())
-    assert stated["use_rslora"] is True
-    tiny_config.lora.start_from = adapter.path
-    check_adapter(tiny_config, str(tiny_model))
-    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
-    assert second.version == 0
-    assert same(weights(first), weights(second))
-    masters = {name: value for name, value in first._optimizer.state().items() if name.endswith("master")}
-    assert same(masters, {name: second._optimizer.state()[name] for name in masters})
-    group = build_group(1)
-    assert second.score((group,)) == first.score((group,))
-    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    loaded = PeftModel.from_pretrained(base, second.publish().path)
-    ids = torch.arange(3, 40)[None]
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits, own_attention(first)(ids).logits, rtol=0, atol=0)
-
-
-def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
-    assert set(adapter_norms(learner.model).values()) == {0.0}
-    update(learner, batch(build_group))
-    norms = adapter_norms(learner.model)
-    assert norms.keys() == set(learner.config.lora.target_modules)
-    state = {name: value.double() for name, value in weights(learner).items()}
-    for kind, norm in norms.items():
-        products = [
-            2.0 * state[name.replace("lora_A", "lora_B")] @ state[name] for name in state if f".{kind}.lora_A" in name
-        ]
-        assert len(products) == 2
-        assert norm == pytest.approx(torch.stack([p.norm() for p in products]).norm().item(), rel=1e-5)
-
-
-def test_synthetic_adapters_and_the_mistakes_with_them_are_seen_as_peft_sees_them(
-    learner: LoraLearner, build_group: Build, tiny_config: Config, tiny_model: Path
-) -> None:
-    """The policy stays as it is bit for bit, also between accumulation and step."""
-    update(learner, batch(build_group))
-    learner.accumulate(batch(build_group, version=1))
-    before = weights(learner)
-    adapters = learner.publish_synthetic()
-    groups = tuple(build_group(number) for number in range(3))
-    views = [learner.explain(tuple(replace(group, adapter=adapter) for group in groups)) for adapter in adapters]
-    for adapter, view in zip(adapters, views, strict=True):
-        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-        served = PeftModel.from_pretrained(base, adapter.path).eval()
-
-        def seen(model: torch.nn.Module = served) -> torch.Tensor:
-            samples = [(group, number) for group in groups for number in range(len(group.samples))]
-            with torch.no_grad():
-                return torch.cat([reference_logprobs(model, *s, tiny_config.rollout.temperature) for s in samples])
-
-        def distance(mistake: str, view: dict[str, tuple[float, ...]] = view) -> float:
-            return (torch.tensor(view[mistake]) - torch.tensor(view[FAITHFUL])).abs().mean().item()
-
-        assert torch.allclose(torch.tensor(view[FAITHFUL]), seen(), atol=1e-3)
-        with served.disable_adapter():
-            assert torch.allclose(torch.tensor(view["no adapter is applied"]), seen(), atol=1e-3)
-        layers = [m for n, m in served.named_modules() if n.endswith("k_proj") and hasattr(m, "scaling")]
-        for layer in layers:
-            layer.scaling["default"] = 0.0
-        assert torch.allclose(torch.tensor(view["k_proj has no adapter"]), seen(), atol=1e-3)
-        assert len(view) == 1 + 1 + 3 + len(tiny_config.lora.target_modules) + 1
-        assert distance("no adapter is applied") > 0.3
-        assert distance("another adapter is applied") > 0.3
-        assert all(distance(mistake) > 0.02 for mistake in view if mistake != FAITHFUL)
-    assert same(before, weights(learner))
-    learner.step(0.5)
 
 
 def test_inspection_of_an_untouched_adapter_finds_no_change(learner: LoraLearner, build_group: Build) -> None:
@@ -605,22 +374,3 @@ def test_inspection_compares_with_the_base_on_given_responses(learner: LoraLearn
     assert found.adapter_norm == adapter_norms(learner.model)
     assert set(found.effective_rank) == {f"{n}.{kind}" for n in range(2) for kind in learner.config.lora.target_modules}
     assert all(1 <= rank <= learner.config.lora.rank for rank in found.effective_rank.values())
-
-
-@pytest.mark.parametrize(("inputs", "outputs", "rank"), [(40, 30, 8), (30, 40, 8), (40, 6, 8), (6, 40, 8), (20, 20, 1)])
-def test_effective_rank_is_that_of_the_full_product(inputs: int, outputs: int, rank: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(shape, generator=generator) for shape in ((rank, inputs), (outputs, rank)))
-    b *= 0.5 ** torch.arange(rank)
-    values = torch.linalg.svdvals(b.double() @ a.double())
-    shares = values / values.sum()
-    expected = torch.special.entr(shares).sum().exp().item()
-    assert effective_rank(a, b) == pytest.approx(expected, rel=1e-5)
-    assert effective_rank(a.bfloat16(), b.bfloat16()) == pytest.approx(expected, rel=0.02)
-
-
-def test_effective_rank_of_equal_directions_is_their_number() -> None:
-    a, b = torch.eye(4, 9), torch.eye(7, 4)
-    assert effective_rank(a, b) == pytest.approx(4.0)
-    assert effective_rank(a, b @ torch.diag(torch.tensor([1.0, 1.0, 0.0, 0.0]))) == pytest.approx(2.0, rel=1e-5)
-    assert effective_rank(a, 0.0 * b) == 0.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.schema import AlgorithmConfig
@@ -93,7 +93,6 @@ def test_every_combination(
         compare(algorithm, responses(seed, lengths))
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 10_000),
     st.lists(st.integers(1, 16), min_size=1, max_size=6).map(tuple),
@@ -107,7 +106,6 @@ def test_any_shape_and_spread(seed: int, lengths: tuple[int, ...], spread: float
 
 
 @given(st.integers(0, 10_000), st.lists(st.integers(1, 9), min_size=2, max_size=6), st.data())
-@settings(deadline=None)
 def test_the_parts_of_any_split_add_up(seed: int, lengths: list[int], data: st.DataObject) -> None:
     surrogate = data.draw(st.sampled_from(SURROGATES))
     algorithm = make(surrogate, aggregation=data.draw(st.sampled_from(AGGREGATIONS)), mismatch="bypass", kl=0.1)

@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from learner.native import abandoned
+from learner.cpu_adam import abandoned
 
 
 def test_a_lock_is_abandoned_only_when_no_process_has_it_open(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from actors.errors import ActorDied
+from actors.errors import ActorDied, LearnerDied
 from actors.messages import AdapterRef, Batch, Group, UpdateStats
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
@@ -211,7 +211,7 @@ class WaitingRank:
     def address(self) -> str:
         return "127.0.0.1"
 
-    def invite(self, host: str) -> int:
+    def start_store(self, host: str) -> int:
         return 1
 
     def open(self, host: str, port: int) -> None: ...
@@ -234,7 +234,7 @@ def test_a_rank_that_dies_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest
         ]
         learner = RemoteLearner(ranks, WallClock())
         assert await learner.publish() == "alive"
-        with pytest.raises(ActorDied, match="waiting-True died"):
+        with pytest.raises(LearnerDied, match="waiting-True died"):
             await learner.accumulate(Batch(0, ()))
         for rank in ranks:
             with pytest.raises(ActorDied):

@@ -1,0 +1,77 @@
+"""DeepSpeed's compiled Adam for weights in host memory.
+
+`python -m learner.cpu_adam` compiles it ahead of time and exits with 1 where that fails.
+"""
+
+import logging
+import os
+import sys
+import sysconfig
+from contextlib import suppress
+from glob import iglob
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+SHM_COMM = "deepspeed_shm_comm"
+"""Name of DeepSpeed's shared-memory collective; its builder class exists on the CPU only."""
+
+
+def cpu_adam_available() -> bool:
+    """Return whether DeepSpeed's CPU Adam loads. The first call compiles it, in about a minute.
+
+    Without a working C++ compiler it is False, with the reason logged: torch's AdamW does the same steps more slowly.
+    Call it before `deepspeed.init_distributed`, which would otherwise compile a collective that inference alone uses.
+    """
+    import deepspeed
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+    from torch.utils.cpp_extension import _get_build_directory
+
+    deepspeed.ops.__compatible_ops__[SHM_COMM] = False
+    # Compiler flags name the environment's folder: in torch's default, a cache of the user, two environments would
+    # compile anew whenever the other one was used last.
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    scripts = sysconfig.get_path("scripts")  # where ninja is, whether or not the environment is activated
+    if scripts not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
+    try:
+        lock = Path(_get_build_directory(CPUAdamBuilder.NAME, verbose=False)) / "lock"
+        if abandoned(lock):
+            lock.unlink(missing_ok=True)
+        CPUAdamBuilder().load(verbose=False)
+    except Exception as error:  # a compiler fails in many ways, and there is a substitute for all of them
+        log.warning("DeepSpeed's CPU Adam does not compile here, torch's slower AdamW takes its place: %s", error)
+        return False
+    return True
+
+
+def abandoned(lock: Path) -> bool:
+    """Return whether a lock of torch's extension loader was left by a dead process: all others would wait for ever.
+
+    The loader keeps the file open while it holds the lock.
+    """
+    for descriptor in iglob("/proc/[0-9]*/fd/*"):
+        with suppress(OSError):  # the process ended meanwhile, or belongs to another user
+            if os.readlink(descriptor) == str(lock):
+                return False
+    return lock.exists()
+
+
+def replay_steps(adam: Any, steps: int) -> None:
+    """Count a `DeepSpeedCPUAdam` up to `steps` on a dummy weight, so that a restored run repeats an uninterrupted one.
+
+    It keeps β^step as a running product, but computes a power when the count jumps, and the last bits differ.
+    """
+    group = adam.param_groups[0]
+    weight, gradient, first, second = torch.zeros(4, 1).unbind()
+    for step in range(1, steps + 1):
+        adam.ds_opt_adam.adam_update(
+            adam.opt_id, step, 0.0, *group["betas"], group["eps"], 0.0, True, weight, gradient, first, second
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(0 if cpu_adam_available() else 1)
