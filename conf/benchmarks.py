@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from conf.errors import BadInput
-from conf.nearest import hint
+from conf.suggestions import hint
 
 HELD_OUT = "heldout"
 """The recipe's own held-out problems."""

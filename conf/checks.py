@@ -3,9 +3,9 @@
 from conf.benchmarks import find_benchmarks
 from conf.devices import devices
 from conf.errors import BadInput
-from conf.nearest import hint
 from conf.schema import AlgorithmConfig, Config, ShapeConfig
 from conf.settings import check_values
+from conf.suggestions import hint
 
 
 def check(config: Config) -> None:

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from conf.errors import BadInput
 from conf.load import recipe_names
-from conf.nearest import hint
 from conf.schema import Config, ConfigWithSweep
 from conf.settings import Setting, expected, meanings, settings, show
+from conf.suggestions import hint
 
 WORDS = frozenset({"help", "--help", "-h"})
 """Arguments that ask for help."""

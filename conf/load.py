@@ -18,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.checks import check
 from conf.errors import BadInput
-from conf.nearest import hint, nearest
 from conf.presets import presets, reward_presets
 from conf.schema import Config, ShapeConfig
 from conf.settings import expected, settings, show
+from conf.suggestions import hint, nearest
 
 Layer = tuple[str, dict[str, Any]]
 """Settings, and the file they come from, empty for the command line."""

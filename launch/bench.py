@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from conf.errors import BadInput
-from conf.nearest import nearest
+from conf.suggestions import nearest
 from launch.benches.table import Result
 
 BENCHES = ("end_to_end", "learner", "memory", "overlap", "verify")

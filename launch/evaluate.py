@@ -38,9 +38,9 @@ from launch.evaluations.sampling_protocol import (
 )
 from launch.evaluations.scores import comparison, scores
 from launch.evaluations.view import EvaluationView, lines, markdown, table
-from launch.plan.cards import choose, show_only
+from launch.hardware.cards import choose, show_only
+from launch.hardware.machine import Machine, check_build, detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
-from launch.plan.machine import Machine, check_build, detect
 from launch.report import attempt
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import resolve_dtype

@@ -18,11 +18,11 @@ from conf.errors import BadInput
 from conf.help import WORDS, explain
 from conf.load import load
 from conf.schema import Config, DashboardConfig
+from launch.hardware.cards import choose, show_only
+from launch.hardware.machine import Machine, beside_cluster, check_build, detect
 from launch.plan.calibration import recall
-from launch.plan.cards import choose, show_only
 from launch.plan.forecast import forecast, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
-from launch.plan.machine import Machine, beside_cluster, check_build, detect
 from launch.plan.plan import Plan, make_plan
 from launch.plan.refusal import check_plan
 from launch.plan.view import render, render_scaling
@@ -91,7 +91,7 @@ def start(config: Config, console: Console, started_at: float) -> int:
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
-        from launch.plan.cluster import check_free, join, survey
+        from launch.hardware.cluster import check_free, join, survey
 
         context = join(cluster, config)
         handle_signals(exit_at_once)

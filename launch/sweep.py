@@ -17,7 +17,7 @@ from rich.console import Console
 from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
-from launch.plan.machine import Machine, beside_cluster, check_build, detect
+from launch.hardware.machine import Machine, beside_cluster, check_build, detect
 from launch.plan.refusal import check_plan
 from launch.session.resume import check_settings, resolve_dtype
 from launch.sweeps.grid import Grid, read_grid

@@ -18,13 +18,13 @@ from conf.models import shape_from_config
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, offloads, recomputes
 from learner.batching import Example, MicroBatch, Tokens, divide, examples, pack
-from learner.checkpoint import read_checkpoint, write_checkpoint
 from learner.distributed import ALONE, Ranks
 from learner.losses import Observed, Totals, policy_loss
 from learner.metrics import UpdateRecord, update_metrics
 from learner.model.adapter import adapter_norms, effective_ranks, load_model, noise, scaled, write_adapter
 from learner.model.policy import Policy
 from learner.optimizer import ZeroOptimizer, learning_rate
+from learner.training_state import read_checkpoint, write_checkpoint
 
 
 class StaleBatch(Exception):

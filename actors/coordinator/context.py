@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from actors.coordinator.budget import Budget
-from actors.coordinator.ledger import Ledger
-from actors.coordinator.metering import MeteredSampler, Pace
+from actors.coordinator.ledger import Ledger, MeteredSampler, Pace
 from actors.coordinator.stopping import StopController
 from actors.messages import ProblemSet
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier

@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 from actors.adapter_check.probes import Probes
 from actors.adapter_check.startup_check import StartupCheck
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
+from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import RunContext
-from actors.coordinator.guard import Alarm, Guard
-from actors.coordinator.heldout import LAST_MOMENT_S, HeldoutEvaluations
+from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, Plasticity
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import describe_batch, describe_check
-from actors.coordinator.plasticity import Plasticity
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
 from actors.errors import Halted, LearnerDied

@@ -13,9 +13,9 @@ import psutil
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Engine
-from actors.rollout.adapter_transfer import AdapterTransfer, Fingerprint, fingerprint, write_copy
-from actors.rollout.engine import RolloutEngine
+from actors.rollout.object_store import AdapterTransfer, Fingerprint, fingerprint, write_copy
 from actors.rollout.shared_memory import delete_orphans, record_segments
+from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor, session_logs
 from conf.models import found_here

@@ -1,4 +1,12 @@
-"""The checkpoints of a run: `update-000012/` and the links `latest` and `best`."""
+"""The checkpoints of a run: folders `update-000012/` and the links `latest` and `best`.
+
+A checkpoint contains:
+
+`adapter/`: the adapter in plain PEFT format
+`learner.safetensors`, `learner.json`: fp32 weights and optimizer state by parameter name; facts (`learner.training_state`)
+`coordinator.json`: version, groups used, noise of the adapter check, solve rates, counts of the ledger, validation
+`manifest.json`: size and digest of each file, by which damage is found
+"""
 
 import asyncio
 import json

@@ -21,8 +21,8 @@ from launch.benches import peers
 from launch.benches.learner import matmul_limit
 from launch.benches.processes import run_rows
 from launch.benches.table import Result, Row
+from launch.hardware.machine import detect
 from launch.plan.forecast import Pace
-from launch.plan.machine import detect
 from launch.session.resume import resolve_dtype
 
 NEVER_DRAWN = "<empty_output>"

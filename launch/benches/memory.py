@@ -21,7 +21,7 @@ from conf.schema import Config
 from launch.benches.processes import measured
 from launch.benches.random_groups import random_group
 from launch.benches.table import Result, Row
-from launch.plan.machine import GIB, detect
+from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
 from launch.session.resume import resolve_dtype
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from launch.plan.machine import detect
+from launch.hardware.machine import detect
 
 FOLDER = Path("runs/bench")
 

@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
 from conf.schema import Config
+from launch.hardware.machine import Machine
 from launch.plan.forecast import Pace, forecast
-from launch.plan.machine import Machine
 from launch.plan.plan import make_plan
 from launch.plan.simulation import simulate
 from launch.plan.time import UNMEASURED, Calibration, Workload, duration

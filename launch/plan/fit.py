@@ -7,7 +7,7 @@ from actors.runtime.placement import Placement
 from conf.devices import CARD_DTYPE
 from conf.schema import Config, ShapeConfig
 from conf.sizes import longest_sample
-from launch.plan.machine import GIB, Machine
+from launch.hardware.machine import GIB, Machine
 from launch.plan.memory import Memory
 
 

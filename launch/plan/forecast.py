@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
 from actors.runtime.placement import most_ranks
 from conf.errors import BadInput
+from launch.hardware.machine import Machine
 from launch.plan.fit import misfit
-from launch.plan.machine import Machine
 from launch.plan.plan import Plan, make_plan, plan_for
 from launch.plan.refusal import advice
 from launch.plan.simulation import simulate

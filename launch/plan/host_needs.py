@@ -8,7 +8,7 @@ from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters, padded_rank, parameters
-from launch.plan.machine import GIB
+from launch.hardware.machine import GIB
 from launch.plan.memory import ENGINE_PROCESSES, OTHER_PROCESSES
 from launch.plan.plan import Plan
 

@@ -17,7 +17,7 @@ from conf.sizes import (
     parameters,
     recomputes,
 )
-from launch.plan.machine import GIB, Machine
+from launch.hardware.machine import GIB, Machine
 
 CUDA_CONTEXT = GIB // 2
 """Bytes of a card that a process takes before its first tensor."""

@@ -10,10 +10,10 @@ from conf.checks import check_lengths
 from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
 from conf.sizes import offloads, recomputes
+from launch.hardware.machine import Machine
 from launch.plan.fit import Fit
-from launch.plan.machine import Machine
+from launch.plan.learner_ranks import possible_ranks
 from launch.plan.memory import available_memory, cache_tokens, memory_of
-from launch.plan.ranks import possible_ranks
 from launch.plan.time import (
     UNMEASURED,
     Calibration,

@@ -8,8 +8,8 @@ from operator import or_
 
 from conf.errors import BadInput
 from conf.sizes import kv_bytes_per_token, longest_sample, parameters
+from launch.hardware.machine import GIB
 from launch.plan.fit import misfit
-from launch.plan.machine import GIB
 from launch.plan.plan import Plan, plan_for
 from launch.plan.time import duration
 

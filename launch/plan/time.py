@@ -17,7 +17,7 @@ from conf.sizes import (
     offloads,
     recomputes,
 )
-from launch.plan.machine import CORE_BANDWIDTH, Machine
+from launch.hardware.machine import CORE_BANDWIDTH, Machine
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from rich.text import Text
 from actors.runtime.placement import Share
 from conf.schema.model import PROJECTIONS
 from conf.sizes import lora_parameters, parameters
+from launch.hardware.machine import GIB
 from launch.plan.fit import misfit
 from launch.plan.forecast import Forecast
-from launch.plan.machine import GIB
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
 from launch.plan.time import FILL, duration

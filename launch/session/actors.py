@@ -8,7 +8,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.protocols import Clock
 from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer
+from actors.rollout.object_store import AdapterTransfer
 from actors.rollout.pool import EnginePool
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor

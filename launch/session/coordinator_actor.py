@@ -26,7 +26,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
 from learner.actor import RemoteLearner
-from learner.checkpoint import foreign
+from learner.training_state import foreign
 
 LOOK_S = 5.0
 """Seconds between two looks at what is left on the host, and two reports to Ray's metrics."""

@@ -13,7 +13,7 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import RECORD, dump
 from conf.schema import MAY_CHANGE, Config
-from launch.plan.machine import Machine
+from launch.hardware.machine import Machine
 from launch.session.ray_session import clear_session
 
 UNRECORDED = ("adapter", "benchmarks", "dashboard", "limit", "n", "plan", "run.folder", "run.overwrite", "simulate")

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.runtime.cause_of_death import describe_exit
+from launch.hardware.machine import Machine, with_cards
 from launch.plan.calibration import recall
-from launch.plan.machine import Machine, with_cards
 from launch.plan.plan import Plan, make_plan
-from launch.sweeps.budget import allowance
 from launch.sweeps.grid import Cell, Grid
+from launch.sweeps.shared_budget import allowance
 
 RUN = (sys.executable, str(Path(__file__).parents[1] / "run.py"))
 

@@ -11,10 +11,10 @@ from rich.live import Live
 from actors.storage.files import lock
 from launch.plan.plan import Plan
 from launch.report import attempt
-from launch.sweeps.budget import allowance, halfway_accuracy
 from launch.sweeps.grid import Cell, Grid
 from launch.sweeps.lanes import Lane
 from launch.sweeps.record import SweepRecord
+from launch.sweeps.shared_budget import allowance, halfway_accuracy
 from launch.sweeps.view import Line, describe, render, results
 
 POLL_S = 1.0

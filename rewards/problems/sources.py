@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from conf.errors import BadInput
-from conf.nearest import nearest
 from conf.schema import DataConfig
+from conf.suggestions import nearest
 from rewards.functions import find
 
 EXACT = "exact"

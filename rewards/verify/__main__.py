@@ -19,9 +19,9 @@ from typing import NamedTuple, NoReturn
 from actors.messages import Problem, Sample
 from conf.errors import BadInput
 from conf.load import load, recipe_names
-from conf.nearest import nearest
 from conf.presets import presets, reward_presets
 from conf.schema import RewardConfig
+from conf.suggestions import nearest
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction, reward_function
 

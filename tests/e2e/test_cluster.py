@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.plan.machine import detect
+from launch.hardware.machine import detect
 from tests.e2e.conftest import read_rows, read_summary
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from conf.devices import CARD_DTYPE
-from launch.plan.machine import Machine, detect
+from launch.hardware.machine import Machine, detect
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,13 +21,13 @@ from transformers import AutoModelForCausalLM
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
 from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer
+from actors.rollout.object_store import AdapterTransfer
 from actors.runtime.clock import WallClock
 from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
 from conf.models import locate
 from conf.schema import Config
-from launch.plan.machine import GIB, Machine
+from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
 from launch.session.actors import reserve_learners, start_ranks
 from learner.actor import RemoteLearner

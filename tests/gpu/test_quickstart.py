@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.plan.machine import GIB
+from launch.hardware.machine import GIB
 from tests.gpu.conftest import memory_used
 
 ROOT = Path(__file__).parents[2]

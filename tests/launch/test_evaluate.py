@@ -16,7 +16,7 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from launch import evaluate
 from launch.evaluate import Evaluation, conclude, prepare, write_results
-from launch.plan.machine import detect
+from launch.hardware.machine import detect
 from rewards.problems import loading
 from tests.fakes import make_reward
 from tests.run_folders import write_run

@@ -18,7 +18,7 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import DashboardConfig
 from launch import run
-from launch.plan.machine import detect
+from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
 from launch.session.ray_session import note_session
 
@@ -121,7 +121,7 @@ def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
 def test_plan_for_a_card_that_is_not_here_looks_at_no_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("launch.plan.machine.find_cards", lambda device: [])
+    monkeypatch.setattr("launch.hardware.machine.find_cards", lambda device: [])
     run_folder = Path("runs", "quickstart")
     arguments = ["conf=quickstart", "plan=true", "device=A40"]
     assert run.main(arguments) == 0

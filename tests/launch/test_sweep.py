@@ -19,7 +19,7 @@ from rich.console import Console
 from actors.storage.files import lock
 from conf.load import dump, load
 from launch import sweep
-from launch.plan.machine import GIB, Machine, detect
+from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.plan import Plan, make_plan
 from launch.sweep import machines_of, main
 from launch.sweeps import scheduler
@@ -267,7 +267,7 @@ def four_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatc
     nvidia_smi(FOUR)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr("launch.plan.machine.total_memory", lambda: 256 * GIB)
+    monkeypatch.setattr("launch.hardware.machine.total_memory", lambda: 256 * GIB)
 
 
 def planned(folder: Path, *arguments: str) -> tuple[list[Plan], list[Lane], Scheduler]:

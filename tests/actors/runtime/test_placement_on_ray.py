@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.rollout.actor import RemoteEngine
-from actors.rollout.adapter_transfer import AdapterTransfer, Fingerprint
+from actors.rollout.object_store import AdapterTransfer, Fingerprint
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Node, Placement, place

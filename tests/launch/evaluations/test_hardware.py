@@ -7,8 +7,8 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.models import shape_of
 from launch.evaluations.hardware import check_engines, fit_of_engines
-from launch.plan.cards import Card
-from launch.plan.machine import GIB, Machine, detect, with_cards
+from launch.hardware.cards import Card
+from launch.hardware.machine import GIB, Machine, detect, with_cards
 from launch.plan.plan import Plan, make_plan
 
 CORES = tuple(range(8))

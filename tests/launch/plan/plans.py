@@ -2,7 +2,7 @@
 
 from conf.devices import devices
 from conf.load import load
-from launch.plan.machine import GIB, Machine
+from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
 from launch.session.resume import resolve_dtype
 

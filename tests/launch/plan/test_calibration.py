@@ -8,9 +8,9 @@ import pytest
 
 from conf.load import dump, load
 from conf.schema import Config
+from launch.hardware.machine import GIB, Machine
 from launch.plan.calibration import ENOUGH, keep, learn_from, measure, recall
 from launch.plan.forecast import Pace
-from launch.plan.machine import GIB, Machine
 from launch.plan.plan import make_plan
 from launch.plan.simulation import simulate
 from launch.plan.time import UNMEASURED, Calibration, Workload

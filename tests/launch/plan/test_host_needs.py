@@ -6,8 +6,8 @@ import pytest
 from actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, HostNeeds, amount
 from conf.errors import BadInput
 from conf.load import load
+from launch.hardware.machine import GIB, detect
 from launch.plan import host_needs
-from launch.plan.machine import GIB, detect
 from launch.plan.plan import make_plan
 
 

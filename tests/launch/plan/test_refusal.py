@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from conf.errors import BadInput
-from launch.plan.machine import GIB
+from launch.hardware.machine import GIB
 from launch.plan.refusal import check_plan, remedy
 from tests.launch.plan.plans import CPU, machine, plan
 

@@ -30,7 +30,7 @@ def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
 
 def test_planning_needs_no_framework() -> None:
     script = (
-        "import sys; from conf.load import load; from launch.plan.machine import detect;"
+        "import sys; from conf.load import load; from launch.hardware.machine import detect;"
         "from launch.plan.plan import make_plan;"
         "from launch.plan.view import render, render_scaling;"
         "from launch.plan.forecast import forecast, options, scale;"

@@ -12,7 +12,7 @@ from actors.storage.files import empty
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
-from launch.plan.machine import GIB, Machine
+from launch.hardware.machine import GIB, Machine
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 
 

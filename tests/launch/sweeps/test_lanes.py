@@ -6,8 +6,8 @@ import pytest
 
 from conf.load import load
 from conf.schema import Config, SweepConfig
-from launch.plan.cards import Card
-from launch.plan.machine import GIB, Machine, with_cards
+from launch.hardware.cards import Card
+from launch.hardware.machine import GIB, Machine, with_cards
 from launch.sweeps.grid import Cell, Grid
 from launch.sweeps.lanes import RUN, part, plan_lanes
 

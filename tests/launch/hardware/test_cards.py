@@ -6,9 +6,9 @@ import pytest
 
 from actors.runtime.placement import Placement, place, place_engines
 from conf.errors import BadInput
-from launch.plan import cards
-from launch.plan.cards import Card, card_of, choose, find_cards, parse_cards, show_only
-from launch.plan.machine import GIB
+from launch.hardware import cards
+from launch.hardware.cards import Card, card_of, choose, find_cards, parse_cards, show_only
+from launch.hardware.machine import GIB
 
 TABLE = """0, GPU-aa1, NVIDIA A40, 46068, 45500
 1, GPU-bb1, NVIDIA A40, 46068, [N/A]

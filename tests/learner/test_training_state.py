@@ -7,8 +7,8 @@ import torch
 
 from conf.errors import BadInput
 from conf.schema import Config
-from learner.checkpoint import FACTS_FILE, foreign, write_checkpoint
 from learner.learner import LoraLearner
+from learner.training_state import FACTS_FILE, foreign, write_checkpoint
 from tests.learner.helpers import Build, batch, same, update, weights
 
 

@@ -1,4 +1,4 @@
-from conf.nearest import nearest
+from conf.suggestions import nearest
 
 KNOWN = ["lora.rank", "lora.alpha", "run.name", "A100-80", "quickstart"]
 

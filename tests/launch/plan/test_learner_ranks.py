@@ -1,7 +1,7 @@
 import pytest
 
 from conf.errors import BadInput
-from launch.plan.machine import Machine
+from launch.hardware.machine import Machine
 from tests.launch.plan.plans import CPU, machine, plan
 
 

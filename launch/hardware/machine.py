@@ -10,7 +10,7 @@ from actors.runtime.placement import Node
 from conf.devices import devices
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.plan.cards import Card, card_of, find_cards
+from launch.hardware.cards import Card, card_of, find_cards
 
 GIB = 2**30
 

@@ -9,10 +9,10 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskErr
 from actors.runtime.placement import place
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.plan import cluster
-from launch.plan.cards import Card
-from launch.plan.cluster import Found, check_alike, check_authentication, check_free, combine, hear, survey
-from launch.plan.machine import GIB, detect
+from launch.hardware import cluster
+from launch.hardware.cards import Card
+from launch.hardware.cluster import Found, check_alike, check_authentication, check_free, combine, hear, survey
+from launch.hardware.machine import GIB, detect
 
 CARD = replace(detect("A40"), gpus=4, cores=tuple(range(16)), host_memory=64 * GIB)
 BARE = replace(detect("cpu"), cores=(0, 1, 2, 3), host_memory=8 * GIB)

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout import adapter_transfer
+from actors.rollout import object_store as adapter_transfer
 from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer, fingerprint, write_copy
-from actors.rollout.engine import RolloutEngine
+from actors.rollout.object_store import AdapterTransfer, fingerprint, write_copy
+from actors.rollout.vllm_engine import RolloutEngine
 
 
 def make_adapter(folder: Path, version: int = 1) -> AdapterRef:

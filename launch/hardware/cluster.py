@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.runtime.placement import Node, Placement
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.plan.machine import Machine, check_build, detect
+from launch.hardware.machine import Machine, check_build, detect
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from actors.runtime.placement import most_engines, most_ranks
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.plan.machine import Machine
+from launch.hardware.machine import Machine
 
 
 def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:

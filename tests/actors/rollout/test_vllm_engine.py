@@ -24,8 +24,8 @@ from actors.adapter_check.startup_check import StartupCheck
 from actors.errors import ActorDied, Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.rollout.actor import RemoteEngine
-from actors.rollout.engine import RolloutEngine, card_settings
 from actors.rollout.shared_memory import segments_of
+from actors.rollout.vllm_engine import RolloutEngine, card_settings
 from actors.runtime.placement import Share
 from conf.schema import Config
 from learner.learner import LoraLearner
@@ -314,7 +314,7 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     """kill -9 of the process that owns an engine leaves no vLLM process behind."""
     code = (
         "import asyncio, time\n"
-        "from tests.actors.rollout.test_engine import Rig\nfrom pathlib import Path\n"
+        "from tests.actors.rollout.test_vllm_engine import Rig\nfrom pathlib import Path\n"
         "if __name__ == '__main__':\n"
         f"    Rig(Path({str(tiny_model)!r})); print('up', flush=True); time.sleep(600)\n"
     )

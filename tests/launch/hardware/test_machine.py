@@ -8,7 +8,7 @@ from actors.runtime.host_resources import total_memory
 from conf.devices import devices
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.plan.machine import GIB, check_build, detect
+from launch.hardware.machine import GIB, check_build, detect
 
 
 def test_this_machine_as_a_cpu() -> None:

@@ -2,8 +2,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from actors.coordinator.ledger import Ledger
-from actors.coordinator.metering import MeteredSampler, Pace
+from actors.coordinator.ledger import Ledger, MeteredSampler, Pace
 from actors.messages import Sampling
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, make_problem

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.sweeps.budget import allowance, halfway_accuracy
+from launch.sweeps.shared_budget import allowance, halfway_accuracy
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
