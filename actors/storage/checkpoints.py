@@ -3,7 +3,8 @@
 A checkpoint contains:
 
 `adapter/`: the adapter in plain PEFT format
-`learner.safetensors`, `learner.json`: fp32 weights and optimizer state by parameter name; facts (`learner.training_state`)
+`learner.safetensors`: fp32 weights and optimizer state by parameter name (`learner.training_state`)
+`learner.json`: what that state belongs to
 `coordinator.json`: version, groups used, noise of the adapter check, solve rates, counts of the ledger, validation
 `manifest.json`: size and digest of each file, by which damage is found
 """
