@@ -1,4 +1,4 @@
-"""`python launch/run.py help [SECTION | KEY …]`: what the settings mean, from the schema."""
+"""Explains the settings, from the schema: `python launch/run.py help [SECTION | KEY …]`."""
 
 import inspect
 import re

@@ -25,6 +25,7 @@ from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
 from conf.checks import check_lengths
 from conf.errors import BadInput
+from conf.help import WORDS, explain
 from conf.load import load, run_of
 from conf.models import locate, shape_from_config
 from conf.schema import Config
@@ -82,6 +83,9 @@ def main(arguments: list[str]) -> int:
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = Console()
     try:
+        if WORDS & set(arguments):
+            explain(arguments)
+            return 0
         config = load(arguments)
         machine = detect(config.device)
         resolve_dtype(config, machine)

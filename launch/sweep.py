@@ -17,6 +17,7 @@ from rich.console import Console
 from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
+from conf.help import WORDS, explain
 from launch.hardware.machine import Machine, beside_cluster, check_build, detect
 from launch.plan.refusal import check_plan
 from launch.session.resume import check_settings, resolve_dtype
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to end, no traceback
     console = Console()
     try:
+        if WORDS & set(arguments):
+            explain([*arguments])
+            return 0
         grid = read_grid(arguments)
         lanes, plans = plan_lanes(grid, machines_of(grid), command)
         if grid.cells[0].config.plan:

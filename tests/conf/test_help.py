@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 
@@ -62,3 +63,10 @@ def test_run_py_explains_without_a_framework() -> None:
     assert done.returncode == 0, done.stderr
     assert "lora.rank=32" in done.stdout
     assert done.stderr.splitlines()[1].endswith("`python launch/run.py help` explains the settings")
+
+
+@pytest.mark.parametrize("command", ["sweep", "evaluate"])
+def test_the_other_commands_explain_too(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module(f"launch.{command}").main
+    assert main(["--help"]) == 0
+    assert "Sections of settings" in capsys.readouterr().out
