@@ -95,12 +95,12 @@ def settings(kind: Any, prefix: str = "", resumable: bool = False) -> Iterator[S
             yield Setting(path, item.type, kind, **facts)
 
 
-def check_values(config: Any, prefix: str = "") -> None:
+def check_values(config: Any) -> None:
     """Raise BadInput for the first value that its setting does not allow."""
     for item in settings(type(config)):
         value = attrgetter(item.path)(config)
         if item.rule and value is not None and not item.rule.allows(value):
-            raise BadInput(f"{prefix}{item.path}={value} is not possible: {item.rule.remedy}")
+            raise BadInput(f"{item.path}={value} is not possible: {item.rule.remedy}")
 
 
 def expected(hint: Any) -> str:

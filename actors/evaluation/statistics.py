@@ -8,6 +8,9 @@ from statistics import NormalDist, fmean, variance
 
 import numpy as np
 
+CONFIDENCE = 0.95
+"""Of every interval in tables, reports and summaries."""
+
 RESAMPLES = 10_000
 
 FEWEST = 6
@@ -54,7 +57,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     """Return the mean of one value a seed with Student's interval, from two seeds on."""
     if len(values) < 2:
         return Estimate(fmean(values))
-    margin = student_quantile(0.95, len(values) - 1) * sqrt(variance(values) / len(values))
+    margin = student_quantile(CONFIDENCE, len(values) - 1) * sqrt(variance(values) / len(values))
     return Estimate(fmean(values), (fmean(values) - margin, fmean(values) + margin))
 
 
@@ -82,7 +85,7 @@ def pooled_difference(low: Sequence[float], high: Sequence[float], variance: flo
     """Return the mean of `high` less that of `low` by Student's test. variance: above 0."""
     difference = fmean(high) - fmean(low)
     error = sqrt(variance * (1 / len(low) + 1 / len(high)))
-    margin = student_quantile(0.95, freedom) * error
+    margin = student_quantile(CONFIDENCE, freedom) * error
     return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 
 
@@ -121,8 +124,8 @@ def majority(answers: Sequence[tuple[int | None, bool]]) -> float:
 
 
 def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
+    values: Sequence[float], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
     """Bootstrap interval of the mean of per-problem values: problems are resampled, not samples.
 
     Percentiles, expanded for few problems as by Hesterberg 2015 (arXiv 1411.5279): a resample's spread is too small by
@@ -141,12 +144,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def share_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+def share_interval(values: Sequence[float]) -> Interval:
     """Interval of the mean of per-problem values in [0, 1]: `bootstrap_interval`, but where all are 0 or all are 1,
     which says nothing to a bootstrap, that of Clopper and Pearson for none, or all, of so many problems.
     """
-    low, high = bootstrap_interval(values, confidence)
-    reach = 1 - ((1 - confidence) / 2) ** (1 / len(values))
+    low, high = bootstrap_interval(values)
+    reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(values))
     if high == 0.0:
         return 0.0, reach
     return (1 - reach, 1.0) if low == 1.0 else (low, high)

@@ -123,9 +123,9 @@ def timed(work: Callable[[], list[float]]) -> list[float]:
 SIDES = {"ours": in_pool, "bare": in_bare_loops}
 
 
-def measure(side: str, hangs: str, workers: int, count: int = VERDICTS) -> list[float]:
+def measure(side: str, hangs: str, workers: int) -> list[float]:
     """Return what a side returns, in a process of its own."""
-    found: list[float] = measured(__name__, side, hangs, str(workers), str(count))
+    found: list[float] = measured(__name__, side, hangs, str(workers), str(VERDICTS))
     return found
 
 

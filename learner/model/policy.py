@@ -42,7 +42,6 @@ class Policy(nn.Module):
         self.temperature = temperature
         self.chunk = chunk
         self.entropy_gradient = entropy_gradient
-        self.checkpointing = checkpointing
         self._check()
         if checkpointing:
             self._base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
