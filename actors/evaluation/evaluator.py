@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.evaluation.statistics import pass_at_k, share_interval
+from actors.evaluation.statistics import PASS_KS, pass_at_k, share_interval
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
@@ -201,7 +201,7 @@ def estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> E
         sum(group.rewards[0].verdict.score == 1.0 for group in of_problem) for of_problem in zip(*rounds, strict=True)
     ]
     return Evaluation(
-        pass_at={k: pass_at_k(correct, n, k) for k in sorted({1, 8, 16, n}) if k <= n},
+        pass_at={k: pass_at_k(correct, n, k) for k in sorted({*PASS_KS, n}) if k <= n},
         n=n,
         problems=len(correct),
         ci95=list(share_interval([c / n for c in correct])),

@@ -11,6 +11,9 @@ import numpy as np
 CONFIDENCE = 0.95
 """Of every interval in tables, reports and summaries."""
 
+PASS_KS = (1, 8, 16)
+"""The k of pass@k in the paper's tables; results add their own n."""
+
 RESAMPLES = 10_000
 
 FEWEST = 6

@@ -6,8 +6,7 @@ from pathlib import Path
 import ray
 
 from actors.messages import AdapterRef
-
-WEIGHTS = "adapter_model.safetensors"
+from conf.adapters import WEIGHTS_FILE
 
 Fingerprint = tuple[int, int]
 """Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
@@ -15,7 +14,7 @@ Fingerprint = tuple[int, int]
 
 def fingerprint(folder: str) -> Fingerprint | None:
     """The fingerprint of the adapter in a folder, None if this machine has no such folder."""
-    file = Path(folder, WEIGHTS)
+    file = Path(folder, WEIGHTS_FILE)
     return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
 
 

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from actors.evaluation.statistics import bootstrap_interval, majority, pass_values, share_interval, sign_flip_p
+from actors.evaluation.statistics import (
+    PASS_KS,
+    bootstrap_interval,
+    majority,
+    pass_values,
+    share_interval,
+    sign_flip_p,
+)
 from actors.messages import Status
 from rewards.verify.answers import plain
 from rewards.verify.comparison import decide_by_text
@@ -11,9 +18,6 @@ from rewards.verify.comparison import decide_by_text
 Row = dict[str, Any]
 
 UNJUDGED = (Status.TIMEOUT, Status.CRASH)
-
-PASSES = (1, 8, 16)
-"""The k of the paper's tables."""
 
 
 def scores(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
@@ -23,7 +27,7 @@ def scores(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
     samples: of one policy, n for each problem.
     """
     n = len(samples[0])
-    values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASSES, n}) if k <= n}
+    values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASS_KS, n}) if k <= n}
     values["maj@n"] = [majority(votes(rows)) for rows in samples]
     rows = [row for of_problem in samples for row in of_problem]
     return {

@@ -17,7 +17,7 @@ from conf.adapters import WEIGHTS_FILE
 from conf.errors import BadInput
 from conf.schema import MAY_CHANGE
 from launch.session.resume import among, flatten
-from rewards.problems.loading import STAYS
+from rewards.problems.loading import OVERLAP_KEPT
 
 Row = dict[str, Any]
 
@@ -172,7 +172,7 @@ def read_run(folder: Path) -> Run:
         versions=summary.get("versions") or {},
         evaluation={} if foreign else evaluation,
         foreign=foreign,
-        overlaps=sum(row.get("reason") == STAYS for row in record.left_out()),
+        overlaps=sum(row.get("reason") == OVERLAP_KEPT for row in record.left_out()),
         restores=record.incarnation(),
         budget_s=summary.get("budget_s") or (minutes * 60 if minutes else hours * 3600 if hours else None),
         spent_s=float(summary.get("spent_s") or record.spent),

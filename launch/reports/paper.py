@@ -9,9 +9,6 @@ import yaml
 
 import conf
 
-KS = (1, 8, 16)
-"""The paper's k of pass@k."""
-
 
 @dataclass(frozen=True)
 class PaperResults:

@@ -2,11 +2,11 @@
 
 import json
 
-from actors.evaluation.statistics import Estimate
+from actors.evaluation.statistics import PASS_KS, Estimate
 from launch.reports.comparison import Group, axis_name, best_rates, contrasts, groups, on_probe, question
 from launch.reports.health import flags
 from launch.reports.history import LEARNING_RATE, MODEL, RANK, Row, Run, Sweep
-from launch.reports.paper import KS, results_for
+from launch.reports.paper import results_for
 from launch.reports.sweep_verdict import named, place
 from launch.reports.tables import MEASURED, SIDES, Cells, Table, conditions, entropy_by_rank, settings
 from launch.reports.verdict import change
@@ -167,7 +167,7 @@ def benchmarks(sweep: Sweep) -> list[Table]:
         for benchmark in run.evaluation.get("benchmarks") or ():
             found.setdefault(str(benchmark["name"]), []).append((run, benchmark))
     papers = list(filter(None, map(results_for, dict.fromkeys(run.model for run in sweep.runs if run.begun))))
-    head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in KS))
+    head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in PASS_KS))
     tables = []
     for name, evaluated in found.items():
         rows = _measured(evaluated)
@@ -186,7 +186,7 @@ def _measured(evaluated: Evaluated) -> list[Cells]:
         for key, side in SIDES.items():
             if values := benchmark.get(key):
                 size = map(compact, (benchmark.get("problems"), values.get("n"), cap))
-                shares = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in KS)
+                shares = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in PASS_KS)
                 rows.append((f"{run.name}, {side}", *size, *shares))
     return rows
 

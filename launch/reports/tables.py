@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import takewhile, zip_longest
 from statistics import fmean
 
+from actors.evaluation.statistics import PASS_KS
 from actors.messages import Status
 from launch.reports.history import RANK, Row, Run
-from launch.reports.paper import KS, PaperResults, results_for
+from launch.reports.paper import PaperResults, results_for
 from launch.reports.verdict import Change
 from launch.reports.wording import MISSING, WORDS, compact, count, decimal, percent, points, shorten, signed, span, time
 
@@ -99,14 +100,14 @@ def benchmarks(run: Run) -> list[Table]:
         sides = {said: benchmark[side] for side, said in SIDES.items() if benchmark.get(side)}
         published = paper.benchmarks.get(name.lower(), {}) if paper else {}
         measured = {int(key[5:]) for side in sides.values() for key in side if key.startswith("pass@")}
-        ks = sorted(measured | set(KS if published else ()))
+        ks = sorted(measured | set(PASS_KS if published else ()))
         rows: list[Cells] = []
         for said, side in sides.items():
             found = [side.get(f"pass@{k}") or {} for k in ks]
             rows.append((said, *(percent(each.get("value")) for each in found)))
             rows.append(("95 %", *(span(each.get("ci95")) for each in found)))
         for said, values in published.items():
-            shares = {k: value / 100 for k, value in zip(KS, values, strict=True)}
+            shares = {k: value / 100 for k, value in zip(PASS_KS, values, strict=True)}
             rows.append((f"paper, {said}", *(percent(shares.get(k)) for k in ks)))
         caption = f"{name}, {benchmark.get('problems', '?')} problems"
         note = " ".join(filter(None, (*_figures(run, benchmark), conditions(run, benchmark))))

@@ -3,11 +3,12 @@
 import json
 
 from actors.storage.files import read_json, replace_text
+from actors.storage.run_record import FINISHED
 from conf.errors import BadInput
 from launch.sweeps.grid import Cell, Grid
 
-FINISHED = ("completed", "budget_exhausted", "stopped_early")
-"""Statuses of cells that are not started again."""
+NOT_STARTED_AGAIN = (*FINISHED, "stopped_early")
+"""Statuses of cells that the sweep leaves as they are."""
 
 
 class SweepRecord:
@@ -28,7 +29,7 @@ class SweepRecord:
             self.reason[entry["cell"]] = entry["reason"]
 
     def finished(self, cell: Cell) -> bool:
-        return self.status[cell.name] in FINISHED
+        return self.status[cell.name] in NOT_STARTED_AGAIN
 
     def put(self, cell: Cell, status: str, reason: str | None = None) -> None:
         self.status[cell.name], self.reason[cell.name] = status, reason

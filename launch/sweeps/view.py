@@ -17,7 +17,7 @@ from launch.plan.time import duration
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
-SUPERSEDED = "run.seed"
+AVERAGED = "run.seed"
 """The axis that means are over."""
 
 
@@ -83,7 +83,7 @@ def results(lines: Sequence[Line]) -> RenderableType:
             low, high = final["ci95"]
             figures = (f"{base['pass@1']:.3f}", f"{final['pass@1']:.3f}", f"{low:.3f}–{high:.3f}")
         table.add_row(line.cell, *figures, Text(line.status, STYLE.get(line.status, "")))
-    return Group(table, *([_means(lines)] if any(SUPERSEDED in line.overrides for line in lines) else []))
+    return Group(table, *([_means(lines)] if any(AVERAGED in line.overrides for line in lines) else []))
 
 
 def _means(lines: Sequence[Line]) -> RenderableType:
@@ -100,7 +100,7 @@ def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = {}
     for line in lines:
         if line.evaluations:
-            name = line.cell.removesuffix(f"seed{line.overrides.get(SUPERSEDED)}").rstrip("-") or "all"
+            name = line.cell.removesuffix(f"seed{line.overrides.get(AVERAGED)}").rstrip("-") or "all"
             groups.setdefault(name, []).append(line.evaluations[1]["pass@1"])
     return groups
 

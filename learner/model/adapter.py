@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from actors.storage.files import sync
+from conf.adapters import WEIGHTS_FILE
 from conf.schema import Config
 from learner.model.projection import Projection
 
@@ -46,7 +47,7 @@ def load_model(config: Config, model_path: str) -> PeftModel:
     torch.manual_seed(config.run.seed)
     model = get_peft_model(base, lora, autocast_adapter_dtype=False)
     if config.lora.start_from:  # a folder that `conf.adapters.check_adapter` has accepted
-        set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / "adapter_model.safetensors"))
+        set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
     return model
 
 
@@ -60,7 +61,7 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
     temporary.mkdir(parents=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(weights, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
     model.peft_config["default"].save_pretrained(str(temporary))
     for path in (*temporary.iterdir(), temporary):
         sync(path)

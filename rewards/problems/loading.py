@@ -24,8 +24,8 @@ from rewards.reward import RewardFunction
 TRAIN_SEED, EVAL_SEED = 0, 1
 """Seeds of generators, not of the run: runs of all seeds share their problems."""
 
-HELD_OUT = "overlaps the held-out set"
-STAYS = "overlaps the held-out set, but stays"
+OVERLAP_DROPPED = "overlaps the held-out set"
+OVERLAP_KEPT = "overlaps the held-out set, but stays"
 BAD_GOLD = "gold answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
 
@@ -84,7 +84,7 @@ def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: lis
 def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
     """Drop training pairs that overlap held-out ones, or only list them where `overlap` is report_only."""
     shared = overlapping([pair.text for pair in pairs], [pair.text for pair in heldout])
-    reason = HELD_OUT if overlap == "drop" else STAYS
+    reason = OVERLAP_DROPPED if overlap == "drop" else OVERLAP_KEPT
     left_out += [left_out_row("data.source", reason, pair) for pair, found in zip(pairs, shared, strict=True) if found]
     return pairs if overlap == "report_only" else [p for p, found in zip(pairs, shared, strict=True) if not found]
 

@@ -6,7 +6,7 @@ import pytest
 
 from launch.reports.health import flags
 from launch.reports.history import read_run
-from rewards.problems.loading import HELD_OUT, STAYS, write_listing
+from rewards.problems.loading import OVERLAP_DROPPED, OVERLAP_KEPT, write_listing
 from rewards.problems.rows import Pair, left_out_row
 from tests.run_folders import metrics, write_run
 
@@ -57,7 +57,7 @@ def test_what_the_updates_show_is_said(tmp_path: Path, change: dict[str, float],
 
 def test_problems_that_were_trained_on_and_held_out_are_said(tmp_path: Path) -> None:
     pair = Pair("1 + 1 =", "2")
-    left_out = [left_out_row("data.source", reason, pair) for reason in (STAYS, STAYS, HELD_OUT)]
+    left_out = [left_out_row("data.source", reason, pair) for reason in (OVERLAP_KEPT, OVERLAP_KEPT, OVERLAP_DROPPED)]
     folder = write_run(tmp_path / "one")
     write_listing(folder / "problems-left-out.jsonl", left_out)
     assert titles(folder)["The held-out set overlaps 2 training problems"] == "warning"

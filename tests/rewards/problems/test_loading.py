@@ -17,7 +17,7 @@ from actors.messages import Problem, Status
 from conf.errors import BadInput
 from conf.schema import Config, ExampleConfig
 from rewards.pool import VerifierPool
-from rewards.problems.loading import BAD_GOLD, HELD_OUT, STAYS, TOO_LONG, load, write_listing
+from rewards.problems.loading import BAD_GOLD, OVERLAP_DROPPED, OVERLAP_KEPT, TOO_LONG, load, write_listing
 from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN
 from rewards.reward import RewardFunction
 
@@ -175,7 +175,7 @@ def test_copies_count_once_unless_their_golds_contradict(config: Config, tmp_pat
 LONG = "A train leaves the old station at noon and reaches the harbour {} miles away after {} hours. How fast is it?"
 
 
-@pytest.mark.parametrize(("overlap", "reason"), [("drop", HELD_OUT), ("report_only", STAYS)])
+@pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_DROPPED), ("report_only", OVERLAP_KEPT)])
 def test_overlap_with_the_held_out_set_is_dropped_or_reported(
     overlap: str, reason: str, config: Config, tmp_path: Path, byte_tokenizer: Any
 ) -> None:
@@ -293,7 +293,7 @@ def test_eval_source_is_kept_out_of_training(config: Config, tmp_path: Path, byt
     assert len(problems.heldout) == 8
     assert len(problems.train) == 27
     assert not texts(problems.train) & texts(problems.heldout)
-    assert problems.dropped == {HELD_OUT: 3}
+    assert problems.dropped == {OVERLAP_DROPPED: 3}
 
 
 def test_generated_problems(byte_tokenizer: Any) -> None:
@@ -306,7 +306,7 @@ def test_generated_problems(byte_tokenizer: Any) -> None:
     problems = load(config, byte_tokenizer)
     assert problems == load(config, byte_tokenizer)
     assert len(problems.heldout) == 10
-    assert len(problems.train) + problems.dropped.get(HELD_OUT, 0) > 50
+    assert len(problems.train) + problems.dropped.get(OVERLAP_DROPPED, 0) > 50
     for problem in problems.train:
         (text,) = texts((problem,))
         assert eval(text) == int(problem.gold)
