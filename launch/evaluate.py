@@ -19,7 +19,7 @@ from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.software_versions import software_versions
-from actors.storage.evaluation_folder import EvaluationFolder, Transcript
+from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
@@ -65,16 +65,16 @@ class Evaluation:
     model_path: str
     placement: Placement
     protocol: dict[str, Any]
-    samples: list[tuple[BenchmarkProblems, list[Transcript]]]
+    samples: list[tuple[BenchmarkProblems, list[SampleFile]]]
     others: list[dict[str, Any]]
 
     @property
-    def transcripts(self) -> list[Transcript]:
-        return [transcript for _, transcripts in self.samples for transcript in transcripts]
+    def sample_files(self) -> list[SampleFile]:
+        return [sample_file for _, sample_files in self.samples for sample_file in sample_files]
 
     @property
     def complete(self) -> bool:
-        return all(transcript.complete for transcript in self.transcripts)
+        return all(sample_file.complete for sample_file in self.sample_files)
 
 
 def main(arguments: list[str]) -> int:
@@ -148,7 +148,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         placement=placement,
         protocol=protocol,
         samples=[
-            (each, [folder.transcript(each.benchmark.name, each.problems, config.n, policy) for policy in policies])
+            (each, [folder.sample_file(each.benchmark.name, each.problems, config.n, policy) for policy in policies])
             for each in posed
         ],
         others=[result for result in results if result["name"] not in {each.benchmark.name for each in posed}],
@@ -178,12 +178,12 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
         from launch.evaluations.drawing import draw_samples
 
-        with EvaluationView(console, evaluation.transcripts) as view:
+        with EvaluationView(console, evaluation.sample_files) as view:
             work = draw_samples(
                 config,
                 evaluation.model_path,
                 placement,
-                evaluation.transcripts,
+                evaluation.sample_files,
                 deadline=deadline,
                 record=view.note,
                 on_start=lambda: write_results(evaluation, "running"),
@@ -218,13 +218,13 @@ def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
     return document
 
 
-def result_of(posed: BenchmarkProblems, transcripts: list[Transcript], config: Config) -> dict[str, Any] | None:
+def result_of(posed: BenchmarkProblems, sample_files: list[SampleFile], config: Config) -> dict[str, Any] | None:
     """Return what was asked of a benchmark and its scores over the rounds that all policies have; None without any."""
-    rounds = min(transcript.rounds for transcript in transcripts)
+    rounds = min(sample_file.rounds for sample_file in sample_files)
     if not rounds:
         return None
-    rows = [transcript.samples(rounds) for transcript in transcripts]
-    base, *adapted = [scores(own) | transcript.cost for own, transcript in zip(rows, transcripts, strict=True)]
+    rows = [sample_file.samples(rounds) for sample_file in sample_files]
+    base, *adapted = [scores(own) | sample_file.cost for own, sample_file in zip(rows, sample_files, strict=True)]
     return {
         "name": posed.benchmark.name,
         "source": posed.benchmark.source,

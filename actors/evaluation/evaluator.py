@@ -13,7 +13,7 @@ from actors.evaluation.statistics import PASS_KS, pass_at_k, share_interval
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
-from actors.storage.evaluation_folder import Transcript
+from actors.storage.evaluation_folder import SampleFile
 from conf.schema import Config
 
 AMPLE = 3.0
@@ -89,9 +89,9 @@ class Evaluator:
         return estimate(rounds, times, self._clock.now() - started) if rounds else None
 
     async def complete(
-        self, transcripts: Sequence[Transcript], at_once: int, on_sample: Callable[[], None] = lambda: None
+        self, sample_files: Sequence[SampleFile], at_once: int, on_sample: Callable[[], None] = lambda: None
     ) -> None:
-        """Draw what is missing in transcripts, `at_once` samples at a time, and keep each as it comes.
+        """Draw what is missing in sample files, `at_once` samples at a time, and keep each as it comes.
 
         The seed of a sample follows from problem and number alone, whatever else is asked or was drawn before; base
         model and adapter share it. A round begins as soon as there is a free place, not when the one before has ended.
@@ -99,19 +99,19 @@ class Evaluator:
         time = SharedTime(self._clock)
         places = asyncio.Semaphore(at_once)
 
-        async def draw(transcript: Transcript, number: int, index: int) -> None:
-            problem = transcript.problems[index]
+        async def draw(sample_file: SampleFile, number: int, index: int) -> None:
+            problem = sample_file.problems[index]
             seed = request_seed(self._config.run.seed, f"evaluate/{problem.id}", number)
             begun = time.begin()
-            group = await self._sample(number * len(transcript.problems) + index, problem, transcript.adapter, seed)
-            transcript.append(number, group, time.end(begun))
+            group = await self._sample(number * len(sample_file.problems) + index, problem, sample_file.adapter, seed)
+            sample_file.append(number, group, time.end(begun))
             places.release()
             on_sample()
 
         async with asyncio.TaskGroup() as tasks:
-            for transcript, number, index in missing(transcripts):
+            for sample_file, number, index in missing(sample_files):
                 await places.acquire()
-                tasks.create_task(draw(transcript, number, index))
+                tasks.create_task(draw(sample_file, number, index))
 
     async def _first_round(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, deadline: float, round_s: float
@@ -179,12 +179,12 @@ class SharedTime:
         self._counted_to = now
 
 
-def missing(transcripts: Sequence[Transcript]) -> Iterator[tuple[Transcript, int, int]]:
-    """Yield all samples still to be drawn, in rounds over all transcripts: transcript, number, index of the problem."""
-    for number in range(max(transcript.n for transcript in transcripts)):
-        for transcript in transcripts:
-            for index in transcript.missing(number):
-                yield transcript, number, index
+def missing(sample_files: Sequence[SampleFile]) -> Iterator[tuple[SampleFile, int, int]]:
+    """Yield all samples still to be drawn, in rounds over all files: file, number, index of the problem."""
+    for number in range(max(sample_file.n for sample_file in sample_files)):
+        for sample_file in sample_files:
+            for index in sample_file.missing(number):
+                yield sample_file, number, index
 
 
 def response_limit(config: Config) -> int:

@@ -1,4 +1,4 @@
-"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and in `samples/` a transcript for each policy
+"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and in `samples/` a file for each policy
 and benchmark, kept so that no sample is drawn twice.
 """
 
@@ -31,11 +31,11 @@ class EvaluationFolder:
 
     @property
     def has_samples(self) -> bool:
-        return any(self._transcripts())
+        return any(self._sample_files())
 
     def recover(self) -> None:
         """Drop what a dead process has left half written."""
-        for file in self._transcripts():
+        for file in self._sample_files():
             drop_half_line(file)
 
     def write(self, document: Row, markdown: str) -> None:
@@ -43,18 +43,18 @@ class EvaluationFolder:
         replace_text(self.path / "evaluation.md", markdown)
         replace_text(self.path / DOCUMENT, json.dumps(document, indent=2) + "\n")
 
-    def transcript(
+    def sample_file(
         self, benchmark: str, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None
-    ) -> "Transcript":
-        """Return the transcript of a policy on a benchmark, with the samples that it has so far."""
+    ) -> "SampleFile":
+        """Return the file of a policy's samples on a benchmark, with those that it has so far."""
         policy = "adapter" if adapter else "base"
-        return Transcript(self.path / "samples" / f"{benchmark}-{policy}.jsonl", problems, n, adapter)
+        return SampleFile(self.path / "samples" / f"{benchmark}-{policy}.jsonl", problems, n, adapter)
 
-    def _transcripts(self) -> list[Path]:
+    def _sample_files(self) -> list[Path]:
         return list((self.path / "samples").glob("*.jsonl"))
 
 
-class Transcript:
+class SampleFile:
     """Samples 0 … n - 1 of each problem: a file with a line for each, in the order in which they came.
 
     adapter: of the policy, None for the base model.

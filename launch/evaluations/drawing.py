@@ -12,7 +12,7 @@ from actors.evaluation.evaluator import Evaluator
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Placement
 from actors.runtime.supervision import Record
-from actors.storage.evaluation_folder import Transcript
+from actors.storage.evaluation_folder import SampleFile
 from conf.schema import Config
 from launch.session.actors import start_engines, start_verifier
 
@@ -24,14 +24,14 @@ async def draw_samples(
     config: Config,
     model_path: str,
     placement: Placement,
-    transcripts: Sequence[Transcript],
+    sample_files: Sequence[SampleFile],
     *,
     deadline: float,
     record: Record,
     on_start: Callable[[], object],
     on_sample: Callable[[], None],
 ) -> str:
-    """Draw what the transcripts miss, once the answers of every engine have differed with the adapter and without.
+    """Draw what the sample files miss, once the answers of every engine have differed with the adapter and without.
 
     Return how it ended: completed, budget_exhausted, or the name of a signal.
     deadline: of time.monotonic.
@@ -54,12 +54,12 @@ async def draw_samples(
 
     async def work() -> str:
         await engines.ready()
-        if adapter := next((each.adapter for each in transcripts if each.adapter), None):
+        if adapter := next((each.adapter for each in sample_files if each.adapter), None):
             await engines.load(adapter)
-            await check_effect(config, engines, adapter, transcripts[0].problems[: config.canary.problems])
+            await check_effect(config, engines, adapter, sample_files[0].problems[: config.canary.problems])
         on_start()
         at_once = config.rollout.max_concurrent_samples * len(placement.rollouts)
-        await Evaluator(config, engines, verifier, clock).complete(transcripts, at_once, on_sample)
+        await Evaluator(config, engines, verifier, clock).complete(sample_files, at_once, on_sample)
         return "completed"
 
     try:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from actors.storage.evaluation_folder import Transcript
+from actors.storage.evaluation_folder import SampleFile
 from launch.plan.time import duration
 
 LINES = 20
@@ -23,10 +23,10 @@ Document = dict[str, Any]
 class EvaluationView:
     """A bar over all samples, with pass@1 so far; off a terminal a line now and then."""
 
-    def __init__(self, console: Console, transcripts: Sequence[Transcript]) -> None:
+    def __init__(self, console: Console, sample_files: Sequence[SampleFile]) -> None:
         self._console = console
-        self._transcripts = transcripts
-        self._total = sum(transcript.n * len(transcript.problems) for transcript in transcripts)
+        self._sample_files = sample_files
+        self._total = sum(sample_file.n * len(sample_file.problems) for sample_file in sample_files)
         self._last_part = -1
         self._bar = Progress(
             TextColumn("samples"),
@@ -48,11 +48,11 @@ class EvaluationView:
         self._bar.stop()
 
     def show(self) -> None:
-        """Show where the transcripts stand."""
-        self._bar.update(self._task, completed=self._drawn, estimate=running_estimate(self._transcripts))
+        """Show how many samples there are."""
+        self._bar.update(self._task, completed=self._drawn, estimate=running_estimate(self._sample_files))
         part = LINES * self._drawn // self._total
         if not self._console.is_terminal and part > self._last_part:
-            estimate = running_estimate(self._transcripts)
+            estimate = running_estimate(self._sample_files)
             self._console.print(f"{self._drawn} of {self._total} samples, {estimate}", highlight=False)
             self._last_part = part
 
@@ -62,16 +62,18 @@ class EvaluationView:
 
     @property
     def _drawn(self) -> int:
-        return sum(transcript.drawn for transcript in self._transcripts)
+        return sum(sample_file.drawn for sample_file in self._sample_files)
 
 
-def running_estimate(transcripts: Sequence[Transcript]) -> str:
+def running_estimate(sample_files: Sequence[SampleFile]) -> str:
     """Return a sentence on pass@1 of all samples so far, by policy."""
     parts = []
     for policy in ("base", "adapter"):
-        own = [transcript for transcript in transcripts if (transcript.adapter is not None) == (policy == "adapter")]
-        if drawn := sum(transcript.drawn for transcript in own):
-            parts.append(f"{policy} {sum(transcript.correct for transcript in own) / drawn:.3f}")
+        own = [
+            sample_file for sample_file in sample_files if (sample_file.adapter is not None) == (policy == "adapter")
+        ]
+        if drawn := sum(sample_file.drawn for sample_file in own):
+            parts.append(f"{policy} {sum(sample_file.correct for sample_file in own) / drawn:.3f}")
     return "pass@1 so far: " + ", ".join(parts)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from actors.messages import AdapterRef, Group, Sample
-from actors.storage.evaluation_folder import Transcript
+from actors.storage.evaluation_folder import SampleFile
 from actors.storage.files import read_rows
 from conf.errors import BadInput
 from conf.load import dump, load
@@ -70,12 +70,12 @@ def prepared(arguments: list[str]) -> Evaluation:
 
 def draw(evaluation: Evaluation, rounds: int, right: int) -> None:
     """Give every problem so many answers more, correct where its index is below `right`."""
-    for transcript in evaluation.transcripts:
-        started = transcript.rounds
+    for sample_file in evaluation.sample_files:
+        started = sample_file.rounds
         for number in range(started, started + rounds):
-            for index, problem in enumerate(transcript.problems):
-                group = Group(index, problem, transcript.adapter, (Sample((7, 8), (-1.0, -1.0), "7", "stop"),))
-                transcript.append(number, replace(group, rewards=(make_reward(float(index < right)),)), 0.5)
+            for index, problem in enumerate(sample_file.problems):
+                group = Group(index, problem, sample_file.adapter, (Sample((7, 8), (-1.0, -1.0), "7", "stop"),))
+                sample_file.append(number, replace(group, rewards=(make_reward(float(index < right)),)), 0.5)
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -123,7 +123,7 @@ def test_adapter_brings_its_own_rank_and_modules(arguments: list[str], adapter: 
     lora = evaluation.config.lora
     assert (lora.rank, lora.alpha, lora.target_modules) == (8, 4, ["q_proj", "up_proj"])
     served = AdapterRef(0, 0, str(adapter))
-    assert [transcript.adapter for transcript in evaluation.transcripts] == [None, served] * 2
+    assert [sample_file.adapter for sample_file in evaluation.sample_files] == [None, served] * 2
 
 
 def test_checkpoint_stands_for_its_adapter(arguments: list[str], adapter: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_checkpoint_stands_for_its_adapter(arguments: list[str], adapter: Path, 
     checkpoint.mkdir()
     adapter.rename(checkpoint / "adapter")
     evaluation = prepared([*arguments, f"adapter={checkpoint}"])
-    served = evaluation.transcripts[1].adapter
+    served = evaluation.sample_files[1].adapter
     assert served is not None
     assert served.path == str(checkpoint / "adapter")
 
@@ -252,12 +252,12 @@ def test_card_that_cannot_compute_in_the_models_dtype_is_refused_before_anything
     assert not (tmp_path / "runs").exists()
 
 
-def test_transcripts_keep_the_whole_response(arguments: list[str]) -> None:
+def test_sample_files_keep_the_whole_response(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
     draw(evaluation, rounds=1, right=1)
-    transcript: Transcript = evaluation.samples[1][1][0]
+    sample_file: SampleFile = evaluation.samples[1][1][0]
     rows = read_rows(evaluation.folder.path / "samples" / "few-base.jsonl")
-    assert [row["problem"] for row in rows] == [problem.id for problem in transcript.problems]
+    assert [row["problem"] for row in rows] == [problem.id for problem in sample_file.problems]
     assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= rows[0].keys()
 
 

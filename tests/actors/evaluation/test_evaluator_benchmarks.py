@@ -11,7 +11,7 @@ import pytest
 
 from actors.evaluation.evaluator import Evaluator, SharedTime, missing
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.storage.evaluation_folder import EvaluationFolder, Transcript
+from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.plan.virtual_time import VirtualClock, run_virtually
@@ -33,14 +33,14 @@ class RecordingEngine(FakeEngine):
         return await super().generate(index, problem, adapter, sampling)
 
 
-def open_transcripts(folder: Path, n: int) -> list[Transcript]:
+def open_sample_files(folder: Path, n: int) -> list[SampleFile]:
     """As a process does that goes on after another."""
     evaluation = EvaluationFolder(folder)
     evaluation.recover()
-    return [evaluation.transcript("sums", PROBLEMS, n, adapter) for adapter in (None, ADAPTER)]
+    return [evaluation.sample_file("sums", PROBLEMS, n, adapter) for adapter in (None, ADAPTER)]
 
 
-def draw(transcripts: list[Transcript], seconds: float = 1e6, at_once: int = 3) -> RecordingEngine:
+def draw(sample_files: list[SampleFile], seconds: float = 1e6, at_once: int = 3) -> RecordingEngine:
     """Draw for so many seconds, of which each sample takes one."""
     engine = RecordingEngine()
 
@@ -48,7 +48,7 @@ def draw(transcripts: list[Transcript], seconds: float = 1e6, at_once: int = 3) 
         await engine.load(ADAPTER)
         try:
             async with asyncio.timeout(seconds):
-                await Evaluator(Config(), engine, FakeVerifier(0.0), VirtualClock()).complete(transcripts, at_once)
+                await Evaluator(Config(), engine, FakeVerifier(0.0), VirtualClock()).complete(sample_files, at_once)
         except TimeoutError:
             pass
 
@@ -57,14 +57,14 @@ def draw(transcripts: list[Transcript], seconds: float = 1e6, at_once: int = 3) 
 
 
 def test_one_sample_of_every_problem_a_round(tmp_path: Path) -> None:
-    order = [(t.adapter is not None, number, index) for t, number, index in missing(open_transcripts(tmp_path, 2))]
+    order = [(t.adapter is not None, number, index) for t, number, index in missing(open_sample_files(tmp_path, 2))]
     assert order == [(policy, number, index) for number in (0, 1) for policy in (False, True) for index in range(5)]
 
 
 def test_every_sample_is_drawn_once_with_a_seed_of_its_own(tmp_path: Path) -> None:
-    transcripts = open_transcripts(tmp_path, 4)
-    engine = draw(transcripts)
-    assert all(transcript.complete and transcript.rounds == 4 for transcript in transcripts)
+    sample_files = open_sample_files(tmp_path, 4)
+    engine = draw(sample_files)
+    assert all(sample_file.complete and sample_file.rounds == 4 for sample_file in sample_files)
     base = [(problem, seed) for problem, adapter, seed in engine.seen if adapter is None]
     adapted = [(problem, seed) for problem, adapter, seed in engine.seen if adapter]
     assert base == adapted
@@ -73,18 +73,18 @@ def test_every_sample_is_drawn_once_with_a_seed_of_its_own(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("seconds", [1.5, 6.5, 9.5])
 def test_what_was_cut_off_goes_on_without_a_sample_drawn_twice(tmp_path: Path, seconds: float) -> None:
-    whole = set(draw(open_transcripts(tmp_path / "whole", 3)).seen)
-    cut = open_transcripts(tmp_path / "cut", 3)
+    whole = set(draw(open_sample_files(tmp_path / "whole", 3)).seen)
+    cut = open_sample_files(tmp_path / "cut", 3)
     draw(cut, seconds)
-    kept = sum(transcript.drawn for transcript in cut)
+    kept = sum(sample_file.drawn for sample_file in cut)
     assert kept == 3 * int(seconds)
-    assert min(transcript.rounds for transcript in cut) == kept // 10
-    again = open_transcripts(tmp_path / "cut", 3)
-    assert sum(transcript.drawn for transcript in again) == kept
+    assert min(sample_file.rounds for sample_file in cut) == kept // 10
+    again = open_sample_files(tmp_path / "cut", 3)
+    assert sum(sample_file.drawn for sample_file in again) == kept
     second = draw(again)
     assert len(second.seen) == 30 - kept
     assert set(second.seen) <= whole
-    assert all(transcript.complete for transcript in open_transcripts(tmp_path / "cut", 3))
+    assert all(sample_file.complete for sample_file in open_sample_files(tmp_path / "cut", 3))
 
 
 def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
         "import asyncio, sys; from pathlib import Path; from actors.runtime.clock import WallClock;"
         "from tests.actors.evaluation.test_evaluator_benchmarks import *;"
         "evaluator = Evaluator(Config(), RecordingEngine(0.02), FakeVerifier(0.0), WallClock());"
-        "transcripts = open_transcripts(Path(sys.argv[1]), 60)[:1];"
-        "asyncio.run(evaluator.complete(transcripts, 3, lambda: print(flush=True)))"
+        "sample_files = open_sample_files(Path(sys.argv[1]), 60)[:1];"
+        "asyncio.run(evaluator.complete(sample_files, 3, lambda: print(flush=True)))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -103,9 +103,9 @@ def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
     process.communicate()
     left = (tmp_path / "samples" / "sums-base.jsonl").read_text()
     kept = [line for line in left.splitlines(keepends=True) if line.endswith("\n")]
-    (again, _) = transcripts = open_transcripts(tmp_path, 60)
+    (again, _) = sample_files = open_sample_files(tmp_path, 60)
     assert again.drawn == len(kept) >= 20
-    draw(transcripts)
+    draw(sample_files)
     assert (tmp_path / "samples" / "sums-base.jsonl").read_text().startswith("".join(kept))
     rows = map(json.loads, (tmp_path / "samples" / "sums-base.jsonl").read_text().splitlines())
     drawn = [(row["problem"], row["sample"]) for row in rows]
@@ -113,37 +113,37 @@ def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
 
 
 def test_half_written_line_is_drawn_again(tmp_path: Path) -> None:
-    draw(open_transcripts(tmp_path, 1))
+    draw(open_sample_files(tmp_path, 1))
     file = tmp_path / "samples" / "sums-base.jsonl"
     file.write_text(file.read_text()[:-20])
-    again = open_transcripts(tmp_path, 1)
-    assert [transcript.drawn for transcript in again] == [4, 5]
+    again = open_sample_files(tmp_path, 1)
+    assert [sample_file.drawn for sample_file in again] == [4, 5]
     assert len(draw(again).seen) == 1
 
 
 def test_more_samples_and_fewer_are_the_same_samples(tmp_path: Path) -> None:
-    draw(open_transcripts(tmp_path, 2))
-    assert len(draw(open_transcripts(tmp_path, 3)).seen) == 10
-    assert all(transcript.complete for transcript in open_transcripts(tmp_path, 1))
+    draw(open_sample_files(tmp_path, 2))
+    assert len(draw(open_sample_files(tmp_path, 3)).seen) == 10
+    assert all(sample_file.complete for sample_file in open_sample_files(tmp_path, 1))
 
 
 def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
-    draw(open_transcripts(tmp_path, 1))
+    draw(open_sample_files(tmp_path, 1))
     file = tmp_path / "samples" / "sums-base.jsonl"
     text = file.read_text()
     file.write_text(text.replace('"gold": "1"', '"gold": "2"'))
     with pytest.raises(BadInput, match="another prompt or answer of problem p0"):
-        open_transcripts(tmp_path, 1)
+        open_sample_files(tmp_path, 1)
     file.write_text("{}\n" + text)
     with pytest.raises(BadInput, match="line 1 is damaged"):
-        open_transcripts(tmp_path, 1)
+        open_sample_files(tmp_path, 1)
 
 
 def test_time_is_shared_among_what_is_under_way(tmp_path: Path) -> None:
-    transcripts = open_transcripts(tmp_path, 3)
-    draw(transcripts, at_once=4)
-    assert sum(transcript.cost["seconds"] for transcript in transcripts) == pytest.approx(8.0, abs=0.01)
-    assert transcripts[0].cost["tokens"] == 15
+    sample_files = open_sample_files(tmp_path, 3)
+    draw(sample_files, at_once=4)
+    assert sum(sample_file.cost["seconds"] for sample_file in sample_files) == pytest.approx(8.0, abs=0.01)
+    assert sample_files[0].cost["tokens"] == 15
 
 
 def test_two_at_once_take_half_each() -> None:

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from actors.messages import AdapterRef
-from actors.storage.evaluation_folder import Transcript
+from actors.storage.evaluation_folder import SampleFile
 from launch.evaluations.view import LINES, EvaluationView, lines, markdown, running_estimate, table
 from tests.fakes import make_group, make_problem
 
@@ -13,10 +13,10 @@ PROBLEMS = tuple(make_problem(number) for number in range(50))
 
 
 @pytest.fixture
-def transcripts(tmp_path: Path) -> list[Transcript]:
+def sample_files(tmp_path: Path) -> list[SampleFile]:
     return [
-        Transcript(tmp_path / "base.jsonl", PROBLEMS, 1, None),
-        Transcript(tmp_path / "adapter.jsonl", PROBLEMS, 1, AdapterRef(0, 0, "")),
+        SampleFile(tmp_path / "base.jsonl", PROBLEMS, 1, None),
+        SampleFile(tmp_path / "adapter.jsonl", PROBLEMS, 1, AdapterRef(0, 0, "")),
     ]
 
 
@@ -54,15 +54,15 @@ def document(n: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_a_bar_or_a_few_lines(transcripts: list[Transcript], terminal: bool) -> None:
+def test_progress_is_a_bar_or_a_few_lines(sample_files: list[SampleFile], terminal: bool) -> None:
     console = Console(record=True, width=100, force_terminal=terminal)
-    with EvaluationView(console, transcripts) as view:
-        for transcript in transcripts:
+    with EvaluationView(console, sample_files) as view:
+        for sample_file in sample_files:
             for index, problem in enumerate(PROBLEMS):
                 group = make_group(index, scores=(float(index < 10),))
-                transcript.append(0, type(group)(index, problem, None, group.samples, group.rewards), 1.0)
+                sample_file.append(0, type(group)(index, problem, None, group.samples, group.rewards), 1.0)
                 view.show()
-    assert running_estimate(transcripts) == "pass@1 so far: base 0.200, adapter 0.200"
+    assert running_estimate(sample_files) == "pass@1 so far: base 0.200, adapter 0.200"
     if not terminal:
         said = console.export_text().splitlines()
         assert len(said) == LINES + 1
