@@ -19,7 +19,7 @@ from conf.help import WORDS, explain
 from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.hardware.cards import choose, show_only
-from launch.hardware.machine import Machine, beside_cluster, check_build, detect
+from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.plan.calibration import recall
 from launch.plan.forecast import forecast, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
@@ -71,7 +71,7 @@ def show_plan(config: Config, console: Console) -> None:
     machine = detect(config.device)
     plan = plan_on(config, machine)
     expected = forecast(plan) if plan.estimate else None
-    if note := beside_cluster():
+    if note := cluster_note():
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(render(plan, expected, dict(options(plan)) if expected else None))
     if config.simulate:

@@ -18,7 +18,7 @@ from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.help import WORDS, explain
-from launch.hardware.machine import Machine, beside_cluster, check_build, detect
+from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.plan.refusal import check_plan
 from launch.session.resume import check_settings, resolve_dtype
 from launch.sweeps.grid import Grid, read_grid
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
         grid = read_grid(arguments)
         lanes, plans = plan_lanes(grid, machines_of(grid), command)
         if grid.cells[0].config.plan:
-            if note := beside_cluster():
+            if note := cluster_note():
                 console.print(note, soft_wrap=True, highlight=False, markup=False)
             console.print(render_plans(plans, len(lanes)))
             return 0

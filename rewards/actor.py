@@ -26,15 +26,15 @@ class RewardActor:
     At most GROUPS_AHEAD groups a worker are judged or queued at a time; the others wait with the caller's request.
     """
 
-    def __init__(self, recipe: RewardFunction, workers: int) -> None:
-        self._pool = VerifierPool(recipe, workers)
-        self._room = asyncio.Semaphore(GROUPS_AHEAD * workers)
+    def __init__(self, reward: RewardFunction, workers: int) -> None:
+        self._pool = VerifierPool(reward, workers)
+        self._capacity = asyncio.Semaphore(GROUPS_AHEAD * workers)
 
     async def alive(self) -> None:
         """Return: the process answers."""
 
     async def score(self, group: Group) -> Group:
-        async with self._room:
+        async with self._capacity:
             return await self._pool.score(group)
 
     async def health(self) -> dict[str, int]:
@@ -77,11 +77,11 @@ class RemoteVerifier:
     An actor that dies is replaced, and its groups are judged again.
     """
 
-    def __init__(self, judges: Sequence[RemoteRewardActor], clock: Clock, record: Record) -> None:
-        self._pool = WorkerPool([Supervised(judge, clock, record) for judge in judges])
+    def __init__(self, actors: Sequence[RemoteRewardActor], clock: Clock, record: Record) -> None:
+        self._pool = WorkerPool([Supervised(actor, clock, record) for actor in actors])
 
     async def score(self, group: Group) -> Group:
-        return await self._pool.run(lambda judge: judge.score(group), len(group.samples))
+        return await self._pool.run(lambda actor: actor.score(group), len(group.samples))
 
     async def health(self) -> dict[str, int]:
         """`VerifierPool.health`, added up over the actors that are well."""
@@ -89,7 +89,7 @@ class RemoteVerifier:
         for worker in self._pool.workers:
             if worker.healthy:
                 with contextlib.suppress(Lost):
-                    total.update(await worker.attempt(lambda judge: judge.health()))
+                    total.update(await worker.attempt(lambda actor: actor.health()))
         return dict(total)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Judges answers in killable worker processes: a hung or hostile answer costs its deadline, never a worker."""
+"""Judges answers in worker processes that can be killed: a hung or hostile answer costs its deadline, never a worker."""
 
 import asyncio
 import queue
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class VerifierPool:
-    """Worker processes behind one door. Callers wait for a free worker, so nothing queues up inside one.
+    """Judges answers in parallel. Callers wait for a free worker, so nothing queues up inside one.
 
     Use the pool as a context manager, or close it. Raises BadInput for a user's function that cannot be imported. A
     script that makes a pool guards its `__main__`, as always with multiprocessing.

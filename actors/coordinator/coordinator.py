@@ -58,11 +58,11 @@ class Coordinator:
         self._latest: dict[str, float] = {}
         self._faults = 0
         self._updating = False
-        self._learner_usable = True  # it is not once it has died, nor at a version that nobody has
-        self._stand_at(self._folder.checkpoints.latest)
+        self._learner_usable = True  # not after its death, nor while its version is not published
+        self._restore_bookkeeping(self._folder.checkpoints.latest)
 
-    def _stand_at(self, checkpoint: Path | None) -> None:
-        """Take up the bookkeeping of a checkpoint, or begin it anew."""
+    def _restore_bookkeeping(self, checkpoint: Path | None) -> None:
+        """Continue the bookkeeping of a checkpoint, or begin it anew."""
         state = read_state(checkpoint) if checkpoint else {}
         rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
         self._saved = state.get("version", 0)
@@ -103,11 +103,11 @@ class Coordinator:
             except TimeoutError:
                 outcome = Outcome("budget_exhausted", "the budget ended while the run was starting")
             else:
-                # What an inspection takes is learned while the learner waits for its first batch anyway.
-                rehearsal = tasks.create_task(self._plasticity.inspect())
+                # The duration of an inspection is measured while the learner waits for its first batch anyway.
+                inspection = tasks.create_task(self._plasticity.inspect())
                 if not self._stopping.stopped:
                     await self._train()
-                rehearsal.cancel()
+                inspection.cancel()
                 outcome = await self._finish()
             finally:
                 await self._publisher.close()
@@ -125,11 +125,11 @@ class Coordinator:
         self._enter_phase("starting")
         self.ledger.enter_all("start")
 
-        async def look_at_base() -> dict[str, Any] | None:
+        async def evaluate_base() -> dict[str, Any] | None:
             await self._plasticity.draw()
             return await self._heldout.base()
 
-        base = asyncio.create_task(look_at_base())
+        base = asyncio.create_task(evaluate_base())
         try:
             await self._stopping.unless_stopped(self._publish())
             self.base = await self._stopping.unless_stopped(base)
@@ -214,7 +214,7 @@ class Coordinator:
         """The groups of the next update, or None when the training is to end."""
 
         def look() -> Batch | Outcome | bool | None:
-            if found := self._ending() or self._producer.take_batch() or self._producer.stranded:
+            if found := self._ending() or self._producer.take_batch() or self._producer.out_of_time:
                 return found
             complete = self._producer.staleness.waiting >= self._config.learner.problems_per_update
             self.ledger.enter("learner", "wait_stragglers" if complete else "wait_rollouts")
@@ -331,7 +331,7 @@ class Coordinator:
         abandoned, checkpoint = self._publisher, self._folder.return_to(trusted)
         if checkpoint is None:
             self._learner_usable = False  # version 0 takes a fresh one
-        self._stand_at(checkpoint)
+        self._restore_bookkeeping(checkpoint)
         self._latest = next(reversed(self._folder.rows()), {})
         await abandoned.abandon()
 
@@ -348,7 +348,7 @@ class Coordinator:
             self._learner_usable = False
         self.ledger.enter_all("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
-        found = None if stopping.stopped else await stopping.unless_stopped(self._look_at_end())
+        found = None if stopping.stopped else await stopping.unless_stopped(self._evaluate_end())
         final, plasticity = found or (None, None)
         return replace(self._ending() or NO_UPDATE_FITS, final=final, plasticity=plasticity)
 
@@ -371,7 +371,7 @@ class Coordinator:
             adapter = AdapterRef(self._saved, self._folder.next_incarnation(), str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
-    async def _look_at_end(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    async def _evaluate_end(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The final evaluation and, beside it, what the learner sees if it can be asked."""
         policy = self._publisher.policy
         if policy is None:

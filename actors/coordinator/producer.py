@@ -67,7 +67,7 @@ class RolloutProducer:
                 self._note_activity()
 
     @property
-    def stranded(self) -> bool:
+    def out_of_time(self) -> bool:
         """Whether no further batch will come together in time."""
         return self.staleness.running == 0 and not self._worth_starting
 

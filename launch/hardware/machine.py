@@ -105,7 +105,7 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
     )
 
 
-def beside_cluster() -> str:
+def cluster_note() -> str:
     """Say that a run would join a Ray cluster, which a plan does not look at; empty if it would not."""
     address = os.environ.get("RAY_ADDRESS")
     return f"Plan of this machine alone; a run would join the Ray cluster at {address}" if address else ""

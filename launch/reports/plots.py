@@ -160,7 +160,7 @@ def _kind(activity: str) -> str:
     return next((kind for kind, activities in WORDS["activities"].items() if activity in activities), "waiting")
 
 
-def day(run: Run) -> Plot | None:
+def time_by_actor(run: Run) -> Plot | None:
     """Draw the ledger: what every actor did with the time of the run."""
     actors = {name: times for name, times in (run.ledger.get("seconds") or {}).items() if sum(times.values())}
     if not actors:
@@ -187,7 +187,7 @@ def day(run: Run) -> Plot | None:
     return finish(axes, "day", f"What each actor did, in {unit}")
 
 
-def fate(run: Run) -> Plot | None:
+def tokens_by_class(run: Run) -> Plot | None:
     """Draw what became of all tokens."""
     classes = token_classes(run)
     if not classes:

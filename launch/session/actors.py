@@ -43,7 +43,7 @@ def start_engines(config: Config, model_path: str, placement: Placement, *, cloc
 
 def start_verifier(config: Config, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:
     """Start a reward actor on each node that the placement names, or on this one."""
-    judges = [
+    actors = [
         RemoteRewardActor(
             RemoteActor(
                 RewardActor, f"reward-{number}", Share(node=node), reward_function(config), placement.reward_workers
@@ -52,7 +52,7 @@ def start_verifier(config: Config, placement: Placement, *, clock: Clock, record
         )
         for number, node in enumerate(placement.reward_nodes or [ray.get_runtime_context().get_node_id()])
     ]
-    return RemoteVerifier(judges, clock, record)
+    return RemoteVerifier(actors, clock, record)
 
 
 async def reserve_learners(placement: Placement) -> PlacementGroup:

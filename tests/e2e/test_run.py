@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from safetensors.torch import load_file
 
-from tests.faults.conftest import ENGINE, JUDGE, LEARNER, Ended, Run, begin, begin_once
+from tests.faults.conftest import ENGINE, LEARNER, WORKER, Ended, Run, begin, begin_once
 
 __all__ = ["begin", "begin_once"]
 
@@ -42,7 +42,7 @@ def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> tuple[Ended,
     run = begin_once("shared", f"budget.minutes={budget_s / 60}")
     address = run.said("its metrics").split()[-1]
     run.wait_for_update(first.summary["updates"] + 1)
-    run.kill(ENGINE, JUDGE, LEARNER)
+    run.kill(ENGINE, WORKER, LEARNER)
     page = ""
 
     def told() -> bool:

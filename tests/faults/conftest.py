@@ -30,9 +30,9 @@ ROLLOUT = "ray::RolloutActor"
 REWARD = "ray::RewardActor"
 LEARNER = "ray::LearnerActor"
 COORDINATOR = "ray::CoordinatorActor"
-JUDGE = "judge"
-"""Names of processes, as the kernel has them. But a judge is a child of the fork server among the reward actor's, and
-an engine process is what a rollout actor spawns: the name that vLLM gives it does not take in every environment.
+WORKER = "reward worker"
+"""Names of processes, as the kernel has them. But a reward worker is a child of the fork server among the reward
+actor's, and an engine process is what a rollout actor spawns: the name that vLLM gives it does not take in every environment.
 """
 
 
@@ -96,7 +96,7 @@ class Run:
 
     def find(self, title: str) -> psutil.Process:
         """One process of the run by its name, once it is there."""
-        if title == JUDGE:
+        if title == WORKER:
             [actor] = [member for member in self.look() if named(member, REWARD)]
             server = next(child for child in actor.children() if "forkserver" in " ".join(child.cmdline()))
             return server.children()[0]

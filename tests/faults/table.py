@@ -15,10 +15,10 @@ from collections.abc import Callable
 from actors.coordinator.coordinator import TICK_S
 from tests.e2e.conftest import read_rows
 from tests.faults.alone import runs
-from tests.faults.conftest import COORDINATOR, ENGINE, JUDGE, LEARNER, REWARD, ROLLOUT, Run, latest, learned_from
+from tests.faults.conftest import COORDINATOR, ENGINE, LEARNER, REWARD, ROLLOUT, WORKER, Run, latest, learned_from
 
 DRIVER = "launch/run.py"
-FAULTS = (ENGINE, ROLLOUT, JUDGE, REWARD, LEARNER, COORDINATOR, DRIVER)
+FAULTS = (ENGINE, ROLLOUT, WORKER, REWARD, LEARNER, COORDINATOR, DRIVER)
 NAMES = {ENGINE: "rollout-0", ROLLOUT: "rollout-0", REWARD: "reward-0", LEARNER: "learner"}
 """Of actors whose death is an event."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.conftest import ENGINE, JUDGE, LEARNER, REWARD, ROLLOUT, Run, named
+from tests.faults.conftest import ENGINE, LEARNER, REWARD, ROLLOUT, WORKER, Run, named
 
 Begin = Callable[..., Run]
 Table = list[tuple[str, str, float]]
@@ -19,11 +19,11 @@ SETTINGS = ("budget.updates=2000", "eval.problems=0", "learner.learning_rate=1e-
 def test_each_actor_in_turn(begin: Begin, table: Table) -> None:
     run = begin("in-turn", "checkpoint.every=5", *SETTINGS)
     run.wait_for_update(7)
-    for victim, event in ((ENGINE, 1), (ROLLOUT, 2), (REWARD, 1), (JUDGE, 0), (LEARNER, 1)):
+    for victim, event in ((ENGINE, 1), (ROLLOUT, 2), (REWARD, 1), (WORKER, 0), (LEARNER, 1)):
         run.look()
         at, shared = run.updates, set(run.shared)
         run.kill(victim)
-        if victim != JUDGE:
+        if victim != WORKER:
             name = {ENGINE: "rollout-0", ROLLOUT: "rollout-0", REWARD: "reward-0", LEARNER: "learner"}[victim]
             run.wait_until(lambda n=name, e=event: len(run.events(f"{n} died")) == e, f"event of {victim}")
         if victim in (ENGINE, ROLLOUT):

@@ -30,13 +30,13 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
     groups = [Group(index, Problem("id", "prompt", (1,), r"\sqrt{2}"), None, samples) for index in range(4)]
 
     async def score_all_then_close() -> tuple[list[Group], dict[str, int]]:
-        judges = [
+        actors = [
             RemoteRewardActor(
                 RemoteActor(RewardActor, f"reward-{number}", Share(), RewardFunction(config), 1), config.deadline_s
             )
             for number, config in enumerate(configs)
         ]
-        verifier = RemoteVerifier(judges, WallClock(), lambda name, text: None)
+        verifier = RemoteVerifier(actors, WallClock(), lambda name, text: None)
         scored = await asyncio.gather(*map(verifier.score, groups))
         health = await verifier.health()
         await verifier.close()
@@ -49,12 +49,12 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
     assert all(group.rewards[1].verdict.status is Status.WRONG for group in scored)
 
 
-def test_judge_given_up_keeps_no_one_from_the_health_of_the_others() -> None:
+def test_reward_actor_given_up_keeps_no_one_from_the_health_of_the_others() -> None:
     async def scenario() -> dict[str, int]:
-        judges = [FrailVerifier("reward-0"), FrailVerifier("reward-1")]
-        verifier = RemoteVerifier(judges, VirtualClock(), lambda name, text: None)  # type: ignore[arg-type]
-        judges[0].stillborn = 10
-        judges[0].die()
+        actors = [FrailVerifier("reward-0"), FrailVerifier("reward-1")]
+        verifier = RemoteVerifier(actors, VirtualClock(), lambda name, text: None)  # type: ignore[arg-type]
+        actors[0].stillborn = 10
+        actors[0].die()
         await asyncio.gather(*(verifier.score(make_group(index)) for index in range(4)))
         await asyncio.sleep(60.0)
         return await verifier.health()

@@ -118,7 +118,7 @@ def test_cancelled_group_leaves_the_pool_in_order(pool: VerifierPool) -> None:
     assert scored.rewards[0].verdict.status is Status.CORRECT
 
 
-def test_judge_all_keeps_the_order_of_a_long_stream(pool: VerifierPool) -> None:
+def test_verify_all_keeps_the_order_of_a_long_stream(pool: VerifierPool) -> None:
     pairs = ((str(i), f"\\boxed{{{i - i % 2}}}") for i in range(300))
     statuses = [verdict.status for verdict in pool.verify_all(pairs)]
     assert statuses == [Status.CORRECT, Status.WRONG] * 150

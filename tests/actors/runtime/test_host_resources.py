@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime import host_resources as room
+from actors.runtime import host_resources
 from actors.runtime.host_resources import (
     DISK_MARGIN,
     LAST_MARGIN,
@@ -98,12 +98,12 @@ def test_memory_is_that_of_the_control_group(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(room, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(host_resources, "CONTROL_GROUPS", tmp_path)
     assert (total_memory(), free_memory()) == (total, free)
 
 
 def test_memory_without_a_limit_is_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(host_resources, "CONTROL_GROUPS", tmp_path)
     machines = total_memory()
     (tmp_path / "memory.max").write_text("max")
     assert total_memory() == machines
