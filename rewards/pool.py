@@ -1,4 +1,4 @@
-"""Judges answers in worker processes that can be killed: a hung or hostile answer costs its deadline, never a worker."""
+"""Judges answers in processes that can be killed: a hung or hostile answer costs its deadline, never a worker."""
 
 import asyncio
 import queue

@@ -1,4 +1,4 @@
-"""See what becomes of a source before a run does:
+"""Shows what becomes of a source before a run uses it:
 
     python -m rewards.problems SOURCE [conf=NAME] [key=value …]
 

@@ -1,11 +1,11 @@
-"""See what the grader thinks of your data:
+"""Shows what the grader thinks of your data:
 
     python -m rewards.verify FILE.jsonl [--recipe NAME]
 
 reads one {"gold": …, "response": …} a line and prints one verdict a line, in order, with the fields of
-`actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or the name of a file in conf/) each line also has
-the `reward` and its `parts`; a row's "tokens" is the length of its response, 0 if it has none. It never stops at a bad
-row: a line that cannot be read, or a gold or response that cannot be parsed, is `unparsable`.
+`actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or the name of a file in conf/recipes/) each line
+also has the `reward` and its `parts`; a row's "tokens" is the length of its response, 0 if it has none. It never stops
+at a bad row: a line that cannot be read, or a gold or response that cannot be parsed, is `unparsable`.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """A row for every line; empty texts, and so an unparsable verdict, for a line that is none."""
+    """Yield a row for every line; for a line that is none, one of empty texts, which is unparsable."""
     try:
         file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
     except OSError as error:
@@ -56,7 +56,7 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def named(name: str) -> RewardFunction:
-    """The recipe of a preset or of a file in conf/. Raises BadInput if there is none of that name."""
+    """Return the reward function of a preset or recipe. Raises BadInput if there is none of that name."""
     if name in reward_presets():
         algorithm = [f"algorithm.preset={name}"] if name in presets() else []
         return reward_function(load(["conf=paper", f"reward.preset={name}", *algorithm]))

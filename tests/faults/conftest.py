@@ -32,7 +32,8 @@ LEARNER = "ray::LearnerActor"
 COORDINATOR = "ray::CoordinatorActor"
 WORKER = "reward worker"
 """Names of processes, as the kernel has them. But a reward worker is a child of the fork server among the reward
-actor's, and an engine process is what a rollout actor spawns: the name that vLLM gives it does not take in every environment.
+actor's, and an engine process is what a rollout actor spawns: the name that vLLM gives it does not take in every
+environment.
 """
 
 
