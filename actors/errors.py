@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first single error in a group of errors, as asyncio's task groups raise them."""
+    """Return the first single error in a group of errors, as asyncio's task groups raise them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

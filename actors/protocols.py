@@ -12,7 +12,7 @@ class Clock(Protocol):
     """Time in seconds."""
 
     def now(self) -> float:
-        """Monotonic seconds."""
+        """Return monotonic seconds."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
@@ -96,17 +96,17 @@ class Learner(Protocol):
         ...
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        """Log-probabilities of given responses, per group and sample, under the current weights and the base."""
+        """Return log-probabilities of given responses, per group and sample, under the current weights and the base."""
         ...
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        """Log-probabilities of all tokens that a synthetic adapter drew, in their order: under that adapter, as
+        """Return log-probabilities of all tokens that a synthetic adapter drew, in their order: under that adapter, as
         FAITHFUL, and under each mistake an engine might make with it, named by a clause that says it.
         """
         ...
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        """How far the current weights have moved from the base, seen on given responses."""
+        """Measure how far the current weights have moved from the base, on given responses."""
         ...
 
     async def save(self, folder: str) -> None:
@@ -127,11 +127,11 @@ class Verifier(Protocol):
     """Verifies answers. It heals itself as an Engine does."""
 
     async def score(self, group: Group) -> Group:
-        """The same group with `rewards` filled in."""
+        """Return the same group with `rewards` filled in."""
         ...
 
     async def health(self) -> dict[str, int]:
-        """Counts since its start, such as calls that hung and workers replaced."""
+        """Return counts since its start, such as calls that hung and workers replaced."""
         ...
 
     async def close(self) -> None: ...

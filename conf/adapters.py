@@ -85,8 +85,8 @@ def check_adapter(config: Config, model_path: str) -> None:
 
 
 def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
-    """The adapter that `adapter` names, whose rank, alpha, scaling and modules become those of `config.lora`; None if
-    it is empty. A checkpoint stands for the adapter in it.
+    """Return the adapter that `adapter` names, whose rank, alpha, scaling and modules become those of `config.lora`;
+    None if it is empty. A checkpoint stands for the adapter in it.
 
     Raises BadInput unless it is a plain PEFT adapter in safetensors that changes the model, fits it and says that it
     was made for one of this name.
@@ -114,13 +114,13 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
 
 
 def model_names(path: str) -> set[str]:
-    """What a model is called by its path: the last part, and in the hub's cache, the part after the owner."""
+    """Return what a model is called by its path: the last part, and in the hub's cache, the part after the owner."""
     parts = Path(path).parts
     return {parts[-1], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}
 
 
 def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str, Any]:
-    """The adapter's own settings, those of a plain LoRA for the run's model."""
+    """Read the adapter's own settings, those of a plain LoRA for the run's model."""
     try:
         stated: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
         if not isinstance(stated, dict):

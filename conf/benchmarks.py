@@ -31,13 +31,13 @@ class Benchmark:
 
 @cache
 def known() -> dict[str, Benchmark]:
-    """The benchmarks of benchmarks.yaml, by name."""
+    """Return the benchmarks of benchmarks.yaml, by name."""
     table = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text())
     return {name: Benchmark(name, **row) for name, row in table.items()}
 
 
 def find_benchmarks(asked: list[str]) -> list[Benchmark]:
-    """The benchmarks asked for, by name or as a source; BadInput for an unknown name, and for two of one name."""
+    """Return the benchmarks asked for, by name or as a source; BadInput for an unknown name, and for two of one name."""
     found: dict[str, Benchmark] = {}
     for entry in asked:
         benchmark = known().get(entry) or _of_source(entry)

@@ -73,5 +73,5 @@ def _sections() -> dict[str, Any]:
 
 
 def _about(section: type) -> str:
-    """What a section is about: the first paragraph of its docstring."""
+    """Return what a section is about: the first paragraph of its docstring."""
     return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())

@@ -43,7 +43,8 @@ RECORD = "config.yaml"
 
 
 def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Config) -> Config:
-    """The configuration that the arguments of a command ask for. Without `adapter` of a run, they must name a recipe.
+    """Return the configuration that the arguments of a command ask for. Without `adapter` of a run, they must name a
+    recipe.
 
     Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an
     impossible combination, and YAML that does not parse.
@@ -64,13 +65,15 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
 
 
 def run_of(adapter: str) -> Path | None:
-    """The folder of the run that an adapter's folder lies in, wherever links lead; None for one made elsewhere."""
+    """Return the folder of the run that an adapter's folder lies in, wherever links lead; None for one made elsewhere."""
     parents = Path(adapter).resolve().parents if adapter else ()
     return next((parent for parent in parents if recorded(parent)), None)
 
 
 def recorded(folder: Path) -> dict[str, Any]:
-    """The settings of the run in a folder; empty if there is none, also if other software has left a config.yaml."""
+    """Return the settings of the run in a folder; empty if there is none, also if other software has left a
+    config.yaml.
+    """
     try:
         record = yaml.safe_load((folder / RECORD).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -79,7 +82,7 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 
 def dump(config: Config) -> str:
-    """The whole configuration as YAML."""
+    """Return the whole configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -88,8 +91,8 @@ def recipe_names(folder: Path = FOLDER) -> list[str]:
 
 
 def override(key: str, value: str) -> DictConfig:
-    """The nested mapping that `key=value` stands for; raises BadInput for a key that no setting has the form of, or a
-    value that is not YAML.
+    """Return the nested mapping that `key=value` stands for; raises BadInput for a key that no setting has the form of,
+    or a value that is not YAML.
     """
     if not re.fullmatch(r"[\w.-]+(\[\w*\])*", key):
         raise BadInput(f"{key}={value}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
@@ -103,7 +106,7 @@ def override(key: str, value: str) -> DictConfig:
 
 
 def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
-    """The recipe's name, empty if there is none, and the overrides as one nested mapping."""
+    """Return the recipe's name, empty if there is none, and the overrides as one nested mapping."""
     seen: dict[str, str] = {}
     overrides: Any = OmegaConf.create()
     for argument in arguments:
@@ -120,7 +123,7 @@ def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _recipes(name: str, folder: Path) -> list[Layer]:
-    """The recipe and those it extends, the last of them first."""
+    """Return the recipe and those it extends, the last of them first."""
     chain: list[Layer] = []
     visited: list[str] = []
     asked, known = f"conf={name}", recipe_names(folder)
@@ -150,14 +153,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _of_run(run: Path, adapter: str) -> Layer:
-    """What a run was begun with, under the name and in the place its folder has now; the machine may be another."""
+    """Return what a run was begun with, under the name and in the place its folder has now; the machine may be another."""
     record = {key: value for key, value in recorded(run).items() if key != "device"} | {"adapter": adapter}
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
     return str(run / RECORD), _literal(record)
 
 
 def _literal(value: Any) -> Any:
-    """A value whose every `${` stands for itself."""
+    """Return a value whose every `${` stands for itself."""
     if isinstance(value, dict):
         return {key: _literal(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -166,7 +169,7 @@ def _literal(value: Any) -> Any:
 
 
 def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
-    """The layers one over the other, over the defaults."""
+    """Lay the layers over one another, and all of them over the defaults."""
     config = OmegaConf.structured(kind)
     for file, layer in layers:
         where = f"{file}: " if file else ""
@@ -213,7 +216,7 @@ def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) 
 
 
 def _convert(below: DictConfig, layer: dict[str, Any], kind: Any, prefix: str, where: str) -> DictConfig:
-    """A section with a layer merged over it; raises BadInput for a value of the wrong type."""
+    """Merge a layer over a section; raises BadInput for a value of the wrong type."""
     try:
         return OmegaConf.merge(below, layer)  # type: ignore[return-value]  # of a mapping
     except OmegaConfBaseException as error:

@@ -32,7 +32,7 @@ SHAPE_KEYS = {
 
 
 def locate(model: ModelConfig) -> str:
-    """The local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
+    """Return the local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
 
     Raises BadInput if it is missing, unreachable or gated, lacks weights, or differs from its declared shape.
     """
@@ -48,25 +48,27 @@ def locate(model: ModelConfig) -> str:
 
 
 def shape_of(model: ModelConfig) -> ShapeConfig:
-    """The declared shape, or else the one in the model's config.json, which alone is fetched from the hub for it."""
+    """Return the declared shape, or else the one in the model's config.json, which alone is fetched from the hub for
+    it.
+    """
     if model.shape != ShapeConfig():
         return model.shape
     return shape_from_config(_folder(model.path, SHAPE_FILES))
 
 
 def found_here(path: str, model: ModelConfig) -> str:
-    """The model's folder on this machine, which may be another than the one where `locate` has found `path`."""
+    """Return the model's folder on this machine, which may be another than the one where `locate` has found `path`."""
     return path if Path(path).is_dir() else locate(model)
 
 
 def embedded_folder() -> Path:
-    """Where set-up puts the embedded model."""
+    """Return where set-up puts the embedded model."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "microbudget-rl" / "smollm2-135m-instruct"
 
 
 def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
-    """Ids of `model.stop_tokens`; raises BadInput if one is not a token of the model's tokenizer."""
+    """Return the ids of `model.stop_tokens`; raises BadInput if one is not a token of the model's tokenizer."""
     known = tokenizer.get_vocab()
     for token in model.stop_tokens:
         if token not in known:
@@ -78,7 +80,7 @@ def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
 
 
 def shape_from_config(folder: str | Path) -> ShapeConfig:
-    """The shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model."""
+    """Return the shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model."""
     path = Path(folder) / "config.json"
     try:
         stated: dict[str, Any] = json.loads(path.read_text())
@@ -96,7 +98,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
 
 
 def _folder(path: str, patterns: list[str]) -> Path:
-    """The folder a model path stands for, with at least its config.json."""
+    """Return the folder a model path stands for, with at least its config.json."""
     if path == EMBEDDED:
         folder = embedded_folder()
         if not (folder / "config.json").is_file():
@@ -113,7 +115,7 @@ def _folder(path: str, patterns: list[str]) -> Path:
 
 
 def _from_hub(name: str, patterns: list[str]) -> Path:
-    """The newest revision in the hub's cache, fetched first where the hub can be reached."""
+    """Return the newest revision in the hub's cache, fetched first where the hub can be reached."""
     import httpx2
     from huggingface_hub import HfApi, errors, snapshot_download
 

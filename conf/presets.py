@@ -9,11 +9,11 @@ import yaml
 
 @cache
 def presets() -> dict[str, dict[str, Any]]:
-    """What each preset of the section `algorithm` sets: all its keys but `preset`."""
+    """Return what each preset of the section `algorithm` sets: all its keys but `preset`."""
     return yaml.safe_load((Path(__file__).parent / "algorithms.yaml").read_text())
 
 
 @cache
 def reward_presets() -> dict[str, dict[str, Any]]:
-    """What each preset of the section `reward` sets: the keys accuracy to after_thinking."""
+    """Return what each preset of the section `reward` sets: the keys accuracy to after_thinking."""
     return yaml.safe_load((Path(__file__).parent / "rewards.yaml").read_text())

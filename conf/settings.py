@@ -59,7 +59,7 @@ def setting(
     rule: Rule | None = None,
     resumable: bool = False,
 ) -> Any:
-    """A field of a section. A value of null passes every condition.
+    """Declare a field of a section. A value of null passes every condition.
 
     source: where the default comes from. ge, gt, le: bounds of a number, which is finite. choices: all values it may
     have. rule: any other condition. resumable: whether a run may be resumed with another value, because it says where
@@ -80,12 +80,12 @@ def setting(
 
 
 def section(kind: type, *, resumable: bool = False) -> Any:
-    """A field that is a section of settings. resumable: all of them are."""
+    """Declare a field that is a section of settings. resumable: all of them are."""
     return field(default_factory=kind, metadata={"resumable": resumable})
 
 
 def settings(kind: Any, prefix: str = "", resumable: bool = False) -> Iterator[Setting]:
-    """All settings of a section and of those within it, in order."""
+    """Yield all settings of a section and of those within it, in order."""
     for item in fields(kind):
         path, facts = prefix + item.name, {**item.metadata}
         facts["resumable"] |= resumable
@@ -104,7 +104,7 @@ def check_values(config: Any) -> None:
 
 
 def expected(hint: Any) -> str:
-    """What a value of a type looks like, in words."""
+    """Say what a value of a type looks like."""
     optional = type(None) in get_args(hint)
     kind = get_args(hint)[0] if optional else hint
     if kind in WORDS:
@@ -119,7 +119,7 @@ def expected(hint: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as YAML has it, but for lists and mappings."""
+    """Write a value as YAML has it, but for lists and mappings."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -127,7 +127,7 @@ def show(value: Any) -> str:
 
 @cache
 def meanings(kind: type) -> dict[str, str]:
-    """The strings below the fields of a section, by field."""
+    """Return the strings below the fields of a section, by field."""
     found = {}
     for declared in kind.__mro__[:-1]:
         body = ast.parse(inspect.getsource(declared)).body[0].body  # type: ignore[attr-defined]  # of a class

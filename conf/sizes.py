@@ -29,18 +29,18 @@ ACTIVATIONS_SHARE = 0.5
 
 
 def longest_sample(config: Config) -> int:
-    """Tokens, prompt included, of the longest sample that any part of a run asks an engine for."""
+    """Return the tokens, prompt included, of the longest sample that any part of a run asks an engine for."""
     responses = (config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.canary.tokens)
     return config.rollout.max_prompt_tokens + max(responses)
 
 
 def padded_rank(rank: int) -> int:
-    """The smallest rank vLLM serves that holds an adapter of this rank, at most 512."""
+    """Return the smallest rank vLLM serves that holds an adapter of this rank, at most 512."""
     return next(r for r in VLLM_RANKS if r >= rank)
 
 
 def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of each projection of one block."""
+    """Return (inputs, outputs) of each projection of one block."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     return {
         "q_proj": (shape.hidden, queries),
@@ -54,30 +54,30 @@ def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
 
 
 def parameters(shape: ShapeConfig) -> int:
-    """Weights of the base model, embedding included, the head only where it is not tied to it."""
+    """Return the weights of the base model, embedding included, the head only where it is not tied to it."""
     block = sum(inputs * outputs for inputs, outputs in projection_sizes(shape).values()) + 2 * shape.hidden
     embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied_head else 2)
     return embeddings + shape.layers * block + shape.hidden
 
 
 def matmul_parameters(shape: ShapeConfig) -> int:
-    """Weights that a token is multiplied with: all but the embedding's, whose use is a look-up."""
+    """Return the weights that a token is multiplied with: all but the embedding's, whose use is a look-up."""
     return parameters(shape) - (0 if shape.tied_head else shape.vocabulary * shape.hidden)
 
 
 def lora_parameters(shape: ShapeConfig, rank: int, modules: Iterable[str]) -> int:
-    """Weights of A and B on the named projections of every block: rank · (inputs + outputs) each."""
+    """Return the weights of A and B on the named projections of every block: rank · (inputs + outputs) each."""
     sizes = projection_sizes(shape)
     return shape.layers * rank * sum(sum(sizes[module]) for module in modules)
 
 
 def kv_bytes_per_token(shape: ShapeConfig, dtype: str) -> int:
-    """Keys and values of one token in every layer."""
+    """Return the bytes of keys and values of one token in every layer."""
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * DTYPE_BYTES[dtype]
 
 
 def activation_bytes(shape: ShapeConfig, rank: int, size: int) -> int:
-    """Bytes that one token leaves in the blocks for the backward pass, without gradient checkpointing.
+    """Return the bytes that one token leaves in the blocks for the backward pass, without gradient checkpointing.
 
     Of each block: its inputs and norms (6 hidden), queries and attention output, keys and values, four vectors of the
     MLP's width, and the adapter's seven inner vectors, most of which float32 does without (learner.model.projection).

@@ -9,13 +9,13 @@ SIMILAR = 0.6
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Up to three known names, closest first, compared without case, whole and by the part after the last dot."""
+    """Return up to three known names, closest first, compared without case, whole and by the part after the last dot."""
     scored = sorted(((_likeness(name, other), other) for other in known), key=lambda pair: (-pair[0], pair[1]))
     return [other for likeness, other in scored[:SUGGESTIONS] if likeness >= SIMILAR]
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """The nearest names as part of a refusal; empty if there are none."""
+    """Return the nearest names as part of a refusal; empty if there are none."""
     close = nearest(name, known)
     return f"nearest: {', '.join(close)}; " if close else ""
 

@@ -78,7 +78,7 @@ class Evaluation:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
+    """Return the exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = Console()

@@ -9,7 +9,7 @@ from launch.reports.history import compare, read_run, read_sweep
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0, or 2 for bad input."""
+    """Return the exit code: 0, or 2 for bad input."""
     try:
         if not arguments:
             raise BadInput("name the folder of a run or of a sweep, or several to compare: runs/quickstart")
@@ -43,7 +43,9 @@ def write(*folders: Path) -> Path:
 
 
 def attempt(folder: Path) -> str:
-    """Where the report of a run or a sweep is, or why there is none: what is over does not fail for its report."""
+    """Write the report of a run or a sweep and return where it is, or why there is none: a run that is over does not
+    fail for its report.
+    """
     try:
         return str(write(folder))
     except Exception as error:

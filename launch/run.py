@@ -46,7 +46,7 @@ SHUTDOWN_S = 30.0
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
+    """Return the exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.time()
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = Console()
@@ -166,7 +166,7 @@ def free_port(dashboard: DashboardConfig) -> int:
 
 
 def exit_code(summary: dict[str, Any]) -> int:
-    """The exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
+    """Return the exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
     status = summary["status"]
     return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
 

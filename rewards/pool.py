@@ -197,5 +197,5 @@ class VerifierPool:
 
 
 def status_of(error: Exception) -> Status:
-    """The status of a sample whose judgement ended in an error."""
+    """Return the status of a sample whose judgement ended in an error."""
     return Status.TIMEOUT if isinstance(error, Hung) else Status.CRASH

@@ -34,7 +34,7 @@ def unchanged(base: Answers, again: Answers, adapted: Answers) -> bool:
 
 
 def difference(left: Answers, right: Answers) -> float:
-    """Mean |Δ log p| over the tokens before two answers part; 0 if they part at once."""
+    """Return the mean |Δ log p| over the tokens before two answers part; 0 if they part at once."""
     deltas = []
     for group, other_group in zip(left, right, strict=True):
         a, b = group.samples[0], other_group.samples[0]

@@ -25,12 +25,12 @@ class Probes:
         self._problems = problems[: config.canary.problems]
 
     def shortened(self, tokens: int) -> "Probes":
-        """The same problems with only the last so many tokens of each prompt."""
+        """Return the same problems with only the last so many tokens of each prompt."""
         cut = tuple(replace(problem, prompt_ids=problem.prompt_ids[-tokens:]) for problem in self._problems)
         return Probes(self._config, cut, self._metered)
 
     async def ask(self, engine: Sampler, adapter: AdapterRef | None) -> tuple[Answers, ...]:
-        """The answers of every single engine behind this one."""
+        """Return the answers of every single engine behind this one."""
         metered = self._metered(engine)
         by_problem = await asyncio.gather(
             *(
@@ -51,5 +51,5 @@ class Probes:
 
 
 def logprobs_of(answers: Answers) -> list[float]:
-    """The engine's log-probabilities of all tokens of its answers."""
+    """Return the engine's log-probabilities of all tokens of its answers."""
     return [logprob for group in answers for sample in group.samples for logprob in sample.logprobs]

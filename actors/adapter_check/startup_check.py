@@ -63,7 +63,7 @@ class StartupCheck:
 
 
 def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> str:
-    """The mistake that explains an engine's log-probabilities, token by token; empty if it makes none.
+    """Return the mistake that explains an engine's log-probabilities, token by token; empty if it makes none.
 
     views: the learner's log-probabilities of the same tokens, as `Learner.explain` returns them.
     """

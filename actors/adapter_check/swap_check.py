@@ -97,7 +97,7 @@ class SwapCheck:
         return Comparison(finding, view.disagreement, movement, kl_to_base, -fmean(view.policy), diagnosis)
 
     def _diagnose(self, who: str, answers: Answers, previous: Answers | None, view: "_View") -> str:
-        """The likely cause, from how the engine's change against the base model compares with the learner's."""
+        """Name the likely cause, from how the engine's change against the base model compares with the learner's."""
         name = _adapter_of(answers)
         if not isfinite(view.disagreement):
             whose = "the learner" if all(map(isfinite, view.engine)) else who
@@ -148,8 +148,8 @@ class _View:
         return distance(self.engine, self.policy)
 
     def alignment(self) -> tuple[float, float]:
-        """Of the engine's change against the base model, the share (of squares) along the learner's change, and how
-        many times the learner's that part is (least squares).
+        """Return of the engine's change against the base model, the share (of squares) along the learner's change, and
+        how many times the learner's that part is (least squares).
         """
         changes = [(e - b, p - b) for e, p, b in zip(self.engine, self.policy, self.base, strict=True)]
         cross, own, learner = (sum(terms) for terms in zip(*((e * p, e * e, p * p) for e, p in changes), strict=True))
@@ -159,7 +159,7 @@ class _View:
 
 
 def distance(left: Sequence[float], right: Sequence[float]) -> float:
-    """Mean |Δ log p|; infinite where that is not a number, so that it is within no limit."""
+    """Return the mean |Δ log p|; infinite where that is not a number, so that it is within no limit."""
     mean = fmean(abs(a - b) for a, b in zip(left, right, strict=True))
     return mean if isfinite(mean) else inf
 

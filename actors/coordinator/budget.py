@@ -72,7 +72,7 @@ class Budget:
         self._durations.setdefault(step, deque(maxlen=USUAL_MEMORY)).append(seconds)
 
     def expected(self, step: str) -> float:
-        """Seconds the next `step` may take; 0 before the first has been measured."""
+        """Return the seconds that the next `step` may take; 0 before the first has been measured."""
         return SAFETY * max(self._latest(step), default=0.0)
 
     def allows(self, step: str) -> bool:
@@ -87,7 +87,7 @@ class Budget:
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
-        """How many more of `step` will fit before the reserve; None before the first has been measured."""
+        """Return how many more of `step` will fit before the reserve; None before the first has been measured."""
         recent = self._durations.get(step)
         return int(max(self.left - self.reserve, 0.0) / max(median(recent), 1e-9)) if recent else None
 

@@ -68,7 +68,7 @@ class Guard:
             self.look(row)
 
     def look(self, row: Mapping[str, float]) -> list[Alarm]:
-        """The alarms that an update's row raises; rows come in the order of their updates."""
+        """Return the alarms that an update's row raises; rows come in the order of their updates."""
         alarms = [self._compare(signal, row[signal.name]) for signal in SIGNALS if signal.name in row]
         return [alarm for alarm in alarms if alarm is not None]
 

@@ -36,5 +36,5 @@ class RunContext:
         return Pace()
 
     def metered(self, kind: str, engine: Sampler | None = None) -> MeteredSampler:
-        """The engines, or one of them, with what they generate counted as `tokens/<kind>`."""
+        """Return the engines, or one of them, with what they generate counted as `tokens/<kind>`."""
         return MeteredSampler(engine or self.engine, kind, self.ledger, self.clock, self._pace)

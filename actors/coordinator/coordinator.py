@@ -211,7 +211,7 @@ class Coordinator:
         return None
 
     async def _next_batch(self) -> Batch | None:
-        """The groups of the next update, or None when the training is to end."""
+        """Return the groups of the next update, or None when the training is to end."""
 
         def look() -> Batch | Outcome | bool | None:
             if found := self._ending() or self._producer.take_batch() or self._producer.out_of_time:
@@ -224,7 +224,7 @@ class Coordinator:
         return batch if isinstance(batch, Batch) else None
 
     def _ending(self) -> Outcome | None:
-        """How the run ends if no further update is made; None while another one is due."""
+        """Return how the run ends if no further update is made; None while another one is due."""
         limit = self._config.budget.updates
         if self._stopping.stopped:
             return Outcome("interrupted", self._stopping.reason)
@@ -271,7 +271,7 @@ class Coordinator:
         }
 
     async def _busy(self, activity: str, work: Awaitable[T]) -> T:
-        """The result of work that the learner does or waits for, within the grace."""
+        """Return the result of work that the learner does or waits for, within the grace."""
         self.ledger.enter("learner", activity)
         return await self._stopping.within_grace(work)
 
@@ -372,7 +372,7 @@ class Coordinator:
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
     async def _evaluate_end(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """The final evaluation and, beside it, what the learner sees if it can be asked."""
+        """Return the final evaluation and, beside it, what the learner sees if it can be asked."""
         policy = self._publisher.policy
         if policy is None:
             return None, None

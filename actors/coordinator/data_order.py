@@ -16,18 +16,18 @@ class ProblemOrder:
     seed: int
 
     def problem(self, index: int) -> Problem:
-        """The problem at a position of the stream."""
+        """Return the problem at a position of the stream."""
         order = permutation(len(self.problems), self.seed, self.epoch(index))
         return self.problems[order[index % len(self.problems)]]
 
     def epoch(self, index: int) -> int:
-        """The epoch of a position, from 0."""
+        """Return the epoch of a position, from 0."""
         return index // len(self.problems)
 
 
 @lru_cache(maxsize=4)
 def permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """The order of 0 … size - 1 in one epoch."""
+    """Return the order of 0 … size - 1 in one epoch."""
     return tuple(random.Random(f"{seed}/{epoch}").sample(range(size), size))
 
 
@@ -47,7 +47,7 @@ class DataCursor:
         return tuple(sorted(self._used))
 
     def admit(self) -> int:
-        """Index of the next group to start."""
+        """Return the index of the next group to start."""
         self._admitted = max(self._admitted, self.next_unused)
         while self._admitted in self._used:
             self._admitted += 1

@@ -45,7 +45,7 @@ class HeldoutEvaluations:
         return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
     async def validate(self, adapter: AdapterRef) -> dict[str, float]:
-        """A version's figures on the validation problems, for its row of metrics.
+        """Return a version's figures on the validation problems, for its row of metrics.
 
         Empty if it is not its turn, or if validations would take more than their share of the time spent, or of the
         reserve.
@@ -82,7 +82,7 @@ class HeldoutEvaluations:
         return self._run.folder.write_evaluation(name, version, summary)
 
     def _as_validation(self, result: Evaluation) -> dict[str, float]:
-        """What a validation would have found: it draws what the first round of an evaluation draws."""
+        """Return what a validation would have found: it draws what the first round of an evaluation draws."""
         settings = self._run.config.validation
         count = min(settings.problems, len(self._heldout))
         if not settings.every or result.problems < count:
@@ -125,8 +125,8 @@ class Plasticity:
         )
 
     async def inspect(self) -> Inspection | None:
-        """The learner's view of the responses; None if it died or takes longer than the budget. Its duration is learned
-        for the reserve.
+        """Return the learner's view of the responses; None if it died or takes longer than the budget. The reserve
+        learns from its duration.
         """
         if not self._groups:
             return None

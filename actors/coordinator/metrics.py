@@ -8,7 +8,7 @@ from actors.messages import Batch, Status
 
 
 def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
-    """Rewards, lengths and verdicts of a batch, and the verifier's counts.
+    """Return rewards, lengths and verdicts of a batch, and the verifier's counts.
 
     Means are of lists, since `fmean` counts what has no length item by item.
     """
@@ -32,7 +32,7 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
 
 
 def describe_check(comparison: Comparison) -> dict[str, float]:
-    """The comparison of engine and learner; `canary/decided` is 0 while the policy has not moved enough to tell."""
+    """Return the comparison of engine and learner; `canary/decided` is 0 while the policy has not moved enough to tell."""
     return {
         "canary/disagreement": comparison.disagreement,
         "canary/movement": comparison.movement,

@@ -77,7 +77,7 @@ class RolloutProducer:
         return self._run.budget.may_hold("group", "update")
 
     def take_batch(self) -> Batch | None:
-        """The groups of the next update; None while it has to wait."""
+        """Return the groups of the next update; None while it has to wait."""
         groups = self.staleness.take_batch()
         return Batch(self.staleness.version, groups) if groups else None
 
@@ -102,7 +102,7 @@ class RolloutProducer:
         }
 
     def _next_index(self) -> int:
-        """The next group to start; problems that rest are passed over."""
+        """Return the next group to start; problems that rest are passed over."""
         while True:
             index = self.cursor.admit()
             if not self.curriculum.rests(self._order.problem(index), self._order.epoch(index)):

@@ -80,7 +80,7 @@ class StalenessManager:
             del self._running_on[version]
 
     def take_batch(self) -> tuple[Group, ...] | None:
-        """The groups of the next update, oldest version first; None while it has to wait."""
+        """Return the groups of the next update, oldest version first; None while it has to wait."""
         if self.waiting < self._per_update:
             return None
         taken: Counter[int] = Counter()
@@ -94,7 +94,7 @@ class StalenessManager:
         return tuple(group for version, count in taken.items() for group in self._take(version, count))
 
     def _take(self, version: int, count: int) -> list[Group]:
-        """The first groups of a version, by index."""
+        """Return the first groups of a version, by index."""
         groups = sorted(self._waiting.pop(version, ()), key=lambda group: group.index)
         if groups[count:]:
             self._waiting[version] = groups[count:]

@@ -53,12 +53,12 @@ class StopController:
         return result
 
     async def unless_stopped(self, work: Awaitable[T]) -> T | None:
-        """The result of `work`; if the run is told to stop first, cancel the work and return None."""
+        """Return the result of `work`; if the run is told to stop first, cancel the work and return None."""
         task = await _race(work, self._stopped.wait())
         return task.result() if task.done() else None
 
     async def within_grace(self, work: Awaitable[T]) -> T:
-        """The result of `work`; Interrupted if the grace after a stop ends first."""
+        """Return the result of `work`; Interrupted if the grace after a stop ends first."""
         task = await _race(work, self._grace_over())
         if not task.done():
             raise Interrupted(self.reason)

@@ -93,7 +93,7 @@ def pooled_difference(low: Sequence[float], high: Sequence[float], variance: flo
 
 
 def pass_values(correct: Sequence[int], n: int, k: int) -> list[float]:
-    """Probability that at least one of k samples is correct, for each problem.
+    """Return the probability that at least one of k samples is correct, for each problem.
 
     correct: correct samples of each problem, out of n. The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et
     al. 2021 (arXiv 2107.03374); at k = 1 it is c / n. Raises ValueError unless 1 <= k <= n, 0 <= c <= n and there is a
@@ -107,7 +107,7 @@ def pass_values(correct: Sequence[int], n: int, k: int) -> list[float]:
 
 
 def pass_at_k(correct: Sequence[int], n: int, k: int) -> float:
-    """`pass_values` averaged over problems."""
+    """Return `pass_values` averaged over problems."""
     return sum(pass_values(correct, n, k)) / len(correct)
 
 
@@ -129,7 +129,7 @@ def majority(answers: Sequence[tuple[int | None, bool]]) -> float:
 def bootstrap_interval(
     values: Sequence[float], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Bootstrap interval of the mean of per-problem values: problems are resampled, not samples.
+    """Return the bootstrap interval of the mean of per-problem values: problems are resampled, not samples.
 
     Percentiles, expanded for few problems as by Hesterberg 2015 (arXiv 1411.5279): a resample's spread is too small by
     √((m - 1) / m), and its percentiles are those of a normal where Student's t is due. Raises ValueError without
@@ -148,8 +148,8 @@ def bootstrap_interval(
 
 
 def share_interval(values: Sequence[float]) -> Interval:
-    """Interval of the mean of per-problem values in [0, 1]: `bootstrap_interval`, but where all are 0 or all are 1,
-    which says nothing to a bootstrap, that of Clopper and Pearson for none, or all, of so many problems.
+    """Return the interval of the mean of per-problem values in [0, 1]: `bootstrap_interval`, but where all are 0 or all
+    are 1, which says nothing to a bootstrap, that of Clopper and Pearson for none, or all, of so many problems.
     """
     low, high = bootstrap_interval(values)
     reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(values))
@@ -159,8 +159,8 @@ def share_interval(values: Sequence[float]) -> Interval:
 
 
 def sign_flip_p(differences: Sequence[int]) -> float:
-    """Two-sided p-value of paired differences, one a problem: how probable a sum at least as far from 0 is if each of
-    them were as likely to have the other sign. Exact: all 2^m choices of signs count, by their sums.
+    """Return the two-sided p-value of paired differences, one a problem: how probable a sum at least as far from 0 is
+    if each of them were as likely to have the other sign. Exact: all 2^m choices of signs count, by their sums.
     """
     sizes = [abs(difference) for difference in differences if difference]
     reach = sum(sizes)
@@ -173,8 +173,8 @@ def sign_flip_p(differences: Sequence[int]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of a family of tests, corrected for their number as by Holm 1979: in their order, the smallest times the
-    number of tests, the next times one fewer, and none below the one before.
+    """Return the p-values of a family of tests, corrected for their number as by Holm 1979: in their order, the
+    smallest times the number of tests, the next times one fewer, and none below the one before.
     """
     corrected = [0.0] * len(p_values)
     least = 0.0
@@ -184,7 +184,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def student_p(t: float, freedom: int) -> float:
-    """Two-sided p-value of Student's t: the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    """Return the two-sided p-value of Student's t: the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4."""
     angle = atan(abs(t) / sqrt(freedom))
     odd = freedom % 2
     inside, term = 0.0, cos(angle) if odd else 1.0
@@ -197,7 +197,7 @@ def student_p(t: float, freedom: int) -> float:
 
 @cache
 def student_quantile(confidence: float, freedom: int) -> float:
-    """The t that so large a share of Student's distribution is within, on either side of 0; by bisection."""
+    """Return the t that so large a share of Student's distribution is within, on either side of 0; by bisection."""
     low, high = 0.0, 1.0
     while student_p(high, freedom) > 1 - confidence:
         high *= 2

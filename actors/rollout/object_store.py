@@ -13,7 +13,7 @@ Fingerprint = tuple[int, int]
 
 
 def fingerprint(folder: str) -> Fingerprint | None:
-    """The fingerprint of the adapter in a folder, None if this machine has no such folder."""
+    """Return the fingerprint of the adapter in a folder, None if this machine has no such folder."""
     file = Path(folder, WEIGHTS_FILE)
     return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
 
@@ -26,7 +26,7 @@ class AdapterTransfer:
         self._stored: dict[str, ray.ObjectRef[dict[str, bytes]]] = {}
 
     def store(self, adapter: AdapterRef) -> "ray.ObjectRef[dict[str, bytes]]":
-        """A reference to the contents of an adapter's files, by file name."""
+        """Return a reference to the contents of an adapter's files, by file name."""
         if adapter.path not in self._stored:
             files = {file.name: file.read_bytes() for file in sorted(Path(adapter.path).iterdir())}
             self._stored[adapter.path] = ray.put(files)

@@ -89,7 +89,7 @@ class EnginePool:
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
-        """For an engine that is being restarted another one answers."""
+        """Ask every engine; for one that is being restarted another one answers."""
 
         def ask(engine: Engine) -> Awaitable[Group]:
             return engine.generate(index, problem, adapter, sampling)

@@ -19,7 +19,7 @@ SEGMENT = re.compile(r"(/dev/shm/psm_\w+)$", re.MULTILINE)
 
 
 def segments_of(pids: Iterable[int | str]) -> set[Path]:
-    """The files that these processes (ids, or `self`) map; none for a process that is gone."""
+    """Return the files that these processes (ids, or `self`) map; none for a process that is gone."""
     found: set[Path] = set()
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -86,7 +86,7 @@ class RolloutEngine:
         self._request_ids = itertools.count()
 
     async def cache_bytes(self) -> int:
-        """Size of the KV cache."""
+        """Return the size of the KV cache."""
         config: Any = self._llm.vllm_config  # whose dtype is one of torch by now, whatever its type says
         model, cache = config.model_config, config.cache_config
         heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
@@ -161,7 +161,7 @@ class RolloutEngine:
         await self._answer(self._llm.remove_lora(self._lora_requests.pop(adapter.name).lora_int_id))
 
     async def _answer(self, call: Coroutine[Any, Any, T]) -> T:
-        """The answer of vLLM's engine process. vLLM 0.32 itself waits for ever if that process dies meanwhile."""
+        """Wait for vLLM's engine process to answer. vLLM 0.32 itself waits for ever if that process dies meanwhile."""
         task = asyncio.create_task(call)
         with self._cause_of_death():
             try:

@@ -43,7 +43,7 @@ class ExitWatcher:
             self._pidfd = None
 
     def findings(self) -> list[str]:
-        """What is known of the end of a process that is dead or dying. To be called once: it closes the pidfd."""
+        """Return what is known of the end of a process that is dead or dying. To be called once: it closes the pidfd."""
         found = []
         if self._pidfd is not None:
             reaped = select.poll()
@@ -62,7 +62,7 @@ class ExitWatcher:
 
 
 def exit_status(pidfd: int) -> int | None:
-    """The wait status of a process that has ended, None if the kernel does not tell."""
+    """Return the wait status of a process that has ended, None if the kernel does not tell."""
     request = bytearray(PIDFD_INFO.pack(PIDFD_INFO_EXIT, *[0] * 13))
     try:
         fcntl.ioctl(pidfd, PIDFD_GET_INFO, request)
@@ -73,7 +73,7 @@ def exit_status(pidfd: int) -> int | None:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code, or a signal as its negative number, in words."""
+    """Put an exit code, or a signal as its negative number, into words."""
     if code >= 0:
         return f"it ended with exit code {code}"
     name = signal.Signals(-code).name
@@ -81,7 +81,7 @@ def describe_exit(code: int) -> str:
 
 
 def oom_kills() -> int:
-    """Processes that the kernel has killed for want of memory since the machine started."""
+    """Count the processes that the kernel has killed for want of memory since the machine started."""
     found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
 
@@ -105,13 +105,13 @@ def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
 
 
 def find_log(logs: Path, pid: int | None, error: str) -> Path | None:
-    """The log of a worker process, by its id or the one that Ray's text names."""
+    """Return the log of a worker process, by its id or the one that Ray's text names."""
     named = PID.search(error)
     number = pid or (named and named[1])
     return next(logs.glob(f"worker-*-{number}.err"), None) if number else None
 
 
 def ray_message(error: str) -> str:
-    """The last line of Ray's text, without its list of possible causes."""
+    """Return the last line of Ray's text, without its list of possible causes."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     return re.split(r" (?:Some common causes|There are some potential)", lines[-1])[0] if lines else "without a word"

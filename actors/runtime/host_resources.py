@@ -75,7 +75,7 @@ class HostGuard:
     _raised: set[tuple[str, bool]] = field(default_factory=set)
 
     def look(self, free: HostFree) -> list[Alarm]:
-        """The new alarms. Disk is fatal while there still is enough for a last checkpoint."""
+        """Return the new alarms. Disk is fatal while there still is enough for a last checkpoint."""
         margin = free.disk + free.begun - self.need.checkpoint
         alarms = []
         if margin < DISK_MARGIN:
@@ -91,7 +91,7 @@ class HostGuard:
 
 
 def measure(folder: Path) -> HostFree:
-    """What is left now. folder: of the run, which need not exist yet."""
+    """Return what is left now. folder: of the run, which need not exist yet."""
     record = RunRecord(folder)
     return HostFree(
         disk=free_disk(folder),  # first: of a checkpoint that is being written rather too much is counted
@@ -103,13 +103,13 @@ def measure(folder: Path) -> HostFree:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that this user may still write at a path, whose last parts need not exist."""
+    """Return the bytes that this user may still write at a path, whose last parts need not exist."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files under a folder, any of which may vanish meanwhile."""
+    """Return the bytes of all files under a folder, any of which may vanish meanwhile."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -119,7 +119,7 @@ def size(folder: Path) -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be had without swapping, within this process's control group."""
+    """Return the bytes of memory that can be had without swapping, within this process's control group."""
     free = psutil.virtual_memory().available
     if not (group := _control_group()):
         return free
@@ -130,13 +130,13 @@ def free_memory() -> int:
 
 
 def total_memory() -> int:
-    """Bytes of memory this process may use: the machine's, or its control group's limit."""
+    """Return the bytes of memory this process may use: the machine's, or its control group's limit."""
     physical, group = psutil.virtual_memory().total, _control_group()
     return min(physical, group[1]) if group else physical
 
 
 def _control_group() -> tuple[Path, int, str, str] | None:
-    """The control group that limits memory, of version 2 or 1; None without a limit.
+    """Return the control group that limits memory, of version 2 or 1; None without a limit.
 
     Its folder, the limit in bytes, the file with the bytes in use, and the prefix of its statistics.
     """
@@ -151,5 +151,5 @@ def _control_group() -> tuple[Path, int, str, str] | None:
 
 
 def amount(count: float) -> str:
-    """Bytes in MiB or GiB."""
+    """Write bytes in MiB or GiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / MIB:.0f} MiB"

@@ -92,19 +92,22 @@ class Placement:
 
 
 def most_ranks(cores: tuple[int, ...], gpus: int, engines: int | None = None) -> int:
-    """The most ranks a learner can have beside so many rollout actors: one a core, or one a card that these leave."""
+    """Return the most ranks a learner can have beside so many rollout actors: one a core, or one a card that these
+    leave.
+    """
     return max(1, gpus - (engines or 1)) if gpus else len(cores)
 
 
 def most_engines(cores: tuple[int, ...], gpus: int) -> int:
-    """The most rollout actors there can be: one a core, or one a card that the learner leaves."""
+    """Return the most rollout actors there can be: one a core, or one a card that the learner leaves."""
     return max(1, gpus - 1) if gpus else len(cores)
 
 
 def place(
     cores: tuple[int, ...], gpus: int, ranks: int = 1, engines: int | None = None, nodes: Sequence[Node] = ()
 ) -> Placement:
-    """The shares of a run on these cores and cards, or on the nodes of a cluster, the one that it is started on first.
+    """Return the shares of a run on these cores and cards, or on the nodes of a cluster, the one that it is started on
+    first.
 
     ranks: 1 to `most_ranks`. engines: rollout actors, 1 to `most_engines`; by default as many as are useful.
 
@@ -121,7 +124,7 @@ def place(
 
 
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
-    """The shares where nothing is learned: a rollout actor on each card, or one on all cores but one in eight."""
+    """Return the shares where nothing is learned: a rollout actor on each card, or one on all cores but one in eight."""
     if gpus:
         rollouts = (_on_card(1.0, CORES_PER_ENGINE),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))

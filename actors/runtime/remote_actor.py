@@ -97,7 +97,9 @@ class RemoteActor:
         ray.kill(self._process.handle)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
-        """The result of a method. ActorDied if the process dies, or does not answer by the deadline and is killed."""
+        """Return the result of a method. ActorDied if the process dies, or does not answer by the deadline and is
+        killed.
+        """
         process = self._process
         reference: ray.ObjectRef[Any] = getattr(process.handle, method).remote(*arguments)
         try:
@@ -143,7 +145,7 @@ class RemoteActor:
 
 
 def session_logs() -> Path:
-    """The folder of the logs of this process's Ray session, for which Ray 2.60 has no public function."""
+    """Return the folder of the logs of this process's Ray session, for which Ray 2.60 has no public function."""
     return Path(ray._private.worker.global_worker.node.get_logs_dir_path())
 
 

@@ -100,7 +100,7 @@ class Supervised(Generic[M]):
             await asyncio.shield(self.restart)
 
     async def attempt(self, work: Callable[[M], Awaitable[T]], weight: int = 0) -> T:
-        """The result of work by the actor, which has to be healthy; raises Lost if it dies meanwhile."""
+        """Return the result of work by the actor, which has to be healthy; raises Lost if it dies meanwhile."""
         restarts = self._restarts
         self.load += weight
         try:
@@ -170,7 +170,7 @@ class WorkerPool(Generic[M]):
         self.workers = workers
 
     async def run(self, work: Callable[[M], Awaitable[T]], weight: int) -> T:
-        """The result of work by the least loaded healthy worker, or by another one if that dies."""
+        """Return the result of work by the least loaded healthy worker, or by another one if that dies."""
         while True:
             worker = await self.least_loaded()
             try:
@@ -179,7 +179,9 @@ class WorkerPool(Generic[M]):
                 continue
 
     async def least_loaded(self) -> Supervised[M]:
-        """The least loaded healthy worker, once there is one; raises what ended the restarts if all are given up."""
+        """Return the least loaded healthy worker, once there is one; raises what ended the restarts if all are given
+        up.
+        """
         while not (healthy := [worker for worker in self.workers if worker.healthy]):
             restarts = [worker.restart for worker in self.workers if worker.restart and not worker.given_up]
             if not restarts:

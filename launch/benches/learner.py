@@ -129,7 +129,7 @@ def ours(config: Config, model: str, folder: Path) -> Step:
 
 
 def plain(config: Config, model: str, _: Path) -> Step:
-    """Forward and backward passes as they are usually written."""
+    """Return forward and backward passes as they are usually written."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM

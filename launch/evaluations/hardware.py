@@ -20,8 +20,8 @@ def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placemen
 
 
 def fit_of_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> Fit:
-    """Of engines alone on their cards. An evaluation asks them for one sample at a time, so that of their cache only
-    that has to fit.
+    """Return the fit of engines alone on their cards. An evaluation asks them for one sample at a time, so that of
+    their cache only that has to fit.
     """
     memory = tuple(entry for entry in engine_memory(config, shape, placement, 1) if not entry.elastic)
     available = {place: has for place, has in available_memory(machine, placement).items() if place != "host"}

@@ -188,7 +188,7 @@ class ModelledEngine:
     async def close(self) -> None: ...
 
     def _length(self, limit: int) -> int:
-        """Length of one response: a gamma distribution, cut at the limit."""
+        """Draw the length of one response: a gamma distribution, cut at the limit."""
         mean, spread = self._workload.response, self._workload.spread
         drawn = self._rng.gammavariate(spread**-2, mean * spread**2) if spread else mean
         return max(1, min(round(drawn), limit))

@@ -47,7 +47,7 @@ def _late(run: Run, name: str) -> float:
 
 
 def _course(run: Run) -> Iterator[Flag]:
-    """How the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
+    """Tell how the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
     reason = run.summary.get("reason") or "no summary.json was written"
     ended = f"The run {WORDS['endings'].get(run.status, run.status)}"
     yield Flag(ENDINGS.get(run.status, "bad"), ended, f"{reason}; {many(len(run.rows), 'update')}")
@@ -72,7 +72,7 @@ def _course(run: Run) -> Iterator[Flag]:
 
 
 def _samples(run: Run) -> Iterator[Flag]:
-    """What became of the samples that were trained on."""
+    """Tell what became of the samples that were trained on."""
     kinds = ("correct", "wrong", "unparsable", "timeout", "crash")
     samples = {kind: int(sum(run.series(f"verify/{kind}")[1])) for kind in kinds}
     for kind, words in (("timeout", "verdicts timed out"), ("crash", "verdicts crashed")):
@@ -117,7 +117,7 @@ def _evaluations(run: Run) -> Iterator[Flag]:
 
 
 def _faults(run: Run) -> Iterator[Flag]:
-    """What the run has survived."""
+    """Tell what the run has survived."""
     counts = run.ledger.get("counts") or {}
     events = [event.get("event") for event in run.events]
     deaths = {name.removeprefix("deaths/"): n for name, n in counts.items() if name.startswith("deaths/")}

@@ -104,7 +104,7 @@ Settings = tuple[tuple[str, Any], ...]
 
 
 def _rest(group: Group, axis: str) -> Settings:
-    """The settings of a group but for one."""
+    """Return the settings of a group but for one."""
     return tuple((key, value) for key, value in group.settings.items() if key != axis)
 
 

@@ -39,7 +39,7 @@ def runs(sweep: Sweep) -> Table:
 
 
 def _result(run: Run) -> Cells:
-    """Final pass@1 and its rise, each with its interval, and the number of updates."""
+    """Return final pass@1 and its rise, each with its interval, and the number of updates."""
     updates = str(len(run.rows)) if run.begun else MISSING
     if found := change(run):
         levels = [(percent(found.after.value), found.after), (points(found.difference.value), found.difference)]
@@ -49,7 +49,7 @@ def _result(run: Run) -> Cells:
 
 
 def _time(run: Run) -> str:
-    """What a run has spent of its budget."""
+    """Say what a run has spent of its budget."""
     spent = time(run.spent_s)
     if not run.budget_s:
         return spent

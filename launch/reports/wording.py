@@ -19,17 +19,17 @@ SMALL = 1e-3
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """0.8203 → 82.0 %."""
+    """Write a share in percent: 0.8203 → 82.0 %."""
     return MISSING if share is None else f"{share * 100:.{digits}f}{SPACE}%"
 
 
 def points(share: float | None) -> str:
-    """A difference of shares in signed percentage points, without the word: 0.05 → +5.0."""
+    """Write a difference of shares in signed percentage points, without the word: 0.05 → +5.0."""
     return MISSING if share is None else signed(share * 100)
 
 
 def signed(value: float | None) -> str:
-    """With its sign and one decimal."""
+    """Write a number with its sign and one decimal."""
     if value is None:
         return MISSING
     rounded = round(value, 1) or 0.0
@@ -37,12 +37,12 @@ def signed(value: float | None) -> str:
 
 
 def span(interval: Any) -> str:
-    """The two ends of an interval in percent: 0.76, 0.88 → 76.0 to 88.0."""
+    """Write the two ends of an interval in percent: 0.76, 0.88 → 76.0 to 88.0."""
     return MISSING if interval is None else " to ".join(decimal(end * 100) for end in interval)
 
 
 def decimal(value: float | None, digits: int = 1) -> str:
-    """With so many decimals, a true minus sign, and thousands apart."""
+    """Write a number with so many decimals, a true minus sign, and thousands apart."""
     if value is None or not math.isfinite(value):
         return MISSING
     rounded = round(value, digits) or 0.0
@@ -50,12 +50,12 @@ def decimal(value: float | None, digits: int = 1) -> str:
 
 
 def p_value(p: float) -> str:
-    """Behind the letter p: 0.02 → = 0.02."""
+    """Write what stands behind the letter p: 0.02 → = 0.02."""
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def compact(value: Any) -> str:
-    """A setting or a small measure, as short as it can be written."""
+    """Write a setting or a small measure as short as it can be."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
@@ -69,7 +69,7 @@ def compact(value: Any) -> str:
 
 
 def count(number: float) -> str:
-    """17829 → 17,829; from a million on with its unit."""
+    """Write a count: 17829 → 17,829; from a million on with its unit."""
     for unit, size in (("billion", 1e9), ("million", 1e6)):
         if number >= size:
             return f"{number / size:.3g}{SPACE}{unit}"
@@ -77,7 +77,7 @@ def count(number: float) -> str:
 
 
 def time(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Write seconds in the unit that suits them."""
     if seconds < 120:
         return f"{seconds:.1f}{SPACE}s" if seconds < 10 else f"{seconds:.0f}{SPACE}s"
     if seconds < 7200:
@@ -86,7 +86,7 @@ def time(seconds: float) -> str:
 
 
 def many(number: int, thing: str) -> str:
-    """3, "seed" → 3 seeds."""
+    """Write a number of things: 3, "seed" → 3 seeds."""
     return f"{number:,}{SPACE}{thing}{'' if number == 1 else 's'}"
 
 

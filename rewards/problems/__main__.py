@@ -20,7 +20,7 @@ SAMPLES = 3
 
 
 def main(arguments: list[str]) -> int:
-    """The command. Exit code 0, or 2 for a wrong call or a source that cannot be used."""
+    """Run the command. Return 0, or 2 for a wrong call or a source that cannot be used."""
     try:
         if not arguments or "=" in arguments[0].partition(":")[0]:
             raise BadInput("problems: no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")

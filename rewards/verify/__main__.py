@@ -67,7 +67,7 @@ def named(name: str) -> RewardFunction:
 
 
 def main(arguments: list[str]) -> int:
-    """The command. Exit code 0, or 2 for a wrong call or an unreadable file."""
+    """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
     parser = Parser(prog="python -m rewards.verify", description="One verdict for every line of gold and response.")
     parser.add_argument("file", metavar="FILE.jsonl")
     parser.add_argument("--recipe", metavar="NAME", help="print rewards by this recipe, too")

@@ -150,7 +150,7 @@ def _ascii_digit(character: str) -> str:
 
 
 def _closes(answer: str) -> int:
-    """Index of the brace that closes the first one, -1 if none does."""
+    """Return the index of the brace that closes the first one, -1 if none does."""
     depth = 0
     for position, character in enumerate(answer):
         if character in "{}" and (position == 0 or answer[position - 1] != "\\"):

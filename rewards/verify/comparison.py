@@ -199,7 +199,7 @@ def _equations(gold: str, answer: str, algebra: Equivalent) -> bool:
 
 
 def _relations(gold: str, answer: str, algebra: Equivalent) -> bool:
-    """y = 2x and x = y/2 are the same line, y = 1 and x = 1 are not."""
+    """Whether two relations are the same: y = 2x and x = y/2 are the same line, y = 1 and x = 1 are not."""
     return variables(gold) == variables(answer) and _by_algebra(gold, answer, algebra)
 
 
@@ -226,13 +226,13 @@ def _text(of: Shape) -> str:
 
 
 def variables(text: str) -> set[str]:
-    r"""Letters that stand for something else than a number; commands such as \alpha count whole."""
+    r"""Return the letters that stand for something else than a number; commands such as \alpha count whole."""
     names = re.findall(r"\\(?:alpha|beta|gamma|delta|theta|phi|lambda|mu|omega)(?![A-Za-z])", text)
     return {*names, *re.findall(r"[A-Za-z]", COMMAND.sub("", TEXT.sub("", text)))} - CONSTANTS
 
 
 def compact(text: str) -> str:
-    """Without the spaces that mean nothing: 1 234 and a b keep theirs."""
+    """Remove the spaces that mean nothing: 1 234 and a b keep theirs."""
     return SPACE.sub("", text)
 
 
@@ -242,7 +242,7 @@ def _choice(text: str) -> str:
 
 
 def _phrase(text: str) -> str:
-    """Words in lower case, empty if the text is none; algebra would take "east" for a product of letters."""
+    """Return words in lower case, empty if the text is none; algebra would take "east" for a product of letters."""
     unwrapped = TEXT.sub(r"\1", text).strip()
     match = PHRASE.fullmatch(unwrapped)
     if not match or number(unwrapped) is not None:
