@@ -19,8 +19,11 @@ SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME o
 
 @dataclass(frozen=True)
 class Benchmark:
-    """name: of its files and its row in tables. source: as data.source, or HELD_OUT. problem_field, answer_field: its
-    columns, empty for those that `data` names or else are guessed.
+    """A set of problems to evaluate on.
+
+    name: of its files and its row in tables.
+    source: as data.source, or HELD_OUT.
+    problem_field, answer_field: its columns, empty for those that `data` names or else are guessed.
     """
 
     name: str
@@ -37,7 +40,7 @@ def known() -> dict[str, Benchmark]:
 
 
 def find_benchmarks(asked: list[str]) -> list[Benchmark]:
-    """Return the benchmarks asked for, by name or as a source; BadInput for an unknown name, and for two of one name."""
+    """Return the benchmarks asked for, by name or as a source; BadInput for an unknown name, or two of one name."""
     found: dict[str, Benchmark] = {}
     for entry in asked:
         benchmark = known().get(entry) or _of_source(entry)

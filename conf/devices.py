@@ -12,8 +12,11 @@ CARD_DTYPE = "bfloat16"
 
 @dataclass(frozen=True)
 class Device:
-    """memory_gib: GiB that the driver reports. bandwidth_gbs: 10⁹ bytes/s. bfloat16: dense rate, 10¹² FLOP/s, None for
-    a card that cannot compute in it.
+    """A card.
+
+    memory_gib: GiB that the driver reports.
+    bandwidth_gbs: 10⁹ bytes/s.
+    bfloat16: dense rate, 10¹² FLOP/s, None for a card that cannot compute in it.
     """
 
     name: str

@@ -65,7 +65,7 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
 
 
 def run_of(adapter: str) -> Path | None:
-    """Return the folder of the run that an adapter's folder lies in, wherever links lead; None for one made elsewhere."""
+    """Return the folder of the run that an adapter lies in, wherever links lead; None for one made elsewhere."""
     parents = Path(adapter).resolve().parents if adapter else ()
     return next((parent for parent in parents if recorded(parent)), None)
 
@@ -153,7 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _of_run(run: Path, adapter: str) -> Layer:
-    """Return what a run was begun with, under the name and in the place its folder has now; the machine may be another."""
+    """Return what a run was begun with, under its folder's present name and place; the machine may be another."""
     record = {key: value for key, value in recorded(run).items() if key != "device"} | {"adapter": adapter}
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
     return str(run / RECORD), _literal(record)

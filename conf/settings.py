@@ -24,7 +24,11 @@ WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true o
 
 @dataclass(frozen=True)
 class Rule:
-    """allows: whether a value will do. remedy: what to do instead, as an imperative."""
+    """A condition on a value.
+
+    allows: whether a value will do.
+    remedy: what to do instead, as an imperative.
+    """
 
     allows: Callable[[Any], bool]
     remedy: str
@@ -32,8 +36,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Setting:
-    """path: dotted, as on the command line. kind: its type. section: the dataclass that declares it. source, rule,
-    resumable: see `setting`.
+    """One setting and what is known of it.
+
+    path: dotted, as on the command line.
+    kind: its type.
+    section: the dataclass that declares it.
+    source, rule, resumable: see `setting`.
     """
 
     path: str

@@ -9,7 +9,7 @@ SIMILAR = 0.6
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names, closest first, compared without case, whole and by the part after the last dot."""
+    """Return up to three close names, closest first, compared without case, whole and by what follows the last dot."""
     scored = sorted(((_likeness(name, other), other) for other in known), key=lambda pair: (-pair[0], pair[1]))
     return [other for likeness, other in scored[:SUGGESTIONS] if likeness >= SIMILAR]
 

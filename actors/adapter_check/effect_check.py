@@ -1,4 +1,4 @@
-"""Before an evaluation: does the adapter change what the engines say? If not, it would be one of the base model."""
+"""Checks before an evaluation that the adapter changes the engines' answers: else it would be one of the base model."""
 
 from collections.abc import Sequence
 from math import fsum

@@ -14,7 +14,7 @@ Answers = tuple[Group, ...]
 
 
 class Probes:
-    """The same problems, limits and seeds whenever asked."""
+    """Asks engines the same problems under the same limits and seeds every time."""
 
     def __init__(
         self, config: Config, problems: Sequence[Problem], metered: Callable[[Sampler], Sampler] = lambda engine: engine

@@ -1,4 +1,4 @@
-"""At every start of an engine: does it serve adapters as the learner understands them?"""
+"""Checks at every start of an engine that it serves adapters as the learner understands them."""
 
 import asyncio
 from itertools import chain
@@ -12,7 +12,8 @@ from actors.messages import AdapterRef
 from actors.protocols import FAITHFUL, Engine, Learner
 
 CLEARLY = 0.8
-"""A mistake is found where the answers are so much nearer to what the learner sees under it than to the truth."""
+"""A mistake is found where the distance of the answers to what the learner sees under it is below this share of their
+distance to the truth."""
 
 PROMPT_TOKENS = 16
 """Of a probe: the learner looks at each answer under a dozen mistakes, and has no use for the question."""

@@ -1,4 +1,4 @@
-"""After every swap: do the engines use the adapter they claim to? Settings and metrics call this check the canary."""
+"""Checks after every swap that the engines use the adapter they claim to. Settings and metrics call it the canary."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
 
 
 def describe_check(comparison: Comparison) -> dict[str, float]:
-    """Return the comparison of engine and learner; `canary/decided` is 0 while the policy has not moved enough to tell."""
+    """Return a comparison of engine and learner; `canary/decided` is 0 until the policy has moved enough to tell."""
     return {
         "canary/disagreement": comparison.disagreement,
         "canary/movement": comparison.movement,

@@ -36,7 +36,8 @@ ALIVE_CHECK_S = 1.0
 """Between two looks whether the engine process still lives while it owes an answer."""
 
 UNMEASURED = 0.01
-"""Share of a card that vLLM asks to be free where the size of its KV cache is given: it wants one, and need not."""
+"""Share of a card that vLLM checks to be free. It does so even where the size of its KV cache is given, when nothing
+depends on it: so this is small."""
 
 
 class RolloutEngine:
@@ -198,8 +199,8 @@ def cpu_settings(context: int) -> dict[str, Any]:
 
 
 def card_settings(share: Share, cache_bytes: int | None) -> dict[str, Any]:
-    """vLLM's settings for its part of a card. It measures free memory only if the cache has no given size: what a
-    neighbour at work on the card takes or frees meanwhile would count as the engine's.
+    """vLLM's settings for its part of a card. It measures free memory only if the cache has no given size: what
+    another process on the card takes or frees meanwhile would count as the engine's.
     """
     if cache_bytes is None:
         return {"gpu_memory_utilization": share.memory}

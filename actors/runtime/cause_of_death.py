@@ -10,13 +10,13 @@ from pathlib import Path
 
 LOG_LINES = 5
 LOG_LINE_CHARACTERS = 200
-"""How much of a dead actor's log is told."""
+"""How much of a dead actor's log is shown."""
 
 NOISE = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
 """Log lines that say nothing: Ray's own, warnings and progress bars."""
 
 REAPED_S = 5.0
-"""Ray reports a closed connection, which comes before the end: a process has all its memory to give back first."""
+"""Seconds to wait for the end of a process: Ray reports its closed connection, and it still has memory to give back."""
 
 CRASH = re.compile(r"\*\*\* (SIG[A-Z]+) received")
 MEMORY_MONITOR = re.compile(r"[^.\n]*(?:low on memory|memory usage exceeded)[^.\n]*", re.IGNORECASE)
@@ -43,7 +43,7 @@ class ExitWatcher:
             self._pidfd = None
 
     def findings(self) -> list[str]:
-        """Return what is known of the end of a process that is dead or dying. To be called once: it closes the pidfd."""
+        """Return what is known of the end of a dead or dying process. To be called once: it closes the pidfd."""
         found = []
         if self._pidfd is not None:
             reaped = select.poll()

@@ -18,7 +18,7 @@ DISK_MARGIN = 512 * MIB
 """Disk beside checkpoints: samples, curves, logs, what others write meanwhile."""
 
 LAST_MARGIN = 128 * MIB
-"""The part of it that is kept for what the end of a run writes beside its last checkpoint."""
+"""The part of DISK_MARGIN that is kept for what the end of a run writes beside its last checkpoint."""
 
 SHARED_MEMORY_LOW = 64 * MIB
 MEMORY_LOW_SHARE = 0.06
@@ -59,7 +59,11 @@ class HostFree:
 
 @dataclass(frozen=True)
 class Alarm:
-    """kind: disk, shared memory or memory. fatal: the run should end while it still can."""
+    """A resource that runs low.
+
+    kind: disk, shared memory or memory.
+    fatal: the run should end while it still can.
+    """
 
     kind: str
     text: str

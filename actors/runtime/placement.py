@@ -124,7 +124,7 @@ def place(
 
 
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
-    """Return the shares where nothing is learned: a rollout actor on each card, or one on all cores but one in eight."""
+    """Return shares where nothing is learned: a rollout actor on each card, or one on all cores but one in eight."""
     if gpus:
         rollouts = (_on_card(1.0, CORES_PER_ENGINE),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))

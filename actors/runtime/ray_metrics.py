@@ -11,7 +11,7 @@ LATEST = {"reward": "reward/mean", "entropy": "policy/entropy", "tokens_per_seco
 
 
 class RayMetrics:
-    """Ray reports the last values every few seconds."""
+    """Sets the metrics, whose last values Ray reports every few seconds."""
 
     def __init__(self) -> None:
         self._seconds = _gauge("ledger_seconds", "Seconds that an actor spent on an activity", "actor", "class")

@@ -164,7 +164,7 @@ class Supervised(Generic[M]):
 
 
 class WorkerPool(Generic[M]):
-    """Workers of which each can do what any other can."""
+    """Gives work to workers that can stand in for one another."""
 
     def __init__(self, workers: Sequence[Supervised[M]]) -> None:
         self.workers = workers

@@ -32,7 +32,11 @@ Step = Callable[[Batch], object]
 
 @dataclass(frozen=True)
 class Case:
-    """tokens: of the longest sample, prompt included. recompute: gradient checkpointing on both sides."""
+    """What both sides learn from.
+
+    tokens: of the longest sample, prompt included.
+    recompute: gradient checkpointing on both sides.
+    """
 
     name: str
     rank: int

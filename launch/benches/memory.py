@@ -33,7 +33,7 @@ Figures = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Case:
-    """response: tokens of every sample."""
+    """A run whose memory is measured. response: tokens of every sample."""
 
     rank: int
     response: int

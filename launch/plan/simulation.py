@@ -1,5 +1,5 @@
-"""A run without its work: the real coordinator and engine pool over modelled engines, learner and verifier, under
-virtual time.
+"""Simulates a run: the real coordinator and engine pool over modelled engines, learner and verifier, under virtual
+time.
 """
 
 import asyncio
@@ -64,7 +64,9 @@ MISTAKES = 13
 
 @dataclass(frozen=True)
 class Simulation:
-    """rows: of metrics.jsonl, with `engines/busy_s`, the mean seconds so far that an engine decoded.
+    """What a simulated run has done.
+
+    rows: of metrics.jsonl, with `engines/busy_s`, the mean seconds so far that an engine decoded.
     ledger: as in summary.json.
     spent_s: of the budget.
     cpu_s: of this processor for all of it, an upper bound of the coordinator's part.

@@ -27,7 +27,7 @@ LEVELS = ("bad", "warning", "note", "good")
 
 @dataclass(frozen=True)
 class Flag:
-    """level: one of `LEVELS`."""
+    """Something to know about a run. level: one of `LEVELS`."""
 
     level: str
     title: str

@@ -27,7 +27,11 @@ LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Report:
-    """html: one file that needs no other. markdown: the same without plots and samples."""
+    """A report in both formats.
+
+    html: one file that needs no other.
+    markdown: the same without plots and samples.
+    """
 
     html: str
     markdown: str

@@ -39,7 +39,11 @@ LETTER = 0.021
 
 @dataclass(frozen=True)
 class Plot:
-    """name: a word, unique on its page. caption: what it shows, with units."""
+    """A plot on a page.
+
+    name: a word, unique on its page.
+    caption: what it shows, with units.
+    """
 
     name: str
     caption: str

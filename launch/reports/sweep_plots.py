@@ -55,6 +55,7 @@ def finals(sweep: Sweep) -> Plot | None:
 
 
 def by_learning_rate(sweep: Sweep) -> Plot | None:
+    """Draw mean final accuracy by learning rate, a line for each combination of the other settings."""
     axis, done = question(sweep), finished(sweep)
     if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes or not done:
         return None

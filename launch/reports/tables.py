@@ -38,7 +38,7 @@ Cells = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """The first column names the rows."""
+    """A table of a report. The first column names the rows."""
 
     caption: str
     head: Cells

@@ -125,8 +125,8 @@ class CoordinatorActor:
         return await coordinator.run()
 
     async def _assemble(self) -> Coordinator:
-        """Start the actors. On a shared card the learner has to wait: vLLM measures free memory while it starts, and a
-        neighbour that comes and goes would upset it.
+        """Start the actors. On a card the learner waits for the engines: vLLM measures free memory while it starts,
+        which no other process may take or free meanwhile.
         """
         request, config, clock = self._request, self._request.config, self._clock
         given = config, request.model_path, request.placement
@@ -169,7 +169,7 @@ class CoordinatorActor:
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
     async def _look(self, guard: HostGuard, metrics: RayMetrics) -> None:
-        """Act first, then write."""
+        """Raise alarms and report to Ray's metrics: act first, then write."""
         alarms = guard.look(measure(self._folder.path))
         for alarm in alarms:
             if alarm.fatal and not self._stopping.stopped:

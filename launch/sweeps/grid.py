@@ -29,6 +29,7 @@ TAKEN = {
     "run.name": "name the sweep with sweep.name=NAME; its cells are named after their values",
     "run.overwrite": "delete the sweep's folder to start anew, or give sweep.name=OTHER",
 }
+"""Settings that a sweep refuses, and what to do instead."""
 
 MODEL = ("conf", "model.path")
 """Axes that change the model, and so what accuracy means."""

@@ -18,7 +18,7 @@ from launch.plan.time import duration
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
 AVERAGED = "run.seed"
-"""The axis that means are over."""
+"""The axis over which means are taken."""
 
 
 @dataclass(frozen=True)
