@@ -20,8 +20,8 @@ from conf.errors import BadInput
 from conf.models import found_here
 from conf.schema import Config
 
-PATIENCE = 10.0
-PATIENCE_S = 120.0
+HANG_FACTOR = 10.0
+HANG_S = 120.0
 """A learner hangs when a call takes so many times its longest so far, and so many seconds more: batches differ."""
 
 LOOPBACK = "127.0.0.1"
@@ -163,7 +163,7 @@ class RemoteLearner:
     async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
         """Return the answers of these ranks. Raises LearnerDied, or what a rank raised."""
         longest = self._longest.get(method)
-        deadline_s = START_S if longest is None else PATIENCE_S + PATIENCE * longest
+        deadline_s = START_S if longest is None else HANG_S + HANG_FACTOR * longest
         began = self._clock.now()
         calls = [asyncio.ensure_future(actor.call(method, *arguments, deadline_s=deadline_s)) for actor in actors]
         try:

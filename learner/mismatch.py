@@ -18,7 +18,7 @@ TOKEN_CAP = 2.0
 SEQUENCE_CAP = 3.0
 """Of sequence_mask, as TRL's default."""
 
-BAND = (0.5, 5.0)
+ICEPOP_BAND = (0.5, 5.0)
 """Of icepop (Ring-1T, arXiv 2510.18855)."""
 
 
@@ -38,7 +38,7 @@ def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str
             return weights.where(weights <= SEQUENCE_CAP, 0.0).repeat_interleave(lengths)
         case "icepop":
             weights = bounded_exp(delta)
-            return weights.where((weights >= BAND[0]) & (weights <= BAND[1]), 0.0)
+            return weights.where((weights >= ICEPOP_BAND[0]) & (weights <= ICEPOP_BAND[1]), 0.0)
         case "bypass":
             return torch.ones_like(delta)
         case unknown:

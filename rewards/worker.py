@@ -27,7 +27,7 @@ PREPARE_S = 120.0
 BUSY = 0.8
 """A worker is hung if it has computed for this share of its deadline; otherwise it lacked a core."""
 
-PATIENCE = 5
+CLOCK_FACTOR = 5
 """A worker that lacks a core is given up after so many deadlines by the clock."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -53,7 +53,7 @@ class Failed(Exception):
 class Limits:
     """What a worker may use.
 
-    deadline_s: seconds of computing for one call; PATIENCE times as many by the clock on a crowded machine
+    deadline_s: seconds of computing for one call; CLOCK_FACTOR times as many by the clock on a crowded machine
     memory: bytes that the worker may allocate
     """
 
@@ -82,7 +82,7 @@ def serve(pipe: Connection, limits: Limits) -> None:
                 pipe.send(None)
                 continue
             _limit_cpu(limits.deadline_s)
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE * limits.deadline_s + ORPHAN_S)
+            signal.setitimer(signal.ITIMER_REAL, CLOCK_FACTOR * limits.deadline_s + ORPHAN_S)
             try:
                 reply = resolve(name)(*arguments), ""
             except MemoryError:
@@ -149,7 +149,7 @@ class Worker:
             return None
         before = self._cpu_seconds()
         waited = deadline / 10
-        while waited < PATIENCE * deadline:
+        while waited < CLOCK_FACTOR * deadline:
             step = deadline - waited if waited < deadline else deadline / 4
             if self._pipe.poll(step):
                 return None

@@ -35,7 +35,7 @@ CPU_BATCHED_TOKENS = 2048
 ALIVE_CHECK_S = 1.0
 """Between two looks whether the engine process still lives while it owes an answer."""
 
-UNMEASURED = 0.01
+SMALL_SHARE = 0.01
 """Share of a card that vLLM checks to be free. It does so even where the size of its KV cache is given, when nothing
 depends on it: so this is small."""
 
@@ -204,4 +204,4 @@ def card_settings(share: Share, cache_bytes: int | None) -> dict[str, Any]:
     """
     if cache_bytes is None:
         return {"gpu_memory_utilization": share.memory}
-    return {"kv_cache_memory_bytes": cache_bytes, "gpu_memory_utilization": UNMEASURED}
+    return {"kv_cache_memory_bytes": cache_bytes, "gpu_memory_utilization": SMALL_SHARE}

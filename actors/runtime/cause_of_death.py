@@ -12,7 +12,7 @@ LOG_LINES = 5
 LOG_LINE_CHARACTERS = 200
 """How much of a dead actor's log is shown."""
 
-NOISE = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
+CHATTER = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
 """Log lines that say nothing: Ray's own, warnings and progress bars."""
 
 REAPED_S = 5.0
@@ -100,7 +100,7 @@ def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
         findings.append(f"it crashed with {crash[1]}")
     if "creation task" in error:
         findings.append(f"it could not start: {error.strip().splitlines()[-1].strip()}")
-    lines = [line.strip()[:LOG_LINE_CHARACTERS] for line in text.splitlines() if not NOISE.search(line)][-LOG_LINES:]
+    lines = [line.strip()[:LOG_LINE_CHARACTERS] for line in text.splitlines() if not CHATTER.search(line)][-LOG_LINES:]
     return "; ".join(findings or [ray_message(error)]) + (f"; {log} ends with: {' | '.join(lines)}" if lines else "")
 
 
