@@ -42,7 +42,7 @@ from launch.evaluations.view import EvaluationView, lines, markdown, table
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
-from launch.report import attempt
+from launch.reports import attempt
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import resolve_dtype
 from launch.session.signals import exit_at_once, handle_signals

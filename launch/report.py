@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-from actors.storage.files import replace_text
 from conf.errors import BadInput
-from launch.reports.history import compare, read_run, read_sweep
+from launch.reports import write
 
 
 def main(arguments: list[str]) -> int:
@@ -22,34 +21,6 @@ def main(arguments: list[str]) -> int:
         print(f"report.py: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def write(*folders: Path) -> Path:
-    """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md beside
-    several of them; the page. Raises BadInput for a folder that is neither.
-    """
-    from launch.reports.page import run_report, sweep_report  # matplotlib takes a second to come
-
-    if len(folders) > 1:
-        sweep = compare(list(folders))
-        report, place = sweep_report(sweep), sweep.folder / "comparison.html"
-    elif (folders[0] / "sweep.json").exists():
-        report, place = sweep_report(read_sweep(folders[0])), folders[0] / "report.html"
-    else:
-        report, place = run_report(read_run(folders[0])), folders[0] / "report.html"
-    replace_text(place.with_suffix(".md"), report.markdown)
-    replace_text(place, report.html)
-    return place
-
-
-def attempt(folder: Path) -> str:
-    """Write the report of a run or a sweep and return where it is, or why there is none: a run that is over does not
-    fail for its report.
-    """
-    try:
-        return str(write(folder))
-    except Exception as error:
-        return f"none ({type(error).__name__}: {error}); try again: python launch/report.py {folder}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.plan import Plan, make_plan
 from launch.plan.refusal import check_plan
 from launch.plan.view import render, render_scaling
-from launch.report import attempt
+from launch.reports import attempt
 from launch.result import describe
 from launch.session.failure import write_ending
 from launch.session.ray_session import clear_session, ray_session

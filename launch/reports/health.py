@@ -131,7 +131,9 @@ def _faults(run: Run) -> Iterator[Flag]:
     if abandoned := counts.get("updates/abandoned", 0):
         yield Flag("note", f"{many(abandoned, 'update')} made again", "after a return to a checkpoint")
     for name, number in counts.items():
-        if name.startswith("warnings/"):
+        if name == "warnings/look failed":
+            yield Flag("warning", "The host could not be looked at", many(number, "time"))
+        elif name.startswith("warnings/"):
             yield Flag("warning", f"{name.removeprefix('warnings/').capitalize()} ran low", many(number, "warning"))
     if refused := events.count("checkpoint refused"):
         yield Flag("warning", f"{many(refused, 'checkpoint')} refused", "damaged or not of this run")

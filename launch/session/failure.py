@@ -18,13 +18,14 @@ def write_ending(request: "RunRequest", status: str, reason: str) -> dict[str, A
     written = folder.summary()
     if written is not None:
         return written
-    latest = folder.checkpoints.latest
+    latest, spent, price = folder.checkpoints.latest, request.spent, request.config.budget.price_per_hour
     summary: dict[str, Any] = {
         "status": status,
         "reason": reason,
         "updates": version_of(latest) if latest else 0,
         "budget_s": request.config.budget.seconds,
-        "spent_s": request.spent,
+        "spent_s": spent,
+        "cost": None if price is None else price * spent / 3600,
         "eval": {"base": folder.evaluation("base"), "final": None},
         "plasticity": None,
         "best_update": None,
@@ -32,6 +33,6 @@ def write_ending(request: "RunRequest", status: str, reason: str) -> dict[str, A
         "events": folder.events(),
         "versions": {},
     }
-    folder.write_spent(summary["spent_s"])
+    folder.write_spent(spent)
     folder.write_summary(summary)
     return summary

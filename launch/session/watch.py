@@ -16,9 +16,9 @@ from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from actors.runtime.remote_actor import BAD_INPUT
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
-from launch.console import RunView
 from launch.hardware.machine import detect
 from launch.plan.calibration import ENOUGH, learn_from
+from launch.session.console import RunView
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
 from launch.session.failure import write_ending
 from launch.session.signals import after, handle_signals

@@ -10,7 +10,7 @@ from rich.live import Live
 
 from actors.storage.files import lock
 from launch.plan.plan import Plan
-from launch.report import attempt
+from launch.reports import attempt
 from launch.sweeps.grid import Cell, Grid
 from launch.sweeps.lanes import Lane
 from launch.sweeps.record import SweepRecord

@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.console import clock
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan
 from launch.plan.time import duration
+from launch.session.console import clock
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 

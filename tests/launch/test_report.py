@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from launch.report import attempt, main, write
+from launch.report import main
+from launch.reports import attempt, write
 from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from actors.messages import Progress
-from launch.console import RunView, clock, figures, render
+from launch.session.console import RunView, clock, figures, render
 
 ROW = {
     "update": 12,
