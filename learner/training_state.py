@@ -15,7 +15,7 @@ FACTS_FILE = "learner.json"
 
 
 def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, Tensor]) -> None:
-    """Write a learner's state. version: updates made; steps: of the optimizer, none for a batch without examples."""
+    """Write a learner's state. version: updates made; steps: of the optimizer; a batch without examples has none."""
     save_file(state, folder / STATE_FILE)
     facts = {"version": version, "steps": steps, **_settings(config)}
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What the tests of the learner share: batches, updates, and log-probabilities the plain way."""
+"""For the tests of the learner: batches, updates, and log-probabilities the plain way."""
 
 import copy
 from collections.abc import Callable
