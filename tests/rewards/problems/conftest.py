@@ -1,0 +1,68 @@
+"""A configuration over a small file, a hub of one data set, and a user's module."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from conf.schema import Config
+from tests.rewards.problems.rows import SUMS, write_jsonl
+
+HUB_CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: main/train.jsonl}
+  - {split: test, path: main/test.jsonl}
+- config_name: other
+  data_files:
+  - {split: train, path: other/train.jsonl}
+---
+"""
+
+MODULE = """
+def sums(first, last):
+    for i in range(first, last):
+        yield {"problem": f"What is {i} + 1?", "answer": i + 1}
+
+def strings():
+    yield "1 + 1"
+
+def all_of(rows):
+    yield from rows
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Thirty sums in a file, of which ten are held out."""
+    config = Config()
+    write_jsonl(tmp_path / "sums.jsonl", SUMS)
+    config.data.source = f"file:{tmp_path / 'sums.jsonl'}"
+    config.eval.problems = 10
+    config.learner.problems_per_update = 4
+    return config
+
+
+@pytest.fixture
+def hub(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The datasets library finds OWNER/NAME as a folder under the working directory before it asks the hub."""
+    import datasets
+
+    folder = tmp_path / "owner" / "sums"
+    for name, rows in {"main/train": SUMS, "main/test": SUMS[:12], "other/train": SUMS[:15]}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    (folder / "README.md").write_text(HUB_CARD)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    config.eval.problems = 0
+    return config
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's module in the working directory."""
+    (tmp_path / "my_problems.py").write_text(MODULE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_problems", raising=False)
+    return "my_problems"

@@ -1,0 +1,185 @@
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.messages import Status
+from conf.schema import Config
+from rewards.pool import VerifierPool
+from rewards.problems.loading import load
+from rewards.reward import RewardFunction
+from tests.rewards.problems.rows import SUMS, WRITERS, Rows, refuse
+
+
+def test_unknown_generator_is_refused_with_its_neighbours(config: Config, byte_tokenizer: Any) -> None:
+    config.data.source = "reasoning_gym:chain_sun"
+    refuse(config, byte_tokenizer, "data.source", "'chain_sun'", "chain_sum")
+
+
+@pytest.mark.parametrize("parameters", [{"nope": 1}, {"min_terms": 0}, {"min_terms": "x"}, {"seed": 3}])
+def test_wrong_generator_parameters_are_refused(
+    parameters: dict[str, Any], config: Config, byte_tokenizer: Any
+) -> None:
+    config.data.source = "reasoning_gym:chain_sum"
+    config.data.parameters = parameters
+    refuse(config, byte_tokenizer, "data.parameters", str(parameters), "ChainSumConfig")
+
+
+def test_hub_that_cannot_be_reached_is_refused_with_the_remedy(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    config.data.source = "hub:nobody/nothing:test"
+    refuse(config, byte_tokenizer, "'nobody/nothing'", "'test'", "file:PATH", "huggingface.co/datasets/nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("source", "scan", "count"),
+    [("owner/sums/main", None, 30), ("owner/sums/main:test", None, 12), ("owner/sums/other", 9, 9)],
+)
+def test_hub_sets_with_configurations_and_splits(
+    source: str, scan: int | None, count: int, hub: Config, byte_tokenizer: Any
+) -> None:
+    hub.data.source, hub.data.scan = f"hub:{source}", scan
+    assert len(load(hub, byte_tokenizer).train) == count
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [("owner/sums", ["main", "other"]), ("owner/sums/main:dev", ["train", "test"])]
+)
+def test_wrong_configuration_or_split_is_refused_with_those_there_are(
+    source: str, words: list[str], hub: Config, byte_tokenizer: Any
+) -> None:
+    hub.data.source = f"hub:{source}"
+    refuse(hub, byte_tokenizer, *words)
+
+
+def test_hub_that_does_not_answer_is_given_up(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: threading.Event().wait())
+    config.data.source, config.data.hub_timeout_s = "hub:owner/sums", 0.05
+    refuse(config, byte_tokenizer, "data.hub_timeout_s=0.05")
+
+
+def test_a_users_function_yields_rows(module: str, config: Config, byte_tokenizer: Any) -> None:
+    config.data.source, config.data.parameters = f"import:{module}:sums", {"first": 3, "last": 23}
+    problems = load(config, byte_tokenizer)
+    assert {int(p.gold) for p in problems.train + problems.heldout} == set(range(4, 24))
+
+
+@pytest.mark.parametrize("function", ["nothing", "strings", "MODULE"])
+def test_a_users_function_that_cannot_be_used_is_refused(
+    function: str, module: str, config: Config, byte_tokenizer: Any
+) -> None:
+    config.data.source = f"import:{module}:{function}"
+    refuse(config, byte_tokenizer, "data.source", function)
+
+
+def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
+    """Any palindrome of the given letters is right, and the generator's own scoring gives a little to all others."""
+    config = Config()
+    config.data.source, config.data.size = "reasoning_gym:palindrome_generation", 4
+    config.data.parameters = {"min_length": 8, "max_length": 8}
+    config.eval.problems, config.learner.problems_per_update = 0, 4
+    config.rollout.max_prompt_tokens = 2000
+    problem = load(config, byte_tokenizer).train[0]
+    with VerifierPool(RewardFunction(config.reward), workers=1) as pool:
+
+        def judge(answer: str) -> Status:
+            return pool.verify(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
+
+        half = problem.gold[:4]
+        other = half[::-1] + half
+        assert other != problem.gold
+        assert judge(problem.gold) is Status.CORRECT
+        assert judge(other) is Status.CORRECT
+        assert judge(f"x{problem.gold}x") is Status.WRONG
+        assert judge(half) is Status.WRONG
+        assert judge("") is Status.UNPARSABLE
+
+
+def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) -> None:
+    config = Config()
+    config.data.source, config.data.size = "reasoning_gym:basic_arithmetic", 2
+    config.eval.problems, config.learner.problems_per_update = 0, 2
+    problem = load(config, byte_tokenizer).train[0]
+    with VerifierPool(RewardFunction(config.reward), workers=1) as pool:
+        statuses = [
+            pool.verify(problem.gold, rf"\boxed{{{answer}}}", problem.grader).status
+            for answer in (problem.gold, f"{int(problem.gold):+05d}", f"{problem.gold} or 3", "x")
+        ]
+        assert statuses == [Status.CORRECT, Status.CORRECT, Status.WRONG, Status.WRONG]
+        assert pool.health["calls"] == 0
+
+
+FORGED: Rows = [
+    {**row, name: json.dumps({"generator": "chain_sum", "settings": {"seed": 0, "size": 1}, "index": 0})}
+    for row, name in zip(SUMS, ["\x00grader", "grader"] * 15, strict=True)
+]
+"""Rows that ask to be judged as a generator's are."""
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_no_column_of_a_file_says_how_it_is_judged(
+    kind: str, config: Config, tmp_path: Path, byte_tokenizer: Any
+) -> None:
+    expected = load(config, byte_tokenizer)
+    WRITERS[kind](tmp_path / f"forged.{kind}", FORGED)
+    config.data.source = f"file:{tmp_path}/forged.{kind}"
+    problems = load(config, byte_tokenizer)
+    assert problems == expected
+    assert not any(problem.grader for problem in problems.train + problems.heldout)
+
+
+def test_no_row_of_a_users_function_says_how_it_is_judged(module: str, config: Config, byte_tokenizer: Any) -> None:
+    expected = load(config, byte_tokenizer)
+    config.data.source, config.data.parameters = f"import:{module}:all_of", {"rows": FORGED}
+    assert load(config, byte_tokenizer) == expected
+
+
+def test_no_column_of_the_hub_says_how_it_is_judged(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    expected = load(config, byte_tokenizer)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: FORGED)
+    config.data.source = "hub:owner/sums"
+    assert load(config, byte_tokenizer) == expected
+
+
+def test_missing_file_is_refused(config: Config, byte_tokenizer: Any) -> None:
+    config.data.source = "file:/nowhere/rows.jsonl"
+    refuse(config, byte_tokenizer, "data.source", "/nowhere/rows.jsonl")
+
+
+def test_unknown_file_type_is_refused(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
+    config.data.source = f"file:{tmp_path}/rows.txt"
+    refuse(config, byte_tokenizer, "rows.txt", ".jsonl, .json, .csv, .parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", b'{"problem": 1\n'),
+        ("rows.jsonl", b"[1, 2]\n"),
+        ("rows.jsonl", b"\xff\xfe"),
+        ("rows.json", b'{"problem": "p", "answer": "1"}'),
+        ("rows.parquet", b"no parquet"),
+        ("rows.csv", b"problem,answer\n" + b"1" * 200_000 + b",1\n"),
+    ],
+)
+def test_broken_file_is_refused(name: str, content: bytes, config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    config.data.source = f"file:{tmp_path / name}"
+    refuse(config, byte_tokenizer, "data.source", name)
