@@ -214,7 +214,7 @@ class LoraLearner:
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
         """Continue from what `save` wrote, bit for bit, or for None at version 0. Raises BadInput if it is not ours."""
         if folder is not None:
-            self.version, self._steps, state = read_checkpoint(Path(folder), self.config)
+            self.version, self._steps, state = read_checkpoint(Path(folder), self.config, self._optimizer.shapes)
             self._optimizer.set_state(state, self._steps)
             self._accumulated = None
         elif self.version:

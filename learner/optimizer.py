@@ -119,6 +119,11 @@ class ZeroOptimizer:
         """Forget the gradients of an abandoned batch."""
         self._zero.zero_grad(set_to_none=True)
 
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shapes by name of what `state` returns."""
+        return {f"{name}.{part}": p.shape for name, p in self._trainable() for part in ("master", *MOMENTS)}
+
     def state(self) -> dict[str, Tensor]:
         """Return fp32 weights and Adam's moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter."""
         state = {}

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Size, Tensor, float32
 
 from conf.errors import BadInput
 from conf.schema import Config
 
 STATE_FILE = "learner.safetensors"
 FACTS_FILE = "learner.json"
+REMEDY = "resume from another one or start a new run"
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
 
 
 def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, Tensor]) -> None:
@@ -21,12 +24,23 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def read_checkpoint(folder: Path, config: Config) -> tuple[int, int, dict[str, Tensor]]:
-    """Return version, steps and state as `write_checkpoint` got them. Raises BadInput if they are not of this run."""
+def read_checkpoint(folder: Path, config: Config, shapes: dict[str, Size]) -> tuple[int, int, dict[str, Tensor]]:
+    """Return version, steps and state as `write_checkpoint` got them. shapes: of what the state has to hold.
+
+    Raises BadInput if files are missing or damaged, or are not of this run.
+    """
     if (reason := foreign(folder, config)) is not None:
-        raise BadInput(f"checkpoint {folder}: {reason}; resume from another one or start a new run")
+        raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
     facts = json.loads((folder / FACTS_FILE).read_text())
-    return facts["version"], facts["steps"], load_file(folder / STATE_FILE)
+    try:
+        state = load_file(folder / STATE_FILE)
+    except UNREADABLE as error:
+        raise BadInput(f"checkpoint {folder}: cannot be read ({error}); {REMEDY}") from None
+    for name, shape in shapes.items():
+        tensor = state.get(name)
+        if tensor is None or tensor.shape != shape or tensor.dtype != float32 or not tensor.isfinite().all():
+            raise BadInput(f"checkpoint {folder}: {name} is missing, of another shape or type, or not finite; {REMEDY}")
+    return facts["version"], facts["steps"], state
 
 
 def foreign(folder: Path, config: Config) -> str | None:
@@ -37,7 +51,7 @@ def foreign(folder: Path, config: Config) -> str | None:
         for name, ours in _settings(config).items():
             if facts[name] != ours:
                 return f"was made with {name} {facts[name]}, this run has {ours}"
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except UNREADABLE as error:
         return f"cannot be read ({error})"
     if type(version) is type(steps) is int and 0 <= steps <= version * config.algorithm.steps_per_batch:
         return None

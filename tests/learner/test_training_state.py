@@ -1,14 +1,16 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from conf.errors import BadInput
 from conf.schema import Config
 from learner.learner import LoraLearner
-from learner.training_state import FACTS_FILE, foreign, write_checkpoint
+from learner.training_state import FACTS_FILE, STATE_FILE, foreign, write_checkpoint
 from tests.learner.helpers import Build, batch, same, update, weights
 
 
@@ -53,9 +55,19 @@ def test_learner_refuses_checkpoints_that_are_not_its_own(learner: LoraLearner, 
     with pytest.raises(BadInput, match="cannot be read"):
         learner.restore(tmp_path, 1)
     learner.save(tmp_path)
-    facts = tmp_path / FACTS_FILE
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"rank": 8}))
+    facts, state = tmp_path / FACTS_FILE, tmp_path / STATE_FILE
+    good = facts.read_text()
+    facts.write_text(json.dumps(json.loads(good) | {"rank": 8}))
     with pytest.raises(BadInput, match="rank 8, this run has 4"):
+        learner.restore(tmp_path, 1)
+    facts.write_text(good)
+    tensors = load_file(state)
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] * float("nan")}, state)
+    with pytest.raises(BadInput, match=f"{re.escape(name)} is missing, of another shape or type, or not finite"):
+        learner.restore(tmp_path, 1)
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="cannot be read"):
         learner.restore(tmp_path, 1)
 
 
