@@ -63,7 +63,7 @@ class Engine(Sampler, Protocol):
 
 
 class Learner(Protocol):
-    """Owns the trainable weights. Any call may raise ActorDied; then only `revive` and a restore help."""
+    """Owns the trainable weights. Any call may raise LearnerDied; then only `revive` and a restore help."""
 
     async def revive(self) -> None:
         """Replace the dead process by a fresh one, which stands at version 0 until `restore`.
