@@ -1,4 +1,4 @@
-"""Numbers and shares as people read them, a dash for what is not known. Fixed words are in wording.yaml."""
+"""Numbers and shares as people read them, a dash for what is not known. Fixed words are in labels.yaml."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text())
 
 MISSING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
