@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from actors.storage.files import seal
-from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from
+from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from, named
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -165,7 +165,7 @@ def test_interrupt_from_the_terminal_reaches_all_processes_and_ends_gracefully(b
 
 def test_signals_before_the_first_update(begin: Begin) -> None:
     run = begin("early", "budget.updates=16", *SETTINGS)
-    run.wait_until(lambda: any("ray::" in process.name() for process in run.look()), "first actor")
+    run.wait_until(lambda: any(named(process, "ray::") for process in run.look()), "first actor")
     run.process.send_signal(signal.SIGTERM)
     ended = run.end()
     assert ended.code in (143, -signal.SIGTERM), ended.output
