@@ -191,7 +191,7 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
             )
             try:
                 status = asyncio.run(work)
-            except Exception as error:
+            except Exception as error:  # from a task group; what is foreseen is told below, the rest goes on up
                 cause = root_cause(error)
                 if not isinstance(cause, ActorDied | BadInput):
                     raise

@@ -53,7 +53,7 @@ class EngineSlot(Supervised[RestartableEngine]):
             await self.actor.load(adapter)
         except ActorDied:
             raise
-        except Exception:
+        except Exception:  # whatever it is, it matters only while the adapter is in use
             if adapter in self._adapters.in_use:
                 raise
             return False

@@ -62,7 +62,7 @@ class RolloutEngine:
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=model_path,
-                dtype=config.model.dtype,  # type: ignore[arg-type]  # conf/checks.py allows what vLLM takes
+                dtype=config.model.dtype,  # type: ignore[arg-type]  # the schema allows what vLLM takes
                 seed=config.run.seed,
                 max_model_len=context,
                 # The canary's probes would otherwise wait for running samples to end.

@@ -134,7 +134,7 @@ def _start(rows: Sequence[Row]) -> float:
 def read_config(run: RunRecord) -> Config:
     """Return the configuration of a run."""
     merged = OmegaConf.merge(OmegaConf.structured(Config), run.config())
-    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]  # made of Config
     return config
 
 
