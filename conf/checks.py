@@ -28,6 +28,11 @@ def check(config: Config) -> None:
         raise BadInput(
             f"data.size={size}: less than one update takes, learner.problems_per_update={per_update}; raise it"
         )
+    if config.lora.start_from and config.lora.init != "default":
+        raise BadInput(
+            f"lora.init={config.lora.init}: the adapter lora.start_from={config.lora.start_from} brings its A and B;"
+            " leave one of them out"
+        )
     check_algorithm(config.algorithm)
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:

@@ -61,6 +61,7 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
         )
     config.run.name = config.run.name or name
     check(config)
+    config.lora.settle_alpha()
     return config
 
 

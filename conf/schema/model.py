@@ -1,5 +1,6 @@
 """The base model and the adapter that is trained on it."""
 
+import math
 from dataclasses import dataclass
 
 from conf.settings import Rule, section, setting
@@ -9,6 +10,11 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
+
+ALPHA_RULES = ("fixed", "proportional", "sqrt")
+
+REFERENCE_RANK = 32
+"""The rank at which all rules for alpha agree: the default one."""
 
 READ = "read from config.json"
 
@@ -71,12 +77,29 @@ class LoraConfig:
     """Rank r of the adapter's matrices A and B."""
     alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1)
     """Scale: the adapter adds alpha / rank · B A to a weight."""
+    alpha_rule: str = setting("fixed", "the paper", choices=ALPHA_RULES)
+    """How alpha follows the rank: fixed (lora.alpha at every rank), proportional (lora.alpha · rank / 32, so that
+    alpha / rank is the same for all) or sqrt (lora.alpha · √(rank / 32)), a whole number of at least 1. At rank 32 all
+    three agree. The run's config.yaml has the alpha that comes of it, as fixed."""
     rslora: bool = setting(False, "our choice: the published learning rates are for alpha / rank")
     """Scale by alpha / √rank instead (arXiv 2312.03732)."""
     dropout: float = setting(0.0, "our choice: engine and learner would run different policies", ge=0, le=0.9)
     """Dropout on the adapter's input while learning."""
+    init: str = setting("default", "PEFT's default", choices=("default", "gaussian", "orthogonal", "principal"))
+    """What A begins as; B begins as zero, so that version 0 is the base model. default (uniform), gaussian (of standard
+    deviation 1 / rank, PEFT's), orthogonal (random rows, orthogonal to one another) or principal (the first right
+    singular vectors of the weight, the inputs that it stretches most). The rows of all but gaussian are 1 / √3 long.
+    principal is PiSSA (arXiv 2404.02948) for A alone. PiSSA and OLoRA begin with a B that is not zero and change the
+    base weights to make up for it; in bfloat16 neither version 0 nor what is learned on top of such a B would be
+    exact."""
     target_modules: list[str] = setting(list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES)
     """Names of the linear projections that carry an adapter."""
     start_from: str = setting("", "our choice")
     """Folder of a plain PEFT adapter of the same rank, alpha and modules to go on from; empty for a fresh one, whose B
     is zero."""
+
+    def settle_alpha(self) -> None:
+        """Replace alpha by what its rule makes of it at this rank, and the rule by fixed."""
+        ratio = self.rank / REFERENCE_RANK
+        factor = {"fixed": 1.0, "proportional": ratio, "sqrt": math.sqrt(ratio)}[self.alpha_rule]
+        self.alpha, self.alpha_rule = max(round(self.alpha * factor), 1), "fixed"

@@ -43,12 +43,13 @@ def _settings(plan: Plan) -> Rows:
     data, lora, rollout, learner, evaluation = config.data, config.lora, config.rollout, config.learner, config.eval
     weights = lora_parameters(plan.shape, lora.rank, lora.target_modules)
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
+    init = "" if lora.init == "default" else f", {lora.init} A"
     rewards = {name: getattr(config.reward, name) for name in ("accuracy", "format", "boxed", "cosine")}
     rewards |= {part.name: part.weight for part in config.reward.custom}
     updates = "" if config.budget.updates is None else f" or {config.budget.updates} updates"
     return [
         ("model", f"{config.model.path}, {_count(parameters(plan.shape))} weights in {config.model.dtype}"),
-        ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
+        ("adapter", f"rank {lora.rank}, alpha {lora.alpha}{init} on {modules}: {_count(weights)} weights"),
         ("data", data.source),
         ("held out", f"{evaluation.problems} problems × {evaluation.n} from {data.eval_source or 'the same source'}"),
         (

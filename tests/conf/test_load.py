@@ -93,6 +93,29 @@ def test_on_and_off_are_words_where_they_are_meant_to_be(value: str) -> None:
     assert yaml.safe_load(dump(config)) == asdict(config)
 
 
+@pytest.mark.parametrize(
+    ("rule", "alphas"),
+    [
+        ("fixed", {1: 64, 8: 64, 32: 64, 256: 64}),
+        ("proportional", {1: 2, 8: 16, 32: 64, 256: 512}),
+        ("sqrt", {1: 11, 8: 32, 32: 64, 256: 181}),
+    ],
+)
+def test_alpha_follows_the_rank_by_its_rule(rule: str, alphas: dict[int, int]) -> None:
+    for rank, alpha in alphas.items():
+        lora = quickstart(f"lora.rank={rank}", f"lora.alpha_rule={rule}").lora
+        assert (lora.alpha, lora.alpha_rule) == (alpha, "fixed")
+    assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_rule={rule}").lora.alpha == 1
+
+
+def test_a_record_has_the_alpha_that_comes_of_a_rule(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(dump(quickstart("lora.rank=8", "lora.alpha_rule=sqrt")))
+    assert yaml.safe_load((run / "config.yaml").read_text())["lora"]["alpha"] == 32
+    assert load([f"adapter={run}/checkpoints/best"]).lora.alpha == 32
+
+
 def test_values_may_hold_equals_signs_and_be_empty() -> None:
     assert quickstart("data.template=a = {problem}").data.template == "a = {problem}"
     assert quickstart("data.problem_pattern=").data.problem_pattern == ""
@@ -154,6 +177,8 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora=null", ["lora=null", "section"]),
+        ("lora.alpha_rule=square", ["lora.alpha_rule=square", "fixed, proportional, sqrt"]),
+        ("lora={init: principal, start_from: x}", ["lora.init=principal", "lora.start_from=x"]),
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
         ("lora.rank=1.5", ["lora.rank=1.5", "expected a whole number"]),
         ("lora.rank=null", ["lora.rank=null", "expected a whole number"]),

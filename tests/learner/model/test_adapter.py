@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actors.protocols import FAITHFUL
-from conf.adapters import check_adapter
+from conf.adapters import adopt_adapter, check_adapter
 from conf.schema import Config
 from learner.learner import LoraLearner
-from learner.model.adapter import adapter_norms, effective_rank
+from learner.model.adapter import adapter_norms, effective_rank, load_model
 from learner.model.projection import Projection
 from tests.learner.helpers import Build, batch, own_attention, reference_logprobs, same, update, weights
 
@@ -62,6 +62,56 @@ def test_a_run_can_start_from_an_adapter(
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, own_attention(first)(ids).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal", "principal"])
+def test_every_init_begins_as_the_base_model_and_stays_a_plain_lora(
+    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build, init: str
+) -> None:
+    """Log-probabilities at version 0 are the base model's bit for bit. What is trained passes for a plain LoRA, and
+    PEFT puts it on the base model as that was.
+    """
+    tiny_config.lora.init = init
+    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path / "adapters")
+    before = weights(learner)
+    assert same(before, {n: p for n, p in load_model(tiny_config, str(tiny_model)).named_parameters() if n in before})
+    ((scores, *_),) = learner.score((build_group(1),))
+    assert scores.policy == scores.base
+    adapter = update(learner, batch(build_group)).adapter
+    ((scores, *_),) = learner.score((build_group(1),))
+    assert scores.policy != scores.base
+    tiny_config.adapter = adapter.path
+    assert adopt_adapter(tiny_config, str(tiny_model)) is not None
+    loaded = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter.path
+    )
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, own_attention(learner)(ids).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 96])
+def test_principal_rows_are_the_singular_vectors_as_far_as_a_weight_has_them(
+    tiny_config: Config, tiny_model: Path, rank: int
+) -> None:
+    """At rank 96, k_proj has but 64 of them: the others are random, and as long."""
+    tiny_config.lora.init, tiny_config.lora.rank = "principal", rank
+    model = load_model(tiny_config, str(tiny_model))
+    layer = model.get_submodule("base_model.model.model.layers.1.self_attn.k_proj")
+    a = layer.lora_A["default"].weight.detach()
+    _, _, vectors = torch.linalg.svd(layer.get_base_layer().weight.detach().double(), full_matrices=False)
+    k = min(rank, len(vectors))
+    assert 3**0.5 * a.norm(dim=1) == pytest.approx(torch.ones(rank), abs=1e-4)
+    found = (3**0.5 * a[:k].double() @ vectors[:k].T).abs()
+    torch.testing.assert_close(found, torch.eye(k, dtype=torch.float64), atol=0.01, rtol=0)
+
+
+def test_orthogonal_rows(tiny_config: Config, tiny_model: Path) -> None:
+    tiny_config.lora.init, tiny_config.lora.rank = "orthogonal", 16
+    model = load_model(tiny_config, str(tiny_model))
+    for name, weight in model.named_parameters():
+        if "lora_A" in name:
+            torch.testing.assert_close(3 * weight @ weight.T, torch.eye(16), atol=1e-5, rtol=0)
 
 
 def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
