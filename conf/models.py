@@ -11,6 +11,9 @@ from conf.schema import ModelConfig, ShapeConfig
 
 EMBEDDED = "embedded:smollm2-135m"
 
+WEIGHT_INDEX = "model.safetensors.index.json"
+"""Says which file each weight is in, of a model that has several."""
+
 SHAPE_FILES = ["config.json"]
 TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
@@ -97,6 +100,13 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
     )
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that a model's weights are in; a folder may hold others."""
+    index = folder / WEIGHT_INDEX
+    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    return sorted(folder / shard for shard in shards)
+
+
 def _folder(path: str, patterns: list[str]) -> Path:
     """Return the folder a model path stands for, with at least its config.json."""
     if path == EMBEDDED:
@@ -147,10 +157,8 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
 
 def _check_weights(folder: Path, path: str) -> None:
     """Raise BadInput unless all safetensors weights are there."""
-    index = folder / "model.safetensors.index.json"
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-    if missing and list(folder.glob("pytorch_model*.bin")):
+    missing = [shard.name for shard in weight_files(folder) if not shard.is_file()]
+    if missing and any(folder.glob("pytorch_model*.bin")):
         raise BadInput(
             f"model.path={path}: {folder} holds pickled weights, which can run code when loaded; save the model"
             " as safetensors"

@@ -80,12 +80,14 @@ def seal(folder: Path) -> None:
         sync(path)
 
 
-def damage(folder: Path) -> str | None:
-    """Return how a folder differs from its manifest; None if it does not."""
+def damage(folder: Path, under: str = "") -> str | None:
+    """Return how a folder, or the part of it under a subfolder, differs from its manifest; None if it does not."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, sealed in manifest.items():
             file = folder / name
+            if not name.startswith(under):
+                continue
             if not file.is_file():
                 return f"{name} is missing"
             if file.stat().st_size != sealed["bytes"]:

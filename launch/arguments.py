@@ -1,0 +1,31 @@
+"""The arguments of commands that take the folder of a run: `COMMAND FOLDER [key=value …]`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from conf.errors import BadInput
+from conf.suggestions import hint
+
+
+def split(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> tuple[Path, dict[str, str]]:
+    """Return the folder and the options given.
+
+    options: by name the values that each may have; none if any will do.
+    Raises BadInput if there is not one folder, and for an option or value that there is not.
+    """
+    folders = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
+    if len(folders) != 1:
+        raise BadInput(f"name the folder of one run, such as runs/quickstart, not {' '.join(folders) or 'none'}")
+    given: dict[str, str] = {}
+    for argument in arguments:
+        if argument in folders:
+            continue
+        name, _, value = argument.partition("=")
+        if name not in options:
+            raise BadInput(f"{argument}: no such option; {hint(name, options)}all: {', '.join(options)}")
+        if name in given:
+            raise BadInput(f"{argument}: {name}={given[name]} is on the same command line; keep one of them")
+        if not value or (options[name] and value not in options[name]):
+            raise BadInput(f"{argument}: use {', '.join(options[name]) or 'a value'}")
+        given[name] = value
+    return Path(folders[0]), given

@@ -1,0 +1,135 @@
+"""`python launch/export.py RUN_FOLDER [format=merged|gguf|adapter] [to=FOLDER] [checkpoint=latest|best|update-000040]
+[type=q8_0|f16]`: make of what a run has trained a model that other software loads.
+
+merged: a folder in Hugging Face format, for transformers, vLLM and the like. gguf: one file, for llama.cpp and the
+like, of the `type` q8_0 (half the size) or f16. adapter: the plain PEFT adapter. It is in exports/ unless `to` names
+another folder, and appears once it has been verified: exit code 1 and no folder if it is not what was trained.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from conf.errors import BadInput
+from conf.help import WORDS
+from conf.models import weight_files
+from launch.arguments import split
+from launch.session.signals import handle_signals, raise_exit
+from launch.trained import LATEST, Trained, find_trained
+
+FORMATS = ("merged", "gguf", "adapter")
+OPTIONS = {"format": FORMATS, "to": (), "checkpoint": (), "type": ("q8_0", "f16")}
+
+RECORD = "export.json"
+"""In the folder of an export: where it is from and what verified it."""
+
+COMMON = {"merged": "transformers, vLLM", "gguf": "llama.cpp", "adapter": "peft, vLLM"}
+"""Software that loads a format."""
+
+
+def main(arguments: list[str]) -> int:
+    """Return the exit code: 0 exported, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
+    handle_signals(raise_exit)
+    os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
+    try:
+        if WORDS & set(arguments):
+            print(__doc__)
+            return 0
+        folder, given = split(arguments, OPTIONS)
+        trained = find_trained(folder, given.get("checkpoint", LATEST))
+        return export(trained, given.get("format", "merged"), given.get("type"), given.get("to"), Console())
+    except BadInput as error:
+        print(f"export.py: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as told:  # by a signal: what was half written is gone by now
+        return 128 + int(told.code or 0)
+
+
+def export(trained: Trained, form: str, kind: str | None, to: str | None, console: Console) -> int:
+    """Write an export beside its place, verify it, and put it there. Return the exit code."""
+    if kind and form != "gguf":
+        raise BadInput(f"type={kind}: only a GGUF file has one; give format=gguf, or leave it out")
+    kind = kind or OPTIONS["type"][0]
+    name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
+    target = Path(to) if to else Path("exports", f"{name}-{kind if form == 'gguf' else form}")
+    check_target(target, weight_files(Path(trained.model_path)))
+    if form == "gguf":
+        from launch.exports.gguf_file import check_convertible
+
+        check_convertible(trained)
+    console.print(f"Exporting {trained.checkpoint} as {form} …", soft_wrap=True, highlight=False, markup=False)
+    from launch.exports.verification import verify
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        made = Path(scratch) / "export"
+        made.mkdir()
+        load_export = write(trained, form, kind, name, made)
+        found = verify(trained, load_export, q8_0=form == "gguf" and kind == "q8_0")
+        console.print(table(found))
+        if found.fault:
+            console.print(f"Not exported: {found.fault}", soft_wrap=True, highlight=False, markup=False)
+            return 1
+        origin = {"run": str(trained.run.path.resolve()), "checkpoint": trained.checkpoint.name, "format": form}
+        record = {**origin, "base": trained.config.model.path, **asdict(found)}
+        (made / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        made.rename(target)
+    console.print(f"{target}: verified, for {COMMON[form]}", soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def check_target(target: Path, weights: list[Path]) -> None:
+    """Raise BadInput if a folder is there already, cannot be made, or would not fit on its disk."""
+    if target.exists():
+        raise BadInput(f"{target} is there already: delete it, or give to=ANOTHER")
+    parent = next(parent for parent in target.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise BadInput(f"to={target}: {parent} is no folder; name another")
+    needed, free = sum(file.stat().st_size for file in weights), shutil.disk_usage(parent).free
+    if free < needed:
+        raise BadInput(f"{target} takes up to {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: make room")
+
+
+def write(trained: Trained, form: str, kind: str, name: str, folder: Path) -> Callable[[], Any]:
+    """Write an export into an empty folder. Return what loads it."""
+    from launch.exports import verification
+
+    if form == "merged":
+        from launch.exports.merged import write_merged
+
+        write_merged(trained, folder)
+        return lambda: verification.load_merged(folder)
+    if form == "gguf":
+        from launch.exports.gguf_file import write_gguf
+
+        file = folder / f"{name}-{kind}.gguf"
+        write_gguf(trained, kind, file)
+        return lambda: verification.load_gguf(file)
+    from launch.exports.adapter import write_adapter
+
+    write_adapter(trained, folder)
+    return lambda: verification.load_adapter(trained, folder)
+
+
+def table(found: Any) -> Table:
+    """Return the differences as a table."""
+    shown = Table(title=f"|Δ log p| of {found.tokens} held-out tokens, nats", title_justify="left")
+    shown.add_column("between")
+    for name in ("mean", "99 % below", "largest"):
+        shown.add_column(name, justify="right")
+    for each in found.differences:
+        shown.add_row(each.between, *(f"{value:.5f}" for value in (each.mean, each.p99, each.largest)))
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

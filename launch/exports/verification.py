@@ -1,0 +1,176 @@
+"""Whether an export is the policy that was trained, by log-probabilities of held-out probes under base, adapter and it.
+
+All are computed in float32 from what is on disk. An export's rounding is measured by that of others: by what the
+adapter's log-probabilities differ by when they are computed in bfloat16, as engines do; in the case of q8_0, by what
+the base model's do when its weights are rounded so.
+"""
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils.logging import disable_progress_bar
+
+from conf.errors import BadInput
+from launch.trained import Trained
+
+PROBES = 32
+"""Answers whose tokens are scored; of the quickstart they are 250 tokens, which a processor scores in seconds."""
+
+PROBE_TOKENS = 128
+"""Of each answer, at most: 32 answers then take a 1.5B model about a minute on two cores."""
+
+FLOOR = 1e-4
+"""Mean |Δ log p| that always counts as agreement: float32 itself differs by a tenth of it."""
+
+WIDTH = 1.5
+"""An export may differ from the adapter by so many times the noise, which itself is measured on few tokens."""
+
+APART = 2.0
+"""An export has to be so many times farther from the base model than from the adapter: one that is not has lost, in
+rounding, what was learned."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """|Δ log p| of the probes' tokens between two policies, in nats."""
+
+    between: str
+    mean: float
+    p99: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came of it. fault: why the export is not good, empty if it is."""
+
+    tokens: int
+    differences: tuple[Difference, ...]
+    fault: str
+
+
+def verify(trained: Trained, load_export: Callable[[], Any], q8_0: bool) -> Verification:
+    """Compare an export with base and adapter.
+
+    load_export: returns the model, in float32, as it is on disk. q8_0: whether its weights are rounded to that.
+    """
+    disable_progress_bar()
+    probes = read_probes(trained)
+    model = PeftModel.from_pretrained(load_base(trained), str(trained.adapter))
+    adapter = logprobs(model, probes)
+    with model.disable_adapter():
+        base = logprobs(model, probes)
+    if q8_0:
+        with model.disable_adapter():
+            noise = ("base in q8_0 and unrounded", (logprobs(round_weights(model), probes), base))
+    else:
+        noise = ("adapter in bfloat16 and in float32", (logprobs(model.to(torch.bfloat16), probes), adapter))
+    del model
+    gc.collect()
+    export = logprobs(load_export(), probes)
+    pairs = [
+        ("adapter and base", (adapter, base)),
+        noise,
+        ("export and adapter", (export, adapter)),
+        ("export and base", (export, base)),
+    ]
+    found = [difference(name, *pair) for name, pair in pairs]
+    return Verification(len(base), tuple(found), fault(*(each.mean for each in found)))
+
+
+def fault(learned: float, noise: float, off: float, away: float) -> str:
+    """Say why an export is not good, by means of |Δ log p|; empty if it is.
+
+    learned: of adapter and base. noise: of rounding alone. off, away: of the export and the adapter, and the base.
+    """
+    if not off <= max(WIDTH * noise, FLOOR):
+        return (
+            f"the export differs from the adapter by {off:.2g} nats a token, more than {WIDTH:g} times the {noise:.2g}"
+            " of rounding"
+        )
+    if not away > APART * off:
+        return (
+            f"the adapter changes {learned:.2g} nats a token, which is lost where the export's rounding changes"
+            f" {off:.2g}; export it with format=adapter"
+        )
+    return ""
+
+
+def load_base(trained: Trained) -> Any:
+    """Return the base model in float32, on a card if there is one."""
+    return _load(trained.model_path)
+
+
+def load_gguf(file: Path) -> Any:
+    """Return the model of a GGUF file in float32."""
+    unpacked = GgufConfig(dequantize=True)
+    return _load(str(file.parent), gguf_file=file.name, quantization_config=unpacked)
+
+
+def load_merged(folder: Path) -> Any:
+    """Return the model of a folder in float32."""
+    return _load(str(folder))
+
+
+def load_adapter(trained: Trained, folder: Path) -> Any:
+    """Return the base model in float32 under the adapter in a folder."""
+    return PeftModel.from_pretrained(load_base(trained), str(folder))
+
+
+def _load(path: str, **settings: Any) -> Any:
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **settings)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def read_probes(trained: Trained) -> list[tuple[list[int], list[int]]]:
+    """Return token ids of prompt and answer, which ends as answers do, of held-out samples in the run's folder."""
+    tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
+    names = ("eval-final", "eval-base", *reversed(trained.run.sampled_updates()))
+    rows = next(filter(None, map(trained.run.samples, names)), None)
+    if rows is None:
+        raise BadInput(f"there are no samples in {trained.run.path / 'samples'} to verify an export with: restore some")
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    return [
+        (ids(row["prompt"]), [*ids(row["response"]), tokenizer.eos_token_id][:PROBE_TOKENS]) for row in rows[:PROBES]
+    ]
+
+
+@torch.inference_mode()
+def logprobs(model: Any, probes: list[tuple[list[int], list[int]]]) -> Tensor:
+    """Return the log-probability of every token of the probes' answers."""
+    return torch.cat(list(_logprobs(model, probes)))
+
+
+def _logprobs(model: Any, probes: list[tuple[list[int], list[int]]]) -> Iterator[Tensor]:
+    for prompt, answer in probes:
+        ids = torch.tensor([[*prompt, *answer]], device=model.device)
+        logits = model(input_ids=ids, logits_to_keep=len(answer) + 1, use_cache=False).logits[0, :-1]
+        yield logits.float().log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].cpu()
+
+
+@torch.no_grad()
+def round_weights(model: Any) -> Any:
+    """Round a model's matrices, but for an adapter's, to q8_0 and return it."""
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1 and ".lora_" not in name:
+            packed = quantize(weight.cpu().numpy(), GGMLQuantizationType.Q8_0)
+            weight.copy_(torch.from_numpy(dequantize(packed, GGMLQuantizationType.Q8_0)))
+    return model
+
+
+def difference(between: str, left: Tensor, right: Tensor) -> Difference:
+    """Summarise |Δ log p|."""
+    delta = (left - right).abs()
+    return Difference(between, delta.mean().item(), delta.quantile(0.99).item(), delta.max().item())

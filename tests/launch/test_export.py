@@ -1,0 +1,187 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actors.storage.files import seal
+from launch import export
+from launch.exports import merged
+from tests.trained_runs import write_model, write_trained
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Path:
+    return write_trained(tmp_path / "runs" / "mine", tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "file"),
+    [
+        ("llama", ["checkpoint=update-000004"], "exports/mine-update-000004-merged/model.safetensors"),
+        ("llama", ["format=gguf"], "exports/mine-update-000004-q8_0/mine-update-000004-q8_0.gguf"),
+        ("llama", ["format=adapter", "to=a/b"], "a/b/adapter_model.safetensors"),
+        ("llama_untied", ["format=gguf", "type=f16"], "exports/mine-update-000004-f16/mine-update-000004-f16.gguf"),
+        ("qwen2", ["format=gguf", "to=q"], "q/mine-update-000004-q8_0.gguf"),
+        ("qwen3", ["format=gguf", "type=f16", "to=q"], "q/mine-update-000004-f16.gguf"),
+    ],
+)
+def test_export_is_there_once_it_has_been_verified(
+    kind: str, arguments: list[str], file: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model if kind == "llama" else write_model(tmp_path / kind, tiny_model, kind)
+    run = write_trained(tmp_path / "runs" / "mine", model)
+    assert export.main([str(run), *arguments]) == 0
+    assert Path(file).is_file()
+    said = capsys.readouterr().out
+    assert "export and adapter" in said
+    assert f"{Path(file).parent}: verified" in said
+    learned, noise, off, away = json.loads((Path(file).parent / "export.json").read_text())["differences"]
+    assert learned["mean"] > 0.1
+    assert off["mean"] <= 1.5 * noise["mean"]
+    assert away["mean"] > 2 * off["mean"]
+    assert [path.name for path in Path(file).parent.parent.glob(".*")] == []
+
+
+def test_merged_model_is_the_sum_rounded_once_and_else_the_base(run: Path, tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert export.main([str(run), "to=out"]) == 0
+    base, made = (load_file(folder / "model.safetensors") for folder in (tiny_model, Path("out")))
+    changes = load_file(run / "checkpoints" / "latest" / "adapter" / "adapter_model.safetensors")
+    changed = {name for name, weight in made.items() if not torch.equal(weight, base[name])}
+    assert changed == {
+        name.removeprefix("base_model.model.").replace(".lora_A", "") for name in changes if "lora_A" in name
+    }
+    name = "model.layers.1.mlp.down_proj"
+    a, b = (changes[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+    exact = base[f"{name}.weight"].double() + 2.0 * (b.double() @ a.double())
+    same = made[f"{name}.weight"] == exact.to(torch.bfloat16)
+    assert same.double().mean() > 0.999  # float32 and float64 may fall on different sides of a tie
+    loaded = AutoModelForCausalLM.from_pretrained("out")
+    assert loaded.dtype == torch.bfloat16
+    assert AutoTokenizer.from_pretrained("out").chat_template == AutoTokenizer.from_pretrained(tiny_model).chat_template
+
+
+def test_export_that_is_not_what_was_trained_leaves_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = merged.Sum.__init__
+
+    def wrong(self: merged.Sum, adapter: Path) -> None:
+        original(self, adapter)
+        self._scale *= 1.2
+
+    monkeypatch.setattr(merged.Sum, "__init__", wrong)
+    assert export.main([str(run), "to=place/out"]) == 1
+    assert "Not exported: the export differs from the adapter by" in capsys.readouterr().out
+    assert list(Path("place").iterdir()) == []
+
+
+def test_what_rounding_would_lose_is_exported_as_adapter_only(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_trained(tmp_path / "runs" / "mine", tiny_model, std=2e-4)
+    assert export.main([str(run), "to=out"]) == 1
+    assert "lost where the export's rounding" in capsys.readouterr().out
+    assert export.main([str(run), "to=out", "format=adapter"]) == 0
+
+
+def test_stop_tokens_of_the_run_end_what_the_merged_model_generates(tiny_model: Path, tmp_path: Path) -> None:
+    run = write_trained(tmp_path / "runs" / "mine", tiny_model, settings=("model.stop_tokens=['<|endoftext|>']",))
+    assert export.main([str(run), "to=out"]) == 0
+    assert json.loads((Path("out") / "generation_config.json").read_text())["eos_token_id"] == [2, 0]
+
+
+def test_gguf_has_vocabulary_template_and_sizes(run: Path, tiny_model: Path) -> None:
+    import gguf
+    from transformers import AutoTokenizer
+
+    assert export.main([str(run), "format=gguf", "to=out"]) == 0
+    fields = gguf.GGUFReader(next(Path("out").glob("*.gguf"))).fields
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    assert fields["tokenizer.ggml.pre"].contents() == "gpt-2"
+    assert fields["tokenizer.ggml.tokens"].contents() == [
+        token or f"[PAD{number}]" for number, token in enumerate(tokenizer.convert_ids_to_tokens(range(512)))
+    ]
+    assert fields["tokenizer.chat_template"].contents() == tokenizer.chat_template
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
+    assert fields["llama.attention.head_count_kv"].contents() == 2
+
+
+def delete_checkpoints(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+
+
+def exchange_adapter(run: Path) -> None:
+    file = run / "checkpoints" / "latest" / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"1234")
+
+
+def name_another_base(run: Path) -> None:
+    checkpoint = (run / "checkpoints" / "latest").resolve()
+    file = checkpoint / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": "someone/else"}))
+    seal(checkpoint)
+
+
+def take_place(_: Path) -> None:
+    Path("out").mkdir()
+
+
+def leave(_: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prepare", "said"),
+    [
+        ([], leave, "name the folder of one run"),
+        (["nowhere"], leave, "there is no folder nowhere"),
+        (["."], leave, ". is not the folder of a run"),
+        (["runs/mine", "runs/mine"], leave, "name the folder of one run"),
+        (["runs/mine", "fromat=gguf"], leave, "fromat=gguf: no such option; nearest: format"),
+        (["runs/mine", "format=onnx"], leave, "format=onnx: use merged, gguf, adapter"),
+        (["runs/mine", "type=f16"], leave, "type=f16: only a GGUF file has one"),
+        (["runs/mine", "checkpoint=best"], leave, "checkpoint=best: the run in runs/mine has latest, update-000004"),
+        (["runs/mine", "checkpoint=../.."], leave, "checkpoint=../..: the run in runs/mine has"),
+        (["runs/mine"], delete_checkpoints, "the run in runs/mine has no checkpoint yet"),
+        (["runs/mine"], exchange_adapter, "is not as the run has written it (adapter/adapter_model.safetensors"),
+        (["runs/mine"], name_another_base, "was made for someone/else"),
+        (["runs/mine"], take_place, "out is there already: delete it, or give to=ANOTHER"),
+    ],
+)
+def test_bad_input_is_one_line_and_touches_nothing(
+    arguments: list[str],
+    prepare: Callable[[Path], None],
+    said: str,
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(run.parent.parent)
+    prepare(run)
+    before = sorted(Path().rglob("*"))
+    assert export.main([*arguments, *(["to=out"] if len(arguments) == 1 else [])]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_what_gguf_could_not_verify_is_refused(
+    run: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "scaled")
+    config = json.loads((model / "config.json").read_text())
+    config["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
+    (model / "config.json").write_text(json.dumps(config))
+    scaled = write_trained(tmp_path / "runs" / "scaled", model)
+    assert export.main([str(scaled), "format=gguf"]) == 2
+    assert "scaled rotary positions, which transformers does not read back; give format=merged" in (
+        capsys.readouterr().err
+    )
+    assert not Path("exports").exists()

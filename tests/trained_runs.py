@@ -1,0 +1,107 @@
+"""Run folders with a checkpoint whose adapter changes a tiny model, for the commands that use what was trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from actors.storage.files import seal
+from conf.load import dump, load
+
+QUESTIONS = [f"What is {number} + 4? Put the final answer within \\boxed{{}}." for number in range(6)]
+
+
+def write_trained(
+    folder: Path, model: Path, *, std: float = 0.05, rows: int = 6, settings: tuple[str, ...] = ()
+) -> Path:
+    """A finished run of a model, its adapter with a B of this spread. The held-out problems are 0 + 4, 1 + 4, …"""
+    folder.parent.mkdir(exist_ok=True)
+    data = folder.parent / "sums.jsonl"
+    problems = [{"problem": f"What is {number} + 4?", "answer": str(number + 4)} for number in range(40)]
+    data.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    arguments = [
+        "conf=quickstart",
+        f"run.name={folder.name}",
+        f"run.folder={folder.parent}",
+        f"model.path={model}",
+        "model.dtype=bfloat16",
+        f"data.source=file:{data}",
+        "data.problem_pattern=",
+        "data.examples=[]",
+        "data.system=null",
+        "data.size=null",
+        "eval.problems=6",
+        "lora.rank=4",
+        "lora.alpha=8",
+        *settings,
+    ]
+    checkpoint = folder / "checkpoints" / "update-000004"
+    checkpoint.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump(load(arguments)))
+    save_adapter(checkpoint / "adapter", model, std)
+    seal(checkpoint)
+    (folder / "checkpoints" / "latest").symlink_to(checkpoint.name)
+    (folder / "samples").mkdir()
+    for name, right in (("base", 1), ("final", 5)):
+        samples = [sample(number, name, number < right) for number in range(rows)]
+        (folder / "samples" / f"eval-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
+    (folder / "summary.json").write_text(json.dumps({"status": "budget_exhausted"}))
+    return folder
+
+
+def save_adapter(folder: Path, model: Path, std: float) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=modules)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=std)
+    adapted.save_pretrained(folder)
+
+
+def sample(number: int, name: str, right: bool) -> dict[str, object]:
+    answer = number + 4 if right else 99
+    return {
+        "group": number,
+        "problem": f"p{number}",
+        "prompt": f"<|im_start|>user\n{QUESTIONS[number % len(QUESTIONS)]}<|im_end|>\n<|im_start|>assistant\n",
+        "gold": str(number + 4),
+        "version": None if name == "base" else 4,
+        "response": f"{number} + 4 = \\boxed{{{answer}}}",
+        "tokens": 12,
+        "finish_reason": "stop",
+        "reward": float(right),
+        "status": "correct" if right else "wrong",
+        "extracted": str(answer),
+    }
+
+
+def write_model(folder: Path, like: Path, kind: str) -> Path:
+    """A random model of the kind qwen2 (with biases), qwen3 or llama_untied, with the tokenizer of another."""
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    classes = {
+        "llama_untied": (LlamaConfig, LlamaForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    }
+    kind_of_config, kind_of_model = classes[kind]
+    shutil.copytree(like, folder)
+    stated = json.loads((like / "config.json").read_text())
+    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
+    sizes = {key: stated[key] for key in (*kept, "num_key_value_heads", "max_position_embeddings", "initializer_range")}
+    ids = {key: stated[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if kind == "qwen3":
+        sizes["head_dim"] = 128
+    torch.manual_seed(2)
+    model = kind_of_model(kind_of_config(**sizes, **ids, tie_word_embeddings=False))
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.2)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
