@@ -46,7 +46,9 @@ from launch.reports import attempt
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import resolve_dtype
 from launch.session.signals import exit_at_once, handle_signals
+from rewards.pool import check_judges
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
+from rewards.reward import reward_function
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
@@ -138,6 +140,8 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         )
     if config.plan:
         return None
+    for wall in check_judges(reward_function(config), posed[0].problems[:1]):
+        console.print(f"Judges have no {wall}", soft_wrap=True, highlight=False, markup=False)
     protocol = protocol_of(config, model_path, adapter)
     results = take_evaluation(folder, config, protocol)
     policies = [None, *([AdapterRef(0, 0, str(adapter.folder))] if adapter else [])]

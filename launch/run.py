@@ -122,8 +122,10 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     from conf.adapters import check_adapter
     from conf.models import locate
     from launch.session.coordinator_actor import RunRequest
+    from rewards.pool import check_judges
     from rewards.problems.loading import load as load_problems
     from rewards.problems.loading import write_listing
+    from rewards.reward import reward_function
 
     config = plan.config
     if not plan.machine.nodes:
@@ -133,8 +135,12 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
+    absent_walls = check_judges(reward_function(config), problems.train[:1])
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())
+    for wall in absent_walls:
+        print(f"Judges have no {wall}")
+        run.append_event(0, "wall absent", wall)
     write_listing(run.left_out_file, problems.left_out)
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     request = RunRequest(

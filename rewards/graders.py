@@ -7,8 +7,10 @@
 """
 
 import json
+import sys
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from rewards.functions import find
@@ -28,13 +30,20 @@ FULL_SCORE = 1.0
 def resolve(name: str) -> Callable[..., Any]:
     """Return the function of a name, ready to run: imports and first use are paid here, outside any deadline."""
     if name.startswith(IMPORT):
-        return find("reward.custom", name.removeprefix(IMPORT))
+        function = find("reward.custom", name.removeprefix(IMPORT))
+        return lambda *arguments: float(function(*arguments))
     if name == REASONING_GYM:
         import reasoning_gym  # noqa: F401
 
         return score_entry
     compare(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
     return readable if name == READABLE else compare
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of the module that a user's function is in."""
+    module = sys.modules[name.removeprefix(IMPORT).partition(":")[0]]
+    return Path(module.__file__ or "").parent
 
 
 def score_entry(grader: str, answer: str) -> bool:

@@ -5,13 +5,15 @@ import queue
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
+from conf.errors import BadInput
 from rewards.functions import find
 from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
 from rewards.problems.sources import EXACT
@@ -29,6 +31,9 @@ REMEMBERED = 65_536
 
 HANGS = object()
 """The remembered result of a call that computed until its deadline: it would do so again."""
+
+REFUSED = ("PermissionError", "BlockingIOError")
+"""Errors of what the walls forbid."""
 
 MIB = 2**20
 
@@ -49,14 +54,26 @@ class VerifierPool:
         self._reward = reward
         self._ahead = VERDICTS_AHEAD * workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="verdict")
-        limits = Limits(config.deadline_s, config.memory_mib * MIB)
-        self._workers = list(self._threads.map(Worker, [limits] * workers))
+        functions = tuple(IMPORT + part.function for part in config.custom)
+        limits = Limits(config.deadline_s, config.memory_mib * MIB, config.sandbox, functions)
+        try:
+            self._workers = list(self._threads.map(Worker, [limits] * workers))
+        except (EOFError, OSError, Died) as error:
+            raise BadInput(
+                f"reward.custom: {[part.function for part in config.custom]} cannot be imported by a worker process, "
+                f"whose log says why: give it more than reward.memory_mib={config.memory_mib}, or import less"
+            ) from error
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._free.put(worker)
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+
+    @property
+    def absent_walls(self) -> list[str]:
+        """Walls of `rewards.sandbox` that the kernel of this machine does not give, each a sentence."""
+        return self._workers[0].absent
 
     @property
     def health(self) -> dict[str, int]:
@@ -114,8 +131,8 @@ class VerifierPool:
 
     def _compare(self, gold: str, answer: str) -> Status:
         try:
-            return self._call(COMPARE, gold, answer)
-        except (Hung, Died, Failed) as error:
+            return Status(self._call(COMPARE, gold, answer))
+        except (Hung, Died, Failed, ValueError) as error:
             return status_of(error)
 
     def _grade(self, gold: str, answer: str | None, grader: str) -> Status:
@@ -194,6 +211,25 @@ class VerifierPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+
+
+def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
+    """Let the user's functions reward the gold answers of some problems. Return the walls that are absent here.
+
+    Raises BadInput for a function that the walls do not let do its work.
+    """
+    with VerifierPool(reward, workers=1) as pool:
+        for part, problem in product(reward.config.custom, problems):
+            try:
+                pool._call(IMPORT + part.function, problem.prompt, f"{BOX}{{{problem.gold}}}", problem.gold)
+            except (Hung, Died, Failed) as error:
+                if str(error).startswith(REFUSED):
+                    raise BadInput(
+                        f"reward.custom: '{part.function}' may not do what it does ({error}): functions run without "
+                        "network, other processes and files to write to; let it do so when it is imported, or give "
+                        "reward.sandbox=false if you would run what a model writes"
+                    ) from error
+        return pool.absent_walls
 
 
 def status_of(error: Exception) -> Status:

@@ -1,19 +1,25 @@
 """Runs what may hang, crash or swell in a process that is killed and replaced when it does."""
 
 import contextlib
+import json
 import math
 import multiprocessing
 import os
 import resource
 import signal
+import socket
+import struct
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import psutil
 
-from rewards.graders import resolve
+from rewards.graders import folder_of, resolve
+from rewards.sandbox import bare_environment, enclose
 
 ATTEMPTS = 2
 """A worker that dies under an answer may have died of something else (the OOM killer, a stray signal): one retry."""
@@ -29,6 +35,12 @@ BUSY = 0.8
 
 CLOCK_FACTOR = 5
 """A worker that lacks a core is given up after so many deadlines by the clock."""
+
+REPLY_BYTES = 2**16
+"""Longest reply of a worker, which is a number, a word or an error."""
+
+STALL_S = 10.0
+"""Seconds after which a message that was begun is given up."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rewards.preload"])
@@ -55,31 +67,43 @@ class Limits:
 
     deadline_s: seconds of computing for one call; CLOCK_FACTOR times as many by the clock on a crowded machine
     memory: bytes that the worker may allocate
+    enclosed: whether it stands behind the walls of `rewards.sandbox`
+    functions: graders that it prepares before these walls go up
     """
 
     deadline_s: float
     memory: int
+    enclosed: bool = True
+    functions: tuple[str, ...] = ()
 
 
-def serve(pipe: Connection, limits: Limits) -> None:
-    """Serve a worker's calls: announce that it is ready, then answer (name, arguments) by (result, error).
+def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None:
+    """Serve a worker's calls: announce that it is ready and which walls are absent, then answer (name, arguments).
 
+    A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more.
     A call without arguments only prepares the grader. The process ends with its owner: an idle one reads the end of
     the pipe; a stuck one is ended by an alarm, whose default action needs no interpreter (which the power of two large
     integers does not give back).
     """
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor not in (0, 1, 2, pipe.fileno()):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)  # the fork server's, by which it and others can be ended
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        pipe.send(None)
+        for name in limits.functions:
+            resolve(name)
+        _reply(pipe, enclose(map(folder_of, limits.functions)) if limits.enclosed else [])
         while True:
             name, arguments = pipe.recv()
             if arguments is None:
                 resolve(name)
-                pipe.send(None)
+                _reply(pipe)
                 continue
             _limit_cpu(limits.deadline_s)
             signal.setitimer(signal.ITIMER_REAL, CLOCK_FACTOR * limits.deadline_s + ORPHAN_S)
@@ -90,7 +114,11 @@ def serve(pipe: Connection, limits: Limits) -> None:
             except Exception as error:
                 reply = None, f"{type(error).__name__}: {error}"
             signal.setitimer(signal.ITIMER_REAL, 0)
-            pipe.send(reply)
+            _reply(pipe, *reply)
+
+
+def _reply(pipe: Connection, result: Any = None, error: str = "") -> None:
+    pipe.send_bytes(json.dumps([result, error[:1000]]).encode())
 
 
 def _limit_cpu(seconds: float) -> None:
@@ -100,18 +128,27 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime + 2 * seconds) + 1, hard))
 
 
+@cache
+def start_server() -> None:
+    """Start the fork server of this process, which sees no tokens."""
+    with bare_environment():
+        forkserver.ensure_running()
+
+
 class Worker:
     """A worker process that is replaced when a call takes it down. For one thread at a time.
 
     The fork server imports math-verify once, so that a worker starts in some milliseconds.
 
     restarts: how often the process was replaced
+    absent: walls of `rewards.sandbox` that the kernel does not give it, each a sentence
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: BaseProcess | None = None
         self._prepared: set[str] = set()
+        self.absent: list[str] = []
         self.restarts = -1
         self._start()
 
@@ -123,7 +160,7 @@ class Worker:
                 self._pipe.send((name, arguments))
                 busy = self._wait()
                 if busy is None:
-                    result, error = self._pipe.recv()
+                    result, error = self._receive()
                     if error:
                         raise Failed(error)
                     return result
@@ -171,17 +208,41 @@ class Worker:
             self._start()
         if name not in self._prepared:
             self._pipe.send((name, None))
-            if not self._pipe.poll(PREPARE_S):
-                self.close()
-                raise Died
-            self._pipe.recv()
+            self._hear()
             self._prepared.add(name)
 
+    def _hear(self) -> Any:
+        """Return what the worker says once it has prepared itself."""
+        if not self._pipe.poll(PREPARE_S):
+            self.close()
+            raise Died
+        return self._receive()[0]
+
+    def _receive(self) -> tuple[Any, str]:
+        """Read a reply, which may be anybody's. Raises EOFError, or OSError for what is none."""
+        try:
+            result, error = json.loads(self._pipe.recv_bytes(REPLY_BYTES))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise OSError("a worker gave what is no reply") from error
+        return result, error
+
     def _start(self) -> None:
+        start_server()
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=serve, args=(theirs, self._limits), name="verifier", daemon=True)
+        _never_wait_for_ever(self._pipe)
+        environment = {} if self._limits.enclosed else dict(os.environ)
+        self._process = CONTEXT.Process(
+            target=serve, args=(theirs, self._limits, environment), name="verifier", daemon=True
+        )
         self._process.start()
         theirs.close()
-        self._pipe.recv()
+        self.absent = self._hear()
         self._prepared.clear()
         self.restarts += 1
+
+
+def _never_wait_for_ever(pipe: Connection) -> None:
+    """Let a message that the other end begins and does not finish, or does not read, raise BlockingIOError."""
+    with socket.socket(fileno=os.dup(pipe.fileno())) as ours:
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", int(STALL_S), 0))

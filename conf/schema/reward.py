@@ -69,6 +69,12 @@ class RewardConfig:
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
     """Further parts by a user's functions: each is called as function(prompt, response, gold) in a worker process under
     the limits of a verdict, returns a number, and is logged under the function's name."""
+    sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
+    """Whether the worker processes that judge, and the user's functions in them, are kept from the network, from
+    starting processes, from writing files, from reading others than Python's, the project's and those in the folder of
+    a user's function, and from environment variables but the usual. A function that runs code, calls a model or needs a
+    token wants false: it, and whatever an answer makes it do, then may do all that you may. What it does when it is
+    imported, such as reading a model, is not restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
     """What a verdict that ran out of time, or took its worker down, says about the sample: mask (nothing; it is left
     out of its group's baseline and not learned from) or wrong. Numbers beyond all proportion are unparsable in any

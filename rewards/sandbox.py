@@ -1,0 +1,232 @@
+"""Walls around a process that judges answers, should one of them, or a library, make it run code after all.
+
+No files but Python's and the project's, none to write to, no network, no further process, no say over other processes,
+no privileges, no tokens in the environment. Landlock (files, since Linux 5.13) and seccomp (system calls) are asked for
+by ctypes: their Python bindings are unmaintained, or start a program instead of enclosing the process at hand.
+"""
+
+import contextlib
+import ctypes
+import os
+import platform
+import resource
+import struct
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from errno import ENOSYS, EPERM
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("actors", "conf", "launch", "learner", "rewards")
+
+ENVIRONMENT = {
+    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONWARNINGS",
+    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+}  # fmt: skip
+"""Variables that are passed on, with all LC_…; tokens can have any name."""
+
+SYSTEM = (
+    "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom", "/dev/zero",
+    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu",
+)  # fmt: skip
+"""What Python and its numerical libraries read of a machine. Other processes' /proc has their environment."""
+
+OPEN_FILES = 256
+PRINTED = 2**30
+"""Bytes up to which prints may lengthen a log."""
+
+LANDLOCK = "Landlock: what judges answers could read your files, those with tokens included"
+SECCOMP = "seccomp: what judges answers could use the network, start processes and end others"
+
+_PR_SET_NO_NEW_PRIVS = 38
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_FILES = {1: 2**13 - 1, 2: 2**14 - 1, 3: 2**15 - 1, 5: 2**16 - 1}
+"""Accesses to files that Landlock governs, by the version that began to."""
+
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+"""Column of the tables below, and the kernel's number of the architecture."""
+
+_NEWEST = 462
+"""The last system call known here (Linux 6.10). What came later, and x32's of other numbers, does not exist."""
+
+_DENIED = {
+    "socket": (41, 198), "socketpair": (53, 199),
+    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
+    "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "process_madvise": (440, 440), "process_mrelease": (448, 448),
+    "migrate_pages": (256, 238), "move_pages": (279, 239),
+    "setpgid": (109, 154), "setsid": (112, 157), "setpriority": (141, 140), "ioprio_set": (251, 30),
+    "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
+    "creat": (85, None), "truncate": (76, 45), "mknod": (133, None), "mknodat": (259, 33),
+    "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None), "unlink": (87, None), "unlinkat": (263, 35),
+    "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276),
+    "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36),
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
+    "shmctl": (31, 195), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "mq_unlink": (241, 181),
+    "unshare": (272, 97), "setns": (308, 268), "bpf": (321, 280), "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+}  # fmt: skip
+"""Numbers, on x86_64 and aarch64, of system calls that are refused. What needs a privilege is refused without one."""
+
+_UNKNOWN = {"clone3": (435, 435), "openat2": (437, 437)}
+"""Those that say what they want where a filter cannot look: libraries go on with clone and openat."""
+
+_JUDGED = {
+    "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261), "sched_setaffinity": (203, 122),
+    "clone": (56, 220), "open": (2, None), "openat": (257, 56), "mmap": (9, 222), "ioctl": (16, 29),
+}  # fmt: skip
+"""Those that depend on an argument."""
+
+_ALL = 0xFFFFFFFF
+_THREAD = 0x10000  # CLONE_THREAD
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_SHARED_MEMORY = 0x21  # MAP_SHARED | MAP_ANONYMOUS, which no limit of a process counts
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into the terminal
+
+_environment = threading.Lock()
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def strip_environment() -> None:
+    """Remove all variables but ENVIRONMENT from this process."""
+    for name in list(os.environ):
+        if name not in ENVIRONMENT and not name.startswith("LC_"):
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def bare_environment() -> Iterator[None]:
+    """Leave only ENVIRONMENT to processes that are started meanwhile."""
+    with _environment:
+        whole = dict(os.environ)
+        strip_environment()
+        try:
+            yield
+        finally:
+            os.environ.update(whole)
+
+
+def enclose(folders: Iterable[Path]) -> list[str]:
+    """Enclose this process for ever. folders: what it may read beside Python and the project.
+
+    Return the walls that the kernel does not give, each with what that leaves open.
+    """
+    strip_environment()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PRINTED, PRINTED))
+    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    absent = []
+    try:
+        _restrict_files(readable(folders))
+    except OSError as error:
+        absent.append(f"{LANDLOCK} ({error.strerror})")
+    try:
+        _restrict_calls()
+    except OSError as error:
+        absent.append(f"{SECCOMP} ({error.strerror})")
+    return absent
+
+
+def readable(folders: Iterable[Path]) -> set[Path]:
+    """Return the existing files and folders that may be read. None holds the home folder, where tokens are."""
+    paths = {Path(path).resolve() for path in (*SYSTEM, sys.prefix, sys.base_prefix, *sys.path)} - {ROOT, Path.cwd()}
+    paths |= {ROOT / name for name in PACKAGES} | {folder.resolve() for folder in folders}
+    home = Path.home().resolve()
+    return {path for path in paths if path.exists() and not home.is_relative_to(path)}
+
+
+def _restrict_files(paths: Iterable[Path]) -> None:
+    """Refuse all access to files but reading these, and by Landlock's later versions TCP, and signals to others."""
+    version = _checked(_libc.syscall(_CREATE_RULESET, None, 0, 1))
+    files = _FILES[max(known for known in _FILES if known <= version)]
+    rules = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    ruleset = _checked(_libc.syscall(_CREATE_RULESET, rules, len(rules), 0))
+    for path in paths:
+        descriptor = os.open(path, os.O_PATH)
+        rights = _READ_FILE | (_READ_DIR if path.is_dir() else 0)
+        _checked(_libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0))
+        os.close(descriptor)
+    _checked(_libc.syscall(_RESTRICT_SELF, ruleset, 0))
+    os.close(ruleset)
+
+
+def _restrict_calls() -> None:
+    """Give up all privileges, and refuse system calls."""
+    column, architecture = _architecture()
+    _checked(_libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)))
+    program = _filter(column, architecture, os.getpid())
+    code = ctypes.create_string_buffer(program, len(program))
+    pointer = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+    for_all_threads = 1
+    _checked(_libc.syscall((317, 277)[column], 1, for_all_threads, pointer))
+
+
+def _architecture() -> tuple[int, int]:
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES or sys.maxsize < 2**32:
+        raise OSError(ENOSYS, f"no table of system calls for {machine}")
+    return _ARCHITECTURES[machine]
+
+
+def _filter(column: int, architecture: int, own: int) -> bytes:
+    """Return the program that judges every system call: of struct seccomp_data it reads the low halves of arguments."""
+    allow, refuse, unknown, end = 0x7FFF0000, 0x50000 | EPERM, 0x50000 | ENOSYS, 0x80000000
+    code: list[bytes] = []
+
+    def add(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
+        code.append(struct.pack("HBBI", operation, if_true, if_false, value))
+
+    load, mask, equal, above, answer = 0x20, 0x54, 0x15, 0x25, 0x06
+    add(load, 4)
+    add(equal, architecture, 1, 0)
+    add(answer, end)
+    add(load, 0)
+    add(above, _NEWEST, 0, 1)
+    add(answer, unknown)
+    for table, result in ((_DENIED, refuse), (_UNKNOWN, unknown)):
+        for numbers in table.values():
+            if (number := numbers[column]) is not None:
+                add(equal, number, 0, 1)
+                add(answer, result)
+
+    def judge(name: str, argument: int, bits: int, values: set[int], fine: bool) -> None:
+        """Allow a system call, or refuse it, where these bits of an argument are one of the values."""
+        if (number := _JUDGED[name][column]) is None:
+            return
+        add(load, 0)
+        add(equal, number, 0, 4 + len(values))
+        add(load, 16 + 8 * argument)
+        add(mask, bits)
+        for place, value in enumerate(values):
+            add(equal, value, len(values) - place, 0)
+        add(answer, refuse if fine else allow)
+        add(answer, allow if fine else refuse)
+
+    judge("kill", 0, _ALL, {own}, True)
+    judge("tgkill", 0, _ALL, {own}, True)
+    judge("prlimit64", 0, _ALL, {0, own}, True)
+    judge("sched_setaffinity", 0, _ALL, {0, own}, True)
+    judge("clone", 0, _THREAD, {_THREAD}, True)
+    judge("open", 1, _WRITING, {0}, True)
+    judge("openat", 2, _WRITING, {0}, True)
+    judge("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, False)
+    judge("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, False)
+    add(answer, allow)
+    return b"".join(code)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
