@@ -47,7 +47,7 @@ SHUTDOWN_S = 30.0
 
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
-    started_at = time.time()
+    started_at = time.monotonic()
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = Console()
     try:

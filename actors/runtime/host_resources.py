@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from actors.storage.run_record import RunRecord
 MIB = 2**20
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 DISK_MARGIN = 512 * MIB
 """Disk beside checkpoints: samples, curves, logs, what others write meanwhile."""
@@ -123,35 +125,36 @@ def size(folder: Path) -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that can be had without swapping, within this process's control group."""
-    free = psutil.virtual_memory().available
-    if not (group := _control_group()):
-        return free
-    folder, limit, usage, prefix = group
-    statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    reclaimable = sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
-    return min(free, limit - int((folder / usage).read_text()) + reclaimable)
+    """Return the bytes of memory that can be had without swapping, within this process's control groups."""
+    free = [psutil.virtual_memory().available]
+    for folder, limit, usage, prefix in _control_groups():
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        reclaimable = sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+        free.append(limit - int((folder / usage).read_text()) + reclaimable)
+    return min(free)
 
 
 def total_memory() -> int:
-    """Return the bytes of memory this process may use: the machine's, or its control group's limit."""
-    physical, group = psutil.virtual_memory().total, _control_group()
-    return min(physical, group[1]) if group else physical
+    """Return the bytes of memory this process may use: the machine's, or the least that a control group allows."""
+    return min([psutil.virtual_memory().total, *(limit for _, limit, _, _ in _control_groups())])
 
 
-def _control_group() -> tuple[Path, int, str, str] | None:
-    """Return the control group that limits memory, of version 2 or 1; None without a limit.
+def _control_groups() -> Iterator[tuple[Path, int, str, str]]:
+    """Yield the control groups that limit this process's memory, of version 2 or 1, as a batch system or a service
+    manager makes them: its own and those around it, as far as they are seen from here.
 
-    Its folder, the limit in bytes, the file with the bytes in use, and the prefix of its statistics.
+    Of each its folder, the limit in bytes, the file with the bytes in use, and the prefix of its statistics.
     """
-    for folder, limit, usage, prefix in (
-        (CONTROL_GROUPS, "memory.max", "memory.current", ""),
-        (CONTROL_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    own = dict(line.split(":", 2)[1:] for line in MEMBERSHIP.read_text().splitlines())
+    for root, controller, limit, usage, prefix in (
+        (CONTROL_GROUPS, "", "memory.max", "memory.current", ""),
+        (CONTROL_GROUPS / "memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
-        file = folder / limit
-        if file.is_file() and (text := file.read_text().strip()) != "max":
-            return folder, int(text), usage, prefix
-    return None
+        path = Path(own.get(controller, "/").lstrip("/"))
+        for folder in (root / path, *(root / parent for parent in path.parents)):
+            file = folder / limit
+            if file.is_file() and (text := file.read_text().strip()) != "max":
+                yield folder, int(text), usage, prefix
 
 
 def amount(count: float) -> str:

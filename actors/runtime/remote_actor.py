@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.errors import ActorDied
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
+from actors.runtime.patience import within
 from actors.runtime.placement import Share
 from conf.errors import BadInput
 
@@ -103,8 +104,7 @@ class RemoteActor:
         process = self._process
         reference: ray.ObjectRef[Any] = getattr(process.handle, method).remote(*arguments)
         try:
-            async with asyncio.timeout(deadline_s):
-                return await reference
+            return await within(deadline_s, reference)
         except asyncio.CancelledError:
             if self._asynchronous:
                 ray.cancel(reference)
@@ -127,8 +127,8 @@ class RemoteActor:
         """Watch the process once it is up, and kill it if it hangs. Its death is for `call` to notice."""
         with contextlib.suppress(RayActorError, RayTaskError, OutOfMemoryError):
             try:
-                async with asyncio.timeout(START_S):
-                    node, pid = await process.handle.__ray_call__.remote(_whereabouts)
+                asked: ray.ObjectRef[tuple[str, int]] = process.handle.__ray_call__.remote(_whereabouts)
+                node, pid = await within(START_S, asked)
             except TimeoutError:
                 self.kill(f"it did not start within {START_S:.0f} s and was killed")
                 return
@@ -137,8 +137,7 @@ class RemoteActor:
             while self._asynchronous:
                 await asyncio.sleep(HEARTBEAT_S)
                 try:
-                    async with asyncio.timeout(SILENCE_S):
-                        await process.handle.alive.remote()
+                    await within(SILENCE_S, process.handle.alive.remote())
                 except TimeoutError:
                     self.kill(f"it gave no sign of life for {SILENCE_S:.0f} s and was killed")
                     return

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.storage.files import damage, read_json, seal, sync
+from actors.storage.files import damage, naming, read_json, seal, sync
 from conf.errors import BadInput
 
 STATE = "coordinator.json"
@@ -70,7 +70,7 @@ class Checkpoints:
         final = self._path(version)
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        temporary.mkdir()  # without its parents: a run folder that was deleted does not come back in part
         yield temporary
         await asyncio.to_thread(seal, temporary)
         shutil.rmtree(final, ignore_errors=True)
@@ -145,7 +145,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
     """Write the coordinator's part of a checkpoint."""
-    (checkpoint / STATE).write_text(json.dumps(state))
+    file = checkpoint / STATE
+    with naming(file):
+        file.write_text(json.dumps(state))
 
 
 def target(name: Path) -> Path | None:

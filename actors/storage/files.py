@@ -1,11 +1,13 @@
 """Files that are whole or absent, whatever dies meanwhile, and folders with a manifest or a lock."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,24 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of the operating system name this path, unless it names one: those of write and fsync do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def replace_text(file: Path, text: str) -> None:
     """Write a file so that a reader, or a later process after a crash, sees the old content or the new."""
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text)
-    sync(temporary)
-    temporary.replace(file)
+    with naming(temporary):
+        temporary.write_text(text)
+        sync(temporary)
+        temporary.replace(file)
 
 
 def read_json(file: Path) -> Any:
@@ -58,9 +72,15 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def append_row(file: Path, row: dict[str, Any]) -> None:
-    """Add a row to a JSONL file."""
-    with file.open("a") as lines:
-        lines.write(json.dumps(row) + "\n")
+    """Add a row to a JSONL file, the whole of it or, where the disk does not take it, nothing."""
+    with naming(file), file.open("ab", buffering=0) as lines:
+        end, line = lines.tell(), json.dumps(row).encode() + b"\n"
+        try:
+            while line:
+                line = line[lines.write(line) :]
+        except OSError:
+            lines.truncate(end)
+            raise
 
 
 def drop_half_line(file: Path) -> None:

@@ -21,6 +21,7 @@ from actors.runtime.placement import Placement
 from actors.runtime.ray_metrics import RayMetrics
 from actors.runtime.software_versions import software_versions
 from actors.storage.checkpoints import version_of
+from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.schema import Config
@@ -38,7 +39,7 @@ class RunRequest:
 
     model_path: a local folder.
     host_needs: what the run needs on the host.
-    started_at: when run.py began, seconds since 1970.
+    started_at: when run.py began, by the machine's monotonic clock, which no change of the date moves, in seconds.
     spent_before: seconds that earlier processes of the run have used.
     """
 
@@ -54,7 +55,7 @@ class RunRequest:
     @property
     def spent(self) -> float:
         """Seconds that the run has used up to now."""
-        return self.spent_before + time.time() - self.started_at
+        return self.spent_before + time.monotonic() - self.started_at
 
 
 class CoordinatorActor:
@@ -78,6 +79,7 @@ class CoordinatorActor:
     async def run(self) -> dict[str, Any]:
         """Run to the end, write summary.json and return its content. Raises BadInput if that ended the run."""
         bad_input: BadInput | None = None
+        failure = ""
         try:
             async with asyncio.TaskGroup() as tasks:
                 guard = tasks.create_task(self._watch_host())
@@ -85,16 +87,15 @@ class CoordinatorActor:
                 guard.cancel()
         except BaseException as error:
             cause = root_cause(error)
-            outcome = Outcome(status_of(cause), last_line(cause))
+            trouble = disk_trouble(self._folder.path, cause)
+            outcome = Outcome("halted", trouble) if trouble else Outcome(status_of(cause), last_line(cause))
             bad_input = cause if isinstance(cause, BadInput) else None
             if outcome.status != "interrupted":
-                self._folder.write_failure(traceback.format_exc())
+                failure = traceback.format_exc()
         if self._fatal and outcome.status == "interrupted":
-            outcome = replace(outcome, status="halted", reason=f"{self._fatal.text}: make room, then resume")
-        summary = self._summarise(outcome)
-        self._folder.write_spent(summary["spent_s"], summary["ledger"])
-        self._folder.close()
-        self._folder.write_summary(summary)
+            reason = f"{self._fatal.text}: make room in {self._folder.path}, then give the same command"
+            outcome = replace(outcome, status="halted", reason=reason)
+        summary = self._write_ending(self._summarise(outcome), failure)
         if bad_input:
             raise bad_input
         return summary
@@ -188,6 +189,22 @@ class CoordinatorActor:
         """Write an event down, and count it in the ledger."""
         self._ledger.count(count)
         self._folder.append_event(self._coordinator.updates if self._coordinator else 0, event, detail)
+
+    def _write_ending(self, summary: dict[str, Any], failure: str) -> dict[str, Any]:
+        """Write down how the run ended, as far as the disk takes it, and return it: the driver still tells a person.
+
+        failure: the whole text of the error that ended it; empty without one.
+        """
+        try:
+            self._folder.write_spent(summary["spent_s"], summary["ledger"])
+            if failure:
+                self._folder.write_failure(failure)
+            self._folder.close()
+            self._folder.write_summary(summary)
+        except OSError as error:
+            trouble = disk_trouble(self._folder.path, error) or last_line(error)
+            return summary if summary["status"] == "halted" else {**summary, "status": "halted", "reason": trouble}
+        return summary
 
     def _summarise(self, outcome: Outcome) -> dict[str, Any]:
         base, final = self._coordinator and self._coordinator.base, outcome.final

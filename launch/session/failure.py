@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 from actors.storage.checkpoints import version_of
+from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from launch.session.coordinator_actor import RunRequest
 
 
-def write_ending(request: "RunRequest", status: str, reason: str) -> dict[str, Any]:
-    """Write what the run folder still tells, under the usual keys, and return it.
+def write_ending(request: "RunRequest", status: str, reason: str, failure: str = "") -> dict[str, Any]:
+    """Write what the run folder still tells, under the usual keys, and return it; also if the disk takes nothing.
 
-    A summary already written by the coordinator is kept.
+    A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.
     """
     folder = RunFolder(request.folder)
     written = folder.summary()
@@ -33,6 +34,13 @@ def write_ending(request: "RunRequest", status: str, reason: str) -> dict[str, A
         "events": folder.events(),
         "versions": {},
     }
-    folder.write_spent(spent)
-    folder.write_summary(summary)
+    try:
+        folder.write_spent(spent)
+        folder.write_summary(summary)
+        if failure:
+            folder.write_failure(failure)
+    except OSError as error:
+        if trouble := disk_trouble(folder.path, error):
+            return {**summary, "status": "halted", "reason": f"{reason}; {trouble}"}
+        raise
     return summary

@@ -2,16 +2,17 @@
 
 import os
 import signal
-import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from actors.messages import Progress
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from actors.runtime.remote_actor import BAD_INPUT
 from actors.storage.run_folder import RunFolder
@@ -29,8 +30,11 @@ CLOSE_S = 10.0
 HURRY_S = 5.0
 """Seconds that a second signal leaves for summary.json."""
 
-SILENCE_S = 120.0
-"""A coordinator that does not answer for so long hangs. It may be busy for long with writing a checkpoint to disk."""
+SILENCE_S = 300.0
+"""A coordinator that does not answer for so long hangs. It may be busy for long with writing a checkpoint to disk, and
+a pause of two minutes, of its machine or its disk, is no reason to end a run."""
+
+T = TypeVar("T")
 
 
 class Watch:
@@ -63,7 +67,7 @@ class Watch:
                 self._watcher = ExitWatcher(self._wait_for_coordinator())
                 ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
                 while not ray.wait([ending], timeout=POLL_S)[0]:
-                    progress = ray.get(self._coordinator.progress.remote(), timeout=SILENCE_S)
+                    progress = self._progress()
                     view.show(progress)
                     self._show_events()
                     if not self._measured and progress.updates >= ENOUGH:
@@ -73,11 +77,11 @@ class Watch:
         except RayTaskError as error:
             if isinstance(error.cause, BadInput):
                 raise error.cause from error
-            summary = self._failure(f"the coordinator failed: {last_line(error)}")
-            self._folder.write_failure(str(error))
-            return summary
+            return self._failure(f"the coordinator failed: {last_line(error)}", str(error))
         except GetTimeoutError:
             return self._failure(f"the coordinator gave no sign of life for {SILENCE_S:.0f} s")
+        except OSError as error:  # of the run folder, before there is a coordinator to notice it
+            return self._failure(f"the time spent could not be kept: {error}")
         except (RayActorError, OutOfMemoryError) as error:
             if bad := BAD_INPUT.search(str(error)):
                 raise BadInput(bad[1]) from error
@@ -91,10 +95,23 @@ class Watch:
     def _wait_for_coordinator(self) -> int:
         """Keep the time spent until the coordinator does. Return its process; raises GetTimeoutError if it hangs."""
         pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(_process_id)
-        began = time.monotonic()
-        while not ray.wait([pid], timeout=POLL_S)[0] and time.monotonic() - began < SILENCE_S:
-            self._folder.write_spent(self._request.spent)
-        return ray.get(pid, timeout=POLL_S)
+        return self._answer(pid, lambda: self._folder.write_spent(self._request.spent))
+
+    def _progress(self) -> Progress:
+        """Return where the run stands; raises GetTimeoutError if the coordinator hangs."""
+        return self._answer(self._coordinator.progress.remote())
+
+    def _answer(self, asked: "ray.ObjectRef[T]", meanwhile: Callable[[], None] = lambda: None) -> T:
+        """Return an answer of the coordinator; raises GetTimeoutError after SILENCE_S without it.
+
+        Looks are counted, not seconds: while this process was stopped, by Ctrl-Z or with its machine, no answer could
+        be had.
+        """
+        for _ in range(round(SILENCE_S / POLL_S)):
+            if ray.wait([asked], timeout=POLL_S)[0]:
+                break
+            meanwhile()
+        return ray.get(asked, timeout=POLL_S)
 
     def _measure(self) -> str:
         """Keep what the run tells about the machine, and say it. No run ends because it could not be measured."""
@@ -103,8 +120,8 @@ class Watch:
         except Exception as error:
             return f"The run could not be measured for the next plan: {error!r}"
 
-    def _failure(self, reason: str) -> dict[str, Any]:
-        return write_ending(self._request, "failed", reason)
+    def _failure(self, reason: str, whole: str = "") -> dict[str, Any]:
+        return write_ending(self._request, "failed", reason, whole)
 
     def _show_events(self) -> None:
         """Print the events since the last look."""

@@ -102,6 +102,35 @@ def test_memory_is_that_of_the_control_group(
     assert (total_memory(), free_memory()) == (total, free)
 
 
+@pytest.mark.parametrize(
+    ("line", "root", "limit", "usage", "used"),
+    [
+        ("0::/job/step", "", "memory.max", "memory.current", "inactive_file"),
+        (
+            "4:memory:/job/step",
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ],
+)
+def test_limit_of_a_group_around_counts_too(
+    line: str, root: str, limit: str, usage: str, used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch system limits the job, not the step in it."""
+    for group, most, now in (("job/step", "8192", "1000"), ("job", "4096", "3000")):
+        folder = tmp_path / root / group
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in ((limit, most), (usage, now), ("memory.stat", f"{used} 500\n")):
+            (folder / name).write_text(text)
+    membership = tmp_path / "membership"
+    membership.write_text(f"7:cpuset:/\n{line}\n")
+    monkeypatch.setattr(host_resources, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(host_resources, "MEMBERSHIP", membership)
+    assert (total_memory(), free_memory()) == (4096, 1596)
+
+
 def test_memory_without_a_limit_is_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_resources, "CONTROL_GROUPS", tmp_path)
     machines = total_memory()

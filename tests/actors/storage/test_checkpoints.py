@@ -12,6 +12,7 @@ from conf.errors import BadInput
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
+    (tmp_path / "checkpoints").mkdir()
     return Checkpoints(tmp_path / "checkpoints")
 
 
@@ -45,6 +46,13 @@ def test_latest_is_the_newest_whole_checkpoint_and_old_ones_go(checkpoints: Chec
         save(checkpoints, version)
     assert checkpoints.latest == checkpoints.folder.resolve() / "update-000003"
     assert names(checkpoints) == ["update-000002", "update-000003"]
+
+
+def test_folder_that_was_deleted_does_not_come_back(checkpoints: Checkpoints) -> None:
+    checkpoints.folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        save(checkpoints, 1)
+    assert not checkpoints.folder.exists()
 
 
 def test_other_work_goes_on_while_a_checkpoint_is_hashed(

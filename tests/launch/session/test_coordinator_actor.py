@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import json
+import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from actors.errors import Interrupted
 from actors.messages import ProblemSet
 from actors.runtime.host_resources import HostFree, HostNeeds
 from actors.runtime.placement import place
+from actors.storage import files
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.schema import Config
@@ -50,7 +53,7 @@ def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0
         placement=place((0,), 0),
         problems=ProblemSet((), (), {}),
         host_needs=HostNeeds(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30),
-        started_at=time.time(),
+        started_at=time.monotonic(),
         spent_before=spent_before,
     )
 
@@ -83,7 +86,9 @@ def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(coordinator_actor, "measure", lambda folder: HostFree(2**20, 2**30, 2**40))
     summary = end(Hanging(make_request(tmp_path)))
     assert summary["status"] == "halted"
-    assert summary["reason"] == "the disk of the run folder has 1 MiB left: make room, then resume"
+    assert summary["reason"] == (
+        f"the disk of the run folder has 1 MiB left: make room in {tmp_path}, then give the same command"
+    )
     assert [event["event"] for event in summary["events"]] == ["disk low"]
     assert summary["ledger"]["counts"]["warnings/disk"] == 1
 
@@ -95,6 +100,70 @@ def test_full_disk_halts_the_run_although_nothing_can_be_noted(tmp_path: Path, m
     monkeypatch.setattr(coordinator_actor, "measure", lambda folder: HostFree(2**20, 2**30, 2**40))
     monkeypatch.setattr(RunFolder, "append_event", append)
     assert end(Hanging(make_request(tmp_path, seconds=10.0)))["status"] == "halted"
+
+
+def fail(number: int) -> Callable[[Path], None]:
+    def sync(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return sync
+
+
+class Writing(CoordinatorActor):
+    """Has come to write something."""
+
+    async def _assemble(self) -> Coordinator:
+        self._folder.next_incarnation()
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "make room there"), (errno.EROFS, "make it writable again")]
+)
+def test_disk_that_takes_nothing_more_halts_the_run(
+    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = Writing(make_request(tmp_path, spent_before=5.0))
+    RunFolder(tmp_path).write_spent(5.0)
+    monkeypatch.setattr(files, "sync", fail(number))
+    summary = end(actor)
+    file = tmp_path / ".incarnation.json.tmp"
+    told = f"nothing can be written to {file} ({os.strerror(number)}): {remedy}, then give the same command"
+    assert (summary["status"], summary["reason"]) == ("halted", told)
+    assert not (tmp_path / "summary.json").exists()
+    assert RunFolder(tmp_path).spent == 5.0
+
+
+def test_run_that_cannot_write_its_end_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = Hanging(make_request(tmp_path, seconds=coordinator_actor.FINISH_MARGIN_S + 0.2))
+    monkeypatch.setattr(files, "sync", fail(errno.ENOSPC))
+    summary = end(actor)
+    assert summary["status"] == "halted"
+    assert "make room there" in summary["reason"]
+    assert RunFolder(tmp_path).finished() is None
+
+
+class Deleting(CoordinatorActor):
+    """Somebody deletes its folder."""
+
+    async def _assemble(self) -> Coordinator:
+        shutil.rmtree(self._folder.path)
+        self._folder.next_incarnation()
+        raise AssertionError
+
+
+def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    summary = end(Deleting(make_request(folder)))
+    assert summary["status"] == "halted"
+    assert summary["reason"].startswith(f"the run folder {folder} is gone")
+    assert not folder.exists()
+
+
+def test_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = make_request(tmp_path, spent_before=5.0)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert 5.0 <= request.spent < 60.0
 
 
 def test_guard_outlives_a_look_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

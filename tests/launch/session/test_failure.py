@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.storage import files
 from actors.storage.run_record import RunRecord
 from launch.session.failure import write_ending
 from tests.launch.session.test_coordinator_actor import make_request
@@ -33,6 +35,19 @@ def test_summary_of_the_coordinator_is_kept(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"status": "completed"}')
     assert write_ending(make_request(tmp_path), "failed", "it hung") == {"status": "completed"}
     assert json.loads((tmp_path / "summary.json").read_text()) == {"status": "completed"}
+
+
+def test_ending_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "sync", sync)
+    summary = write_ending(make_request(tmp_path), "failed", "the coordinator died", "Traceback")
+    assert summary["status"] == "halted"
+    assert summary["reason"].startswith("the coordinator died; nothing can be written to ")
+    gone = write_ending(make_request(tmp_path / "gone"), "failed", "the coordinator died")
+    assert gone["reason"].startswith("the coordinator died; the run folder ")
+    assert not (tmp_path / "gone").exists()
 
 
 def outlive(folder: Path) -> int:

@@ -2,17 +2,20 @@
 references.
 """
 
+import errno
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from rich.console import Console
 
+from actors.storage import files
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.session import watch
@@ -35,7 +38,17 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(up: Call = lambda: 1, ending: Call = dict, looks: int = 0) -> dict[str, Any]:
-        left = iter([False] * looks)
+        left, ready = iter([False] * looks), [True]
+
+        def wait(references: list[Call], timeout: float) -> tuple[list[Call], list[Call]]:
+            ready[0] = next(left, True)
+            return (references if ready[0] else [], [])
+
+        def get(reference: Call, timeout: float | None = None) -> Any:
+            if timeout is not None and not ready[0]:
+                raise GetTimeoutError
+            return reference()
+
         coordinator = SimpleNamespace(
             __ray_call__=SimpleNamespace(remote=lambda _: up), run=SimpleNamespace(remote=lambda: ending)
         )
@@ -43,8 +56,8 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         ray = SimpleNamespace(
             remote=lambda _: actor,
             get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "0" * 56),
-            wait=lambda references, timeout: (references if next(left, True) else [], []),
-            get=lambda reference, timeout=None: reference(),
+            wait=wait,
+            get=get,
         )
         monkeypatch.setattr(watch, "ray", ray)
         return Watch(make_request(tmp_path, spent_before=50.0), Console(quiet=True), tmp_path).follow()
@@ -75,6 +88,35 @@ def test_bad_input_that_the_coordinator_finds_is_raised(follow: Callable[..., di
 def test_time_is_kept_before_there_is_a_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     assert follow(ending=lambda: {"status": "completed"}, looks=2) == {"status": "completed"}
     assert RunRecord(tmp_path).spent >= 50.0
+
+
+def test_stop_of_the_driver_itself_is_no_silence_of_the_coordinator(
+    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look takes an hour, as if Ctrl-Z had come meanwhile: the answer is there at the second."""
+    hours = iter(range(0, 3_600_000, 3600))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
+    assert follow(ending=lambda: {"status": "completed"}, looks=1) == {"status": "completed"}
+
+
+def test_coordinator_that_never_answers_ends_the_run(
+    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "SILENCE_S", 3 * watch.POLL_S)
+    summary = follow(looks=4)
+    assert summary["reason"] == "the coordinator gave no sign of life for 2 s"
+
+
+def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
+    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "sync", sync)
+    summary = follow(looks=1)
+    assert summary["status"] == "halted"
+    assert "No space left on device): make room there, then give the same command" in summary["reason"]
 
 
 def test_time_of_a_coordinator_that_dies_early_counts(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

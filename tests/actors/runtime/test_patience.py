@@ -1,0 +1,41 @@
+import asyncio
+import time
+
+import pytest
+
+from actors.runtime import patience
+from actors.runtime.patience import within
+
+
+def test_answer_in_time_is_returned_and_its_error_raised() -> None:
+    async def complain() -> None:
+        raise KeyError("a")
+
+    assert asyncio.run(within(1.0, asyncio.sleep(0.0, "answer"))) == "answer"
+    assert asyncio.run(within(None, asyncio.sleep(0.0, "answer"))) == "answer"
+    with pytest.raises(KeyError):
+        asyncio.run(within(1.0, complain()))
+
+
+def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "STEP_S", 0.01)
+
+    async def scenario() -> None:
+        work = asyncio.ensure_future(asyncio.sleep(600))
+        with pytest.raises(TimeoutError):
+            await within(0.03, work)
+        await asyncio.wait({work})
+        assert work.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "STEP_S", 0.02)
+
+    async def scenario(deadline_s: float) -> str:
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 0.3)  # nothing in this process happens meanwhile
+        return await within(deadline_s, asyncio.sleep(0.32, "answer"))
+
+    assert asyncio.run(scenario(0.1)) == "answer"
+    assert asyncio.run(scenario(0.02)) == "answer"  # after a stop there is always one more step
