@@ -50,8 +50,20 @@ find_python() {
             bare=$candidate
         fi
     done
-    [ -z "$bare" ] || fail "$bare cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv) and $again"
-    fail "no Python 3.11, 3.12 or 3.13 on the PATH: install one (Debian 12+, Ubuntu 24.04+: apt install python3 python3-venv) and $again"
+    # uv brings a Python of its own, with the headers that Triton needs, where the system's is too old or stripped.
+    if command -v uv >/dev/null; then
+        echo uv
+        return
+    fi
+    [ -z "$bare" ] || fail "$bare cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv), or uv (pip install uv), which brings a Python, and $again"
+    fail "no Python 3.11, 3.12 or 3.13 on the PATH: install one (Debian 12+, Ubuntu 24.04+: apt install python3 python3-venv), or uv (pip install uv), which brings one, and $again"
+}
+
+make_environment() { # python, or uv
+    case $1 in
+    uv) uv venv --python 3.12 --seed .venv ;;
+    *) "$1" -m venv .venv ;;
+    esac
 }
 
 install() { # description pip-arguments…
@@ -83,11 +95,22 @@ drop_foreign_wheels() {
     done
 }
 
+compat_driver() { # the newest driver library that LD_LIBRARY_PATH puts before the system's, as NVIDIA's cuda-compat packages do
+    local folder library paths=${LD_LIBRARY_PATH-}
+    for folder in ${paths//:/ }; do
+        for library in "$folder"/libcuda.so.[0-9]*.*; do
+            if [ -e "$library" ]; then echo "${library##*/libcuda.so.}"; fi
+        done
+    done | sort -V | tail -n 1
+}
+
 check_cards() { # before gigabytes are installed that could not use them
-    local driver newest
+    local driver newest compat
     driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
     newest=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | tail -n 1)
-    case $driver in [0-9]*) [ "${driver%%.*}" -ge $least_driver ] || fail "NVIDIA's driver here is $driver, and vLLM's builds, which are for CUDA 13, need $least_driver or newer: update it or, in a rented container, take a machine that has one" ;; esac
+    compat=$(compat_driver)
+    [ -z "$compat" ] || [ "${compat%%.*}" -lt $least_driver ] || driver=$compat
+    case $driver in [0-9]*) [ "${driver%%.*}" -ge $least_driver ] || fail "NVIDIA's driver here is $driver, and vLLM's builds, which are for CUDA 13, need $least_driver or newer: update it; where you rent, filter hosts for CUDA >= 13.0; on a data-centre card (not a GeForce) you can instead install cuda-compat-13-0 and put its folder in front of LD_LIBRARY_PATH" ;; esac
     case $newest in [0-9].*) [ "${newest%%.*}" -ge $least_card ] || fail "the best card here is of compute capability $newest, and vLLM serves LoRA in bfloat16 from $least_card.0 on (Ampere: A40, A100, RTX 3090, …): take another card" ;; esac
 }
 
@@ -120,8 +143,8 @@ if [ -e $unfinished ] || ! usable $python || ! grep -qsF "$PWD/.venv" .venv/bin/
     [ $free_gb -ge $need_gb ] || fail "the installation takes $need_gb GB and $PWD has $free_gb GB free: free some, or move the project to another disk, and $again"
     mkdir .venv
     echo "Setting up in $PWD/.venv ($extra), once; usually 2 to 6 minutes."
-    step "Making a virtual environment with $base" "$base" -m venv .venv ||
-        fail_with_log "$base could not make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv) and $again"
+    step "Making a virtual environment with $base" make_environment "$base" ||
+        fail_with_log "$base could not make a virtual environment: install Python's venv module (Debian, Ubuntu: apt install python3-venv) and $again"
 fi
 
 touch $unfinished

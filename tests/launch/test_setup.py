@@ -131,6 +131,33 @@ def test_cards_that_could_not_be_used_are_refused_before_anything_is_installed(
     assert bool(pip_calls(commands)) != bool(said)
 
 
+@pytest.mark.parametrize(("library", "accepted"), [("580.82.07", True), ("570.86.10", False)])
+def test_a_newer_driver_library_in_front_of_the_systems_is_accepted(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, library: str, accepted: bool
+) -> None:
+    answers = "case $1 in *driver*) echo 535.183.01 ;; *compute*) echo 8.6 ;; esac"
+    machine.program("nvidia-smi", f"#!/bin/sh\n{answers}\n")
+    compat = machine.project / "compat"
+    compat.mkdir()
+    (compat / f"libcuda.so.{library}").touch()
+    (compat / "libcuda.so.1").symlink_to(f"libcuda.so.{library}")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere:{compat}")
+    code, printed, _ = machine.setup()
+    assert (code == 0) == accepted
+    assert ("filter hosts for CUDA >= 13.0" in printed) != accepted
+
+
+def test_uv_brings_a_python_where_the_systems_are_too_old(machine: Machine) -> None:
+    recorder = machine.bin / "python3.11"
+    recorder.rename(machine.bin / "recorder")
+    for name in ("python3.11", "python3.12", "python3.13", "python3"):
+        machine.program(name, "#!/bin/sh\nexit 1\n")
+    machine.program("uv", '#!/bin/sh\necho "uv $*" >> "$RECORD"; recorder -m venv .venv\n')
+    code, printed, commands = machine.setup()
+    assert code == 0, printed
+    assert "uv venv --python 3.12 --seed .venv" in commands
+
+
 def test_card_without_a_compiler_for_its_kernels_is_told_so(machine: Machine) -> None:
     machine.program("nvidia-smi", "#!/bin/sh\nexit 0\n")
     machine.fail("torch.compile", "Failed to find C compiler")
