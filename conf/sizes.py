@@ -21,9 +21,6 @@ is one of the weight in the model's dtype besides."""
 CHECKPOINT_BYTES = 12
 """Of a checkpoint, per trained weight: fp32 master copy and two moments of Adam."""
 
-OPTIMIZER_SHARE = 0.1
-"""Of a learner's memory on a card: a larger optimizer goes to host memory, where its step is slower."""
-
 ACTIVATIONS_SHARE = 0.5
 """Of a learner's memory on a card: larger activations are computed twice instead, about a third more time."""
 
@@ -85,15 +82,6 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int) -> int:
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     return shape.layers * size * (6 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate + 7 * rank)
-
-
-def offloads(config: Config, shape: ShapeConfig, card_bytes: float) -> bool:
-    """Whether the optimizer's state lives in host memory.
-
-    card_bytes: memory of cards that all learner ranks together may use, 0 without one.
-    """
-    state = OPTIMIZER_BYTES * lora_parameters(shape, config.lora.rank, config.lora.target_modules)
-    return {"cpu": True, "none": False, "auto": state > OPTIMIZER_SHARE * card_bytes}[config.learner.offload]
 
 
 def recomputes(config: Config, shape: ShapeConfig, card_bytes: float) -> bool:

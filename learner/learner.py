@@ -16,7 +16,7 @@ from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.models import shape_from_config
 from conf.schema import Config
-from conf.sizes import ADAPTER_SLOTS, offloads, recomputes
+from conf.sizes import ADAPTER_SLOTS, recomputes
 from learner.batching import Example, MicroBatch, Tokens, divide, examples, pack
 from learner.distributed import ALONE, Ranks
 from learner.losses import Observed, Totals, policy_loss
@@ -78,20 +78,18 @@ class LoraLearner:
         self._ranks = ranks
         self._adapters = Path(adapters_folder)
         self._device = torch.device(device)
-        shape, memory = shape_from_config(model_path), _card_memory(self._device)
         self.model = load_model(config, model_path).to(self._device)
         self.policy = Policy(
             self.model,
             config.rollout.temperature,
             config.learner.logprob_chunk,
             entropy_gradient=config.algorithm.entropy > 0,
-            checkpointing=recomputes(config, shape, memory),
+            checkpointing=recomputes(config, shape_from_config(model_path), _card_memory(self._device)),
         )
         self._optimizer = ZeroOptimizer(
             self.policy,
             getattr(torch, config.model.dtype),
             config.learner,
-            offload=offloads(config, shape, memory * ranks.size),
             ranks=ranks,
         )
 

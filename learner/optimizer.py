@@ -53,14 +53,11 @@ class ZeroOptimizer:
     begin with the weights of the first.
     """
 
-    def __init__(
-        self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, *, offload: bool, ranks: Ranks
-    ) -> None:
-        """offload: keep the optimizer's state in host memory."""
+    def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, ranks: Ranks) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self._offload = offload
-        optimizer = _adamw(parameters, config, offload)
+        self._offload = config.offload == "cpu"
+        optimizer = _adamw(parameters, config)
         ranks.join("nccl" if parameters[0].is_cuda else "gloo")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
         deepspeed.init_distributed()
@@ -79,7 +76,7 @@ class ZeroOptimizer:
                 "zero_optimization": {
                     "stage": 1,
                     # Pinned memory comes in powers of two: at rank 256 gigabytes, for a fraction of a second an update.
-                    "offload_optimizer": {"device": "cpu" if offload else "none", "pin_memory": False},
+                    "offload_optimizer": {"device": config.offload, "pin_memory": False},
                     "reduce_bucket_size": BUCKET_ELEMENTS,
                     "overlap_comm": False,
                 },
@@ -164,13 +161,13 @@ class ZeroOptimizer:
             replay_steps(self._adam, steps)
 
 
-def _adamw(parameters: list[nn.Parameter], config: LearnerConfig, offload: bool) -> torch.optim.Optimizer:
+def _adamw(parameters: list[nn.Parameter], config: LearnerConfig) -> torch.optim.Optimizer:
     settings: dict[str, Any] = {
         "lr": config.learning_rate,
         "betas": (config.beta1, config.beta2),
         "eps": 1e-8,
         "weight_decay": config.weight_decay,
     }
-    if offload and cpu_adam_available():
+    if config.offload == "cpu" and cpu_adam_available():
         return deepspeed.ops.adam.DeepSpeedCPUAdam(parameters, adamw_mode=True, **settings)
     return torch.optim.AdamW(parameters, **settings)

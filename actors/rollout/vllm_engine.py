@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import itertools
 import os
+import tempfile
 from array import array
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
@@ -13,6 +15,7 @@ import psutil
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.rollout.adapter_slots import AdapterSlots
+from actors.rollout.lora_kernels import write_kernel_sizes
 from actors.rollout.shared_memory import delete, segments_of
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.placement import Share
@@ -50,6 +53,9 @@ class RolloutEngine:
         if share.cores:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
+        else:
+            # Ray sets this to the actor's cores, and vLLM 0.32 then keeps so many threads spinning between its steps.
+            os.environ.pop("OMP_NUM_THREADS", None)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
         # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
@@ -58,6 +64,8 @@ class RolloutEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        if not share.cores and config.rollout.lora_kernel_sizes:
+            _use_kernel_sizes()
         context = longest_sample(config)
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
@@ -184,6 +192,15 @@ class RolloutEngine:
             ended = self._llm.engine_core.resources.engine_manager.finished_procs()
             causes = [describe_exit(code) for code in ended.values()] or ["it gave up"]
             raise ActorDied(f"of its engine process: {causes[0]}") from error
+
+
+def _use_kernel_sizes() -> None:
+    """Point vLLM to block sizes for the card of this process, unless the user has named a folder of tuned ones."""
+    from vllm.platforms import current_platform
+
+    if "VLLM_TUNED_CONFIG_FOLDER" not in os.environ:
+        folder = os.environ["VLLM_TUNED_CONFIG_FOLDER"] = tempfile.mkdtemp(prefix="lora-kernels-")
+        write_kernel_sizes(Path(folder), current_platform.get_device_name())
 
 
 def cpu_settings(context: int) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def card_of(name: str) -> str | None:
     found = [known for known in devices() if set(known.upper().split("-")).issubset(words)]
     if found:
         return max(found, key=len)
-    return next((known for known in devices() if known.startswith("RTX") and known in joined), None)
+    return next((known for known in devices() if known.startswith("RTX") and known.upper() in joined), None)
 
 
 def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[Card]:

@@ -12,7 +12,6 @@ from conf.sizes import (
     activation_bytes,
     kv_bytes_per_token,
     lora_parameters,
-    offloads,
     padded_rank,
     parameters,
     recomputes,
@@ -139,7 +138,7 @@ def _learner_memory(
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
     weight = OPTIMIZER_BYTES
-    if offloads(config, shape, ranks * card):
+    if learner.offload == "cpu":
         place, count, weight = "host", here, OPTIMIZER_BYTES + size
     part = f", {count}/{ranks} of them" if count < ranks else ""
     optimizer = trained * weight * count / ranks

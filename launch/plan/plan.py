@@ -9,7 +9,7 @@ from actors.runtime.placement import place
 from conf.checks import check_lengths
 from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
-from conf.sizes import offloads, recomputes
+from conf.sizes import recomputes
 from launch.hardware.machine import Machine
 from launch.plan.fit import Fit
 from launch.plan.learner_ranks import possible_ranks
@@ -89,16 +89,8 @@ def plan_for(
         placement = replace(placement, reward_workers=config.reward.workers)
     available = available_memory(machine, placement)
     card = available.get("learner GPU") or 0.0
-    decided = _decide(config, shape, card, ranks)
+    decided = copy.deepcopy(config)
+    decided.learner.gradient_checkpointing = "on" if recomputes(config, shape, card) else "off"
     memory = tuple(entry for entry in memory_of(decided, shape, placement, card, machine.nodes) if entry.bytes)
     tokens = cache_tokens(decided, shape, placement, memory, available)
     return Plan(decided, machine, placement, shape, memory, available, tokens, config, calibration)
-
-
-def _decide(config: Config, shape: ShapeConfig, card: float, ranks: int) -> Config:
-    """Decide offload and gradient checkpointing for ranks that have `card` bytes of a card each."""
-    config = copy.deepcopy(config)
-    learner = config.learner
-    learner.offload = "cpu" if offloads(config, shape, ranks * card) else "none"
-    learner.gradient_checkpointing = "on" if recomputes(config, shape, card) else "off"
-    return config

@@ -14,7 +14,6 @@ from conf.sizes import (
     kv_bytes_per_token,
     lora_parameters,
     matmul_parameters,
-    offloads,
     recomputes,
 )
 from launch.hardware.machine import CORE_BANDWIDTH, Machine
@@ -227,7 +226,7 @@ def costs_of(
     step = forward * (3 if again else 2) + 2 * trained + attention
     work = steps * step + kl * (2 * frozen + attention)
 
-    on_host = not cuda or offloads(config, shape, ranks * machine.gpu_memory * learner.memory)
+    on_host = not cuda or config.learner.offload == "cpu"
     optimizer_rate = CORE_BANDWIDTH * max(learner.threads, 1) if on_host else machine.bandwidth
     optimizer_s = trained / ranks * OPTIMIZER_TRAFFIC / optimizer_rate
     gather_s = 2 * 4 * trained / NETWORK_RATE if ranks > 1 else 0.0

@@ -231,7 +231,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("algorithm.dual_clip=1", ["algorithm.dual_clip=1.0", "above 1"]),
         ("algorithm.clip_low=2", ["algorithm.clip_low=2.0", "0 to 1"]),
         ("algorithm.kl=-1", ["algorithm.kl=-1.0"]),
-        ("learner.offload=disk", ["auto, cpu, none"]),
+        ("learner.offload=disk", ["cpu, none"]),
         ("learner.gradient_checkpointing=maybe", ["auto, on, off"]),
         ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
     ],

@@ -274,7 +274,9 @@ def spoil(group: Group) -> Group:
     return replace(group, samples=(group.samples[0], spoilt, *group.samples[2:]))
 
 
-@pytest.mark.parametrize(("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "auto")])
+@pytest.mark.parametrize(
+    ("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "cpu"), ("bfloat16", "none")]
+)
 def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
     dtype: str, offload: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
