@@ -37,7 +37,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
     """Return what an evaluation, which has engines and no learner, needs of its host."""
-    memory = OTHER_PROCESSES + ENGINE_PROCESSES * len(placement.rollouts)
+    memory = OTHER_PROCESSES + ENGINE_PROCESSES[placement.device] * len(placement.rollouts)
     if placement.device == "cpu":
         width = DTYPE_BYTES[config.model.dtype]
         slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * width

@@ -27,11 +27,16 @@ BUCKET = 4 * 50_000_000
 ENGINE_WORKSPACE = GIB
 """vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
 
-ENGINE_PROCESSES = 2.4 * GIB
-"""Host memory of an engine's server and scheduler (1.4 GiB: torch, Ray and vLLM imported) and of its worker without
-weights and cache (1.0 GiB). Measured, like the following, as peaks of resident memory on a machine without a card."""
+CUDA_LIBRARIES = 2.0 * GIB
+"""Host memory that CUDA's context and libraries take in a process: usual for the engine's scheduler, which is its worker
+on a card, and for a learner rank; not measured here."""
 
-LEARNER_PROCESS = 0.57 * GIB
+ENGINE_PROCESSES = {"cpu": 2.4 * GIB, "cuda": 1.4 * GIB + CUDA_LIBRARIES}
+"""Host memory of an engine's server and scheduler (1.4 GiB: torch, Ray and vLLM imported) and, on the CPU, of its worker
+without weights and cache (1.0 GiB). Measured, like the following, as peaks of resident memory on a machine without a
+card."""
+
+LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
 """Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
 
 OTHER_PROCESSES = 2.0 * GIB
@@ -112,7 +117,8 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
         yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
     else:
         yield Memory(place, "engine: KV cache", here * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")
-    yield Memory("host", "engine: processes", engines * ENGINE_PROCESSES, f"{engines} × 2.4 GiB, measured")
+    process = ENGINE_PROCESSES[placement.device]
+    yield Memory("host", "engine: processes", engines * process, _processes(engines, process, placement))
 
 
 def _learner_memory(
@@ -143,7 +149,12 @@ def _learner_memory(
     part = f", {count}/{ranks} of them" if count < ranks else ""
     optimizer = trained * weight * count / ranks
     yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes a trained weight{part}")
-    yield Memory("host", "learner: process", here * LEARNER_PROCESS, f"{here} × 0.57 GiB, measured")
+    process = LEARNER_PROCESS[placement.device]
+    yield Memory("host", "learner: process", here * process, _processes(here, process, placement))
+
+
+def _processes(count: int, each: float, placement: Placement) -> str:
+    return f"{count} × {each / GIB:.3g} GiB" + ("" if placement.device == "cuda" else ", measured")
 
 
 def _times(count: int, of: str) -> str:

@@ -20,6 +20,8 @@ from vllm.lora.ops.triton_ops import lora_expand_op, lora_shrink_op
 
 from actors.rollout.lora_kernels import SHRINK
 
+del backends["cpu"]
+
 NUMBERS = ("token_indices_sorted_by_lora_ids", "num_tokens_per_lora", "lora_token_start_loc", "lora_ids")
 EXPAND = {"block_m": 64, "block_n": 128, "block_k": 32, "num_warps": 4, "num_stages": 2}
 """vLLM's own, for one slice."""
@@ -56,13 +58,14 @@ def expand(slices: int) -> tuple[Any, Constants, dict[str, str], dict[str, int]]
         "ADD_INPUTS": True,
         "CAST_TYPE": True,
         "SLICE_NUM": slices,
-        "SAME_STRIDE": False,
+        "SAME_STRIDE": slices == 1,
         "USE_GDC": False,
         "launch_pdl": False,
     }
     lora = "*bf16" if slices == 1 else "*u64"
-    pointers = {"input_ptr": "*fp32", "lora_ptr": lora, "out_ptr": "*bf16", "slice_start_loc": "*i32"}
-    pointers |= dict.fromkeys(("ls_d0_ptr", "ls_d1_ptr", "ls_d2_ptr", "output_hs_ptr"), "*i32")
+    pointers = {"input_ptr": "*fp32", "lora_ptr": lora, "out_ptr": "*bf16"}
+    if slices > 1:
+        pointers |= dict.fromkeys(("slice_start_loc", "ls_d0_ptr", "ls_d1_ptr", "ls_d2_ptr", "output_hs_ptr"), "*i32")
     return lora_expand_op._lora_expand_kernel, constants, pointers, sizes
 
 

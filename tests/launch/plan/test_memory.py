@@ -81,7 +81,7 @@ def test_ranks_on_a_processor_hold_a_model_each_and_one_optimizer() -> None:
     assert "learner × 2  core 0; core 1" in screen.getvalue()
 
 
-def test_small_optimizers_stay_on_the_card() -> None:
-    for recipe, place in (("r8_instruct", "learner GPU"), ("r256_instruct", "host")):
-        memory = plan(recipe, machine("A40")).memory
+def test_the_optimizer_is_in_host_memory_unless_told_otherwise() -> None:
+    for overrides, place in (((), "host"), (("learner.offload=none",), "learner GPU")):
+        memory = plan("r8_instruct", machine("A40"), *overrides).memory
         assert [m.place for m in memory if m.what == "learner: optimizer"] == [place]
