@@ -13,12 +13,12 @@ from triton.backends import backends
 backends["nvidia"].driver.is_active = staticmethod(lambda: True)
 backends["cpu"] = backends["nvidia"]
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from vllm.lora.ops.triton_ops import lora_expand_op, lora_shrink_op
+import triton  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+from vllm.lora.ops.triton_ops import lora_expand_op, lora_shrink_op  # noqa: E402
 
-from actors.rollout.lora_kernels import SHRINK
+from actors.rollout.lora_kernels import SHRINK  # noqa: E402
 
 del backends["cpu"]
 
