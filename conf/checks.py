@@ -64,25 +64,40 @@ def check_lengths(config: Config, context: int) -> None:
         )
 
 
+def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float | None]:
+    """Return the key that bounds the surrogate's slope at advantages of this sign, 1 or −1, and the bound; None if it
+    has none. The slope is that in a token's log-probability, as a multiple of the advantage's size.
+
+    clip: d min(ρA, clip(ρ)A) / d log ρ is ρA or 0. Where A > 0 it is 0 past 1 + clip_high; where A < 0 it is 0 below
+    1 − clip_low, which bounds nothing, and past dual_clip. cispo: it is clip(ρ)A, at most 1 + clip_high times A for
+    both signs. At ratios of a sequence ρ is that of the whole sequence, and the bounds are the same.
+    Where the ratio is always 1, so is the slope.
+    """
+    key = "dual_clip" if advantage < 0 and algorithm.surrogate == "clip" else "clip_high"
+    if not algorithm.ratio_acts:
+        return key, 1.0
+    bound = getattr(algorithm, key)
+    return key, bound if bound is None or key == "dual_clip" else 1 + bound
+
+
 def check_algorithm(algorithm: AlgorithmConfig) -> None:
-    """Raise BadInput for a setting that could not act beside the others, or lacks one that it needs."""
+    """Raise BadInput for a setting that could not act beside the others, or where none bounds the gradient."""
     idle = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
-    for key, value in idle.items():
-        if not algorithm.ratio_acts and (asked := getattr(algorithm, key)) != value:
-            raise BadInput(
-                f"algorithm.{key}={asked}: with one step per batch and algorithm.mismatch={algorithm.mismatch} old and"
-                " new policy are the same, the ratio is 1 and this cannot act; set algorithm.mismatch=bypass or"
-                f" algorithm.steps_per_batch=2, or {key} to {'null' if value is None else value}"
-            )
-    unbound = {"clip_high": algorithm.clip_high, "clip_low": algorithm.clip_low}
-    if algorithm.surrogate == "cispo":
-        del unbound["clip_low"]
-    for key, bound in unbound.items():
-        if algorithm.ratio_acts and bound is None:
+    wrong = [key for key, value in idle.items() if not algorithm.ratio_acts and getattr(algorithm, key) != value]
+    if wrong:
+        remedy = " ".join(f"algorithm.{key}={idle[key] or 'null'}" for key in wrong)
+        raise BadInput(
+            f"algorithm.{wrong[0]}={getattr(algorithm, wrong[0])}: with one step per batch and algorithm.mismatch="
+            f"{algorithm.mismatch} old and new policy are the same, the ratio is 1 and this cannot act; set"
+            f" algorithm.mismatch=bypass or algorithm.steps_per_batch=2, or {remedy}"
+        )
+    for advantage, sign, say in ((1, "positive", 0.2), (-1, "negative", 3)):
+        key, bound = slope_bound(algorithm, advantage)
+        if bound is None:
             raise BadInput(
                 f"algorithm.{key}=null: with algorithm.mismatch={algorithm.mismatch} and algorithm.steps_per_batch="
-                f"{algorithm.steps_per_batch} the ratio moves away from 1 and nothing would bound it; set it, to 0.2"
-                " say"
+                f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
+                f" would bound how far one token moves the weights; set it, to {say} say"
             )
     if algorithm.dual_clip is not None and algorithm.surrogate == "cispo":
         raise BadInput(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-6
-"""Added to the standard deviation, as in the GRPO implementations of verl and TRL."""
+"""Added to the standard deviation, as in verl; TRL adds 1e-4."""
 
 
 def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Tensor:

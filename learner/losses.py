@@ -1,19 +1,34 @@
 """The loss of a batch, from log-probabilities to one number; read it top to bottom against the papers.
 
-    L = Σ_t c_t · ( −w_t · S_t + kl · k3_t − entropy · H_t )
+    L = Σ_t c_t · ( −w_t · S_t + kl · D_t − entropy · H_t )
 
 over the response tokens t of all samples: c_t aggregates (`token_weights`), w_t corrects for the engine
-(`learner.mismatch`), S_t is the surrogate of the advantage A_t and the ratio ρ_t of new to old probability. Tensors are
-flat: the t tokens of b whole responses, one response after the other.
+(`learner.mismatch`), S_t is the surrogate of the advantage A_t and the ratio ρ_t of new to old probability, D_t the
+penalty on moving away from the base model. Tensors are flat: the t tokens of b whole responses, one response after the
+other.
+
+No token moves the weights without bound: |∂L/∂θ_t| ≤ c_t · (w · m · |A_t| + kl · s) whatever the probabilities, with w
+the `MAX_WEIGHT` of the correction, m the bound on the surrogate's slope that `conf.checks.slope_bound` derives from the
+settings and `check_algorithm` insists on, and s the `MAX_PENALTY_SLOPE`. Past a log-ratio of ±20 a clipped surrogate
+has no slope at all.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from conf.schema import AlgorithmConfig
-from learner.mismatch import MAX_LOG_RATIO, correction_weights, k3, sequence_sums
+from learner.mismatch import MAX_LOG_RATIO, correction_weights, sequence_sums
+
+TANGENT_FROM = 2.5
+"""Where a token is so many nats less probable than under the base model, the KL penalty goes on as a straight line:
+k3's own slope reaches e²⁰. verl cuts k3 at 10, which a token passes at 2.6 nats, and pulls it back no more from there.
+"""
+
+MAX_PENALTY_SLOPE = math.expm1(TANGENT_FROM)
+"""Of the KL penalty, 11.2; on the other side, where a token has become more probable, it is at most 1."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +62,16 @@ class Observed:
 
 
 def log_ratios(logprobs: Tensor, old: Tensor, lengths: Tensor, level: str) -> Tensor:
-    """Return log ρ, float [t], clamped to ±20; beyond, there is no gradient.
+    """Return log ρ, float [t], clamped to ±20; beyond, there is no gradient, at either level.
 
     token: θ − old (PPO). sequence: the mean of θ − old over the response (GSPO, arXiv 2507.18071, eq. 7), at each of
     its tokens with the gradient of that token's θ (GSPO-token, eq. 14; the same gradient, as A is one per response).
     """
-    difference = (logprobs - old).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    if level == "token":
-        return difference
-    mean = (sequence_sums(logprobs.detach() - old, lengths) / lengths).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return mean.repeat_interleave(lengths) + logprobs - logprobs.detach()
+    difference = logprobs - old
+    if level == "sequence":
+        mean = sequence_sums(difference.detach(), lengths) / lengths
+        difference = mean.repeat_interleave(lengths) + (logprobs - logprobs.detach())
+    return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 def clipped_surrogate(
@@ -64,8 +79,8 @@ def clipped_surrogate(
 ) -> Tensor:
     """Return min(ρA, clip(ρ, 1 − low, 1 + high) A) (PPO, arXiv 1707.06347, eq. 7).
 
-    low ≠ high: DAPO, arXiv 2503.14476, eq. 8. dual: no less than dual · A where A < 0 (dual-clip PPO, arXiv 1912.09729,
-    eq. 5).
+    low ≠ high: DAPO, arXiv 2503.14476, eq. 8. Where A < 0 this is ρA for every ρ above 1 − low, however large. dual: no
+    less than dual · A there (dual-clip PPO, arXiv 1912.09729, eq. 5).
     """
     surrogate = torch.minimum(ratio * advantages, clip(ratio, low, high) * advantages)
     if dual is None:
@@ -78,6 +93,15 @@ def cispo_surrogate(
 ) -> Tensor:
     """Return sg(clip(ρ)) · A · θ (CISPO, MiniMax-M1, arXiv 2506.13585, eq. 4): every token keeps a gradient."""
     return clip(ratio, low, high).detach() * advantages * logprobs
+
+
+def kl_penalty(logprobs: Tensor, base: Tensor) -> Tensor:
+    """Return D, float [t]: `k3`, and its tangent where a token is less probable than under the base by more than
+    TANGENT_FROM nats.
+    """
+    difference = base - logprobs
+    near = difference.clamp(max=TANGENT_FROM)
+    return torch.expm1(near) - near + MAX_PENALTY_SLOPE * (difference - near)
 
 
 def clip(ratio: Tensor, low: float | None, high: float | None) -> Tensor:
@@ -113,7 +137,7 @@ def policy_loss(
     weights = correction_weights(observed.old, observed.engine, lengths, algorithm.mismatch)
     loss = -weights * surrogate
     if observed.base is not None:
-        loss = loss + algorithm.kl * k3(logprobs, observed.base)
+        loss = loss + algorithm.kl * kl_penalty(logprobs, observed.base)
     if algorithm.entropy:
         loss = loss - algorithm.entropy * entropy
     return (token_weights(lengths, totals, algorithm.aggregation).to(loss) * loss).sum()

@@ -21,6 +21,9 @@ SEQUENCE_CAP = 3.0
 ICEPOP_BAND = (0.5, 5.0)
 """Of icepop (Ring-1T, arXiv 2510.18855)."""
 
+MAX_WEIGHT = {"token_tis": TOKEN_CAP, "sequence_mask": SEQUENCE_CAP, "icepop": ICEPOP_BAND[1], "bypass": 1.0}
+"""The largest weight of each method."""
+
 
 def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str) -> Tensor:
     """Return the weights in the loss of b whole responses' tokens, by `algorithm.mismatch`; float [t], no gradient.
@@ -68,12 +71,14 @@ def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str)
 
 
 def k3(policy: Tensor, reference: Tensor) -> Tensor:
-    """Return exp(d) − d − 1 with d = reference − policy: Schulman's estimate of KL(policy ‖ reference), never negative.
+    """Return exp(d) − d − 1 with d = reference − policy: Schulman's estimate of KL(policy ‖ reference).
 
+    It is never negative, but for rounding: expm1 keeps that within one unit of d's last place, where exp(d) − d − 1 is
+    −6e-8 at many small d in float32. Beyond ±20 d counts as ±20.
     policy, reference: float [t], log-probabilities of tokens that the policy drew (GRPO, arXiv 2402.03300, eq. 4)
     """
     difference = (reference - policy).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return difference.exp() - difference - 1
+    return torch.expm1(difference) - difference
 
 
 def bounded_exp(log_ratios: Tensor) -> Tensor:

@@ -15,12 +15,19 @@ ENTROPY_LEFT = 0.1
 (The paper's most rigid model lost 92.5 %.)"""
 
 
+LEAST_EFFECTIVE = 0.5
+"""Of `mismatch/effective_share`, our choice: with less, the weights that stand for the difference between engine and
+learner leave half of a batch's tokens without a say."""
+
+
 @dataclass(frozen=True)
 class Signal:
     """A metric, and whether it is its fall or its rise that is an alarm.
 
     share, least: lower bounds of its spread, as a share of its median and absolutely, so that after a calm window not
     every change is an alarm.
+    floor: below it the latest updates are an alarm, whatever was usual. collapse: whether an alarm says that the policy
+    collapses; if not, it is a warning only.
     """
 
     name: str
@@ -28,6 +35,8 @@ class Signal:
     rises: bool = False
     share: float = 0.2
     least: float = 0.0
+    floor: float | None = None
+    collapse: bool = True
 
 
 SIGNALS = (
@@ -37,19 +46,24 @@ SIGNALS = (
     Signal("reward/mean", least=0.02),
     Signal("reward/format", least=0.02),
     Signal("policy/kl_to_base", falls=False, rises=True, share=0.5, least=0.02),
+    Signal("mismatch/effective_share", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
 )
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """One signal out of its band. value: median of the latest updates. usual: of the window before."""
+    """One signal out of its band. value: median of the latest updates. usual: of the window before, or the floor that
+    it is below. collapse: see `Signal`.
+    """
 
     signal: str
     value: float
     usual: float
+    collapse: bool = True
 
     def __str__(self) -> str:
-        return f"{self.signal} went from {self.usual:.3g} to {self.value:.3g}"
+        change = f"went from {self.usual:.3g} to" if self.collapse else f"is below {self.usual:.3g}:"
+        return f"{self.signal} {change} {self.value:.3g}"
 
 
 class Guard:
@@ -69,8 +83,22 @@ class Guard:
 
     def look(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that an update's row raises; rows come in the order of their updates."""
-        alarms = [self._compare(signal, row[signal.name]) for signal in SIGNALS if signal.name in row]
+        alarms = [self._judge(signal, row[signal.name]) for signal in SIGNALS if signal.name in row]
         return [alarm for alarm in alarms if alarm is not None]
+
+    def _judge(self, signal: Signal, value: float) -> Alarm | None:
+        return self._compare(signal, value) if signal.floor is None else self._look_below(signal, signal.floor, value)
+
+    def _look_below(self, signal: Signal, floor: float, value: float) -> Alarm | None:
+        """Compare the latest updates with a floor; after an alarm, not again for a whole window."""
+        window, patience = self._settings.window, self._settings.patience
+        values = self._values.setdefault(signal.name, deque([floor] * window, maxlen=window + patience))
+        values.append(value)
+        latest = median(list(values)[window:]) if len(values) == window + patience else floor
+        if latest >= floor:
+            return None
+        values.clear()
+        return Alarm(signal.name, latest, floor, signal.collapse)
 
     def _compare(self, signal: Signal, value: float) -> Alarm | None:
         window, patience = self._settings.window, self._settings.patience

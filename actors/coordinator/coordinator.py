@@ -196,7 +196,7 @@ class Coordinator:
             assert self._publisher.policy is not None
             row |= await self._stopping.unless_stopped(self._heldout.validate(self._publisher.policy)) or {}
             alarms = self._guard.look(row)
-            row["guard/alarms"] = len(alarms)
+            row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
             self._latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
                 return trusted
@@ -305,8 +305,15 @@ class Coordinator:
         self._budget.expect("checkpoint", self._clock.now() - started)
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
-        """Go back before a collapse, write it down, or halt, as was asked for; the version to go back to."""
-        settings, found = self._config.guard, ", ".join(map(str, alarms))
+        """Write warnings down; go back before a collapse, write it down, or halt, as was asked for; the version to go
+        back to.
+        """
+        for alarm in alarms:
+            if not alarm.collapse:
+                self._note("mismatch", str(alarm))
+        settings, found = self._config.guard, ", ".join(str(alarm) for alarm in alarms if alarm.collapse)
+        if not found:
+            return None
         rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
         if settings.action == "rollback" and rollbacks < settings.rollbacks:
             trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)

@@ -8,6 +8,9 @@ from conf.settings import setting
 AUTO = "our choice: follows from the memory"
 GRPO = "conf/algorithms.yaml, preset grpo"
 
+MAX_SLOPE = 10.0
+"""Of clipped ratios, our choice: twice the widest clip in use, CISPO's of 5. More would be no bound in practice."""
+
 
 @dataclass
 class LearnerConfig:
@@ -78,10 +81,11 @@ class AlgorithmConfig:
     """Ratio of new to old probability, for each token or for the whole sequence (geometric mean over its tokens)."""
     clip_low: float | None = setting(0.2, GRPO, ge=0, le=1)
     """The ratio is clipped to at least 1 − clip_low; null for no bound."""
-    clip_high: float | None = setting(0.2, GRPO, ge=0)
-    """The ratio is clipped to at most 1 + clip_high; null for no bound."""
-    dual_clip: float | None = setting(None, GRPO, gt=1)
-    """At negative advantages the surrogate falls no further than this many times the advantage; null for no limit."""
+    clip_high: float | None = setting(0.2, GRPO, ge=0, le=MAX_SLOPE - 1)
+    """The ratio is clipped to at most 1 + clip_high; null for no bound, where the ratio is always 1."""
+    dual_clip: float | None = setting(3.0, GRPO, gt=1, le=MAX_SLOPE)
+    """At negative advantages, at which clip_high does not act, the surrogate falls no further than this many times the
+    advantage; null for no limit, where the ratio is always 1 or with cispo."""
     aggregation: str = setting("token_mean", GRPO, choices=("token_mean", "sequence_mean", "constant"))
     """token_mean, sequence_mean (mean of each response's mean) or constant (every token counts
     1 / (samples × rollout.max_response_tokens)); always over all samples of a batch, masked ones included."""

@@ -36,7 +36,7 @@ class Flag:
 
 def flags(run: Run) -> list[Flag]:
     """Return all that is known about how a run went, the worst first."""
-    found = [*_course(run), *_samples(run), *_evaluations(run), *_faults(run)]
+    found = [*_course(run), *_mismatch(run), *_samples(run), *_evaluations(run), *_faults(run)]
     return sorted(found, key=lambda flag: LEVELS.index(flag.level))
 
 
@@ -69,6 +69,16 @@ def _course(run: Run) -> Iterator[Flag]:
         yield Flag("warning", f"{many(len(found), 'sign')} of collapse", detail)
     elif run.rows:
         yield Flag("good", "No sign of collapse", "entropy, length, reward and KL stayed within their bands")
+
+
+def _mismatch(run: Run) -> Iterator[Flag]:
+    """Warn where the samples were not those of the policy that learned from them."""
+    if found := [event for event in run.events if event.get("event") == "mismatch"]:
+        detail = (
+            f"update {found[0]['update']}: {found[0]['detail']}, so that few tokens decided over whole updates; lower "
+            "learner.max_staleness or learner.learning_rate"
+        )
+        yield Flag("warning", "The samples were far from the policy that learned from them", detail)
 
 
 def _samples(run: Run) -> Iterator[Flag]:

@@ -12,7 +12,7 @@ from conf.schema import AlgorithmConfig
 
 IDLE = [("surrogate", "cispo"), ("ratio", "sequence"), ("clip_low", 0.2), ("clip_high", 0.2), ("dual_clip", 3.0)]
 OWN = ["token_tis", "sequence_mask", "icepop"]
-UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None}
+UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": None}
 
 
 @pytest.mark.parametrize("name", presets())
@@ -31,8 +31,9 @@ def test_the_paper_uses_grpo() -> None:
     assert load(["conf=r256_instruct"]).algorithm == AlgorithmConfig()
 
 
-def test_in_all_presets_the_clip_bounds_what_engine_and_learner_differ_by() -> None:
-    assert {(preset["mismatch"], preset["clip_high"] is None) for preset in presets().values()} == {("bypass", False)}
+def test_gspo_clips_what_the_policy_has_moved_not_what_engine_and_learner_differ_by() -> None:
+    assert {name for name, preset in presets().items() if preset["mismatch"] != "bypass"} == {"gspo"}
+    assert presets()["gspo"]["steps_per_batch"] > 1
 
 
 def test_explicit_keys_override_the_preset_of_their_layer_and_of_those_below() -> None:
@@ -48,13 +49,19 @@ def test_a_setting_that_cannot_act_is_refused_with_the_reason(setting: tuple[str
         check_algorithm(AlgorithmConfig(mismatch=mismatch, **{**UNBOUND, key: value}))
 
 
-@pytest.mark.parametrize("acting", [{"mismatch": "bypass"}, {"steps_per_batch": 2}])
-def test_a_ratio_that_can_act_needs_a_clip(acting: dict[str, object]) -> None:
-    for key in ("clip_low", "clip_high"):
-        clips = {"clip_low": 0.2, "clip_high": 0.2, key: None}
-        with pytest.raises(BadInput, match=rf"algorithm\.{key}=null: .*nothing would bound it"):
-            check_algorithm(AlgorithmConfig(**acting, **clips))
-    check_algorithm(AlgorithmConfig(**acting, clip_low=0.2, clip_high=0.2, dual_clip=3.0, ratio="sequence"))
-    check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, surrogate="cispo"))
+def test_all_settings_that_cannot_act_are_named_at_once() -> None:
+    with pytest.raises(BadInput, match=r"algorithm.clip_low=null algorithm.clip_high=null algorithm.dual_clip=null$"):
+        check_algorithm(AlgorithmConfig(mismatch="icepop"))
+
+
+@pytest.mark.parametrize("acting", [{"mismatch": "bypass"}, {"mismatch": "token_tis", "steps_per_batch": 2}])
+def test_a_ratio_that_can_act_needs_a_bound_at_either_sign(acting: dict[str, Any]) -> None:
+    for key, sign in {"clip_high": "positive", "dual_clip": "negative"}.items():
+        with pytest.raises(BadInput, match=rf"algorithm\.{key}=null: .*at {sign} advantages nothing would bound"):
+            check_algorithm(AlgorithmConfig(**acting, **{key: None}))
+    check_algorithm(AlgorithmConfig(**acting, clip_low=None, ratio="sequence"))
+    check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, dual_clip=None, surrogate="cispo"))
     with pytest.raises(BadInput, match=r"algorithm\.dual_clip=3\.0: .*cispo"):
         check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, surrogate="cispo", dual_clip=3.0))
+    with pytest.raises(BadInput, match=r"algorithm\.clip_high=null: .*at positive advantages"):
+        check_algorithm(AlgorithmConfig(**acting, clip_high=None, dual_clip=None, surrogate="cispo"))

@@ -56,6 +56,14 @@ def divisor(aggregation: str, length: int, samples: int, tokens: int, limit: int
     return {"token_mean": tokens, "sequence_mean": samples * length, "constant": samples * limit}[aggregation]
 
 
+def penalty(base: float, theta: float) -> float:
+    """k3 up to a difference of 2.5 nats, and from there on the straight line that touches it there."""
+    difference = base - theta
+    if difference <= 2.5:
+        return math.exp(difference) - difference - 1
+    return math.exp(2.5) - 2.5 - 1 + (math.exp(2.5) - 1) * (difference - 2.5)
+
+
 def loss(algorithm: AlgorithmConfig, responses: list[Response], samples: int, tokens: int, limit: int) -> float:
     total = 0.0
     for response in responses:
@@ -64,8 +72,7 @@ def loss(algorithm: AlgorithmConfig, responses: list[Response], samples: int, to
             value = -correction(response, token, algorithm.mismatch) * surrogate(
                 algorithm, rho, theta, response.advantage
             )
-            difference = response.base[token] - theta
-            value += algorithm.kl * (math.exp(difference) - difference - 1)
+            value += algorithm.kl * penalty(response.base[token], theta)
             value -= algorithm.entropy * response.entropy[token]
             total += value / divisor(algorithm.aggregation, len(response.theta), samples, tokens, limit)
     return total
@@ -82,8 +89,8 @@ def slope(algorithm: AlgorithmConfig, response: Response, token: int, samples: i
     else:
         flat = (advantage > 0 and rho > high) or (advantage < 0 and rho < low)
         flat = flat or (algorithm.dual_clip is not None and advantage < 0 and rho > algorithm.dual_clip)
-        flat = flat or (algorithm.ratio == "token" and abs(theta - response.old[token]) > 20)
+        flat = flat or abs(math.log(rho)) >= 20
         derivative = 0.0 if flat else rho * advantage
     value = -correction(response, token, algorithm.mismatch) * derivative
-    value += algorithm.kl * (1 - math.exp(response.base[token] - theta))
+    value += algorithm.kl * (1 - math.exp(min(response.base[token] - theta, 2.5)))
     return value / divisor(algorithm.aggregation, len(response.theta), samples, tokens, limit)

@@ -59,7 +59,7 @@ def tensors(
 
 
 def make(surrogate: dict[str, Any], **others: Any) -> AlgorithmConfig:
-    return AlgorithmConfig(**{"clip_low": None, "clip_high": None, **surrogate, **others})
+    return AlgorithmConfig(**{"clip_low": None, "clip_high": None, "dual_clip": None, **surrogate, **others})
 
 
 def compare(algorithm: AlgorithmConfig, found: list[Response]) -> None:

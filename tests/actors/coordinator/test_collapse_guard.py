@@ -83,6 +83,20 @@ def test_slow_loss_of_nearly_all_entropy_is_noticed() -> None:
     assert alarms(guard, [{"policy/entropy": 1.5 * 0.98**n} for n in range(100, 140)]) == ["policy/entropy"]
 
 
+def test_few_effective_samples_are_a_warning_and_said_once_a_window() -> None:
+    guard = Guard(GuardConfig())
+    few = [{"mismatch/effective_share": value} for value in (0.9, 0.4, 0.45, *[0.3] * 30)]
+    found = {number: alarm for number, row in enumerate(few) for alarm in guard.look(row)}
+    assert list(found) == [2, 25]
+    assert not found[2].collapse
+    assert str(found[2]) == "mismatch/effective_share is below 0.5: 0.45"
+
+
+def test_enough_effective_samples_are_no_warning_however_they_change() -> None:
+    shares = [1.0] * 40 + [0.55, 0.2] * 20 + [0.51] * 40
+    assert alarms(Guard(GuardConfig()), [{"mismatch/effective_share": share} for share in shares]) == []
+
+
 def test_rows_without_a_signal_are_skipped() -> None:
     """A batch in which nothing is learned from has no entropy."""
     guard = Guard(GuardConfig())

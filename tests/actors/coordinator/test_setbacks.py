@@ -156,6 +156,22 @@ def test_collapse_is_reported_and_the_run_goes_on(run: Run) -> None:
     assert "policy/entropy went from 1.5 to 0.01" in event["detail"]
 
 
+def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run) -> None:
+    step = run.learner.step
+
+    async def report(progress: float) -> UpdateStats:
+        return replace(await step(progress), metrics={"mismatch/effective_share": 0.4})
+
+    run.learner.step = report  # type: ignore[method-assign]
+    run.config.guard.action = "stop"
+    run.config.budget.updates = 5
+    assert run.go().status == "completed"
+    assert [row["guard/alarms"] for row in run.rows] == [0] * 5
+    (event,) = run.folder.events()
+    assert (event["update"], event["event"]) == (3, "mismatch")
+    assert event["detail"] == "mismatch/effective_share is below 0.5: 0.4"
+
+
 def test_collapse_halts_where_asked_for(run: Run) -> None:
     collapse(run, range(12, 100))
     run.config.guard.action = "stop"

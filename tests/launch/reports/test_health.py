@@ -72,3 +72,13 @@ def test_collapse_and_resumes_are_said(tmp_path: Path) -> None:
     found = titles(folder)
     assert found["1 sign of collapse"] == "warning"
     assert found["Resumed 2 times"] == "note"
+
+
+def test_samples_far_from_the_policy_are_said_with_the_remedy(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    event = {"update": 3, "event": "mismatch", "detail": "mismatch/effective_share is below 0.5: 0.31"}
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
+    (flag,) = (flag for flag in flags(read_run(folder)) if flag.title.startswith("The samples were far"))
+    assert flag.level == "warning"
+    assert "update 3: mismatch/effective_share is below 0.5: 0.31" in flag.detail
+    assert "lower learner.max_staleness or learner.learning_rate" in flag.detail

@@ -1,0 +1,145 @@
+"""No token moves the weights without bound: what is accepted has one, and what is refused has a witness."""
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.checks import check_algorithm, slope_bound
+from conf.errors import BadInput
+from conf.presets import presets
+from conf.schema import AlgorithmConfig
+from learner.losses import MAX_PENALTY_SLOPE, Observed, Totals, policy_loss
+from learner.mismatch import MAX_WEIGHT
+
+LARGEST = 50.0
+"""Times its advantage, the most that a token of any accepted combination can weigh: a slope of 10, a weight of 5."""
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "surrogate": ("clip", "cispo"),
+    "ratio": ("token", "sequence"),
+    "clip_low": (None, 0.2),
+    "clip_high": (None, 4e-4, 0.2, 9.0),
+    "dual_clip": (None, 3.0, 10.0),
+    "mismatch": tuple(MAX_WEIGHT),
+    "steps_per_batch": (1, 2),
+}
+COMBINATIONS = [
+    *(AlgorithmConfig(**preset) for preset in presets().values()),
+    *(AlgorithmConfig(**dict(zip(CHOICES, values, strict=True))) for values in product(*CHOICES.values())),
+]
+
+
+def refused(algorithm: AlgorithmConfig) -> bool:
+    try:
+        check_algorithm(algorithm)
+    except BadInput:
+        return True
+    return False
+
+
+ACCEPTED = [algorithm for algorithm in COMBINATIONS if not refused(algorithm)]
+REFUSED = [algorithm for algorithm in COMBINATIONS if refused(algorithm)]
+
+
+def slopes(algorithm: AlgorithmConfig, advantage: float, ratios: list[float], deltas: list[float]) -> torch.Tensor:
+    """Return |∂L/∂θ| of the tokens of one response, as if each were the whole batch.
+
+    ratios: θ − old, and 0 where they cannot differ. deltas: old − engine, and 0 in bypass.
+    """
+    theta = torch.linspace(-3, -30, len(ratios), dtype=torch.float64).requires_grad_()
+    old = theta.detach() - torch.tensor(ratios, dtype=torch.float64) * algorithm.ratio_acts
+    engine = old - torch.tensor(deltas, dtype=torch.float64) * (algorithm.mismatch != "bypass")
+    base = theta.detach() + torch.tensor(ratios, dtype=torch.float64) if algorithm.kl else None
+    size = len(ratios)
+    observed = Observed(engine, old, torch.full_like(engine, advantage), torch.tensor([size]), base)
+    totals = Totals(samples=1, tokens=1, limit=1)
+    loss = policy_loss(replace(algorithm, aggregation="constant"), totals, theta, torch.zeros(size), observed)
+    return torch.autograd.grad(loss, theta)[0].abs()
+
+
+NATS = st.lists(st.floats(-25, 25), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.5])
+@given(algorithm=st.sampled_from(ACCEPTED), advantage=st.sampled_from([1.0, -1.0]), ratios=NATS, data=st.data())
+def test_whatever_is_accepted_has_a_bound(
+    kl: float, algorithm: AlgorithmConfig, advantage: float, ratios: list[float], data: st.DataObject
+) -> None:
+    deltas = data.draw(st.lists(st.floats(-25, 25), min_size=len(ratios), max_size=len(ratios)))
+    _, bound = slope_bound(algorithm, int(advantage))
+    assert bound is not None
+    most = MAX_WEIGHT[algorithm.mismatch] * bound
+    assert most <= LARGEST
+    found = slopes(replace(algorithm, kl=kl), advantage, ratios, deltas)
+    assert found.max() <= (most + kl * MAX_PENALTY_SLOPE) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_among_them(name: str) -> None:
+    assert AlgorithmConfig(**presets()[name]) in ACCEPTED
+
+
+def test_whatever_is_refused_has_a_witness() -> None:
+    """It has a token without bound, or a setting that changes nothing."""
+    assert REFUSED
+    for algorithm in REFUSED:
+        unbound = [slopes(algorithm, sign, [19.0], [0.0]).item() > 1e6 for sign in (1.0, -1.0)]
+        inert = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
+        if algorithm.ratio_acts:
+            inert = {"dual_clip": None}
+        idle = [
+            key
+            for key, value in inert.items()
+            if getattr(algorithm, key) != value and unchanged(algorithm, replace(algorithm, **{key: value}))
+        ]
+        assert any(unbound) or idle, algorithm
+
+
+def unchanged(one: AlgorithmConfig, other: AlgorithmConfig) -> bool:
+    looks = product((1.0, -1.0), ([3.0, -1.0], [-3.0, 0.5]), ([0.3, 0.1], [1.5, -2.0]))
+    return all(torch.allclose(slopes(one, *look), slopes(other, *look), atol=1e-12) for look in looks)
+
+
+@pytest.mark.parametrize("ratio", [25.0, 19.9, -25.0])
+def test_a_sequence_ratio_beyond_the_clamp_has_no_slope(ratio: float) -> None:
+    unbounded = AlgorithmConfig(ratio="sequence", clip_low=None, clip_high=None, dual_clip=None)
+    found = slopes(unbounded, -1.0, [ratio, ratio], [0.0, 0.0])
+    assert found.tolist() == pytest.approx([torch.tensor(ratio).exp().item() if abs(ratio) < 20 else 0.0] * 2, rel=1e-5)
+
+
+def test_the_kl_penalty_pulls_a_token_back_however_far_it_is() -> None:
+    algorithm = AlgorithmConfig(kl=1.0)
+    for far in (2.4, 2.6, 25.0):
+        found = slopes(algorithm, 0.0, [far], [0.0]).item()
+        assert found == pytest.approx(min(torch.tensor(far).expm1().item(), MAX_PENALTY_SLOPE), rel=1e-5)
+
+
+def batch_gradient(algorithm: AlgorithmConfig, lowered: float) -> torch.Tensor:
+    """Return the gradient of a linear policy's weights on 413 tokens, one of which the engine finds less probable."""
+    maker = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([59] * 7)
+    features, words = torch.randn(413, 24, generator=maker), torch.randint(64, (413,), generator=maker)
+    weights = (torch.randn(24, 64, generator=maker) / 5).requires_grad_()
+    theta = (features @ weights).log_softmax(-1).gather(1, words[:, None])[:, 0]
+    engine = theta.detach() + 0.03 * torch.randn(413, generator=maker)
+    engine[100] -= lowered
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0]).repeat_interleave(lengths)
+    observed = Observed(engine, engine, advantages, lengths)
+    loss = policy_loss(algorithm, Totals(7, 413, 64), theta, torch.zeros(413), observed)
+    return torch.autograd.grad(loss, weights)[0].flatten()
+
+
+@pytest.mark.parametrize(("dual", "norm", "cosine"), [(None, (5, 10), (0.0, 0.3)), (3.0, (0.97, 1.03), (0.99, 1.0))])
+def test_one_wrong_log_probability_does_not_take_a_batch_over(
+    dual: float | None, norm: tuple[float, float], cosine: tuple[float, float]
+) -> None:
+    """Without dual clip it does: that is what the default is for."""
+    algorithm = AlgorithmConfig(dual_clip=dual)
+    right, wrong = batch_gradient(algorithm, 0.0), batch_gradient(algorithm, 5.0)
+    assert norm[0] < wrong.norm() / right.norm() < norm[1]
+    assert cosine[0] < torch.cosine_similarity(right, wrong, dim=0) <= cosine[1] + 1e-6
