@@ -19,8 +19,9 @@ from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
 from rewards.problems.sources import EXACT
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
-from rewards.verify.answers import BOX, boxed, plain
 from rewards.verify.comparison import INTEGER, decide_by_text
+from rewards.verify.text.boxes import BOX, boxed
+from rewards.verify.text.spelling import plain
 from rewards.worker import Died, Failed, Hung, Limits, Worker
 
 VERDICTS_AHEAD = 64

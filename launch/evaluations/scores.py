@@ -12,8 +12,8 @@ from actors.evaluation.statistics import (
     sign_flip_p,
 )
 from actors.messages import Status
-from rewards.verify.answers import plain
 from rewards.verify.comparison import decide_by_text
+from rewards.verify.text.spelling import plain
 
 Row = dict[str, Any]
 

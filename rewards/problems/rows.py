@@ -10,8 +10,9 @@ from conf.errors import BadInput
 from conf.schema import DataConfig
 from rewards.problems import sources
 from rewards.problems.contamination import normal
-from rewards.verify.answers import BOX, boxed, plain
 from rewards.verify.comparison import decide_by_text
+from rewards.verify.text.boxes import BOX, boxed
+from rewards.verify.text.spelling import plain
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "solution", "final_answer")

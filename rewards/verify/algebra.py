@@ -2,11 +2,17 @@
 
 import logging
 import re
+from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
+from rewards.verify.numbers import number, rounds
+
 RELATIVE_ERROR = 1e-6
 """Two numbers that math-verify takes for equal, rounding to six decimals, must also agree to six digits."""
+
+LARGEST_ROUNDED = 1e15
+"""Values above are not compared with a rounded one: a float has no more digits."""
 
 OVERSIZED = re.compile(
     r"\^\s*\{?\s*\(?-?\d{5,}"  # 2^{100000}
@@ -70,11 +76,19 @@ def parse(answer: str) -> list[Any]:
 parse_gold = lru_cache(maxsize=4096)(parse)
 
 
-def equivalent(gold: str, answer: str) -> bool:
-    """Whether two plain expressions are equal. Raises Unparsable if one of them is none."""
+def equivalent(gold: str, answer: str, rounded: bool = False) -> bool:
+    """Whether two plain expressions are equal. Raises Unparsable if one of them is none.
+
+    rounded: whether the answer is a decimal that may be the gold value rounded or cut
+    """
     expected, given = parse_gold(gold), parse(answer)
     if not expected or not given:
         raise Unparsable
+    if rounded:
+        exact, decimal = expected[0].evalf(), number(answer)
+        if decimal is None or not exact.is_Float or abs(exact) > LARGEST_ROUNDED:
+            return False
+        return rounds(Fraction(float(exact)), decimal)
     return bool(_math_verify()[0].verify(expected, given, timeout_seconds=None)) and _near(expected[0], given[0])
 
 

@@ -1,7 +1,7 @@
 """Reads numbers that are written out and compares them without algebra."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 LARGEST_EXPONENT = 400
@@ -16,11 +16,15 @@ PLAIN = re.compile(rf"{SIGN}({DECIMAL})")
 REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)\\overline\s*\{{(\d+)\}}")
 OVER = rf"\\frac\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))"
 FRACTION = re.compile(rf"{SIGN}{OVER}")
-SLASH = re.compile(rf"{SIGN}\(?({DECIMAL})\s*/\s*({DECIMAL})\)?")
+BELOW = rf"(?:({DECIMAL})|\(\s*([+-]?\s*{DECIMAL})\s*\))"
+SLASH = re.compile(rf"{SIGN}{BELOW}\s*/\s*{BELOW}")
 MIXED = re.compile(rf"{SIGN}(\d+)\s*{OVER}")
 MIXED_SLASH = re.compile(rf"{SIGN}(\d+)(?:\s+|-)(\d+)\s*/\s*(\d+)")
 POWER = re.compile(rf"{SIGN}(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([+-]?\d+)\s*\}}|(\d))")
 ENGINEERING = re.compile(rf"{SIGN}({DECIMAL})[eE]([+-]?\d+)")
+ENCLOSED = re.compile(rf"{SIGN}\(([^()]*+(?:\([^()]*+\))?[^()]*+)\)")
+"""A sign before one number in parentheses, -(5), which may hold another pair, (2/(-3))."""
+
 THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 
 
@@ -48,7 +52,10 @@ def number(text: str) -> Number | None:
     if match := FRACTION.fullmatch(text):
         return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
     if match := SLASH.fullmatch(text):
-        return _ratio(match[1], Fraction(0), match[2], match[3])
+        return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
+    if match := ENCLOSED.fullmatch(text):
+        inner = number(match[2])
+        return inner and replace(inner, value=_signed(match[1], inner.value))
     if match := MIXED.fullmatch(text):
         return _ratio(match[1], Fraction(match[2]), match[3] or match[4], match[5] or match[6])
     if match := MIXED_SLASH.fullmatch(text):
@@ -80,6 +87,12 @@ def equal(gold: Number, answer: Number) -> bool:
         and not _terminates(exact.value)
         and round(exact.value, rounded.places) == rounded.value
     )
+
+
+def rounds(exact: Fraction, decimal: Number) -> bool:
+    """Whether a decimal is the exact value rounded or cut to its places."""
+    unit, excess = Fraction(1, 10**decimal.places), exact - decimal.value
+    return abs(excess) <= unit / 2 or 0 <= (excess if decimal.value > 0 else -excess) < unit
 
 
 def without_thousands(text: str) -> str:

@@ -1,11 +1,13 @@
 """Takes an answer apart: what kind of thing it is, and its elements."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
 
-OPENING, CLOSING = "([", ")]"
+from rewards.verify.intervals import INFINITY, OR, solution
+from rewards.verify.names import named
+from rewards.verify.text.brackets import CLOSING, OPENING, partner, split, unwrapped
+
 ENVIRONMENT = re.compile(
     r"\\begin\s*\{(matrix|pmatrix|bmatrix|vmatrix|Bmatrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)"
     r"\\end\s*\{\1\}",
@@ -15,13 +17,6 @@ WRAPPED = re.compile(r"(?:\(|\[)\s*(\\begin.*\\end\s*\{\w+\})\s*(?:\)|\])", re.D
 CONJUNCTION = re.compile(
     r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor\b|\\vee\b)\s*"
 )
-CONNECTED = re.compile(r"(\\leq|\\geq|\\neq|<|>|=|\\in(?![a-z]))")
-VARIABLE = (
-    r"(?:[A-Za-z](?:_\w|'|\s?\([a-z]\))?|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|text\{\s*\w+\s*\})|[A-Z]{2,3})"
-)
-NAMED = re.compile(rf"({VARIABLE})\s*(?:=|\\in(?![a-z]))\s*(.+)", re.DOTALL)
-BOUND = re.compile(rf"(?:([^<>=]+?)\s*(<|>|\\leq|\\geq)\s*)?({VARIABLE})\s*(?:(<|>|\\leq|\\geq)\s*([^<>=]+))?")
-INFINITY = r"\infty"
 
 
 class Kind(StrEnum):
@@ -43,36 +38,35 @@ class Shape:
     parts: texts of the elements, row by row for a matrix
     brackets: of a sequence, such as "(]"
     columns: of a matrix
-    variable: the name before "=" or between bounds, if there is one
+    names: what stands before the value, x in x = 3, or between bounds
     """
 
     kind: Kind
     parts: tuple[str, ...]
     brackets: str = ""
     columns: int = 0
-    variable: str = ""
+    names: tuple[str, ...] = ()
 
 
 def shape(text: str) -> Shape:
-    """Return the shape of a plain answer. A name before a single "=" is set apart; a chain of relations is a scalar."""
-    text = _unwrapped(text.strip())
-    if interval := _bounds(text):
-        return interval
-    if (match := NAMED.fullmatch(text)) and not CONNECTED.search(match[2]):
-        inner = shape(match[2])
-        return Shape(inner.kind, inner.parts, inner.brackets, inner.columns, re.sub(r"\s", "", match[1]))
-    if len(union := split(text, r"\cup")) > 1:
+    """Return the shape of a plain answer. Names before a value are set apart; a chain of equal values is a scalar."""
+    text = unwrapped(text)
+    if found := solution(text):
+        return _intervals(*found)
+    names, value = named(text)
+    if names:
+        return replace(shape(value), names=names)
+    if len(union := split(text, r"\cup")) > 1 or (union := _either(text)):
         return Shape(Kind.UNION, union)
     if match := ENVIRONMENT.fullmatch(match[1] if (match := WRAPPED.fullmatch(text)) else text):
         rows = [re.split(r"\s*&\s*", row.strip()) for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
         if rows and len({len(row) for row in rows}) == 1:
             return Shape(Kind.MATRIX, tuple(cell for row in rows for cell in row), columns=len(rows[0]))
-    listed = tuple(piece for part in _elements(text) for piece in _both_signs(part))
-    if len(listed) > 1:
-        return Shape(Kind.LIST, listed)
-    if text.startswith(r"\{") and text.endswith(r"\}") and not re.search(r"\\mid|\||:", text):
-        return Shape(Kind.SET, tuple(piece for part in _elements(text[2:-2]) for piece in _both_signs(part)))
-    if text[:1] and text[0] in OPENING and text[-1] in CLOSING and _partner(text) == len(text) - 1:
+    if text.startswith(r"\{") and text.endswith(r"\}") and not re.search(r"\\mid|\||:|\\\}.*\\\{", text):
+        return Shape(Kind.SET, tuple(_values(text[2:-2])))
+    if len(listed := _values(text)) > 1:
+        return Shape(Kind.LIST, tuple(listed))
+    if text[:1] and text[0] in OPENING and text[-1] in CLOSING and partner(text) == len(text) - 1:
         parts = split(text[1:-1], ",")
         if len(parts) > 1:
             return Shape(Kind.SEQUENCE, parts, text[0] + text[-1])
@@ -81,24 +75,26 @@ def shape(text: str) -> Shape:
     return Shape(Kind.SCALAR, (text,))
 
 
-def split(text: str, separator: str) -> tuple[str, ...]:
-    """Split a text at separators outside all brackets."""
-    parts, depth, start, position = [], 0, 0, 0
-    while position < len(text):
-        character = text[position]
-        if depth <= 0 and text.startswith(separator, position):
-            parts.append(text[start:position].strip())
-            position = start = position + len(separator)
-            continue
-        if character == "\\" and text[position + 1 : position + 2] in ("{", "}"):
-            position += 1
-            character = text[position]
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        position += 1
-    return (*parts, text[start:].strip())
+def _intervals(name: str, intervals: list[tuple[str, str, str]]) -> Shape:
+    if len(intervals) == 1:
+        brackets, low, high = intervals[0]
+        return Shape(Kind.SEQUENCE, (low, high), brackets, names=(name,))
+    parts = tuple(f"{brackets[0]}{low}, {high}{brackets[1]}" for brackets, low, high in intervals)
+    return Shape(Kind.UNION, parts, names=(name,))
+
+
+def _either(text: str) -> tuple[str, ...]:
+    """Return the intervals of "x in (1, 2] or x in (3, 4)"; none if these may be points."""
+    alternatives = OR.split(text)
+    parts = [shape(part) for part in alternatives] if len(alternatives) > 1 else []
+    if len({part.names for part in parts}) > 1 or any(part.kind is not Kind.SEQUENCE for part in parts):
+        return ()
+    surely = [part for part in parts if part.brackets != "()" or part.names or INFINITY in "".join(part.parts)]
+    return tuple(f"{part.brackets[0]}{', '.join(part.parts)}{part.brackets[1]}" for part in parts) if surely else ()
+
+
+def _values(text: str) -> list[str]:
+    return [value for element in _elements(text) for value in _both_signs(element)]
 
 
 def _elements(text: str) -> list[str]:
@@ -120,39 +116,3 @@ def _both_signs(text: str) -> list[str]:
         return [text]
     before, _, after = text.partition(r"\pm")
     return [f"{before}{sign}{after}".strip() for sign in (("", "-") if not before.strip() else ("+", "-"))]
-
-
-def _unwrapped(text: str) -> str:
-    """Remove parentheses around one value: (12) is 12, (1, 2) stays."""
-    while text.startswith("(") and _partner(text) == len(text) - 1 and len(split(text[1:-1], ",")) == 1:
-        text = text[1:-1].strip()
-    return text
-
-
-def _partner(text: str) -> int:
-    """Return the index of the bracket, ) or ], that closes the first one; -1 if none does."""
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character in OPENING) - (character in CLOSING)
-        if depth == 0:
-            return position
-    return -1
-
-
-def _bounds(text: str) -> Shape | None:
-    """Read an inequality of one variable against constants as an interval."""
-    match = BOUND.fullmatch(text)
-    if not match or not (match[2] or match[4]):
-        return None
-    left, first, variable, second, right = match.groups()
-    if any(side and re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side)) for side in (left, right)):
-        return None
-    upward = [sign in ("<", r"\leq") for sign in (first, second) if sign]
-    if any(one != other for one, other in pairwise(upward)):
-        return None
-    if not upward[0]:
-        left, first, second, right = right, second, first, left
-    low, high = left or f"-{INFINITY}", right or INFINITY
-    opens = "[" if first in (r"\leq", r"\geq") else "("
-    closes = "]" if second in (r"\leq", r"\geq") else ")"
-    return Shape(Kind.SEQUENCE, (low.strip(), high.strip()), opens + closes, variable=variable)

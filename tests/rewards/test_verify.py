@@ -12,8 +12,9 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig
 
 from actors.messages import Status
 from rewards.verify import verify
-from rewards.verify.answers import MAX_ANSWER, boxed, plain
 from rewards.verify.comparison import compare, decide_by_text
+from rewards.verify.text.boxes import MAX_ANSWER, boxed
+from rewards.verify.text.spelling import plain
 from tests.rewards.corpus import CORPUS, Case
 from tests.rewards.hostile import HOSTILE
 
@@ -30,39 +31,41 @@ GOLDS = [
     "y = 3",
 ]
 
-CASES = [pytest.param(case, id=f"{name}-{case.gold}-{case.answer[:40]}") for name in CORPUS for case in CORPUS[name]]
+TOPICS = [pytest.param(cases, id=topic) for topic, cases in CORPUS.items()]
 
 MATH_VERIFY = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_corpus(case: Case) -> None:
-    verdict = verify(case.gold, rf"\boxed{{{case.answer}}}")
-    assert verdict.status is case.status
-    assert verdict.score == float(case.status is Status.CORRECT)
-    assert verdict.milliseconds >= 0
+@pytest.mark.parametrize("cases", TOPICS)
+def test_corpus(cases: list[Case]) -> None:
+    for case in cases:
+        verdict = verify(case.gold, rf"\boxed{{{case.answer}}}")
+        assert verdict.status is case.status, case
+        assert verdict.score == float(case.status is Status.CORRECT)
+        assert verdict.milliseconds >= 0
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_disagreements_with_math_verify_have_a_rule(case: Case) -> None:
-    gold, answer = (math_verify.parse(rf"\boxed{{{text}}}", MATH_VERIFY) for text in (case.gold, case.answer))
-    agrees = math_verify.verify(gold, answer) == (case.status is Status.CORRECT)
-    assert agrees == (case.rule is None)
+@pytest.mark.parametrize("cases", TOPICS)
+def test_disagreements_with_math_verify_have_a_rule(cases: list[Case]) -> None:
+    for case in cases:
+        gold, answer = (math_verify.parse(rf"\boxed{{{text}}}", MATH_VERIFY) for text in (case.gold, case.answer))
+        agrees = math_verify.verify(gold, answer) == (case.status is Status.CORRECT)
+        assert agrees == (case.rule is None), case
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_is_settled_without_algebra_is_what_algebra_says(case: Case) -> None:
-    gold, answer = plain(case.gold), plain(case.answer)
-    settled = decide_by_text(gold, answer)
-    assert settled in (case.status, None)
-    if gold and answer:
-        assert compare(gold, answer) is case.status
+@pytest.mark.parametrize("cases", TOPICS)
+def test_what_is_settled_without_algebra_is_what_algebra_says(cases: list[Case]) -> None:
+    for case in cases:
+        gold, answer = plain(case.gold), plain(case.answer)
+        assert decide_by_text(gold, answer) in (case.status, None), case
+        if gold and answer:
+            assert compare(gold, answer) is case.status, case
 
 
-@pytest.mark.parametrize("case", [p for p in CASES if p.values[0].status is Status.CORRECT])
-def test_gold_answers_are_their_own(case: Case) -> None:
-    for text in (case.gold, case.answer):
-        assert verify(text, rf"\boxed{{{text}}}").status is Status.CORRECT
+@pytest.mark.parametrize("cases", TOPICS)
+def test_gold_answers_are_their_own(cases: list[Case]) -> None:
+    for text in {text for case in cases if case.status is Status.CORRECT for text in (case.gold, case.answer)}:
+        assert verify(text, rf"\boxed{{{text}}}").status is Status.CORRECT, text
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,33 @@ def test_gold_answers_are_their_own(case: Case) -> None:
 def test_last_box_counts(response: str, extracted: str | None, status: Status) -> None:
     verdict = verify("7", response)
     assert (verdict.extracted, verdict.status) == (extracted, status)
+
+
+@pytest.mark.parametrize(
+    ("response", "extracted"),
+    [
+        (r"$x=\boxed{1}$ and $x=\boxed{2}$.", "x=1, x=2"),
+        (r"$x = \boxed{1}$, $y = \boxed{2}$", "x=1, y=2"),
+        (r"\boxed{1}, \boxed{2}, and \boxed{3}", "1, 2, 3"),
+        (r"\(\boxed{1}\) or \(\boxed{2}\)", "1, 2"),
+        (r"\boxed{1} \text{ and } \boxed{2}", "1, 2"),
+        (r"\boxed{2} and \boxed{2}", "2"),
+        (r"\boxed{2}. \boxed{2}", "2"),
+        (r"\boxed{1}, no, it is \boxed{2}", "2"),
+        (r"x = \boxed{1}, y = \boxed{2}, so x + y = \boxed{3}", "3"),
+        (r"\boxed{1} and then, to be sure of what we have found, once more \boxed{2}", "2"),
+        (r"\boxed{\boxed{1}} and \boxed{2}", "2"),
+        ("and ".join(rf"\boxed{{{number}}}" for number in range(12)), "11"),
+    ],
+)
+def test_boxes_that_are_joined_are_one_answer(response: str, extracted: str) -> None:
+    assert verify("7", response).extracted == extracted
+
+
+def test_joined_boxes_answer_for_several_values_and_not_for_one() -> None:
+    response = r"so $x=\boxed{1}$ and $x=\boxed{2}$."
+    assert verify("1, 2", response).status is Status.CORRECT
+    assert verify("2", response).status is Status.WRONG
 
 
 @pytest.mark.parametrize(

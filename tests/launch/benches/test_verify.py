@@ -4,8 +4,8 @@ import random
 
 from actors.messages import Status
 from launch.benches.verify import algebra, easy, huge, latex, mix
-from rewards.verify.answers import plain
 from rewards.verify.comparison import decide_by_text
+from rewards.verify.text.spelling import plain
 
 
 def test_mix_is_repeatable_and_hardly_repeats_itself() -> None:

@@ -14,7 +14,7 @@ import reasoning_gym
 from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.factory import DATASETS
 
-from rewards.verify.answers import BOX, boxed
+from rewards.verify.text.boxes import BOX, boxed
 
 MARK = "ran_the_answer"
 """Name of the file that answers make, and of a variable they use."""

@@ -1,0 +1,144 @@
+r"""Tells names from values in a chain of equalities: m+n = 113, f(3) = 7, x = \frac{24}{2} = 12, \frac58 = 0.625.
+
+What stands before a value is a *name* if it only says of what it is the value: a letter, words, a function of
+something, or a combination of at least two letters, m+n or x^2+y^2. An expression in one letter is no name: 2x = 3 is
+an equation that is yet to be solved.
+"""
+
+import re
+
+from rewards.verify.text.brackets import split
+
+APPROXIMATELY = r"\approx"
+RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|\\in(?![a-z])|\\equiv|\\sim(?![a-z])|\\to(?![a-z])")
+MEMBER = re.compile(r"\\in(?![a-z])")
+CONJUNCTION = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\lor(?![a-z])|\\vee")
+
+SUBSCRIPT = r"(?:_(?:\w|\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}))"
+GREEK = (
+    r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|(?:var)?phi"
+    r"|chi|psi|omega|Delta|Gamma|Theta|Lambda|Sigma|Phi|Psi|Omega|ell)(?![A-Za-z])"
+)
+LETTER = rf"(?:[A-Za-z]|{GREEK})'*\s?{SUBSCRIPT}?"
+SIMPLE = re.compile(
+    rf"({LETTER})'*"
+    r"|\\(?:vec|hat|bar|tilde|overline|overrightarrow|overleftrightarrow|widehat|overarc)\s*(?:\{[^{}]*\}|[A-Za-z])"
+    rf"|[A-Z]'?(?:[A-Z]'?){{1,3}}{SUBSCRIPT}?"
+)
+"""A letter, an accented one, or points: x_1, \theta, \vec{v}, AB."""
+
+TUPLE = re.compile(rf"\(\s*{LETTER}(?:\s*,\s*{LETTER})+\s*\)")
+TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?(?![A-Za-z])")
+FUNCTION = re.compile(
+    r"\\(?:gcd|lcm|max|min|sup|det|dim|deg|arg|Pr|angle|measuredangle|triangle|sum|prod|i?int|oint|lim|Re|Im|mathbb"
+    r"|mathcal)(?![A-Za-z])"
+    rf"|(?:[fghpquvwA-Z]|{GREEK}|\\text\{{\s*[A-Za-z]+\s*\}})'*{SUBSCRIPT}?(?:\s*\^\s*(?:\{{[^{{}}]*\}}|\w))?\s*[(\[]"
+    r"|\\frac\s*\{\s*(?:d|\\partial)|m\s*\\angle"
+)
+"""What a function of something starts with."""
+
+MAGNITUDE = re.compile(
+    r"\\?\|[^|\d]+\||\[[A-Z]{2,}\]|\\l(?:floor|ceil)[^\d]+\\r(?:floor|ceil)|.*(?:\\[cl]?dots|\.\.\.).*"
+)
+"""An absolute value, an area, a rounded value, or a sum that is not written out."""
+
+WORDS = re.compile(r"(?:\\text\{[A-Za-z' .,:-]+\}|[A-Za-z]{4,}(?: [A-Za-z]+)*)[^0-9]*")
+HEDGES = re.compile(
+    r"\b(?:not|n?or|n?either|if|except|maybe|perhaps|twice|half|double|triple|plus|minus)\b", re.IGNORECASE
+)
+"""Words that make a name something else."""
+
+COMMAND = re.compile(r"\\[A-Za-z]+")
+GREEK_LETTER = re.compile(GREEK)
+UNKNOWN = re.compile(LETTER)
+TEXT = re.compile(r"\\text\{([^{}]*)\}")
+CONSTANTS = {"e", "i"}
+COORDINATES = {"x", "y", "z"}
+
+
+def chain(text: str) -> list[tuple[str, str]]:
+    r"""Split a text at "=" and \approx outside all brackets, into the sign before each side, and the side.
+
+    One side if there are other relations, or one of the sides is empty.
+    """
+    if "=" not in text and APPROXIMATELY not in text:
+        return [("", text)]
+    sides = [
+        (APPROXIMATELY if number else "=" if part else "", side)
+        for part, whole in enumerate(split(text, "="))
+        for number, side in enumerate(split(whole, APPROXIMATELY))
+    ]
+    if any(not side or RELATION.search(side) for _, side in sides):
+        return [("", text)]
+    return sides
+
+
+def named(text: str) -> tuple[tuple[str, ...], str]:
+    """Take the names before a value off: "x = y = 3 + 4 = 7" gives x and y, and "3 + 4 = 7"."""
+    if member := MEMBER.search(text):
+        name, rest = text[: member.start()].strip(), text[member.end() :].strip()
+        return ((_compact(name),), rest) if SIMPLE.fullmatch(name) and not MEMBER.search(rest) else ((), text)
+    sides = chain(text)
+    if len(sides) == 1 or any(_is_list(side) for _, side in sides[:-1]):
+        return (), text
+    if SIMPLE.fullmatch(sides[-1][1]) and not (variables(sides[0][1]) or WORDS.fullmatch(sides[0][1])):
+        sides = [sides[-1], *sides[:-1]]  # 3 = x
+    names: list[str] = []
+    while len(sides) > 1 and is_name(sides[0][1], sides[-1][1], bool(names)):
+        names.append(_compact(sides.pop(0)[1]))
+    if not names:
+        return (), text
+    return tuple(names), "".join(f" {sign} {side}" if place else side for place, (sign, side) in enumerate(sides))
+
+
+def is_name(side: str, value: str, defined: bool = False) -> bool:
+    """Whether a side of a chain names its value. defined: whether a name stands before it, as before s^2 in A = s^2."""
+    if WORDS.fullmatch(side):
+        return not HEDGES.search(side)
+    if TUPLE.fullmatch(side) or MAGNITUDE.fullmatch(side):
+        return True
+    of_value = variables(value)
+    if match := SIMPLE.fullmatch(side):
+        return match[1] is None or variables(match[1].partition("_")[0]).isdisjoint(of_value)
+    addends = _addends(side)
+    if len(addends) == 1 and FUNCTION.match(side):
+        return True
+    if not variables(side).isdisjoint(of_value):
+        return False
+    if len(addends) == 1 and TRIGONOMETRY.match(side):
+        return True
+    unknowns = set(map(_compact, UNKNOWN.findall(_letters_only(side)))) - CONSTANTS
+    return len(unknowns) > (0 if defined else 1) and all(map(variables, addends))
+
+
+def is_curve(name: str) -> bool:
+    """Whether a name combines coordinates, so that x^2+y^2 = 25 as a gold answer is a curve and not 25."""
+    return not (SIMPLE.fullmatch(name) or is_special(name) or COORDINATES.isdisjoint(variables(name)))
+
+
+def is_special(name: str) -> bool:
+    """Whether a name is more than letters and their combinations: f(3), |z|, words. Equations hold none of them."""
+    if any(pattern.fullmatch(name) for pattern in (TUPLE, MAGNITUDE, WORDS)):
+        return True
+    return len(_addends(name)) == 1 and bool(FUNCTION.match(name) or TRIGONOMETRY.match(name))
+
+
+def _is_list(side: str) -> bool:
+    return ";" in side or len(split(side, ",")) > 1 or bool(CONJUNCTION.search(side))
+
+
+def _addends(text: str) -> list[str]:
+    return [addend for part in split(text, "+") for addend in split(part, "-") if addend]
+
+
+def variables(text: str) -> set[str]:
+    r"""Return the letters that stand for something else than a number; commands such as \alpha count whole."""
+    return {*GREEK_LETTER.findall(text), *re.findall(r"[A-Za-z]", COMMAND.sub("", TEXT.sub("", text)))} - CONSTANTS
+
+
+def _letters_only(text: str) -> str:
+    return COMMAND.sub(lambda match: match[0] if GREEK_LETTER.fullmatch(match[0]) else " ", TEXT.sub("", text))
+
+
+def _compact(name: str) -> str:
+    return re.sub(r"\s", "", name)

@@ -1,0 +1,87 @@
+r"""Finds the answer of a response: the content of its last `\boxed{…}`, or of the last few that are given together."""
+
+import re
+
+MAX_ANSWER = 1_000
+"""Characters; a longer boxed answer is unparsable. Far above any real answer, it bounds what parsers are fed."""
+
+MOST_BOXES = 8
+"""Boxes that are read as one list; with more, the last one counts."""
+
+MAX_BETWEEN = 60
+"""Characters between two boxes of one list."""
+
+BOX = "\\boxed"
+END_OF_THOUGHT = "</think>"
+
+NAME = r"(?:[A-Za-z](?:_\w|_\{\w+\}|')?|\\[a-z]+)"
+BETWEEN = re.compile(
+    rf"[\s$]*(?:\\[)\]])?[\s$]*(?:,|;|,?\s*(?:and|or|\\text\{{\s*,?\s*(?:and|or)\s*\}}))[\s$]*(?:\\[(\[])?[\s$]*"
+    rf"(?:({NAME})\s*=\s*)?"
+)
+"""What joins two boxes to a list: a comma, "and" or "or", perhaps with the name of the next value."""
+
+NAME_BEFORE = re.compile(rf"(?<![\\A-Za-z])({NAME})\s*=\s*$")
+
+
+def boxed(response: str) -> str | None:
+    r"""Return the content of the last `\boxed{…}`; None without one, with open braces, or over MAX_ANSWER.
+
+    Braces escaped as in `\{1, 2\}` do not count. Linear in the length of the response.
+    """
+    start = response.rfind(BOX)
+    return None if start < 0 else _content(response, start)[0]
+
+
+def given(response: str) -> str | None:
+    r"""Return the answer of a response: `boxed`, or "x=1, x=2" for `$x=\boxed{1}$ and $x=\boxed{2}$`."""
+    start = response.rfind(BOX)
+    if start < 0:
+        return None
+    last, _ = _content(response, start)
+    if last is None:
+        return None
+    values = [last]
+    while (before := response.rfind(BOX, max(0, start - MAX_ANSWER), start)) >= 0 and len(values) <= MOST_BOXES:
+        content, end = _content(response, before)
+        if (
+            content is None
+            or not 0 < start - end <= MAX_BETWEEN
+            or not (match := BETWEEN.fullmatch(response, end, start))
+        ):
+            break
+        values[-1] = f"{match[1]}={values[-1]}" if match[1] else values[-1]
+        values.append(content)
+        start = before
+    if len(values) == 1 or len(values) > MOST_BOXES:
+        return last
+    if name := NAME_BEFORE.search(response[max(0, start - MAX_BETWEEN) : start]):
+        values[-1] = f"{name[1]}={values[-1]}"
+    return ", ".join(dict.fromkeys(reversed(values)))
+
+
+def after_thought(response: str) -> str:
+    """Return what follows the last `</think>`; nothing without one."""
+    return response.rpartition(END_OF_THOUGHT)[2] if END_OF_THOUGHT in response else ""
+
+
+def _content(response: str, start: int) -> tuple[str | None, int]:
+    """Return the content of the box at `start` and the index behind it."""
+    start += len(BOX)
+    window = response[start : start + MAX_ANSWER + 2]
+    opening = len(window) - len(window.lstrip())
+    if not window.startswith("{", opening):
+        return None, start
+    depth, position = 0, opening
+    while position < len(window):
+        match window[position]:
+            case "\\":
+                position += 1
+            case "{":
+                depth += 1
+            case "}":
+                depth -= 1
+                if depth == 0:
+                    return window[opening + 1 : position], start + position + 1
+        position += 1
+    return None, start

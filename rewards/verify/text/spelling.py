@@ -1,0 +1,152 @@
+r"""Brings an answer into one spelling, whatever LaTeX, Markdown or characters it is written in."""
+
+import re
+import unicodedata
+
+from rewards.verify.text.boxes import MAX_ANSWER
+from rewards.verify.text.characters import ascii_latex
+from rewards.verify.text.words import read_words
+
+FREE = "\x01"
+"""Stands before a group that no command takes, so that its braces mean nothing."""
+
+START = ""
+"""The token before the first, and in place of a brace that means nothing."""
+
+DOLLAR = "\x02"
+"""Stands for a currency while the dollars that delimit mathematics are removed."""
+
+MARKDOWN = re.compile(r"\s*(\*\*|__|`|\*)(?P<inside>[^*`]+)\1\s*")
+
+LAYOUT = [
+    (re.compile(r"\\left\s*\.|\\right\s*\."), ""),
+    (re.compile(r"\\(left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|nolimits)(?![A-Za-z])"), ""),
+    (re.compile(r"\{\s*\\(?:rm|textrm)\s+([^{}]*)\}"), r"\\text{\1}"),
+    (re.compile(r"\\(?:bf|it|sf|tt|rm|normalsize|small|[lL]arge|LARGE|[hH]uge|boldmath)(?![A-Za-z])"), ""),
+    (re.compile(r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}"), FREE),
+    (re.compile(r"\\!|\\h?phantom\s*(?:\{[^{}]*\}|\S)"), ""),
+    (re.compile(r"(?<=\d)(?:\\,|\\thinspace\s?|\{,\})(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:thinspace|medspace|thickspace|enspace|q?quad)(?![A-Za-z])"), " "),
+    (re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$"), ""),
+    (re.compile(r"\\(?:[dtc]|nice|s)frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(frac|binom)\s*([A-Za-z\d])"), r"\\\1{\2}"),
+    (re.compile(r"\\(frac|binom)(\{[^{}]*\})\s*([A-Za-z\d])"), r"\\\1\2{\3}"),
+    (re.compile(r"\\(?:mathrm|text|textrm|mathit|operatorname)\s*\{\s*([ie])\s*\}"), r" \1 "),
+    (re.compile(r"\\([ij])math(?![A-Za-z])"), r" \1 "),
+    (
+        re.compile(r"\\(?:mbox|textrm|textbf|textit|textsf|texttt|textnormal|mathrm|operatorname\*?)(?=\s*\{)"),
+        r"\\text",
+    ),
+    (re.compile(r"\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|underline|fbox|boxed)(?=\s*\{)"), FREE),
+    (re.compile(r"\\text\s+\{"), r"\\text{"),
+    (re.compile(r"^\\text\{\s*(?:The )?(?:final )?answer(?: is)?:?\s*\}(?!\s*=)", re.IGNORECASE), ""),
+    (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|\\textdegree"), r"^\\circ"),
+    (re.compile(r"_\s*\{\s*(\w)\s*\}"), r"_\1"),
+    (re.compile(r"_\s*\{\s*(\w+)\s*\}"), r"_{\1}"),
+    (re.compile(r"\\text\{\s*(\w+)\s*\}(?=_[\d{])"), r"\1"),
+    (re.compile(r"\\(l|g)(?:eqslant|eqq|e)(?![A-Za-z])"), r"\\\1eq"),
+    (re.compile(r"\\ne(?![A-Za-z])"), r"\\neq"),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"<=(?!>)"), r"\\leq "),
+    (re.compile(r">="), r"\\geq "),
+    (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset"),
+    (re.compile(r"\\frac\s*\\pi(?![A-Za-z])\s*"), r"\\frac{\\pi}"),
+    (re.compile(r"\\%"), "%"),
+    (re.compile(r"^\s*\\(?:thick)?approx(?![A-Za-z])"), ""),
+    (re.compile(r"√\s*(?:\(([^()]*)\)|(\w+))"), r"\\sqrt{\1\2}"),
+    (re.compile(r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![A-Za-z\\])(pi|theta)(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"\\text\{\s*(\\(?:pi|theta)) \s*\}"), r"\1 "),
+    (re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|log|ln)(?=[ (])"), r"\\\1"),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<![A-Za-z\\])inf(?:inity|ty)?(?![A-Za-z])"), r"\\infty"),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\s+"), " "),
+]
+"""Different spellings of the same, and spacing. Each pattern is linear on text of bounded length."""
+
+BARE = re.compile(r"[-+0-9.,/:;() ]*")
+"""Answers that no spelling rule but those of white space and punctuation at the end can touch."""
+
+WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+
+TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|.", re.DOTALL)
+FIRST_ARGUMENT = "}"
+"""The token before the second of two arguments."""
+
+TWO_ARGUMENTS = frozenset(rf"\{name}" for name in ["frac", "binom", "begin", "overset", "underset", "stackrel"])
+NO_ARGUMENT = re.compile(
+    r"\\(?:cdot|times|div|pm|mp|leq|geq|neq|approx|cup|cap|in|setminus|pi|infty|alpha|beta|theta|quad)|\\[^A-Za-z]"
+)
+"""Commands after which braces mean nothing."""
+
+
+def plain(answer: str) -> str:
+    """Bring an answer into one spelling: without layout, dollars, surrounding white space and a full stop.
+
+    Empty for one that holds control characters or lone surrogates, or is too long.
+    """
+    if len(answer) > MAX_ANSWER or any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer):
+        return ""
+    answer = ascii_latex(answer).strip()
+    if BARE.fullmatch(answer):
+        return _trimmed(answer)
+    if match := MARKDOWN.fullmatch(answer):
+        answer = match["inside"]
+    answer = answer.replace(r"\$", "\\" + DOLLAR)
+    for pattern, replacement in LAYOUT:
+        answer = pattern.sub(replacement, answer)
+    answer = _trimmed(answer.replace("\\" + DOLLAR, r"\$"))
+    if "{" in answer or FREE in answer or r"\over" in answer:
+        answer = _without_free_groups(answer).replace(FREE, "").strip()
+    if whole := WHOLE_TEXT.fullmatch(answer):
+        answer = whole[1].strip().rstrip(".")
+    return read_words(answer)
+
+
+def _trimmed(answer: str) -> str:
+    answer = answer.strip()
+    return answer if answer.endswith("m.") else answer.rstrip(".,; ")  # a.m., p.m.
+
+
+def _without_free_groups(text: str) -> str:
+    r"""Remove the braces of groups that no command takes, and write {a \over b} as \frac{a}{b}.
+
+    Text whose braces do not match stays as it is.
+    """
+    written: list[str] = []
+    groups: list[tuple[int, str]] = [(-1, START)]  # where each open group starts, and the token before it
+    overs: dict[int, int] = {}
+    previous = START
+    for token in TOKEN.findall(text + "}"):
+        if token == "{":
+            groups.append((len(written), previous))
+            previous = START
+        elif token == r"\over":
+            overs[len(groups)] = len(written)
+            previous = START
+        elif token == "}":
+            if not groups:
+                return text
+            over = overs.pop(len(groups), None)
+            start, before = groups.pop()
+            if over is not None:
+                written[start + 1 :] = [r"\frac{", *written[start + 1 : over], "}{", *written[over + 1 :], "}"]
+            if _takes_none(before):
+                token = START
+                if start >= 0:
+                    written[start] = " " if before.startswith("\\") else ""
+            previous = FIRST_ARGUMENT if before in TWO_ARGUMENTS else START
+        elif token != " ":
+            previous = token
+        written.append(token)
+    return text if groups else "".join(written)
+
+
+def _takes_none(token: str) -> bool:
+    """Whether a group after this token is free."""
+    if token.startswith("\\"):
+        return bool(NO_ARGUMENT.fullmatch(token))
+    return token not in ("^", "_", "]", FIRST_ARGUMENT)
