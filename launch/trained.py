@@ -1,6 +1,7 @@
 """What a run has trained: its settings, its base model and the adapter of one of its checkpoints."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.storage.checkpoints import target
@@ -9,10 +10,17 @@ from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
 from conf.errors import BadInput
 from conf.load import load, recorded
-from conf.models import locate
+from conf.models import locate, shape_from_config
 from conf.schema import Config
+from conf.sizes import longest_sample
 
 LATEST = "latest"
+
+TALK_TOKENS, REPLY_TOKENS = 4096, 1024
+"""Longest conversation and longest reply in it, where the model's context allows that."""
+
+AT_ONCE = 8
+"""Replies that an engine for a few people writes at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,18 @@ def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
     model_path = locate(config.model)
     adopt_adapter(config, model_path)
     return Trained(run, config, model_path, found)
+
+
+def talking(trained: Trained) -> Trained:
+    """Return the same, with settings under which an engine has room for a conversation and few of them at a time."""
+    config, context = copy.deepcopy(trained.config), shape_from_config(trained.model_path).context
+    longest = max(min(TALK_TOKENS, context), longest_sample(config))
+    asked = config.eval.max_response_tokens or config.rollout.max_response_tokens
+    config.eval.max_response_tokens = asked
+    config.rollout.max_response_tokens = max(asked, min(REPLY_TOKENS, longest // 2))
+    config.rollout.max_prompt_tokens = longest - config.rollout.max_response_tokens
+    config.rollout.max_concurrent_samples = AT_ONCE
+    return replace(trained, config=config)
 
 
 def find_run(folder: Path) -> RunRecord:

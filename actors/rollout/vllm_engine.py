@@ -6,7 +6,7 @@ import itertools
 import os
 import tempfile
 from array import array
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,11 +20,12 @@ from actors.rollout.shared_memory import delete, segments_of
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.placement import Share
 from conf.models import stop_token_ids
-from conf.schema import Config
+from conf.schema import Config, LoraConfig
 from conf.sizes import ADAPTER_SLOTS, longest_sample, padded_rank
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
+    from vllm.sampling_params import RequestOutputKind
 
 T = TypeVar("T")
 
@@ -50,16 +51,7 @@ class RolloutEngine:
         """cache_bytes: size of the KV cache. If None, vLLM measures on a card what is free, which nobody else may use
         meanwhile.
         """
-        if share.cores:
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
-            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.rollout.kv_cache_gib)
-        else:
-            # Ray sets this to the actor's cores, and vLLM 0.32 then keeps so many threads spinning between its steps.
-            os.environ.pop("OMP_NUM_THREADS", None)
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        os.environ["VLLM_NO_USAGE_STATS"] = "1"
-        # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
-        os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+        set_environment(share, config.rollout.kv_cache_gib)
 
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -75,12 +67,7 @@ class RolloutEngine:
                 max_model_len=context,
                 # The canary's probes would otherwise wait for running samples to end.
                 max_num_seqs=config.rollout.max_concurrent_samples + config.canary.problems,
-                enable_lora=True,
-                max_loras=ADAPTER_SLOTS,
-                max_cpu_loras=ADAPTER_SLOTS,
-                max_lora_rank=padded_rank(config.lora.rank),  # type: ignore[arg-type]  # one of vLLM's ranks
-                # Without this list vLLM also wraps lm_head, whose empty adapter took 85 % of all time on the CPU.
-                lora_target_modules=list(config.lora.target_modules),
+                **lora_settings(config.lora),
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
                 **(cpu_settings(context) if share.cores else card_settings(share, cache_bytes)),
@@ -128,11 +115,28 @@ class RolloutEngine:
             output = await self._generate(problem, adapter and self._lora_requests[adapter.name], sampling)
         return Group(index, problem, adapter, tuple(self._sample(completion) for completion in output.outputs))
 
+    async def stream(self, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> AsyncIterator[str]:
+        """Yield the text of one sample of a problem as it comes."""
+        from vllm.sampling_params import RequestOutputKind
+
+        async with self._adapters.request(adapter):
+            lora = adapter and self._lora_requests[adapter.name]
+            async for output in self._request(problem, lora, sampling, RequestOutputKind.DELTA):
+                yield output.outputs[0].text
+
     async def close(self) -> None:
         self._llm.shutdown()
         delete(self.segments)
 
     async def _generate(self, problem: Problem, lora: Any, sampling: Sampling) -> "RequestOutput":
+        from vllm.sampling_params import RequestOutputKind
+
+        return [output async for output in self._request(problem, lora, sampling, RequestOutputKind.FINAL_ONLY)][-1]
+
+    async def _request(
+        self, problem: Problem, lora: Any, sampling: Sampling, kind: "RequestOutputKind"
+    ) -> "AsyncIterator[RequestOutput]":
+        """Yield vLLM's outputs: one with all token ids, or of a stream, each with the next part of the text."""
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -144,8 +148,8 @@ class RolloutEngine:
             seed=sampling.seed,
             stop_token_ids=self._stop_ids,
             logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=kind == RequestOutputKind.DELTA,
+            output_kind=kind,
         )
         with self._cause_of_death():
             outputs = self._llm.generate(
@@ -154,7 +158,8 @@ class RolloutEngine:
                 request_id=str(next(self._request_ids)),
                 lora_request=lora,
             )
-            return [output async for output in outputs][-1]
+            async for output in outputs:
+                yield output
 
     def _sample(self, completion: Any) -> Sample:
         token_ids = array("i", completion.token_ids)
@@ -201,6 +206,32 @@ def _use_kernel_sizes() -> None:
     if "VLLM_TUNED_CONFIG_FOLDER" not in os.environ:
         folder = os.environ["VLLM_TUNED_CONFIG_FOLDER"] = tempfile.mkdtemp(prefix="lora-kernels-")
         write_kernel_sizes(Path(folder), current_platform.get_device_name())
+
+
+def set_environment(share: Share, kv_cache_gib: int) -> None:
+    """Set what vLLM reads from the environment of its processes. kv_cache_gib: on the CPU."""
+    if share.cores:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
+    else:
+        # Ray sets this to the actor's cores, and vLLM 0.32 then keeps so many threads spinning between its steps.
+        os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
+    os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+
+
+def lora_settings(lora: LoraConfig) -> dict[str, Any]:
+    """vLLM's settings for adapters like this one."""
+    return {
+        "enable_lora": True,
+        "max_loras": ADAPTER_SLOTS,
+        "max_cpu_loras": ADAPTER_SLOTS,
+        "max_lora_rank": padded_rank(lora.rank),
+        # Without this list vLLM also wraps lm_head, whose empty adapter took 85 % of all time on the CPU.
+        "lora_target_modules": list(lora.target_modules),
+    }
 
 
 def cpu_settings(context: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The tables of a run's report, and the samples in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile, zip_longest
 from statistics import fmean
@@ -226,17 +226,23 @@ def settings(run: Run) -> list[tuple[str, str]]:
 
 def pairs(run: Run) -> list[Pair]:
     """Return a few samples before and after, of every outcome in turn, what has changed first."""
-    first = _by_draw(run.before)
-    problems = problem_in({str(sample["prompt"]) for sample in run.after})
-    by_outcome: dict[str, list[Pair]] = {name: [] for name in OUTCOMES.values()}
-    for draw, after in _by_draw(run.after).items():
-        if (before := first.get(draw)) is not None:
-            pair = Pair(problems[str(after["prompt"])], str(after["gold"]), before, after)
-            by_outcome[pair.outcome].append(pair)
+    by_outcome = pairs_by_outcome(run.before, run.after)
     return [pair for each in zip_longest(*by_outcome.values()) for pair in each if pair][:SHOWN_PAIRS]
 
 
-def _by_draw(samples: tuple[Row, ...]) -> dict[tuple[str, int], Row]:
+def pairs_by_outcome(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[Pair]]:
+    """Return all samples that were drawn both before and after, by their outcome."""
+    first = _by_draw(before)
+    problems = problem_in({str(sample["prompt"]) for sample in after})
+    by_outcome: dict[str, list[Pair]] = {name: [] for name in OUTCOMES.values()}
+    for draw, then in _by_draw(after).items():
+        if (earlier := first.get(draw)) is not None:
+            pair = Pair(problems[str(then["prompt"])], str(then["gold"]), earlier, then)
+            by_outcome[pair.outcome].append(pair)
+    return by_outcome
+
+
+def _by_draw(samples: Sequence[Row]) -> dict[tuple[str, int], Row]:
     """Return samples by problem and number."""
     drawn: dict[tuple[str, int], Row] = {}
     numbers: dict[str, int] = {}

@@ -1,0 +1,99 @@
+"""`python launch/chat.py RUN_FOLDER [checkpoint=latest|best|update-000040]`: talk to the base model and to what a run
+has trained, side by side.
+
+Both answer under the settings of the run's evaluation, in an engine as the run's. /help lists the commands, such as
+/problem 3, which poses a held-out problem and judges both answers. Lines may come from a pipe.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+from rich.console import Console
+
+from actors.messages import Problem
+from actors.runtime.placement import place_engines
+from conf.errors import BadInput
+from conf.help import WORDS
+from conf.models import shape_from_config
+from launch.arguments import split
+from launch.evaluations.hardware import check_engines
+from launch.hardware.machine import check_build, detect
+from launch.samples import choose, read_pairs, show
+from launch.trained import LATEST, Trained, find_trained, talking
+
+SHOWN_SAMPLES = 3
+"""By /samples."""
+
+
+def main(arguments: list[str]) -> int:
+    """Return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    try:
+        if WORDS & set(arguments):
+            print(__doc__)
+            return 0
+        folder, given = split(arguments, {"checkpoint": ()})
+        return chat(find_trained(folder, given.get("checkpoint", LATEST)), folder, Console())
+    except BadInput as error:
+        print(f"chat.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def chat(trained: Trained, folder: Path, console: Console) -> int:
+    """Start an engine and talk until the input ends. Raises BadInput if this machine has no room for one."""
+    long = talking(trained)
+    machine = detect(long.config.device)
+    check_build(long.config, machine, {package.name for package in distributions()})
+    placement = place_engines(machine.cores, machine.gpus)
+    check_engines(long.config, shape_from_config(trained.model_path), machine, placement)
+    share = placement.rollouts[0]
+    share.bind()  # before torch is imported
+    from transformers import AutoTokenizer
+
+    from launch.chats.chat import Chat, typed
+    from launch.chats.conversation import Conversation
+    from launch.chats.policies import Policies
+    from rewards.pool import VerifierPool
+    from rewards.reward import reward_function
+
+    console.print(f"Starting an engine for {trained.checkpoint} …", soft_wrap=True, highlight=False, markup=False)
+    tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
+
+    @cache
+    def problems() -> Sequence[Problem]:
+        return heldout(trained, tokenizer)
+
+    with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as judge:
+        policies = runner.run(Policies.start(long, share))
+        try:
+            console.print("Ready; /help lists the commands.", highlight=False)
+            conversation = Conversation(long.config, tokenizer)
+            loop = Chat(long.config, console, policies, conversation, judge, problems, lambda: changes(folder, console))
+            loop.talk(runner, typed(console))
+        finally:
+            runner.run(policies.close())
+    return 0
+
+
+def changes(folder: Path, console: Console) -> None:
+    """Print some of what changed in the run's own answers. Raises BadInput if it has none."""
+    show(choose(read_pairs(folder), "", "")[:SHOWN_SAMPLES], console)
+
+
+def heldout(trained: Trained, tokenizer: object) -> Sequence[Problem]:
+    """Return the held-out problems of a run. Raises BadInput if the data has others by now."""
+    from rewards.problems.loading import load
+
+    problems = load(trained.config, tokenizer)
+    if trained.run.problems_digest() not in (None, problems.digest):
+        raise BadInput(f"{trained.config.data.source} has other problems than the run was begun with: restore the data")
+    return problems.heldout
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

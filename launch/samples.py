@@ -1,0 +1,105 @@
+"""`python launch/samples.py RUN_FOLDER [show=worse|better|wrong|right|all]
+[verdict=correct|wrong|unparsable|timeout|crash] [limit=10]`: what the base model and the trained policy answered to
+held-out problems, side by side.
+
+Without `show` what has changed: what became wrong first, and of that the problems that lost most. `verdict` is that of
+the answer after training.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from actors.messages import Status
+from conf.errors import BadInput
+from conf.help import WORDS
+from launch.arguments import split
+from launch.reports.tables import Pair, pairs_by_outcome
+from launch.side_by_side import side_by_side, visible
+from launch.trained import find_run
+
+SHOWN = {
+    "worse": "right before, wrong after",
+    "better": "wrong before, right after",
+    "wrong": "wrong both times",
+    "right": "right both times",
+}
+"""Outcomes by their names on the command line."""
+
+OPTIONS = {"show": (*SHOWN, "all"), "verdict": tuple(Status), "limit": ()}
+
+LIMIT = "10"
+
+
+def main(arguments: list[str]) -> int:
+    """Return the exit code: 0, or 2 for bad input."""
+    try:
+        if WORDS & set(arguments):
+            print(__doc__)
+            return 0
+        folder, given = split(arguments, OPTIONS)
+        limit = given.get("limit", LIMIT)
+        if not limit.isdecimal() or limit == "0":
+            raise BadInput(f"limit={limit}: use 1 or more")
+        by_outcome = read_pairs(folder)
+    except BadInput as error:
+        print(f"samples.py: {error}", file=sys.stderr)
+        return 2
+    chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
+    console = Console()
+    show(chosen[: int(limit)], console)
+    counts = ", ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
+    console.print(f"Shown {min(len(chosen), int(limit))} of {len(chosen)}; of all answers: {counts}", highlight=False)
+    return 0
+
+
+def read_pairs(folder: Path) -> dict[str, list[Pair]]:
+    """Return the answers of a run before and after training, by outcome. Raises BadInput if it has not both."""
+    run = find_run(folder)
+    before, after = run.samples("eval-base"), run.samples("eval-final")
+    for name, rows in (("eval-base", before), ("eval-final", after)):
+        if not rows:
+            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl: it comes with the evaluation at its end")
+    return pairs_by_outcome(before, after)
+
+
+def choose(by_outcome: dict[str, list[Pair]], shown: str, verdict: str) -> list[Pair]:
+    """Return the answers of one outcome, all of them or what has changed, and after training of one verdict.
+
+    What became wrong comes first, and problems that lost most before others.
+    """
+    names = {"": ("worse", "better"), "all": tuple(SHOWN)}.get(shown, (shown,))
+    gains = gained(pair for pairs in by_outcome.values() for pair in pairs)
+    return [
+        pair
+        for name in names
+        for pair in sorted(by_outcome[SHOWN[name]], key=lambda pair: gains[pair.after["problem"]])
+        if verdict in ("", pair.after["status"])
+    ]
+
+
+def gained(pairs: Iterable[Pair]) -> dict[str, int]:
+    """Return by problem how many more of its samples are right after training."""
+    gains: defaultdict[str, int] = defaultdict(int)
+    for pair in pairs:
+        right = [side["status"] == Status.CORRECT for side in (pair.after, pair.before)]
+        gains[pair.after["problem"]] += right[0] - right[1]
+    return gains
+
+
+def show(pairs: list[Pair], console: Console) -> None:
+    """Print problem, gold answer, and both answers with their verdicts."""
+    for pair in pairs:
+        asked = f"{pair.problem.strip()}\ngold: {pair.gold}"
+        console.print(visible(asked), highlight=False, markup=False)
+        sides = (pair.before, pair.after)
+        verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides]
+        answers = [str(side["response"]) for side in sides]
+        console.print(side_by_side(("base", "trained"), (answers[0], answers[1]), (verdicts[0], verdicts[1])))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

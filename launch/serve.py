@@ -1,0 +1,122 @@
+"""`python launch/serve.py RUN_FOLDER [host=127.0.0.1] [port=8000] [checkpoint=latest|best|update-000040]`: serve what a
+run has trained by vLLM's OpenAI-compatible server, under the settings of the run's engines.
+
+The models are `base` and `trained`. Where VLLM_API_KEY is set in the environment, requests have to bring it; an address
+that other machines reach needs one. Ctrl-C ends the server.
+"""
+
+import ipaddress
+import json
+import os
+import shlex
+import socket
+import sys
+from importlib.metadata import distributions
+from typing import Any, NoReturn
+
+from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
+from actors.runtime.placement import place_engines
+from conf.errors import BadInput
+from conf.help import WORDS
+from conf.models import shape_from_config
+from launch.arguments import split
+from launch.evaluations.hardware import check_engines
+from launch.hardware.machine import check_build, detect
+from launch.trained import LATEST, Trained, find_trained, talking
+
+OPTIONS = {"host": (), "port": (), "checkpoint": ()}
+
+KEY = "VLLM_API_KEY"
+
+
+def main(arguments: list[str]) -> int:
+    """Become the server. Return the exit code 2 for bad input."""
+    try:
+        if WORDS & set(arguments):
+            print(__doc__)
+            return 0
+        folder, given = split(arguments, OPTIONS)
+        host, port = check_address(given.get("host", "127.0.0.1"), given.get("port", "8000"))
+        command = server(talking(find_trained(folder, given.get("checkpoint", LATEST))), host, port)
+    except BadInput as error:
+        print(f"serve.py: {error}", file=sys.stderr)
+        return 2
+    print(f"Starting; once the application is up, ask it, for example by\n\n    {example(host, port)}\n", flush=True)
+    return become(command)
+
+
+def become(command: list[str]) -> NoReturn:
+    """Replace this process by a command."""
+    os.execv(command[0], command)
+
+
+def check_address(host: str, port: str) -> tuple[str, int]:
+    """Return an address that can be served on. Raises BadInput for others, and without a key for those that other
+    machines reach.
+    """
+    if not (port.isdecimal() and 1 <= int(port) <= 65535):
+        raise BadInput(f"port={port}: use a number from 1 to 65535")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise BadInput(f"host={host}: give an address of this machine, such as 127.0.0.1 or 0.0.0.0 for all") from None
+    if not loopback and not os.environ.get(KEY):
+        raise BadInput(
+            f"host={host}: other machines reach that, and whoever does could use the model; set {KEY} in the"
+            " environment to a secret that requests have to bring"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise BadInput(f"{host}:{port} cannot be used ({error.strerror}): give another port or host") from None
+    return host, int(port)
+
+
+def server(trained: Trained, host: str, port: int) -> list[str]:
+    """Return the command that serves base and trained model, and set its environment.
+
+    Raises BadInput if this machine cannot.
+    """
+    config, shape = trained.config, shape_from_config(trained.model_path)
+    machine = detect(config.device)
+    check_build(config, machine, {package.name for package in distributions()})
+    placement = place_engines(machine.cores, machine.gpus)
+    check_engines(config, shape, machine, placement)
+    share, context = placement.rollouts[0], config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
+    set_environment(share, config.rollout.kv_cache_gib)
+    settings: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "served_model_name": "base",
+        "lora_modules": f"trained={trained.adapter}",
+        "dtype": config.model.dtype,
+        "max_model_len": context,
+        "default_chat_template_kwargs": json.dumps(dict(config.data.chat_settings)),
+        **lora_settings(config.lora),
+        **(cpu_settings(context) if share.cores else {}),
+    }
+    flags = [word for name, value in settings.items() for word in flag(name, value)]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", trained.model_path, *flags]
+
+
+def flag(name: str, value: Any) -> list[str]:
+    """Return a setting of vLLM as words of its command line."""
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+
+
+def example(host: str, port: int) -> str:
+    """Return a command that asks the trained model something."""
+    body = {"model": "trained", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
+    key = f' -H "Authorization: Bearer ${KEY}"' if os.environ.get(KEY) else ""
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/chat/completions"
+    return f"curl {url} -H 'Content-Type: application/json'{key} -d {shlex.quote(json.dumps(body))}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,26 @@
+"""Two answers beside each other in a terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {"correct": "green", "wrong": "red"}
+"""By verdict; all others are yellow."""
+
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+
+
+def side_by_side(heads: tuple[str, str], answers: tuple[str, str], verdicts: tuple[str, str] | None = None) -> Table:
+    """Return a table of two answers, with their verdicts below."""
+    table = Table(expand=True)
+    for head in heads:
+        table.add_column(head, ratio=1, overflow="fold")
+    table.add_row(*(Text(visible(answer)) for answer in answers))
+    if verdicts:
+        table.add_section()
+        table.add_row(*(Text(verdict, style=STYLES.get(verdict.split(",")[0], "yellow")) for verdict in verdicts))
+    return table
+
+
+def visible(text: str) -> str:
+    """Return a text without what would steer a terminal: a model may write anything."""
+    return "".join(c if c.isprintable() or c in "\n\t" else REPLACED for c in text)
