@@ -301,6 +301,7 @@ class Coordinator:
             noise, counts = self._publisher.noise, self.ledger.counts
             write_state(folder, self._producer.state | {"noise": noise, "counts": counts, "validation": validation})
             self._folder.write_spent(self._budget.spent, self.ledger.record)  # never older than a checkpoint's counts
+            self._folder.flush()
         self._saved = self.updates
         self._budget.expect("checkpoint", self._clock.now() - started)
 

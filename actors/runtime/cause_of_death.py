@@ -18,6 +18,12 @@ CHATTER = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W
 REAPED_S = 5.0
 """Seconds to wait for the end of a process: Ray reports its closed connection, and it still has memory to give back."""
 
+SENDERS = {
+    signal.SIGKILL: ", as the out-of-memory killer sends",
+    signal.SIGBUS: ", as a full /dev/shm has the kernel send",
+}
+"""Who sends a signal that nobody here does."""
+
 CRASH = re.compile(r"\*\*\* (SIG[A-Z]+) received")
 MEMORY_MONITOR = re.compile(r"[^.\n]*(?:low on memory|memory usage exceeded)[^.\n]*", re.IGNORECASE)
 PID = re.compile(r"\bpid[:=] ?(\d+)")
@@ -76,8 +82,8 @@ def describe_exit(code: int) -> str:
     """Put an exit code, or a signal as its negative number, into words."""
     if code >= 0:
         return f"it ended with exit code {code}"
-    name = signal.Signals(-code).name
-    return f"it was killed by signal {-code} ({name}{', as the out-of-memory killer sends' if code == -9 else ''})"
+    number = signal.Signals(-code)
+    return f"it was killed by signal {-code} ({number.name}{SENDERS.get(number, '')})"
 
 
 def oom_kills() -> int:
@@ -97,7 +103,7 @@ def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
     if monitor := MEMORY_MONITOR.search(error):
         findings.append(f"Ray's memory monitor: {monitor[0].strip()}")
     if crash := CRASH.search(text):
-        findings.append(f"it crashed with {crash[1]}")
+        findings.append(f"it crashed with {crash[1]}{SENDERS.get(signal.Signals[crash[1]], '')}")
     if "creation task" in error:
         findings.append(f"it could not start: {error.strip().splitlines()[-1].strip()}")
     lines = [line.strip()[:LOG_LINE_CHARACTERS] for line in text.splitlines() if not CHATTER.search(line)][-LOG_LINES:]

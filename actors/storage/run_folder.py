@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.messages import AdapterRef, Group
 from actors.storage.checkpoints import version_of
-from actors.storage.files import append_row, drop_half_line, replace_text
+from actors.storage.files import append_row, drop_half_line, replace_text, sync
 from actors.storage.run_record import RunRecord
 from conf.load import RECORD
 
@@ -91,6 +91,11 @@ class RunFolder(RunRecord):
         for name, value in row.items():
             self._tensorboard.add_scalar(name, value, update)
         return row
+
+    def flush(self) -> None:
+        """Flush rows and samples to disk: a checkpoint must not outlast the history behind it."""
+        for path in (self.metrics, self.path / "samples", self.path):
+            sync(path)
 
     def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
         """Keep the evaluation of a version and show it in TensorBoard, beside the rows' figures of the same names.

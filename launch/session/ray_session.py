@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,31 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
     import ray
 
     shares = (*placement.rollouts, *placement.learners)
-    return ray.init(
-        address="local",
-        num_cpus=sum(share.threads for share in shares),
-        num_gpus=round(sum(share.gpus for share in shares)) or None,
-        include_dashboard=dashboard,
-        dashboard_host=config.dashboard.host,
-        dashboard_port=config.dashboard.port,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace=config.run.name,
-    )
+    with out_of_the_terminals_reach():
+        return ray.init(
+            address="local",
+            num_cpus=sum(share.threads for share in shares),
+            num_gpus=round(sum(share.gpus for share in shares)) or None,
+            include_dashboard=dashboard,
+            dashboard_host=config.dashboard.host,
+            dashboard_port=config.dashboard.port,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace=config.run.name,
+        )
+
+
+@contextlib.contextmanager
+def out_of_the_terminals_reach() -> Iterator[None]:
+    """Have processes that are started meanwhile take no notice of Ctrl-Z, which then stops only this one: actors that
+    Ray's servers do not answer for a minute end themselves.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
 
 
 def addresses(context: Any) -> tuple[Path, str, str]:

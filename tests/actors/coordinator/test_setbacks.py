@@ -9,6 +9,7 @@ import pytest
 
 from actors.errors import ActorDied, Halted, root_cause
 from actors.messages import Batch, Group, UpdateStats
+from actors.storage import checkpoints, run_folder
 from tests.actors.virtual_run import Run, score_all
 from tests.fakes import FakeVerifier
 
@@ -25,6 +26,25 @@ def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
     assert len(used) == 18
     assert [row["update"] for row in second.rows] == list(range(1, 10))
     assert second.learner.incarnation == 1
+
+
+def test_rows_are_on_disk_before_the_checkpoint_that_follows_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut, or an error of the disk, there is no more than what was flushed."""
+    flushed: list[Path] = []
+    linked: list[bool] = []
+    link = checkpoints.link
+
+    def look(name: Path, checkpoint: Path) -> None:
+        linked.append({run.folder.metrics, run.folder.path} <= set(flushed))
+        flushed.clear()
+        link(name, checkpoint)
+
+    monkeypatch.setattr(run_folder, "sync", flushed.append)
+    monkeypatch.setattr(checkpoints, "link", look)
+    run.config.budget.updates = 4
+    run.go()
+    assert linked
+    assert all(linked)
 
 
 DEATHS = [("publish", 0), ("score", 0), ("accumulate", 0), ("step", 1), ("score", 2), ("accumulate", 4), ("save", 3)]

@@ -23,6 +23,7 @@ by the OOM killer due to high memory usage"""
     [
         (3, "it ended with exit code 3"),
         (-11, "it was killed by signal 11 (SIGSEGV)"),
+        (-7, "it was killed by signal 7 (SIGBUS, as a full /dev/shm has the kernel send)"),
         (-9, "it was killed by signal 9 (SIGKILL, as the out-of-memory killer sends)"),
     ],
 )

@@ -1,9 +1,11 @@
+import re
+import signal
 import subprocess
 from pathlib import Path
 
 import psutil
 
-from launch.session.ray_session import clear_session, note_session
+from launch.session.ray_session import clear_session, note_session, out_of_the_terminals_reach
 
 
 def test_session_of_an_earlier_process_is_deleted(tmp_path: Path) -> None:
@@ -37,3 +39,16 @@ def test_nothing_but_a_session_is_deleted(tmp_path: Path) -> None:
     note_session(tmp_path, precious)
     clear_session(tmp_path)
     assert precious.exists()
+
+
+def blocked(status: str) -> int:
+    """The mask of blocked signals in the text of a /proc/PID/status."""
+    return int(re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[0], 16)
+
+
+def test_keyboard_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
+    with out_of_the_terminals_reach():
+        server = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    bit = 1 << (signal.SIGTSTP - 1)
+    assert blocked(server) & bit
+    assert not blocked(Path("/proc/self/status").read_text()) & bit

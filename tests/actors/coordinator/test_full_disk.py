@@ -1,0 +1,66 @@
+"""Whole runs over a disk that is full, or read-only, from some write on: the same command goes on once it is mended."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.errors import root_cause
+from actors.storage import checkpoints, files
+from actors.storage.disk_trouble import disk_trouble
+from tests.actors.virtual_run import Run
+
+UPDATES = 5
+MORE_WRITES_THAN_A_RUN_HAS = 120
+
+
+class Disk:
+    """Takes so many writes, and of the next ones no more than a part."""
+
+    def __init__(self, writes: int, number: int) -> None:
+        self.left = writes
+        self._number = number
+
+    @contextmanager
+    def naming(self, path: Path) -> Iterator[None]:
+        self.left -= 1
+        if self.left >= 0:
+            yield
+            return
+        if self._number == errno.ENOSPC and path.name.endswith((".tmp", ".json")):
+            path.write_text('{"half')
+        raise OSError(self._number, os.strerror(self._number), str(path))
+
+
+def begin(folder: Path) -> Run:
+    run = Run(folder)
+    run.config.budget.updates = UPDATES
+    return run
+
+
+@settings(deadline=None, max_examples=15)
+@given(writes=st.integers(0, MORE_WRITES_THAN_A_RUN_HAS), number=st.sampled_from([errno.ENOSPC, errno.EROFS]))
+def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None:
+    with TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
+        folder, disk = Path(root), Disk(writes, number)
+        before, after = begin(folder), begin(folder)
+        for module in (files, checkpoints):
+            patch.setattr(module, "naming", disk.naming)
+        try:
+            before.go()
+        except (OSError, ExceptionGroup) as error:
+            trouble = disk_trouble(folder, root_cause(error))
+            assert trouble is not None
+            assert "then give the same command" in trouble
+        disk.left = 10**6
+        assert after.go().status == "completed"
+        assert [row["update"] for row in after.rows] == list(range(1, UPDATES + 1))
+        last = {batch.version: batch for run in (before, after) for batch in run.learner.batches}
+        used = [group.index for version in range(UPDATES) for group in last[version].groups]
+        assert sorted(used) == list(range(len(used)))
