@@ -29,6 +29,7 @@ from launch.plan.view import render, render_scaling
 from launch.reports import attempt
 from launch.result import describe
 from launch.session.failure import write_ending
+from launch.session.on_end import OnEnd
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from launch.session.coordinator_actor import RunRequest
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
+
+BAD_INPUT = 2
+"""Exit code."""
 
 LATE_S = 10.0
 """Seconds after the end of the budget at which a run that still goes on is taken to hang."""
@@ -58,10 +62,16 @@ def main(arguments: list[str]) -> int:
         if config.plan:
             show_plan(config, console)
             return 0
+        if config.dry_run:
+            from launch.session.dry_run import show_dry_run
+
+            resolve_dtype(config, detect(config.device))
+            show_dry_run(config, console)
+            return 0
         return start(config, console, started_at)
     except BadInput as error:
         print(f"run.py: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except SystemExit as told:  # by SIGTERM while a cluster was joined: the handler then is Ray's
         return 128 + int(told.code or 0)
 
@@ -177,14 +187,16 @@ def exit_code(summary: dict[str, Any]) -> int:
     return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
 
 
-def end_with_budget(request: "RunRequest") -> threading.Timer:
+def end_with_budget(request: "RunRequest", on_end: OnEnd) -> threading.Timer:
     """Start a timer that ends this process, and all it started, if something hangs beyond the end of the budget."""
 
     def give_up() -> None:
         code = EXIT_CODES["failed"]
         try:
             reason = "the run still went on after the end of its budget: something hangs"
-            code = exit_code(write_ending(request, "failed", reason))
+            summary = write_ending(request, "failed", reason)
+            code = exit_code(summary)
+            on_end(summary, code)
         finally:
             os._exit(code)
 
@@ -194,7 +206,8 @@ def end_with_budget(request: "RunRequest") -> threading.Timer:
 def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
     """Start Ray, unless a cluster was joined, and follow the run to its end. Return the exit code."""
     handle_signals(raise_exit)
-    timer = end_with_budget(request)
+    on_end = OnEnd(request.config, request.folder)
+    timer = end_with_budget(request, on_end)
     try:
         with ray_session(request.config, request.placement, request.folder, dashboard=True, joined=joined) as (
             session,
@@ -207,11 +220,15 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
             watch = Watch(request, console, session / "logs")
             summary = watch.follow()
             timer.cancel()
-            handle_signals(lambda *_: os._exit(exit_code(summary)))  # all is saved
+            handle_signals(lambda *_: leave(summary, on_end))  # all is saved
             watch.close()
-            timer = after(SHUTDOWN_S, lambda: os._exit(exit_code(summary)))
+            timer = after(SHUTDOWN_S, lambda: leave(summary, on_end))
     except SystemExit as told:  # by a signal before there was a coordinator
         summary = write_ending(request, "interrupted", signal.Signals(int(told.code or 0)).name)
+    except BadInput:
+        if (written := RunRecord(request.folder).summary()) is not None:
+            on_end(written, BAD_INPUT)
+        raise
     finally:
         timer.cancel()
 
@@ -224,7 +241,16 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
         console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
     else:
         clear_session(request.folder)
+    on_end(summary, exit_code(summary))
     return exit_code(summary)
+
+
+def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
+    """End this process at once, after what is to be done at a run's end."""
+    try:
+        on_end(summary, exit_code(summary))
+    finally:
+        os._exit(exit_code(summary))
 
 
 def show_places(console: Console, folder: Path, dashboard: str, metrics: str) -> None:

@@ -22,6 +22,10 @@ class RunConfig:
     """Folder in which the run has its own."""
     overwrite: bool = setting(False, "our choice: a finished run is never lost by accident", resumable=True)
     """Start anew over a run, or an evaluation, of that name."""
+    on_end: str = setting("", "our choice", resumable=True)
+    """Of run.py: a command for the shell, run once when the run has ended, however it did and after all is written,
+    with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
+    It has five minutes; whether it fails does not change the exit code."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1)
     """Seed of the adapter's initialisation, the order of problems and every request."""
 

@@ -1,5 +1,6 @@
 """Whether a run may start or go on in a folder, and taking that folder over."""
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,31 @@ from conf.schema import MAY_CHANGE, Config
 from launch.hardware.machine import Machine
 from launch.session.ray_session import clear_session
 
-UNRECORDED = ("adapter", "benchmarks", "dashboard", "limit", "n", "plan", "run.folder", "run.overwrite", "simulate")
+UNRECORDED = (
+    "adapter",
+    "benchmarks",
+    "dashboard",
+    "dry_run",
+    "limit",
+    "n",
+    "plan",
+    "run.folder",
+    "run.on_end",
+    "run.overwrite",
+    "simulate",
+)
 """Settings whose change says nothing about the run."""
 
 
 def find_folder(config: Config) -> Path:
-    """Return the folder of a run that may start or go on. Raises BadInput if it is finished, has spent its budget, or
-    was begun with other settings.
+    """Return the folder of a run that may start or go on. Raises BadInput if it is finished and is not to go on, has
+    spent its budget, or was begun with other settings.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
     if config.run.overwrite or not run.exists:
         return run.path
     if (summary := run.finished()) is not None:
-        raise BadInput(
-            f"run {config.run.name!r} in {run.path} is finished ({summary['status']}): "
-            f"give run.overwrite=true to start it anew, "
-            f"or run.name=OTHER to keep it"
-        )
+        check_continuation(config, run, summary)
     if (spent := run.spent) >= config.budget.seconds:
         raise BadInput(
             f"run {config.run.name!r} has spent {spent / 60:.1f} minutes, all of its budget: give it more, as "
@@ -40,6 +49,33 @@ def find_folder(config: Config) -> Path:
         )
     check_settings(config, run)
     return run.path
+
+
+def check_continuation(config: Config, run: RunRecord, summary: dict[str, Any]) -> None:
+    """Raise BadInput unless a finished run is given more of the budget that ended it, and can use that: a schedule that
+    has ended at a learning rate of zero would raise it again, from a state that has stood still.
+    """
+    name, before = config.run.name, run.config()
+    asked, had = config.budget.updates, before["budget"]["updates"]
+    if summary["status"] == "budget_exhausted":
+        more = config.budget.seconds > summary.get("budget_s", math.inf)
+        hint = f"budget.minutes={2 * summary.get('budget_s', 0) / 60:g}"
+    else:
+        by_count = had is not None and had <= summary.get("updates", 0)
+        more = by_count and (asked is None or asked > had)
+        hint = f"budget.updates={2 * had}" if by_count else ""
+    if not more:
+        raise BadInput(
+            f"run {name!r} in {run.path} is finished ({summary['status']}): give run.overwrite=true to start it anew, "
+            f"{f'more, as {hint}, to go on with it, ' if hint else ''}or run.name=OTHER to keep it"
+        )
+    learner = config.learner
+    if summary["status"] == "budget_exhausted" and learner.schedule != "constant" and learner.final_rate == 0:
+        raise BadInput(
+            f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule={learner.schedule},"
+            " which a larger budget would raise again: go on from its adapter by run.name=OTHER"
+            f" lora.start_from={run.checkpoints.folder / 'latest' / 'adapter'}"
+        )
 
 
 def check_settings(config: Config, run: RunRecord) -> None:

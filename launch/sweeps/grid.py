@@ -25,8 +25,10 @@ SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """What stands before an axis's value in the name of a cell; otherwise the last part of the key and an equals sign."""
 
 TAKEN = {
+    "dry_run": "launch/run.py shows what one cell would work with",
     "adapter": "launch/evaluate.py judges it; runs go on from lora.start_from",
     "run.name": "name the sweep with sweep.name=NAME; its cells are named after their values",
+    "run.on_end": "every cell would run it; let it follow launch/sweep.py on the shell's command line",
     "run.overwrite": "delete the sweep's folder to start anew, or give sweep.name=OTHER",
 }
 """Settings that a sweep refuses, and what to do instead."""

@@ -265,6 +265,6 @@ def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("transformers.AutoTokenizer", SimpleNamespace(from_pretrained=lambda path: None))
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
-    request = run.prepare(make_plan(config, detect("cpu")), tmp_path, time.time() - 30)
+    request = run.prepare(make_plan(config, detect("cpu")), tmp_path, time.monotonic() - 30)
     assert request.spent_before == 12.5
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent

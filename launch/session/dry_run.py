@@ -1,0 +1,28 @@
+"""`run.py conf=NAME dry_run=true`: what a run would work with, without starting it."""
+
+from functools import partial
+
+from rich.console import Console
+from transformers import AutoTokenizer
+
+from conf.load import dump
+from conf.models import locate
+from conf.schema import Config
+from launch.side_by_side import visible
+from rewards.problems.loading import load
+
+SHOWN = 2
+"""Problems of each kind."""
+
+
+def show_dry_run(config: Config, console: Console) -> None:
+    """Print all settings and the first problems, chat template applied. Raises BadInput where a run would."""
+    problems = load(config, AutoTokenizer.from_pretrained(locate(config.model)))
+    say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    say(dump(config))
+    for kind, some in (("to train on", problems.train), ("held out", problems.heldout)):
+        say(f"{len(some)} problems {kind}")
+        for number, problem in enumerate(some[:SHOWN], start=1):
+            say(f"--- {kind}, {number}: {len(problem.prompt_ids)} tokens, gold answer {visible(problem.gold)}")
+            say(f"{visible(problem.prompt)}\n")
+    say(f"Left out: {', '.join(f'{count} {reason}' for reason, count in problems.dropped.items()) or 'none'}")
