@@ -360,6 +360,8 @@ class FolderInMemory(RunFolder):
         self._rows.append({"update": update, **row, "engines/busy_s": self._busy_s()})
         return self._rows[-1]
 
+    def flush(self) -> None: ...
+
     def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
         return summary
 
