@@ -21,9 +21,12 @@ class Folders:
 
 
 @contextmanager
-def runs() -> Iterator[Callable[..., Run]]:
-    """Starts runs of the tiny model by name, with further settings; in the end all that is left of them goes."""
-    with tempfile.TemporaryDirectory(prefix="faults-") as root:
+def runs(disk: Path | None = None) -> Iterator[Callable[..., Run]]:
+    """Starts runs of the tiny model by name, with further settings; in the end all that is left of them goes.
+
+    disk: a folder to do so in.
+    """
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=disk) as root:
         folders = Folders(Path(root))
         model = boxing_model._get_wrapped_function()(folders)
         yield from launcher(start._get_wrapped_function()(model, folders))

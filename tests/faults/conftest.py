@@ -196,8 +196,10 @@ def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable
     runs: list[Run] = []
 
     def launch(name: str, *settings: str) -> Run:
-        time = () if any(setting.startswith("budget.minutes=") for setting in settings) else ("budget.minutes=30",)
-        runs.append(Run(start(name, *time, *settings), start.folder / name))  # type: ignore[attr-defined]
+        given = dict(setting.split("=", 1) for setting in settings)
+        time = () if "budget.minutes" in given else ("budget.minutes=30",)
+        folder = Path(given.get("run.folder", start.folder))  # type: ignore[attr-defined]
+        runs.append(Run(start(name, *time, *settings), folder / name))
         return runs[-1]
 
     yield launch

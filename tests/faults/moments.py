@@ -1,0 +1,239 @@
+"""What befalls a run besides kill -9: stopped processes, a disk that is full or read-only, a clock that is set, memory
+that runs out. Each is a context manager of a run: it harms on the way in and makes good on the way out.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.faults.conftest import (
+    COORDINATOR,
+    ENGINE,
+    LEARNER,
+    REWARD,
+    ROLLOUT,
+    WORKER,
+    Run,
+)
+
+DRIVER = "launch/run.py"
+STOP_S = 120.0
+MIB = 2**20
+
+DISK = 1536 * MIB
+"""Of the file system that the disk's faults need: the tiny run wants about 600 MiB."""
+
+SHARED_MEMORY = 768 * MIB
+MEMORY = 6 * 2**30
+"""Of the control group in which memory runs out; the tiny run uses about 4 GiB."""
+
+DAY_S = 86_400
+
+
+Over = Callable[[], bool]
+"""Whether there is nothing left to make good, before its time has passed."""
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of harm. seconds: how long it lasts, unless the run ends first."""
+
+    name: str
+    harm: Callable[[Run], AbstractContextManager[Over]]
+    seconds: float
+
+
+def stopped(title: str) -> Callable[[Run], AbstractContextManager[Over]]:
+    """SIGSTOP of one process, then SIGCONT."""
+
+    @contextlib.contextmanager
+    def harm(run: Run) -> Iterator[Over]:
+        victim = psutil.Process(run.process.pid) if title == DRIVER else run.find(title)
+        victim.suspend()
+        yield lambda: not victim.is_running()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.resume()
+
+    return harm
+
+
+@contextlib.contextmanager
+def left_by_the_terminal(run: Run) -> Iterator[Over]:
+    """Ctrl-Z, then fg: all in the group of the driver stop that do not block or ignore it.
+
+    Without a terminal the kernel itself would stop none of them.
+    """
+    victims = [
+        process
+        for process in (psutil.Process(run.process.pid), *run.look())
+        if os.getpgid(process.pid) == run.process.pid and listens(process, signal.SIGTSTP)
+    ]
+    for victim in victims:
+        victim.suspend()
+    yield never
+    for victim in victims:
+        victim.resume()
+
+
+def listens(process: psutil.Process, number: int) -> bool:
+    """Whether a process neither blocks nor ignores a signal."""
+    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    return not (int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)) & 1 << (number - 1)
+
+
+@contextlib.contextmanager
+def full(folder: Path) -> Iterator[Over]:
+    """The file system of a folder has not a byte left."""
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        for step in (64 * MIB, MIB, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.posix_fallocate(file.fileno(), filler.stat().st_size, step)
+    yield never
+    filler.unlink()
+
+
+def full_disk(run: Run) -> AbstractContextManager[Over]:
+    return full(run.folder.parent)
+
+
+def full_shared_memory(_: Run) -> AbstractContextManager[Over]:
+    return full(Path("/dev/shm"))
+
+
+@contextlib.contextmanager
+def read_only(run: Run) -> Iterator[Over]:
+    """The kernel finds an error in the file system of the run folder and makes it read-only; then it is repaired."""
+    mount, device = disk_of(run.folder)
+    Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("1")
+    yield never
+    run.process.wait()
+    call("umount", mount)
+    subprocess.run(["e2fsck", "-fy", device], capture_output=True, check=False)  # its exit code says what it mended
+    call("mount", "-o", "errors=remount-ro", device, mount)
+
+
+@contextlib.contextmanager
+def deleted(run: Run) -> Iterator[Over]:
+    shutil.rmtree(run.folder, ignore_errors=True)  # while the run writes
+    shutil.rmtree(run.folder, ignore_errors=True)
+    yield never
+
+
+@contextlib.contextmanager
+def set_clock(run: Run) -> Iterator[Over]:
+    """The date is a day later for all processes of the run, and then again what it was."""
+    turn_clock(DAY_S)
+    yield never
+    turn_clock(0)
+
+
+def turn_clock(seconds: int) -> None:
+    Path(os.environ["FAKETIME_TIMESTAMP_FILE"]).write_text(f"{seconds:+d}\n")
+
+
+@contextlib.contextmanager
+def little_memory(run: Run) -> Iterator[Over]:
+    """A neighbour in the run's control group takes what is left of its memory."""
+    group = Path(os.environ["FAULTS_GROUP"])
+    hungry = "import time; held = []\nwhile True: held.append(bytearray(b'1' * 2**25)); time.sleep(0.02)"
+    with subprocess.Popen(["python3", "-c", hungry], preexec_fn=lambda: join(group)) as neighbour:
+        Path(f"/proc/{neighbour.pid}/oom_score_adj").write_text("-1000")
+        yield never
+        neighbour.kill()
+
+
+FAULTS = {
+    "engine": Fault("SIGSTOP of the engine process", stopped(ENGINE), STOP_S),
+    "rollout": Fault("SIGSTOP of the rollout actor", stopped(ROLLOUT), STOP_S),
+    "worker": Fault("SIGSTOP of a judge worker", stopped(WORKER), STOP_S),
+    "reward": Fault("SIGSTOP of the reward actor", stopped(REWARD), STOP_S),
+    "learner": Fault("SIGSTOP of the learner", stopped(LEARNER), STOP_S),
+    "coordinator": Fault("SIGSTOP of the coordinator", stopped(COORDINATOR), STOP_S),
+    "driver": Fault("SIGSTOP of the driver", stopped(DRIVER), STOP_S),
+    "terminal": Fault("Ctrl-Z, then fg", left_by_the_terminal, STOP_S),
+    "full": Fault("full disk", full_disk, 300.0),
+    "read-only": Fault("read-only disk", read_only, 300.0),
+    "deleted": Fault("deleted run folder", deleted, 300.0),
+    "clock": Fault("a clock a day ahead, and back", set_clock, 20.0),
+    "shm": Fault("full /dev/shm", full_shared_memory, 60.0),
+    "memory": Fault("memory at its limit", little_memory, 60.0),
+}
+
+
+def join(group: Path) -> None:
+    """Put this process, and its later children, into a control group."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def disk_of(folder: Path) -> tuple[Path, Path]:
+    """Return mount point and device of the file system that holds a folder."""
+    where = max(
+        (part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)),
+        key=lambda part: len(part.mountpoint),
+    )
+    return Path(where.mountpoint), Path(where.device)
+
+
+def call(*command: str | Path) -> str:
+    """Run a command that must succeed; what it printed."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def small_world(faults: list[str]) -> Iterator[Path]:
+    """Make what these faults need, as root in a mount namespace of one's own; yield the folder for the runs.
+
+    The disk is an ext4 in a file; /dev/shm is small; the control group's limit is what Ray, too, takes for the host's
+    memory; the clock is libfaketime's, whose library the environment names as LIBFAKETIME.
+    """
+    with tempfile.TemporaryDirectory(prefix="faults-") as root, contextlib.ExitStack() as undo:
+        folder = Path(root, "disk")
+        folder.mkdir()
+        if {"full", "read-only"} & faults:
+            image = Path(root, "image")
+            with image.open("wb") as file:
+                file.truncate(DISK)
+            call("mkfs.ext4", "-q", "-m", "0", image)
+            device = call("losetup", "--find", "--show", image)
+            undo.callback(call, "losetup", "-d", device)
+            call("mount", "-o", "errors=remount-ro", device, folder)
+            undo.callback(call, "umount", folder)
+        if "shm" in faults:
+            call("mount", "-t", "tmpfs", "-o", f"size={SHARED_MEMORY}", "none", "/dev/shm")
+            undo.callback(call, "umount", "/dev/shm")
+        if "memory" in faults:
+            groups = Path("/sys/fs/cgroup/memory")
+            group = groups / Path(root).name
+            group.mkdir()
+            (group / "memory.limit_in_bytes").write_text(str(MEMORY))
+            undo.callback(leave, group, groups)
+            os.environ["FAULTS_GROUP"] = str(group)
+            join(group)
+            call("mount", "--bind", group, groups)  # Ray knows only the limit of the outermost group
+            undo.callback(call, "umount", groups)
+        if "clock" in faults:
+            os.environ["FAKETIME_TIMESTAMP_FILE"] = str(Path(root, "clock"))
+            turn_clock(0)
+            os.environ |= {"LD_PRELOAD": os.environ["LIBFAKETIME"], "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            os.environ["FAKETIME_CACHE_DURATION"] = "1"
+        yield folder
+
+
+def leave(group: Path, groups: Path) -> None:
+    join(groups)
+    group.rmdir()

@@ -1,0 +1,70 @@
+"""A disk that takes nothing more, a folder that goes, processes that pause: `tests.faults.ordeal` has the rest."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import COORDINATOR, Run, latest
+from tests.faults.moments import MIB, call, full, stopped
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+Begin = Callable[..., Run]
+
+SETTINGS = ("eval.problems=0", "checkpoint.every=2", "learner.learning_rate=1e-6")
+
+PAUSE_S = 100.0
+"""Longer than an actor may be silent."""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a file system of its own")
+    call("mount", "-t", "tmpfs", "-o", f"size={1024 * MIB}", "none", tmp_path)
+    yield tmp_path
+    call("umount", tmp_path)
+
+
+def test_full_disk_halts_with_the_remedy_and_the_same_command_goes_on(begin: Begin, small_disk: Path) -> None:
+    settings = ("budget.updates=9", f"run.folder={small_disk}", *SETTINGS)
+    run = begin("full", *settings)
+    run.wait_for_update(3)
+    with full(small_disk):
+        ended = run.end()
+        assert ended.code == 3, ended.output
+        assert "make room" in ended.output
+        assert str(small_disk) in ended.output
+        assert "Traceback" not in ended.output
+        saved = latest(run.folder)
+    again = begin("full", *settings).end()
+    assert again.code == 0, again.output
+    assert saved > 0
+    assert [row["update"] for row in again.rows] == list(range(1, 10))
+
+
+def test_deleted_folder_is_told_and_does_not_come_back(begin: Begin) -> None:
+    run = begin("deleted", "budget.updates=2000", *SETTINGS)
+    run.wait_for_update(2)
+    run.look()
+    shutil.rmtree(run.folder, ignore_errors=True)
+    output = run.output()
+    assert run.process.returncode == 3, output
+    assert f"the run folder {run.folder} is gone" in output
+    assert "Traceback" not in output
+    assert not (run.folder / "config.yaml").exists()
+    run.check_nothing_left()
+
+
+def test_pause_of_the_coordinator_costs_no_actor(begin: Begin) -> None:
+    run = begin("paused", "budget.updates=2000", *SETTINGS)
+    run.wait_for_update(3)
+    at = run.updates
+    with stopped(COORDINATOR)(run), pytest.raises(subprocess.TimeoutExpired):
+        run.process.wait(PAUSE_S)
+    run.wait_for_update(at + 2)
+    assert run.events("died") == []
