@@ -80,8 +80,8 @@ class Watch:
             return self._failure(f"the coordinator failed: {last_line(error)}", str(error))
         except GetTimeoutError:
             return self._failure(f"the coordinator gave no sign of life for {SILENCE_S:.0f} s")
-        except OSError as error:  # of the run folder, before there is a coordinator to notice it
-            return self._failure(f"the time spent could not be kept: {error}")
+        except OSError as error:  # of the run folder, before there is a coordinator to notice it, or of the terminal
+            return self._failure(f"the driver failed: {error}")
         except (RayActorError, OutOfMemoryError) as error:
             if bad := BAD_INPUT.search(str(error)):
                 raise BadInput(bad[1]) from error
