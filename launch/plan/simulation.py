@@ -371,8 +371,6 @@ class FolderInMemory(RunFolder):
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None: ...
 
-    def flush(self) -> None: ...
-
 
 class UnkeptCheckpoints(Checkpoints):
     """Checkpoints that are written and forgotten."""
