@@ -8,7 +8,7 @@ from conf.errors import BadInput
 from conf.suggestions import nearest
 from launch.benches.table import Result
 
-BENCHES = ("end_to_end", "learner", "memory", "overlap", "verify")
+BENCHES = ("end_to_end", "learner", "memory", "mismatch", "overlap", "verify")
 """Modules of launch/benches, each with a function `run`."""
 
 

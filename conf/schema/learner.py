@@ -122,7 +122,8 @@ class AlgorithmConfig:
 class GuardConfig:
     """Against collapse: entropy (of the samples learned from, and of the probe), response length, reward, format and KL
     to base are compared with their own recent past, and entropy with the run's beginning. What is found is in
-    events.jsonl, the summary and `guard/alarms`.
+    events.jsonl, the summary and `guard/alarms`. Of `mismatch/effective_share` below a half it warns, whatever the
+    action.
     """
 
     action: str = setting("warn", "the paper: collapse is what it studies", choices=("warn", "rollback", "stop"))
