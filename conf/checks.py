@@ -33,6 +33,7 @@ def check(config: Config) -> None:
             f"lora.init={config.lora.init}: the adapter lora.start_from={config.lora.start_from} brings its A and B;"
             " leave one of them out"
         )
+    check_deterministic(config)
     check_algorithm(config.algorithm)
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
@@ -41,6 +42,22 @@ def check(config: Config) -> None:
         )
     if config.eval.temperature == 0 and config.eval.n > 1:
         raise BadInput(f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1")
+
+
+def check_deterministic(config: Config) -> None:
+    """Raise BadInput for a setting under which a deterministic run would depend on the clock."""
+    if not config.run.deterministic:
+        return
+    if config.learner.max_staleness:
+        raise BadInput(
+            f"learner.max_staleness={config.learner.max_staleness}: with run.deterministic=true no update may use"
+            " groups of an older version, since how many there are is up to the clock; leave it out"
+        )
+    if config.budget.updates is None:
+        raise BadInput(
+            "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
+            " clock; set it, to 100 say"
+        )
 
 
 def check_lengths(config: Config, context: int) -> None:

@@ -178,6 +178,8 @@ def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
         for (section, key), neighbours in SUPERSEDES.items():
             if key in layer.get(section, {}):
                 layer[section] = {**neighbours, **layer[section]}
+        if layer.get("run", {}).get("deterministic") is True:
+            layer["learner"] = {"max_staleness": 0, **layer.get("learner", {})}
         for section, known in (("algorithm", presets()), ("reward", reward_presets())):
             if "preset" in (given := layer.get(section, {})):
                 layer[section] = {**known.get(str(given["preset"]), {}), **given}

@@ -31,6 +31,11 @@ def longest_sample(config: Config) -> int:
     return config.rollout.max_prompt_tokens + max(responses)
 
 
+def answers_alone(config: Config, device: str) -> bool:
+    """Whether an engine on this device, cpu or cuda, answers one request at a time."""
+    return config.run.deterministic and device == "cpu"
+
+
 def padded_rank(rank: int) -> int:
     """Return the smallest rank vLLM serves that holds an adapter of this rank, at most 512."""
     return next(r for r in VLLM_RANKS if r >= rank)

@@ -47,6 +47,8 @@ class LearnerActor:
         os.environ["DS_ACCELERATOR"] = self._device
         # Micro-batches of many shapes would leave holes in the share that no tensor fits into.
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        if self.config.run.deterministic:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch demands it before the card is first used
         self.share.bind()
 
     def address(self) -> str:
@@ -65,6 +67,9 @@ class LearnerActor:
         import torch
 
         torch.set_num_threads(self.share.threads)
+        if self.config.run.deterministic:
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what was not written
         if self.share.memory:
             torch.cuda.set_per_process_memory_fraction(self.share.memory)
         from learner.distributed import Ranks, join_store, use_interface

@@ -87,6 +87,13 @@ class Coordinator:
         )
 
     @property
+    def _schedule_progress(self) -> float:
+        """How far a learning-rate schedule has come: by time, or by updates where time may not matter."""
+        if self._config.run.deterministic:
+            return self.updates / (self._config.budget.updates or 1)
+        return self._budget.progress
+
+    @property
     def updates(self) -> int:
         """Updates behind the current policy."""
         return self._producer.staleness.version
@@ -249,7 +256,7 @@ class Coordinator:
         comparison = await self._busy("canary", self._publisher.check())
         checked = self._clock.now()
         self._learner_usable = False
-        stats = await self._busy("update", self._learner.step(self._budget.progress))
+        stats = await self._busy("update", self._learner.step(self._schedule_progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))

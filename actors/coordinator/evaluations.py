@@ -56,6 +56,7 @@ class HeldoutEvaluations:
             return {}
         taken = self._run.ledger.seconds.get("learner", {}).get("validate", 0.0)
         affordable = taken + budget.expected("validate") <= settings.share * budget.spent
+        affordable = affordable or self._run.config.run.deterministic
         if not affordable or not budget.allows("validate"):
             return {}
         self._run.ledger.enter("learner", "validate")

@@ -40,7 +40,7 @@ class RolloutProducer:
         self._purpose = f"rollout-{draw}" if draw else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
-        self._dropped = 0
+        self._dropped = state.get("dropped", 0)
         self._sampled = 0
         self._last_look = (run.clock.now(), 0)
 
@@ -52,18 +52,21 @@ class RolloutProducer:
             "next_unused": self.cursor.next_unused,
             "used": self.cursor.used,
             "problems": self.curriculum.state,
+            "dropped": self._dropped,
         }
 
     async def run(self) -> None:
         """Start groups until cancelled; those under way are cancelled with it."""
         self._last_look = (self._run.clock.now(), self._sampled)
+        before: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as groups:
             while True:
                 await self._run.stopping.until(lambda: (self.staleness.capacity > 0 and self._worth_starting) or None)
                 index = self._next_index()
                 self.staleness.admit(index)
                 assert self._publisher.policy is not None
-                groups.create_task(self._produce(index, self._publisher.policy))
+                group = groups.create_task(self._produce(index, self._publisher.policy, before))
+                before = group if self._run.config.run.deterministic else None
                 self._note_activity()
 
     @property
@@ -110,7 +113,8 @@ class RolloutProducer:
             self.cursor.pass_over(index)
             self._run.ledger.count("groups/rested")
 
-    async def _produce(self, index: int, policy: AdapterRef) -> None:
+    async def _produce(self, index: int, policy: AdapterRef, before: asyncio.Task[None] | None) -> None:
+        """Have a group generated and verified, and count it once the one before it is counted, if there is one."""
         run, rollout = self._run, self._run.config.rollout
         started = run.clock.now()
         sampling = Sampling(
@@ -127,6 +131,8 @@ class RolloutProducer:
         self._note_activity()
         group = await run.verifier.score(group)
         self._verifying -= 1
+        if before:
+            await asyncio.wait({before})
         run.budget.expect("group", run.clock.now() - started)
         if group.failed or (run.config.learner.refill and group.zero_variance):
             self._drop(group)

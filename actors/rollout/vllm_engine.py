@@ -21,7 +21,7 @@ from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.placement import Share
 from conf.models import stop_token_ids
 from conf.schema import Config, LoraConfig
-from conf.sizes import ADAPTER_SLOTS, longest_sample, padded_rank
+from conf.sizes import ADAPTER_SLOTS, answers_alone, longest_sample, padded_rank
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -53,6 +53,9 @@ class RolloutEngine:
         """
         set_environment(share, config.rollout.kv_cache_gib)
 
+        if config.run.deterministic and not share.cores:
+            os.environ["VLLM_BATCH_INVARIANT"] = "1"
+
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -70,6 +73,8 @@ class RolloutEngine:
                 **lora_settings(config.lora),
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
+                # With it, what an engine step holds depends on how soon the one before is done.
+                async_scheduling=False if config.run.deterministic else None,
                 **(cpu_settings(context) if share.cores else card_settings(share, cache_bytes)),
             )
         )
@@ -80,6 +85,8 @@ class RolloutEngine:
         self._lora_requests: dict[str, Any] = {}
         self._lora_ids = itertools.count(1)
         self._request_ids = itertools.count()
+        self._deterministic = config.run.deterministic
+        self._turn = asyncio.Lock() if answers_alone(config, "cpu" if share.cores else "cuda") else None
 
     async def cache_bytes(self) -> int:
         """Return the size of the KV cache."""
@@ -151,15 +158,36 @@ class RolloutEngine:
             detokenize=kind == RequestOutputKind.DELTA,
             output_kind=kind,
         )
+        prompt, request_id = TokensPrompt(prompt_token_ids=list(problem.prompt_ids)), str(next(self._request_ids))
+        if self._deterministic:
+            prompt["cache_salt"] = request_id  # what was computed before in another batch may differ in the last digits
+        ask = self._alone if self._turn else self._llm.generate
         with self._cause_of_death():
-            outputs = self._llm.generate(
-                TokensPrompt(prompt_token_ids=list(problem.prompt_ids)),
-                parameters,
-                request_id=str(next(self._request_ids)),
-                lora_request=lora,
-            )
-            async for output in outputs:
+            async for output in ask(prompt, parameters, request_id=request_id, lora_request=lora):
                 yield output
+
+    async def _alone(
+        self, prompt: Any, parameters: Any, request_id: str, lora_request: Any
+    ) -> "AsyncIterator[RequestOutput]":
+        """Answer a request while the engine has no other. It is paused until it has all the samples: vLLM sends them to
+        it one by one, and on a processor a sample's last digits depend on what else is in a step.
+        """
+        assert self._turn
+        async with self._turn:
+            await self._answer(self._llm.pause_generation(mode="keep", clear_cache=False))
+            try:
+                try:
+                    answer = await self._llm.add_request(request_id, prompt, parameters, lora_request=lora_request)
+                finally:
+                    await self._answer(self._llm.resume_generation())
+                finished = False
+                while not finished:
+                    output: Any = await answer.get()
+                    finished = output.finished
+                    yield output
+            except (asyncio.CancelledError, GeneratorExit):
+                await self._llm.abort(request_id)
+                raise
 
     def _sample(self, completion: Any) -> Sample:
         token_ids = array("i", completion.token_ids)

@@ -32,4 +32,5 @@ class ValidationConfig:
     problems: int = setting(64, "our choice", ge=1)
     """How many of the held-out problems, always the first ones."""
     share: float = setting(0.05, "our choice", ge=0, le=1, resumable=True)
-    """Share of the time spent that validations may take; one that would exceed it is left out."""
+    """Share of the time spent that validations may take; one that would exceed it is left out, unless
+    run.deterministic."""

@@ -28,6 +28,13 @@ class RunConfig:
     It has five minutes; whether it fails does not change the exit code."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1)
     """Seed of the adapter's initialisation, the order of problems and every request."""
+    deterministic: bool = setting(False, "our choice: it costs the overlap, and on a processor more")
+    """Whether the run can be repeated to the bit: the same machine, versions and settings give the same metrics, but
+    for times, and the same adapters, whether or not the run was interrupted and resumed. Sets learner.max_staleness=0,
+    counts a schedule's progress in updates instead of seconds, and so needs budget.updates. On a processor an engine
+    answers one request at a time, since the others in a batch change the last digits; on a card vLLM's batch-invariant
+    mode is on, which has not been run with this project yet. Still up to the clock are an answer judged just
+    within its deadline, a budget that ends the run before its updates, and a validation that a signal cuts short."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
 from actors.runtime.placement import most_ranks
 from conf.errors import BadInput
+from conf.schema.learner import LearnerConfig
 from launch.hardware.machine import Machine
 from launch.plan.fit import misfit
 from launch.plan.plan import Plan, make_plan, plan_for
@@ -160,9 +161,15 @@ def forecast(plan: Plan) -> Forecast:
 
 
 def options(plan: Plan) -> Iterator[tuple[str, Forecast]]:
-    """Yield what taking turns, other splits of the machine and one card more would give, by name."""
+    """Yield what taking turns, other splits of the machine and one card more would give, by name; of a deterministic
+    run, what one that is not would take.
+    """
     machine, ranks = plan.machine, len(plan.placement.learners)
     others: dict[str, Plan] = {}
+    if plan.config.run.deterministic:
+        config = copy.deepcopy(plan.asked)
+        config.run.deterministic, config.learner.max_staleness = False, LearnerConfig().max_staleness
+        others["run.deterministic=false"] = plan_for(config, machine, plan.shape, ranks, plan.calibration)
     if plan.config.learner.max_staleness:
         config = copy.deepcopy(plan.asked)
         config.learner.max_staleness = 0

@@ -9,7 +9,7 @@ from actors.runtime.placement import place
 from conf.checks import check_lengths
 from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
-from conf.sizes import recomputes
+from conf.sizes import answers_alone, recomputes
 from launch.hardware.machine import Machine
 from launch.plan.fit import Fit
 from launch.plan.learner_ranks import possible_ranks
@@ -48,7 +48,9 @@ class Plan(Fit):
     @property
     def at_once(self) -> int:
         """Samples that an engine decodes at once."""
-        return max(1, min(self.config.rollout.max_concurrent_samples, self.sequences // len(self.placement.rollouts)))
+        rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
+        asked = rollout.samples_per_problem if alone else rollout.max_concurrent_samples
+        return max(1, min(asked, rollout.max_concurrent_samples, self.sequences // len(self.placement.rollouts)))
 
     @cached_property
     def workload(self) -> Workload:

@@ -11,6 +11,7 @@ from conf.schema import Config, ShapeConfig
 from conf.sizes import (
     CHECKPOINT_BYTES,
     DTYPE_BYTES,
+    answers_alone,
     kv_bytes_per_token,
     lora_parameters,
     matmul_parameters,
@@ -259,7 +260,8 @@ def estimate(config: Config, costs: Costs, workload: Workload, placement: Placem
     probes = config.canary.problems * (workload.prompt + config.canary.tokens)
     learned = varied * (workload.prompt + each * workload.response)
     answer = min(workload.response, config.eval.max_response_tokens or math.inf)
-    evaluated = max(1.0, min(at_once, config.eval.problems / engines))
+    alone = answers_alone(config, placement.device)
+    evaluated = 1.0 if alone else max(1.0, min(at_once, config.eval.problems / engines))
     return Estimate(
         tokens=drawn * each * workload.response,
         generate_s=drawn * (each * workload.response * token_s + workload.fresh * costs.prefill_s / active),

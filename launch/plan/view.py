@@ -11,7 +11,7 @@ from rich.text import Text
 
 from actors.runtime.placement import Share
 from conf.schema.model import PROJECTIONS
-from conf.sizes import lora_parameters, parameters
+from conf.sizes import answers_alone, lora_parameters, parameters
 from launch.hardware.machine import GIB
 from launch.plan.fit import misfit
 from launch.plan.forecast import Forecast
@@ -62,11 +62,18 @@ def _settings(plan: Plan) -> Rows:
             f"GRPO, {learner.schedule} rate {learner.learning_rate:g}, staleness at most {learner.max_staleness}",
         ),
         ("reward", " + ".join(f"{weight:g} · {name}" for name, weight in rewards.items() if weight)),
+        *([("deterministic", _manner(plan))] if config.run.deterministic else []),
         (
             "budget",
             f"{duration(config.budget.seconds)}{updates} of wall-clock, the last evaluation and checkpoint included",
         ),
     ]
+
+
+def _manner(plan: Plan) -> str:
+    if answers_alone(plan.config, plan.placement.device):
+        return "rollouts and learner take turns, and an engine answers one request at a time; see Time for the cost"
+    return "rollouts and learner take turns, in vLLM's batch-invariant mode; what that costs has not been measured"
 
 
 def _placement(plan: Plan) -> Rows:
@@ -137,7 +144,10 @@ def _time(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast])
         ("start, evaluation", f"{duration(forecast.start_s)}, {duration(forecast.evaluate_s)} twice"),
         ("the budget", f"about {forecast.updates:,} updates, {_count(forecast.updates * tokens)} tokens"),
         ("cost", cost),
-        *((name, f"about {other.updates:,} updates") for name, other in others.items()),
+        *(
+            (name, f"about {other.updates:,} updates, {duration(other.update_s)} each")
+            for name, other in others.items()
+        ),
     ]
     return Group(_grid(rows), Text(f"{_source(plan)} {_assumptions(plan)}", style="dim"))
 

@@ -15,6 +15,7 @@ from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.sizes import answers_alone
 from learner.actor import LearnerActor
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import reward_function
@@ -31,7 +32,8 @@ def start_engines(config: Config, model_path: str, placement: Placement, *, cloc
 
     record: takes an actor's name and why it had to be replaced.
     """
-    at_once, transfer = config.rollout.max_concurrent_samples, AdapterTransfer()
+    alone, transfer = answers_alone(config, placement.device), AdapterTransfer()
+    at_once = 1 if alone else config.rollout.max_concurrent_samples
     engines = [
         RemoteEngine(
             RemoteActor(RolloutActor, f"rollout-{number}", share, config, model_path, share), at_once, transfer

@@ -137,6 +137,19 @@ def test_hours_asked_for_replace_a_recipes_minutes() -> None:
     assert quickstart("budget.hours=2", "budget.minutes=5").budget.seconds == 300
 
 
+def test_a_deterministic_run_takes_turns_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    asked = ("run.deterministic=true", "budget.updates=9")
+    assert quickstart().learner.max_staleness == 1
+    assert quickstart(*asked).learner.max_staleness == 0
+    folder = recipes(tmp_path, ahead="learner: {max_staleness: 2}", same="run: {deterministic: true}")
+    assert load(["conf=ahead", *asked], folder).learner.max_staleness == 0
+    for arguments in (["conf=quickstart", *asked, "learner.max_staleness=1"], ["conf=quickstart", asked[0]]):
+        with pytest.raises(BadInput, match=r"run\.deterministic=true"):
+            load(arguments)
+    with pytest.raises(BadInput, match=r"learner\.max_staleness=1: with run\.deterministic=true"):
+        load(["conf=same", "budget.updates=9", "learner.max_staleness=1"], folder)
+
+
 def test_a_shape_does_not_outlive_its_model() -> None:
     assert quickstart().model.shape.layers == 30
     assert quickstart("model.path=/some/model").model.shape.layers == 0

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import BadInput
-from launch.plan.forecast import forecast
+from launch.plan.forecast import forecast, options
 from launch.plan.refusal import check_plan
 from tests.launch.plan.plans import CPU, machine, plan
 
@@ -24,6 +24,24 @@ def test_the_papers_grid_fits_its_card_and_its_day(model: str, rank: int) -> Non
     check_plan(made)
     assert made.fits
     assert forecast(made).updates >= 300
+
+
+def test_a_deterministic_run_takes_turns_and_answers_alone_where_vllm_has_no_mode_for_it() -> None:
+    asked = ("run.deterministic=true", "budget.updates=20")
+    usual, made, card = (
+        plan("quickstart", CPU),
+        plan("quickstart", CPU, *asked),
+        plan("r8_instruct", machine("A40"), *asked),
+    )
+    assert (usual.at_once, made.at_once, card.at_once) == (64, 8, plan("r8_instruct", machine("A40")).at_once)
+    assert usual.estimate
+    assert made.estimate
+    assert not made.estimate.together
+    assert made.estimate.generate_s > 1.5 * usual.estimate.generate_s
+    assert made.estimate.evaluate_s > 3 * usual.estimate.evaluate_s
+    others = dict(options(made))
+    assert others["run.deterministic=false"].update_s == pytest.approx(forecast(usual).update_s, rel=0.1)
+    assert others["run.deterministic=false"].update_s < forecast(made).update_s
 
 
 def test_reward_workers_asked_for_win() -> None:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from conf.devices import devices
-from launch.plan.forecast import forecast
+from launch.plan.forecast import forecast, options
 from launch.plan.view import render
 from tests.launch.plan.plans import CPU, machine, plan
 
@@ -26,6 +27,14 @@ def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
     assert "…" not in text
     for words in ("rank 256", "knoveleng/open-rs", "24 h", "rollout", "learner", "fit"):
         assert words in text
+
+
+def test_plan_of_a_deterministic_run_says_how_and_at_what_cost() -> None:
+    made = plan("quickstart", CPU, "run.deterministic=true", "budget.updates=20")
+    screen = StringIO()
+    Console(width=200, file=screen).print(render(made, forecast(made), dict(options(made))))
+    assert "an engine answers one request at a time" in screen.getvalue()
+    assert re.search(r"run\.deterministic=false +about 20 updates, [\d.]+ s each", screen.getvalue())
 
 
 def test_planning_needs_no_framework() -> None:

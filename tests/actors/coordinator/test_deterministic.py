@@ -1,0 +1,107 @@
+"""A deterministic run takes its groups in the order of the data, whatever the clock says. Whole runs over fakes."""
+
+import asyncio
+import random
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.messages import Group, UpdateStats
+from tests.actors.virtual_run import Run, make_config, score_each
+from tests.fakes import FakeLearner
+
+UPDATES = 4
+
+
+class WatchedLearner(FakeLearner):
+    """Keeps the progress it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(max_staleness=0)
+        self.told: list[float] = []
+
+    async def step(self, progress: float) -> UpdateStats:
+        self.told.append(progress)
+        return await super().step(progress)
+
+
+def make_run(path: Path, pace: random.Random, *, deterministic: bool = True, refill: bool = True) -> Run:
+    """A run whose every duration is drawn; a third of the groups has nothing to learn from."""
+    config = make_config(max_staleness=0, refill=refill, problems_per_update=4)
+    config.run.deterministic, config.budget.updates = deterministic, UPDATES
+    config.curriculum.rest_epochs = 1
+    config.validation.every, config.validation.share = 2, 0.0
+    run = Run(path, config, seconds=1e5)
+    run.learner = WatchedLearner()
+    run.engine.seconds_of = lambda index: pace.uniform(0.1, 9.0)  # type: ignore[method-assign]
+
+    async def score(group: Group) -> Group:
+        await asyncio.sleep(pace.uniform(0.1, 3.0))
+        return await score_each(group, (1.0, 1.0) if group.index % 3 == 0 else (1.0, 0.0))
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    return run
+
+
+def seen(run: Run) -> tuple[Any, ...]:
+    """What the learner got, and the rows without times."""
+    batches = [[group.index for group in batch.groups] for batch in run.learner.batches]
+    rows = [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "budget/", "ledger/", "rollout/"))}
+        for row in run.rows
+    ]
+    return batches, run.learner.told, rows  # type: ignore[attr-defined]
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_durations_change_nothing(first: int, second: int, refill: bool) -> None:
+    with TemporaryDirectory() as folder:
+        runs = [
+            make_run(Path(folder, name), random.Random(seed), refill=refill)
+            for name, seed in (("a", first), ("b", second))
+        ]
+        for run in runs:
+            assert run.go().status == "completed"
+        assert seen(runs[0]) == seen(runs[1])
+        assert [row["update"] for row in runs[0].rows if "validation/pass@1" in row] == [2, 4]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_are_counted_in_the_order_of_the_data(tmp_path: Path, seed: int) -> None:
+    """Only 0 and 17 teach anything, so that 16 is the last of sixteen groups in a row that are right: just enough."""
+    run = make_run(tmp_path, random.Random(seed), refill=False)
+    run.config.curriculum.rest_epochs, run.config.budget.updates = 0, 9
+
+    async def score(group: Group) -> Group:
+        return await score_each(group, (1.0, 0.0) if group.index in (0, 17) else (1.0, 1.0))
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    assert run.go().reason == "every sample of the last groups is right: nothing is left to learn"
+    assert len(run.rows) == 4
+
+
+def test_schedule_goes_by_updates(tmp_path: Path) -> None:
+    run = make_run(tmp_path, random.Random(0))
+    run.go()
+    assert run.learner.told == pytest.approx([number / UPDATES for number in range(UPDATES)])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("stop", [45.0, 60.0])
+def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float) -> None:
+    """But for a validation that a stop cuts short: its version is not validated again."""
+    whole = make_run(tmp_path / "whole", random.Random(1))
+    whole.config.validation.every = 0
+    whole.go()
+    parts = make_run(tmp_path / "parts", random.Random(2))
+    parts.config.validation.every = 0
+    assert parts.go(stop).status == "interrupted"
+    made = len(parts.rows)
+    assert 0 < made < UPDATES
+    parts.learner.version = 0  # of a process of its own
+    assert parts.go().status == "completed"
+    assert seen(parts) == seen(whole)
