@@ -19,9 +19,12 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.help import WORDS, explain
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
+from launch.plan.forecast import forecast
+from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
+from launch.plan.time import duration
 from launch.session.resume import check_settings, resolve_dtype
-from launch.sweeps.grid import Grid, read_grid
+from launch.sweeps.grid import Cell, Grid, read_grid
 from launch.sweeps.lanes import RUN, plan_lanes
 from launch.sweeps.scheduler import Scheduler
 from launch.sweeps.view import render_plans
@@ -43,15 +46,19 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
         if grid.cells[0].config.plan:
             if note := cluster_note():
                 console.print(note, soft_wrap=True, highlight=False, markup=False)
-            console.print(render_plans(plans, len(lanes)))
+            console.print(render_plans(grid, plans, len(lanes)))
             return 0
         packages = {package.name for package in distributions()}
-        for cell in grid.cells:
+        for cell in grid.all:
             plan = plans[cell.name]
             if not os.environ.get("RAY_ADDRESS"):  # a run surveys the cluster it joins
                 check_plan(plan)
                 check_build(plan.config, plan.machine, packages)
-            check_settings(plan.config, RunRecord(grid.folder / cell.name))
+            record = RunRecord(grid.folder / cell.name)
+            if cell.rates and record.exists:  # begun with the one that tuning had found
+                plan.config.learner.learning_rate = record.config()["learner"]["learning_rate"]
+            check_settings(plan.config, record)
+            check_trial(grid, cell, plan)
         with claimed(grid):
             return Scheduler(grid, plans, lanes, console).run()
     except BadInput as error:
@@ -59,11 +66,20 @@ def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
         return 2
 
 
+def check_trial(grid: Grid, cell: Cell, plan: Plan) -> None:
+    """Raise BadInput for a trial that would be over before its first update."""
+    if cell.trial and not cell.trial.place and plan.estimate and not forecast(plan).updates:
+        raise BadInput(
+            f"sweep.tune_share={grid.settings.tune_share}: {cell.name} has {duration(plan.config.budget.seconds)}, too"
+            " little for an update here; raise it or the budget, or list fewer sweep.tune_factors"
+        )
+
+
 def machines_of(grid: Grid) -> list[Machine]:
     """Return what each cell is to run on, by its `device`, after its dtype has been settled by that."""
     detected = cache(detect)
-    machines = [detected(cell.config.device) for cell in grid.cells]
-    for cell, machine in zip(grid.cells, machines, strict=True):
+    machines = [detected(cell.config.device) for cell in grid.all]
+    for cell, machine in zip(grid.all, machines, strict=True):
         resolve_dtype(cell.config, machine)
     return machines
 

@@ -122,8 +122,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in a few settings. axes: dotted keys, without the seed, and their values in order. others: the
-    settings behind the axis `SETUP`.
+    """Runs that differ in a few settings.
+
+    axes: dotted keys, without the seed, and their values in order. others: the settings behind the axis `SETUP`.
+    trials: short runs by which the sweep itself tuned the learning rate, as sweep.json has them.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Sweep:
     axes: dict[str, tuple[Any, ...]]
     runs: tuple[Run, ...]
     others: tuple[str, ...] = ()
+    trials: tuple[Row, ...] = ()
 
     @property
     def finished(self) -> list[Run]:
@@ -199,7 +202,8 @@ def read_sweep(folder: Path) -> Sweep:
     plan = _plan(folder)
     keys = dict.fromkeys(key for entry in plan["cells"] for key in entry["overrides"] if key not in OWN)
     runs = tuple(_cells(folder))
-    return Sweep(str(plan.get("name") or folder.name), folder, _axes(keys, runs), runs)
+    name = str(plan.get("name") or folder.name)
+    return Sweep(name, folder, _axes(keys, runs), runs, trials=tuple(plan.get("tuning", ())))
 
 
 def compare(folders: list[Path]) -> Sweep:

@@ -1,16 +1,27 @@
 """The tables of a sweep's report."""
 
 import json
+from statistics import fmean
 
 from actors.evaluation.statistics import PASS_KS, Estimate
-from launch.reports.comparison import Group, axis_name, best_rates, contrasts, groups, on_probe, question
+from launch.reports.comparison import (
+    Group,
+    axis_name,
+    best_rates,
+    contrasts,
+    groups,
+    learning_rate,
+    on_probe,
+    question,
+    trials_of,
+)
 from launch.reports.health import flags
 from launch.reports.history import LEARNING_RATE, MODEL, RANK, Row, Run, Sweep
 from launch.reports.paper import results_for
 from launch.reports.sweep_verdict import named, place
 from launch.reports.tables import MEASURED, SIDES, Cells, Table, conditions, entropy_by_rank, settings
 from launch.reports.verdict import change
-from launch.reports.wording import MISSING, SPACE, compact, p_value, percent, points, shorten, span, time
+from launch.reports.wording import MISSING, SPACE, compact, count, p_value, percent, points, shorten, span, time
 
 LINE_CHARACTERS = 400
 """Of what is said of a single run."""
@@ -82,12 +93,43 @@ def means(sweep: Sweep) -> Table | None:
     if not sweep.axes:
         return None
     probed = on_probe(sweep)
+    rates = [axis_name(LEARNING_RATE)] if sweep.trials else []
     rows = tuple(
-        (*map(compact, group.settings.values()), *_mean(group), _entropy(group.entropy(probed)))
+        (
+            *map(compact, group.settings.values()),
+            *(compact(learning_rate(group)) for _ in rates),
+            *_mean(group),
+            *_effort(group),
+            _entropy(group.entropy(probed)),
+        )
         for group in groups(sweep)
     )
-    head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "entropy, %")
+    effort = ("updates", "tokens", "time")
+    head = (*map(axis_name, sweep.axes), *rates, "final pass@1", "95 %", "from", *effort, "entropy, %")
     return Table("Means over seeds", head, rows)
+
+
+def _effort(group: Group) -> Cells:
+    """Return mean updates, training tokens generated for them, and seconds of the finished runs."""
+    if not group.runs:
+        return (MISSING,) * 3
+    tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in group.runs)
+    updates, spent_s = (fmean(values) for values in zip(*((len(r.rows), r.spent_s) for r in group.runs), strict=True))
+    return f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
+
+
+def trials(sweep: Sweep) -> Table | None:
+    """Return the trials by which the sweep tuned the learning rate, and which rate was chosen."""
+    rows = []
+    for group in groups(sweep):
+        own = trials_of(sweep, group)
+        for trial in own:
+            last = trial["rung"] == max(other["rung"] for other in own)
+            chosen = ", chosen" if last and trial["rate"] == learning_rate(group) else ""
+            figures = (str(trial["rung"]), compact(trial["rate"]), percent(trial["accuracy"]))
+            rows.append((*map(compact, group.settings.values()), *figures, trial["status"].replace("_", " ") + chosen))
+    head = (*map(axis_name, sweep.axes), "rung", axis_name(LEARNING_RATE), "accuracy in training", "status")
+    return Table("Trials of the learning rate", head, tuple(rows)) if rows else None
 
 
 def _mean(group: Group) -> Cells:

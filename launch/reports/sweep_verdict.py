@@ -3,7 +3,17 @@
 from statistics import fmean
 from typing import Any
 
-from launch.reports.comparison import Contrast, Group, axis_name, contrasts, finished, groups, question
+from launch.reports.comparison import (
+    Contrast,
+    Group,
+    axis_name,
+    contrasts,
+    finished,
+    groups,
+    learning_rate,
+    question,
+    trials_of,
+)
 from launch.reports.health import cut
 from launch.reports.history import LEARNING_RATE, Run, Sweep
 from launch.reports.wording import compact, decimal, many, p_value, span, time
@@ -120,7 +130,7 @@ def caveats(sweep: Sweep) -> list[str]:
             "The best of several learning rates is picked by the same evaluation: its mean is flattered, and so are"
             " comparisons of it."
         )
-    notes += _at_an_end(sweep, found)
+    notes += [*_at_an_end(sweep, found), *_tuned(sweep)]
     if 1 in sizes:
         notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
     if question(sweep) and max(sizes, default=0) > 1:
@@ -139,6 +149,22 @@ def _at_an_end(sweep: Sweep, found: list[Contrast]) -> list[str]:
         return []
     axis = axis_name(str(question(sweep)))
     return [f"The best learning rate is at an end of the range for {axis} {', '.join(ends)}: one beyond may be better."]
+
+
+def _tuned(sweep: Sweep) -> list[str]:
+    """Say how learning rates were found, and whose is the lowest or the highest that was tried."""
+    if not sweep.trials:
+        return []
+    ends = []
+    for group in finished(sweep):
+        tried, rate = {trial["rate"] for trial in trials_of(sweep, group)} - {None}, learning_rate(group)
+        if tried and rate in (min(tried), max(tried)):
+            ends.append(", ".join(f"{axis_name(axis)} {compact(value)}" for axis, value in group.settings.items()))
+    beyond = f" It is at an end of the range for {'; '.join(ends)}: one beyond may be better." if ends else ""
+    return [
+        "Each setting has a learning rate of its own, picked by accuracy on training samples in shorter runs of another"
+        f" seed; the held-out problems had no part in that.{beyond}"
+    ]
 
 
 def _unequal(sweep: Sweep) -> list[str]:

@@ -88,7 +88,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
 
     machines: of each cell. On a Ray cluster a run takes all of it.
     """
-    count = min(_most(grid, machines), len(grid.cells))
+    count = min(_most(grid, machines), len(grid.all))
     plans = _plans(grid, machines, count)
     while count > 1 and not all(plan.fits for plan in plans.values()):
         count -= 1
@@ -96,7 +96,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
     lanes = []
     for number in range(count):
         own = part(machines[number], number, count)
-        lanes.append(Lane(grid.cells[number::count], own, own.cards[0].index if count > 1 else None, command))
+        lanes.append(Lane(grid.all[number::count], own, own.cards[0].index if count > 1 else None, command))
     return lanes, plans
 
 
@@ -104,18 +104,19 @@ def _most(grid: Grid, machines: Sequence[Machine]) -> int:
     machine = machines[0]
     if os.environ.get("RAY_ADDRESS") or any(other != machine for other in machines):
         return 1
-    if any((c.config.learner.ranks or 1) > 1 or (c.config.rollout.actors or 1) > 1 for c in grid.cells):
+    if any((c.config.learner.ranks or 1) > 1 or (c.config.rollout.actors or 1) > 1 for c in grid.all):
         return 1
     return max(min(len(machine.cards), len(machine.cores)), 1)
 
 
 def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Plan]:
     """Plan every cell on its lane's part of its machine, of so many, with its part of the sweep's budget."""
-    plans = {}
-    for number, (cell, machine) in enumerate(zip(grid.cells, machines, strict=True)):
+    plans, total = {}, grid.settings.seconds
+    longest = max(sum(cell.weight for cell in grid.all[number::count]) for number in range(count))
+    for number, (cell, machine) in enumerate(zip(grid.all, machines, strict=True)):
         own = part(machine, number % count, count)
-        if grid.settings.seconds is not None:
-            cell.config.budget.minutes = allowance(grid.settings.seconds, [], -(-len(grid.cells) // count)) / 60
+        if total is not None:
+            cell.config.budget.minutes = allowance(total, cell.weight, longest) / 60
         plans[cell.name] = make_plan(cell.config, own, recall(cell.config, own))
     return plans
 

@@ -1,6 +1,7 @@
 """sweep.json: how every cell of a sweep stands, whole after any crash."""
 
 import json
+from typing import Any
 
 from actors.storage.files import read_json, replace_text
 from actors.storage.run_record import FINISHED
@@ -12,14 +13,20 @@ NOT_STARTED_AGAIN = (*FINISHED, "stopped_early")
 
 
 class SweepRecord:
-    """Goes on from the record of an earlier process; raises BadInput if that knows of other cells."""
+    """Goes on from the record of an earlier process; raises BadInput if that knows of other cells.
+
+    rate: the learning rate that a cell of a tuned sweep has got. score: of a trial that came to its end.
+    """
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._file = grid.folder / "sweep.json"
-        self.status = {cell.name: "pending" for cell in grid.cells}
-        self.reason: dict[str, str | None] = {cell.name: None for cell in grid.cells}
-        for entry in (read_json(self._file) or {"cells": []})["cells"]:
+        self.status = {cell.name: "pending" for cell in grid.all}
+        self.reason: dict[str, str | None] = dict.fromkeys(self.status)
+        self.rate: dict[str, float | None] = dict.fromkeys(self.status)
+        self.score: dict[str, float | None] = dict.fromkeys(self.status)
+        known = read_json(self._file) or {"cells": []}
+        for entry in (*known["cells"], *known.get("tuning", ())):
             if entry["cell"] not in self.status:
                 raise BadInput(
                     f"sweep {grid.name!r} has a cell {entry['cell']} that this command leaves out: "
@@ -27,6 +34,7 @@ class SweepRecord:
                 )
             self.status[entry["cell"]] = entry["status"]
             self.reason[entry["cell"]] = entry["reason"]
+            self.rate[entry["cell"]], self.score[entry["cell"]] = entry.get("rate"), entry.get("accuracy")
 
     def finished(self, cell: Cell) -> bool:
         return self.status[cell.name] in NOT_STARTED_AGAIN
@@ -36,15 +44,20 @@ class SweepRecord:
         self.write()
 
     def write(self) -> None:
-        cells = [
-            {
-                "cell": cell.name,
-                "overrides": cell.overrides,
-                "run": cell.name,
-                "status": self.status[cell.name],
-                "reason": self.reason[cell.name],
-            }
-            for cell in self._grid.cells
-        ]
-        content = {"name": self._grid.name, "conf": self._grid.conf, "axes": self._grid.axes, "cells": cells}
+        content: dict[str, Any] = {"name": self._grid.name, "conf": self._grid.conf, "axes": self._grid.axes}
+        content["cells"] = [self._entry(cell) for cell in self._grid.cells]
+        if self._grid.trials:
+            content["tuning"] = [self._entry(cell) for cell in self._grid.trials]
         replace_text(self._file, json.dumps(content, indent=2) + "\n")
+
+    def _entry(self, cell: Cell) -> dict[str, Any]:
+        entry = {
+            "cell": cell.name,
+            "overrides": cell.overrides,
+            "run": cell.name,
+            "status": self.status[cell.name],
+            "reason": self.reason[cell.name],
+        }
+        tuned = {"rate": self.rate[cell.name]} if cell.rates else {}
+        tried = {"rung": cell.trial.rung, "accuracy": self.score[cell.name]} if cell.trial else {}
+        return {**entry, **tuned, **tried}

@@ -1,4 +1,4 @@
-"""What each cell of a sweep may spend, and which one is given up early."""
+"""What each cell of a sweep may spend, which one is given up early, and how well a trial did."""
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -7,11 +7,22 @@ WATCHED = (0.4, 0.5)
 """Shares of its budget between which a cell's accuracy decides whether it is given up."""
 
 
-def allowance(total_s: float, spent: Sequence[float], rounds: int) -> float:
-    """Return the seconds that the next of `rounds` cells may take, which share `total_s` one after another: an equal
-    part of what the cells before it have left. spent: seconds of those.
+JUDGED = 5
+"""A trial is judged by one in so many of its updates, the last ones."""
+
+
+def allowance(left_s: float, weight: float, weights_left: float) -> float:
+    """Return the seconds that the next cell may take of those left to several, which take turns: a part by its weight.
+
+    weights_left: of all that share them, the next one included.
     """
-    return max(total_s - sum(spent), 0.0) / max(rounds - len(spent), 1)
+    return max(left_s, 0.0) * weight / max(weights_left, weight)
+
+
+def final_accuracy(rows: Sequence[dict[str, float]]) -> float | None:
+    """Return the accuracy on training samples by which a trial is judged; None if it has made no update."""
+    last = rows[-max(len(rows) // JUDGED, 1) :]
+    return fmean(row["reward/accuracy"] for row in last) if last else None
 
 
 def halfway_accuracy(rows: Iterable[dict[str, float]]) -> float | None:

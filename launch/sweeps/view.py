@@ -14,6 +14,7 @@ from launch.plan.forecast import forecast
 from launch.plan.plan import Plan
 from launch.plan.time import duration
 from launch.session.console import clock
+from launch.sweeps.grid import Grid
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
@@ -105,23 +106,49 @@ def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
     return groups
 
 
-def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
-    """Show what every cell would be on its lane's part of the machine, and the whole in hours."""
+def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableType:
+    """Show what every cell would be on its lane's part of the machine, and the whole in hours. Of the trials of one
+    rung and setting, which take as long as each other, the first stands for all.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
         table.add_column(name, justify="left" if name == "cell" else "right")
-    for cell, plan in plans.items():
+    for cell in grid.all:
+        if cell.trial and cell.trial.place:
+            continue
+        plan = plans[cell.name]
         figures = ("", "", "")
         if plan.estimate:
             expected = forecast(plan)
             evaluations = duration(2 * expected.evaluate_s)
             figures = (duration(expected.update_s), f"{expected.updates:,}", evaluations)
         fits = "fits" if plan.fits else Text("does not fit", "bold red")
-        table.add_row(cell, fits, duration(plan.config.budget.seconds), *figures)
-    longest = max(plan.config.budget.seconds for plan in plans.values())
-    total = sum(plan.config.budget.seconds for plan in plans.values())
+        table.add_row(cell.name, fits, duration(plan.config.budget.seconds), *figures)
+    seconds = [plans[cell.name].config.budget.seconds for cell in grid.all]
+    total, longest = sum(seconds), max(sum(seconds[number::lanes]) for number in range(lanes))
     machine = next(iter(plans.values())).machine
     way, where = "one after another", machine.name
     if lanes > 1:
-        way, where = f"{lanes} at a time: {duration(-(-len(plans) // lanes) * longest)}", f"one {machine.name} each"
-    return Group(table, Text(f"{len(plans)} cells on {where}: {duration(total)} in all, {way}"))
+        way, where = f"{lanes} at a time: {duration(longest)}", f"one {machine.name} each"
+    cells = f"{len(grid.trials)} trials and {len(grid.cells)} cells" if grid.trials else f"{len(grid.cells)} cells"
+    said = [Text(f"{cells} on {where}: {duration(total)} in all, {way}"), *_tuning(grid, plans)]
+    return Group(table, *said)
+
+
+def _tuning(grid: Grid, plans: dict[str, Plan]) -> list[Text]:
+    """Say how the time is split between trials and the grid itself."""
+    if not grid.trials:
+        return []
+    rungs: dict[int, list[float]] = {}
+    for cell in grid.trials:
+        if cell.trial and cell.setting == grid.trials[0].setting:
+            rungs.setdefault(cell.trial.rung, []).append(plans[cell.name].config.budget.seconds)
+    steps = ", then ".join(f"{len(each)} for {duration(each[0])} each" for each in rungs.values())
+    factors = ", ".join(f"{factor:g}" for factor in sorted(grid.settings.tune_factors))
+    settings = len({cell.setting for cell in grid.cells})
+    return [
+        Text(
+            f"Tuning takes {grid.settings.tune_share:.0%} of it: for each of {settings} settings, learning rates of"
+            f" {factors} times its own, {steps}; all seeds of the setting get the best."
+        )
+    ]
