@@ -69,7 +69,8 @@ class LearnerActor:
         torch.set_num_threads(self.share.threads)
         if self.config.run.deterministic:
             torch.use_deterministic_algorithms(True)
-            torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what was not written
+            # Nothing here reads what was not written. (torch has no type for this setting.)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if self.share.memory:
             torch.cuda.set_per_process_memory_fraction(self.share.memory)
         from learner.distributed import Ranks, join_store, use_interface

@@ -51,7 +51,7 @@ def load_model(config: Config, model_path: str) -> PeftModel:
     torch.manual_seed(config.run.seed)
     model = get_peft_model(base, lora, autocast_adapter_dtype=False)
     # PEFT makes a set of them, which every process would write in an order of its own.
-    model.peft_config["default"].target_modules = list(config.lora.target_modules)
+    cast(LoraConfig, model.peft_config["default"]).target_modules = list(config.lora.target_modules)
     if config.lora.init in ("orthogonal", "principal"):
         _orthogonalise(model, principal=config.lora.init == "principal")
     if config.lora.start_from:  # a folder that `conf.adapters.check_adapter` has accepted
