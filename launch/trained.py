@@ -9,7 +9,7 @@ from actors.storage.files import damage
 from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
 from conf.errors import BadInput
-from conf.load import load, recorded
+from conf.load import recorded, settings_of
 from conf.models import locate, shape_from_config
 from conf.schema import Config
 from conf.sizes import longest_sample
@@ -58,7 +58,7 @@ def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
         raise BadInput(f"checkpoint={checkpoint}: the run in {folder} has {', '.join([LATEST, *names])}{hint}")
     if (reason := damage(found, "adapter/")) is not None:
         raise BadInput(f"the adapter in {found} is not as the run has written it ({reason}): name another checkpoint")
-    config = load([f"adapter={found / 'adapter'}"])
+    config = settings_of(found / "adapter")
     model_path = locate(config.model)
     adopt_adapter(config, model_path)
     return Trained(run, config, model_path, found)

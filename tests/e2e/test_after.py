@@ -25,10 +25,11 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_chat_through_a_pipe(run: Path) -> None:
     script = "/problem 2\nhello\n/problem 7\n/samples\n/quit\n"
     command = [sys.executable, str(ROOT / "launch" / "chat.py"), str(run)]
-    ended = subprocess.run(command, input=script, capture_output=True, text=True, timeout=280)
+    ended = subprocess.run(command, input=script, capture_output=True, text=True, timeout=580)
     assert ended.returncode == 0, ended.stderr
     said = ended.stdout
     assert "gold: " in said
@@ -46,7 +47,7 @@ def server(run: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, str(ROOT / "launch" / "serve.py"), str(run), f"port={port}"]
     with subprocess.Popen(command, env={**os.environ, "VLLM_API_KEY": KEY}, start_new_session=True) as process:
-        until = time.monotonic() + 280
+        until = time.monotonic() + 500
         while time.monotonic() < until and process.poll() is None:
             try:
                 httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
@@ -59,6 +60,7 @@ def server(run: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_server_answers_a_real_client_for_both_models(server: str) -> None:
     from openai import AuthenticationError, OpenAI
 

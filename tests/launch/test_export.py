@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from actors.storage.files import seal
+from conf.errors import BadInput
+from conf.load import load
 from launch import export
 from launch.exports import merged
+from launch.trained import find_trained
 from tests.trained_runs import write_model, write_trained
 
 
@@ -185,3 +189,12 @@ def test_what_gguf_could_not_verify_is_refused(
         capsys.readouterr().err
     )
     assert not Path("exports").exists()
+
+
+def test_rules_younger_than_the_run_do_not_matter(run: Path) -> None:
+    record = yaml.safe_load((run / "config.yaml").read_text())
+    record["eval"] |= {"temperature": 0.0, "n": 2}  # which no run may be begun with today
+    (run / "config.yaml").write_text(yaml.safe_dump(record))
+    with pytest.raises(BadInput, match="all samples would be the same"):
+        load([f"adapter={run}/checkpoints/latest/adapter"])
+    assert find_trained(run).config.eval.n == 2
