@@ -72,12 +72,13 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def append_row(file: Path, row: dict[str, Any]) -> None:
-    """Add a row to a JSONL file, the whole of it or, where the disk does not take it, nothing."""
+    """Add a row to a JSONL file and flush it to disk, the whole of it or, where the disk does not take it, nothing."""
     with naming(file), file.open("ab", buffering=0) as lines:
         end, line = lines.tell(), json.dumps(row).encode() + b"\n"
         try:
             while line:
                 line = line[lines.write(line) :]
+            os.fsync(lines.fileno())
         except OSError:
             lines.truncate(end)
             raise

@@ -93,8 +93,8 @@ class RunFolder(RunRecord):
         return row
 
     def flush(self) -> None:
-        """Flush rows and samples to disk: a checkpoint must not outlast the history behind it."""
-        for path in (self.metrics, self.path / "samples", self.path):
+        """Flush the names of new files to disk: a checkpoint must not outlast the history behind it."""
+        for path in (self.path / "samples", self.path):
             sync(path)
 
     def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:

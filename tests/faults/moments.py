@@ -118,10 +118,19 @@ def full_shared_memory(_: Run) -> AbstractContextManager[Over]:
 @contextlib.contextmanager
 def read_only(run: Run) -> Iterator[Over]:
     """The kernel finds an error in the file system of the run folder and makes it read-only; then it is repaired."""
-    mount, device = disk_of(run.folder)
-    Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("1")
+    break_disk(run.folder)
     yield never
     run.process.wait()
+    repair_disk(run.folder)
+
+
+def break_disk(folder: Path) -> None:
+    """Have an ext4 turn read-only; what was not flushed is lost."""
+    Path("/sys/fs/ext4", disk_of(folder)[1].name, "trigger_fs_error").write_text("1")
+
+
+def repair_disk(folder: Path) -> None:
+    mount, device = disk_of(folder)
     call("umount", mount)
     subprocess.run(["e2fsck", "-fy", device], capture_output=True, check=False)  # its exit code says what it mended
     call("mount", "-o", "errors=remount-ro", device, mount)

@@ -28,14 +28,14 @@ def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
     assert second.learner.incarnation == 1
 
 
-def test_rows_are_on_disk_before_the_checkpoint_that_follows_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a power cut, or an error of the disk, there is no more than what was flushed."""
     flushed: list[Path] = []
     linked: list[bool] = []
     link = checkpoints.link
 
     def look(name: Path, checkpoint: Path) -> None:
-        linked.append({run.folder.metrics, run.folder.path} <= set(flushed))
+        linked.append({run.path / "samples", run.path} <= set(flushed))
         flushed.clear()
         link(name, checkpoint)
 

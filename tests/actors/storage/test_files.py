@@ -1,4 +1,5 @@
 import errno
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,3 +100,10 @@ def test_file_that_does_not_fit_is_named_and_leaves_the_old_one(tmp_path: Path, 
         replace_text(file, "a" * (little_room + 1))
     assert caught.value.filename == str(tmp_path / ".state.json.tmp")
     assert file.read_text() == "old"
+
+
+def test_row_is_on_disk_once_it_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    append_row(tmp_path / "rows.jsonl", {"update": 1})
+    assert flushed == [str(tmp_path / "rows.jsonl")]
