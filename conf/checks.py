@@ -81,15 +81,22 @@ def check_lengths(config: Config, context: int) -> None:
         )
 
 
+SAPO_SLOPE = 1.6
+"""The most that 4 g (1 − g) ρ comes to, with g = σ(ρ − 1): 1.575, at ρ = 2.07. At a higher τ it is less."""
+
+
 def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float | None]:
     """Return the key that bounds the surrogate's slope at advantages of this sign, 1 or −1, and the bound; None if it
     has none. The slope is that in a token's log-probability, as a multiple of the advantage's size.
 
     clip: d min(ρA, clip(ρ)A) / d log ρ is ρA or 0. Where A > 0 it is 0 past 1 + clip_high; where A < 0 it is 0 below
     1 − clip_low, which bounds nothing, and past dual_clip. cispo: it is clip(ρ)A, at most 1 + clip_high times A for
-    both signs. At ratios of a sequence ρ is that of the whole sequence, and the bounds are the same.
+    both signs. sapo: it is at most SAPO_SLOPE times A for both signs. At ratios of a sequence ρ is that of the whole
+    sequence, and the bounds are the same.
     Where the ratio is always 1, so is the slope.
     """
+    if algorithm.surrogate == "sapo":
+        return "surrogate", SAPO_SLOPE if algorithm.ratio_acts else 1.0
     key = "dual_clip" if advantage < 0 and algorithm.surrogate == "clip" else "clip_high"
     if not algorithm.ratio_acts:
         return key, 1.0
@@ -116,6 +123,12 @@ def check_algorithm(algorithm: AlgorithmConfig) -> None:
                 f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
                 f" would bound how far one token moves the weights; set it, to {say} say"
             )
+    clips = [key for key in ("clip_low", "clip_high", "dual_clip") if getattr(algorithm, key) is not None]
+    if algorithm.surrogate == "sapo" and clips:
+        raise BadInput(
+            f"algorithm.{clips[0]}={getattr(algorithm, clips[0])}: algorithm.surrogate=sapo has a gate in the place"
+            f" of clips, so this could not act; set {' '.join(f'algorithm.{key}=null' for key in clips)}"
+        )
     if algorithm.dual_clip is not None and algorithm.surrogate == "cispo":
         raise BadInput(
             f"algorithm.dual_clip={algorithm.dual_clip}: algorithm.surrogate=cispo bounds its weight on both sides of"

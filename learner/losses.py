@@ -31,6 +31,10 @@ MAX_PENALTY_SLOPE = math.expm1(TANGENT_FROM)
 """Of the KL penalty, 11.2; on the other side, where a token has become more probable, it is at most 1."""
 
 
+GATE_TEMPERATURES = 1.0, 1.05
+"""SAPO's τ at positive and at other advantages, the paper's: bad samples' tokens are let go of a little sooner."""
+
+
 @dataclass(frozen=True)
 class Totals:
     """The denominators, of all of a batch's samples: the parts of any split then add up to the same loss.
@@ -95,6 +99,16 @@ def cispo_surrogate(
     return clip(ratio, low, high).detach() * advantages * logprobs
 
 
+def gated_surrogate(ratio: Tensor, advantages: Tensor) -> Tensor:
+    """Return 4/τ · σ(τ (ρ − 1)) · A (SAPO, arXiv 2511.20347).
+
+    With g = σ(τ (ρ − 1)) its slope in log ρ is 4 g (1 − g) ρ A: A where ρ is 1, nothing far from that, with no edge.
+    """
+    positive, negative = GATE_TEMPERATURES
+    tau = torch.full_like(advantages, negative).masked_fill(advantages > 0, positive)
+    return 4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages
+
+
 def kl_penalty(logprobs: Tensor, base: Tensor) -> Tensor:
     """Return D, float [t]: `k3`, and its tangent where a token is less probable than under the base by more than
     TANGENT_FROM nats.
@@ -132,6 +146,8 @@ def policy_loss(
     ratio = log_ratios(logprobs, observed.old, lengths, algorithm.ratio).exp()
     if algorithm.surrogate == "cispo":
         surrogate = cispo_surrogate(ratio, logprobs, advantages, algorithm.clip_low, algorithm.clip_high)
+    elif algorithm.surrogate == "sapo":
+        surrogate = gated_surrogate(ratio, advantages)
     else:
         surrogate = clipped_surrogate(ratio, advantages, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
     weights = correction_weights(observed.old, observed.engine, lengths, algorithm.mismatch)

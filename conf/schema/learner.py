@@ -75,8 +75,9 @@ class AlgorithmConfig:
     advantages: str = setting("group", GRPO, choices=("group", "mean_only", "leave_one_out"))
     """Advantage of a sample: group (reward less the group's mean, over its standard deviation), mean_only (not divided)
     or leave_one_out (less the mean of the other samples)."""
-    surrogate: str = setting("clip", GRPO, choices=("clip", "cispo"))
-    """clip (PPO's) or cispo (log-probability times a clipped weight without gradient)."""
+    surrogate: str = setting("clip", GRPO, choices=("clip", "cispo", "sapo"))
+    """clip (PPO's), cispo (log-probability times a clipped weight without gradient) or sapo (a smooth gate around a
+    ratio of 1 in the place of clips)."""
     ratio: str = setting("token", GRPO, choices=("token", "sequence"))
     """Ratio of new to old probability, for each token or for the whole sequence (geometric mean over its tokens)."""
     clip_low: float | None = setting(0.2, GRPO, ge=0, le=1)
@@ -85,7 +86,7 @@ class AlgorithmConfig:
     """The ratio is clipped to at most 1 + clip_high; null for no bound, where the ratio is always 1."""
     dual_clip: float | None = setting(3.0, GRPO, gt=1, le=MAX_SLOPE)
     """At negative advantages, at which clip_high does not act, the surrogate falls no further than this many times the
-    advantage; null for no limit, where the ratio is always 1 or with cispo."""
+    advantage; null for no limit, where the ratio is always 1, or with cispo or sapo."""
     aggregation: str = setting("token_mean", GRPO, choices=("token_mean", "sequence_mean", "constant"))
     """token_mean, sequence_mean (mean of each response's mean) or constant (every token counts
     1 / (samples × rollout.max_response_tokens)); always over all samples of a batch, masked ones included."""
@@ -105,7 +106,7 @@ class AlgorithmConfig:
     """What corrects the difference between engine and learner. The old policy is the learner's, and what the engine
     drew is weighted by token_tis (weights cut at 2), sequence_mask (a sequence's weight, 0 above 3) or icepop (weights
     outside 0.5 … 5 become 0); or bypass: the old policy is the engine's. With one step per batch the learner's ratio is
-    1 in all but bypass: then clips, cispo and sequence ratios could not act and are refused."""
+    1 in all but bypass: then clips, cispo, sapo and sequence ratios could not act and are refused."""
 
     @property
     def ratio_acts(self) -> bool:

@@ -237,7 +237,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.size=4", ["data.size=4", "learner.problems_per_update=16"]),
         ("eval.temperature=0", ["eval.n=1"]),
         ("reward.accuracy=0", ["nothing would be rewarded"]),
-        ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo"]),
+        ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo, sapo"]),
         ("algorithm.preset=[dapo]", ["algorithm.preset=", "expected text"]),
         ("algorithm.aggregation=mean", ["token_mean, sequence_mean, constant"]),
         ("algorithm.mismatch=[token_tis,icepop]", ["algorithm.mismatch=", "expected text"]),

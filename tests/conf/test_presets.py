@@ -61,6 +61,9 @@ def test_a_ratio_that_can_act_needs_a_bound_at_either_sign(acting: dict[str, Any
             check_algorithm(AlgorithmConfig(**acting, **{key: None}))
     check_algorithm(AlgorithmConfig(**acting, clip_low=None, ratio="sequence"))
     check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, dual_clip=None, surrogate="cispo"))
+    check_algorithm(AlgorithmConfig(**acting, **UNBOUND, surrogate="sapo"))
+    with pytest.raises(BadInput, match=r"algorithm\.clip_low=0\.2: .*sapo.*set algorithm\.clip_low=null$"):
+        check_algorithm(AlgorithmConfig(**acting, **{**UNBOUND, "clip_low": 0.2}, surrogate="sapo"))
     with pytest.raises(BadInput, match=r"algorithm\.dual_clip=3\.0: .*cispo"):
         check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, surrogate="cispo", dual_clip=3.0))
     with pytest.raises(BadInput, match=r"algorithm\.clip_high=null: .*at positive advantages"):

@@ -25,7 +25,14 @@ def ratio(response: Response, token: int, level: str) -> float:
     return math.exp(min(20.0, max(-20.0, log)))
 
 
+def gate(rho: float, advantage: float) -> float:
+    """SAPO's σ(τ (ρ − 1))."""
+    return 1 / (1 + math.exp(-min(700.0, (1.0 if advantage > 0 else 1.05) * (rho - 1))))
+
+
 def surrogate(algorithm: AlgorithmConfig, rho: float, theta: float, advantage: float) -> float:
+    if algorithm.surrogate == "sapo":
+        return 4 / (1.0 if advantage > 0 else 1.05) * gate(rho, advantage) * advantage
     clipped = rho
     if algorithm.clip_low is not None and rho < 1 - algorithm.clip_low:
         clipped = 1 - algorithm.clip_low
@@ -86,6 +93,9 @@ def slope(algorithm: AlgorithmConfig, response: Response, token: int, samples: i
     high = math.inf if algorithm.clip_high is None else 1 + algorithm.clip_high
     if algorithm.surrogate == "cispo":
         derivative = min(max(rho, low), high) * advantage
+    elif algorithm.surrogate == "sapo":
+        opened = gate(rho, advantage)
+        derivative = 0.0 if abs(math.log(rho)) >= 20 else 4 * opened * (1 - opened) * rho * advantage
     else:
         flat = (advantage > 0 and rho > high) or (advantage < 0 and rho < low)
         flat = flat or (algorithm.dual_clip is not None and advantage < 0 and rho > algorithm.dual_clip)

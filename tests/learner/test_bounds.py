@@ -20,7 +20,7 @@ LARGEST = 50.0
 """Times its advantage, the most that a token of any accepted combination can weigh: a slope of 10, a weight of 5."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "surrogate": ("clip", "cispo"),
+    "surrogate": ("clip", "cispo", "sapo"),
     "ratio": ("token", "sequence"),
     "clip_low": (None, 0.2),
     "clip_high": (None, 4e-4, 0.2, 9.0),
@@ -90,7 +90,8 @@ def test_whatever_is_refused_has_a_witness() -> None:
     inert = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
     for algorithm in REFUSED:
         unbound = any(slopes(algorithm, sign, [19.0], [0.0]).item() > 1e6 for sign in (1.0, -1.0))
-        others = inert if not algorithm.ratio_acts else {"dual_clip": None}
+        idle = ("clip_low", "clip_high", "dual_clip") if algorithm.surrogate == "sapo" else ("dual_clip",)
+        others = inert if not algorithm.ratio_acts else dict.fromkeys(idle)
         asked = {key: value for key, value in others.items() if getattr(algorithm, key) != value}
         assert unbound or any(unchanged(algorithm, replace(algorithm, **{key: asked[key]})) for key in asked), algorithm
 

@@ -23,6 +23,7 @@ SURROGATES: list[dict[str, Any]] = [
     {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 1.5},
     {"clip_high": 0.3, "surrogate": "cispo"},
     {"clip_low": 0.1, "clip_high": 0.3, "surrogate": "cispo"},
+    {"surrogate": "sapo"},
 ]
 REGULARISERS = [{}, {"kl": 0.1, "entropy": 0.01}]
 TOTALS = Totals(samples=9, tokens=57, limit=16)
@@ -84,7 +85,7 @@ def compare(algorithm: AlgorithmConfig, found: list[Response]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("level", ["token", "sequence"])
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=["unclipped", "clip", "dual", "cispo", "cispo-low"])
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=["unclipped", "clip", "dual", "cispo", "cispo-low", "sapo"])
 def test_every_combination(
     surrogate: dict[str, Any], level: str, aggregation: str, method: str, regularisers: dict[str, float]
 ) -> None:
@@ -131,7 +132,7 @@ def test_the_sequence_ratio_has_the_gradient_of_gspo() -> None:
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES[:3])
+@pytest.mark.parametrize("surrogate", [*SURROGATES[:3], SURROGATES[-1]])
 def test_gradcheck(surrogate: dict[str, Any]) -> None:
     algorithm = make(surrogate, mismatch="bypass", kl=0.1, entropy=0.1)
     theta, entropy, observed = tensors(algorithm, responses(5, (3, 1, 4)))
