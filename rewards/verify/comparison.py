@@ -105,6 +105,8 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     if not _names_allow(gold, answer):
         return False
     kinds = {gold.kind, answer.kind}
+    if gold.kind is Kind.LIST is answer.kind and _of_different_names(gold) != _of_different_names(answer):
+        return _in_order(gold.parts, answer.parts, algebra)  # x = 1, y = 2 are not two values of one unknown
     if kinds <= {Kind.LIST, Kind.SET}:
         return _any_order(gold.parts, answer.parts, algebra)
     if Kind.SCALAR in kinds and kinds <= {Kind.SCALAR, Kind.SET} and len(gold.parts) == len(answer.parts) == 1:
@@ -146,9 +148,8 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
     if len(golds) != len(answers) or len(golds) > MOST_ELEMENTS:
         return False
     expected, left = [*map(shape, golds)], [*map(shape, answers)]
-    named = [{_stem(of) for of in side} for side in (expected, left)]
-    if min(map(len, named)) == 1 < max(map(len, named)):
-        return _in_order(golds, answers, algebra)  # x = 1, y = 2 are not two values of one unknown
+    if len({_stem(of) for of in left}) > 1 and not any(of.names for of in expected):
+        return False  # a set of values of one unknown, and values of several
     open_golds: list[Shape] = []
     for gold in expected:
         if (match := next((other for other in left if _surely(gold, other)), None)) is not None:
@@ -160,6 +161,10 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
             return False
         left.remove(match)
     return True
+
+
+def _of_different_names(of: Shape) -> bool:
+    return len({_stem(shape(part)) for part in of.parts}) > 1
 
 
 def _stem(of: Shape) -> str:

@@ -37,7 +37,7 @@ def equal_scalars(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         return False
     words, sides = words_of(expected), chain(given)
     return _agree(sides, algebra) and any(
-        _equal(side, value, words, algebra) for _, side in chain(expected) for _, value in sides
+        _equal(side, value, words, algebra) for _, side in chain(expected) for value in _answers(sides)
     )
 
 
@@ -96,6 +96,14 @@ def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -
     if variables(expected.body) != variables(given.body) or not compatible(expected, given):
         return False
     return by_algebra(expected.body, given.body, algebra)
+
+
+def _answers(sides: list[tuple[str, str]]) -> list[str]:
+    r"""Return the sides that count: all but the roundings of numbers, since 12.4 \approx 12 would be two answers."""
+    pairs = zip([None, *sides], sides, strict=False)
+    return [
+        side for before, (sign, side) in pairs if not (sign == APPROXIMATELY and before and quantity(before[1]).number)
+    ]
 
 
 def _agree(sides: list[tuple[str, str]], algebra: Equivalent) -> bool:

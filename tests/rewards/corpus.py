@@ -2,7 +2,7 @@ r"""Answers and what they are worth, written for this project: (gold, content of
 
 The cases are in `cases/`, by topic. C is correct, W wrong, U unparsable. A fourth entry is the key of the rule because
 of which math-verify, left to itself on the whole response, says otherwise; without one, it agrees that the answer is
-right or not.
+right or not. `heldout` is apart: whole responses, written before the rules, that the rules were not tuned on.
 """
 
 from pathlib import Path

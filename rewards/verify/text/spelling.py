@@ -91,6 +91,8 @@ def plain(answer: str) -> str:
     if len(answer) > MAX_ANSWER or any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer):
         return ""
     answer = ascii_latex(answer).strip()
+    if len(answer) > MAX_ANSWER:
+        return ""
     if BARE.fullmatch(answer):
         return _trimmed(answer)
     if match := MARKDOWN.fullmatch(answer):
