@@ -1,8 +1,9 @@
 """`python launch/export.py RUN_FOLDER [format=merged|gguf|adapter] [to=FOLDER] [checkpoint=latest|best|update-000040]
-[type=q8_0|f16]`: make of what a run has trained a model that other software loads.
+[type=float32|q8_0|f16]`: make of what a run has trained a model that other software loads.
 
-merged: a folder in Hugging Face format, for transformers, vLLM and the like. gguf: one file, for llama.cpp and the
-like, of the `type` q8_0 (half the size) or f16. adapter: the plain PEFT adapter. It is in exports/ unless `to` names
+merged: a folder in Hugging Face format, for transformers, vLLM and the like, in the number type of the base model, or
+of the `type` float32, which keeps the smallest change. gguf: one file, for llama.cpp and the like, of the `type` q8_0
+(half the size) or f16. adapter: the plain PEFT adapter. It is in exports/ unless `to` names
 another folder, and appears once it has been verified: exit code 1 and no folder if it is not what was trained.
 """
 
@@ -27,7 +28,10 @@ from launch.session.signals import handle_signals, raise_exit
 from launch.trained import LATEST, Trained, find_trained
 
 FORMATS = ("merged", "gguf", "adapter")
-OPTIONS = {"format": FORMATS, "to": (), "checkpoint": (), "type": ("q8_0", "f16")}
+TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
+"""Number types of each format, the usual one first; empty for that of the base model, or the adapter's own."""
+
+OPTIONS = {"format": FORMATS, "to": (), "checkpoint": (), "type": ("float32", "q8_0", "f16")}
 
 RECORD = "export.json"
 """In the folder of an export: where it is from and what verified it."""
@@ -46,7 +50,7 @@ def main(arguments: list[str]) -> int:
             return 0
         folder, given = split(arguments, OPTIONS)
         trained = find_trained(folder, given.get("checkpoint", LATEST))
-        return export(trained, given.get("format", "merged"), given.get("type"), given.get("to"), Console())
+        return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), Console())
     except BadInput as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 2
@@ -54,13 +58,14 @@ def main(arguments: list[str]) -> int:
         return 128 + int(told.code or 0)
 
 
-def export(trained: Trained, form: str, kind: str | None, to: str | None, console: Console) -> int:
+def export(trained: Trained, form: str, kind: str, to: str | None, console: Console) -> int:
     """Write an export beside its place, verify it, and put it there. Return the exit code."""
-    if kind and form != "gguf":
-        raise BadInput(f"type={kind}: only a GGUF file has one; give format=gguf, or leave it out")
-    kind = kind or OPTIONS["type"][0]
+    if kind and kind not in TYPES[form]:
+        others = [other for other, kinds in TYPES.items() if kind in kinds]
+        raise BadInput(f"type={kind}: is not for format={form}; give format={others[0]}, or leave it out")
+    kind = kind or TYPES[form][0]
     name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
-    target = Path(to) if to else Path("exports", f"{name}-{kind if form == 'gguf' else form}")
+    target = Path(to) if to else Path("exports", f"{name}-{kind or form}")
     check_target(target, weight_files(Path(trained.model_path)))
     if form == "gguf":
         from launch.exports.gguf_file import check_convertible
@@ -74,7 +79,7 @@ def export(trained: Trained, form: str, kind: str | None, to: str | None, consol
         made = Path(scratch) / "export"
         made.mkdir()
         load_export = write(trained, form, kind, name, made)
-        found = verify(trained, load_export, q8_0=form == "gguf" and kind == "q8_0")
+        found = verify(trained, load_export, q8_0=kind == "q8_0")
         console.print(table(found))
         if found.fault:
             console.print(f"Not exported: {found.fault}", soft_wrap=True, highlight=False, markup=False)
@@ -106,7 +111,7 @@ def write(trained: Trained, form: str, kind: str, name: str, folder: Path) -> Ca
     if form == "merged":
         from launch.exports.merged import write_merged
 
-        write_merged(trained, folder)
+        write_merged(trained, folder, whole=kind == "float32")
         return lambda: verification.load_merged(folder)
     if form == "gguf":
         from launch.exports.gguf_file import write_gguf

@@ -1,6 +1,6 @@
 """The base model with the adapter added to its weights, in Hugging Face format.
 
-Sums are taken in float32 and rounded once, to the type that the base model's file has.
+Sums are taken in float32 and rounded once, to the type that the base model's file has, unless that is not wanted.
 """
 
 import json
@@ -60,15 +60,24 @@ class Sum:
         return weight.float() + self._scale * (b @ a)
 
 
-def write_merged(trained: Trained, folder: Path) -> None:
-    """Write the merged model into an empty folder, with all else that belongs to the base model."""
+def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
+    """Write the merged model into an empty folder, with all else that belongs to the base model.
+
+    whole: in float32, without rounding.
+    """
     base = Path(trained.model_path)
     for file, weights in groupby(Sum(trained.adapter).of_model(base), key=itemgetter(0)):
-        rounded = {name: weight.to(dtype).contiguous() for _, name, weight, dtype in weights}
+        rounded = {
+            name: weight.to(torch.float32 if whole else dtype).contiguous() for _, name, weight, dtype in weights
+        }
         save_file(rounded, folder / file.name, metadata={"format": "pt"})
     for file in {file for pattern in MODEL_FILES for file in base.glob(pattern)}:
         if file.suffix != ".safetensors":
             shutil.copyfile(file, folder / file.name)
+    if whole:
+        stated = json.loads((folder / "config.json").read_text())
+        stated.pop("torch_dtype", None)  # what older versions of transformers call it
+        (folder / "config.json").write_text(json.dumps({**stated, "dtype": "float32"}, indent=2) + "\n")
     add_stop_tokens(trained, folder)
 
 

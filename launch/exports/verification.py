@@ -100,7 +100,7 @@ def fault(learned: float, noise: float, off: float, away: float) -> str:
     if not away > APART * off:
         return (
             f"the adapter changes {learned:.2g} nats a token, which is lost where the export's rounding changes"
-            f" {off:.2g}; export it with format=adapter"
+            f" {off:.2g}; keep it with type=float32 or format=adapter"
         )
     return ""
 

@@ -85,13 +85,15 @@ def test_export_that_is_not_what_was_trained_leaves_nothing(
     assert list(Path("place").iterdir()) == []
 
 
-def test_what_rounding_would_lose_is_exported_as_adapter_only(
+def test_what_rounding_would_lose_is_kept_whole(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_trained(tmp_path / "runs" / "mine", tiny_model, std=2e-4)
     assert export.main([str(run), "to=out"]) == 1
     assert "lost where the export's rounding" in capsys.readouterr().out
-    assert export.main([str(run), "to=out", "format=adapter"]) == 0
+    assert export.main([str(run), "to=out", "type=float32"]) == 0
+    assert {weight.dtype for weight in load_file("out/model.safetensors").values()} == {torch.float32}
+    assert json.loads(Path("out/config.json").read_text())["dtype"] == "float32"
 
 
 def test_stop_tokens_of_the_run_end_what_the_merged_model_generates(tiny_model: Path, tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def leave(_: Path) -> None:
         (["runs/mine", "runs/mine"], leave, "name the folder of one run"),
         (["runs/mine", "fromat=gguf"], leave, "fromat=gguf: no such option; nearest: format"),
         (["runs/mine", "format=onnx"], leave, "format=onnx: use merged, gguf, adapter"),
-        (["runs/mine", "type=f16"], leave, "type=f16: only a GGUF file has one"),
+        (["runs/mine", "type=f16"], leave, "type=f16: is not for format=merged; give format=gguf"),
         (["runs/mine", "checkpoint=best"], leave, "checkpoint=best: the run in runs/mine has latest, update-000004"),
         (["runs/mine", "checkpoint=../.."], leave, "checkpoint=../..: the run in runs/mine has"),
         (["runs/mine"], delete_checkpoints, "the run in runs/mine has no checkpoint yet"),
