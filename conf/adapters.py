@@ -10,13 +10,13 @@ from safetensors import SafetensorError, safe_open
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from conf.schema import Config, ShapeConfig
-from conf.schema.model import PROJECTIONS, VLLM_RANKS
+from conf.schema.model import FUSED, PROJECTIONS, VLLM_RANKS
 from conf.sizes import projection_sizes
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 
 REASONS = {
     "peft_type": "it is no LoRA",
@@ -106,8 +106,8 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
         raise BadInput(f"{where}: {CONFIG_FILE} does not state r, lora_alpha and target_modules ({error})") from None
     if not 1 <= lora.rank <= VLLM_RANKS[-1]:
         raise BadInput(f"{where}: its rank is {lora.rank}, and vLLM serves 1 to {VLLM_RANKS[-1]}")
-    if unknown := [name for name in lora.target_modules if name not in PROJECTIONS]:
-        raise BadInput(f"{where}: it adapts {unknown[0]}; only {', '.join(PROJECTIONS)} can be served")
+    if unknown := [name for name in lora.target_modules if name not in (*PROJECTIONS, *FUSED)]:
+        raise BadInput(f"{where}: it adapts {unknown[0]}; only {', '.join((*PROJECTIONS, *FUSED))} can be served")
     _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
     _check_effect(folder / WEIGHTS_FILE, where)
     return Adapter(folder.resolve(), stated["base_model_name_or_path"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import BadInput
+from conf.families import check_family, read_config, short_context
 from conf.schema import ModelConfig, ShapeConfig
 
 EMBEDDED = "embedded:smollm2-135m"
@@ -39,24 +40,26 @@ def locate(model: ModelConfig) -> str:
 
     Raises BadInput if it is missing, unreachable or gated, lacks weights, or differs from its declared shape.
     """
-    folder = _folder(model.path, MODEL_FILES)
-    _check_weights(folder, model.path)
-    actual = vars(shape_from_config(folder))
+    actual = vars(shape_from_config(_folder(model.path, SHAPE_FILES)))
     for name, declared in vars(model.shape).items():
         if model.shape != ShapeConfig() and declared != actual[name]:
             raise BadInput(
                 f"model.shape.{name}={declared}: {model.path} has {actual[name]}; correct it, or leave model.shape out"
             )
+    folder = _folder(model.path, MODEL_FILES)
+    _check_weights(folder, model.path)
     return str(folder)
 
 
 def shape_of(model: ModelConfig) -> ShapeConfig:
     """Return the declared shape, or else the one in the model's config.json, which alone is fetched from the hub for
-    it.
+    it, and which has to be of a family that can be trained.
     """
     if model.shape != ShapeConfig():
         return model.shape
-    return shape_from_config(_folder(model.path, SHAPE_FILES))
+    folder = _folder(model.path, SHAPE_FILES)
+    check_family(folder)
+    return shape_from_config(folder)
 
 
 def found_here(path: str, model: ModelConfig) -> str:
@@ -83,15 +86,16 @@ def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
 
 
 def shape_from_config(folder: str | Path) -> ShapeConfig:
-    """Return the shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model."""
-    path = Path(folder) / "config.json"
-    try:
-        stated: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: cannot be read ({error}); name a model folder in Hugging Face format") from None
+    """Return the shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model.
+
+    A model with other RoPE frequencies for long sequences has the context up to which it uses those for short ones.
+    """
+    path, stated = Path(folder) / "config.json", read_config(folder)
     if missing := [key for key in SHAPE_KEYS.values() if not isinstance(stated.get(key), int)]:
         raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
     sizes = {name: stated[key] for name, key in SHAPE_KEYS.items()}
+    if short := short_context(stated):
+        sizes["context"] = min(short, sizes["context"])
     return ShapeConfig(
         **sizes,
         kv_heads=stated.get("num_key_value_heads") or sizes["heads"],

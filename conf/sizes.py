@@ -7,7 +7,7 @@ Biases and norms inside attention (under 0.1 % of the parameters) are left out.
 from collections.abc import Iterable
 
 from conf.schema import Config, ShapeConfig
-from conf.schema.model import VLLM_RANKS
+from conf.schema.model import PROJECTIONS, VLLM_RANKS
 
 ADAPTER_SLOTS = 2
 """Adapter versions an engine serves at once: the current one and, until its last request ends, the one before."""
@@ -42,7 +42,7 @@ def padded_rank(rank: int) -> int:
 
 
 def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
-    """Return (inputs, outputs) of each projection of one block."""
+    """Return (inputs, outputs) of each projection of one block, and of those that fuse several."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     return {
         "q_proj": (shape.hidden, queries),
@@ -52,12 +52,15 @@ def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
         "gate_proj": (shape.hidden, shape.intermediate),
         "up_proj": (shape.hidden, shape.intermediate),
         "down_proj": (shape.intermediate, shape.hidden),
+        "qkv_proj": (shape.hidden, queries + 2 * keys),
+        "gate_up_proj": (shape.hidden, 2 * shape.intermediate),
     }
 
 
 def parameters(shape: ShapeConfig) -> int:
     """Return the weights of the base model, embedding included, the head only where it is not tied to it."""
-    block = sum(inputs * outputs for inputs, outputs in projection_sizes(shape).values()) + 2 * shape.hidden
+    sizes = projection_sizes(shape)
+    block = sum(inputs * outputs for inputs, outputs in map(sizes.__getitem__, PROJECTIONS)) + 2 * shape.hidden
     embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied_head else 2)
     return embeddings + shape.layers * block + shape.hidden
 

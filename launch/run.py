@@ -132,6 +132,7 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     from conf.adapters import check_adapter
     from conf.models import locate
     from launch.session.coordinator_actor import RunRequest
+    from learner.model.architecture import check_architecture
     from rewards.pool import check_judges
     from rewards.problems.loading import load as load_problems
     from rewards.problems.loading import write_listing
@@ -141,6 +142,7 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     if not plan.machine.nodes:
         config.dashboard.port = free_port(config.dashboard)
     model_path = locate(config.model)
+    check_architecture(config, model_path)
     check_adapter(config, model_path)
     problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())

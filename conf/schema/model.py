@@ -8,6 +8,9 @@ from conf.settings import Rule, section, setting
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block, which can carry an adapter."""
 
+FUSED = ("qkv_proj", "gate_up_proj")
+"""Those of models that have queries, keys and values in one layer, and the two halves of the MLP in another (Phi-3)."""
+
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
 
@@ -21,8 +24,8 @@ READ = "read from config.json"
 PATH = Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m")
 RANK = Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
 MODULES = Rule(
-    lambda names: bool(names) and all(name in PROJECTIONS and names.count(name) == 1 for name in names),
-    f"list some of {', '.join(PROJECTIONS)}, each once",
+    lambda names: bool(names) and all(name in (*PROJECTIONS, *FUSED) and names.count(name) == 1 for name in names),
+    f"list some of {', '.join((*PROJECTIONS, *FUSED))}, each once",
 )
 
 
@@ -93,7 +96,8 @@ class LoraConfig:
     base weights to make up for it; in bfloat16 neither version 0 nor what is learned on top of such a B would be
     exact."""
     target_modules: list[str] = setting(list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES)
-    """Names of the linear projections that carry an adapter."""
+    """Names of the linear projections that carry an adapter; a layer has to have each of them. Phi-3 has other ones:
+    [qkv_proj,o_proj,gate_up_proj,down_proj]."""
     start_from: str = setting("", "our choice")
     """Folder of a plain PEFT adapter of the same rank, alpha and modules to go on from; empty for a fresh one, whose B
     is zero."""

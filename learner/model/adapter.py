@@ -37,7 +37,7 @@ def load_model(config: Config, model_path: str) -> PeftModel:
     """Load the base model, frozen, under a fresh adapter or that of `lora.start_from`."""
     disable_progress_bar()
     dtype = getattr(torch, config.model.dtype)
-    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="sdpa")
+    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager")
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora.rank,

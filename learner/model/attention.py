@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from learner.batching import MicroBatch
+
 NAME = "packed"
+
+
+def hidden_states(base: Any, batch: MicroBatch) -> Tensor:
+    """Return the last hidden state of every token, [n, h], of a causal language model with this attention."""
+    ids, positions = batch.ids[None], batch.positions[None]
+    layout = {"blocks": batch.blocks, "homes": batch.homes}
+    output = base.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, **layout)
+    states: Tensor = output.last_hidden_state[0]
+    return states
 
 
 def attend(

@@ -6,6 +6,9 @@ respect to h is ((1 − p_y) W_y − Σ_{v≠y} p_v W_v) / T; that of the entrop
 vector of the hidden size per position and sum, so that backward needs neither logits nor a second softmax. The target
 is left out of the first: W_y − Σ_v p_v W_v is the same number, but in bfloat16 its two terms cancel to exactly zero for
 a token the model is sure of, which could then never be unlearned.
+
+Under a soft cap c the logits are c tanh(z / c). Each W_v above is then multiplied by the slope at its logit,
+1 − tanh²(z_v / c).
 """
 
 from typing import Any
@@ -16,7 +19,13 @@ from torch.autograd.function import once_differentiable
 
 
 def token_logprobs(
-    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    temperature: float,
+    chunk: int,
+    entropy_gradient: bool = False,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return log-probability of `targets` and entropy of the whole vocabulary, both [t], in nats after temperature.
 
@@ -25,16 +34,19 @@ def token_logprobs(
     targets: int64 [t]
     chunk: positions whose logits exist at a time
     entropy_gradient: gradients flow to `hidden` from the entropy too, not only from the log-probabilities
+    cap: soft cap of the logits after temperature, None for none
 
     Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input).
     """
     if head.requires_grad:
         raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")
-    logprobs, entropy = _TokenLogprobs.apply(hidden, head, targets, temperature, chunk, entropy_gradient)
+    logprobs, entropy = _TokenLogprobs.apply(hidden, head, targets, temperature, chunk, entropy_gradient, cap)
     return logprobs, entropy
 
 
-def divergence(hidden: Tensor, base: Tensor, head: Tensor, temperature: float, chunk: int) -> list[Tensor]:
+def divergence(
+    hidden: Tensor, base: Tensor, head: Tensor, temperature: float, chunk: int, cap: float | None = None
+) -> list[Tensor]:
     """Return the entropies of next-token distributions p and q, and KL(p ‖ q): [t] each, exact, without gradients.
 
     hidden, base: [t, h], last hidden states that p and q come from. Others as in `token_logprobs`, whose memory is not
@@ -45,7 +57,8 @@ def divergence(hidden: Tensor, base: Tensor, head: Tensor, temperature: float, c
     parts = []
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
-        p, q = (((x[part] @ head.T).to(precision) / temperature).log_softmax(-1) for x in (hidden, base))
+        logits = ((x[part] @ head.T).to(precision) / temperature for x in (hidden, base))
+        p, q = ((z if cap is None else cap * (z / cap).tanh()).log_softmax(-1) for z in logits)
         entropies = [-torch.linalg.vecdot(x.exp(), x) for x in (p, q)]
         parts.append((*entropies, torch.linalg.vecdot(p.exp(), p - q)))
     return [torch.cat(column) for column in zip(*parts, strict=True)]
@@ -54,19 +67,32 @@ def divergence(hidden: Tensor, base: Tensor, head: Tensor, temperature: float, c
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        temperature: float,
+        chunk: int,
+        entropy_gradient: bool,
+        cap: float | None,
     ) -> tuple[Tensor, Tensor]:
         precision = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = torch.empty(len(hidden), dtype=precision, device=hidden.device)
         entropy = torch.empty_like(logprobs)
         differentiable = ctx.needs_input_grad[0]
+        # With each W times its slope:
         others = torch.empty_like(hidden) if differentiable else None  # Σ_{v≠y} p_v W_v
-        rest = torch.empty_like(logprobs)  # 1 − p_y
+        rest = torch.empty_like(logprobs)  # (1 − p_y) times the slope of y
         # Σ_v p_v (log p_v + H) W_v
         surprise = torch.empty_like(hidden) if differentiable and entropy_gradient else None
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part] @ head.T).to(precision).div_(temperature)
+            slope = None
+            if cap is not None:
+                logits.div_(cap).tanh_()
+                slope = 1 - logits.square() if differentiable else None
+                logits.mul_(cap)
             logits -= logits.amax(dim=-1, keepdim=True)
             weights = logits.exp()
             total = weights.sum(dim=-1)
@@ -74,11 +100,16 @@ class _TokenLogprobs(torch.autograd.Function):
             entropy[part] = total.log() - (weights[:, None] @ logits[:, :, None])[:, 0, 0] / total
             if surprise is not None:
                 logits.add_((entropy[part] - total.log())[:, None]).mul_(weights / total[:, None])
+                if slope is not None:
+                    logits.mul_(slope)
                 surprise[part] = logits.to(head.dtype) @ head
             del logits
             if others is not None:
                 weights.scatter_(1, targets[part, None], 0.0)
                 rest[part] = weights.sum(dim=-1) / total
+                if slope is not None:
+                    rest[part] *= slope.gather(1, targets[part, None])[:, 0]
+                    weights.mul_(slope)
                 others[part] = weights.div_(total[:, None]).to(head.dtype) @ head
         if others is not None:
             ctx.save_for_backward(head, targets, rest, others, surprise)
@@ -89,9 +120,9 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, entropy_gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor, entropy_gradient: Tensor) -> tuple[Tensor | None, ...]:
         head, targets, rest, others, surprise = ctx.saved_tensors
         total = gradient[:, None] * (rest[:, None] * head[targets] - others)
         if surprise is not None:
             total -= entropy_gradient[:, None] * surprise
-        return (total / ctx.temperature).to(others.dtype), None, None, None, None, None
+        return (total / ctx.temperature).to(others.dtype), None, None, None, None, None, None

@@ -260,6 +260,7 @@ def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: i
 
 def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conf.models.locate", lambda model: "nowhere")
+    monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
     monkeypatch.setattr("conf.adapters.check_adapter", lambda config, path: None)
     monkeypatch.setattr("rewards.problems.loading.load", lambda config, tokenizer: ProblemSet((), (), {}))
     monkeypatch.setattr("transformers.AutoTokenizer", SimpleNamespace(from_pretrained=lambda path: None))

@@ -14,24 +14,36 @@ def case(tokens: int, size: int, vocabulary: int, dtype: torch.dtype = torch.flo
     return hidden, head, torch.randint(vocabulary, (tokens,), generator=generator)
 
 
-def reference(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logprobs = (hidden @ head.T / temperature).log_softmax(-1)
+def reference(
+    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, cap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    logits = hidden @ head.T / temperature
+    logprobs = (logits if cap is None else cap * (logits / cap).tanh()).log_softmax(-1)
     return logprobs.gather(1, targets[:, None])[:, 0], -(logprobs.exp() * logprobs).sum(-1)
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 33), st.sampled_from([0.6, 1.0, 2.0]), st.integers(1, 14))
-def test_values_and_gradient(tokens: int, size: int, vocabulary: int, temperature: float, chunk: int) -> None:
+@given(
+    st.integers(1, 12),
+    st.integers(1, 9),
+    st.integers(1, 33),
+    st.sampled_from([0.6, 1.0, 2.0]),
+    st.integers(1, 14),
+    st.sampled_from([None, 0.5, 30.0]),
+)
+def test_values_and_gradient(
+    tokens: int, size: int, vocabulary: int, temperature: float, chunk: int, cap: float | None
+) -> None:
     hidden, head, targets = case(tokens, size, vocabulary)
     weights = torch.linspace(-1, 2, tokens, dtype=torch.float64)
-    expected, expected_entropy = reference(hidden, head, targets, temperature)
+    expected, expected_entropy = reference(hidden, head, targets, temperature, cap)
     both = (expected * weights).sum() + (expected_entropy * weights.flip(0)).sum()
     (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), hidden, retain_graph=True)
     (expected_both,) = torch.autograd.grad(both, hidden)
-    got, entropy = token_logprobs(hidden, head, targets, temperature, chunk)
+    got, entropy = token_logprobs(hidden, head, targets, temperature, chunk, cap=cap)
     assert not entropy.requires_grad
     (gradient,) = torch.autograd.grad((got * weights).sum(), hidden)
-    again, entropy = token_logprobs(hidden, head, targets, temperature, chunk, entropy_gradient=True)
+    again, entropy = token_logprobs(hidden, head, targets, temperature, chunk, entropy_gradient=True, cap=cap)
     (gradient_both,) = torch.autograd.grad((again * weights).sum() + (entropy * weights.flip(0)).sum(), hidden)
     assert torch.equal(got, again)
     torch.testing.assert_close(gradient_both, expected_both, rtol=0, atol=1e-10)
@@ -42,8 +54,9 @@ def test_values_and_gradient(tokens: int, size: int, vocabulary: int, temperatur
 
 def test_gradcheck() -> None:
     hidden, head, targets = case(5, 4, 11)
-    assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2)[0], (hidden,))
-    assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2, True), (hidden,))
+    for cap in (None, 2.0):
+        assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2, cap=cap)[0], (hidden,))  # noqa: B023
+        assert torch.autograd.gradcheck(lambda h: token_logprobs(h, head, targets, 0.7, 2, True, cap), (hidden,))  # noqa: B023
 
 
 def test_fp32_agrees_with_float64() -> None:
@@ -95,12 +108,19 @@ def test_trainable_head_is_refused() -> None:
         token_logprobs(hidden, head.requires_grad_(), targets, 1.0, 4)
 
 
-@given(st.integers(1, 12), st.integers(1, 33), st.sampled_from([0.6, 1.0, 2.0]), st.integers(1, 14))
-def test_divergence_is_exact(tokens: int, vocabulary: int, temperature: float, chunk: int) -> None:
+@given(
+    st.integers(1, 12),
+    st.integers(1, 33),
+    st.sampled_from([0.6, 1.0, 2.0]),
+    st.integers(1, 14),
+    st.sampled_from([None, 2.0]),
+)
+def test_divergence_is_exact(tokens: int, vocabulary: int, temperature: float, chunk: int, cap: float | None) -> None:
     hidden, head, _ = case(tokens, 5, vocabulary)
     base = hidden.detach().flip(0) + 0.1
-    p, q = ((x.detach() @ head.T / temperature).log_softmax(-1) for x in (hidden, base))
-    entropy, base_entropy, kl = divergence(hidden.detach(), base, head, temperature, chunk)
+    logits = (x.detach() @ head.T / temperature for x in (hidden, base))
+    p, q = ((z if cap is None else cap * (z / cap).tanh()).log_softmax(-1) for z in logits)
+    entropy, base_entropy, kl = divergence(hidden.detach(), base, head, temperature, chunk, cap)
     torch.testing.assert_close(entropy, -(p.exp() * p).sum(-1))
     torch.testing.assert_close(base_entropy, -(q.exp() * q).sum(-1))
     torch.testing.assert_close(kl, torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1))

@@ -14,7 +14,6 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from conf.errors import BadInput
 from conf.load import load
 from conf.models import locate
 from learner.batching import Tokens, pack
@@ -101,28 +100,16 @@ def test_untied_heads_and_sliding_windows() -> None:
         torch.testing.assert_close(entropy, -(logprobs.exp() * logprobs).sum(-1))
 
 
-def test_a_head_that_is_not_plain_is_refused(tiny_model: Path) -> None:
-    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    base.lm_head.bias = torch.nn.Parameter(torch.ones(512))
-    with pytest.raises(BadInput, match="output head"):
-        Policy(wrap(base), 1.0, 8)
-
-
-def deep(scale: float = 1.0) -> GraniteForCausalLM:
-    """Random, in bfloat16, as deep and narrow as the embedded model; scale: that its logits are divided by."""
+def test_scaled_heads_are_served() -> None:
     torch.manual_seed(0)
-    shape = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 30}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
-    return GraniteForCausalLM(GraniteConfig(**shape, **heads, logits_scaling=scale)).to(torch.bfloat16)
-
-
-def test_a_deep_model_in_bfloat16_proves_its_attention() -> None:
-    Policy(wrap(deep()), 1.0, 8)
-
-
-def test_a_scaled_head_is_refused_in_bfloat16_too() -> None:
-    with pytest.raises(BadInput, match="scale"):
-        Policy(wrap(deep(scale=1.25)), 1.0, 8)
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    base = GraniteForCausalLM(GraniteConfig(**shape, **heads, logits_scaling=0.2))
+    policy = Policy(wrap(base), 0.7, 8)
+    (part,) = pack([Tokens((1, 2, 3), (4, 5, 6, 7))], 100)
+    got, _ = policy(part)
+    logprobs = (reference(base, Tokens((1, 2, 3), (4, 5, 6, 7))) / 0.7).log_softmax(-1)
+    torch.testing.assert_close(got, logprobs.gather(1, part.targets[:, None])[:, 0])
 
 
 @pytest.mark.slow

@@ -1,0 +1,105 @@
+"""What a model's config.json says against learning from it: the families whose mathematics the learner has not."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from conf.errors import BadInput
+
+ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
+"""Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""
+
+STATE_KEYS = re.compile(
+    r"(mamba|ssm|conv|lru|attn_layer|linear_(conv|key|value|num))_|state_size$|(layers_)?block_types?$|hybrid_"
+)
+"""Of models in which some layers carry a state from token to token."""
+
+EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
+
+NOT_DROPPED = {"attention_dropout", "attn_pdrop", "classifier_dropout"}
+"""Dropouts that do not act: the learner's own attention has none, and there is no classifier."""
+
+OTHER = "choose another model"
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return the content of a folder's config.json."""
+    path = Path(folder) / "config.json"
+    try:
+        stated = json.loads(path.read_text())
+        if not isinstance(stated, dict):
+            raise ValueError("it holds no settings")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); name a model folder in Hugging Face format") from None
+    return stated
+
+
+def rope_settings(stated: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the RoPE settings of a config.json, of old and new format: one for all layers, or one for each kind."""
+    found = stated.get("rope_parameters") or stated.get("rope_scaling") or {}
+    nested = [value for value in found.values() if isinstance(value, dict)]
+    return nested or [found]
+
+
+def rope_kind(rope: dict[str, Any]) -> str:
+    return str(rope.get("rope_type") or rope.get("type") or "default")
+
+
+def short_context(stated: dict[str, Any]) -> int | None:
+    """Return the tokens up to which a model with two sets of RoPE frequencies uses the first, None for all others."""
+    lengths = [
+        rope.get("original_max_position_embeddings") or stated.get("original_max_position_embeddings")
+        for rope in rope_settings(stated)
+        if rope_kind(rope) in ("longrope", "su")
+    ]
+    return min(filter(None, lengths), default=None)
+
+
+def check_family(folder: str | Path) -> None:
+    """Raise BadInput if config.json names something that the learner would compute wrongly."""
+    stated = read_config(folder)
+    for thing, reason, remedy in _objections(stated):
+        raise BadInput(f"{Path(folder) / 'config.json'}: {thing}, {reason}; {remedy}")
+
+
+def _objections(stated: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what speaks against a model: thing and value, reason, remedy."""
+    found = []
+    for key in ("text_config", "vision_config", "audio_config"):
+        if key in stated:
+            reason = "which makes it a model of more than text"
+            found.append((f"there is a {key}", reason, "choose the family's model for text alone"))
+    if stated.get("quantization_config"):
+        reason = "and the learner computes with plain weights"
+        found.append(("there is a quantization_config", reason, "choose the model's unquantized weights"))
+    if cap := stated.get("attn_logit_softcapping"):
+        reason = "and the learner's attention has no soft cap"
+        found.append((f"attn_logit_softcapping is {cap}", reason, "choose a family without one, such as Gemma 3"))
+    if mixer := _mixer(stated):
+        found.append((mixer, "and only full and sliding attention keep packed samples apart", OTHER))
+    for key in sorted(EXPERTS & stated.keys()):
+        if isinstance(stated[key], int) and stated[key] > 1:
+            reason = "and neither learner nor engine attaches an adapter to experts"
+            found.append((f"{key} is {stated[key]}", reason, "choose a dense model"))
+    for rope in rope_settings(stated):
+        if "dynamic" in rope_kind(rope):
+            reason = "and with it a long sample would change the short ones beside it"
+            remedy = "choose another model, or set rope_type to default within the original context"
+            found.append((f"rope_type is {rope_kind(rope)}", reason, remedy))
+    for key, value in sorted(stated.items()):
+        dropout = ("dropout" in key or key.endswith("pdrop")) and key not in NOT_DROPPED
+        if dropout and isinstance(value, float | int) and value > 0:
+            reason = "and what is learned would not be what is served"
+            found.append((f"{key} is {value}", reason, "set it to 0 in a copy of the model's folder"))
+    return found
+
+
+def _mixer(stated: dict[str, Any]) -> str:
+    """Name what mixes tokens other than by attention, empty if nothing does."""
+    kinds = stated.get("layer_types")
+    if isinstance(kinds, list):
+        others = sorted(set(map(str, kinds)) - ATTENTION_KINDS)
+        return f"layer_types has {others[0]}" if others else ""
+    key = next((key for key in sorted(stated) if STATE_KEYS.match(key) and stated[key]), None)
+    return f"{key} is {stated[key]}" if key else ""

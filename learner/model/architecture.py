@@ -1,0 +1,116 @@
+"""The modules of a model, checked before its weights are loaded: can the adapter be attached whole?"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from conf.errors import BadInput
+from conf.families import check_family
+from conf.schema import Config
+from conf.schema.model import FUSED, PROJECTIONS
+
+FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, ImportError, OSError)
+"""What a library's code raises for a model that it does not know, or that is of another kind than it takes it for."""
+
+
+def check_architecture(config: Config, model_path: str) -> None:
+    """Raise BadInput if config.json, or the modules of the model that it describes, forbid to learn from it.
+
+    No weights are read: the modules are built without any.
+    """
+    check_family(model_path)
+    try:
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
+    except FOREIGN as error:
+        raise BadInput(
+            f"model.path={config.model.path}: transformers {version('transformers')} cannot build it ({error}); choose"
+            " a model that it knows as a causal language model"
+        ) from error
+    check_modules(base, config.lora.target_modules)
+
+
+def check_modules(base: Any, targets: Sequence[str]) -> None:
+    """Raise BadInput unless every layer is attention and MLP and has each target once, none is left out where all are
+    asked for, and nothing in them or at the head has an effect that the learner leaves out.
+    """
+    for number, layer in enumerate(layers_of(base)):
+        where = f"model {base.config.name_or_path}: layer {number}"
+        if strange := next(_strangers(layer), None):
+            raise BadInput(f"{where} has {strange}; choose a dense model of attention and MLPs")
+        linear = Counter(_leaf(name) for name, module in layer.named_modules() if isinstance(module, nn.Linear))
+        if missing := [name for name in targets if linear[name] != 1]:
+            raise BadInput(
+                f"{where} has {linear[missing[0]] or 'no'} {missing[0]}, and the adapter would be attached in part; "
+                f"{_remedy(linear)}"
+            )
+        if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
+            raise BadInput(
+                f"{where} has gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it"
+                " out of lora.target_modules, if an adapter without it is what you want"
+            )
+        if set(targets) == set(PROJECTIONS) and (left := linear.keys() - targets):
+            raise BadInput(
+                f"{where} has {_names(left)} besides lora.target_modules, and they would be left without adapter;"
+                " choose another model, or name fewer modules if a part is what you want"
+            )
+    head = base.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        raise BadInput(
+            f"model {base.config.name_or_path}: its output head is {head}, and the log-probabilities are computed from "
+            "a plain matrix; choose a model whose head has no bias"
+        )
+
+
+def layers_of(base: Any) -> nn.ModuleList:
+    """Return a causal language model's layers; raises BadInput if they are nowhere to be found."""
+    count = getattr(base.config, "num_hidden_layers", None)
+    lists = [module for module in base.get_decoder().children() if isinstance(module, nn.ModuleList)]
+    for layers in lists:
+        if len(layers) == count:
+            return layers
+    raise BadInput(
+        f"model {base.config.name_or_path}: {type(base).__name__} has no list of {count} layers; choose a model of the"
+        " Llama, Qwen or Mistral kind"
+    )
+
+
+def _strangers(layer: nn.Module) -> Iterator[str]:
+    """Name what a layer has besides attention, MLP and norms."""
+    kinds = [type(module).__name__ for module in layer.modules()]
+    if not any("Attention" in kind for kind in kinds):
+        yield "no attention"
+    for name, module in layer.named_modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            yield f"a convolution, {name}, which mixes packed samples"
+        if isinstance(module, nn.Dropout) and module.p > 0 and "attn_drop" not in name:
+            yield f"a dropout of {module.p:g}, {name}, with which what is learned would not be what is served"
+    for name, parameter in layer.named_parameters():
+        if parameter.dim() == 3:
+            yield f"experts, {name}, which carry no adapter"
+    if experts := next((kind for kind in kinds if "Expert" in kind or "SparseMoe" in kind), None):
+        yield f"experts, {experts}, which carry no adapter"
+
+
+def _remedy(linear: Counter[str]) -> str:
+    """Return what to do about targets that a layer with these linear modules has not."""
+    fused = FUSED if linear["qkv_proj"] == 1 else ()
+    own = [name for name in (*PROJECTIONS, *fused) if linear[name] == 1]
+    if not own:
+        return "choose another model"
+    left = linear.keys() - own
+    alone = f", if an adapter on these without {_names(left)} is what you want" if left else ""
+    return f"set lora.target_modules=[{','.join(own)}]{alone}"
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _names(names: Any) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,200 @@
+"""Checks before training that the learner computes what transformers does: samples packed together, each as if alone.
+
+What is compared are log-probabilities. A difference counts if it is beyond what rounding does to the same model, which
+is measured: the embeddings are moved by a rounding error each, and transformers computes once more. How far that moves
+the result depends on dtype, depth and weights; two ways through a sound model differ by 0.4 to 1.2 times as much.
+
+In bfloat16 that is much: 0.2 nats on a model of thirty layers. So besides the model as it is, its first layers are
+compared in float32, under a head whose logits are as large as any soft cap, with a sliding window that the samples
+exceed. A mistake is then a hundred times the noise and more.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from conf.errors import BadInput
+from learner.batching import MicroBatch, Tokens, pack
+from learner.model.architecture import FOREIGN, layers_of
+from learner.model.attention import NAME as PACKED
+from learner.model.attention import hidden_states
+from learner.model.head import head_of
+
+BAND = 5.0
+"""A difference counts beyond this multiple of the measured noise."""
+
+FLOOR = 2e-5
+"""In nats: a smaller difference is float32's rounding of the log-probabilities themselves."""
+
+Lengths = tuple[tuple[int, tuple[int, ...]], ...]
+"""Tokens of prompts, and of the responses to each."""
+
+WHOLE: Lengths = ((9, (4,)), (3, (3, 1)))
+"""For the whole model: few, since every start waits for them."""
+
+PART: Lengths = ((40, (9,)), (5, (6, 2)))
+"""For its first layers: long beside short, and a prompt that is shared."""
+
+WINDOW = 16
+"""Tokens that a sliding window spans in the part of the model that is compared: fewer than the longest sample has."""
+
+SHARP = 30.0
+"""Largest logit, about, under the scaled head: Gemma 2's soft cap is there."""
+
+LEAST_LAYERS = 2
+
+KIND = (bool, int, str, type(None))
+"""Types of a module's attributes that make it another kind of module. Numbers such as an init's scale do not."""
+
+
+def check_model(base: Any) -> None:
+    """Raise BadInput if the packed log-probabilities of a causal language model are not its own; leave it in eval mode.
+
+    base: with the adapter's layers in place; it is moved neither in place nor in dtype.
+    """
+    name = base.config.name_or_path
+    try:
+        cases = (
+            (base, WHOLE, "as it is"),
+            (_sharp_part(base), PART, "of its first layers, in float32, its head scaled"),
+        )
+        for model, lengths, what in cases:
+            difference, noise = _compare(model, _samples(base, lengths))
+            if not difference <= max(FLOOR, BAND * noise):
+                raise BadInput(
+                    f"model {name}: its log-probabilities ({what}) differ from transformers' by {difference:.2g} nats, "
+                    f"rounding moves them by {noise:.2g}: the learner lacks something that this model computes; choose "
+                    "another model"
+                )
+    except torch.OutOfMemoryError:
+        raise
+    except FOREIGN as error:
+        raise BadInput(
+            f"model {name}: its code in transformers does not take packed samples ({type(error).__name__}: {error}); "
+            "choose a model of the Llama, Qwen or Mistral kind"
+        ) from error
+
+
+@torch.no_grad()
+def _compare(base: Any, samples: list[Tokens]) -> tuple[float, float]:
+    """Return how far the packed log-probabilities are from each sample's alone, and what rounding does to the latter:
+    0 where the former is nothing.
+
+    In nats: the mean over a sample's tokens, of the sample where it is largest.
+    """
+    (batch,) = pack(samples, sum(len(prompt) + len(response) for prompt, response in samples))
+    ordered = [samples[i] for i in batch.samples]
+    base.eval()
+    base.set_attn_implementation("eager")  # every model's own mathematics
+    alone = [_alone(base, sample) for sample in ordered]
+    targets = [_targets(logprobs, sample) for logprobs, sample in zip(alone, ordered, strict=True)]
+    expected = [logprobs.gather(1, chosen) for logprobs, chosen in zip(alone, targets, strict=True)]
+    base.set_attn_implementation(PACKED)
+    difference = _distance(_packed(base, batch.to(base.device), targets), expected)
+    if difference <= FLOOR:
+        return difference, 0.0
+    base.set_attn_implementation("eager")
+    with _rounded(base.get_input_embeddings()):
+        moved = [_alone(base, sample).gather(1, chosen) for sample, chosen in zip(ordered, targets, strict=True)]
+    return difference, _distance(moved, expected)
+
+
+def _samples(base: Any, lengths: Lengths) -> list[Tokens]:
+    """Return random samples. Ids are of the vocabulary's second half: on the special tokens at its
+    beginning bfloat16 can be far off.
+    """
+    size, generator = base.get_input_embeddings().weight.shape[0], torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(size // 2, size, (count,), generator=generator).tolist())
+
+    return [Tokens(prompt, ids(n)) for count, responses in lengths for prompt in [ids(count)] for n in responses]
+
+
+def _alone(base: Any, sample: Tokens) -> Tensor:
+    """Return transformers' log-probabilities at the places that predict a sample's response, [t, v]."""
+    ids = torch.tensor([[*sample.prompt, *sample.response]], device=base.device)
+    logits: Tensor = base(input_ids=ids, use_cache=False, logits_to_keep=len(sample.response) + 1).logits
+    return logits[0, :-1].float().log_softmax(-1)
+
+
+def _targets(logprobs: Tensor, sample: Tokens) -> Tensor:
+    """Return tokens to compare at each place, [t, 3]: the response's, the likeliest, the least likely."""
+    response = torch.tensor([*sample.response], device=logprobs.device)
+    return torch.stack((response, logprobs.argmax(-1), logprobs.argmin(-1)), dim=1)
+
+
+def _packed(base: Any, batch: MicroBatch, targets: list[Tensor]) -> list[Tensor]:
+    """Return the learner's log-probabilities of these targets by sample, in training, where a dropout would show.
+
+    The adapter's own dropout is the one that is wanted.
+    """
+    base.train()
+    for module in base.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout.eval()
+    hidden = hidden_states(base, batch)[batch.places]
+    base.eval()
+    head = head_of(base)
+    columns = [head.logprobs(hidden, column.contiguous(), 1.0, len(hidden))[0] for column in torch.cat(targets).T]
+    return list(torch.stack(columns, dim=1).split([len(chosen) for chosen in targets]))
+
+
+def _distance(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    gaps = [(a - b).abs().mean() for a, b in zip(left, right, strict=True)]
+    return torch.stack(gaps).max().item() if all(gap.isfinite() for gap in gaps) else float("nan")
+
+
+@contextmanager
+def _rounded(embedding: nn.Module) -> Iterator[None]:
+    """Within, what the embedding puts out is off by about a rounding error of its dtype."""
+
+    def move(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        generator = torch.Generator(output.device).manual_seed(0)
+        errors = torch.randn(output.shape, device=output.device, generator=generator)
+        return (output.float() * (1.0 + torch.finfo(output.dtype).eps * errors)).to(output.dtype)
+
+    hook = embedding.register_forward_hook(move)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _sharp_part(base: Any) -> Any:
+    """Return a copy in float32 of a model's first layers, up to one of each kind, with logits of about SHARP."""
+    layers = layers_of(base)
+    kinds = [_kind(layer) for layer in layers]
+    count = max(LEAST_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds)))
+    kept = list(layers)
+    del layers[count:]
+    try:
+        part = copy.deepcopy(base).float()
+    finally:
+        layers.extend(kept[count:])
+    for module in part.modules():
+        if getattr(module, "sliding_window", None):
+            module.sliding_window = WINDOW
+    if getattr(part.config, "sliding_window", None):
+        part.config.sliding_window = WINDOW
+    with torch.no_grad():
+        part.set_attn_implementation("eager")
+        largest = _alone(part.eval(), _samples(part, PART)[0])
+        spread = largest.amax() - largest.mean()
+        part.get_output_embeddings().weight.mul_(SHARP / spread)
+    return part
+
+
+def _kind(layer: nn.Module) -> tuple[Any, ...]:
+    """Return what distinguishes a layer from others of its model, but for its number and its weights."""
+    return tuple(
+        (name, type(module).__name__, key, value)
+        for name, module in layer.named_modules()
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, KIND) and "layer_idx" not in key and key != "training"
+    )

@@ -1,0 +1,160 @@
+"""Models changed in one thing that the learner does not follow: each is refused, whatever the size of its weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conf.errors import BadInput
+from learner.model import model_check
+from learner.model.attention import attend
+from learner.model.head import Head
+from learner.model.model_check import check_model
+from tests.learner.model.families import FAMILIES, adapt, build
+
+BY_NAME = {family.name: family for family in FAMILIES}
+
+Change = Callable[[Any, pytest.MonkeyPatch], None]
+
+
+def model(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    return adapt(build(BY_NAME[name])).get_base_model().to(dtype)
+
+
+def packed(change: Callable[..., dict[str, Any]]) -> Change:
+    """A mistake in what packed attention is given."""
+
+    def wrong(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **given: Any) -> Any:
+        given = given | {"query": query, "key": key, "value": value}
+        return attend(module, attention_mask=mask, **(given | change(module, **given)))
+
+    def apply(_: Any, patch: pytest.MonkeyPatch) -> None:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        patch.setitem(ALL_ATTENTION_FUNCTIONS._local_mapping, "packed", wrong)
+
+    return apply
+
+
+def shifted(base: Any, patch: pytest.MonkeyPatch) -> None:
+    """Positions of all samples but the first go on where it ends."""
+    own = model_check.hidden_states
+
+    def wrong(base: Any, batch: Any) -> Tensor:
+        object.__setattr__(batch, "positions", torch.arange(len(batch.ids), device=batch.ids.device))
+        return own(base, batch)
+
+    patch.setattr(model_check, "hidden_states", wrong)
+
+
+def leaking(base: Any, patch: pytest.MonkeyPatch) -> None:
+    """The first token of every row but the first is the last of the row before."""
+    own = model_check.hidden_states
+
+    def wrong(base: Any, batch: Any) -> Tensor:
+        blocks = [block.clone() for block in batch.blocks]
+        for before, block in zip(batch.blocks, blocks[1:], strict=False):
+            block[:, 0] = before[-1, -1]
+        object.__setattr__(batch, "blocks", tuple(blocks))
+        return own(base, batch)
+
+    patch.setattr(model_check, "hidden_states", wrong)
+
+
+def capless(base: Any, patch: pytest.MonkeyPatch) -> None:
+    own = model_check.head_of
+    patch.setattr(model_check, "head_of", lambda base: Head(own(base).weight, own(base).scale))
+
+
+def scaleless(base: Any, patch: pytest.MonkeyPatch) -> None:
+    own = model_check.head_of
+    patch.setattr(model_check, "head_of", lambda base: Head(own(base).weight, 1.05 * own(base).scale))
+
+
+def biased(base: Any, patch: pytest.MonkeyPatch) -> None:
+    bias = 0.03 * torch.randn(256, generator=torch.Generator().manual_seed(0))
+    base.lm_head.bias = torch.nn.Parameter(bias.to(base.dtype))
+
+
+def dropping(base: Any, patch: pytest.MonkeyPatch) -> None:
+    base.model.layers[1].mlp.act_fn = torch.nn.Sequential(base.model.layers[1].mlp.act_fn, torch.nn.Dropout(0.1))
+
+
+def without_q_norm(base: Any, patch: pytest.MonkeyPatch) -> None:
+    own = model_check.hidden_states
+
+    def wrong(base: Any, batch: Any) -> Tensor:
+        attention = base.model.layers[1].self_attn
+        norm, attention.q_norm = attention.q_norm, torch.nn.Identity()
+        try:
+            return own(base, batch)
+        finally:
+            attention.q_norm = norm
+
+    patch.setattr(model_check, "hidden_states", wrong)
+
+
+CHANGES: dict[str, tuple[str, Change]] = {
+    "positions shifted": ("Qwen 3", shifted),
+    "a token leaks": ("Qwen 3", leaking),
+    "no q norm in one layer": ("Qwen 3", without_q_norm),
+    "no window": ("Gemma 3, text", packed(lambda *_, **given: {"sliding_window": None})),
+    "a window longer by one": (
+        "Gemma 3, text",
+        packed(lambda *_, sliding_window=None, **given: {"sliding_window": sliding_window and sliding_window + 1}),
+    ),
+    "attention scaled by 1.1": ("Llama 2, 3", packed(lambda *_, scaling, **given: {"scaling": 1.1 * scaling})),
+    "keys of one head for all": (
+        "Llama 2, 3",
+        packed(lambda *_, key, **given: {"key": key[:, :1].expand_as(key)}),
+    ),
+    "no cap": ("Gemma 2", capless),
+    "a head scaled by 1.05": ("Granite 3", scaleless),
+    "a head with a bias": ("Llama 2, 3", biased),
+    "dropout": ("Llama 2, 3", dropping),
+}
+
+
+def sound(name: str, scale: float, dtype: torch.dtype) -> Any:
+    base = model(name, dtype)
+    if name == "Gemma 2":  # but for its attention, whose cap is another mistake
+        base.config.attn_logit_softcapping = None
+        for layer in base.model.layers:
+            layer.self_attn.attn_logit_softcapping = None
+    with torch.no_grad():
+        for parameter in base.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(scale)
+    return base
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where weights are so small that the model's answers are nearly uniform."""
+    name, change = CHANGES[what]
+    base = sound(name, scale, dtype)
+    check_model(base)
+    change(base, monkeypatch)
+    with pytest.raises(BadInput, match=r"differ from transformers' by .* nats, rounding moves them by"):
+        check_model(base)
+
+
+def test_attention_with_a_soft_cap_is_refused() -> None:
+    with pytest.raises(BadInput, match="the learner lacks something"):
+        check_model(model("Gemma 2"))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    base = model("Gemma 3, text", torch.bfloat16)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    window, layers = base.config.sliding_window, len(base.model.layers)
+    check_model(base)
+    after = base.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (base.config.sliding_window, len(base.model.layers)) == (window, layers)
+    assert not base.training
