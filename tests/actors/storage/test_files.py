@@ -3,10 +3,21 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from actors.storage.files import MANIFEST, append_row, damage, drop_half_line, read_json, read_rows, replace_text, seal
+from actors.storage.files import (
+    MANIFEST,
+    append_row,
+    damage,
+    drop_half_line,
+    lock,
+    read_json,
+    read_rows,
+    replace_text,
+    seal,
+)
 from conf.errors import BadInput
 
 
@@ -107,3 +118,13 @@ def test_row_is_on_disk_once_it_is_appended(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     append_row(tmp_path / "rows.jsonl", {"update": 1})
     assert flushed == [str(tmp_path / "rows.jsonl")]
+
+
+@pytest.mark.parametrize(("flags", "why"), [(os.ST_RDONLY, "Read-only file system"), (0, "Permission denied")])
+def test_folder_that_cannot_be_written_to_is_refused_with_the_cause(
+    flags: int, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags))
+    with pytest.raises(BadInput, match=f"cannot be made or written to .{why}."):
+        lock(tmp_path)
