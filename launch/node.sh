@@ -12,6 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 export RAY_process_group_cleanup_enabled=1 # off by default, and without it processes outlive a killed actor
+mkdir -p ~/.ray
+chmod 700 ~/.ray
+.venv/bin/python -m launch.hardware.network
 if [ "$1" = head ]; then
     [ -e ~/.ray/auth_token ] || .venv/bin/ray get-auth-token --generate >/dev/null
     exec .venv/bin/ray start --head --dashboard-host=127.0.0.1 "${@:2}"

@@ -20,6 +20,7 @@ from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
+from launch.hardware.network import cluster_warning, require_token
 from launch.plan.calibration import recall
 from launch.plan.forecast import forecast, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
@@ -98,12 +99,13 @@ def plan_on(config: Config, machine: Machine) -> Plan:
 
 def start(config: Config, console: Console, started_at: float) -> int:
     """Check that the run can be, take its folder and carry it out. Return the exit code."""
+    require_token()
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
         from launch.hardware.cluster import check_free, join, survey
 
         context = join(cluster, config)
+        console.print(cluster_warning(), soft_wrap=True, highlight=False, markup=False)
         handle_signals(exit_at_once)
         plan = plan_on(config, survey(config))
         check_plan(plan)

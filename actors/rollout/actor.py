@@ -4,10 +4,8 @@ import asyncio
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 
@@ -18,6 +16,7 @@ from actors.rollout.shared_memory import delete_orphans, record_segments
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor, session_logs
+from actors.storage.files import private_folder
 from conf.models import found_here
 from conf.schema import Config
 
@@ -35,7 +34,7 @@ class RolloutActor(RolloutEngine):
         share.bind()
         session = session_logs().parent
         delete_orphans(session)
-        self._copies = Path(tempfile.gettempdir(), "microbudget-rl", config.run.name, str(os.getpid()))
+        self._copies = private_folder() / "adapters" / config.run.name / str(os.getpid())
         for left in self._copies.parent.glob("[0-9]*"):
             if not psutil.pid_exists(int(left.name)):
                 shutil.rmtree(left, ignore_errors=True)

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from typing import Any
 from conf.errors import BadInput
 
 MANIFEST = "manifest.json"
+
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+"""Permissions of everybody but a file's owner."""
 
 
 def sync(path: Path) -> None:
@@ -126,14 +131,28 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(content, "blake2b").hexdigest()
 
 
+def private_folder(root: str = "") -> Path:
+    """Return this user's own folder in the temporary one, or in another that all may write to, made if there is none.
+
+    Its name can be foreseen, since other processes have to find it: raises BadInput if somebody else was there first.
+    """
+    folder = Path(root or tempfile.gettempdir(), f"mbrl-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & OTHERS:
+        raise BadInput(f"{folder} is not a folder of yours alone: remove it, or set TMPDIR to a folder of your own")
+    return folder
+
+
 def lock(folder: Path) -> int | None:
-    """Make a folder if there is none, and lock it for this process.
+    """Make a folder that is this user's alone, if there is none, and lock it for this process.
 
     Return a descriptor, which no other process is given while it is open; None if another process holds the lock.
     Raises BadInput if the folder cannot be made or written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(number, os.strerror(number))

@@ -1,7 +1,6 @@
 """A running Ray cluster at RAY_ADDRESS: joining it, what it has, whether that is enough."""
 
 import logging
-import os
 import time
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
@@ -68,8 +67,8 @@ def check_authentication(address: str) -> None:
         hear(f"RAY_ADDRESS={address}: the cluster", probe.remote().alive.remote(), LOOK_S)
     except RayActorError as error:
         raise BadInput(
-            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}: "
-            "start it by bash launch/node.sh, or set RAY_AUTH_MODE=disabled for a cluster without authentication"
+            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE=token, so that whoever reaches its "
+            "ports can run code on it: start it by bash launch/node.sh"
         ) from error
 
 

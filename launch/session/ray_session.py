@@ -13,12 +13,16 @@ import psutil
 
 from actors.rollout.shared_memory import delete_orphans
 from actors.runtime.placement import Placement
-from actors.storage.files import replace_text
+from actors.storage.files import private_folder, replace_text
 from conf.schema import Config
+from launch.hardware.network import require_token
 from launch.plan.host_needs import OBJECT_STORE_BYTES
 
 NOTE = "ray-session"
 """File in the folder of a run or an evaluation that names its last Ray session."""
+
+LONGEST = 42
+"""Characters of its folder's path that leave room for a session's sockets, whose paths have 107 at most."""
 
 SERVERS = ("raylet", "gcs_server")
 """Processes of a Ray session after whose end all others end."""
@@ -51,11 +55,18 @@ def ray_session(
 
 
 def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
-    """Start a Ray of one's own. Return what `ray.init` does."""
+    """Start a Ray of one's own, which listens on the loopback interface alone. Return what `ray.init` does."""
+    require_token()
     # Off by default, and without it vLLM's engine process outlives a killed actor.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: `_node_ip_address` is
+    # resolved to another. Its processes read the variable; here its module may have been imported before.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
     shares = (*placement.rollouts, *placement.learners)
     with out_of_the_terminals_reach():
@@ -70,6 +81,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace=config.run.name,
+            _temp_dir=str(sessions_folder()),
         )
 
 
@@ -83,6 +95,12 @@ def out_of_the_terminals_reach() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+
+
+def sessions_folder() -> Path:
+    """Return a folder for Ray's sessions. Ray lets everybody write to it: it stands in one that is the user's alone."""
+    folder = private_folder() / "ray"
+    return folder if len(str(folder)) <= LONGEST else private_folder("/tmp") / "ray"
 
 
 def addresses(context: Any) -> tuple[Path, str, str]:

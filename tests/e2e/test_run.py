@@ -4,10 +4,14 @@ import json
 import signal
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from safetensors.torch import load_file
 
+from actors.storage.files import OTHERS
+from tests.e2e.stranger import answers
 from tests.faults.conftest import ENGINE, LEARNER, WORKER, Ended, Run, begin, begin_once
 
 __all__ = ["begin", "begin_once"]
@@ -32,16 +36,29 @@ def interrupted(begin_once: Begin) -> tuple[Ended, float]:
     return run.end(), seconds
 
 
+class Resumed(NamedTuple):
+    """A run that has ended; before: what Ray's metrics said, what all its processes listened on, and what a stranger
+    was answered there.
+    """
+
+    ended: Ended
+    metrics: str
+    listening: dict[str, str]
+    answers: dict[str, set[str]]
+
+
 @pytest.fixture(scope="module")
-def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> tuple[Ended, str]:
-    """The same run again, under a budget that ends it: engine, reward worker and learner are killed at once. And what
-    Ray's metrics said in the end. Most of this file looks at it.
+def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> Resumed:
+    """The same run again, under a budget that ends it: engine, reward worker and learner are killed at once. Most of
+    this file looks at it.
     """
     first, seconds = interrupted
     budget_s = first.summary["spent_s"] + STARTS * seconds
     run = begin_once("shared", f"budget.minutes={budget_s / 60}")
     address = run.said("its metrics").split()[-1]
     run.wait_for_update(first.summary["updates"] + 1)
+    listening = run.listening()
+    told_strangers = {place: answers(int(place.rpartition(":")[2])) for place in listening}
     run.kill(ENGINE, WORKER, LEARNER)
     page = ""
 
@@ -52,12 +69,12 @@ def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> tuple[Ended,
         return "microbudget_reward" in page
 
     run.wait_until(told, "metrics", pause=1.0)
-    return run.end(), page
+    return Resumed(run.end(), page, listening, told_strangers)
 
 
 @pytest.fixture(scope="module")
-def ended(resumed: tuple[Ended, str]) -> Ended:
-    return resumed[0]
+def ended(resumed: Resumed) -> Ended:
+    return resumed.ended
 
 
 def test_sigterm_ends_gracefully(interrupted: tuple[Ended, float]) -> None:
@@ -85,8 +102,33 @@ def test_engine_reward_worker_and_learner_die_at_once_and_the_run_goes_on(ended:
     assert ended.summary["ledger"]["counts"]["deaths/rollout"] == 1
 
 
-def test_ray_exports_the_ledger_and_where_the_run_stands(resumed: tuple[Ended, str]) -> None:
-    _, page = resumed
+def test_a_run_listens_on_the_loopback_interface_alone(resumed: Resumed) -> None:
+    names = set(resumed.listening.values())
+    assert {"gcs_server", "raylet", "ray::LearnerAct", "ray::RolloutAct"} <= {name[:15] for name in names}
+    addresses = {
+        address.rpartition(":")[0].removeprefix("::ffff:"): name for address, name in resumed.listening.items()
+    }
+    assert addresses.keys() <= {"127.0.0.1", "::1"}, addresses
+
+
+def test_strangers_are_refused_on_every_port(resumed: Resumed) -> None:
+    """The metrics are open to all, and the one thing to read."""
+    refusals = {"401", "UNAUTHENTICATED", "UNIMPLEMENTED"}
+    open_ports = {
+        f"{resumed.listening[place]} {place}": found
+        for place, found in resumed.answers.items()
+        if not found & {"401", "UNAUTHENTICATED"} or found - refusals
+    }
+    assert [found for found in open_ports.values() if found != {"metrics"}] == [], open_ports
+
+
+def test_files_of_a_run_are_its_users_alone(ended: Ended) -> None:
+    assert not ended.folder.stat().st_mode & OTHERS
+    assert not Path("~/.ray").expanduser().stat().st_mode & OTHERS
+
+
+def test_ray_exports_the_ledger_and_where_the_run_stands(resumed: Resumed) -> None:
+    page = resumed.metrics
     for name in ("updates", "budget_left_seconds", "reward"):
         assert f"ray_microbudget_{name}{{" in page
     for labels in ('actor="learner",class="update"', 'actor="rollouts",class="generate"', 'class="tokens/useful"'):

@@ -74,6 +74,15 @@ class Run:
         self.shared |= segments_of(member.pid for member in members)
         return members
 
+    def listening(self) -> dict[str, str]:
+        """Names of its processes by the addresses on which they listen."""
+        return {
+            f"{connection.laddr.ip}:{connection.laddr.port}": member.name()
+            for member in self.look()
+            for connection in member.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+
     def _holds(self, process: psutil.Process) -> bool:
         try:
             return os.getsid(process.pid) == self.process.pid

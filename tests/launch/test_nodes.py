@@ -26,6 +26,7 @@ esac
 
 PYTHON = """#!/bin/sh
 echo "python $*, cluster $RAY_ADDRESS" >> "$RECORD"
+[ "$1" = -m ] && exit 0
 if [ -n "$ENDLESS" ]; then
     trap 'echo stopped >> "$RECORD"; exit 143' TERM
     echo started > "$RECORD.started"
@@ -86,14 +87,16 @@ def slurm(nodes: int, **environment: str) -> dict[str, str]:
 def test_head_makes_the_secret_once_and_keeps_its_dashboard_to_itself(site: Site) -> None:
     code, _, did = site.run("node.sh", "head", "--port=6379")
     assert code == 0
-    assert did[1].startswith("ray get-auth-token --generate")
-    assert did[2] == "ray start --head --dashboard-host=127.0.0.1 --port=6379, auth token, cleanup 1"
-    assert len(site.run("node.sh", "head")[2]) == 2
+    assert did[1] == "python -m launch.hardware.network, cluster "
+    assert did[2].startswith("ray get-auth-token --generate")
+    assert did[3] == "ray start --head --dashboard-host=127.0.0.1 --port=6379, auth token, cleanup 1"
+    assert (site.home / ".ray").stat().st_mode & 0o777 == 0o700
+    assert len(site.run("node.sh", "head")[2]) == 3
 
 
 def test_further_node_needs_the_secret(site: Site) -> None:
     code, said, did = site.run("node.sh", "10.0.0.1:6379")
-    assert (code, len(did)) == (2, 1)
+    assert (code, len(did)) == (2, 2)
     assert "copy it from the head" in said
     site.run("node.sh", "head")
     code, _, did = site.run("node.sh", "10.0.0.1:6379", "--num-gpus=1")
@@ -120,7 +123,7 @@ def test_job_whose_nodes_do_not_come_says_so(site: Site) -> None:
     code, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(3))
     assert code == 1
     assert "not all of 3 nodes have joined 10.0.0.1:20007" in said
-    assert not any(line.startswith("python") for line in did)
+    assert not any(line.startswith("python launch/run.py") for line in did)
 
 
 def test_end_of_the_jobs_time_ends_the_run_gracefully(site: Site) -> None:

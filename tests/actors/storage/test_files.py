@@ -1,6 +1,7 @@
 import errno
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from actors.storage.files import (
     damage,
     drop_half_line,
     lock,
+    private_folder,
     read_json,
     read_rows,
     replace_text,
@@ -128,3 +130,38 @@ def test_folder_that_cannot_be_written_to_is_refused_with_the_cause(
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags))
     with pytest.raises(BadInput, match=f"cannot be made or written to .{why}."):
         lock(tmp_path)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user's own temporary folder is to be."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"mbrl-{os.getuid()}"
+
+
+def test_temporary_files_are_in_a_folder_of_the_user_alone(place: Path) -> None:
+    assert private_folder() == private_folder() == place
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("trap", ["open folder", "link", "link to nowhere", "file"])
+def test_what_somebody_else_may_have_put_there_is_not_followed(place: Path, tmp_path: Path, trap: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if trap == "open folder":
+        place.mkdir(mode=0o700)
+        place.chmod(0o770)
+    elif trap == "file":
+        place.write_text("")
+    else:
+        if trap == "link":
+            elsewhere.mkdir(mode=0o700)
+        place.symlink_to(elsewhere)
+    with pytest.raises(BadInput, match="is not a folder of yours alone: remove it, or set TMPDIR"):
+        private_folder()
+
+
+def test_a_locked_folder_is_made_for_the_user_alone(tmp_path: Path) -> None:
+    descriptor = lock(tmp_path / "runs" / "mine")
+    assert descriptor is not None
+    os.close(descriptor)
+    assert (tmp_path / "runs" / "mine").stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,52 @@
+"""What somebody without Ray's token is answered on the ports of a run."""
+
+import http.client
+import re
+from functools import cache
+from pathlib import Path
+
+import grpc
+import ray
+
+PATHS = ("/api/jobs/", "/api/version", "/nodes", "/logs", "/get_or_create_runtime_env")
+"""Of the dashboard, where jobs are submitted, and of Ray's agents."""
+
+OBJECT_MANAGER = ("/ray.rpc.ObjectManagerService/Push", "/ray.rpc.ObjectManagerService/Pull")
+ANSWER_S = 5.0
+
+
+@cache
+def methods() -> list[str]:
+    """Names of all that Ray's processes can be asked."""
+    generated = Path(ray.__file__).parent / "core" / "generated"
+    named = [re.findall(r"'(/ray\.rpc\.[\w./]+)'", file.read_text()) for file in generated.glob("*_pb2_grpc.py")]
+    return sorted({*OBJECT_MANAGER, *(name for names in named for name in names)})
+
+
+def answers(port: int) -> set[str]:
+    """All that a port answers to a stranger: statuses of HTTP or else of gRPC, and `metrics`."""
+    try:
+        return {over_http(port, path) for path in PATHS}
+    except (http.client.HTTPException, OSError):
+        return over_grpc(port)
+
+
+def over_http(port: int, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
+    connection.request("POST" if path == "/api/jobs/" else "GET", path)
+    answer = connection.getresponse()
+    return "metrics" if answer.read(6) == b"# HELP" else str(answer.status)
+
+
+def over_grpc(port: int) -> set[str]:
+    found = set()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for method in methods():
+            try:
+                channel.unary_unary(method)(b"", timeout=ANSWER_S)
+                found.add(f"OK {method}")
+            except grpc.RpcError as error:
+                found.add(error.code().name)
+            if "UNAVAILABLE" in found:
+                break
+    return found
