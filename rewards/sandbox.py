@@ -142,7 +142,7 @@ def readable(folders: Iterable[Path]) -> set[Path]:
     """Return the existing files and folders that may be read. None holds the home folder, where tokens are."""
     paths = {Path(path).resolve() for path in (*SYSTEM, sys.prefix, sys.base_prefix, *sys.path)} - {ROOT, Path.cwd()}
     paths |= {ROOT / name for name in PACKAGES} | {folder.resolve() for folder in folders}
-    home = Path.home().resolve()
+    home = Path(os.path.expanduser("~")).resolve()  # Path.home raises where there is none
     return {path for path in paths if path.exists() and not home.is_relative_to(path)}
 
 

@@ -132,17 +132,24 @@ def digest(file: Path) -> str:
 
 
 def private_folder(root: str = "") -> Path:
-    """Return this user's own folder in the temporary one, or in another that all may write to, made if there is none.
+    """Return the temporary folder, or another one that is given, if it is this user's alone; else one in it that is.
 
     Its name can be foreseen, since other processes have to find it: raises BadInput if somebody else was there first.
     """
-    folder = Path(root or tempfile.gettempdir(), f"mbrl-{os.getuid()}")
+    shared = Path(root or tempfile.gettempdir())
+    if _is_private(shared):
+        return shared
+    folder = shared / f"mbrl-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & OTHERS:
+    if not _is_private(folder):
         raise BadInput(f"{folder} is not a folder of yours alone: remove it, or set TMPDIR to a folder of your own")
     return folder
+
+
+def _is_private(folder: Path) -> bool:
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & OTHERS
 
 
 def lock(folder: Path) -> int | None:

@@ -67,6 +67,8 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
+    sessions = sessions_folder()
+    os.environ["TMPDIR"] = str(sessions.parent)  # libraries look for code they have compiled under foreseeable names
 
     shares = (*placement.rollouts, *placement.learners)
     with out_of_the_terminals_reach():
@@ -81,7 +83,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace=config.run.name,
-            _temp_dir=str(sessions_folder()),
+            _temp_dir=str(sessions),
         )
 
 

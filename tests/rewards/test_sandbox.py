@@ -64,6 +64,7 @@ ATTACKS = {
     "allocates 100 GB of shared memory": "mmap.mmap(-1, 100 * 2**30)",
     "allocates 100 GB of a memory file": "os.truncate(os.memfd_create('x'), 100 * 2**30)",
     "raises its limit of memory": "resource.setrlimit(resource.RLIMIT_DATA, (2**40, 2**40))",
+    "starts threads without end": "[threading.Thread(target=time.sleep, args=(9,)).start() for _ in range(10**6)]",
     "opens too many files": "[os.dup(0) for _ in range(10**6)]",
     "asks for its own namespace": "call(272 if X86 else 97, 0x10000000)",
     "queues calls past the filter": "call(425, 8, bytes(120))",
@@ -75,7 +76,7 @@ ATTACKS = {
 """What a function does, as Python."""
 
 SOURCE = """
-import ctypes, mmap, os, pickle, resource, signal, socket, struct, subprocess, tempfile, time
+import ctypes, mmap, os, pickle, resource, signal, socket, struct, subprocess, tempfile, threading, time
 from pathlib import Path
 
 HOME, OWNER, PORT, X86 = Path({home!r}), {owner}, {port}, {x86}
@@ -148,6 +149,32 @@ def test_an_attack_is_a_crash_and_the_next_answer_is_judged(pool: VerifierPool, 
     assert judge(pool, "What is the root of 2?") == (Status.CORRECT, 1.0)
     assert sorted(path.name for path in home.iterdir()) == [".cache", "kept"]
     assert (home / "kept").read_text() == "kept"
+
+
+ALONE = """
+import errno, os, sys
+from rewards import sandbox
+def absent(*_):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+setattr(sandbox, sys.argv[1], absent)
+print(*sandbox.enclose([]))
+try:
+    open("written", "w")
+except PermissionError:
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("_restrict_files", "Landlock: .* could read your files, .* \\(Function not implemented\\)"),
+        ("_restrict_calls", "seccomp: .* could use the network, .* \\(Function not implemented\\)"),
+    ],
+)
+def test_each_wall_stands_without_the_other_and_the_absent_one_is_named(function: str, said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE, function], capture_output=True, text=True, check=True)
+    assert re.fullmatch(f"{said}\nrefused\n", done.stdout)
 
 
 def test_no_answer_and_no_gold_is_run_as_code() -> None:

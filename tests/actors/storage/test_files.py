@@ -134,7 +134,8 @@ def test_folder_that_cannot_be_written_to_is_refused_with_the_cause(
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the user's own temporary folder is to be."""
+    """Where the user's own temporary folder is to be, in one for all."""
+    tmp_path.chmod(0o777)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"mbrl-{os.getuid()}"
 
@@ -142,6 +143,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_temporary_files_are_in_a_folder_of_the_user_alone(place: Path) -> None:
     assert private_folder() == private_folder() == place
     assert place.stat().st_mode & 0o777 == 0o700
+    assert private_folder(str(place)) == place
 
 
 @pytest.mark.parametrize("trap", ["open folder", "link", "link to nowhere", "file"])
