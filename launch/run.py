@@ -102,6 +102,7 @@ def start(config: Config, console: Console, started_at: float) -> int:
     require_token()
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
         from launch.hardware.cluster import check_free, join, survey
 
         context = join(cluster, config)

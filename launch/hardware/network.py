@@ -15,8 +15,7 @@ TOKENS = Path("~/.ray")
 
 def require_token() -> None:
     """Raise BadInput if Ray is told to do without a token, and keep the one of this user from others."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if (mode := os.environ["RAY_AUTH_MODE"]) != "token":
+    if (mode := os.environ.get("RAY_AUTH_MODE", "token")) != "token":
         raise BadInput(f"RAY_AUTH_MODE={mode}: whoever reaches a port of Ray could run code as you: unset it")
     folder = TOKENS.expanduser()
     try:

@@ -63,6 +63,8 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
     # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: `_node_ip_address` is
     # resolved to another. Its processes read the variable; here its module may have been imported before.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    for library in ("GLOO", "NCCL"):  # they ask nobody for a token, and else take the address of the host's name
+        os.environ[f"{library}_SOCKET_IFNAME"] = "lo"
     import ray
     from ray._private import ray_constants
 

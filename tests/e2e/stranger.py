@@ -2,6 +2,8 @@
 
 import http.client
 import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +14,13 @@ PATHS = ("/api/jobs/", "/api/version", "/nodes", "/logs", "/get_or_create_runtim
 """Of the dashboard, where jobs are submitted, and of Ray's agents."""
 
 OBJECT_MANAGER = ("/ray.rpc.ObjectManagerService/Push", "/ray.rpc.ObjectManagerService/Pull")
-ANSWER_S = 5.0
+ANSWER_S = 2.0
+
+METRICS = {"metrics", "405"}
+"""Of a port where Prometheus reads and nobody posts."""
+
+SILENCE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+"""Of a port that does not speak gRPC."""
 
 
 @cache
@@ -23,7 +31,15 @@ def methods() -> list[str]:
     return sorted({*OBJECT_MANAGER, *(name for names in named for name in names)})
 
 
-def answers(port: int) -> set[str]:
+def answers(places: Iterable[str]) -> dict[str, set[str]]:
+    """What is answered at each of some addresses, which are asked all at once."""
+    places = list(places)
+    with ThreadPoolExecutor(len(places)) as strangers:
+        heard = strangers.map(lambda place: heard_from(int(place.rpartition(":")[2])), places)
+        return dict(zip(places, heard, strict=True))
+
+
+def heard_from(port: int) -> set[str]:
     """All that a port answers to a stranger: statuses of HTTP or else of gRPC, and `metrics`."""
     try:
         return {over_http(port, path) for path in PATHS}
@@ -47,6 +63,6 @@ def over_grpc(port: int) -> set[str]:
                 found.add(f"OK {method}")
             except grpc.RpcError as error:
                 found.add(error.code().name)
-            if "UNAVAILABLE" in found:
+            if found & SILENCE:
                 break
     return found
