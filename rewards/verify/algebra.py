@@ -89,11 +89,14 @@ def equivalent(gold: str, answer: str, rounded: bool = False) -> bool:
         if decimal is None or not exact.is_Float or abs(exact) > LARGEST_ROUNDED:
             return False
         return rounds(Fraction(float(exact)), decimal)
-    comparable = all(getattr(value, "is_comparable", False) for value in (expected[0], given[0]))
-    if comparable and not _near(expected[0], given[0]):
+    if all(map(_is_real, (expected[0], given[0]))) and not _near(expected[0], given[0]):
         return False  # math-verify would look for a power of 10 that shows log_10 3 to be 8,000,000
-    equal = bool(_math_verify()[0].verify(expected, given, timeout_seconds=None))
-    return equal and (comparable or _near(expected[0], given[0]))
+    return bool(_math_verify()[0].verify(expected, given, timeout_seconds=None)) and _near(expected[0], given[0])
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a reading is a finite real number; what is not a number compares equal to nothing, or raises."""
+    return bool(getattr(value, "is_number", False) and value.is_finite and value.is_comparable)
 
 
 def _near(gold: Any, answer: Any) -> bool:
