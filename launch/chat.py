@@ -6,6 +6,7 @@ Both answer under the settings of the run's evaluation, in an engine as the run'
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -52,6 +53,7 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     placement = place_engines(machine.cores, machine.gpus)
     check_engines(long.config, shape_from_config(trained.model_path), machine, placement)
     share = placement.rollouts[0]
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # warnings about settings that are meant
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 
