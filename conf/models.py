@@ -35,6 +35,13 @@ SHAPE_KEYS = {
 """Fields of ShapeConfig that every config.json of a Llama-shaped model states."""
 
 
+TIED_BY_DEFAULT = {
+    *("cohere", "cohere2", "ernie4_5", "gemma", "gemma2", "gemma3_text", "lfm2", "minicpm3", "smollm3", "starcoder2"),
+    "vaultgemma",
+}
+"""Values of `model_type` for which transformers ties the head to the embedding where config.json does not say."""
+
+
 def locate(model: ModelConfig) -> str:
     """Return the local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
 
@@ -100,7 +107,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
         **sizes,
         kv_heads=stated.get("num_key_value_heads") or sizes["heads"],
         head_dim=stated.get("head_dim") or sizes["hidden"] // sizes["heads"],
-        tied_head=stated.get("tie_word_embeddings", False),
+        tied_head=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
     )
 
 

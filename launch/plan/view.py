@@ -205,7 +205,7 @@ def _grid(rows: Rows) -> Table:
 
 def _count(number: float) -> str:
     for unit, size in (("billion", 1e9), ("million", 1e6)):
-        if number >= size:
+        if number >= 0.9995 * size:  # what is shown with three digits
             return f"{number / size:.3g} {unit}"
     return f"{number:,.0f}"
 

@@ -26,6 +26,14 @@ def test_the_papers_grid_fits_its_card_and_its_day(model: str, rank: int) -> Non
     assert forecast(made).updates >= 300
 
 
+@pytest.mark.parametrize("recipe", ["gemma3", "qwen3_1.7b", "smollm3"])
+def test_the_other_models_fit_the_same_card(recipe: str) -> None:
+    made = plan(recipe, machine("A40"))
+    check_plan(made)
+    assert made.fits
+    assert forecast(made).updates >= 300
+
+
 def test_a_deterministic_run_takes_turns_and_answers_alone_where_vllm_has_no_mode_for_it() -> None:
     asked = ("run.deterministic=true", "budget.updates=20")
     usual, made, card = (

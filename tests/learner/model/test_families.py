@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 from conf.errors import BadInput
+from conf.models import TIED_BY_DEFAULT
 from conf.schema import Config
 from conf.schema.model import PROJECTIONS
 from learner.model.architecture import check_architecture, check_modules
@@ -41,6 +42,11 @@ def test_family_is_taken(name: str, tmp_path: Path) -> None:
 )
 def test_family_is_refused(name: str, said: str, tmp_path: Path) -> None:
     assert re.search(said, judge(BY_NAME[name], tmp_path))
+
+
+def test_a_head_is_tied_where_transformers_ties_it() -> None:
+    tied = {family.kind for family in FAMILIES if AutoConfig.for_model(family.kind).tie_word_embeddings}
+    assert tied == TIED_BY_DEFAULT
 
 
 @pytest.mark.slow
