@@ -1,16 +1,20 @@
 """Adapters made elsewhere, to start a run from or to evaluate: can vLLM serve them, and are they of this model?"""
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
+from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
+from conf.documents import parse_json, read_text
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from conf.schema import Config, ShapeConfig
 from conf.schema.model import FUSED, PROJECTIONS, VLLM_RANKS
+from conf.settings import MOST
 from conf.sizes import projection_sizes
 
 CONFIG_FILE = "adapter_config.json"
@@ -58,6 +62,17 @@ class Adapter:
     base: str
 
 
+@with_config(ConfigDict(extra="allow"))
+class Stated(TypedDict):
+    """adapter_config.json."""
+
+    r: NotRequired[Annotated[int, Field(ge=1, le=MOST)]]
+    lora_alpha: NotRequired[Annotated[int, Field(ge=1, le=MOST)]]
+    use_rslora: NotRequired[bool | None]
+    target_modules: NotRequired[list[str] | str | None]
+    base_model_name_or_path: NotRequired[str | None]
+
+
 def check_adapter(config: Config, model_path: str) -> None:
     """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors, of this run's rank,
     alpha, scaling and modules, that fits its model and says that it was made for one of this name.
@@ -95,15 +110,16 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
         return None
     where = f"adapter={config.adapter}"
     folder = Path(config.adapter)
-    if (folder / "adapter" / CONFIG_FILE).is_file():
+    if os.path.isfile(folder / "adapter" / CONFIG_FILE):
         folder = folder / "adapter"
     stated = _read(config, model_path, folder, where)
     lora = config.lora
-    try:
-        lora.rank, lora.alpha = int(stated["r"]), int(stated["lora_alpha"])
-        lora.rslora, lora.target_modules = bool(stated.get("use_rslora")), sorted(stated["target_modules"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{where}: {CONFIG_FILE} does not state r, lora_alpha and target_modules ({error})") from None
+    if not isinstance(modules := stated.get("target_modules"), list):
+        raise BadInput(f"{where}: target_modules={modules} in {CONFIG_FILE}: is no list of names; name a plain LoRA")
+    if missing := [key for key in ("r", "lora_alpha") if key not in stated]:
+        raise BadInput(f"{where}: {CONFIG_FILE} does not state {missing[0]}; name a plain LoRA")
+    lora.rank, lora.alpha = stated["r"], stated["lora_alpha"]
+    lora.rslora, lora.target_modules = bool(stated.get("use_rslora")), sorted(set(modules))
     if not 1 <= lora.rank <= VLLM_RANKS[-1]:
         raise BadInput(f"{where}: its rank is {lora.rank}, and vLLM serves 1 to {VLLM_RANKS[-1]}")
     if unknown := [name for name in lora.target_modules if name not in (*PROJECTIONS, *FUSED)]:
@@ -115,18 +131,16 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
 
 def model_names(path: str) -> set[str]:
     """Return what a model is called by its path: the last part, and in the hub's cache, the part after the owner."""
-    parts = Path(path).parts
+    parts = Path(path).parts or (path,)
     return {parts[-1], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}
 
 
 def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str, Any]:
     """Read the adapter's own settings, those of a plain LoRA for the run's model."""
-    try:
-        stated: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
-        if not isinstance(stated, dict):
-            raise ValueError("it holds no settings")
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{where}: {CONFIG_FILE} cannot be read ({error}); name a folder in PEFT's format") from None
+    remedy = "name a folder in PEFT's format"
+    stated: dict[str, Any] = parse_json(
+        read_text(folder / CONFIG_FILE, remedy), Stated, f"{where}: {CONFIG_FILE}", remedy
+    )
     for key, reason in REASONS.items():
         if (value := stated.get(key)) not in PLAIN.get(key, OFF):
             raise BadInput(f"{where}: its {key} is {value}, but {reason}; name a plain LoRA")
@@ -160,7 +174,7 @@ def _check_effect(file: Path, where: str) -> None:
 
 def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str) -> None:
     """Raise BadInput unless the weights are A and B of each module in every layer."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
     try:
         with safe_open(file, framework="numpy") as weights:

@@ -13,7 +13,12 @@ from conf.suggestions import hint
 HELD_OUT = "heldout"
 """The recipe's own held-out problems."""
 
-SOURCES = re.compile(r"(hub:[^:/]+/[^:/]+(/[^:/]+)?(:[^:/]+)?|file:.+|reasoning_gym:\w+|import:[\w.]+:\w+)")
+PART = r"\w[\w.-]*"
+"""Of a name on the hub, which neither begins with a dot nor leads elsewhere."""
+
+SOURCES = re.compile(
+    rf"(hub:{PART}/{PART}(/[^:/]+)?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)", re.ASCII
+)
 SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION"
 
 

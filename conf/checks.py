@@ -7,6 +7,9 @@ from conf.schema import AlgorithmConfig, Config, ShapeConfig
 from conf.settings import check_values
 from conf.suggestions import hint
 
+MOST_SAMPLES = 2**15
+"""Under way at once: 1,024 problems × 16 samples, twice with a staleness of 1. A plan simulates each of them."""
+
 
 def check(config: Config) -> None:
     """Raise BadInput for the first value out of range or combination that cannot work."""
@@ -24,6 +27,12 @@ def check(config: Config) -> None:
         raise BadInput(f"model.shape.{missing[0]}=0: declare the whole shape, or none of it to have it read")
     check_lengths(config, shape.context)
     size, per_update = config.data.size, config.learner.problems_per_update
+    each, staleness = config.rollout.samples_per_problem, config.learner.max_staleness
+    if per_update * each * (1 + staleness) > MOST_SAMPLES:
+        raise BadInput(
+            f"learner.problems_per_update={per_update}, rollout.samples_per_problem={each} and learner.max_staleness="
+            f"{staleness}: more than {MOST_SAMPLES:,} samples would be under way at once; lower one"
+        )
     if size is not None and size < per_update:
         raise BadInput(
             f"data.size={size}: less than one update takes, learner.problems_per_update={per_update}; raise it"

@@ -1,5 +1,10 @@
 """The one exception for input a person must change."""
 
+from unicodedata import category
+
+MOST_CHARACTERS = 1000
+"""Of a refusal: what somebody has typed or stored may be of any length, and the remedy stands at the end."""
+
 
 class BadInput(Exception):
     """Bad configuration, data, checkpoint or name. Its text is one sentence: the thing, the value, the remedy.
@@ -8,4 +13,14 @@ class BadInput(Exception):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(" ".join(text.split()))
+        text = printable(" ".join(text.split()))
+        half = MOST_CHARACTERS // 2
+        super().__init__(text if len(text) <= MOST_CHARACTERS else f"{text[:half]} … {text[-half:]}")
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for what moves the cursor, turns the direction of writing or is half a character."""
+    return "".join(
+        character if character.isprintable() or category(character) == "Zs" else repr(character)[1:-1]
+        for character in text
+    )

@@ -1,10 +1,12 @@
 """What a model's config.json says against learning from it: the families whose mathematics the learner has not."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
+from pydantic import Field
+
+from conf.documents import mapping, read_json
 from conf.errors import BadInput
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
@@ -23,16 +25,31 @@ NOT_DROPPED = {"attention_dropout", "attn_pdrop", "classifier_dropout"}
 OTHER = "choose another model"
 
 
+Size = Annotated[int, Field(ge=1, le=2**24)]
+"""Of a dimension; larger ones are no model's."""
+
+Stated = mapping(
+    "Stated",
+    {
+        **dict.fromkeys(
+            ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size", "max_position_embeddings"),
+            NotRequired[Size],
+        ),
+        **dict.fromkeys(
+            ("num_key_value_heads", "head_dim", "original_max_position_embeddings"), NotRequired[Size | None]
+        ),
+        **dict.fromkeys(("rope_parameters", "rope_scaling"), NotRequired[dict[str, Any] | None]),
+        "num_hidden_layers": NotRequired[Annotated[int, Field(ge=1, le=1000)]],
+        "model_type": NotRequired[str | None],
+        "tie_word_embeddings": NotRequired[bool],
+    },
+)
+"""config.json, as far as it is read here."""
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Return the content of a folder's config.json."""
-    path = Path(folder) / "config.json"
-    try:
-        stated = json.loads(path.read_text())
-        if not isinstance(stated, dict):
-            raise ValueError("it holds no settings")
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: cannot be read ({error}); name a model folder in Hugging Face format") from None
-    return stated
+    """Return the content of a folder's config.json. Raises BadInput for one that is damaged."""
+    return read_json(Path(folder) / "config.json", Stated, "name a model folder in Hugging Face format")
 
 
 def rope_settings(stated: dict[str, Any]) -> list[dict[str, Any]]:
@@ -53,7 +70,7 @@ def short_context(stated: dict[str, Any]) -> int | None:
         for rope in rope_settings(stated)
         if rope_kind(rope) in ("longrope", "su")
     ]
-    return min(filter(None, lengths), default=None)
+    return min((length for length in lengths if isinstance(length, int) and length > 0), default=None)
 
 
 def check_family(folder: str | Path) -> None:

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.load import recipe_names
 from conf.schema import Config, ConfigWithSweep
@@ -25,7 +26,7 @@ def explain(arguments: list[str]) -> None:
 
     Raises BadInput for a name that is neither.
     """
-    console = Console(highlight=False)
+    console = PlainConsole()
     topics = [argument for argument in arguments if argument not in WORDS and "=" not in argument]
     known = list(settings(ConfigWithSweep))
     if not topics:

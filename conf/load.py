@@ -12,15 +12,15 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.checks import check
+from conf.documents import parse_yaml, read_yaml, reason
 from conf.errors import BadInput
 from conf.presets import presets, reward_presets
 from conf.schema import Config, ShapeConfig
-from conf.settings import expected, settings, show
+from conf.settings import expected, fits, settings, show
 from conf.suggestions import hint, nearest
 
 Layer = tuple[str, dict[str, Any]]
@@ -40,6 +40,11 @@ are not overruled by a recipe's minutes, and a shape belongs to the model it was
 
 RECORD = "config.yaml"
 """In a run's folder: its settings."""
+
+RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
+
+MOST_ARGUMENTS = 500
+"""On a command line; there are fewer settings."""
 
 
 def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Config) -> Config:
@@ -67,7 +72,10 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
 
 def run_of(adapter: str) -> Path | None:
     """Return the folder of the run that an adapter lies in, wherever links lead; None for one made elsewhere."""
-    parents = Path(adapter).resolve().parents if adapter else ()
+    try:
+        parents = Path(adapter).resolve().parents if adapter else ()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, a circle of links
+        raise BadInput(f"adapter={adapter}: no such folder ({reason(error)}); name one with an adapter") from None
     return next((parent for parent in parents if recorded(parent)), None)
 
 
@@ -83,13 +91,53 @@ def settings_of(adapter: Path) -> Config:
 
 def recorded(folder: Path) -> dict[str, Any]:
     """Return the settings of the run in a folder; empty if there is none, also if other software has left a
-    config.yaml.
+    config.yaml. Raises BadInput for a run's whose values are damaged.
     """
     try:
-        record = yaml.safe_load((folder / RECORD).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        record = read_yaml(folder / RECORD, RESTORE)
+    except BadInput:
         return {}
-    return record if isinstance(record, dict) and {"run", "rollout", "learner"} <= record.keys() else {}
+    return read_record(folder / RECORD) if {"run", "rollout", "learner"} <= record.keys() else {}
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return the settings of a run as nested mappings, those of another version of this project among them.
+
+    Raises BadInput for a file that is damaged, or a value that its setting cannot have.
+    """
+    record = read_yaml(file, RESTORE)
+    _check_record(record, Config, "", file)
+    return record
+
+
+def _check_record(section: Any, kind: Any, prefix: str, file: Path) -> None:
+    if not isinstance(section, dict):
+        raise BadInput(f"{file}: {prefix[:-1]}={show(section)}: that is a section; {RESTORE}")
+    for field in fields(kind):
+        if field.name not in section:
+            continue
+        value = section[field.name]
+        if is_dataclass(field.type):
+            _check_record(value, field.type, f"{prefix}{field.name}.", file)
+        elif not fits(value, field.type):
+            raise BadInput(f"{file}: {prefix}{field.name}={show(value)}: expected {expected(field.type)}; {RESTORE}")
+
+
+def departed(record: dict[str, Any]) -> list[str]:
+    """Return the settings of a run's record that this version of the project does not have, dotted."""
+    known = {item.path for item in settings(Config)}
+    return [key for key in flatten(record) if not any(f"{key}.".startswith(f"{path}.") for path in known)]
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def dump(config: Config) -> str:
@@ -105,11 +153,12 @@ def override(key: str, value: str) -> DictConfig:
     """Return the nested mapping that `key=value` stands for; raises BadInput for a key that no setting has the form of,
     or a value that is not YAML.
     """
-    if not re.fullmatch(r"[\w.-]+(\[\w*\])*", key):
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*(\[\w*\])*", key):
         raise BadInput(f"{key}={value}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
+        parse_yaml(value)
         parsed = OmegaConf.from_dotlist([f"{key}={value}"])
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (ValueError, OmegaConfBaseException) as error:
         raise BadInput(f"{key}={value}: not a value in YAML ({_first_line(error)}); quote it") from None
     if value == "":
         OmegaConf.update(parsed, key, "")
@@ -120,6 +169,8 @@ def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     """Return the recipe's name, empty if there is none, and the overrides as one nested mapping."""
     seen: dict[str, str] = {}
     overrides: Any = OmegaConf.create()
+    if len(arguments) > MOST_ARGUMENTS:
+        raise BadInput(f"{len(arguments)} arguments: give {MOST_ARGUMENTS} at most, and the rest in a recipe")
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not (key and equals):
@@ -146,26 +197,21 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
             raise BadInput(f"{asked}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
         visited.append(parent)
         path = folder / f"{parent}.yaml"
-        layer = _read(path)
+        layer = read_yaml(path, "write `section:` and `key: value` lines")
         parent = layer.pop("extends", None)
         asked = f"{path}: extends: {parent}"
         chain.insert(0, (str(path), layer))
     return chain
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        layer = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(layer, dict):
-        raise BadInput(f"{path}: holds a {type(layer).__name__}, not settings; write `section:` and `key: value` lines")
-    return {str(key): value for key, value in layer.items()}
-
-
 def _of_run(run: Path, adapter: str) -> Layer:
     """Return what a run was begun with, under its folder's present name and place; the machine may be another."""
     record = {key: value for key, value in recorded(run).items() if key != "device"} | {"adapter": adapter}
+    if gone := departed(record):
+        raise BadInput(
+            f"{run / RECORD}: {gone[0]}: this version of the project has no such setting; evaluate the run with the "
+            "version that it was made with, or a copy of its adapter elsewhere under conf=NAME"
+        )
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
     return str(run / RECORD), _literal(record)
 
@@ -218,7 +264,7 @@ def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) 
             raise BadInput(f"{where}{inner}: no such key; {remedy}")
         if is_dataclass(kinds[key]):
             _check_keys(value, kinds[key], inner, where, known)
-        elif {get_origin(kinds[key]), type(value)} == {list, dict}:
+        elif not fits(value, kinds[key]):
             raise BadInput(f"{where}{inner}={show(value)}: expected {expected(kinds[key])}")
         elif isinstance(value, list) and get_origin(kinds[key]) is list and is_dataclass(get_args(kinds[key])[0]):
             record: Any = get_args(kinds[key])[0]

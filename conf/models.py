@@ -1,11 +1,14 @@
 """Where a model's files are, and what shape they declare."""
 
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+
+from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
 from conf.families import check_family, read_config, short_context
 from conf.schema import ModelConfig, ShapeConfig
@@ -41,6 +44,12 @@ TIED_BY_DEFAULT = {
 }
 """Values of `model_type` for which transformers ties the head to the embedding where config.json does not say."""
 
+Shard = Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
+Index = mapping("Index", {"weight_map": Annotated[dict[str, Shard], Field(min_length=1)]})
+"""model.safetensors.index.json."""
+
+EMBEDDING = "model.embed_tokens.weight"
+
 
 def locate(model: ModelConfig) -> str:
     """Return the local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
@@ -55,6 +64,7 @@ def locate(model: ModelConfig) -> str:
             )
     folder = _folder(model.path, MODEL_FILES)
     _check_weights(folder, model.path)
+    _check_readable(weight_files(folder), model.path, shape_from_config(folder))
     return str(folder)
 
 
@@ -69,6 +79,25 @@ def shape_of(model: ModelConfig) -> ShapeConfig:
     return shape_from_config(folder)
 
 
+def load_tokenizer(folder: str, path: str) -> Any:
+    """Return the tokenizer of a model in a local folder, whose own code is never run.
+
+    path: as model.path has it. Raises BadInput if model or tokenizer are not what transformers can load.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer("a")  # with a model_max_length that is no number it fails
+        return tokenizer
+    except Exception as error:  # the tokenizers' library raises no class of its own
+        raise BadInput(
+            f"model.path={path}: transformers cannot load its configuration or tokenizer ({type(error).__name__}: "
+            f"{reason(error)}); restore the files, or choose a model that needs no code of its own"
+        ) from None
+
+
 def found_here(path: str, model: ModelConfig) -> str:
     """Return the model's folder on this machine, which may be another than the one where `locate` has found `path`."""
     return path if Path(path).is_dir() else locate(model)
@@ -76,7 +105,7 @@ def found_here(path: str, model: ModelConfig) -> str:
 
 def embedded_folder() -> Path:
     """Return where set-up puts the embedded model."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or path_of("~/.cache", "XDG_CACHE_HOME")
     return Path(cache) / "microbudget-rl" / "smollm2-135m-instruct"
 
 
@@ -98,14 +127,20 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
     A model with other RoPE frequencies for long sequences has the context up to which it uses those for short ones.
     """
     path, stated = Path(folder) / "config.json", read_config(folder)
-    if missing := [key for key in SHAPE_KEYS.values() if not isinstance(stated.get(key), int)]:
+    if missing := [key for key in SHAPE_KEYS.values() if key not in stated]:
         raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
     sizes = {name: stated[key] for name, key in SHAPE_KEYS.items()}
     if short := short_context(stated):
         sizes["context"] = min(short, sizes["context"])
+    kv_heads = stated.get("num_key_value_heads") or sizes["heads"]
+    if sizes["heads"] % kv_heads:
+        raise BadInput(
+            f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={sizes['heads']}; restore the"
+            " model's own file"
+        )
     return ShapeConfig(
         **sizes,
-        kv_heads=stated.get("num_key_value_heads") or sizes["heads"],
+        kv_heads=kv_heads,
         head_dim=stated.get("head_dim") or sizes["hidden"] // sizes["heads"],
         tied_head=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
     )
@@ -114,8 +149,10 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that a model's weights are in; a folder may hold others."""
     index = folder / WEIGHT_INDEX
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    return sorted(folder / shard for shard in shards)
+    if not os.path.lexists(index):
+        return [folder / "model.safetensors"]
+    weight_map = read_json(index, Index, "restore the model's own file")["weight_map"]
+    return sorted({folder / shard for shard in weight_map.values()})
 
 
 def _folder(path: str, patterns: list[str]) -> Path:
@@ -125,9 +162,9 @@ def _folder(path: str, patterns: list[str]) -> Path:
         if not (folder / "config.json").is_file():
             raise BadInput(f"model.path={path}: the embedded model is not in {folder}; run bash launch/setup.sh")
         return folder
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    folder = path_of(path, f"model.path={path}")
+    if os.path.isdir(folder):
+        if not os.path.lexists(folder / "config.json"):
             raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
         return folder
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path):
@@ -168,7 +205,8 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
 
 def _check_weights(folder: Path, path: str) -> None:
     """Raise BadInput unless all safetensors weights are there."""
-    missing = [shard.name for shard in weight_files(folder) if not shard.is_file()]
+    shards = weight_files(folder)
+    missing = [shard.name for shard in shards if not shard.is_file()]
     if missing and any(folder.glob("pytorch_model*.bin")):
         raise BadInput(
             f"model.path={path}: {folder} holds pickled weights, which can run code when loaded; save the model"
@@ -178,3 +216,18 @@ def _check_weights(folder: Path, path: str) -> None:
         raise BadInput(
             f"model.path={path}: {missing[0]} is missing in {folder}; name a folder with safetensors weights"
         )
+
+
+def _check_readable(shards: list[Path], path: str, shape: ShapeConfig) -> None:
+    """Raise BadInput for weights that are cut off or damaged, or not of the shape that config.json states."""
+    for shard in shards:
+        try:
+            with safe_open(shard, framework="numpy") as weights:
+                rows = weights.get_slice(EMBEDDING).get_shape() if EMBEDDING in weights.keys() else None  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
+        if rows not in (None, [shape.vocabulary, shape.hidden]):
+            raise BadInput(
+                f"model.path={path}: {EMBEDDING} has the shape {rows}, and config.json says vocab_size="
+                f"{shape.vocabulary} and hidden_size={shape.hidden}; restore the model's own files"
+            )

@@ -10,14 +10,17 @@ import ast
 import copy
 import inspect
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any, get_args, get_origin
 
+from conf import documents
 from conf.errors import BadInput
+
+MOST = 10**9
+"""Of any number that has no bound of its own: beyond it, products of two settings are no sizes any more."""
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -76,11 +79,12 @@ def setting(
     if choices:
         rule = Rule(lambda value: value in choices, f"use one of {', '.join(choices)}")
     elif gt is not None:
-        rule = Rule(lambda value: gt < value < math.inf, f"use a number above {gt}")
+        most = MOST if le is None else le
+        rule = Rule(lambda value: gt < value <= most, f"use a number above {gt}, up to {most:,}")
     elif ge is not None and le is not None:
         rule = Rule(lambda value: ge <= value <= le, f"use a value from {ge} to {le}")
     elif ge is not None:
-        rule = Rule(lambda value: ge <= value < math.inf, f"use {ge} or more")
+        rule = Rule(lambda value: ge <= value <= MOST, f"use {ge} or more, up to {MOST:,}")
     facts = {"source": source, "rule": rule, "resumable": resumable}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.copy(default), metadata=facts)
@@ -124,6 +128,23 @@ def expected(hint: Any) -> str:
     else:
         words = "a list such as [a,b]"
     return f"{words} or null" if optional else words
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a setting's type, or refers to one that may be (`${…}`).
+
+    A number does for a text, as in run.name=7, and no text for a number.
+    """
+    if isinstance(value, str) and "${" in value:
+        return True
+    if any(each == "???" for each in (value if isinstance(value, list) else [value])):  # OmegaConf's: yet to be given
+        return False
+    if get_origin(kind) is list:
+        item = get_args(kind)[0]
+        return isinstance(value, list) and (is_dataclass(item) or all(fits(each, item) for each in value))
+    if str in (kind, *get_args(kind)) and get_origin(kind) is not dict:
+        kind = kind | int | float | bool
+    return documents.fits(value, kind)
 
 
 def show(value: Any) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from actors.messages import Problem
 from actors.runtime.placement import place_engines
+from conf.command import command
 from conf.errors import BadInput
 from conf.help import WORDS
 from conf.models import shape_from_config
@@ -30,19 +31,14 @@ SHOWN_SAMPLES = 3
 """By /samples."""
 
 
+@command("chat.py")
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
-    try:
-        if WORDS & set(arguments):
-            print(__doc__)
-            return 0
-        folder, given = split(arguments, {"checkpoint": ()})
-        return chat(find_trained(folder, given.get("checkpoint", LATEST)), folder, Console())
-    except BadInput as error:
-        print(f"chat.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    if WORDS & set(arguments):
+        print(__doc__)
+        return 0
+    folder, given = split(arguments, {"checkpoint": ()})
+    return chat(find_trained(folder, given.get("checkpoint", LATEST)), folder, Console())
 
 
 def chat(trained: Trained, folder: Path, console: Console) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conf.command import command
 from conf.errors import BadInput
 from conf.models import embedded_folder
 
@@ -153,18 +154,15 @@ def check(folder: Path) -> None:
         raise BadInput(f"the converted embedded model {' and '.join(faults)}: run `bash launch/setup.sh` again")
 
 
-def main() -> int:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else embedded_folder()
+@command("setup")
+def main(arguments: list[str]) -> int:
+    folder = Path(arguments[0]) if arguments else embedded_folder()
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars: the whole takes seconds
-    try:
-        if provide(folder, build):
-            print(f"The embedded model is in {folder}.")
-    except BadInput as error:
-        print(f"setup: {error}", file=sys.stderr)
-        return 2
+    if provide(folder, build):
+        print(f"The embedded model is in {folder}.")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

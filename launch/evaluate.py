@@ -24,10 +24,11 @@ from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
 from conf.checks import check_lengths
+from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.help import WORDS, explain
 from conf.load import load, run_of
-from conf.models import locate, shape_from_config
+from conf.models import load_tokenizer, locate, shape_from_config
 from conf.schema import Config
 from launch.evaluations.hardware import check_engines
 from launch.evaluations.sampling_protocol import (
@@ -79,11 +80,12 @@ class Evaluation:
         return all(sample_file.complete for sample_file in self.sample_files)
 
 
+@command("evaluate.py")
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
     handle_signals(exit_at_once)  # there is nothing to save yet
-    console = Console()
+    console = PlainConsole()
     try:
         if WORDS & set(arguments):
             explain(arguments)
@@ -98,9 +100,6 @@ def main(arguments: list[str]) -> int:
         if not evaluation.complete:
             status = carry_out(evaluation, console, started + config.budget.seconds)
         return conclude(evaluation, status, console)
-    except BadInput as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        return 2
     except SystemExit as told:  # by SIGTERM while Ray started, whose handler it then is
         return 128 + int(told.code or 0)
 
@@ -125,9 +124,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         check_heldout_settings(config, run)
         console.print(f"Settings of the run in {run}", soft_wrap=True, highlight=False, markup=False)
 
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    tokenizer = load_tokenizer(model_path, config.model.path)
     posed = [load_benchmark(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
     if run:
         check_heldout_problems(config, run, posed)

@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.help import WORDS
 from conf.models import weight_files
@@ -40,6 +41,7 @@ COMMON = {"merged": "transformers, vLLM", "gguf": "llama.cpp", "adapter": "peft,
 """Software that loads a format."""
 
 
+@command("export.py")
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
     handle_signals(raise_exit)
@@ -50,10 +52,7 @@ def main(arguments: list[str]) -> int:
             return 0
         folder, given = split(arguments, OPTIONS)
         trained = find_trained(folder, given.get("checkpoint", LATEST))
-        return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), Console())
-    except BadInput as error:
-        print(f"export.py: {error}", file=sys.stderr)
-        return 2
+        return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())
     except SystemExit as told:  # by a signal: what was half written is gone by now
         return 128 + int(told.code or 0)
 

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from actors.storage.run_record import RunRecord
+from conf.command import command
+from conf.errors import BadInput
 
 
 def describe(summary: dict[str, Any]) -> list[str]:
     """Say how and when a run ended, and held-out pass@1 before and after where it was measured."""
+    summary = {"updates": 0, "spent_s": 0.0, "reason": None, "eval": {}} | summary
     spent = f"{summary['spent_s'] / 60:.1f} minutes"
     if summary.get("cost") is not None:
         spent += f", at a cost of {summary['cost']:.2f}"
     lines = [f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"]
-    base, final = summary["eval"]["base"], summary["eval"]["final"]
+    base, final = summary["eval"].get("base"), summary["eval"].get("final")
     if base and final:
         low, high = final["ci95"]
         lines.append(
@@ -23,8 +26,12 @@ def describe(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main() -> int:
-    run = RunRecord(Path(sys.argv[1]))
+@command("result")
+def main(arguments: list[str]) -> int:
+    """Return the exit code: 0, 1 if there is no finished run, 2 for bad input."""
+    if len(arguments) != 1:
+        raise BadInput("name the folder of a run: python -m launch.result runs/quickstart")
+    run = RunRecord(Path(arguments[0]))
     summary = run.finished()
     if summary is None:
         return 1
@@ -34,4 +41,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.help import WORDS, explain
 from conf.load import load
@@ -50,11 +51,12 @@ SHUTDOWN_S = 30.0
 """That Ray is given to end once all is saved."""
 
 
+@command("run.py")
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.monotonic()
     handle_signals(exit_at_once)  # there is nothing to save yet
-    console = Console()
+    console = PlainConsole()
     try:
         if WORDS & set(arguments):
             explain(arguments)
@@ -70,9 +72,6 @@ def main(arguments: list[str]) -> int:
             show_dry_run(config, console)
             return 0
         return start(config, console, started_at)
-    except BadInput as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return BAD_INPUT
     except SystemExit as told:  # by SIGTERM while a cluster was joined: the handler then is Ray's
         return 128 + int(told.code or 0)
 
@@ -118,7 +117,7 @@ def start(config: Config, console: Console, started_at: float) -> int:
         check_build(config, plan.machine, {package.name for package in distributions()})
     folder = find_folder(config)
     console.print(render(plan, forecast(plan) if plan.estimate else None))
-    if folder.exists():
+    if os.path.exists(folder):
         take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
     check_host(needs_of_run(plan), folder, config.run.overwrite)
     there = plan.machine.cards if cluster else detect(config.device).cards  # with what is free by now
@@ -130,10 +129,8 @@ def start(config: Config, console: Console, started_at: float) -> int:
 
 def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
-    from transformers import AutoTokenizer
-
     from conf.adapters import check_adapter
-    from conf.models import locate
+    from conf.models import load_tokenizer, locate
     from launch.session.coordinator_actor import RunRequest
     from learner.model.architecture import check_architecture
     from rewards.pool import check_judges
@@ -147,7 +144,7 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     model_path = locate(config.model)
     check_architecture(config, model_path)
     check_adapter(config, model_path)
-    problems = load_problems(config, AutoTokenizer.from_pretrained(model_path))
+    problems = load_problems(config, load_tokenizer(model_path, config.model.path))
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
     print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
     absent_walls = check_judges(reward_function(config), problems.train[:1])

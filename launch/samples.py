@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.messages import Status
+from conf.command import command
 from conf.errors import BadInput
 from conf.help import WORDS
 from launch.arguments import split
@@ -34,20 +35,17 @@ OPTIONS = {"show": (*SHOWN, "all"), "verdict": tuple(Status), "limit": ()}
 LIMIT = "10"
 
 
+@command("samples.py")
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    try:
-        if WORDS & set(arguments):
-            print(__doc__)
-            return 0
-        folder, given = split(arguments, OPTIONS)
-        limit = given.get("limit", LIMIT)
-        if not limit.isdecimal() or limit == "0":
-            raise BadInput(f"limit={limit}: use 1 or more")
-        by_outcome = read_pairs(folder)
-    except BadInput as error:
-        print(f"samples.py: {error}", file=sys.stderr)
-        return 2
+    if WORDS & set(arguments):
+        print(__doc__)
+        return 0
+    folder, given = split(arguments, OPTIONS)
+    limit = given.get("limit", LIMIT)
+    if not limit.isdecimal() or limit == "0":
+        raise BadInput(f"limit={limit}: use 1 or more")
+    by_outcome = read_pairs(folder)
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
     console = Console()
     show(chosen[: int(limit)], console)

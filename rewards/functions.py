@@ -16,9 +16,10 @@ def find(key: str, reference: str) -> Callable[..., Any]:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # a module is the person's own code, which may raise anything
         raise BadInput(
-            f"{key}: cannot import '{reference}' ({error}): give module.path:function, importable from {here}"
+            f"{key}: cannot import '{reference}' ({type(error).__name__}: {error}): "
+            f"give module.path:function, importable from {here}"
         ) from error
     if not callable(found):
         raise BadInput(f"{key}: '{reference}' is a {type(found).__name__}, not a function")

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from actors.storage.contents import State
 from actors.storage.files import damage, naming, read_json, seal, sync
 from conf.errors import BadInput
 
@@ -140,7 +141,7 @@ def version_of(checkpoint: Path) -> int:
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the coordinator's part of a checkpoint."""
-    return read_json(checkpoint / STATE)
+    return read_json(checkpoint / STATE, State)
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:

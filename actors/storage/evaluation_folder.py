@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import AdapterRef, Group, Problem, Status
-from actors.storage.files import append_row, drop_half_line, read_json, replace_text
+from actors.storage.contents import DrawnSample, Evaluated
+from actors.storage.files import append_row, drop_half_line, read_json, read_rows, replace_text
 from actors.storage.run_folder import sample_row
 from conf.errors import BadInput
 
@@ -27,7 +28,7 @@ class EvaluationFolder:
 
     def document(self) -> Row | None:
         """Return evaluation.json: status, protocol, benchmarks, versions."""
-        return read_json(self.path / DOCUMENT)
+        return read_json(self.path / DOCUMENT, Evaluated)
 
     @property
     def has_samples(self) -> bool:
@@ -70,17 +71,11 @@ class SampleFile:
         self._file = file
         self._rows: dict[tuple[str, int], Row] = {}
         known = {problem.id: problem for problem in problems}
-        for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
-            try:
-                row = json.loads(line)
-                problem = known.get(row["problem"])
-                same = problem is None or (row["prompt"], row["gold"]) == (problem.prompt, problem.gold)
-                if same and problem is not None and row["sample"] < n:
-                    self._keep(row)
-            except (ValueError, KeyError, TypeError) as error:
-                raise BadInput(
-                    f"{file}: line {number} is damaged ({error!r}): repair it, or give run.overwrite=true"
-                ) from None
+        for number, row in enumerate(read_rows(file, DrawnSample), start=1):
+            problem = known.get(row["problem"])
+            same = problem is None or (row["prompt"], row["gold"]) == (problem.prompt, problem.gold)
+            if same and problem is not None and row["sample"] < n:
+                self._keep(row)
             if not same:
                 raise BadInput(
                     f"{file}: line {number} has another prompt or answer of problem {row['problem']} than now: restore "

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from conf import documents
 from conf.errors import BadInput
 
 MANIFEST = "manifest.json"
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Permissions of everybody but a file's owner."""
+
+REMEDY = "move it out of the way to see the rest, or restore it"
 
 
 def sync(path: Path) -> None:
@@ -45,35 +48,29 @@ def replace_text(file: Path, text: str) -> None:
     """Write a file so that a reader, or a later process after a crash, sees the old content or the new."""
     temporary = file.with_name(f".{file.name}.tmp")
     with naming(temporary):
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         sync(temporary)
         temporary.replace(file)
 
 
-def read_json(file: Path) -> Any:
-    """Return the content of a JSON file, None if there is no file. Raises BadInput for one that is damaged."""
-    if not file.is_file():
-        return None
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise BadInput(f"{file} is not JSON ({error}): move it out of the way to see the rest") from None
+def read_json(file: Path, kind: Any = Any) -> Any:
+    """Return the content of a JSON file, None if there is no file. Raises BadInput for one that is damaged, or not of
+    a kind of `contents`.
+    """
+    return documents.read_json(file, kind, REMEDY) if _there(file) else None
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path, kind: Any = Any) -> list[dict[str, Any]]:
     """Return the rows of a JSONL file without a last line that is only half written; none if there is no file.
 
-    Raises BadInput for a line that is damaged.
+    Raises BadInput for a line that is damaged, or not of a kind.
     """
-    rows = []
-    lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        if line.endswith("\n"):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise BadInput(f"{file}, line {number} is not JSON ({error}): mend it or move the file away") from None
-    return rows
+    return list(documents.read_json_lines(file, kind, REMEDY)) if _there(file) else []
+
+
+def _there(file: Path) -> bool:
+    """Whether there is anything of that name, be it a file or not."""
+    return os.path.lexists(file)
 
 
 def append_row(file: Path, row: dict[str, Any]) -> None:
@@ -91,7 +88,7 @@ def append_row(file: Path, row: dict[str, Any]) -> None:
 
 def drop_half_line(file: Path) -> None:
     """Drop the end of a JSONL file that a crash has cut off."""
-    if file.exists() and not (text := file.read_text()).endswith("\n"):
+    if file.exists() and not (text := documents.read_text(file, REMEDY)).endswith("\n"):
         replace_text(file, text[: text.rfind("\n") + 1])
 
 
@@ -109,7 +106,7 @@ def seal(folder: Path) -> None:
 def damage(folder: Path, under: str = "") -> str | None:
     """Return how a folder, or the part of it under a subfolder, differs from its manifest; None if it does not."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, sealed in manifest.items():
             file = folder / name
             if not name.startswith(under):

@@ -1,13 +1,14 @@
 """Reading a run folder. Nothing here changes anything on disk, so a run that goes on may be read."""
 
+import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from actors.storage.checkpoints import Checkpoints
-from actors.storage.files import read_json, read_rows
-from conf.load import RECORD
+from actors.storage import contents
+from actors.storage.checkpoints import Checkpoints, read_state
+from actors.storage.files import REMEDY, read_json, read_rows
+from conf.documents import read_text
+from conf.load import RECORD, read_record
 
 Row = dict[str, Any]
 
@@ -35,15 +36,15 @@ class RunRecord:
     @property
     def exists(self) -> bool:
         """Whether the folder is that of a run."""
-        return (self.path / RECORD).is_file()
+        return os.path.lexists(self.path / RECORD)
 
     def config(self) -> Row:
         """Return the settings of the run as nested mappings."""
-        return yaml.safe_load((self.path / RECORD).read_text())
+        return read_record(self.path / RECORD)
 
     def summary(self) -> Row | None:
         """Return summary.json; None until the run has ended."""
-        return read_json(self.path / "summary.json")
+        return read_json(self.path / "summary.json", contents.Summary)
 
     def finished(self) -> Row | None:
         """Return summary.json of a run that cannot be resumed; None of any other."""
@@ -52,36 +53,36 @@ class RunRecord:
 
     def rows(self) -> list[dict[str, float]]:
         """Return the rows of metrics.jsonl, one an update."""
-        return read_rows(self.metrics)
+        return read_rows(self.metrics, contents.Metrics)
 
     def events(self) -> list[Row]:
         """Return all events of the run so far, over its resumes: update, event and detail of each."""
-        return read_rows(self.path / "events.jsonl")
+        return read_rows(self.path / "events.jsonl", contents.Event)
 
     @property
     def spent(self) -> float:
         """Seconds that all processes of the run have used so far."""
-        return float((read_json(self.path / "spent.json") or {"spent_s": 0.0})["spent_s"])
+        return float((read_json(self.path / "spent.json", contents.Spent) or {"spent_s": 0.0})["spent_s"])
 
     def ledger(self) -> Row | None:
         """Return the ledger as it was last written."""
-        return read_json(self.path / "ledger.json")
+        return read_json(self.path / "ledger.json", contents.Ledger)
 
     def incarnation(self) -> int:
         """Return how often weights were restored."""
-        return int(read_json(self.path / "incarnation.json") or 0)
+        return int(read_json(self.path / "incarnation.json", contents.Count) or 0)
 
     def evaluation(self, name: str) -> Row | None:
         """Return the summary of a held-out evaluation, `base` or `final`."""
-        return read_json(self.path / f"eval-{name}.json")
+        return read_json(self.path / f"eval-{name}.json", contents.Heldout | None)
 
     def probe(self) -> list[list[int]] | None:
         """Return the base model's responses on which plasticity is measured, as token ids."""
-        return read_json(self.path / "probe.json")
+        return read_json(self.path / "probe.json", list[list[contents.Count]])
 
     def samples(self, name: str) -> list[Row]:
         """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
-        return read_rows(self.path / "samples" / f"{name}.jsonl")
+        return read_rows(self.path / "samples" / f"{name}.jsonl", contents.Sample)
 
     def sampled_updates(self) -> list[str]:
         """Return the names of the updates with samples, in order."""
@@ -89,13 +90,22 @@ class RunRecord:
 
     def left_out(self) -> list[Row]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
-        return read_rows(self.left_out_file)
+        return read_rows(self.left_out_file, contents.LeftOutRow)
 
     def problems_digest(self) -> str | None:
         """Return the digest of the problems that the run was begun with."""
         file = self.path / "problems.digest"
-        return file.read_text() if file.exists() else None
+        return read_text(file, REMEDY) if os.path.lexists(file) else None
+
+    def check(self) -> None:
+        """Raise BadInput if a file is damaged that a process which goes on with the run would read."""
+        for read in (self.config, self.summary, self.rows, self.events, self.ledger, self.incarnation, self.probe):
+            read()
+        self.evaluation("base")
+        self.problems_digest()
+        for checkpoint in filter(None, (self.checkpoints.latest, self.checkpoints.best)):
+            read_state(checkpoint)
 
     def benchmarks(self) -> Row | None:
         """Return the document that launch/evaluate.py has written about the run."""
-        return read_json(self.evaluation_folder / "evaluation.json")
+        return read_json(self.evaluation_folder / "evaluation.json", contents.Evaluated)

@@ -37,7 +37,7 @@ class Config:
     benchmarks: list[str] = setting(["heldout"], "our choice: no network but the recipe's", resumable=True)
     """Of evaluate.py: sets of problems, each by a name of conf/benchmarks.yaml, as a source like data.source, or
     heldout, the recipe's own; they are posed as data.template and the settings beside it say."""
-    n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, resumable=True)
+    n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, le=65536, resumable=True)
     """Of evaluate.py: samples of each problem; the other settings of its samples are those of `eval`."""
     limit: int | None = setting(None, "our choice", ge=1, resumable=True)
     """Of evaluate.py: of each benchmark the first so many problems, in an order that depends on nothing but their text;

@@ -19,9 +19,18 @@ SOURCE = Rule(lambda text: SOURCES.fullmatch(text) is not None, f"use {SOURCE_FO
 SOURCE_OR_NONE = Rule(lambda text: not text or SOURCE.allows(text), SOURCE.remedy)
 PATTERN = Rule(lambda text: not text or _has_group(text), "use a regular expression with one (group)")
 TEMPLATE = Rule(lambda text: "{problem}" in text, "write {problem} where the problem belongs")
+OWN = frozenset(
+    {
+        *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
+        *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+        *("tokenizer_kwargs", "messages"),
+    }
+)
+"""What transformers' `apply_chat_template` takes itself."""
+
 CHAT = Rule(
-    lambda given: given.keys().isdisjoint({"conversation", "add_generation_prompt", "tokenize"}),
-    "leave the conversation, add_generation_prompt and tokenize out: they are given already",
+    lambda given: given.keys().isdisjoint(OWN),
+    f"leave out what is not for the template: {', '.join(sorted(OWN))}",
 )
 
 
@@ -47,13 +56,13 @@ class DataConfig:
     is refused), or `import:MODULE:FUNCTION`, a function that yields rows."""
     parameters: dict[str, Any] = setting({}, "our choice")
     """Parameters of the reasoning_gym generator or the function."""
-    size: int | None = setting(None, "our choice", ge=1)
+    size: int | None = setting(None, "our choice", ge=1, le=10**7)
     """How many problems to train on; all when null. A generator draws so many, from which the held-out ones are taken
     too."""
-    scan: int | None = setting(None, "our choice", ge=1)
+    scan: int | None = setting(None, "our choice", ge=1, le=10**7)
     """Rows of a source to read at most, the first ones, streamed from the hub instead of downloaded whole; all when
     null."""
-    hub_timeout_s: float = setting(600.0, "our choice", gt=0, resumable=True)
+    hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, resumable=True)
     """Seconds to wait for the hub in all."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
     """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from conf.schema.rollout import LONGEST
 from conf.settings import setting
 
 
@@ -9,15 +10,15 @@ from conf.settings import setting
 class EvalConfig:
     """Held-out evaluation before and after training."""
 
-    problems: int = setting(128, "our choice", ge=0)
+    problems: int = setting(128, "our choice", ge=0, le=10**6)
     """Held-out problems, 0 for no evaluation."""
-    n: int = setting(2, "our choice", ge=1)
+    n: int = setting(2, "our choice", ge=1, le=65536)
     """Samples of each problem; evaluate.py has its own n."""
     temperature: float = setting(0.6, "the convention since DeepSeek-R1 (arXiv 2501.12948)", ge=0, le=2)
     """Temperature of these samples."""
     top_p: float = setting(0.95, "DeepSeek-R1, as the temperature", ge=0.01, le=1)
     """Smallest share of the distribution that these samples are drawn from."""
-    max_response_tokens: int | None = setting(None, "the rollouts' limit", ge=1)
+    max_response_tokens: int | None = setting(None, "the rollouts' limit", ge=1, le=LONGEST)
     """Longest response, tokens."""
 
 

@@ -16,9 +16,9 @@ MAX_SLOPE = 10.0
 class LearnerConfig:
     """The updates: how many samples, how large a step, in which memory."""
 
-    problems_per_update: int = setting(8, "our choice", ge=1)
+    problems_per_update: int = setting(8, "our choice", ge=1, le=2048)
     """Groups in one batch."""
-    max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0)
+    max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0, le=64)
     """η, the versions a group may lag behind the version it updates; 0 is synchronous."""
     refill: bool = setting(False, "the paper")
     """Whether groups whose samples all earned the same are replaced by others; if not, they count in the batch as
@@ -39,9 +39,11 @@ class LearnerConfig:
     """Decay of AdamW's second moment."""
     max_grad_norm: float = setting(1.0, "TRL's default", gt=0)
     """Norm to which the gradient is clipped."""
-    tokens_per_microbatch: int = setting(4096, "our choice", ge=1, resumable=True)
+    tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, resumable=True)
     """Tokens of one forward and backward pass, in which the prompt of a group counts once."""
-    logprob_chunk: int = setting(1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, resumable=True)
+    logprob_chunk: int = setting(
+        1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, le=2**24, resumable=True
+    )
     """Response positions whose logits exist at a time."""
     offload: str = setting(
         "cpu", "our choice: 0.05 s an update at rank 8, 1 s at rank 256", choices=("cpu", "none"), resumable=True
@@ -51,7 +53,7 @@ class LearnerConfig:
     gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
     """Whether activations are computed twice instead of kept; auto: where a micro-batch's activations would fill most
     of a card."""
-    ranks: int | None = setting(None, "follows from the cards", ge=1, resumable=True)
+    ranks: int | None = setting(None, "follows from the cards", ge=1, le=1024, resumable=True)
     """Processes that compute a batch together, each a share of its samples, at most one a card (of several, rollout
     actors keep at least one) or one a core. When null: of several cards, as many as make the plan's update shortest,
     because what the others can generate depends on model and lengths; otherwise one, whose threads use all its

@@ -79,9 +79,9 @@ class RewardConfig:
     """What a verdict that ran out of time, or took its worker down, says about the sample: mask (nothing; it is left
     out of its group's baseline and not learned from) or wrong. Numbers beyond all proportion are unparsable in any
     case, and cost no deadline. `verify/timeout` counts timeouts."""
-    deadline_s: float = setting(2.0, "our choice: an ordinary verdict takes milliseconds", gt=0)
+    deadline_s: float = setting(2.0, "our choice: an ordinary verdict takes milliseconds", gt=0, le=3600)
     """Seconds for one verdict; up to five times as long by the clock while its process lacks a core."""
-    memory_mib: int = setting(1024, "our choice: an ordinary verdict takes ten", ge=256)
+    memory_mib: int = setting(1024, "our choice: an ordinary verdict takes ten", ge=256, le=2**24)
     """MiB of memory that a worker process may allocate."""
-    workers: int | None = setting(None, "follows from the cores", ge=1, resumable=True)
+    workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, resumable=True)
     """Worker processes that verify answers."""

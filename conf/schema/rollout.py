@@ -6,7 +6,10 @@ from conf.settings import Rule, setting
 
 HALF = "our choice: half of the limit"
 
-GROUP_SIZE = Rule(lambda size: size >= 2, "use 2 or more: a group of one has no advantage to learn from")
+LONGEST = 2**24
+"""Tokens; no model reads as many."""
+
+GROUP_SIZE = Rule(lambda size: 2 <= size <= 1024, "use 2 to 1024: a group of one has no advantage to learn from")
 
 
 @dataclass
@@ -17,26 +20,26 @@ class RolloutConfig:
 
     samples_per_problem: int = setting(8, "the paper", rule=GROUP_SIZE)
     """Samples in a group."""
-    max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1)
+    max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1, le=LONGEST)
     """Longest prompt, tokens."""
-    max_response_tokens: int = setting(512, "our choice", ge=1)
+    max_response_tokens: int = setting(512, "our choice", ge=1, le=LONGEST)
     """Longest response, tokens."""
     temperature: float = setting(1.0, "Dr. GRPO (arXiv 2503.20783): the policy itself, unsharpened", ge=0.1, le=2)
     """Temperature of the samples; the learner's log-probabilities use the same."""
-    max_concurrent_samples: int = setting(128, "our choice", ge=1, resumable=True)
+    max_concurrent_samples: int = setting(128, "our choice", ge=1, le=65536, resumable=True)
     """Sequences an engine decodes at once."""
-    actors: int | None = setting(None, "follows from the cards", ge=1, resumable=True)
+    actors: int | None = setting(None, "follows from the cards", ge=1, le=1024, resumable=True)
     """Engines, each on a card of its own (one card is shared with the learner) or on cores of its own. When null: of
     several cards, one on each that the learner does not have; of several nodes without a card, one on each but the
     learner's; otherwise one."""
-    kv_cache_gib: int = setting(2, "our choice", ge=1, resumable=True)
+    kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache on the CPU; a GPU's follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)
     """Whether vLLM's LoRA kernels on a card get the block sizes of actors/rollout/lora_kernels.py, which fit decoding,
     in place of their own. A folder of tuned ones in VLLM_TUNED_CONFIG_FOLDER goes before both."""
-    typical_prompt_tokens: int | None = setting(None, HALF, ge=1, resumable=True)
+    typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
     """Mean prompt, tokens, for the plan's estimate of time alone, where no run of this recipe has been measured."""
-    typical_response_tokens: int | None = setting(None, HALF, ge=1, resumable=True)
+    typical_response_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
     """Mean response, tokens, likewise."""
 
 
@@ -46,9 +49,9 @@ class CanaryConfig:
     synthetic adapters whenever an engine starts.
     """
 
-    problems: int = setting(4, "our choice", ge=1)
+    problems: int = setting(4, "our choice", ge=1, le=4096)
     """Probe prompts."""
-    tokens: int = setting(16, "our choice", ge=1)
+    tokens: int = setting(16, "our choice", ge=1, le=4096)
     """Length of each probe's response, tokens."""
     noise_floor: float = setting(0.1, "our choice: three times the 0.03 of bfloat16", gt=0, resumable=True)
     """Mean |Δ log p| below which engine and learner always count as agreeing after a swap. Raising it is the remedy for

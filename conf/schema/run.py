@@ -1,13 +1,32 @@
 """The run as a whole: name and folder, budget, checkpoints, dashboard; and what a sweep adds."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
 from conf.settings import Rule, setting
 
 PLAIN_NAME = Rule(
-    lambda name: re.fullmatch(r"[\w+=@-][\w.+=@ -]*", name) is not None,
-    "use a plain folder name, without slashes or a leading dot",
+    lambda name: re.fullmatch(r"[\w+=@-][\w.+=@ -]*", name) is not None and len(name.encode()) <= 200,
+    "use a plain folder name, without slashes or a leading dot, of 200 bytes at most",
+)
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is an IP address, or has the form of a host's name."""
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?", text) is not None
+
+
+YEAR_H = 8784
+"""The longest budget, hours."""
+
+HOST = Rule(is_host, "name an address such as 127.0.0.1, or a host")
+FOLDER = Rule(
+    lambda path: path and "\0" not in path and len(path) <= 3000 and max(map(len, path.split("/"))) <= 255,
+    "name a folder, of 255 letters at most, of 3,000 with those above it",
 )
 SHARE = Rule(lambda share: 0 < share < 1, "use a share between 0 and 1")
 
@@ -26,7 +45,7 @@ class RunConfig:
 
     name: str = setting("", "the recipe's name", rule=PLAIN_NAME)
     """Name of the run, and of its folder."""
-    folder: str = setting("runs", "our choice", rule=Rule(bool, "name a folder"), resumable=True)
+    folder: str = setting("runs", "our choice", rule=FOLDER, resumable=True)
     """Folder in which the run has its own."""
     overwrite: bool = setting(False, "our choice: a finished run is never lost by accident", resumable=True)
     """Start anew over a run, or an evaluation, of that name."""
@@ -51,13 +70,13 @@ class BudgetConfig:
     call.
     """
 
-    hours: float = setting(24.0, "the paper: a hard cut-off of 24 hours on one card", gt=0)
+    hours: float = setting(24.0, "the paper: a hard cut-off of 24 hours on one card", gt=0, le=YEAR_H)
     """The budget, hours."""
-    minutes: float | None = setting(None, "our choice", gt=0)
+    minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H)
     """The budget, minutes; replaces hours when given."""
     updates: int | None = setting(None, "our choice", ge=1)
     """Stop after so many updates, if that is sooner."""
-    grace_s: float = setting(60.0, "our choice; clouds warn of an eviction 30 to 120 s ahead", ge=1)
+    grace_s: float = setting(60.0, "our choice; clouds warn of an eviction 30 to 120 s ahead", ge=1, le=86400)
     """Seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them."""
     price_per_hour: float | None = setting(None, "our choice", ge=0)
     """Price of the machine, in any currency; progress and summary then say what the run has cost."""
@@ -81,7 +100,7 @@ class CheckpointConfig:
 class DashboardConfig:
     """Where Ray's dashboard is."""
 
-    host: str = setting("127.0.0.1", "our choice: who reaches the dashboard and has its token can run code")
+    host: str = setting("127.0.0.1", "our choice: who reaches the dashboard and has its token can run code", rule=HOST)
     """Address to bind to."""
     port: int = setting(8265, "Ray's default", ge=0, le=65535)
     """Port to bind to; any free one for 0."""
@@ -93,11 +112,11 @@ class SweepConfig:
 
     name: str = setting("", "the recipe's name and -sweep")
     """Folder of the sweep under run.folder, with the cells' folders in it."""
-    hours: float | None = setting(None, "our choice", gt=0)
+    hours: float | None = setting(None, "our choice", gt=0, le=YEAR_H)
     """Budget of the whole sweep, hours. Of cells that run one after another, each gets an equal part, among those left,
     of what those before it have left of it; the seconds between two cells are not counted. When null, every cell has
     the budget of its own settings."""
-    minutes: float | None = setting(None, "our choice", gt=0)
+    minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H)
     """Budget of the whole sweep, minutes; replaces hours when given."""
     stop_below: float | None = setting(None, "our choice", rule=SHARE)
     """Early stopping: a cell is ended half-way through its budget if its accuracy on training samples, over the tenth

@@ -5,9 +5,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from conf.command import PlainConsole
 from launch.hardware.machine import detect
 
 FOLDER = Path("runs/bench")
@@ -54,7 +54,7 @@ class Result:
         return file
 
     def show(self, name: str) -> None:
-        console = Console()
+        console = PlainConsole()
         table = Table(title=f"{name} on {detect().name}, {os.cpu_count()} cores", title_justify="left")
         for heading in ("case", "metric", "ours", "baseline", "ratio"):
             table.add_column(heading, justify="left" if heading in ("case", "metric") else "right")

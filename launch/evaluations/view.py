@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from actors.storage.evaluation_folder import SampleFile
 from launch.plan.time import duration
@@ -83,8 +84,10 @@ def table(document: Document) -> Table:
     for number, heading in enumerate(("benchmark", "policy", "n", *pass_names(document), *FURTHER)):
         view.add_column(heading, justify="left" if number < 2 else "right")
     for benchmark, policy, scores in _policies(document):
-        name = f"{benchmark['name']}\n[dim]{benchmark['problems']} problems[/dim]"
-        view.add_row(name, policy, *_cells(scores, pass_names(document), "{}\n[dim]{}[/dim]"))
+        name = f"{benchmark['name']}\n{benchmark['problems']} problems"
+        cells = (name, policy, *_cells(scores, pass_names(document), "{}\n{}"))
+        parts = (cell.partition("\n") for cell in cells)
+        view.add_row(*(Text(first).append(line + second, "dim") for first, line, second in parts))
     return view
 
 

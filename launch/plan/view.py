@@ -26,7 +26,7 @@ Rows = list[tuple[str, str]]
 def render(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast] | None = None) -> RenderableType:
     """Show settings, placement, memory and time, from 80 columns up. others: forecasts of other splits, by name."""
     parts: list[RenderableType] = [
-        Rule(f"[bold]{plan.config.run.name}", align="left"),
+        Rule(Text(plan.config.run.name, "bold"), align="left"),
         Padding(_grid(_settings(plan)), (0, 0, 1, 2)),
     ]
     for heading, part in (

@@ -11,12 +11,14 @@ from statistics import fmean
 from typing import Any
 
 from actors.messages import Status
+from actors.storage.contents import Plan
 from actors.storage.files import digest, read_json
 from actors.storage.run_record import RunRecord
 from conf.adapters import WEIGHTS_FILE
 from conf.errors import BadInput
+from conf.load import flatten
 from conf.schema import MAY_CHANGE
-from launch.session.resume import among, flatten
+from launch.session.resume import among
 from rewards.problems.loading import OVERLAP_KEPT
 
 Row = dict[str, Any]
@@ -247,7 +249,7 @@ def _is_sweep(folder: Path) -> bool:
 
 
 def _plan(folder: Path) -> Row:
-    plan: Row | None = read_json(folder / "sweep.json")
+    plan: Row | None = read_json(folder / "sweep.json", Plan)
     if not plan:
         raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
     return plan

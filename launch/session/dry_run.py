@@ -3,10 +3,9 @@
 from functools import partial
 
 from rich.console import Console
-from transformers import AutoTokenizer
 
 from conf.load import dump
-from conf.models import locate
+from conf.models import load_tokenizer, locate
 from conf.schema import Config
 from launch.side_by_side import visible
 from rewards.problems.loading import load
@@ -17,7 +16,7 @@ SHOWN = 2
 
 def show_dry_run(config: Config, console: Console) -> None:
     """Print all settings and the first problems, chat template applied. Raises BadInput where a run would."""
-    problems = load(config, AutoTokenizer.from_pretrained(locate(config.model)))
+    problems = load(config, load_tokenizer(locate(config.model), config.model.path))
     say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
     say(dump(config))
     for kind, some in (("to train on", problems.train), ("held out", problems.heldout)):

@@ -5,14 +5,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from actors.messages import ProblemSet
 from actors.storage.files import empty, lock
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from conf.documents import parse_yaml
 from conf.errors import BadInput
-from conf.load import RECORD, dump
+from conf.load import RECORD, departed, dump, flatten
 from conf.schema import MAY_CHANGE, Config
 from launch.hardware.machine import Machine
 from launch.session.ray_session import clear_session
@@ -40,6 +39,7 @@ def find_folder(config: Config) -> Path:
     run = RunRecord(Path(config.run.folder) / config.run.name)
     if config.run.overwrite or not run.exists:
         return run.path
+    run.check()
     if (summary := run.finished()) is not None:
         check_continuation(config, run, summary)
     if (spent := run.spent) >= config.budget.seconds:
@@ -80,6 +80,11 @@ def check_continuation(config: Config, run: RunRecord, summary: dict[str, Any]) 
 
 def check_settings(config: Config, run: RunRecord) -> None:
     """Raise BadInput if a run was begun with other settings, but for those that may change."""
+    if run.exists and (gone := departed(run.config())):
+        raise BadInput(
+            f"run {config.run.name!r} was begun with {gone[0]}, and this version of the project has no such setting: "
+            "resume it with the version that it was begun with, or give run.name=OTHER or run.overwrite=true"
+        )
     refused = {key: values for key, values in changes(config, run).items() if not among(key, MAY_CHANGE)}
     if refused:
         (key, (before, now)), *others = refused.items()
@@ -99,14 +104,14 @@ def resolve_dtype(config: Config, machine: Machine) -> None:
     if config.model.dtype != "auto":
         return
     resumes = machine.present and run.exists and not config.run.overwrite
-    config.model.dtype = run.config()["model"]["dtype"] if resumes else machine.dtype
+    config.model.dtype = run.config().get("model", {}).get("dtype", machine.dtype) if resumes else machine.dtype
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ from those a run last had: by key, the value then and now."""
     if not run.exists:
         return {}
-    before, now = flatten(run.config()), flatten(yaml.safe_load(dump(config)))
+    before, now = flatten(run.config()), flatten(parse_yaml(dump(config)))
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return {key: (before.get(key), now.get(key)) for key in keys}
 
@@ -114,17 +119,6 @@ def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
 def among(key: str, names: tuple[str, ...]) -> bool:
     """Whether a key is one of the names or in a section of that name."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one mapping with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 @cache

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from actors.storage.contents import Plan
 from actors.storage.files import read_json, replace_text
 from actors.storage.run_record import FINISHED
 from conf.errors import BadInput
@@ -25,7 +26,7 @@ class SweepRecord:
         self.reason: dict[str, str | None] = dict.fromkeys(self.status)
         self.rate: dict[str, float | None] = dict.fromkeys(self.status)
         self.score: dict[str, float | None] = dict.fromkeys(self.status)
-        known = read_json(self._file) or {"cells": []}
+        known = read_json(self._file, Plan) or {"cells": []}
         for entry in (*known["cells"], *known.get("tuning", ())):
             if entry["cell"] not in self.status:
                 raise BadInput(
@@ -33,7 +34,7 @@ class SweepRecord:
                     f"give all its axes, or sweep.name=OTHER"
                 )
             self.status[entry["cell"]] = entry["status"]
-            self.reason[entry["cell"]] = entry["reason"]
+            self.reason[entry["cell"]] = entry.get("reason")
             self.rate[entry["cell"]], self.score[entry["cell"]] = entry.get("rate"), entry.get("accuracy")
 
     def finished(self, cell: Cell) -> bool:

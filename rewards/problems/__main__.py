@@ -10,29 +10,25 @@ problems-left-out.jsonl.
 import sys
 from pathlib import Path
 
+from conf.command import command
 from conf.errors import BadInput
 from conf.load import load as load_config
-from conf.models import locate
+from conf.models import load_tokenizer, locate
 from rewards.problems.loading import load, write_listing
 
 LISTING = Path("problems-left-out.jsonl")
 SAMPLES = 3
 
 
+@command("problems")
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or a source that cannot be used."""
-    try:
-        if not arguments or "=" in arguments[0].partition(":")[0]:
-            raise BadInput("problems: no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
-        source, *settings = arguments
-        recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
-        config = load_config([*recipe, f"data.source='{source}'", *settings])
-        from transformers import AutoTokenizer
-
-        problems = load(config, AutoTokenizer.from_pretrained(locate(config.model)))
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 2
+    if not arguments or "=" in arguments[0].partition(":")[0]:
+        raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
+    source, *settings = arguments
+    recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
+    config = load_config([*recipe, f"data.source='{source}'", *settings])
+    problems = load(config, load_tokenizer(locate(config.model), config.model.path))
     print(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
     for reason, count in problems.dropped.items():
         print(f"  {count:6} {reason}")

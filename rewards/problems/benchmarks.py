@@ -8,7 +8,8 @@ from conf.benchmarks import HELD_OUT, Benchmark
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources
-from rewards.problems.loading import EVAL_SEED, check_chat, counts, in_words, load, usable_problems
+from rewards.problems.chat import check_chat
+from rewards.problems.loading import EVAL_SEED, counts, in_words, load, usable_problems
 from rewards.problems.rows import distinct_pairs
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import LeftOut, Problem, ProblemSet
+from actors.storage.files import replace_text
 from conf.errors import BadInput
-from conf.models import stop_token_ids
 from conf.schema import Config, DataConfig
 from rewards.pool import VerifierPool
 from rewards.problems import sources
+from rewards.problems.chat import check_chat, render
 from rewards.problems.contamination import overlapping
-from rewards.problems.rows import Message, Pair, distinct_pairs, left_out_row
+from rewards.problems.rows import Pair, distinct_pairs, left_out_row
 from rewards.reward import RewardFunction
 
 TRAIN_SEED, EVAL_SEED = 0, 1
@@ -69,13 +70,6 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
 
 
-def check_chat(config: Config, tokenizer: Any) -> None:
-    """Raise BadInput for a tokenizer without a chat template, or without one of `model.stop_tokens`."""
-    if tokenizer.chat_template is None:
-        raise BadInput(f"model.path: '{config.model.path}' has no chat template: choose an instruction-tuned model")
-    stop_token_ids(config.model, tokenizer)
-
-
 def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
     """Read the distinct problems of a source, ordered by id. key: the setting that names it. seed: of a generator."""
     return distinct_pairs(sources.read(key, source, data, seed), key, data, left_out)
@@ -115,15 +109,7 @@ def golds_that_verify(pairs: Sequence[Pair], config: Config) -> list[bool]:
 
 def encode(pair: Pair, data: DataConfig, tokenizer: Any) -> Problem:
     """Put a problem under the template and the chat template, which brings its special tokens."""
-    messages: list[Message] = list(pair.turns[:-1])
-    if data.system is not None:
-        spoken = [message for message in messages if message["role"] != "system"]
-        messages = [{"role": "system", "content": data.system}, *spoken]
-    for example in data.examples:
-        messages.append({"role": "user", "content": data.template.replace("{problem}", example.problem)})
-        messages.append({"role": "assistant", "content": example.answer})
-    messages.append({"role": "user", "content": data.template.replace("{problem}", pair.text)})
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **data.chat_settings)
+    prompt = render(list(pair.turns[:-1]), pair.text, data, tokenizer)
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return Problem(pair.id, prompt, tuple(ids), pair.gold, pair.grader)
 
@@ -139,4 +125,4 @@ def in_words(left_out: Sequence[LeftOut]) -> str:
 
 def write_listing(path: Path, left_out: Sequence[LeftOut]) -> None:
     """Write every row that was left out, one object a line."""
-    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in left_out), encoding="utf-8")
+    replace_text(path, "".join(json.dumps(asdict(row)) + "\n" for row in left_out))

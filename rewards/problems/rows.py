@@ -9,6 +9,7 @@ from actors.messages import LeftOut, Status
 from conf.errors import BadInput
 from conf.schema import DataConfig
 from rewards.problems import sources
+from rewards.problems.chat import Message
 from rewards.problems.contamination import normal
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.boxes import BOX, boxed
@@ -30,8 +31,6 @@ NO_MATCH = "no match for data.problem_pattern"
 SHOWN = "one of data.examples"
 DUPLICATE = "duplicate"
 CONFLICT = "duplicate with another gold answer"
-
-Message = dict[str, str]
 
 
 class Pair(NamedTuple):
@@ -113,7 +112,9 @@ def as_text(value: object) -> str:
     """Read a field as text: strings, numbers and lists of them have one; anything else is empty."""
     if isinstance(value, list):
         return ", ".join(map(as_text, value))
-    return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return ""
+    return str(value).strip().encode("utf-8", "replace").decode()  # halves of characters are none
 
 
 def as_turns(value: object) -> tuple[Message, ...]:

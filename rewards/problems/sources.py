@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from conf.documents import checked, path_of, reason
 from conf.errors import BadInput
 from conf.schema import DataConfig
 from conf.suggestions import nearest
@@ -101,20 +103,28 @@ def within(seconds: float, work: Callable[[], list[Row]]) -> list[Row]:
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    path = Path(reference).expanduser()
+    path = path_of(reference, f"{key}=file:{reference}")
     if path.suffix not in READERS:
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
     try:
-        for fields in READERS[path.suffix](path):
+        for number, fields in enumerate(READERS[path.suffix](path), start=1):
             if not isinstance(fields, dict):
                 raise BadInput(
                     f"{key}: '{path}' does not hold a list of objects: make each row an object of named fields"
                 )
-            yield Row(fields)
-    except (ValueError, csv.Error) as error:
-        raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({error}): repair it") from error
+            yield Row(row_of(fields, f"{key}: '{path}', row {number}"))
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({reason(error)}): repair it") from error
+
+
+def row_of(fields: dict[Any, Any], where: str) -> dict[str, Any]:
+    """Return the fields of a row. Raises BadInput for one that is nested too deeply or larger than any problem."""
+    try:
+        return checked({str(name): value for name, value in fields.items()})
+    except ValueError as error:
+        raise BadInput(f"{where}: {reason(error)}; repair it or leave it out") from None
 
 
 def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
@@ -138,7 +148,7 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
         for index, entry in enumerate(entries):
             grader = {"generator": reference, "settings": {**settings, **data.parameters}, "index": index}
             yield Row(entry, EXACT if exact else json.dumps(grader))
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, LookupError, AttributeError, ArithmeticError) as error:
         raise BadInput(
             f"data.parameters: the generator '{reference}' refuses {data.parameters} ({error}): "
             f"use the fields of its configuration class {DATASETS[reference][1].__name__}"
@@ -147,11 +157,20 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
 
 def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     """Call a user's function with data.parameters and read the rows it yields."""
-    for fields in find(key, reference)(**data.parameters):
-        if not isinstance(fields, dict):
-            kind = type(fields).__name__
-            raise BadInput(f"{key}: '{reference}' yields a {kind}: make each row a dict of named fields")
-        yield Row(fields)
+    rows = find(key, reference)
+    try:
+        for fields in rows(**data.parameters):
+            if not isinstance(fields, dict):
+                kind = type(fields).__name__
+                raise BadInput(f"{key}: '{reference}' yields a {kind}: make each row a dict of named fields")
+            yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:  # it is the person's own code, which may raise anything
+        what = f"{type(error).__name__}: {reason(error)}"
+        raise BadInput(
+            f"{key}: '{reference}' failed with data.parameters={data.parameters} ({what}): mend it"
+        ) from error
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:

@@ -17,6 +17,8 @@ from dataclasses import asdict
 from typing import NamedTuple, NoReturn
 
 from actors.messages import Problem, Sample
+from conf.command import command
+from conf.documents import reason
 from conf.errors import BadInput
 from conf.load import load, recipe_names
 from conf.presets import presets, reward_presets
@@ -37,22 +39,26 @@ class Row(NamedTuple):
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise BadInput(f"verify: {message}: python -m rewards.verify FILE.jsonl [--recipe NAME]")
+        raise BadInput(f"{message}: python -m rewards.verify FILE.jsonl [--recipe NAME]")
 
 
 def read_rows(path: str) -> Iterator[Row]:
     """Yield a row for every line; for a line that is none, one of empty texts, which is unparsable."""
     try:
         file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise BadInput(f"verify: cannot read '{path}' ({error.strerror}): give a .jsonl file") from error
-    with file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                yield Row(str(row["gold"]), str(row["response"]), min(max(int(row.get("tokens", 0)), 0), MOST_TOKENS))
-            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-                yield Row("", "", 0)
+        with file:
+            for line in file:
+                yield read_row(line)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read '{path}' ({reason(error)}): give a .jsonl file") from error
+
+
+def read_row(line: str) -> Row:
+    try:
+        row = json.loads(line)
+        return Row(str(row["gold"]), str(row["response"]), min(max(int(row.get("tokens", 0)), 0), MOST_TOKENS))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return Row("", "", 0)
 
 
 def named(name: str) -> RewardFunction:
@@ -62,30 +68,27 @@ def named(name: str) -> RewardFunction:
         return reward_function(load(["conf=paper", f"reward.preset={name}", *algorithm]))
     known = sorted({*reward_presets(), *recipe_names()})
     if name not in known:
-        raise BadInput(f"verify: no recipe {name!r}: use one of {', '.join(nearest(name, known) or known)}")
+        raise BadInput(f"no recipe {name!r}: use one of {', '.join(nearest(name, known) or known)}")
     return reward_function(load([f"conf={name}"]))
 
 
+@command("verify")
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
     parser = Parser(prog="python -m rewards.verify", description="One verdict for every line of gold and response.")
     parser.add_argument("file", metavar="FILE.jsonl")
     parser.add_argument("--recipe", metavar="NAME", help="print rewards by this recipe, too")
-    try:
-        asked = parser.parse_args(arguments)
-        rows = read_rows(asked.file)
-        chosen = RewardFunction(RewardConfig()) if asked.recipe is None else named(asked.recipe)
-        with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
-            if asked.recipe is None:
-                for verdict in pool.verify_all((row.gold, row.response) for row in rows):
-                    print(json.dumps(asdict(verdict)), flush=True)
-            else:
-                for reward in pool.rewards_all(map(as_sample, rows)):
-                    earned = {"reward": reward.total, "parts": reward.parts, "masked": reward.masked}
-                    print(json.dumps({**asdict(reward.verdict), **earned}), flush=True)
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 2
+    asked = parser.parse_args(arguments)
+    rows = read_rows(asked.file)
+    chosen = RewardFunction(RewardConfig()) if asked.recipe is None else named(asked.recipe)
+    with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
+        if asked.recipe is None:
+            for verdict in pool.verify_all((row.gold, row.response) for row in rows):
+                print(json.dumps(asdict(verdict)), flush=True)
+        else:
+            for reward in pool.rewards_all(map(as_sample, rows)):
+                earned = {"reward": reward.total, "parts": reward.parts, "masked": reward.masked}
+                print(json.dumps({**asdict(reward.verdict), **earned}), flush=True)
     return 0
 
 

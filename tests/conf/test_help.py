@@ -34,7 +34,8 @@ def test_a_section_lists_its_settings(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_setting_has_default_values_meaning_and_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "help", "lora.alpha") == (
-        "lora.alpha=64 Scale: the adapter adds alpha / rank · B A to a weight. Values: a whole number, 1 or more "
+        "lora.alpha=64 Scale: the adapter adds alpha / rank · B A to a weight. Values: a whole number, 1 or more, up "
+        "to 1,000,000,000 "
         "Source of the default: our choice: twice the rank, as is common"
     )
     assert "learner.ranks=null" in shown(capsys, "learner.ranks", "--help")

@@ -224,7 +224,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.chat_settings={tokenize: true}", ["data.chat_settings", "tokenize"]),
         ("budget.minutes=inf", ["budget.minutes=inf"]),
         ("eval.top_p=1.5", ["eval.top_p=1.5"]),
-        ("eval.n=0", ["eval.n=0", "1 or more"]),
+        ("eval.n=0", ["eval.n=0", "from 1 to"]),
         ("device=A400", ["device=A400", "nearest: A40"]),
         ("run.name=a/b", ["run.name=a/b", "plain folder name"]),
         ("run.name=..", ["run.name=..", "plain folder name"]),

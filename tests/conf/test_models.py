@@ -38,10 +38,14 @@ SHAPE = ShapeConfig(
 )
 
 
+EMPTY = b"\x02\0\0\0\0\0\0\0{}"
+"""A safetensors file without a tensor."""
+
+
 def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str = "model.safetensors") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(STATED if stated is None else stated))
-    (folder / weights).write_bytes(b"")
+    (folder / weights).write_bytes(EMPTY)
     return folder
 
 
@@ -120,7 +124,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     with pytest.raises(BadInput, match=r"model-00002-of-00002\.safetensors is missing"):
         locate(ModelConfig(path=str(folder)))
-    (folder / "model-00002-of-00002.safetensors").write_bytes(b"")
+    (folder / "model-00002-of-00002.safetensors").write_bytes(EMPTY)
     assert locate(ModelConfig(path=str(folder))) == str(folder)
 
 

@@ -80,9 +80,9 @@ def test_a_setting_knows_its_path_meaning_and_source() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (Outer(count=0), "count=0 is not possible: use 1 or more"),
-        (Outer(above=0.0), "above=0.0 is not possible: use a number above 0"),
-        (Outer(above=float("inf")), "above=inf is not possible: use a number above 0"),
+        (Outer(count=0), "count=0 is not possible: use 1 or more, up to 1,000,000,000"),
+        (Outer(above=0.0), "above=0.0 is not possible: use a number above 0, up to 1,000,000,000"),
+        (Outer(above=float("inf")), "above=inf is not possible: use a number above 0, up to 1,000,000,000"),
         (Outer(inner=Inner(share=1.5)), "inner.share=1.5 is not possible: use a value from 0 to 1"),
         (Outer(inner=Inner(word="maybe")), "inner.word=maybe is not possible: use one of on, off"),
     ],

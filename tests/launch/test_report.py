@@ -167,7 +167,7 @@ def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
     assert attempt(folder) == str(folder / "report.html")
     (folder / "metrics.jsonl").write_text("[]\n")
-    assert "none (AttributeError" in attempt(folder)
+    assert "none (BadInput" in attempt(folder)
 
 
 @pytest.mark.parametrize(("arguments", "said"), [([], "name the folder"), (["nowhere"], "there is no folder nowhere")])

@@ -7,14 +7,15 @@ import pytest
 from launch import result
 from launch.result import describe
 
+SIZES = {"n": 2, "problems": 128, "mean_length": 20.0, "truncated": 0.1}
 SUMMARY: dict[str, Any] = {
     "status": "budget_exhausted",
     "updates": 40,
     "spent_s": 594.0,
     "reason": "no further update fits",
     "eval": {
-        "base": {"pass@1": 0.05, "n": 2, "problems": 128, "ci95": [0.02, 0.09]},
-        "final": {"pass@1": 0.625, "n": 2, "problems": 128, "ci95": [0.55, 0.7]},
+        "base": {"pass@1": 0.05, "ci95": [0.02, 0.09], **SIZES},
+        "final": {"pass@1": 0.625, "ci95": [0.55, 0.7], **SIZES},
     },
 }
 
@@ -30,11 +31,8 @@ def test_a_run_without_evaluation_has_one_line() -> None:
     assert len(describe({**SUMMARY, "eval": {"base": None, "final": None}})) == 1
 
 
-def test_report_is_pointed_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_is_pointed_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
     (tmp_path / "report.html").touch()
-    monkeypatch.setattr("sys.argv", ["result", str(tmp_path)])
-    assert result.main() == 0
+    assert result.main([str(tmp_path)]) == 0
     assert f"report: {tmp_path / 'report.html'}" in capsys.readouterr().out

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -263,7 +262,7 @@ def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
     monkeypatch.setattr("conf.adapters.check_adapter", lambda config, path: None)
     monkeypatch.setattr("rewards.problems.loading.load", lambda config, tokenizer: ProblemSet((), (), {}))
-    monkeypatch.setattr("transformers.AutoTokenizer", SimpleNamespace(from_pretrained=lambda path: None))
+    monkeypatch.setattr("conf.models.load_tokenizer", lambda folder, path: None)
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
     request = run.prepare(make_plan(config, detect("cpu")), tmp_path, time.monotonic() - 30)

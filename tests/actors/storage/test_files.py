@@ -81,7 +81,7 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     assert read_json(file) is None
     file.write_text("{\n")
-    with pytest.raises(BadInput, match=r"file is not JSON \(.*: move it out of the way"):
+    with pytest.raises(BadInput, match=r"file is not JSON \(.*; move it out of the way"):
         read_json(file)
     with pytest.raises(BadInput, match=r"file, line 1 is not JSON"):
         read_rows(file)

@@ -1,0 +1,74 @@
+"""What every command does with an error: one sentence, whoever has to do something about it."""
+
+import io
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+from rich.console import Console
+from rich.text import Text
+
+from conf.errors import BadInput, printable
+
+P = ParamSpec("P")
+Main = Callable[Concatenate[list[str], P], int]
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""Exit codes of a command that Ctrl-C or the end of its reader ended, as shells have them."""
+
+
+class PlainConsole(Console):
+    """A console on which text is no more than text: names from outside may hold rich's markup or control characters."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+def command(name: str) -> Callable[[Main[P]], Main[P]]:
+    """Decorate the `main` of a command: its BadInput becomes a line on stderr and exit code 2, an error that nobody has
+    foreseen a line with the place of its traceback and exit code 1. Nothing that is printed can fail for its encoding.
+    """
+
+    def decorate(main: Main[P]) -> Main[P]:
+        @wraps(main)
+        def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")
+            try:
+                return main(arguments, *more, **named)
+            except BadInput as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                return INTERRUPTED
+            except BrokenPipeError:
+                sys.stdout = None  # which else complains when it is flushed at the end
+                return CLOSED_PIPE
+            except Exception as error:
+                print(f"{name}: {unforeseen(error)}", file=sys.stderr)
+                return 1
+
+        return guarded
+
+    return decorate
+
+
+def unforeseen(error: Exception) -> str:
+    """Write the traceback of an error into a file of its own, and say what happened and where that is."""
+    said = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="microbudget-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError as full:
+        return f"unforeseen, {said}; the traceback could not be written ({full.strerror}): make room and try again"
+    return f"unforeseen, {said}; the traceback is in {file.name}: report it, it is a fault of this project"

@@ -1,0 +1,187 @@
+"""The door for documents that come from outside: JSON and YAML, whole files and values within them.
+
+What is read is checked where it is read: size, encoding, depth, and its type down to the last field. Whatever is wrong
+becomes a BadInput that names the file, the place in it and the remedy.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from conf.errors import BadInput
+
+T = TypeVar("T")
+
+MOST_BYTES = 2**30
+"""Of a file that is read whole: the samples of a day are a tenth of it."""
+
+MOST_YAML_BYTES = 2**18
+"""Of a file or a value in YAML, which is read a character at a time: some seconds."""
+
+DEEPEST = 30
+"""Levels of lists and mappings in a document; what this project writes has seven."""
+
+MOST_VALUES = 10**6
+"""In a document in YAML, where an alias repeats what it names."""
+
+MOST_BITS = 10_000
+"""Of a whole number; Python writes no number of more than 4,300 digits."""
+
+MALFORMED = (
+    yaml.YAMLError,
+    OmegaConfBaseException,
+    ValueError,  # numbers of too many digits, dates that are none
+    LookupError,  # !!int '' and !!bool x
+    AttributeError,  # !!timestamp x
+    TypeError,
+    RecursionError,
+)
+"""What the reader of YAML raises."""
+
+
+def mapping(name: str, keys: dict[str, Any], others: Any = Any) -> Any:
+    """Return the kind of mappings with these keys, of a kind each, and any others, which are all of one kind."""
+    return TypedDict(name, keys, extra_items=others)  # type: ignore[operator]  # not written as a class
+
+
+def path_of(text: str, where: str) -> Path:
+    """Return the path that a text names, with the home folder for a `~`. where: the setting, for messages."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise BadInput(f"{where}: there is no such home folder; give the whole path") from None
+
+
+def read_text(file: Path, remedy: str) -> str:
+    """Return the text of a file. Raises BadInput if it is none in UTF-8. remedy: what to do then, as an imperative."""
+    try:
+        if not file.is_file():
+            missing = "it is no file" if file.exists() else "there is no such file"
+            raise BadInput(f"{file} cannot be read ({missing}); {remedy}")
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise BadInput(f"{file} has {size:,} bytes, and {MOST_BYTES:,} are the most that is read; {remedy}")
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file} cannot be read ({reason(error)}); {remedy}") from None
+
+
+def read_json(file: Path, kind: Any, remedy: str) -> Any:
+    """Return the content of a JSON file, which is of a kind. Raises BadInput if there is none."""
+    return parse_json(read_text(file, remedy), kind, str(file), remedy)
+
+
+def read_json_lines(file: Path, kind: Any, remedy: str) -> Iterator[Any]:
+    """Yield the lines of a JSONL file, each of a kind, without a last one that is only half written."""
+    for number, line in enumerate(read_text(file, remedy).split("\n")[:-1], start=1):
+        yield parse_json(line, kind, f"{file}, line {number}", remedy)
+
+
+def parse_json(text: str, kind: Any, where: str, remedy: str) -> Any:
+    """Return what a text in JSON says, which is of a kind. where: of the text, for messages."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where} is not JSON ({reason(error)}); {remedy}") from None
+    try:
+        return conform(checked(document), kind)
+    except ValueError as error:
+        raise BadInput(f"{where}: {reason(error)}; {remedy}") from None
+
+
+def read_yaml(file: Path, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file. Raises BadInput if it holds anything else."""
+    text = read_text(file, remedy)
+    try:
+        document = parse_yaml(text)
+    except ValueError as error:
+        raise BadInput(f"{file}: not valid YAML ({reason(error)}); {remedy}") from None
+    if not isinstance(document, dict):
+        kind = type(document).__name__
+        raise BadInput(f"{file}: holds a {kind}, not `section:` and `key: value` lines; {remedy}")
+    return document
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a text in YAML says, as OmegaConf understands numbers. Raises ValueError for anything improper."""
+    if len(text) > MOST_YAML_BYTES:
+        raise ValueError(f"{len(text):,} characters are more than the {MOST_YAML_BYTES:,} that are read")
+    try:
+        document = yaml.load(text, Loader=_loader())  # a SafeLoader
+        return checked(document)
+    except MALFORMED as error:
+        raise ValueError(reason(error)) from None
+
+
+@cache
+def _loader() -> Any:
+    from omegaconf._yaml import get_yaml_loader  # 2.4: reads 1e-5 as a number, and refuses a key given twice
+
+    return get_yaml_loader()
+
+
+def checked(document: Any) -> Any:
+    """Return a document as it is. Raises ValueError for one that is too deep or too large, or with a key that is no
+    text.
+    """
+    layer, count = [document], 0
+    for _ in range(DEEPEST):
+        mappings = [value for value in layer if isinstance(value, dict)]
+        if odd := [key for mapping in mappings for key in mapping if not isinstance(key, str)]:
+            raise ValueError(f"the key {odd[0]!r} is not text, put it in quotes")
+        lists = [value for value in layer if isinstance(value, list | tuple | set)]
+        if any(isinstance(value, int) and value.bit_length() > MOST_BITS for value in layer):
+            raise ValueError("it holds a number of too many digits")
+        count += sum(map(len, mappings)) + sum(map(len, lists))
+        if count > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+        layer = [inner for value in mappings for inner in value.values()] + [i for value in lists for i in value]
+        if not layer:
+            return document
+    raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+
+
+def conform(value: Any, kind: Any) -> Any:
+    """Return a value that is of a kind. Raises ValueError, which says where it is not and what was expected there."""
+    try:
+        _adapter(kind).validate_python(value, strict=True)  # whose copy has floats for whole numbers
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        given = "" if first["type"] == "missing" else f"={_short(first['input'])}"
+        said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        raise ValueError(f"{place or 'it'}{given}: {said[0].lower()}{said[1:]}") from None
+    return value
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind."""
+    try:
+        conform(value, kind)
+    except ValueError:
+        return False
+    return True
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, as far as a sentence can hold it."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _short(value: Any) -> str:
+    return text if len(text := repr(value)[:61]) <= 60 else f"{text[:-1]}…"
