@@ -26,7 +26,7 @@ MODES = (DEFAULT, "token_tis", "icepop", "sequence_mask", UNCORRECTED)
 RATES = (1.5e-3, 3e-3)
 """One at which the small model learns steadily by default, and twice that."""
 STALENESS = (1, 4)
-SEEDS = range(5)
+SEEDS = range(6)
 
 LEAST = 1e-3
 """What a default that gets nothing right any more counts as, so that there is a ratio to it."""

@@ -80,7 +80,7 @@ def test_without_correction_every_weight_is_one(model: str) -> None:
 
 def test_every_cell_has_settings_that_are_accepted() -> None:
     cells = list(mismatch.cells())
-    assert len(cells) == len(set(cells)) == 100
+    assert len(cells) == len(set(cells)) == 120
     for cell in cells[:20]:
         config = load(["conf=quickstart", *cell.settings])
         assert config.learner.max_staleness == cell.staleness
