@@ -24,9 +24,9 @@ from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.help import WORDS
 from conf.models import weight_files
-from launch.arguments import split
 from launch.session.signals import handle_signals, raise_exit
-from launch.trained import LATEST, Trained, find_trained
+from launch.trained.arguments import split
+from launch.trained.policy import LATEST, Trained, find_trained
 
 FORMATS = ("merged", "gguf", "adapter")
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}

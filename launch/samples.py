@@ -17,10 +17,10 @@ from actors.messages import Status
 from conf.command import command
 from conf.errors import BadInput
 from conf.help import WORDS
-from launch.arguments import split
 from launch.reports.tables import Pair, pairs_by_outcome
-from launch.side_by_side import side_by_side, visible
-from launch.trained import find_run
+from launch.trained.arguments import split
+from launch.trained.policy import find_run
+from launch.trained.side_by_side import side_by_side, visible
 
 SHOWN = {
     "worse": "right before, wrong after",

@@ -20,10 +20,10 @@ from conf.command import command
 from conf.errors import BadInput
 from conf.help import WORDS
 from conf.models import shape_from_config
-from launch.arguments import split
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
-from launch.trained import LATEST, Trained, find_trained, talking
+from launch.trained.arguments import split
+from launch.trained.policy import LATEST, Trained, find_trained, talking
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 

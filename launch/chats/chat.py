@@ -15,7 +15,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.chats.conversation import SIDES, Conversation
 from launch.chats.policies import Policies, Show
-from launch.side_by_side import side_by_side, visible
+from launch.trained.side_by_side import side_by_side, visible
 
 HELP = """/problem N  pose held-out problem N as in the run's evaluation, with gold answer and verdicts
 /samples    what changed in the run's own answers, worst first

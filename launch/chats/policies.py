@@ -7,7 +7,7 @@ from typing import Any
 from actors.messages import AdapterRef, Problem, Sampling
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
-from launch.trained import Trained
+from launch.trained.policy import Trained
 
 Show = Callable[[dict[str, str]], None]
 """Called with what both have said so far."""

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from conf.adapters import CONFIG_FILE, WEIGHTS_FILE
-from launch.trained import Trained
+from launch.trained.policy import Trained
 
 
 def write_adapter(trained: Trained, folder: Path) -> None:

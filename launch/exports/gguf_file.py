@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 from conf.errors import BadInput
 from conf.models import stop_token_ids
 from launch.exports.merged import Sum
-from launch.trained import Trained
+from launch.trained.policy import Trained
 
 TYPES = {
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),

@@ -19,7 +19,7 @@ from torch import Tensor
 from conf.adapters import CONFIG_FILE, WEIGHTS_FILE
 from conf.errors import BadInput
 from conf.models import MODEL_FILES, stop_token_ids, weight_files
-from launch.trained import Trained
+from launch.trained.policy import Trained
 
 SUMMED = (torch.float32, torch.bfloat16, torch.float16)
 """Types of weights that something can be added to; others are packed."""

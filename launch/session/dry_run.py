@@ -7,7 +7,7 @@ from rich.console import Console
 from conf.load import dump
 from conf.models import load_tokenizer, locate
 from conf.schema import Config
-from launch.side_by_side import visible
+from launch.trained.side_by_side import visible
 from rewards.problems.loading import load
 
 SHOWN = 2

@@ -13,7 +13,7 @@ from conf.errors import BadInput
 from conf.load import load
 from launch import export
 from launch.exports import merged
-from launch.trained import find_trained
+from launch.trained.policy import find_trained
 from tests.trained_runs import write_model, write_trained
 
 

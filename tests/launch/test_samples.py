@@ -6,7 +6,7 @@ from rich.console import Console
 
 from launch import samples
 from launch.samples import choose, read_pairs, show
-from launch.side_by_side import visible
+from launch.trained.side_by_side import visible
 from tests.run_folders import HOSTILE, write_run
 
 
