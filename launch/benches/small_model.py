@@ -77,7 +77,7 @@ def make_model(tokenizer: Any) -> Any:
 
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=64,  # vLLM pads to as many, and draws what it pads
+            vocab_size=64,  # vLLM pads to as many; with 17 a run met a token beyond them, for a reason not found
             hidden_size=128,
             intermediate_size=256,
             num_hidden_layers=2,
