@@ -18,10 +18,12 @@ REMEDIES = {
 
 def disk_trouble(folder: Path, error: BaseException) -> str | None:
     """Return what keeps a run from writing to its folder, if that is what an error says; else None."""
-    if not folder.is_dir():
-        return f"the run folder {folder} is gone: bring it back, or give the same command to start anew"
     found = OS_ERROR.search(str(error))
     number = int(found[1] or found[2]) if found else 0
+    # Another process may have made a part of a deleted folder again.
+    deleted = number == errno.ENOENT and str(folder) in str(error) and not (folder / "config.yaml").exists()
+    if deleted or not folder.is_dir():
+        return f"the run folder {folder} is gone: bring it back, or give the same command to start anew"
     if number not in REMEDIES:
         return None
     path = error.filename if isinstance(error, OSError) and error.filename else folder

@@ -29,3 +29,13 @@ def test_folder_that_is_gone_explains_every_error(tmp_path: Path) -> None:
     told = disk_trouble(tmp_path / "run", RuntimeError("no adapter"))
     assert told is not None
     assert told.startswith(f"the run folder {tmp_path / 'run'} is gone")
+
+
+def test_folder_that_is_gone_is_seen_where_a_process_has_made_a_part_of_it_again(tmp_path: Path) -> None:
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "samples" / "update-1.jsonl"))
+    (tmp_path / "adapters").mkdir()
+    told = disk_trouble(tmp_path, missing)
+    assert told is not None
+    assert told.startswith(f"the run folder {tmp_path} is gone")
+    (tmp_path / "config.yaml").touch()
+    assert disk_trouble(tmp_path, missing) is None
