@@ -1,0 +1,96 @@
+"""Families whose layers, window or head are not Llama's: a real engine serves them as the learner sees them."""
+
+import asyncio
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actors.adapter_check.probes import Probes, logprobs_of
+from actors.adapter_check.startup_check import find_mistake
+from actors.adapter_check.swap_check import distance
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.protocols import FAITHFUL
+from actors.rollout.vllm_engine import RolloutEngine
+from actors.runtime.placement import Share
+from conf.schema import Config
+from learner.learner import LoraLearner
+from tests.learner.model.families import FAMILIES, Family, build
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's"),
+]
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
+SERVED = ("Gemma 3, text", "SmolLM3")
+CLOSE = 5e-4
+"""Mean |Δ log p| in nats below which engine and learner stay in float32."""
+
+
+def larger(family: Family) -> Family:
+    """The family in sizes that vLLM's kernels take, with a window that probes exceed."""
+    settings: dict[str, Any] = family.settings | {"vocab_size": 512, "hidden_size": 128, "head_dim": 32}
+    if "sliding_window" in settings:
+        settings["sliding_window"] = 24
+    if rope := settings.get("rope_parameters"):
+        settings["rope_parameters"] = rope | {"short_factor": [1.5] * 12, "long_factor": [4.0] * 12}
+    return replace(family, settings=settings)
+
+
+def config_for(family: Family, folder: Path) -> Config:
+    config = Config()
+    config.model.path, config.model.dtype = str(folder), "float32"
+    config.lora.rank, config.lora.alpha, config.lora.target_modules = 8, 16, list(family.targets)
+    config.rollout.max_prompt_tokens, config.rollout.max_response_tokens = 16, 40
+    config.rollout.max_concurrent_samples = config.rollout.kv_cache_gib = 1
+    config.canary.problems, config.canary.tokens = 4, 40
+    config.learner.tokens_per_microbatch = 256
+    return config
+
+
+class Prober:
+    """What `Probes` asks, in front of one engine."""
+
+    def __init__(self, engine: RolloutEngine) -> None:
+        self._engine = engine
+
+    async def probe(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self._engine.generate(index, problem, adapter, sampling),)
+
+
+async def compare(config: Config, learner: LoraLearner) -> list[tuple[float, str]]:
+    """Return, for each synthetic adapter, how far engine and learner are apart, and the mistake that explains it."""
+    engine = RolloutEngine(config, config.model.path, Share(cores=CORES))
+    prober: Any = Prober(engine)
+    problems = tuple(Problem(f"p{n}", "", tuple(range(300 + n, 316 + n)), "1") for n in range(4))
+    found = []
+    for adapter in learner.publish_synthetic():
+        await engine.load(adapter)
+        (answers,) = await Probes(config, problems).ask(prober, adapter)
+        views = learner.explain(answers)
+        seen = logprobs_of(answers)
+        found.append((distance(seen, views[FAITHFUL]), find_mistake(seen, views)))
+        await engine.retire(adapter)
+    await engine.close()
+    return found
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_engine_and_learner_agree(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    family = larger(next(family for family in FAMILIES if family.name == name))
+    folder = tmp_path / "model"
+    build(family).save_pretrained(folder)
+    for file in tiny_model.iterdir():
+        if "token" in file.name or "chat" in file.name:
+            shutil.copy(file, folder)
+    config = config_for(family, folder)
+    found = asyncio.run(compare(config, LoraLearner(config, str(folder), tmp_path / "adapters")))
+    assert [mistake for _, mistake in found] == ["", ""], found
+    assert all(off < CLOSE for off, _ in found), found
