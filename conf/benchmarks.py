@@ -40,7 +40,7 @@ class Benchmark:
 @cache
 def known() -> dict[str, Benchmark]:
     """Return the benchmarks of benchmarks.yaml, by name."""
-    table = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text())
+    table = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text("utf-8"))
     return {name: Benchmark(name, **row) for name, row in table.items()}
 
 

@@ -33,5 +33,5 @@ class Device:
 @cache
 def devices() -> dict[str, Device]:
     """Cards by name, from devices.yaml."""
-    table = yaml.safe_load(Path(__file__).with_name("devices.yaml").read_text())
+    table = yaml.safe_load(Path(__file__).with_name("devices.yaml").read_text("utf-8"))
     return {name: Device(name, **row) for name, row in table.items()}

@@ -104,6 +104,6 @@ def _environment(html: bool) -> Environment:
         sweep_tables=sweep_tables,
         sweep_verdict=sweep_verdict,
         tables=tables,
-        style=Markup((TEMPLATES / "style.css").read_text()),
+        style=Markup((TEMPLATES / "style.css").read_text("utf-8")),
     )
     return made

@@ -22,7 +22,7 @@ class PaperResults:
 
 @cache
 def all_results() -> dict[str, PaperResults]:
-    tables: dict[str, Any] = yaml.safe_load((Path(conf.__path__[0]) / "paper_results.yaml").read_text())
+    tables: dict[str, Any] = yaml.safe_load((Path(conf.__path__[0]) / "paper_results.yaml").read_text("utf-8"))
     return {model: PaperResults(model, **table) for model, table in tables.items()}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text())
+WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text("utf-8"))
 
 MISSING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
