@@ -3,6 +3,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,30 +88,38 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
         read_rows(file)
 
 
-@pytest.fixture
-def little_room() -> Iterator[int]:
-    """No file may grow beyond so many bytes: a write that would is cut off there, as on a disk that runs full."""
+LITTLE_ROOM = 100
+
+
+@contextmanager
+def little_room() -> Iterator[None]:
+    """No file may grow beyond LITTLE_ROOM bytes: a write that would is cut off there, as on a disk that runs full.
+
+    The limit is that of the process, the file that pytest's output may go to included: only for what cannot print.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield 100
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE_ROOM, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path, little_room: int) -> None:
+def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     append_row(file, {"update": 1})
-    with pytest.raises(OSError, match="File too large") as caught:
-        append_row(file, {"text": "a" * little_room})
+    with pytest.raises(OSError, match="File too large") as caught, little_room():
+        append_row(file, {"text": "a" * LITTLE_ROOM})
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(file))
     append_row(file, {"update": 2})
     assert read_rows(file) == [{"update": 1}, {"update": 2}]
 
 
-def test_file_that_does_not_fit_is_named_and_leaves_the_old_one(tmp_path: Path, little_room: int) -> None:
+def test_file_that_does_not_fit_is_named_and_leaves_the_old_one(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     replace_text(file, "old")
-    with pytest.raises(OSError, match="File too large") as caught:
-        replace_text(file, "a" * (little_room + 1))
+    with pytest.raises(OSError, match="File too large") as caught, little_room():
+        replace_text(file, "a" * (LITTLE_ROOM + 1))
     assert caught.value.filename == str(tmp_path / ".state.json.tmp")
     assert file.read_text() == "old"
 
