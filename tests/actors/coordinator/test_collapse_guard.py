@@ -93,7 +93,7 @@ def test_few_effective_samples_are_a_warning_and_said_once_a_window() -> None:
 
 
 def test_enough_effective_samples_are_no_warning_however_they_change() -> None:
-    shares = [1.0] * 40 + [0.55, 0.2] * 20 + [0.51] * 40
+    shares = [1.0] * 40 + [0.55, 0.2, 0.6] * 20 + [0.51] * 40
     assert alarms(Guard(GuardConfig()), [{"mismatch/effective_share": share} for share in shares]) == []
 
 

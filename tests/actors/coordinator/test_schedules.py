@@ -294,10 +294,10 @@ class Trial:
         assert tokens == self.written
         if folder.checkpoints.latest:
             state = read_state(folder.checkpoints.latest)
-            self.check_history(**{name: state[name] for name in ("version", "next_unused", "used", "problems")})
+            self.check_history(**{name: state[name] for name in ("version", "next_unused", "used", "problems", "dropped")})
 
     def check_history(
-        self, version: int, next_unused: int, used: Sequence[int], problems: dict[str, list[int]]
+        self, version: int, next_unused: int, used: Sequence[int], problems: dict[str, list[int]], dropped: int
     ) -> None:
         """Check the history behind a version, with its cursor and solve rates."""
         behind = [
@@ -309,6 +309,7 @@ class Trial:
         assert len(behind) == len(set(behind)) == version * self.schedule.per_update
         done = {*range(next_unused), *used}
         assert set(behind) <= done
+        assert 0 <= dropped <= len(done - set(behind))
         settled = {index for index in done if self._outcome(index) == "fruitless"}
         if not self.schedule.refill:
             settled &= set(behind)

@@ -135,7 +135,7 @@ def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="another prompt or answer of problem p0"):
         open_sample_files(tmp_path, 1)
     file.write_text("{}\n" + text)
-    with pytest.raises(BadInput, match="line 1 is damaged"):
+    with pytest.raises(BadInput, match="line 1: problem: field required"):
         open_sample_files(tmp_path, 1)
 
 
