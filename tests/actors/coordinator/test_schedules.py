@@ -294,7 +294,8 @@ class Trial:
         assert tokens == self.written
         if folder.checkpoints.latest:
             state = read_state(folder.checkpoints.latest)
-            self.check_history(**{name: state[name] for name in ("version", "next_unused", "used", "problems", "dropped")})
+            names = ("version", "next_unused", "used", "problems", "dropped")
+            self.check_history(**{name: state[name] for name in names})
 
     def check_history(
         self, version: int, next_unused: int, used: Sequence[int], problems: dict[str, list[int]], dropped: int
