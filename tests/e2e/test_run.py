@@ -207,7 +207,7 @@ def test_where_to_look_is_printed(ended: Ended) -> None:
 
 
 def test_finished_run_is_not_overwritten_by_accident(begin: Begin, ended: Ended) -> None:
-    again = begin("shared").end()
+    again = begin("shared", f"budget.minutes={ended.summary['budget_s'] / 60}").end()
     assert again.code == 2
     assert "run.overwrite=true" in again.output
     assert again.summary["status"] == "budget_exhausted"
