@@ -97,7 +97,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["n=0"], "n=0"),
         (["eval.temperature=0"], "n=2 with eval.temperature=0"),
         (["limit=0"], "limit=0"),
-        (["adapter=nowhere"], "adapter=nowhere: adapter_config.json cannot be read"),
+        (["adapter=nowhere"], "nowhere/adapter_config.json cannot be read"),
         (["device=A40"], "this machine has no A40"),
     ],
 )
@@ -148,8 +148,8 @@ def test_untouched_foreign_and_other_models_adapters_are_refused(
         ({"base_model_name_or_path": None}, "does not say which model it was made for"),
         ({"r": 16}, "has shape [8, 128], this run's [16, 128]"),
         ({"target_modules": ["q_proj", "lm_head"]}, "it adapts lm_head"),
-        ({"target_modules": "all-linear"}, "it adapts"),
-        ({"r": None}, "does not state r"),
+        ({"target_modules": "all-linear"}, "target_modules=all-linear"),
+        ({"r": None}, "r=None: should be a valid integer"),
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(stated | change))
         assert said in complaint([*arguments, f"adapter={adapter}"], capsys)

@@ -40,7 +40,8 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES) -> Path:
     (folder / "config.yaml").write_text(dump(plan.config))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in done.rows[:updates]))
     for update in range(updates):
-        rows = [{"tokens": length, "prompt": f"The same: {length}"} for length in (6, 8, 10)]
+        judged = {"problem": "p", "gold": "1", "response": "1", "status": "correct", "finish_reason": "stop"}
+        rows = [judged | {"tokens": length, "prompt": f"The same: {length}"} for length in (6, 8, 10)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / "samples" / f"update-{update + 1:06d}.jsonl").write_text(text)
     return folder
