@@ -40,13 +40,14 @@ with (folder.parent / "rates").open("a") as rates:
 conduct = json.loads((folder.parent.parent / "conduct.json").read_text()).get(given["run.name"], {})
 
 def end(code, status, reason="as told"):
-    after = {"pass@1": 0.5, "ci95": [0.4, 0.6], "problems": 10, "n": 1}
+    after = {"pass@1": 0.5, "ci95": [0.4, 0.6], "problems": 10, "n": 1, "mean_length": 8.0, "truncated": 0.0}
     summary = {"status": status, "reason": reason, "updates": 1, "eval": {"base": after, "final": after}}
     (folder / "summary.json").write_text(json.dumps(summary))
     sys.exit(code)
 
 signal.signal(signal.SIGTERM, lambda *_: end(143, "interrupted", "SIGTERM"))
-(folder / "spent.json").write_text(json.dumps({"spent_s": conduct.get("spent", 60.0)}))
+(folder / "spent").write_text(json.dumps({"spent_s": conduct.get("spent", 60.0)}))
+(folder / "spent").rename(folder / "spent.json")  # at once, as a run does
 for share in (0.45, 0.55):
     row = {"update": 1, "budget/spent_s": share, "budget/left_s": 1 - share}
     row["reward/accuracy"] = conduct.get("accuracy", 0.5)
@@ -105,15 +106,14 @@ def test_cells_are_run_once_and_their_results_shown(
 
 
 def test_a_finished_sweep_does_not_fail_for_its_report(
-    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweeping: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(*_: Path) -> None:
+        raise ValueError("no curve has an end")
+
+    monkeypatch.setattr("launch.reports.write", fail)
     assert sweeping("ranks=[8]") == 0
-    (cell,) = read_grid(command(tmp_path, "ranks=[8]")).cells
-    cell.config.model.dtype = "float32"
-    (tmp_path / "s" / "r8" / "config.yaml").write_text(dump(cell.config))
-    (tmp_path / "s" / "r8" / "metrics.jsonl").write_text('{"update": 1, "reward/accuracy": "high"}\n')
-    assert sweeping("ranks=[8]") == 0
-    assert "none (ValueError: could not convert" in capsys.readouterr().out
+    assert "none (ValueError: no curve has an end)" in capsys.readouterr().out
 
 
 def test_a_failed_cell_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def outlive(folder: Path) -> int:
     code = (
         "import sys, time; from pathlib import Path; from launch import run;"
         "from tests.launch.session.test_coordinator_actor import make_request;"
-        "run.LATE_S = 0.1; run.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1), lambda *_: None); time.sleep(600)"
+        "run.LATE_S = 0.1; run.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1), lambda *_: None);"
+        "time.sleep(600)"
     )
     return subprocess.run([sys.executable, "-c", code, str(folder)], timeout=120).returncode
 
