@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def hanging() -> str:
 def pool() -> Iterator[VerifierPool]:
     with VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=1) as pool:
         yield pool
+
+
+def process_of(pool: VerifierPool) -> BaseProcess | None:
+    """Its worker's process, of this pool alone: other tests of this session have pools of their own."""
+    return pool._workers[0]._process
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 30.0) -> bool:
@@ -75,7 +81,8 @@ def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> 
 @pytest.mark.parametrize("noticed", [True, False])
 def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> None:
     pool.verify(GOLD, normal())
-    (worker,) = multiprocessing.active_children()
+    worker = process_of(pool)
+    assert worker is not None
     os.kill(worker.pid, signal.SIGKILL)
     if noticed:
         assert wait_until(lambda: worker not in multiprocessing.active_children())
@@ -87,7 +94,8 @@ def test_worker_that_dies_under_an_answer_each_time_is_a_crash(pool: VerifierPoo
     thread = threading.Thread(target=lambda: statuses.append(pool.verify(GOLD, hanging()).status))
     thread.start()
     while thread.is_alive():
-        for worker in multiprocessing.active_children():
+        worker = process_of(pool)
+        if worker is not None and worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGKILL)
         time.sleep(0.05)
     assert statuses == [Status.CRASH]
