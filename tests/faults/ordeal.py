@@ -70,7 +70,7 @@ class Ordeal:
         """What the history is, once the run was told to stop."""
         self._run.process.send_signal(signal.SIGTERM)
         ended = self._run.end()
-        assert ended.code == 143, ended.output
+        assert ended.code == 143, (ended.code, ended.output[-3000:])
         assert [row["update"] for row in ended.rows] == list(range(1, len(ended.rows) + 1))
         return f"{len(ended.rows)} updates, {len(learned_from(ended))} groups, none twice; no process or memory left"
 
