@@ -52,7 +52,7 @@ def command(name: str) -> Callable[[Main[P]], Main[P]]:
             except BrokenPipeError:
                 sys.stdout = None  # which else complains when it is flushed at the end
                 return CLOSED_PIPE
-            except Exception as error:
+            except Exception as error:  # the last resort: said in one sentence, its traceback kept
                 print(f"{name}: {unforeseen(error)}", file=sys.stderr)
                 return 1
 

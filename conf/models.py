@@ -223,7 +223,8 @@ def _check_readable(shards: list[Path], path: str, shape: ShapeConfig) -> None:
     for shard in shards:
         try:
             with safe_open(shard, framework="numpy") as weights:
-                rows = weights.get_slice(EMBEDDING).get_shape() if EMBEDDING in weights.keys() else None  # noqa: SIM118
+                held = EMBEDDING in weights.keys()  # noqa: SIM118  # no mapping
+                rows = weights.get_slice(EMBEDDING).get_shape() if held else None
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
         if rows not in (None, [shape.vocabulary, shape.hidden]):
