@@ -12,13 +12,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
@@ -71,15 +68,13 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
 
         check_convertible(trained)
     console.print(f"Exporting {trained.checkpoint} as {form} …", soft_wrap=True, highlight=False, markup=False)
-    from launch.exports.verification import verify
+    from launch.exports.verified import write_verified
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         made = Path(scratch) / "export"
         made.mkdir()
-        load_export = write(trained, form, kind, name, made)
-        found = verify(trained, load_export, q8_0=kind == "q8_0")
-        console.print(table(found))
+        found = write_verified(trained, form, kind, name, made, console)
         if found.fault:
             console.print(f"Not exported: {found.fault}", soft_wrap=True, highlight=False, markup=False)
             return 1
@@ -101,38 +96,6 @@ def check_target(target: Path, weights: list[Path]) -> None:
     needed, free = sum(file.stat().st_size for file in weights), shutil.disk_usage(parent).free
     if free < needed:
         raise BadInput(f"{target} takes up to {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: make room")
-
-
-def write(trained: Trained, form: str, kind: str, name: str, folder: Path) -> Callable[[], Any]:
-    """Write an export into an empty folder. Return what loads it."""
-    from launch.exports import verification
-
-    if form == "merged":
-        from launch.exports.merged import write_merged
-
-        write_merged(trained, folder, whole=kind == "float32")
-        return lambda: verification.load_merged(folder)
-    if form == "gguf":
-        from launch.exports.gguf_file import write_gguf
-
-        file = folder / f"{name}-{kind}.gguf"
-        write_gguf(trained, kind, file)
-        return lambda: verification.load_gguf(file)
-    from launch.exports.adapter import write_adapter
-
-    write_adapter(trained, folder)
-    return lambda: verification.load_adapter(trained, folder)
-
-
-def table(found: Any) -> Table:
-    """Return the differences as a table."""
-    shown = Table(title=f"|Δ log p| of {found.tokens} held-out tokens, nats", title_justify="left")
-    shown.add_column("between")
-    for name in ("mean", "99 % below", "largest"):
-        shown.add_column(name, justify="right")
-    for each in found.differences:
-        shown.add_row(each.between, *(f"{value:.5f}" for value in (each.mean, each.p99, each.largest)))
-    return shown
 
 
 if __name__ == "__main__":

@@ -162,6 +162,7 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
         placement=plan.placement,
         problems=problems,
         host_needs=needs_of_run(plan),
+        hardware=plan.machine.described,
         started_at=started_at,
         spent_before=run.spent,
     )

@@ -102,6 +102,7 @@ class Summary(TypedDict):
     plasticity: NotRequired[Plasticity | None]
     best_update: NotRequired[int | None]
     versions: NotRequired[dict[str, str] | None]
+    hardware: NotRequired[str | None]
 
 
 Metrics = mapping("Metrics", {"update": Count}, others=float | None)

@@ -56,6 +56,11 @@ class Machine:
         """The dtype that is multiplied fastest."""
         return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
 
+    @property
+    def described(self) -> str:
+        """What it is, for a person: `1 × A40`, or the processor and its cores."""
+        return f"{self.gpus} × {self.name}" if self.gpus else f"{self.name}, {len(self.cores)} cores"
+
 
 def detect(device: str = "auto") -> Machine:
     """Describe this machine (`auto`), this machine without cards (`cpu`), or one with a card of devices.yaml."""

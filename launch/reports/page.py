@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from conf.load import RECORD
 from launch.reports import health, plots, sweep_plots, sweep_tables, sweep_verdict, tables, verdict
 from launch.reports.history import Run, Sweep
 from launch.reports.paper import results_for
@@ -37,8 +38,8 @@ class Report:
     markdown: str
 
 
-def run_report(run: Run) -> Report:
-    """Write the report of a run."""
+def run_report(run: Run, settings: str | None = None) -> Report:
+    """Write the report of a run. settings: all that it shows of them, as YAML; those in the run's folder when None."""
     change = verdict.change(run)
     return _render(
         "run",
@@ -50,6 +51,7 @@ def run_report(run: Run) -> Report:
         change=change,
         flags=health.flags(run),
         paper=results_for(run.model),
+        settings=(run.folder / RECORD).read_text("utf-8") if settings is None else settings,
     )
 
 

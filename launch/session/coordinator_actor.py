@@ -39,6 +39,7 @@ class RunRequest:
 
     model_path: a local folder.
     host_needs: what the run needs on the host.
+    hardware: what the run is on, for a person.
     started_at: when run.py began, by the machine's monotonic clock, which no change of the date moves, in seconds.
     spent_before: seconds that earlier processes of the run have used.
     """
@@ -49,6 +50,7 @@ class RunRequest:
     placement: Placement
     problems: ProblemSet
     host_needs: HostNeeds
+    hardware: str
     started_at: float
     spent_before: float
 
@@ -225,6 +227,7 @@ class CoordinatorActor:
             "ledger": self._ledger.record,
             "events": self._folder.events(),
             "versions": software_versions(),
+            "hardware": self._request.hardware,
         }
 
 

@@ -33,6 +33,7 @@ def write_ending(request: "RunRequest", status: str, reason: str, failure: str =
         "ledger": folder.ledger() or {"seconds": {}, "counts": {}},
         "events": folder.events(),
         "versions": {},
+        "hardware": request.hardware,
     }
     try:
         folder.write_spent(spent)

@@ -1,0 +1,167 @@
+"""A run's report as the model card of a repository on the Hugging Face Hub."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from conf.models import EMBEDDED
+from launch.reports.history import Run
+from launch.reports.page import cell, run_report
+from launch.reports.verdict import Change, basis, change, verdict
+from launch.reports.wording import many, percent, span, time
+from launch.trained.policy import Trained
+
+HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Of models that come with the project."""
+
+LICENCES = {EMBEDDED: "apache-2.0"}
+
+LIBRARIES = {"adapter": "peft", "merged": "transformers"}
+"""What the hub is told to load a format with."""
+
+RELATIONS = {"adapter": "adapter", "merged": "finetune"}
+"""What a format is of its base model, in the hub's words."""
+
+TAGS = ["reinforcement-learning", "rlvr", "grpo", "lora", "reasoning", "microbudget-rl"]
+
+SMALL_PRINT = [
+    "Trained to end with a right answer to problems like those of its data; nothing else was rewarded or measured.",
+    "It was not tested for safety, and keeps the faults and biases of its base model.",
+]
+
+
+def model_card(trained: Trained, run: Run, form: str, repository: str, licence: str) -> str:
+    """Return README.md: the hub's metadata, what was trained and how, before and after with intervals, and limits.
+
+    licence: of the base model, as the hub abbreviates it; empty if it is not known.
+    """
+    found = change(run)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["cell"] = cell
+    body = environment.get_template("card.md").render(
+        title=repository.partition("/")[2],
+        repository=repository,
+        base=base_name(trained),
+        form=form,
+        verdict=verdict(run, found),
+        basis=basis(run, found),
+        facts=facts(trained, run, found, licence),
+        limits=limits(run, found),
+        report=run_report(run).markdown.partition("\n\n")[2],
+    )
+    return f"---\n{metadata(trained, run, form, repository, licence, found)}\n---\n\n{body}"
+
+
+def metadata(trained: Trained, run: Run, form: str, repository: str, licence: str, found: Change | None) -> str:
+    """Return what the hub understands: base model, library, tags, data, licence and the result, as YAML."""
+    base, source = base_name(trained), str(trained.config.data.source)
+    dataset = source.removeprefix("hub:").partition(":")[0] if source.startswith("hub:") else ""
+    of_hub = on_hub(base)
+    card = ModelCardData(
+        base_model=base if of_hub else None,
+        base_model_relation=RELATIONS[form] if of_hub else None,
+        datasets=[dataset] if dataset.count("/") == 1 else None,
+        library_name=LIBRARIES[form],
+        license=licence or None,
+        pipeline_tag="text-generation",
+        tags=TAGS,
+        model_name=repository.partition("/")[2],
+        eval_results=[result(run, found, source)] if found else None,
+    )
+    return card.to_yaml().strip()
+
+
+def result(run: Run, found: Change, source: str) -> EvalResult:
+    """Return held-out pass@1 of the trained policy in the hub's form."""
+    name = str(run.config.get("data.eval_source") or source)
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=name.removeprefix("hub:"),
+        dataset_name=f"{many(found.problems, 'held-out problem')} of {name}".replace("\N{NO-BREAK SPACE}", " "),
+        metric_type="pass@1",
+        metric_value=round(found.after.value, 4),
+        metric_name=f"pass@1, before {found.before.value:.4f}",
+    )
+
+
+def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> list[tuple[str, str]]:
+    """Return name and value of what a reader asks first."""
+    config, summary = trained.config, run.summary
+    passed = (
+        [
+            (f"held-out pass@1 {when}", f"{percent(of.value)} (95 % interval {span(of.interval)})")
+            for when, of in (("before", found.before), ("after", found.after))
+        ]
+        if found
+        else []
+    )
+    cost = summary.get("cost")
+    known = [
+        ("base model", base_name(trained)),
+        ("licence of the base model", licence or "see the page of the base model"),
+        ("data", config.data.source),
+        ("method", f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}"),
+        ("learning rate", f"{config.learner.learning_rate:g}, {config.learner.schedule}"),
+        ("updates", str(summary.get("updates", len(run.rows)))),
+        *passed,
+        ("hardware", str(summary.get("hardware") or "not recorded")),
+        ("time", time(run.spent_s)),
+        ("cost", "not recorded" if cost is None else f"{cost:.2f} at {config.budget.price_per_hour:g} an hour"),
+        ("seed", str(config.run.seed)),
+    ]
+    return [(name, str(value)) for name, value in known]
+
+
+def limits(run: Run, found: Change | None) -> list[str]:
+    """Return what the result does not say."""
+    said = [
+        "One run with one seed: another seed may end elsewhere.",
+        f"Answers were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",
+        *SMALL_PRINT,
+    ]
+    if found is None:
+        said.insert(0, "Not evaluated both before and after training: what it has learned is not known.")
+    elif found.finding != "rose":
+        said.insert(0, "An improvement on held-out problems was not shown.")
+    if run.overlaps:
+        said.append(f"{run.overlaps} training problems overlap the held-out ones.")
+    return said
+
+
+def base_name(trained: Trained) -> str:
+    """Return the base model's name on the hub, or its path where it is not from there."""
+    return HUB_NAMES.get(trained.config.model.path, trained.config.model.path)
+
+
+def on_hub(base: str) -> bool:
+    """Whether the name of a base model is that of a repository on the hub."""
+    return not Path(base).exists() and base.count("/") == 1
+
+
+def local_licence(trained: Trained) -> str:
+    """Return the licence that the base model's own card states; empty if it is not beside the model."""
+    if (known := LICENCES.get(trained.config.model.path)) is not None:
+        return known
+    card = Path(trained.model_path) / "README.md"
+    if not card.is_file():
+        return ""
+    stated = _front_matter(card.read_text("utf-8", errors="replace")).get("license")
+    return stated if isinstance(stated, str) else ""
+
+
+def _front_matter(text: str) -> dict[str, Any]:
+    if not text.startswith("---\n"):
+        return {}
+    try:
+        found = yaml.safe_load(text[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,116 @@
+"""A stand-in for the Hugging Face Hub: the part of its HTTP API that creates a repository and commits files to it."""
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKEN = "hf_stand_in"
+
+
+@dataclass
+class Hub:
+    """What was received. files: by repository and path. created: what `create` was asked. large: by digest."""
+
+    url: str = ""
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    created: list[dict[str, Any]] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+    large: dict[str, bytes] = field(default_factory=dict)
+    cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@contextmanager
+def running_hub() -> Iterator[Hub]:
+    """A hub on a free port of loopback that knows one token."""
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            uploaded = self.path.startswith("/store/")
+            if not uploaded and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                return self.answer(401, {"error": "Invalid username or password."})
+            return self.answer(*respond(hub, self.command, self.path.partition("?")[0], body))
+
+        do_GET = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them
+
+        def answer(self, code: int, content: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            for name, value in headers:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def respond(hub: Hub, method: str, path: str, body: bytes) -> tuple[Any, ...]:
+    """Status, content and headers of an answer."""
+    asked = json.loads(body) if body[:1] == b"{" and b"\n" not in body.strip() else {}
+    if path == "/api/whoami-v2":
+        return 200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}}
+    if path == "/api/validate-yaml":
+        return 200, {"errors": [], "warnings": []}
+    if path == "/api/repos/create":
+        name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+        hub.created.append(asked)
+        hub.files.setdefault(name, {".gitattributes": b""})
+        return 200, {"url": f"{hub.url}/{name}", "name": name}
+    if path.startswith("/store/"):
+        digest = path.removeprefix("/store/")
+        assert hashlib.sha256(body).hexdigest() == digest
+        hub.large[digest] = body
+        return 200, {}
+    if path.endswith(".git/info/lfs/objects/batch"):
+        upload = {oid: {"href": f"{hub.url}/store/{oid}"} for oid in (item["oid"] for item in asked["objects"])}
+        objects = [{**item, "actions": {"upload": upload[item["oid"]]}} for item in asked["objects"]]
+        return 200, {"transfer": "basic", "objects": objects}
+    assert path.startswith("/api/models/"), path
+    owner, name, *rest = path.removeprefix("/api/models/").split("/")
+    return of_model(hub, f"{owner}/{name}", rest, asked, body)
+
+
+def of_model(hub: Hub, name: str, rest: list[str], asked: dict[str, Any], body: bytes) -> tuple[Any, ...]:
+    if name not in hub.files and name not in hub.cards:
+        return 404, {"error": "Repository not found"}, (("X-Error-Code", "RepoNotFound"),)
+    if rest[:1] == ["preupload"]:
+        large = (".safetensors", ".gguf")
+        return 200, {
+            "files": [
+                {**file, "uploadMode": "lfs" if file["path"].endswith(large) else "regular", "shouldIgnore": False}
+                for file in asked["files"]
+            ]
+        }
+    if rest[:1] == ["commit"]:
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                hub.commits.append(value["summary"])
+            elif line["key"] == "file":
+                hub.files[name][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                hub.files[name][value["path"]] = hub.large[value["oid"]]
+        return 200, {"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True}
+    siblings = [{"rfilename": path} for path in hub.files.get(name, {})]
+    return 200, {"id": name, "sha": "0" * 40, "siblings": siblings, "cardData": hub.cards.get(name)}

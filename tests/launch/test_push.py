@@ -1,0 +1,197 @@
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import constants
+
+from launch import push
+from tests.hub import TOKEN, Hub, running_hub
+from tests.run_folders import write_run
+from tests.trained_runs import write_trained
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with an evaluation before and after."""
+    folder = tmp_path_factory.mktemp("push")
+    settings = ("run.on_end='curl https://pod.example/stop?key=SECRET'", "budget.price_per_hour=0.5")
+    run = write_trained(folder / "runs" / "mine", tiny_model, settings=settings, rows=24)
+    other = write_run(folder / "made-up", before=1, after=5, cost=0.08, hardware="1 × A40")
+    for name in ("metrics.jsonl", "summary.json"):
+        shutil.copyfile(other / name, run / name)
+    return run
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(finished, tmp_path / "runs" / "mine", symlinks=True)
+
+
+def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push.main([str(run), "to=me/mine"]) == 0
+    files = hub.files["me/mine"]
+    assert sorted(files) == [
+        ".gitattributes",
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training/config.yaml",
+        "training/metrics.jsonl",
+        "training/report.html",
+    ]
+    adapter = run / "checkpoints" / "update-000004" / "adapter" / "adapter_model.safetensors"
+    assert files["adapter_model.safetensors"] == adapter.read_bytes()
+    assert files["training/metrics.jsonl"] == (run / "metrics.jsonl").read_bytes()
+    assert hub.created[0]["visibility"] == "private"
+    assert hub.commits == ["mine, update-000004, as adapter"]
+    _, header, card = files["README.md"].decode().split("---\n", 2)
+    metadata = yaml.safe_load(header)
+    assert metadata["library_name"] == "peft"
+    assert "base_model" not in metadata  # a folder of this machine is none of the hub's
+    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == round(5 / 24, 4)
+    for said in ("20.8", "95 % interval", "1 × A40", "9.8", "0.08 at 0.5 an hour", "One run with one seed", "me/mine"):
+        assert said in card
+    assert "Published" in capsys.readouterr().out
+
+
+def test_what_is_the_owners_business_stays_here(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push.main([str(run), "to=me/mine", "private=false"]) == 0
+    assert hub.created[0]["visibility"] == "public"
+    everything = b"".join(content for path, content in hub.files["me/mine"].items())
+    assert b"SECRET" not in everything
+    assert TOKEN.encode() not in everything
+    assert TOKEN not in capsys.readouterr().out
+    assert not any(TOKEN.encode() in file.read_bytes() for file in run.rglob("*") if file.is_file())
+    settings = yaml.safe_load(hub.files["me/mine"]["training/config.yaml"])
+    assert "on_end" not in settings["run"]
+    assert settings["lora"]["rank"] == 4
+
+
+def test_merged_model_is_verified_first(
+    run: Path, hub: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert push.main([str(run), "to=me/mine", "format=merged"]) == 0
+    assert "export and adapter" in capsys.readouterr().out
+    files = hub.files["me/mine"]
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= files.keys()
+    assert yaml.safe_load(files["README.md"].decode().split("---\n")[1])["library_name"] == "transformers"
+    from launch.exports import merged
+
+    original = merged.Sum.__init__
+
+    def wrong(self: merged.Sum, adapter: Path) -> None:
+        original(self, adapter)
+        self._scale *= 1.2
+
+    monkeypatch.setattr(merged.Sum, "__init__", wrong)
+    assert push.main([str(run), "to=me/other", "format=merged"]) == 1
+    assert "me/other" not in hub.files
+
+
+def test_dry_run_shows_all_and_needs_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert push.main([str(run), "to=me/mine", "dry_run=true"]) == 0
+    said = capsys.readouterr().out
+    assert "adapter_model.safetensors" in said
+    assert "library_name: peft" in said
+    assert "Nothing was sent" in said
+
+
+def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from launch.hub import card
+
+    monkeypatch.setattr(card, "HUB_NAMES", _Always("someone/base"))
+    hub.cards["someone/base"] = {"license": "mit"}
+    assert push.main([str(run), "to=me/mine"]) == 0
+    metadata = yaml.safe_load(hub.files["me/mine"]["README.md"].decode().split("---\n")[1])
+    assert metadata["base_model"] == "someone/base"
+    assert metadata["base_model_relation"] == "adapter"
+    assert metadata["license"] == "mit"
+
+
+class _Always(dict[str, str]):
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get(self, _: object, __: object = None) -> str:  # type: ignore[override]
+        return self._value
+
+
+def test_model_that_is_there_is_replaced_only_when_asked(
+    run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push.main([str(run), "to=me/mine"]) == 0
+    before = dict(hub.files["me/mine"])
+    assert push.main([str(run), "to=me/mine"]) == 2
+    assert "to=me/mine: there is a model already; give another name, or overwrite=true" in capsys.readouterr().err
+    assert hub.files["me/mine"] == before
+    assert push.main([str(run), "to=me/mine", "overwrite=true"]) == 0
+    assert len(hub.commits) == 2
+
+
+def unfinish(run: Path) -> None:
+    (run / "summary.json").write_text(json.dumps({"status": "interrupted"}))
+
+
+def leave(_: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prepare", "token", "said"),
+    [
+        ([], leave, TOKEN, "say where to publish it: to=OWNER/NAME"),
+        (["to=mine"], leave, TOKEN, "to=mine: it has no owner; give OWNER/NAME"),
+        (["to=me/mi ne"], leave, TOKEN, "give OWNER/NAME"),
+        (["to=me/mine", "privat=true"], leave, TOKEN, "privat=true: no such option; nearest: private"),
+        (["to=me/mine", "format=gguf"], leave, TOKEN, "format=gguf: use adapter, merged"),
+        (["to=me/mine"], unfinish, TOKEN, "the run in runs/mine has not finished"),
+        (["to=me/mine"], leave, "", "to=me/mine: set HF_TOKEN in the environment"),
+        (["to=me/mine"], leave, "hf_wrong", "to=me/mine: the hub refuses the token in HF_TOKEN"),
+    ],
+)
+def test_bad_input_is_one_line_and_sends_nothing(
+    arguments: list[str],
+    prepare: Callable[[Path], None],
+    token: str,
+    said: str,
+    run: Path,
+    hub: Hub,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    prepare(run)
+    before = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.rglob("*") if file.is_file()}
+    assert push.main(["runs/mine", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not hub.files
+    assert {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_hub_out_of_reach(
+    run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert push.main([str(run), "to=me/mine"]) == 2
+    assert "the hub cannot be reached (ConnectError)" in capsys.readouterr().err
