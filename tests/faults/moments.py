@@ -7,8 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ DISK = 1536 * MIB
 SHARED_MEMORY = 768 * MIB
 MEMORY = 7 * 2**30
 """Of the control group in which memory runs out; the tiny run is planned with 6 GiB."""
+MARGIN = 64 * MIB
+"""Of it, what the neighbour that takes the rest leaves."""
 
 DAY_S = 86_400
 
@@ -155,15 +158,34 @@ def turn_clock(seconds: int) -> None:
     Path(os.environ["FAKETIME_TIMESTAMP_FILE"]).write_text(f"{seconds:+d}\n")
 
 
+HUNGRY = """
+import sys, time
+limit, held = int(sys.argv[2]), []
+def taken():
+    facts = dict(line.split() for line in open(sys.argv[1]))
+    names = ("total_rss", "total_shmem") if "total_rss" in facts else ("anon", "shmem")
+    return sum(int(facts[name]) for name in names)
+while taken() < limit:
+    held.append(bytearray(b"1" * 2**24))
+time.sleep(3600)
+"""
+"""Takes what is left of a control group's memory up to a limit, and keeps it; what a cache holds counts as left."""
+
+
 @contextlib.contextmanager
 def little_memory(run: Run) -> Iterator[Over]:
-    """A neighbour in the run's control group takes what is left of its memory."""
-    group = Path(os.environ["FAULTS_GROUP"])
-    hungry = "import time; held = []\nwhile True: held.append(bytearray(b'1' * 2**25)); time.sleep(0.02)"
-    with subprocess.Popen(["python3", "-c", hungry], preexec_fn=lambda: join(group)) as neighbour:
+    """A neighbour in the run's control group, which the kernel spares, takes what is left of its memory."""
+    statistics = memory_groups() / "memory.stat"
+    with subprocess.Popen([sys.executable, "-c", HUNGRY, str(statistics), str(MEMORY - MARGIN)]) as neighbour:
         Path(f"/proc/{neighbour.pid}/oom_score_adj").write_text("-1000")
         yield never
         neighbour.kill()
+
+
+def memory_groups() -> Path:
+    """Return where the kernel shows the control groups that limit memory: of their first version, or their second."""
+    first = Path("/sys/fs/cgroup/memory")
+    return first if first.is_dir() else first.parent
 
 
 FAULTS = {
@@ -204,7 +226,7 @@ def call(*command: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def small_world(faults: list[str]) -> Iterator[Path]:
+def small_world(faults: Set[str]) -> Iterator[Path]:
     """Make what these faults need, as root in a mount namespace of one's own; yield the folder for the runs.
 
     The disk is an ext4 in a file; /dev/shm is small; the control group's limit is what Ray, too, takes for the host's
@@ -226,12 +248,11 @@ def small_world(faults: list[str]) -> Iterator[Path]:
             call("mount", "-t", "tmpfs", "-o", f"size={SHARED_MEMORY}", "none", "/dev/shm")
             undo.callback(call, "umount", "/dev/shm")
         if "memory" in faults:
-            groups = Path("/sys/fs/cgroup/memory")
+            groups = memory_groups()
             group = groups / Path(root).name
             group.mkdir()
-            (group / "memory.limit_in_bytes").write_text(str(MEMORY))
+            (group / limit_of(groups)).write_text(str(MEMORY))
             undo.callback(leave, group, groups)
-            os.environ["FAULTS_GROUP"] = str(group)
             join(group)
             call("mount", "--bind", group, groups)  # Ray knows only the limit of the outermost group
             undo.callback(call, "umount", groups)
@@ -241,6 +262,14 @@ def small_world(faults: list[str]) -> Iterator[Path]:
             os.environ |= {"LD_PRELOAD": os.environ["LIBFAKETIME"], "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
             os.environ["FAKETIME_CACHE_DURATION"] = "1"
         yield folder
+
+
+def limit_of(groups: Path) -> str:
+    """Return the name of the file with a control group's limit; the second version first lets groups have one."""
+    if groups.name == "memory":
+        return "memory.limit_in_bytes"
+    (groups / "cgroup.subtree_control").write_text("+memory")
+    return "memory.max"
 
 
 def leave(group: Path, groups: Path) -> None:
