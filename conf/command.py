@@ -1,5 +1,7 @@
 """What every command does with an error: one sentence, whoever has to do something about it."""
 
+import contextlib
+import errno
 import io
 import sys
 import tempfile
@@ -16,9 +18,17 @@ from conf.errors import BadInput, printable
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
 
+BAD_INPUT = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""Exit codes of a command that Ctrl-C or the end of its reader ended, as shells have them."""
+"""Exit codes; those of a command that Ctrl-C or the end of its reader ended are what shells have for it."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+WIDTHS = range(20, 1001)
+PLAIN_WIDTH = 80
+"""Columns that tables and rules still fit, and what stands in for others, such as a COLUMNS that no terminal has."""
 
 
 class PlainConsole(Console):
@@ -26,6 +36,8 @@ class PlainConsole(Console):
 
     def __init__(self) -> None:
         super().__init__(markup=False, emoji=False, highlight=False)
+        if self.width not in WIDTHS:
+            self.width = PLAIN_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
@@ -43,22 +55,35 @@ def command(name: str) -> Callable[[Main[P]], Main[P]]:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             try:
-                return main(arguments, *more, **named)
+                code = main(arguments, *more, **named)
+                if sys.stdout:
+                    sys.stdout.flush()
+                return code
             except BadInput as error:
-                print(f"{name}: {error}", file=sys.stderr)
-                return 2
+                say(name, str(error))
+                return BAD_INPUT
             except KeyboardInterrupt:
                 return INTERRUPTED
             except BrokenPipeError:
                 sys.stdout = None  # which else complains when it is flushed at the end
                 return CLOSED_PIPE
             except Exception as error:  # the last resort: said in one sentence, its traceback kept
-                print(f"{name}: {unforeseen(error)}", file=sys.stderr)
+                if isinstance(error, OSError) and error.errno in FULL:
+                    sys.stdout = None
+                    say(name, f"nothing more can be written ({error.strerror}): make room, or send it elsewhere")
+                    return BAD_INPUT
+                say(name, unforeseen(error))
                 return 1
 
         return guarded
 
     return decorate
+
+
+def say(name: str, sentence: str) -> None:
+    """Print a sentence of a command on stderr, if that takes it."""
+    with contextlib.suppress(OSError):
+        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
 
 
 def unforeseen(error: Exception) -> str:

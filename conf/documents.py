@@ -119,6 +119,14 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(reason(error)) from None
 
 
+def line_of(text: str, key: str) -> int:
+    """Return the line, from 1, on which a dotted key stands in a mapping in YAML that has been read before."""
+    node = yaml.compose(text, Loader=_loader())
+    for part in key.split("."):
+        name, node = next((name, inner) for name, inner in node.value if name.value == part)
+    return int(name.start_mark.line) + 1
+
+
 @cache
 def _loader() -> Any:
     from omegaconf._yaml import get_yaml_loader  # 2.4: reads 1e-5 as a number, and refuses a key given twice

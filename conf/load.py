@@ -9,6 +9,7 @@ the settings of that run stand in the recipe's place.
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.checks import check
-from conf.documents import parse_yaml, read_yaml, reason
+from conf.documents import line_of, parse_yaml, read_yaml, reason
 from conf.errors import BadInput
 from conf.presets import presets, reward_presets
 from conf.schema import Config, ShapeConfig
@@ -123,10 +124,20 @@ def _check_record(section: Any, kind: Any, prefix: str, file: Path) -> None:
             raise BadInput(f"{file}: {prefix}{field.name}={show(value)}: expected {expected(field.type)}; {RESTORE}")
 
 
-def departed(record: dict[str, Any]) -> list[str]:
-    """Return the settings of a run's record that this version of the project does not have, dotted."""
+def check_departed(file: Path, record: dict[str, Any]) -> None:
+    """Raise BadInput for the settings of a run's record that this version of the project does not have.
+
+    file: that the record was read from.
+    """
     known = {item.path for item in settings(Config)}
-    return [key for key in flatten(record) if not any(f"{key}.".startswith(f"{path}.") for path in known)]
+    gone = [key for key in flatten(record) if not any(f"{key}.".startswith(f"{path}.") for path in known)]
+    if gone:
+        text = file.read_text()
+        lines = ", ".join(f"line {line_of(text, key)} ({key})" for key in gone)
+        raise BadInput(
+            f"{file}: {lines}: this version of the project has no such setting; delete it there if the run may do "
+            "without, or use the version that the run was made with"
+        )
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -156,8 +167,11 @@ def override(key: str, value: str) -> DictConfig:
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*(\[\w*\])*", key):
         raise BadInput(f"{key}={value}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
+        value.encode()
         parse_yaml(value)
         parsed = OmegaConf.from_dotlist([f"{key}={value}"])
+    except UnicodeEncodeError:
+        raise BadInput(f"{key}={value}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None
     except (ValueError, OmegaConfBaseException) as error:
         raise BadInput(f"{key}={value}: not a value in YAML ({_first_line(error)}); quote it") from None
     if value == "":
@@ -207,11 +221,7 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
 def _of_run(run: Path, adapter: str) -> Layer:
     """Return what a run was begun with, under its folder's present name and place; the machine may be another."""
     record = {key: value for key, value in recorded(run).items() if key != "device"} | {"adapter": adapter}
-    if gone := departed(record):
-        raise BadInput(
-            f"{run / RECORD}: {gone[0]}: this version of the project has no such setting; evaluate the run with the "
-            "version that it was made with, or a copy of its adapter elsewhere under conf=NAME"
-        )
+    check_departed(run / RECORD, record)
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
     return str(run / RECORD), _literal(record)
 
@@ -227,7 +237,7 @@ def _literal(value: Any) -> Any:
 
 def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
     """Lay the layers over one another, and all of them over the defaults."""
-    config = OmegaConf.structured(kind)
+    config = _defaults(kind)
     for file, layer in layers:
         where = f"{file}: " if file else ""
         _check_keys(layer, kind, "", where, [item.path for item in settings(kind)])
@@ -246,6 +256,12 @@ def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
         raise BadInput(
             f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
         ) from None
+
+
+@cache
+def _defaults(kind: type) -> DictConfig:
+    """Return what a section begins as. It is made once, which takes long, and laid under copies: never change it."""
+    return OmegaConf.structured(kind)
 
 
 def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) -> None:
@@ -271,7 +287,7 @@ def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) 
             for number, entry in enumerate(value):
                 item = f"{inner}[{number}]"
                 _check_keys(entry, record, item, where, [f"{item}.{field.name}" for field in fields(record)])
-                _convert(OmegaConf.structured(record), entry, record, f"{item}.", where)
+                _convert(_defaults(record), entry, record, f"{item}.", where)
 
 
 def _convert(below: DictConfig, layer: dict[str, Any], kind: Any, prefix: str, where: str) -> DictConfig:

@@ -175,9 +175,9 @@ def _folder(path: str, patterns: list[str]) -> Path:
 def _from_hub(name: str, patterns: list[str]) -> Path:
     """Return the newest revision in the hub's cache, fetched first where the hub can be reached."""
     import httpx2
-    from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub import HfApi, constants, errors, snapshot_download
 
-    unreachable = (httpx2.TransportError, errors.OfflineModeIsEnabled)
+    unreachable = (httpx2.TransportError, httpx2.InvalidURL, errors.OfflineModeIsEnabled)
     page = f"https://huggingface.co/{name}"
     try:
         try:
@@ -200,6 +200,11 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
         raise BadInput(
             f"model.path={name}: not in the local cache, and the hub cannot be reached ({cause}); check the network,"
             " or name a local folder that holds the model"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"model.path={name}: the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete what"
+            " is damaged there, set HF_HOME to another folder, or name a local folder that holds the model"
         ) from None
 
 

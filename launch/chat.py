@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import distributions
 from pathlib import Path
 
 from rich.console import Console
 
 from actors.messages import Problem
 from actors.runtime.placement import place_engines
+from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from conf.command import command
 from conf.errors import BadInput
 from conf.help import WORDS
@@ -45,7 +45,7 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     """Start an engine and talk until the input ends. Raises BadInput if this machine has no room for one."""
     long = talking(trained)
     machine = detect(long.config.device)
-    check_build(long.config, machine, {package.name for package in distributions()})
+    check_build(long.config, machine, software_versions(VLLM_BUILDS))
     placement = place_engines(machine.cores, machine.gpus)
     check_engines(long.config, shape_from_config(trained.model_path), machine, placement)
     share = placement.rollouts[0]

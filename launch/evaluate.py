@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import distributions
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from rich.console import Console
 from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
 from actors.runtime.placement import Placement, place_engines
-from actors.runtime.software_versions import software_versions
+from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
@@ -160,7 +159,7 @@ def check_request(config: Config, machine: Machine) -> None:
     """Raise BadInput for what is wrong whatever the model."""
     if not machine.present:
         raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
-    check_build(config, machine, {package.name for package in distributions()})
+    check_build(config, machine, software_versions(VLLM_BUILDS))
     if not config.benchmarks:
         raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
     if config.eval.temperature == 0 and config.n > 1:

@@ -6,12 +6,12 @@ import socket
 import sys
 import threading
 import time
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, command
@@ -114,7 +114,7 @@ def start(config: Config, console: Console, started_at: float) -> int:
         context = None
         plan = plan_on(config, detect(config.device))
         check_plan(plan)
-        check_build(config, plan.machine, {package.name for package in distributions()})
+        check_build(config, plan.machine, software_versions(VLLM_BUILDS))
     folder = find_folder(config)
     console.print(render(plan, forecast(plan) if plan.estimate else None))
     if os.path.exists(folder):

@@ -11,11 +11,11 @@ import os
 import shlex
 import socket
 import sys
-from importlib.metadata import distributions
 from typing import Any, NoReturn
 
 from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
 from actors.runtime.placement import place_engines
+from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from conf.command import command
 from conf.errors import BadInput
 from conf.help import WORDS
@@ -83,7 +83,7 @@ def server(trained: Trained, host: str, port: int) -> list[str]:
     """
     config, shape = trained.config, shape_from_config(trained.model_path)
     machine = detect(config.device)
-    check_build(config, machine, {package.name for package in distributions()})
+    check_build(config, machine, software_versions(VLLM_BUILDS))
     placement = place_engines(machine.cores, machine.gpus)
     check_engines(config, shape, machine, placement)
     share, context = placement.rollouts[0], config.rollout.max_prompt_tokens + config.rollout.max_response_tokens

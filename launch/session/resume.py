@@ -11,7 +11,7 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.documents import parse_yaml
 from conf.errors import BadInput
-from conf.load import RECORD, departed, dump, flatten
+from conf.load import RECORD, check_departed, dump, flatten
 from conf.schema import MAY_CHANGE, Config
 from launch.hardware.machine import Machine
 from launch.session.ray_session import clear_session
@@ -80,11 +80,8 @@ def check_continuation(config: Config, run: RunRecord, summary: dict[str, Any]) 
 
 def check_settings(config: Config, run: RunRecord) -> None:
     """Raise BadInput if a run was begun with other settings, but for those that may change."""
-    if run.exists and (gone := departed(run.config())):
-        raise BadInput(
-            f"run {config.run.name!r} was begun with {gone[0]}, and this version of the project has no such setting: "
-            "resume it with the version that it was begun with, or give run.name=OTHER or run.overwrite=true"
-        )
+    if run.exists:
+        check_departed(run.path / RECORD, run.config())
     refused = {key: values for key, values in changes(config, run).items() if not among(key, MAY_CHANGE)}
     if refused:
         (key, (before, now)), *others = refused.items()

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -41,6 +42,19 @@ def test_adapter_of_a_run_brings_the_runs_settings(tmp_path: Path, text: str) ->
     assert (changed.data, changed.budget.seconds, changed.algorithm.clip_high) == (begun.data, 7200, 0.28)
     with pytest.raises(BadInput, match="no conf=NAME given"):
         load([f"adapter={tmp_path}/elsewhere"])
+
+
+def test_record_with_a_setting_that_has_gone_names_the_line_to_delete(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    kept = dump(quickstart())
+    text = kept.replace("learner:\n", "learner:\n  overlap: true\n") + "gone:\n  what: 3\n"
+    file.write_text(text)
+    first, second = text.split("\n").index("  overlap: true") + 1, text.split("\n").index("  what: 3") + 1
+    said = f"{file}: line {first} (learner.overlap), line {second} (gone.what): this version of the project has no such"
+    with pytest.raises(BadInput, match=re.escape(said)):
+        load([f"adapter={tmp_path}/checkpoints/best"])
+    file.write_text(kept)
+    load([f"adapter={tmp_path}/checkpoints/best"])
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -1,23 +1,124 @@
-"""A plan needs nothing of its environment: no home folder, no UTF-8, no temporary folder, no sensible terminal."""
+"""A command needs nothing of its environment: no home folder, no UTF-8, no temporary folder, no sensible terminal."""
 
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-ODD = [
-    {"HOME": None, "XDG_CACHE_HOME": None},
-    {"HOME": "/none", "XDG_CACHE_HOME": "/none", "TMPDIR": "/none"},
-    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},
-    {"COLUMNS": "abc", "TERM": "\x1b", "RAY_ADDRESS": "x:y", "OMP_NUM_THREADS": "x", "CUDA_VISIBLE_DEVICES": "["},
-]
+from tests.hostile.commands import SENTENCE
+
+ROOT = Path(__file__).parents[2]
+
+PLAN = ("-m", "launch.run", "conf=instruct", "plan=true", "device=cpu")
+SCRIPT = (str(ROOT / "launch" / "run.py"), "help", "learner")
+HELP = ("-m", "launch.run", "help", "learner")
+REFUSED = ("-m", "launch.run", "conf=nope")
+REPORT = ("-m", "launch.report", "é")
+MODEL = ("-m", "launch.run", "conf=base", "device=cpu", "run.folder=runs", "model.path=nobody/nothing")
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+NO_HUB = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+GARBAGE = b"\xff\0"
+
+Prepare = Callable[[Path], None]
 
 
-@pytest.mark.parametrize("odd", ODD, ids=lambda odd: " ".join(odd))
-def test_plan_in_an_odd_environment(odd: dict[str, str | None]) -> None:
-    environment = {key: value for key, value in os.environ.items() if key not in odd}
-    environment |= {key: value for key, value in odd.items() if value is not None}
-    command = [sys.executable, "-m", "launch.run", "conf=instruct", "plan=true", "device=cpu"]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+@dataclass(frozen=True)
+class Odd:
+    """An odd environment. code: with which the command has to end. shell: what stands around it on the command line.
+
+    prepare: writes what the environment names, relative to the folder of the test, where it says so as {here}.
+    """
+
+    name: str
+    environment: dict[str, str | None] = field(default_factory=dict)
+    command: tuple[str, ...] = HELP
+    code: int = 0
+    shell: str = "{}"
+    prepare: Prepare = lambda here: None
+
+
+def a_file(here: Path) -> None:
+    (here / "file").write_text("x")
+
+
+def damaged_cache(here: Path) -> None:
+    model = here / "hub" / "models--nobody--nothing"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_bytes(GARBAGE)
+    (model / "snapshots").write_bytes(GARBAGE)
+
+
+def modules_of_our_names(here: Path) -> None:
+    for name in ("conf", "actors", "learner", "rewards", "launch"):
+        (here / name).mkdir()
+
+
+QUICK = (
+    Odd("no home folder", {"HOME": None, "XDG_CACHE_HOME": None}, PLAN),
+    Odd("home is a file", {"HOME": "{here}/file", "XDG_CACHE_HOME": "{here}/file"}, REFUSED, 2, prepare=a_file),
+    Odd("temporary folder that is not there", {"TMPDIR": "/none", "HOME": "/none"}),
+    Odd("ASCII locale", ASCII),
+    Odd("ASCII locale and a name in UTF-8", ASCII, REPORT, 2),
+    Odd("a setting in UTF-8 under an ASCII locale", ASCII, ("-m", "launch.run", "conf=base", "model.path=é"), 2),
+    Odd("damaged hub cache", {"HF_HOME": "{here}", "HF_HUB_OFFLINE": "1"}, MODEL, 2, prepare=damaged_cache),
+    Odd("hub cache that is a file", {"HF_HOME": "{here}/file", **NO_HUB}, MODEL, 2, prepare=a_file),
+    Odd("working folder that is gone", shell='mkdir gone; cd gone; rmdir "$PWD"; {}'),
+    Odd("no stdout", shell="{} 1>&-"),
+    Odd("no stderr", {}, REFUSED, 2, shell="{} 2>&-"),
+    Odd("output on a full disk", code=2, shell="{} 1>/dev/full"),
+    Odd("errors on a full disk", {}, REFUSED, 2, shell="{} 2>/dev/full"),
+    Odd("terminal that can nothing", {"TERM": "dumb", "FORCE_COLOR": "1"}),
+    Odd("no terminal, no colour", {"TERM": None, "NO_COLOR": "1"}),
+    Odd("no columns", {"COLUMNS": "0", "LINES": "0"}),
+    Odd("columns without end", {"COLUMNS": "99999999999"}),
+    Odd("64 open files", shell="ulimit -n 64; {}"),
+    Odd("docstrings stripped", {"PYTHONOPTIMIZE": "2"}),
+    Odd("folders of our names on the path", {"PYTHONPATH": f"{{here}}:{ROOT}"}, SCRIPT, prepare=modules_of_our_names),
+)
+MORE = (
+    Odd("no threads", {"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "-1"}, PLAN),
+    Odd("threads that are no number", {"OMP_NUM_THREADS": "abc", "OPENBLAS_NUM_THREADS": "x"}, PLAN),
+    Odd("cards that are no number", {"CUDA_VISIBLE_DEVICES": "["}, PLAN[:-1]),
+    Odd("no such cluster on a plan", {"RAY_ADDRESS": "x:y"}, PLAN[:-1]),
+    Odd("no such cluster on a run", {"RAY_ADDRESS": "x:y"}, (*MODEL[:4], "device=cpu", "run.folder=runs"), 2),
+    Odd("temporary folder that takes nothing", {"TMPDIR": "/proc"}),
+    Odd("Latin-1 on the screen", {"PYTHONIOENCODING": "latin-1"}),
+    Odd("a locale that is not there", {"LC_ALL": "xx_YY.nope"}),
+    Odd("no stdin, stdout and stderr", shell="{} 0<&- 1>&- 2>&-"),
+    Odd("terminal of control characters", {"TERM": "\x1b", "TTY_COMPATIBLE": "x"}),
+    Odd("one column", {"COLUMNS": "1"}),
+    Odd("columns that are no number", {"COLUMNS": "abc", "LINES": "-5"}),
+    Odd("no search path", shell="PATH=/none; {}"),
+    Odd("a path with control characters", {"PYTHONPATH": f"{ROOT}:/none\x1b"}),
+)
+
+
+def check(odd: Odd, here: Path) -> None:
+    odd.prepare(here)
+    given = {"PYTHONPATH": str(ROOT), **odd.environment}
+    environment = {key: value for key, value in os.environ.items() if key not in given}
+    environment |= {key: value.replace("{here}", str(here)) for key, value in given.items() if value is not None}
+    line = odd.shell.replace("{}", shlex.join([sys.executable, *odd.command]))
+    shell = ["/bin/bash", "-c", line]
+    done = subprocess.run(shell, cwd=here, env=environment, capture_output=True, timeout=240, check=False)
+    said = [part for part in done.stderr.decode().splitlines() if "setlocale" not in part]  # bash's own
+    assert done.returncode == odd.code, done.stderr
+    assert len(said) == (odd.code == 2 and "2>" not in odd.shell), said
+    assert all(len(sentence) <= SENTENCE and sentence.isprintable() for sentence in said)
+
+
+@pytest.mark.parametrize("odd", QUICK, ids=lambda odd: odd.name)
+def test_odd_environment(odd: Odd, tmp_path: Path) -> None:
+    check(odd, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("odd", MORE, ids=lambda odd: odd.name)
+def test_another_odd_environment(odd: Odd, tmp_path: Path) -> None:
+    check(odd, tmp_path)

@@ -98,6 +98,17 @@ def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
     assert "also changed: run.seed" in str(caught.value)
 
 
+def test_setting_that_has_gone_names_the_line_to_delete(tmp_path: Path) -> None:
+    leave(tmp_path, "interrupted")
+    file = tmp_path / "quickstart" / "config.yaml"
+    kept = file.read_text()
+    file.write_text("gone: 1\n" + kept)
+    with pytest.raises(BadInput, match=rf"{file}: line 1 \(gone\): this version of the project has no such setting"):
+        find_folder(configure(tmp_path))
+    file.write_text(kept)
+    find_folder(configure(tmp_path))
+
+
 def test_run_that_has_spent_its_budget_needs_more(tmp_path: Path) -> None:
     leave(tmp_path, "interrupted")
     (tmp_path / "quickstart" / "spent.json").write_text('{"spent_s": 600.5}')
