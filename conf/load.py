@@ -7,7 +7,7 @@ the settings of that run stand in the recipe's place.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,9 @@ from conf.suggestions import hint, nearest
 
 Layer = tuple[str, dict[str, Any]]
 """Settings, and the file they come from, empty for the command line."""
+
+_defaults: Callable[[Any], DictConfig] = cache(OmegaConf.structured)
+"""What a section begins as. It is made once, which takes long, and laid under copies: never change it."""
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -256,12 +259,6 @@ def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
         raise BadInput(
             f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
         ) from None
-
-
-@cache
-def _defaults(kind: type) -> DictConfig:
-    """Return what a section begins as. It is made once, which takes long, and laid under copies: never change it."""
-    return OmegaConf.structured(kind)
 
 
 def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) -> None:

@@ -160,13 +160,10 @@ def turn_clock(seconds: int) -> None:
 
 HUNGRY = """
 import sys, time
-limit, held = int(sys.argv[2]), []
-def taken():
-    facts = dict(line.split() for line in open(sys.argv[1]))
-    names = ("total_rss", "total_shmem") if "total_rss" in facts else ("anon", "shmem")
-    return sum(int(facts[name]) for name in names)
-while taken() < limit:
-    held.append(bytearray(b"1" * 2**24))
+facts = dict(line.split() for line in open(sys.argv[1]))
+names = ("total_rss", "total_shmem") if "total_rss" in facts else ("anon", "shmem")
+left = int(sys.argv[2]) - sum(int(facts[name]) for name in names)
+held = [bytearray(b"1" * 2**24) for _ in range(left // 2**24)]
 time.sleep(3600)
 """
 """Takes what is left of a control group's memory up to a limit, and keeps it; what a cache holds counts as left."""
@@ -174,12 +171,13 @@ time.sleep(3600)
 
 @contextlib.contextmanager
 def little_memory(run: Run) -> Iterator[Over]:
-    """A neighbour in the run's control group, which the kernel spares, takes what is left of its memory."""
+    """A neighbour in the run's control group takes what is left of its memory."""
     statistics = memory_groups() / "memory.stat"
     with subprocess.Popen([sys.executable, "-c", HUNGRY, str(statistics), str(MEMORY - MARGIN)]) as neighbour:
-        Path(f"/proc/{neighbour.pid}/oom_score_adj").write_text("-1000")
-        yield never
-        neighbour.kill()
+        try:
+            yield never
+        finally:
+            neighbour.kill()
 
 
 def memory_groups() -> Path:

@@ -20,6 +20,7 @@ HELP = ("-m", "launch.run", "help", "learner")
 REFUSED = ("-m", "launch.run", "conf=nope")
 REPORT = ("-m", "launch.report", "é")
 MODEL = ("-m", "launch.run", "conf=base", "device=cpu", "run.folder=runs", "model.path=nobody/nothing")
+RUN = ("-m", "launch.run", "conf=quickstart", "run.folder=runs")
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NO_HUB = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
@@ -30,7 +31,8 @@ Prepare = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Odd:
-    """An odd environment. code: with which the command has to end. shell: what stands around it on the command line.
+    """An odd environment. code: with which the command has to end. word: what it then has to name. shell: what stands
+    around it on the command line.
 
     prepare: writes what the environment names, relative to the folder of the test, where it says so as {here}.
     """
@@ -39,6 +41,7 @@ class Odd:
     environment: dict[str, str | None] = field(default_factory=dict)
     command: tuple[str, ...] = HELP
     code: int = 0
+    word: str = ""
     shell: str = "{}"
     prepare: Prepare = lambda here: None
 
@@ -65,9 +68,22 @@ QUICK = (
     Odd("temporary folder that is not there", {"TMPDIR": "/none", "HOME": "/none"}),
     Odd("ASCII locale", ASCII),
     Odd("ASCII locale and a name in UTF-8", ASCII, REPORT, 2),
-    Odd("a setting in UTF-8 under an ASCII locale", ASCII, ("-m", "launch.run", "conf=base", "model.path=é"), 2),
-    Odd("damaged hub cache", {"HF_HOME": "{here}", "HF_HUB_OFFLINE": "1"}, MODEL, 2, prepare=damaged_cache),
-    Odd("hub cache that is a file", {"HF_HOME": "{here}/file", **NO_HUB}, MODEL, 2, prepare=a_file),
+    Odd(
+        "a setting in UTF-8 under an ASCII locale",
+        ASCII,
+        ("-m", "launch.run", "conf=base", "model.path=é"),
+        2,
+        "LC_ALL=C.UTF-8",
+    ),
+    Odd(
+        "damaged hub cache",
+        {"HF_HOME": "{here}", "HF_HUB_OFFLINE": "1"},
+        MODEL,
+        2,
+        "the hub's cache",
+        prepare=damaged_cache,
+    ),
+    Odd("hub cache that is a file", {"HF_HOME": "{here}/file", **NO_HUB}, MODEL, 2, "the hub's cache", prepare=a_file),
     Odd("working folder that is gone", shell='mkdir gone; cd gone; rmdir "$PWD"; {}'),
     Odd("no stdout", shell="{} 1>&-"),
     Odd("no stderr", {}, REFUSED, 2, shell="{} 2>&-"),
@@ -86,7 +102,7 @@ MORE = (
     Odd("threads that are no number", {"OMP_NUM_THREADS": "abc", "OPENBLAS_NUM_THREADS": "x"}, PLAN),
     Odd("cards that are no number", {"CUDA_VISIBLE_DEVICES": "["}, PLAN[:-1]),
     Odd("no such cluster on a plan", {"RAY_ADDRESS": "x:y"}, PLAN[:-1]),
-    Odd("no such cluster on a run", {"RAY_ADDRESS": "x:y"}, (*MODEL[:4], "device=cpu", "run.folder=runs"), 2),
+    Odd("no such cluster on a run", {"RAY_ADDRESS": "x:y"}, RUN, 2, word="RAY_ADDRESS=x:y"),
     Odd("temporary folder that takes nothing", {"TMPDIR": "/proc"}),
     Odd("Latin-1 on the screen", {"PYTHONIOENCODING": "latin-1"}),
     Odd("a locale that is not there", {"LC_ALL": "xx_YY.nope"}),
@@ -110,6 +126,7 @@ def check(odd: Odd, here: Path) -> None:
     said = [part for part in done.stderr.decode().splitlines() if "setlocale" not in part]  # bash's own
     assert done.returncode == odd.code, done.stderr
     assert len(said) == (odd.code == 2 and "2>" not in odd.shell), said
+    assert odd.word in " ".join(said)
     assert all(len(sentence) <= SENTENCE and sentence.isprintable() for sentence in said)
 
 
