@@ -1,7 +1,7 @@
 """The seams of the system: what the coordinator needs from the world. Tests put fakes here and nowhere else."""
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from actors.messages import AdapterRef, Batch, Group, Inspection, Problem, Sampling, Scores, UpdateStats
 
@@ -135,3 +135,25 @@ class Verifier(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Tracker(Protocol):
+    """Shows a run elsewhere. One thread of its own calls it, and whatever it raises is survived and counted."""
+
+    def begin(self, next_update: int) -> None:
+        """Begin to show the run, or go on with it. Called again when updates from `next_update` on do not count any
+        more.
+        """
+        ...
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Show numbers by name, those of an update or of the evaluation of a version."""
+        ...
+
+    def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        """Show samples. name: `eval-base`, `eval-final` or `update-000012`."""
+        ...
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Show summary.json, with the run's events, and bring everything to where it belongs."""
+        ...

@@ -20,7 +20,7 @@ from conf.checks import check
 from conf.documents import line_of, parse_yaml, read_yaml, reason
 from conf.errors import BadInput
 from conf.presets import presets, reward_presets
-from conf.schema import Config, ShapeConfig
+from conf.schema import PRIVATE, Config, ShapeConfig
 from conf.settings import expected, fits, settings, show
 from conf.suggestions import hint, nearest
 
@@ -157,6 +157,15 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def dump(config: Config) -> str:
     """Return the whole configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def public_settings(config: Config) -> dict[str, Any]:
+    """Return the settings as nested mappings, without those that are its owner's business."""
+    nested: Any = OmegaConf.to_container(OmegaConf.structured(config))
+    for path in PRIVATE:
+        section, _, key = path.rpartition(".")
+        (nested[section] if section else nested).pop(key)
+    return nested  # type: ignore[no-any-return]  # a mapping
 
 
 def recipe_names(folder: Path = FOLDER) -> list[str]:

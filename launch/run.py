@@ -14,6 +14,7 @@ from rich.console import Console
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from actors.tracking.choice import check_installed
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.help import WORDS, explain
@@ -99,6 +100,7 @@ def plan_on(config: Config, machine: Machine) -> Plan:
 def start(config: Config, console: Console, started_at: float) -> int:
     """Check that the run can be, take its folder and carry it out. Return the exit code."""
     require_token()
+    check_installed(config.run.trackers)
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
@@ -219,12 +221,12 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
         ):
             from launch.session.watch import Watch
 
-            show_places(console, request.folder, dashboard, metrics)
+            show_places(console, request, dashboard, metrics)
             watch = Watch(request, console, session / "logs")
             summary = watch.follow()
             timer.cancel()
             handle_signals(lambda *_: leave(summary, on_end))  # all is saved
-            watch.close()
+            watch.close(summary)
             timer = after(SHUTDOWN_S, lambda: leave(summary, on_end))
     except SystemExit as told:  # by a signal before there was a coordinator
         summary = write_ending(request, "interrupted", signal.Signals(int(told.code or 0)).name)
@@ -256,16 +258,18 @@ def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
         os._exit(exit_code(summary))
 
 
-def show_places(console: Console, folder: Path, dashboard: str, metrics: str) -> None:
+def show_places(console: Console, request: "RunRequest", dashboard: str, metrics: str) -> None:
     """Print where to look at the run while it goes on."""
     scripts = Path(sys.executable).parent
-    places = {
+    places: dict[str, Any] = {
         "Ray dashboard": f"http://{dashboard}",
         "its metrics": f"http://{metrics}/metrics",
         "its token": f"{scripts}/ray get-auth-token",
-        "TensorBoard": f"{scripts}/tensorboard --logdir {folder}/tensorboard",
-        "Run folder": folder,
+        "TensorBoard": f"{scripts}/tensorboard --logdir {request.folder}/tensorboard",
+        "Run folder": request.folder,
     }
+    if "tensorboard" not in request.config.run.trackers:
+        del places["TensorBoard"]
     for name, place in places.items():
         console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)
     console.print()

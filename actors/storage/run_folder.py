@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,41 +11,41 @@ from actors.messages import AdapterRef, Group
 from actors.storage.checkpoints import version_of
 from actors.storage.files import append_row, drop_half_line, replace_text, sync
 from actors.storage.run_record import RunRecord
+from actors.tracking.tracking import Tracking
 from conf.load import RECORD
 
 SAMPLED_GROUPS = 8
 """Groups of an update whose samples are kept; long responses would otherwise fill the disk in a day."""
 
-TEXT_SAMPLES = 3
-"""Responses of an update shown in TensorBoard."""
-
 
 class RunFolder(RunRecord):
     """The folder of a run that this process carries out. Call `recover` before anything is written by a coordinator.
 
-    The same names are used in metrics.jsonl and TensorBoard.
+    The same names are used in metrics.jsonl and by trackers.
     """
 
-    def recover(self, foreign: Callable[[Path], str | None] = lambda _: None) -> None:
+    tracking = Tracking()
+
+    def recover(self, foreign: Callable[[Path], str | None] = lambda _: None, tracking: Tracking | None = None) -> None:
         """Clean up after a dead process, and drop the rows of updates after the newest good checkpoint.
 
-        foreign: why an undamaged checkpoint is not this run's; None if it is.
+        foreign: why an undamaged checkpoint is not this run's; None if it is. tracking: is shown what is written.
         Raises BadInput if there are checkpoints, but none to go on from.
         """
         (self.path / "failure.log").unlink(missing_ok=True)
-        for part in (self.path / "samples", self.checkpoints.folder, self.adapters, self.path / "tensorboard"):
+        for part in (self.path / "samples", self.checkpoints.folder, self.adapters):
             part.mkdir(parents=True, exist_ok=True)
         self.drop_adapters(keep=())
         drop_half_line(self.path / "events.jsonl")
         for version, reason in self.checkpoints.recover(foreign).items():
             self.append_event(version, "checkpoint refused", reason)
-        self._open_tensorboard()
+        self.tracking = tracking or self.tracking
+        self.tracking.begin(self.cut_metrics())
 
     def return_to(self, version: int) -> Path | None:
         """Forget all that came after a version with a checkpoint, or after the start (0). Return the checkpoint."""
         self.checkpoints.return_to(version)
-        self._tensorboard.close()
-        self._open_tensorboard()
+        self.tracking.begin(self.cut_metrics())
         return self.checkpoints.latest
 
     def cut_metrics(self) -> int:
@@ -66,6 +67,8 @@ class RunFolder(RunRecord):
         """Write what the run is: its settings as YAML and its problems. The summary of an earlier process goes."""
         replace_text(self.path / "problems.digest", problems_digest)
         replace_text(self.path / RECORD, text)
+        if self.identity() is None:
+            replace_text(self.path / "identity.json", json.dumps(uuid.uuid4().hex))
         (self.path / "summary.json").unlink(missing_ok=True)
 
     def write_spent(self, seconds: float, ledger: dict[str, Any] | None = None) -> None:
@@ -88,8 +91,7 @@ class RunFolder(RunRecord):
         """Write the row of one update. Return the row as written."""
         row = {"update": update, "version": update, **row}
         append_row(self.metrics, row)
-        for name, value in row.items():
-            self._tensorboard.add_scalar(name, value, update)
+        self.tracking.scalars(update, row)
         return row
 
     def flush(self) -> None:
@@ -98,14 +100,13 @@ class RunFolder(RunRecord):
             sync(path)
 
     def write_evaluation(self, name: str, version: int, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the evaluation of a version and show it in TensorBoard, beside the rows' figures of the same names.
+        """Keep the evaluation of a version and have trackers show it beside the rows' figures of the same names.
 
         Return the summary given.
         """
         replace_text(self.path / f"eval-{name}.json", json.dumps(summary))
-        for key, value in summary.items():
-            if isinstance(value, float):
-                self._tensorboard.add_scalar(key if "/" in key else f"eval/{key}", value, version)
+        figures = {key: value for key, value in summary.items() if isinstance(value, float)}
+        self.tracking.scalars(version, {key if "/" in key else f"eval/{key}": value for key, value in figures.items()})
         return summary
 
     def write_probe(self, responses: list[list[int]]) -> None:
@@ -117,10 +118,7 @@ class RunFolder(RunRecord):
         kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [sample_row(group, number) for group in kept for number in range(len(group.samples))]
         replace_text(self.path / "samples" / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        version = rows[0]["version"] or 0
-        for number, row in enumerate(rows[:TEXT_SAMPLES]):
-            text = f"{row['prompt']}\n\n---\n\n{row['response']}\n\n---\n\n{row['status']}, gold {row['gold']}"
-            self._tensorboard.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), version)
+        self.tracking.samples(name, rows[0]["version"] or 0, rows)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, which ends the run."""
@@ -129,15 +127,6 @@ class RunFolder(RunRecord):
     def write_failure(self, text: str) -> None:
         """Keep the whole error that ended the run."""
         self.failure_log.write_text(text)
-
-    def close(self) -> None:
-        """Flush TensorBoard's file."""
-        self._tensorboard.close()
-
-    def _open_tensorboard(self) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self.cut_metrics(), flush_secs=5)
 
 
 def sample_row(group: Group, number: int) -> dict[str, Any]:

@@ -68,6 +68,10 @@ class RunRecord:
         """Return the ledger as it was last written."""
         return read_json(self.path / "ledger.json", contents.Ledger)
 
+    def identity(self) -> str | None:
+        """Return what no other run is called, over all resumes and wherever the folder is; None before the start."""
+        return read_json(self.path / "identity.json", contents.Digest | None)
+
     def incarnation(self) -> int:
         """Return how often weights were restored."""
         return int(read_json(self.path / "incarnation.json", contents.Count) or 0)
@@ -99,7 +103,16 @@ class RunRecord:
 
     def check(self) -> None:
         """Raise BadInput if a file is damaged that a process which goes on with the run would read."""
-        for read in (self.config, self.summary, self.rows, self.events, self.ledger, self.incarnation, self.probe):
+        for read in (
+            self.config,
+            self.summary,
+            self.rows,
+            self.events,
+            self.ledger,
+            self.incarnation,
+            self.identity,
+            self.probe,
+        ):
             read()
         self.evaluation("base")
         self.problems_digest()

@@ -28,6 +28,10 @@ FOLDER = Rule(
     lambda path: path and "\0" not in path and len(path) <= 3000 and max(map(len, path.split("/"))) <= 255,
     "name a folder, of 255 letters at most, of 3,000 with those above it",
 )
+TRACKERS = Rule(
+    lambda names: {*names} <= {"tensorboard", "wandb", "trackio", "mlflow"} and len({*names}) == len(names),
+    "list some of tensorboard, wandb, trackio and mlflow, each once",
+)
 SHARE = Rule(lambda share: 0 < share < 1, "use a share between 0 and 1")
 
 
@@ -53,6 +57,8 @@ class RunConfig:
     """Of run.py: a command for the shell, run once when the run has ended, however it did and after all is written,
     with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
     It has five minutes; whether it fails does not change the exit code."""
+    trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=TRACKERS, resumable=True)
+    """Where the run is shown while it goes on: tensorboard, wandb, trackio, mlflow, or none of them; docs/after.md."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1)
     """Seed of the adapter's initialisation, the order of problems and every request."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a processor more")

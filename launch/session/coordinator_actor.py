@@ -23,7 +23,10 @@ from actors.runtime.software_versions import software_versions
 from actors.storage.checkpoints import version_of
 from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
+from actors.tracking.choice import make_tracking
+from actors.tracking.identity import Identity
 from conf.errors import BadInput
+from conf.load import public_settings
 from conf.schema import Config
 from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
 from learner.actor import RemoteLearner
@@ -67,7 +70,11 @@ class CoordinatorActor:
         config, spent = request.config, request.spent
         self._request = request
         self._folder = RunFolder(request.folder)
-        self._folder.recover(lambda checkpoint: foreign(checkpoint, config))
+        identity = Identity(
+            self._folder.identity() or config.run.name, config.run.name, request.folder, public_settings(config)
+        )
+        tracking = make_tracking(config.run.trackers, identity)
+        self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
         self._clock = WallClock()
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
@@ -114,6 +121,10 @@ class CoordinatorActor:
     async def close(self) -> None:
         """Free what the actors hold, engine processes included; those that have died hold nothing."""
         await asyncio.gather(*(actor.close() for actor in self._actors), return_exceptions=True)
+
+    async def show_ending(self, summary: dict[str, Any], seconds: float) -> None:
+        """Give trackers so long to show all of the run and how it ended."""
+        await asyncio.to_thread(self._folder.tracking.end, summary, seconds)
 
     async def _carry_out(self) -> Outcome:
         """Start the run, which on a card takes minutes before the coordinator exists, and run it."""
@@ -181,8 +192,17 @@ class CoordinatorActor:
         metrics.show(await self.progress(), self._ledger.record)
         for alarm in alarms:
             self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
+        self._note_trackers()
         if self._coordinator is None:
             self._folder.write_spent(self._budget.spent, self._ledger.record)
+
+    def _note_trackers(self) -> None:
+        """Count what trackers have lost, and write down why where that is news."""
+        for trouble in self._folder.tracking.troubles():
+            self._ledger.count(f"warnings/{trouble.tracker}", trouble.lost)
+            if trouble.reason:
+                event = f"{trouble.tracker} does not take what it is given"
+                self._folder.append_event(self._updates, event, trouble.reason)
 
     def _note_replaced(self, name: str, text: str) -> None:
         self._note(f"{name} died", text, f"deaths/{name.partition('-')[0]}")
@@ -190,7 +210,11 @@ class CoordinatorActor:
     def _note(self, event: str, detail: str, count: str) -> None:
         """Write an event down, and count it in the ledger."""
         self._ledger.count(count)
-        self._folder.append_event(self._coordinator.updates if self._coordinator else 0, event, detail)
+        self._folder.append_event(self._updates, event, detail)
+
+    @property
+    def _updates(self) -> int:
+        return self._coordinator.updates if self._coordinator else 0
 
     def _write_ending(self, summary: dict[str, Any], failure: str) -> dict[str, Any]:
         """Write down how the run ended, as far as the disk takes it, and return it: the driver still tells a person.
@@ -201,7 +225,6 @@ class CoordinatorActor:
             self._folder.write_spent(summary["spent_s"], summary["ledger"])
             if failure:
                 self._folder.write_failure(failure)
-            self._folder.close()
             self._folder.write_summary(summary)
         except OSError as error:
             trouble = disk_trouble(self._folder.path, error) or last_line(error)
@@ -212,7 +235,7 @@ class CoordinatorActor:
         base, final = self._coordinator and self._coordinator.base, outcome.final
         best = self._folder.checkpoints.best
         improved = base and final and final["pass@1"] > base["pass@1"]
-        updates = self._coordinator.updates if self._coordinator else 0
+        updates = self._updates
         without_validation = (updates if improved else 0) if final else None
         return {
             "status": outcome.status,

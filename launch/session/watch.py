@@ -27,6 +27,9 @@ from launch.session.signals import after, handle_signals
 POLL_S = 0.5
 CLOSE_S = 10.0
 
+TRACKERS_S = 30.0
+"""Seconds after the end of a run in which trackers may bring what they still have to their servers."""
+
 HURRY_S = 5.0
 """Seconds that a second signal leaves for summary.json."""
 
@@ -87,9 +90,10 @@ class Watch:
                 raise BadInput(bad[1]) from error
             return self._failure(f"the coordinator died: {cause_of_death(str(error), self._watcher, self._logs)}")
 
-    def close(self) -> None:
-        """Learn from the run that has ended, and free what its actors hold."""
+    def close(self, summary: dict[str, Any]) -> None:
+        """Learn from the run that has ended, have it shown, and free what its actors hold."""
         self._measure()
+        ray.wait([self._coordinator.show_ending.remote(summary, TRACKERS_S)], timeout=TRACKERS_S + POLL_S)
         ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # who hangs is killed by the shutdown
 
     def _wait_for_coordinator(self) -> int:

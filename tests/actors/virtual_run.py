@@ -39,19 +39,6 @@ def make_problems(train: int = 7, heldout: int = 4) -> ProblemSet:
     )
 
 
-class QuietFolder(RunFolder):
-    """Without TensorBoard, which takes nine tenths of the time of such a run."""
-
-    def _open_tensorboard(self) -> None:
-        self.cut_metrics()
-        self._tensorboard = Silence()  # type: ignore[assignment]
-
-
-class Silence:
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_, **__: None
-
-
 class Run:
     """A coordinator over fakes in a folder, run under virtual time."""
 
@@ -70,7 +57,7 @@ class Run:
 
         async def scenario() -> Outcome:
             clock = VirtualClock()
-            folder = self.folder = QuietFolder(self.path)
+            folder = self.folder = RunFolder(self.path)
             folder.recover()
             budget = Budget(self.seconds, folder.spent, clock)
             context = RunContext(

@@ -30,9 +30,10 @@ from actors.messages import AdapterRef, Batch, Group, Status
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state
+from actors.storage.run_folder import RunFolder
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteVerifier
-from tests.actors.virtual_run import QuietFolder, make_config, make_problems
+from tests.actors.virtual_run import make_config, make_problems
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
 
 CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
@@ -216,11 +217,11 @@ class Trial:
         self.check(folder)
         return ended
 
-    def _folder(self) -> QuietFolder:
+    def _folder(self) -> RunFolder:
         """That remembers how many tokens there were when it last wrote down what was spent, and which versions it has
         deleted.
         """
-        folder = QuietFolder(self.path)
+        folder = RunFolder(self.path)
         folder.recover()
         self.drawn["tokens"] = self.written
         write = folder.write_spent
@@ -281,7 +282,7 @@ class Trial:
             rewards = (make_reward(1.0), make_reward(0.0))[: len(group.samples)]
         return replace(group, rewards=rewards)
 
-    def check(self, folder: QuietFolder) -> None:
+    def check(self, folder: RunFolder) -> None:
         """What is written down."""
         assert self.spent <= self.schedule.budget
         record = folder.ledger()

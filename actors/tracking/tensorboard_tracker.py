@@ -1,0 +1,37 @@
+"""TensorBoard: event files in the run folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TEXT_SAMPLES = 3
+"""Responses of an update that are shown."""
+
+FLUSH_S = 5
+
+
+class TensorBoardTracker:
+    """Writes tensorboard/."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def begin(self, next_update: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer:
+            self._writer.close()
+        self._writer = SummaryWriter(str(self._folder), purge_step=next_update, flush_secs=FLUSH_S)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        for number, row in enumerate(rows[:TEXT_SAMPLES]):
+            text = f"{row['prompt']}\n\n---\n\n{row['response']}\n\n---\n\n{row['status']}, gold {row['gold']}"
+            self._writer.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), step)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        self._writer.close()

@@ -1,0 +1,121 @@
+"""The real packages of the extra `trackers`, without any server."""
+
+import json
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+ROWS = [{"update": update, "version": update, "reward/mean": update / 8, "pass@1": 0.5} for update in range(1, 6)]
+
+SAMPLES = [{"prompt": "3 + 4", "response": "7", "status": "correct", "gold": "7", "tokens": 1}]
+
+SUMMARY = {"status": "completed", "updates": 5, "events": [{"update": 2, "event": "low", "detail": "disk"}]}
+
+BLOCK = 2**15
+
+PROCESS = """
+import json, sys
+from pathlib import Path
+from actors.tracking.choice import make_tracking
+from actors.tracking.identity import Identity
+name, folder, rows, samples, summary = sys.argv[1], Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
+shown = make_tracking([name], Identity("abcdef0123456789", "mine", folder, {"lora": {"rank": 8}}))
+shown.begin(rows[0]["update"])
+for row in rows:
+    shown.scalars(row["update"], row)
+shown.samples("update-000003", 3, samples)
+shown.end(summary, 60.0)
+troubles = shown.troubles()
+assert not troubles, troubles
+"""
+
+
+def show(name: str, folder: Path, rows: list[dict[str, Any]], **variables: str) -> None:
+    """Show rows as a process of a run does, with a tracker of this name."""
+    given = map(json.dumps, (rows, SAMPLES, SUMMARY))
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
+    subprocess.run([sys.executable, "-c", PROCESS, name, str(folder), *given], env=environment, check=True, timeout=240)
+
+
+def records(log: bytes) -> Iterator[bytes]:
+    """The records of a wandb file, which is a log as LevelDB has it, after seven bytes."""
+    place, parts = 7, b""
+    while place + 7 <= len(log):
+        if (left := BLOCK - place % BLOCK) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", log[place : place + 7])
+        parts += log[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "runs" / "mine"
+    made.mkdir(parents=True)
+    return made
+
+
+@pytest.mark.slow
+def test_wandb_offline(folder: Path) -> None:
+    pytest.importorskip("wandb", reason="pip install 'microbudget-rl[trackers]'")
+    from wandb.proto import wandb_internal_pb2
+
+    show("wandb", folder, ROWS[:3], WANDB_MODE="offline")
+    show("wandb", folder, ROWS[3:], WANDB_MODE="offline")
+    history: list[dict[str, Any]] = []
+    ids = set()
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        for data in records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("run"):
+                ids.add(record.run.run_id)
+            if record.HasField("history"):
+                history.append(
+                    {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+                )
+    assert ids == {"abcdef0123456789"}
+    rows = [{key: row[key] for key in ROWS[0]} for row in history if "reward/mean" in row]
+    assert sorted(rows, key=lambda row: row["update"]) == ROWS
+
+
+@pytest.mark.slow
+def test_trackio_on_this_machine(folder: Path) -> None:
+    pytest.importorskip("trackio", reason="pip install 'microbudget-rl[trackers]'")
+    place = folder.parent / "trackio"
+    show("trackio", folder, ROWS[:3], TRACKIO_DIR=str(place))
+    show("trackio", folder, ROWS[3:], TRACKIO_DIR=str(place))
+    (file,) = place.glob("*.db")
+    with sqlite3.connect(file) as database:
+        found = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id").fetchall()
+    assert {name for name, _, _ in found} == {"mine-abcdef"}
+    rows = [json.loads(metrics) for _, _, metrics in found]
+    assert [{key: row[key] for key in ROWS[0]} for row in rows if "reward/mean" in row] == ROWS
+
+
+@pytest.mark.slow
+def test_mlflow_in_its_database(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'microbudget-rl[trackers]'")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    show("mlflow", folder, ROWS[:3])
+    show("mlflow", folder, ROWS[3:])
+    client = mlflow.MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("microbudget").experiment_id])
+    assert (run.info.run_name, run.info.status, run.data.params["lora.rank"]) == ("mine", "FINISHED", "8")
+    for name in ("reward/mean", "pass@1"):
+        history = client.get_metric_history(run.info.run_id, name.replace("@", "_at_"))
+        assert [(point.step, point.value) for point in history] == [(row["update"], row[name]) for row in ROWS]

@@ -1,0 +1,170 @@
+import threading
+import time
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.storage.run_folder import RunFolder
+from actors.tracking import tracking
+from actors.tracking.choice import REQUIREMENTS, check_installed, make_tracking
+from actors.tracking.identity import Identity
+from actors.tracking.tracking import Tracking
+from conf.errors import BadInput
+from tests.conftest import ROOT
+from tests.fakes import make_group
+
+
+class Recording:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def begin(self, next_update: int) -> None:
+        self.calls.append(("begin", next_update))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.calls.append(("scalars", step, dict(values)))
+
+    def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        self.calls.append(("samples", name, step, len(rows)))
+
+    def end(self, summary: dict[str, Any]) -> None:
+        self.calls.append(("end", summary["status"]))
+
+
+class Dying(Recording):
+    """Its server is gone from the second update on."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if step > 1:
+            raise ConnectionError("no route to host")
+        super().scalars(step, values)
+
+
+class Hanging(Recording):
+    """Its server takes the first call and never answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.released.wait(30)
+
+
+class Late(Recording):
+    """It cannot begin at first."""
+
+    refusals = 1
+
+    def begin(self, next_update: int) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("no key")
+        super().begin(next_update)
+
+
+def drive(shown: Tracking, updates: int) -> float:
+    """Show updates as a run does. Return the seconds that took."""
+    started = time.perf_counter()
+    for update in range(1, updates + 1):
+        shown.scalars(update, {"reward/mean": 0.5})
+    return time.perf_counter() - started
+
+
+def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
+    tracker, folder = Recording(), RunFolder(tmp_path)
+    folder.recover(tracking=Tracking({"fake": tracker}))
+    row = folder.append_metrics(1, {"reward/mean": 0.5})
+    folder.write_samples("update-000001", (make_group(0, version=1),))
+    folder.write_evaluation("final", 1, {"pass@1": 0.25, "n": 1, "validation/pass@1": 0.5})
+    folder.tracking.end({"status": "completed"}, 5.0)
+    assert tracker.calls == [
+        ("begin", 1),
+        ("scalars", 1, row),
+        ("samples", "update-000001", 1, 2),
+        ("scalars", 1, {"eval/pass@1": 0.25, "validation/pass@1": 0.5}),
+        ("end", "completed"),
+    ]
+
+
+def test_tracker_that_dies_is_counted_and_said_once() -> None:
+    dying, well = Dying(), Recording()
+    shown = Tracking({"dying": dying, "well": well})
+    shown.begin(1)
+    drive(shown, 4)
+    shown.end({"status": "completed"}, 5.0)
+    (trouble,) = shown.troubles()
+    assert (trouble.tracker, trouble.lost, trouble.reason) == ("dying", 3, "ConnectionError: no route to host")
+    assert shown.troubles() == []
+    assert dying.calls[-1] == ("end", "completed")
+    assert len([call for call in well.calls if call[0] == "scalars"]) == 4
+
+
+def test_tracker_that_hangs_holds_nobody_up() -> None:
+    hanging, well = Hanging(), Recording()
+    shown = Tracking({"hanging": hanging, "well": well})
+    shown.begin(1)
+    seconds = 0.0
+    for part in range(1, 5):
+        seconds += drive(shown, tracking.WAITING // 2)
+        while len(well.calls) <= part * tracking.WAITING // 2:
+            time.sleep(0.005)
+    started = time.perf_counter()
+    shown.end({"status": "completed"}, 0.2)
+    assert time.perf_counter() - started < 2
+    assert seconds < 1
+    (trouble,) = shown.troubles()
+    assert trouble.tracker == "hanging"
+    assert trouble.lost >= tracking.WAITING - 2
+    assert trouble.reason == f"it is {tracking.WAITING} calls behind"
+    assert well.calls[-1] == ("end", "completed")
+    hanging.released.set()
+
+
+def test_what_could_not_begin_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "RETRY_S", 0.0)
+    late = Late()
+    shown = Tracking({"late": late})
+    shown.begin(7)
+    shown.scalars(7, {"reward/mean": 0.5})
+    shown.end({"status": "completed"}, 5.0)
+    assert late.calls == [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
+    assert [trouble.reason for trouble in shown.troubles()] == ["OSError: no key"]
+
+
+def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def process(first: int, last: int, value: float) -> None:
+        shown = make_tracking(["tensorboard"], Identity("a1", "mine", tmp_path, {}))
+        shown.begin(first)
+        for update in range(first, last + 1):
+            shown.scalars(update, {"reward/mean": value})
+        shown.samples("update-000001", 1, [{"prompt": "3 + 4", "response": "7", "status": "correct", "gold": "7"}])
+        shown.end({"status": "completed"}, 60.0)
+        assert shown.troubles() == []
+
+    process(1, 3, 0.25)
+    process(3, 4, 0.5)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("reward/mean")]
+    assert found == [(1, 0.25), (2, 0.25), (3, 0.5), (4, 0.5)]
+    assert "samples/0/text_summary" in events.Tags()["tensors"]
+
+
+def test_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.tracking.choice.find_spec", lambda _: None)
+    check_installed(["tensorboard"])
+    with pytest.raises(BadInput, match=r"run.trackers=wandb: the package wandb is not installed; .* install 'wandb~="):
+        check_installed(["tensorboard", "wandb"])
+
+
+def test_packages_are_those_of_the_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["trackers"] == list(REQUIREMENTS.values())
