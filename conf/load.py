@@ -161,11 +161,11 @@ def dump(config: Config) -> str:
 
 def public_settings(config: Config) -> dict[str, Any]:
     """Return the settings as nested mappings, without those that are its owner's business."""
-    nested: Any = OmegaConf.to_container(OmegaConf.structured(config))
+    nested: dict[str, Any] = parse_yaml(dump(config))
     for path in PRIVATE:
         section, _, key = path.rpartition(".")
         (nested[section] if section else nested).pop(key)
-    return nested  # type: ignore[no-any-return]  # a mapping
+    return nested
 
 
 def recipe_names(folder: Path = FOLDER) -> list[str]:

@@ -32,6 +32,7 @@ from launch.plan.view import render, render_scaling
 from launch.reports import attempt
 from launch.result import describe
 from launch.session.failure import write_ending
+from launch.session.mirroring import bring_back, check_mirror, copy_ending
 from launch.session.on_end import OnEnd
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
@@ -101,6 +102,9 @@ def start(config: Config, console: Console, started_at: float) -> int:
     """Check that the run can be, take its folder and carry it out. Return the exit code."""
     require_token()
     check_installed(config.run.trackers)
+    check_mirror(config)
+    if config.run.restore:
+        console.print(bring_back(config), soft_wrap=True)
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
@@ -240,6 +244,8 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
     for line in describe(summary):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
+    if request.config.checkpoint.mirror:
+        console.print(copy_ending(request.config, request.folder), soft_wrap=True)
     if summary["status"] in ("failed", "halted"):
         logs = (RunRecord(request.folder).failure_log, session / "logs")
         places = [str(path) for path in logs if path.exists()]

@@ -74,5 +74,5 @@ class ConfigWithSweep(Config):
 MAY_CHANGE = tuple(item.path for item in settings(Config) if item.resumable)
 """Settings that a run may be resumed with another value of."""
 
-PRIVATE = ("run.folder", "run.on_end", "dashboard")
+PRIVATE = ("run.folder", "run.on_end", "run.restore", "checkpoint.mirror", "dashboard")
 """Settings that are the business of a run's owner: they are shown nowhere but in the run's folder."""

@@ -19,6 +19,7 @@ from launch.session.ray_session import clear_session
 UNRECORDED = (
     "adapter",
     "benchmarks",
+    "checkpoint.mirror",
     "dashboard",
     "dry_run",
     "limit",
@@ -27,6 +28,7 @@ UNRECORDED = (
     "run.folder",
     "run.on_end",
     "run.overwrite",
+    "run.restore",
     "simulate",
 )
 """Settings whose change says nothing about the run."""
