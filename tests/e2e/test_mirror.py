@@ -1,0 +1,51 @@
+"""A run whose machine is lost: killed, its folder deleted, and brought back from its mirror."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.mirror.mirror import POINTER
+from tests.e2e.conftest import read_rows, read_summary
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_run_goes_on_from_its_mirror(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/far"
+    settings = (f"checkpoint.mirror={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=12")
+    folder = start.folder / "mirrored"  # type: ignore[attr-defined]
+    process = start("mirrored", *settings)
+    until = time.monotonic() + 400
+    pointer = tmp_path / "far" / "mirrored" / POINTER
+    while time.monotonic() < until:
+        if pointer.exists() and "latest" in json.loads(pointer.read_text())["links"]:
+            break
+        assert process.poll() is None
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    saved = int(json.loads(pointer.read_text())["links"]["latest"].removeprefix("update-"))
+    time.sleep(15)  # Ray's processes end without their driver
+    shutil.rmtree(folder)
+
+    ended = start("mirrored", *settings)
+    said, _ = ended.communicate(timeout=450)
+    assert ended.returncode == 0, said
+    assert f"Restored {folder}" in said
+    assert f"Mirror: {url}/mirrored" in said
+    assert [row["update"] for row in read_rows(folder)] == list(range(1, 13))
+    summary = read_summary(folder)
+    assert summary["updates"] == 12
+    assert 0 < saved < 12
+    counts = summary["ledger"]["counts"]
+    assert counts["mirror/copies"] >= 1
+    assert "mirror/failures" not in counts
+    files = json.loads(pointer.read_text())["files"]
+    assert {"report.html", "summary.json", "metrics.jsonl", "config.yaml"} <= files.keys()
