@@ -61,14 +61,14 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     shutil.rmtree(folder)
     pointer = Store(config.checkpoint.mirror, "mine").document(POINTER)
     with pytest.raises(
-        BadInput, match="has another run 'mine', which would be lost; go on with that one by run.restore="
+        BadInput, match=r"another run 'mine', which would be lost; go on with that one by run\.restore="
     ):
         check_mirror(config)
     begin(config)
     with pytest.raises(BadInput, match="has another run 'mine', which would be lost"):
         check_mirror(config)
     config.run.restore = config.checkpoint.mirror
-    with pytest.raises(BadInput, match="is of another run than"):
+    with pytest.raises(BadInput, match="has another run 'mine' than"):
         bring_back(config)
     config.run.restore, config.run.overwrite = "", True
     check_mirror(config)
