@@ -178,7 +178,8 @@ def test_overwriting_clears_a_run_and_nothing_else(tmp_path: Path) -> None:
     leave(tmp_path, "completed")
     (tmp_path / "quickstart" / "checkpoints").mkdir()
     begin(config, tmp_path / "quickstart", problems("a"))
-    assert sorted(path.name for path in (tmp_path / "quickstart").iterdir()) == ["config.yaml", "problems.digest"]
+    left = sorted(path.name for path in (tmp_path / "quickstart").iterdir())
+    assert left == ["config.yaml", "identity.json", "problems.digest"]
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").touch()
     with pytest.raises(BadInput, match="is not the folder of a run"):
