@@ -244,6 +244,8 @@ class Progress:
     latest: the last row of metrics.jsonl.
     cost: of the time spent, if an hour has a price.
     notice: the last event.
+    doing: the step of a phase that takes long, in words.
+    base: held-out pass@1 of the base model, once it is known.
     """
 
     phase: str
@@ -254,6 +256,8 @@ class Progress:
     latest: dict[str, float] = field(default_factory=dict)
     cost: float | None = None
     notice: str = ""
+    doing: str = ""
+    base: float | None = None
 
 
 @dataclass(frozen=True)

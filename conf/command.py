@@ -1,13 +1,15 @@
-"""What every command does with an error: one sentence, whoever has to do something about it."""
+"""What every command does when it is asked for help, and with an error: one sentence, whoever has to act on it."""
 
 import contextlib
 import errno
+import inspect
 import io
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from rich.console import Console
@@ -17,6 +19,9 @@ from conf.errors import BadInput, printable
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
+
+WORDS = frozenset({"help", "--help", "-h"})
+"""Arguments that ask for help."""
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -31,6 +36,14 @@ PLAIN_WIDTH = 80
 """Columns that tables and rules still fit, and what stands in for others, such as a COLUMNS that no terminal has."""
 
 
+def near(path: Path) -> str:
+    """Return a path as a person types it here: relative where it is below the working directory."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or a working directory that is gone
+        return str(path)
+
+
 class PlainConsole(Console):
     """A console on which text is no more than text: names from outside may hold rich's markup or control characters."""
 
@@ -43,9 +56,16 @@ class PlainConsole(Console):
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
 
 
-def command(name: str) -> Callable[[Main[P]], Main[P]]:
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command line wants to know how the command is used: so does one without arguments."""
+    return not arguments or not WORDS.isdisjoint(arguments)
+
+
+def command(name: str, usage: str | None = None) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command: its BadInput becomes a line on stderr and exit code 2, an error that nobody has
     foreseen a line with the place of its traceback and exit code 1. Nothing that is printed can fail for its encoding.
+
+    usage: what is printed, with exit code 0, where help is asked for; None for a command that explains itself.
     """
 
     def decorate(main: Main[P]) -> Main[P]:
@@ -55,7 +75,11 @@ def command(name: str) -> Callable[[Main[P]], Main[P]]:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             try:
-                code = main(arguments, *more, **named)
+                if usage is not None and asks_for_help(arguments):
+                    print(inspect.cleandoc(usage))
+                    code = 0
+                else:
+                    code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()
                 return code

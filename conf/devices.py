@@ -1,5 +1,6 @@
 """The cards a plan knows."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,31 @@ class Device:
     def rates(self) -> dict[str, float]:
         """FLOP/s by dtype, 0 for one the card cannot compute in."""
         return {CARD_DTYPE: (self.bfloat16 or 0.0) * 1e12}
+
+
+MADE_BY = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|SXM\d*|GIB|GB|[ _-]")
+"""What people write of a card's name that tells it from no other."""
+
+MEMORY = re.compile(r"[ _-]\d+ ?GI?B$")
+
+USUAL = {"A100": "A100-40"}
+"""Of cards that come with more and with less memory, the smaller: what fits there fits both."""
+
+
+def known_as(name: str) -> str:
+    """Return the name of a card in devices.yaml for one that people use, such as 4090, RTX 4090, a100 or A100 80GB; the
+    name itself if there is none.
+    """
+
+    def bare(text: str) -> str:
+        return MADE_BY.sub("", text.upper())
+
+    if name.lower() in ("auto", "cpu"):
+        return name.lower()
+    asked, less = bare(name), bare(MEMORY.sub("", name.upper()))
+    cards = {bare(short): known for short, known in USUAL.items()} | {bare(known): known for known in devices()}
+    spellings = (asked, asked.removeprefix("RTX"), f"RTX{asked}", less, f"RTX{less}")
+    return next((cards[spelling] for spelling in spellings if spelling in cards), name)
 
 
 @cache

@@ -1,8 +1,10 @@
-"""Explains the settings, from the schema: `python launch/run.py help [SECTION | KEY …]`."""
+"""Explains the recipes and settings, from themselves: `python launch/run.py help [SECTION | KEY …]`."""
 
 import inspect
 import re
 from dataclasses import fields, is_dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from rich.console import Console
@@ -10,69 +12,120 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conf.command import PlainConsole
+from conf.command import WORDS, PlainConsole
 from conf.errors import BadInput
-from conf.load import recipe_names
+from conf.load import BASE, FOLDER, origins, recipe_names
 from conf.schema import Config, ConfigWithSweep
 from conf.settings import Setting, expected, meanings, settings, show
 from conf.suggestions import hint
 
-WORDS = frozenset({"help", "--help", "-h"})
-"""Arguments that ask for help."""
+OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
+"""Names of the recipes that are another at some rank."""
+
+FIRST_SENTENCE = re.compile(r"(.+?)(?:\.(?=\s)|\.$|$)", re.DOTALL)
 
 
-def explain(arguments: list[str]) -> None:
-    """Print what the sections and settings named by the arguments mean, or which there are if none is named.
+def explain(arguments: list[str], usage: str) -> None:
+    """Print what the sections and settings named by the arguments mean, or, if none is named, how the command is used,
+    which recipes there are and which settings.
 
-    Raises BadInput for a name that is neither.
+    usage: of the command. Raises BadInput for a name that is neither.
     """
     console = PlainConsole()
     topics = [argument for argument in arguments if argument not in WORDS and "=" not in argument]
     known = list(settings(ConfigWithSweep))
     if not topics:
-        _print_overview(console)
+        _print_overview(console, usage)
     for topic in topics:
         found = [item for item in known if f"{item.path}.".startswith(f"{topic}.")]
         if not found:
             near = hint(topic, {name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name})
             raise BadInput(f"help {topic}: no such section or setting; {near}all sections: {', '.join(_sections())}")
         if found[0].path != topic:
-            console.print(Text(f"{topic}: {_about(found[0].section)}\n"))
+            console.print(Text(f"{topic}: {about(found[0].section)}\n"))
         for item in found:
             _print_setting(console, item)
 
 
-def _print_overview(console: Console) -> None:
-    console.print(Text("python launch/run.py conf=NAME [key=value …]\n", style="bold"))
-    console.print(Text(f"NAME: {', '.join(recipe_names())}\n"))
+def recipe_lines() -> dict[str, str]:
+    """Return what each recipe is for, in a line; those that are another at some rank stand together."""
+    lines, at_ranks = {}, set()
+    for name in recipe_names():
+        if found := OF_THE_GRID.fullmatch(name):
+            at_ranks.add(found[2])
+        elif name != BASE:
+            comment = []
+            for line in (FOLDER / f"{name}.yaml").read_text("utf-8").splitlines():
+                if not line.startswith("#"):
+                    break
+                comment.append(line.lstrip("# "))
+            first = FIRST_SENTENCE.match(" ".join(comment))
+            lines[name] = first[1] if first else ""
+    lines["r8_NAME, r64_NAME, r256_NAME"] = f"The paper's grid: at that rank NAME, one of {', '.join(sorted(at_ranks))}"
+    return lines
+
+
+def show_settings(config: Config, arguments: list[str]) -> None:
+    """Print every setting of a command line by section: its value, where that comes from, what it means."""
+    console, given = PlainConsole(), origins(arguments)
+    say = partial(console.print, soft_wrap=True)
+    heading = None
+    for item in settings(Config):
+        if (section := item.path.rpartition(".")[0].partition(".")[0]) != heading:
+            heading = section
+            say(Text(f"\n{section or 'Without a section'}", style="bold"))
+        value = attrgetter(item.path)(config)
+        source = next((given[key] for key in given if f"{key}.".startswith(f"{item.path}.")), "default")
+        say(Text(f"  {item.path}={_written(value)}", style="cyan" if source != "default" else ""), end="")
+        say(Text(f"  ({source})", style="dim"))
+        console.print(Padding(Text(_first_sentence(item.meaning), style="dim"), (0, 0, 0, 6)))
+
+
+def _print_overview(console: Console, usage: str) -> None:
+    console.print(Text(inspect.cleandoc(usage) + "\n"), soft_wrap=True)
     for heading, rows in (
-        ("Sections of settings", {name: _about(kind) for name, kind in _sections().items()}),
+        ("Recipes, conf=NAME", recipe_lines()),
+        ("Sections of settings", {name: about(kind) for name, kind in _sections().items()}),
         ("Settings without a section", meanings(Config)),
     ):
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
-            table.add_row(Text(name, style="bold"), Text(text.split(". ")[0].removesuffix(".")))
-        console.print(Text(heading), Padding(table, (0, 0, 1, 2)))
+            table.add_row(Text(name, style="bold"), Text(_first_sentence(text)))
+        console.print(Text(heading, style="bold"), Padding(table, (0, 0, 1, 2)))
     console.print(Text("help SECTION explains its settings, help KEY one of them: help learner, help lora.alpha."))
 
 
 def _print_setting(console: Console, item: Setting) -> None:
-    default = getattr(item.section(), item.path.rpartition(".")[2])
-    default = f"[{','.join(map(show, default))}]" if isinstance(default, list) else show(default)
-    about = f"{item.meaning}\nValues: {expected(item.kind)}"
-    if item.rule:
-        about += ", " + re.sub("^use (a value |a number )?", "", item.rule.remedy)
-    about += f"\nSource of the default: {item.source}"
+    text = f"{item.meaning}\nValues: {possible(item)}\nSource of the default: {item.source}"
     if item.resumable:
-        about += "\nA run may be resumed with another value."
-    console.print(Text(f"{item.path}={default}", style="bold"))
-    console.print(Padding(Text(about), (0, 0, 1, 2)))
+        text += "\nA run may be resumed with another value."
+    console.print(Text(f"{item.path}={default(item)}", style="bold"))
+    console.print(Padding(Text(text), (0, 0, 1, 2)))
+
+
+def default(item: Setting) -> str:
+    """Return the default of a setting as it is written on the command line."""
+    return _written(getattr(item.section(), item.path.rpartition(".")[2]))
+
+
+def possible(item: Setting) -> str:
+    """Say which values a setting may have."""
+    bounds = ", " + re.sub("^use (a value |a number )?", "", item.rule.remedy) if item.rule else ""
+    return expected(item.kind) + bounds
+
+
+def _written(value: Any) -> str:
+    return f"[{','.join(map(show, value))}]" if isinstance(value, list) else show(value)
+
+
+def _first_sentence(text: str) -> str:
+    return text.split(". ")[0].removesuffix(".")
 
 
 def _sections() -> dict[str, Any]:
     return {field.name: field.type for field in fields(ConfigWithSweep) if is_dataclass(field.type)}
 
 
-def _about(section: type) -> str:
+def about(section: type) -> str:
     """Return what a section is about: the first paragraph of its docstring."""
     return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())

@@ -17,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.checks import check
+from conf.devices import known_as
 from conf.documents import line_of, parse_yaml, read_yaml, reason
 from conf.errors import BadInput
 from conf.presets import presets, reward_presets
 from conf.schema import PRIVATE, Config, ShapeConfig
 from conf.settings import expected, fits, settings, show
-from conf.suggestions import hint, nearest
+from conf.suggestions import hint, nearest, spelled
 
 Layer = tuple[str, dict[str, Any]]
 """Settings, and the file they come from, empty for the command line."""
@@ -38,9 +39,11 @@ BASE = "base"
 SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
     ("budget", "hours"): {"minutes": None},
     ("model", "path"): {"shape": asdict(ShapeConfig()), "stop_tokens": []},
+    ("data", "source"): {"parameters": {}, "problem_field": "", "answer_field": "", "problem_pattern": ""},
 }
-"""A layer that sets the first key without its neighbours returns these to their defaults: the hours a person asks for
-are not overruled by a recipe's minutes, and a shape belongs to the model it was declared with."""
+"""A layer that sets the first key without its neighbours returns these to their defaults: the hours
+a person asks for are not overruled by a recipe's minutes, a shape belongs to the model it was declared with, and
+columns and patterns to the data they were written for."""
 
 RECORD = "config.yaml"
 """In a run's folder: its settings."""
@@ -69,9 +72,29 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
             "`python launch/run.py help` explains the settings"
         )
     config.run.name = config.run.name or name
+    config.device = known_as(config.device)
     check(config)
     config.lora.settle_alpha()
     return config
+
+
+def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
+    """Return where the value of each setting that is not at its default comes from, by key: a recipe, a preset, or the
+    command line.
+    """
+    name, overrides = _parse(arguments)
+    found: dict[str, str] = {}
+    for file, layer in [*(_recipes(name, folder) if name else ()), ("", overrides)]:
+        source = f"recipe {Path(file).stem}" if file else "command line"
+        for (section, key), neighbours in SUPERSEDES.items():
+            if key in layer.get(section, {}):
+                gone = {f"{section}.{neighbour}" for neighbour in neighbours}
+                found = {path: at for path, at in found.items() if ".".join(path.split(".")[:2]) not in gone}
+        for section, known in (("algorithm", presets()), ("reward", reward_presets())):
+            preset = layer.get(section, {}).get("preset")
+            found |= {f"{section}.{key}": f"preset {preset}" for key in known.get(str(preset), {})}
+        found |= dict.fromkeys(flatten(layer), source)
+    return found
 
 
 def run_of(adapter: str) -> Path | None:
@@ -199,8 +222,8 @@ def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         raise BadInput(f"{len(arguments)} arguments: give {MOST_ARGUMENTS} at most, and the rest in a recipe")
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not (key and equals):
-            raise BadInput(f"argument {argument!r}: write it as key=value, such as conf=quickstart or lora.rank=8")
+        if not (key and equals) or key.startswith("-"):
+            raise BadInput(f"argument {argument!r}: {spelled(argument, 'conf=quickstart or lora.rank=8')}")
         for other in seen:
             if f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}."):
                 raise BadInput(f"{key}={value}: {other}={seen[other]} is on the same command line; keep one of them")
@@ -256,6 +279,8 @@ def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
         for (section, key), neighbours in SUPERSEDES.items():
             if key in layer.get(section, {}):
                 layer[section] = {**neighbours, **layer[section]}
+                for name in (name for name, value in neighbours.items() if value == {}):
+                    config[section][name] = {}  # a merge would keep what is in it
         if layer.get("run", {}).get("deterministic") is True:
             layer["learner"] = {"max_staleness": 0, **layer.get("learner", {})}
         for section, known in (("algorithm", presets()), ("reward", reward_presets())):

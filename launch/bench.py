@@ -1,4 +1,18 @@
-"""`python launch/bench.py NAME`: compare ours with an alternative on this machine; table and runs/bench/NAME.json."""
+"""Compare ours with an alternative on this machine; a table, and the same in runs/bench/NAME.json.
+
+    python launch/bench.py NAME
+
+Examples, all that there are:
+
+    python launch/bench.py learner      # forward and backward passes against padded rows and full logits
+    python launch/bench.py end_to_end   # whole updates against TRL's GRPOTrainer, which it installs into .venv-bench
+    python launch/bench.py overlap      # rollouts and learner at the same time against taking turns
+    python launch/bench.py verify       # verdicts against math-verify alone
+    python launch/bench.py memory       # peaks of the real processes against the plan
+    python launch/bench.py mismatch     # corrections of what engine and learner differ by: a hundred short runs
+
+They take 5 to 40 minutes on two cores, mismatch hours.
+"""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +27,7 @@ BENCHES = ("end_to_end", "learner", "memory", "mismatch", "overlap", "verify")
 """Modules of launch/benches, each with a function `run`."""
 
 
-@command("bench.py")
+@command("bench.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
     if len(arguments) != 1:

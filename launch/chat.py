@@ -1,8 +1,15 @@
-"""`python launch/chat.py RUN_FOLDER [checkpoint=latest|best|update-000040]`: talk to the base model and to what a run
-has trained, side by side.
+"""Talk to the base model and to what a run has trained, side by side.
 
-Both answer under the settings of the run's evaluation, in an engine as the run's. /help lists the commands, such as
-/problem 3, which poses a held-out problem and judges both answers. Lines may come from a pipe.
+    python launch/chat.py RUN_FOLDER [checkpoint=latest|best|update-000040]
+
+Examples:
+
+    python launch/chat.py runs/quickstart
+    python launch/chat.py runs/quickstart checkpoint=update-000040
+    echo "/problem 3" | python launch/chat.py runs/quickstart
+
+Both answer under the settings of the run's evaluation, in an engine as the run's. In the chat, /help lists the
+commands, such as /problem 3, which poses a held-out problem and judges both answers. Lines may come from a pipe.
 """
 
 import asyncio
@@ -19,7 +26,6 @@ from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from conf.command import command
 from conf.errors import BadInput
-from conf.help import WORDS
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
@@ -31,12 +37,9 @@ SHOWN_SAMPLES = 3
 """By /samples."""
 
 
-@command("chat.py")
+@command("chat.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
-    if WORDS & set(arguments):
-        print(__doc__)
-        return 0
     folder, given = split(arguments, {"checkpoint": ()})
     return chat(find_trained(folder, given.get("checkpoint", LATEST)), folder, Console())
 

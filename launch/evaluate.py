@@ -1,5 +1,12 @@
-"""`python launch/evaluate.py conf=NAME [adapter=DIR] benchmarks=[…] n=16 [limit=…] [key=value …]`: measure how often
-the base model, and one with an adapter, solve the problems of benchmarks.
+"""Measure how often the base model, and one with an adapter, solve the problems of benchmarks.
+
+    python launch/evaluate.py [conf=NAME] [adapter=FOLDER] benchmarks=[…] n=16 [limit=…] [key=value …]
+
+Examples:
+
+    python launch/evaluate.py adapter=runs/quickstart/checkpoints/latest benchmarks=[heldout] n=8
+    python launch/evaluate.py benchmarks=[aime24,amc23] adapter=runs/r64_instruct/checkpoints/latest
+    python launch/evaluate.py conf=r64_instruct benchmarks=[file:exam.jsonl] n=4 limit=100
 
 An adapter of a run is evaluated under that run's settings, which need no conf=NAME. The results are in the folder
 `evaluation/` of the run's folder. The same command goes on where it was cut off.
@@ -23,9 +30,9 @@ from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
 from conf.checks import check_lengths
-from conf.command import PlainConsole, command
+from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
-from conf.help import WORDS, explain
+from conf.help import explain
 from conf.load import load, run_of
 from conf.models import load_tokenizer, locate, shape_from_config
 from conf.schema import Config
@@ -38,7 +45,7 @@ from launch.evaluations.sampling_protocol import (
     take_evaluation,
 )
 from launch.evaluations.scores import comparison, scores
-from launch.evaluations.view import EvaluationView, lines, markdown, table
+from launch.evaluations.view import EvaluationView, lines, markdown, results
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
@@ -86,8 +93,8 @@ def main(arguments: list[str]) -> int:
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = PlainConsole()
     try:
-        if WORDS & set(arguments):
-            explain(arguments)
+        if asks_for_help(arguments):
+            explain(arguments, __doc__)
             return 0
         config = load(arguments)
         machine = detect(config.device)
@@ -121,7 +128,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
     folder = evaluation_folder(config, run)
     if run:
         check_heldout_settings(config, run)
-        console.print(f"Settings of the run in {run}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"Settings of the run in {near(run)}", soft_wrap=True, highlight=False, markup=False)
 
     tokenizer = load_tokenizer(model_path, config.model.path)
     posed = [load_benchmark(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
@@ -242,13 +249,13 @@ def conclude(evaluation: Evaluation, status: str, console: Console) -> int:
     """Write and show the results. Return the exit code."""
     document = write_results(evaluation, status)
     if document["benchmarks"]:
-        console.print(table(document))
+        console.print(results(document, console.width))
     for line in lines(document):
         console.print(line, highlight=False, markup=False)
     if not evaluation.complete:
         console.print(f"{status}: the same command goes on from here", highlight=False)
     folder = evaluation.folder.path
-    console.print(f"{folder}: evaluation.json, evaluation.md, samples/", soft_wrap=True, highlight=False)
+    console.print(f"{near(folder)}: evaluation.json, evaluation.md, samples/", soft_wrap=True, highlight=False)
     if RunRecord(folder.parent).exists:
         console.print(f"Report: {attempt(folder.parent)}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_CODES[status] if status in EXIT_CODES else 128 + signal.Signals[status]

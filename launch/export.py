@@ -1,10 +1,18 @@
-"""`python launch/export.py RUN_FOLDER [format=merged|gguf|adapter] [to=FOLDER] [checkpoint=latest|best|update-000040]
-[type=float32|q8_0|f16]`: make of what a run has trained a model that other software loads.
+"""Make of what a run has trained a model that other software loads, and verify it.
 
-merged: a folder in Hugging Face format, for transformers, vLLM and the like, in the number type of the base model, or
-of the `type` float32, which keeps the smallest change. gguf: one file, for llama.cpp and the like, of the `type` q8_0
-(half the size) or f16. adapter: the plain PEFT adapter. It is in exports/ unless `to` names
-another folder, and appears once it has been verified: exit code 1 and no folder if it is not what was trained.
+    python launch/export.py RUN_FOLDER [format=merged|gguf|adapter] [type=float32|q8_0|f16] [to=FOLDER]
+        [checkpoint=latest|best|update-000040]
+
+Examples:
+
+    python launch/export.py runs/quickstart                            # for transformers, vLLM and the like
+    python launch/export.py runs/quickstart format=gguf type=q8_0      # one file, for llama.cpp and the like
+    python launch/export.py runs/quickstart format=adapter to=adder checkpoint=update-000040
+
+merged: a folder in Hugging Face format, in the number type of the base model, or of the `type` float32, which keeps the
+smallest change. gguf: one file, of the `type` q8_0 (half the size) or f16. adapter: the plain PEFT adapter. It is in
+exports/ unless `to` names another folder, and appears once it has been verified: exit code 1 and no folder if it is not
+what was trained.
 """
 
 import json
@@ -19,7 +27,6 @@ from rich.console import Console
 
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
-from conf.help import WORDS
 from conf.models import weight_files
 from launch.session.signals import handle_signals, raise_exit
 from launch.trained.arguments import split
@@ -38,15 +45,12 @@ COMMON = {"merged": "transformers, vLLM", "gguf": "llama.cpp", "adapter": "peft,
 """Software that loads a format."""
 
 
-@command("export.py")
+@command("export.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
     try:
-        if WORDS & set(arguments):
-            print(__doc__)
-            return 0
         folder, given = split(arguments, OPTIONS)
         trained = find_trained(folder, given.get("checkpoint", LATEST))
         return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())

@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# Makes this machine a node of a Ray cluster: `bash launch/node.sh head` its first, whose address it prints, and
-# `bash launch/node.sh HOST:PORT` a further one. More arguments go to `ray start`.
+# Make this machine a node of a Ray cluster.
+#
+#     bash launch/node.sh head | HOST:PORT [arguments of `ray start` …]
+#
+# Examples:
+#
+#     bash launch/node.sh head                          # the first node; prints the address
+#     bash launch/node.sh 10.0.0.1:6379                 # a further one
+#     bash launch/node.sh head --dashboard-host=0.0.0.0
+#
 # The nodes share a secret, ~/.ray/auth_token, which the head makes: copy it where the home folder is not shared.
 set -euo pipefail
+case "${1-}" in "" | -h | --help | help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ $# -gt 0 ] || {
-    echo 'node.sh: say `head`, or the HOST:PORT that the head has printed' >&2
-    exit 2
-}
 bash launch/setup.sh
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 export RAY_process_group_cleanup_enabled=1 # off by default, and without it processes outlive a killed actor

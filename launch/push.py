@@ -1,5 +1,13 @@
-"""`python launch/push.py RUN_FOLDER to=OWNER/NAME [format=adapter|merged] [private=true|false] [overwrite=true]
-[dry_run=true]`: publish what a finished run has trained on the Hugging Face Hub.
+"""Publish what a finished run has trained on the Hugging Face Hub.
+
+    python launch/push.py RUN_FOLDER to=OWNER/NAME [format=adapter|merged] [private=true|false] [overwrite=true]
+        [dry_run=true]
+
+Examples:
+
+    python launch/push.py runs/quickstart to=me/adder dry_run=true
+    python launch/push.py runs/quickstart to=me/adder
+    python launch/push.py runs/quickstart to=me/adder-merged format=merged private=false
 
 The repository gets the adapter, or the verified merged model, with a model card made of the run's report, the report
 itself, the settings and the metrics, in one commit. It is private unless private=false. The token is read from HF_TOKEN
@@ -16,7 +24,6 @@ from rich.table import Table
 
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
-from conf.help import WORDS
 from launch.session.signals import handle_signals, raise_exit
 from launch.trained.arguments import split
 from launch.trained.policy import Trained, find_trained
@@ -32,15 +39,12 @@ OPTIONS = {
 }
 
 
-@command("push.py")
+@command("push.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 published, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
     try:
-        if WORDS & set(arguments):
-            print(__doc__)
-            return 0
         folder, given = split(arguments, OPTIONS)
         if "to" not in given:
             raise BadInput("say where to publish it: to=OWNER/NAME")

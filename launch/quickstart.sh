@@ -1,7 +1,21 @@
 #!/usr/bin/env bash
-# From nothing to a trained model: sets everything up, then runs the recipe `quickstart`.
-# `bash launch/quickstart.sh [key=value …]`; settings are passed on to launch/run.py.
+# From nothing to a trained model: set everything up, then run the recipe `quickstart`.
+#
+#     bash launch/quickstart.sh [key=value …]
+#
+# Examples:
+#
+#     bash launch/quickstart.sh
+#     bash launch/quickstart.sh run.overwrite=true
+#     bash launch/quickstart.sh run.name=longer budget.minutes=30
+#
+# Settings are passed on to launch/run.py, whose help explains them: python launch/run.py help
 set -euo pipefail
+case "${1-}" in -h | --help | help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash launch/setup.sh

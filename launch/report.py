@@ -1,4 +1,13 @@
-"""`python launch/report.py FOLDER [FOLDER …]`: the report of a run, of a sweep, or of several of them together."""
+"""Write the report of a run, of a sweep, or of several of them together.
+
+    python launch/report.py FOLDER [FOLDER …]
+
+Examples:
+
+    python launch/report.py runs/quickstart            # make it again, also while the run goes on
+    python launch/report.py runs/r8 runs/r256          # compare runs: runs/comparison.html
+    python launch/report.py runs/quickstart-sweep      # means over seeds with intervals
+"""
 
 import os
 import sys
@@ -9,11 +18,9 @@ from conf.errors import BadInput
 from launch.reports import write
 
 
-@command("report.py")
+@command("report.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    if not arguments:
-        raise BadInput("name the folder of a run or of a sweep, or several to compare: runs/quickstart")
     folders = [Path(argument) for argument in arguments]
     for folder in folders:
         if not os.path.isdir(folder):

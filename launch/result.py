@@ -1,4 +1,11 @@
-"""The result of a finished run in a few lines. `python -m launch.result RUN_FOLDER` exits with 1 if there is none."""
+"""Print the result of a finished run in a few lines: exit code 1 if there is none.
+
+    python -m launch.result RUN_FOLDER
+
+Example:
+
+    python -m launch.result runs/quickstart
+"""
 
 import sys
 from pathlib import Path
@@ -26,7 +33,7 @@ def describe(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-@command("result")
+@command("result", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 1 if there is no finished run, 2 for bad input."""
     if len(arguments) != 1:

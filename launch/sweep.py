@@ -1,7 +1,15 @@
-"""`python launch/sweep.py conf=NAME ranks=[8,64,256] seeds=[0,1,2] [key=[a,b] …] [key=value …]`: a grid of runs.
+"""Carry out a grid of runs: every list is an axis, and every cell an ordinary run in a process and folder of its own.
 
-Every list is an axis, and every cell an ordinary run in a process and folder of its own. The same command again goes on
-where the sweep was cut off.
+    python launch/sweep.py conf=NAME ranks=[8,64,256] seeds=[0,1,2] [key=[a,b] …] [key=value …]
+    python launch/sweep.py help sweep
+
+Examples:
+
+    python launch/sweep.py conf=quickstart ranks=[8,64,256] seeds=[0,1,2] budget.minutes=4
+    python launch/sweep.py conf=r64_instruct learner.learning_rate=[1e-5,3e-5,1e-4] sweep.hours=24
+    python launch/sweep.py conf=paper models=[instruct,llama] ranks=[8,64,256] plan=true device=A40
+
+The same command again goes on where the sweep was cut off.
 """
 
 import os
@@ -14,10 +22,10 @@ from functools import cache
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
-from conf.command import PlainConsole
+from conf.command import PlainConsole, asks_for_help
 from conf.command import command as guard
 from conf.errors import BadInput
-from conf.help import WORDS, explain
+from conf.help import explain
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan
@@ -38,8 +46,8 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to end, no traceback
     console = PlainConsole()
-    if WORDS & set(arguments):
-        explain(arguments)
+    if asks_for_help(arguments):
+        explain(arguments, __doc__)
         return 0
     grid = read_grid(arguments)
     lanes, plans = plan_lanes(grid, machines_of(grid), command)

@@ -1,7 +1,19 @@
 #!/usr/bin/env bash
-# Sets everything up, then checks style, types and behaviour.
-# `bash launch/test.sh [--all] [pytest arguments …]`; --all includes the tests that take minutes.
+# Set everything up, then check style, types and behaviour.
+#
+#     bash launch/test.sh [--all] [pytest arguments …]
+#
+# Examples:
+#
+#     bash launch/test.sh                           # about ten minutes on two cores
+#     bash launch/test.sh --all                     # with the tests that take minutes
+#     bash launch/test.sh tests/learner -k losses   # some of them
 set -euo pipefail
+case "${1-}" in -h | --help | help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 selection=(-m 'not slow')

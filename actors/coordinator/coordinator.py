@@ -34,6 +34,9 @@ ROLLED_BACK = "collapse, rolled back"
 FAULTS = 3
 """Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
 
+DOING = {"finishing": "the trained model answers held-out problems"}
+"""What a phase does all the time, for a person."""
+
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
 T = TypeVar("T")
@@ -54,7 +57,7 @@ class Coordinator:
         self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
         self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
         self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
-        self._phase, self._notice = "starting", ""
+        self._phase, self._notice, self._doing = "starting", "", ""
         self._latest: dict[str, float] = {}
         self._faults = 0
         self._updating = False
@@ -84,6 +87,8 @@ class Coordinator:
             latest=self._latest,
             cost=self._budget.cost,
             notice=self._notice,
+            doing=self._doing,
+            base=self.base["pass@1"] if self.base else None,
         )
 
     @property
@@ -131,6 +136,7 @@ class Coordinator:
         """Measure the base model while the learner comes up, then publish and load the first version."""
         self._enter_phase("starting")
         self.ledger.enter_all("start")
+        self._doing = "the learner loads, the base model answers held-out problems"
 
         async def evaluate_base() -> dict[str, Any] | None:
             await self._plasticity.draw()
@@ -139,6 +145,7 @@ class Coordinator:
         base = asyncio.create_task(evaluate_base())
         try:
             await self._stopping.unless_stopped(self._publish())
+            self._doing = "the base model answers held-out problems"
             self.base = await self._stopping.unless_stopped(base)
         finally:
             base.cancel()
@@ -156,6 +163,7 @@ class Coordinator:
                 folder = str(checkpoint) if checkpoint else None
                 await self._learner.restore(folder, self._folder.next_incarnation())
             await self._startup_check.begin()
+            self._doing = "checking that the engine serves the adapters it is given"
             await self._startup_check.check()
             adapter = await self._learner.publish()
         except LearnerDied as death:
@@ -406,5 +414,5 @@ class Coordinator:
         self._notice = f"{event}: {detail}"
 
     def _enter_phase(self, phase: str) -> None:
-        self._phase = phase
+        self._phase, self._doing = phase, DOING.get(phase, "")
         self.ledger.enter("run", phase)

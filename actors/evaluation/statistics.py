@@ -64,15 +64,17 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), (fmean(values) - margin, fmean(values) + margin))
 
 
-def paired_difference(before: Mapping[str, float], after: Mapping[str, float], unit: int) -> Difference | None:
+def paired_difference(
+    before: Mapping[str, float], after: Mapping[str, float], unit: int, family: int = 1
+) -> Difference | None:
     """Return the mean change of the solved share of the problems that both know; None if there are none.
 
-    before, after: shares by problem, in whole 1 / unit.
+    before, after: shares by problem, in whole 1 / unit. family: comparisons that the interval is to hold for together.
     """
     changes = [after[problem] - before[problem] for problem in sorted(before.keys() & after.keys())]
     if not changes:
         return None
-    interval = bootstrap_interval(changes) if len(changes) >= FEWEST else None
+    interval = bootstrap_interval(changes, together(family)) if len(changes) >= FEWEST else None
     return Difference(fmean(changes), interval, sign_flip_p([round(change * unit) for change in changes]))
 
 
@@ -84,11 +86,20 @@ def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
     return (squares / freedom if freedom else 0.0), freedom
 
 
-def pooled_difference(low: Sequence[float], high: Sequence[float], variance: float, freedom: int) -> Difference:
-    """Return the mean of `high` less that of `low` by Student's test. variance: above 0."""
+def together(family: int) -> float:
+    """Return the confidence of each of so many intervals that hold together with CONFIDENCE (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / max(family, 1)
+
+
+def pooled_difference(
+    low: Sequence[float], high: Sequence[float], variance: float, freedom: int, family: int = 1
+) -> Difference:
+    """Return the mean of `high` less that of `low` by Student's test. variance: above 0. family: see
+    `paired_difference`.
+    """
     difference = fmean(high) - fmean(low)
     error = sqrt(variance * (1 / len(low) + 1 / len(high)))
-    margin = student_quantile(CONFIDENCE, freedom) * error
+    margin = student_quantile(together(family), freedom) * error
     return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 
 

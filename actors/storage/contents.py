@@ -105,6 +105,16 @@ class Summary(TypedDict):
     hardware: NotRequired[str | None]
 
 
+@open_ended
+class Origin(TypedDict):
+    """origin.json: where a run comes from."""
+
+    command: NotRequired[str]
+    commit: NotRequired[str]
+    started: NotRequired[str]
+    machine: NotRequired[str]
+
+
 Metrics = mapping("Metrics", {"update": Count}, others=float | None)
 """A row of metrics.jsonl."""
 

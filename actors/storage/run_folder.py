@@ -37,6 +37,7 @@ class RunFolder(RunRecord):
             part.mkdir(parents=True, exist_ok=True)
         self.drop_adapters(keep=())
         drop_half_line(self.path / "events.jsonl")
+        (self.path / "events.jsonl").touch()
         for version, reason in self.checkpoints.recover(foreign).items():
             self.append_event(version, "checkpoint refused", reason)
         self.tracking = tracking or self.tracking
@@ -59,7 +60,7 @@ class RunFolder(RunRecord):
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
         """Delete all published versions but these."""
         names = {adapter.name for adapter in keep}
-        for folder in self.adapters.iterdir():
+        for folder in self.adapters.iterdir() if self.adapters.exists() else ():
             if folder.name not in names:
                 shutil.rmtree(folder)
 
@@ -70,6 +71,10 @@ class RunFolder(RunRecord):
         if self.identity() is None:
             replace_text(self.path / "identity.json", json.dumps(uuid.uuid4().hex))
         (self.path / "summary.json").unlink(missing_ok=True)
+
+    def write_origin(self, origin: dict[str, str]) -> None:
+        """Keep where the run comes from."""
+        replace_text(self.path / "origin.json", json.dumps(origin, indent=2) + "\n")
 
     def write_spent(self, seconds: float, ledger: dict[str, Any] | None = None) -> None:
         """Keep what the run has used of its budget, and what for unless there is no coordinator yet that knows."""

@@ -9,6 +9,16 @@ TEXT_SAMPLES = 3
 
 FLUSH_S = 5
 
+OVERVIEW = {
+    "reward/accuracy": "accuracy",
+    "eval/pass@1": "held-out pass@1",
+    "validation/pass@1": "held-out pass@1",
+    "completion/mean_length": "length",
+    "policy/entropy": "entropy",
+    "policy/kl_to_base": "KL to the base model",
+}
+"""The curves that a person wants first, by their names in the group `0 overview`, the first one."""
+
 
 class TensorBoardTracker:
     """Writes tensorboard/."""
@@ -27,10 +37,12 @@ class TensorBoardTracker:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+            if name in OVERVIEW:
+                self._writer.add_scalar(f"0 overview/{OVERVIEW[name]}", value, step)
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
         for number, row in enumerate(rows[:TEXT_SAMPLES]):
-            text = f"{row['prompt']}\n\n---\n\n{row['response']}\n\n---\n\n{row['status']}, gold {row['gold']}"
+            text = f"{row['status']}, gold {row['gold']}\n\n---\n\n{row['prompt']}\n\n---\n\n{row['response']}"
             self._writer.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), step)
 
     def end(self, summary: dict[str, Any]) -> None:

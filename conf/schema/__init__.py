@@ -30,6 +30,8 @@ class Config:
     """Print placement, memory and time (evaluate.py: what would be drawn), then leave."""
     dry_run: bool = setting(False, "our choice", resumable=True)
     """Of run.py: print all settings and the first problems as the model will see them, then leave."""
+    show: bool = setting(False, "our choice", resumable=True)
+    """Of run.py: print every setting with its value, where that comes from and what it means, then leave."""
     device: str = setting("auto", "our choice: the same command everywhere", resumable=True)
     """auto (what the machine has), cpu, or for a plan the name of a card such as A40."""
     simulate: list[int] = setting([], "our choice", rule=CARDS, resumable=True)

@@ -11,7 +11,9 @@ class EvalConfig:
     """Held-out evaluation before and after training."""
 
     problems: int = setting(128, "our choice", ge=0, le=10**6)
-    """Held-out problems, 0 for no evaluation."""
+    """Held-out problems, as far as there are so many; 0 for no evaluation."""
+    share: float = setting(0.5, "our choice: at least half of a small source is to learn from", gt=0, le=1)
+    """Without data.eval_source, the share of the source's problems that may be held out at most."""
     n: int = setting(2, "our choice", ge=1, le=65536)
     """Samples of each problem; evaluate.py has its own n."""
     temperature: float = setting(0.6, "the convention since DeepSeek-R1 (arXiv 2501.12948)", ge=0, le=2)

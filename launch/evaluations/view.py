@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,9 @@ from launch.plan.time import duration
 
 LINES = 20
 """Lines of progress where there is no terminal to draw a bar on."""
+
+WIDE = 120
+"""Columns from which a table of all scores is readable."""
 
 FURTHER = ("maj@n", "length", "cut", "format", "tokens", "time")
 """Columns after those of pass@k."""
@@ -76,6 +80,25 @@ def running_estimate(sample_files: Sequence[SampleFile]) -> str:
         if drawn := sum(sample_file.drawn for sample_file in own):
             parts.append(f"{policy} {sum(sample_file.correct for sample_file in own) / drawn:.3f}")
     return "pass@1 so far: " + ", ".join(parts)
+
+
+def results(document: Document, width: int) -> RenderableType:
+    """Return the scores as a table, or below WIDE columns as a block for each benchmark."""
+    return table(document) if width >= WIDE else Group(*_blocks(document))
+
+
+def _blocks(document: Document) -> Iterator[RenderableType]:
+    names = pass_names(document)
+    for benchmark in document["benchmarks"]:
+        policies = [policy for policy in ("base", "adapter") if benchmark[policy]]
+        block = Table.grid(padding=(0, 2))
+        block.add_row("", *(Text(policy, "bold") for policy in policies))
+        columns = [_cells(benchmark[policy], names, "{} ({})") for policy in policies]
+        for heading, *cells in zip(("n", *names, *FURTHER), *columns, strict=True):
+            if any(cells):
+                block.add_row(Text(heading, "cyan"), *cells)
+        yield Text(f"{benchmark['name']}, {benchmark['problems']} problems", "bold")
+        yield Padding(block, (0, 0, 1, 2))
 
 
 def table(document: Document) -> Table:

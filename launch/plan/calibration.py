@@ -146,12 +146,19 @@ def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
 
 
 def recall(config: Config, machine: Machine) -> Calibration:
-    """Return what was measured of a model on this machine in this dtype; its workload only with the same lengths."""
+    """Return what was measured of a model on this machine in this dtype; its workload only with the same lengths. Of
+    another machine the workload alone: how long answers are does not depend on it.
+    """
     key = _machine_key(config, machine)
     known = {name: read for name, found in _known(config).items() if (read := _read(found)) and name.startswith(key)}
     if (measured := known.get(key + _lengths_key(config))) is not None:
         return measured
-    return replace(list(known.values())[-1], workload=None) if known else UNMEASURED
+    if known:
+        return replace(list(known.values())[-1], workload=None)
+    model, lengths = f", {config.model.path} in ", f": {_lengths_key(config)}"
+    elsewhere = [found for name, found in _known(config).items() if model in name and name.endswith(lengths)]
+    measured = next((read for found in reversed(elsewhere) if (read := _read(found))), UNMEASURED)
+    return replace(UNMEASURED, workload=measured.workload)
 
 
 def _known(config: Config) -> dict[str, Any]:

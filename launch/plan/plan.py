@@ -14,6 +14,7 @@ from launch.hardware.machine import Machine
 from launch.plan.fit import Fit
 from launch.plan.learner_ranks import possible_ranks
 from launch.plan.memory import available_memory, cache_tokens, memory_of
+from launch.plan.problems import Problems, count_problems
 from launch.plan.time import (
     UNMEASURED,
     Calibration,
@@ -33,10 +34,12 @@ class Plan(Fit):
     config: with the plan's decisions in the place of `auto`
     asked: the configuration before them
     calibration: corrects the predicted times
+    problems: as counted; None where they are not
     """
 
     asked: Config
     calibration: Calibration
+    problems: Problems | None = None
 
     @cached_property
     def sequences(self) -> int:
@@ -80,6 +83,15 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     check_lengths(config, shape.context)
     plans = [plan_for(config, machine, shape, ranks, calibration) for ranks in possible_ranks(config, machine)]
     return min(plans, key=lambda plan: (not plan.fits, plan.estimate.update_s if plan.estimate else math.inf))
+
+
+def with_problems(plan: Plan) -> Plan:
+    """Return the plan with the problems of its file counted, and no more held out than there are."""
+    if (problems := count_problems(plan.asked)) is None:
+        return plan
+    config, asked = copy.deepcopy(plan.config), copy.deepcopy(plan.asked)
+    config.eval.problems = asked.eval.problems = problems.heldout
+    return replace(plan, config=config, asked=asked, problems=problems)
 
 
 def plan_for(

@@ -1,5 +1,6 @@
 """The plan as a person reads it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -27,6 +28,8 @@ def render(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast]
     """Show settings, placement, memory and time, from 80 columns up. others: forecasts of other splits, by name."""
     parts: list[RenderableType] = [
         Rule(Text(plan.config.run.name, "bold"), align="left"),
+        verdict(plan, forecast),
+        Text(),
         Padding(_grid(_settings(plan)), (0, 0, 1, 2)),
     ]
     for heading, part in (
@@ -36,6 +39,17 @@ def render(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast]
     ):
         parts += [Text(heading, style="bold"), Padding(part, (0, 0, 1, 2))]
     return Group(*parts)
+
+
+def verdict(plan: Plan, forecast: Forecast | None) -> Text:
+    """Say whether the run fits, and what it comes to; or why it does not, and what would."""
+    if not plan.fits:
+        return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
+    if forecast is None:
+        return Text("Fits. How long it takes cannot be said: no rates of this card are known.", style="bold green")
+    budget, price = plan.config.budget, plan.config.budget.price_per_hour
+    cost = "" if price is None else f", {price * forecast.spent_s / 3600:,.2f} at {price:g} an hour"
+    return Text(f"Fits. About {forecast.updates:,} updates in {duration(budget.seconds)}{cost}.", style="bold green")
 
 
 def _settings(plan: Plan) -> Rows:
@@ -50,7 +64,7 @@ def _settings(plan: Plan) -> Rows:
     return [
         ("model", f"{config.model.path}, {_count(parameters(plan.shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha}{init} on {modules}: {_count(weights)} weights"),
-        ("data", data.source),
+        ("data", data.source + _counted(plan)),
         ("held out", f"{evaluation.problems} problems × {evaluation.n} from {data.eval_source or 'the same source'}"),
         (
             "update",
@@ -68,6 +82,15 @@ def _settings(plan: Plan) -> Rows:
             f"{duration(config.budget.seconds)}{updates} of wall-clock, the last evaluation and checkpoint included",
         ),
     ]
+
+
+def _counted(plan: Plan) -> str:
+    """Say how many problems a file has, and how soon a run is through with them."""
+    if (found := plan.problems) is None:
+        return ""
+    epoch = math.ceil(found.train / plan.config.learner.problems_per_update)
+    dropped = f"; {found.left_out} rows left out" if found.left_out else ""
+    return f": {found.train} problems to train on, {epoch} update{'s' * (epoch > 1)} an epoch{dropped}"
 
 
 def _manner(plan: Plan) -> str:
@@ -113,11 +136,9 @@ def _memory(plan: Plan) -> RenderableType:
         for entry in plan.memory:
             if entry.place == place:
                 table.add_row(f"  {entry.what}", f"{entry.bytes / GIB:.2f} GiB", entry.formula)
-    grown = ", grown into the rest" if plan.machine.gpus else ""
+    grown = ", which uses the remaining memory" if plan.machine.gpus else ""
     table.add_row("samples at once", str(plan.sequences), f"of full length fit the KV cache{grown}")
     notes = []
-    if not plan.fits:
-        notes.append(Text(f"Not as it is: {misfit(plan)}; {advice(plan)}.", style="bold red"))
     if plan.machine.gpus:
         notes.append(Text("Memory of cards is computed; it has not been measured on one yet.", style="dim"))
     return Group(table, *notes)

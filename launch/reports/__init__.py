@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from actors.storage.files import replace_text
+from conf.command import near
 from launch.reports.history import compare, read_run, read_sweep
 
 
@@ -29,6 +30,6 @@ def attempt(folder: Path) -> str:
     fail for its report.
     """
     try:
-        return str(write(folder))
+        return near(write(folder))
     except Exception as error:
         return f"none ({type(error).__name__}: {error}); try again: python launch/report.py {folder}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import lcm
+from math import comb, lcm
 from statistics import fmean
 from typing import Any
 
@@ -156,10 +156,10 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     axis = question(sweep)
     if axis is None:
         return []
-    equal = [pair for alike in _alike(sweep, axis) for pair in _pairs(axis, alike, best=False)]
+    equal = _compared(axis, _alike(sweep, axis), best=False)
     if axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
         return _corrected(equal)
-    best = [pair for alike in best_rates(sweep, axis) for pair in _pairs(axis, alike, best=True)]
+    best = _compared(axis, best_rates(sweep, axis), best=True)
     return [*_corrected(equal), *_corrected(best)]
 
 
@@ -183,17 +183,23 @@ def _alike(sweep: Sweep, *free: str) -> list[list[Group]]:
     return list(found.values())
 
 
-def _pairs(axis: str, alike: list[Group], best: bool) -> list[Contrast]:
+def _compared(axis: str, lists: list[list[Group]], best: bool) -> list[Contrast]:
+    """Compare every two groups of each list, with intervals that hold for all comparisons together."""
+    family = sum(comb(len(alike), 2) for alike in lists)
+    return [pair for alike in lists for pair in _pairs(axis, alike, best, family)]
+
+
+def _pairs(axis: str, alike: list[Group], best: bool, family: int) -> list[Contrast]:
     """Compare every two of these groups: over seeds with the spread of all, or over problems if seeds have none."""
     variance, freedom = pooled_variance(group.values for group in alike)
     found = []
     for low, high in combinations(alike, 2):
         if variance:
-            difference = pooled_difference(low.values, high.values, variance, freedom)
+            difference = pooled_difference(low.values, high.values, variance, freedom, family)
         else:
             unit = lcm(*((run.final or {})["n"] * len(group.runs) for group in (low, high) for run in group.runs))
             mere = Difference(fmean(high.values) - fmean(low.values))
-            difference = paired_difference(low.solved, high.solved, unit) or mere
+            difference = paired_difference(low.solved, high.solved, unit, family) or mere
         found.append(Contrast(axis, low, high, best, difference, by_problem=not variance))
     return found
 

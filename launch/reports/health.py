@@ -151,4 +151,4 @@ def _faults(run: Run) -> Iterator[Flag]:
     if bound is not None and run.rows:
         oldest = max(run.series("staleness/max")[1], default=0.0)
         level = "good" if oldest <= bound else "bad"
-        yield Flag(level, f"Groups were at most {oldest:.0f} versions old", f"allowed: {bound}")
+        yield Flag(level, f"Groups were at most {many(round(oldest), 'version')} old", f"allowed: {bound}")

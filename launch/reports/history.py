@@ -54,6 +54,7 @@ class Run:
     foreign: what else that file is about; empty if nothing.
     overlaps: training problems that were kept although they overlap held-out ones.
     restores: how often weights were restored.
+    origin: command, commit, date and machine, as far as they were kept.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Run:
     ledger: Row = field(default_factory=dict)
     plasticity: Row = field(default_factory=dict)
     versions: Row = field(default_factory=dict)
+    origin: Row = field(default_factory=dict)
     evaluation: Row = field(default_factory=dict)
     foreign: str = ""
     overlaps: int = 0
@@ -175,6 +177,7 @@ def read_run(folder: Path) -> Run:
         ledger=summary.get("ledger") or {},
         plasticity=summary.get("plasticity") or {},
         versions=summary.get("versions") or {},
+        origin=record.origin(),
         evaluation={} if foreign else evaluation,
         foreign=foreign,
         overlaps=sum(row.get("reason") == OVERLAP_KEPT for row in record.left_out()),

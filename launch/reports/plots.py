@@ -84,11 +84,16 @@ def smooth(values: Sequence[float], window: int) -> Sequence[float]:
     return list((sums / counts)[window : window + len(values)])
 
 
+def smoothed(updates: int) -> int:
+    """Return the updates on either side of a point of the running mean; 0 where there are too few for one."""
+    window = int(updates * WINDOW)
+    return window if window > 1 else 0
+
+
 def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
     """Draw a metric over the updates: pale, and its running mean where there are enough updates for one."""
     updates, values = run.series(name)
-    window = int(len(updates) * WINDOW)
-    if window > 1:
+    if window := smoothed(len(updates)):
         axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.7)
         values = list(smooth(values, window))
     axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
@@ -108,7 +113,7 @@ def _bars(axes: Axes) -> None:
 
 def curves(run: Run) -> list[Plot]:
     """Draw all metrics that the run has."""
-    drawn = [*(_family(run, name) for name in WORDS["curves"]), _norms(run), _tokens_over_time(run)]
+    drawn = [*(_family(run, name) for name in WORDS["curves"]), _tokens_over_time(run)]
     return [plot for plot in drawn if plot]
 
 
@@ -130,13 +135,17 @@ def _family(run: Run, name: str) -> Plot | None:
     negative = min(map(min, lines.values())) < 0
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if negative else 0.0)
     label(axes, words["y"], lines=len(lines))
-    for event in run.events:
-        if str(event.get("event", "")).startswith("collapse"):
-            axes.axvline(event["update"], color="C1", linewidth=0.8, linestyle=":")
+    for update in collapses(run):
+        axes.axvline(update, color="C1", linewidth=0.8, linestyle=":")
     return finish(axes, name, words["caption"])
 
 
-def _norms(run: Run) -> Plot | None:
+def collapses(run: Run) -> list[int]:
+    """Return the updates at which the guard saw the policy collapse."""
+    return [event["update"] for event in run.events if str(event.get("event", "")).startswith("collapse")]
+
+
+def norms(run: Run) -> Plot | None:
     names = _metrics(run, "adapter/norm/")
     if not names:
         return None

@@ -15,8 +15,13 @@ from launch.reports.comparison import (
     trials_of,
 )
 from launch.reports.health import cut
-from launch.reports.history import LEARNING_RATE, Run, Sweep
+from launch.reports.history import LEARNING_RATE, RANK, Run, Sweep
 from launch.reports.wording import compact, decimal, many, p_value, span, time
+
+ALPHA = "lora.alpha"
+
+FEW = 20
+"""Updates below which a run has hardly begun to learn."""
 
 UNEQUAL = 1.2
 """Times as many updates that are worth a word."""
@@ -107,7 +112,7 @@ def sentence(contrast: Contrast) -> str:
     stands = f"{size} points {'above' if difference.value > 0 else 'below'}" if float(size) else "level with"
     sure = [f"95 % interval {span(difference.interval)}"] if difference.interval else []
     if difference.p is not None:
-        corrected = f", corrected for {contrast.family} comparisons" if contrast.family > 1 else ""
+        corrected = f", both for {contrast.family} comparisons together" if contrast.family > 1 else ""
         sure.append(f"p {p_value(difference.p)}{corrected}")
     return (
         f"{where}{', ' if where else ''}{name} {named(contrast, contrast.high)} ends {stands} {name}"
@@ -136,7 +141,7 @@ def caveats(sweep: Sweep) -> list[str]:
     if question(sweep) and max(sizes, default=0) > 1:
         notes.append("Intervals over seeds are Student's; those of differences pool the spread of all values compared.")
     if any(contrast.family > 1 for contrast in found):
-        notes.append("p-values are corrected for the number of comparisons as by Holm; intervals are not.")
+        notes.append("p-values (Holm) and intervals of differences (Bonferroni) hold for all comparisons together.")
     return notes
 
 
@@ -174,6 +179,18 @@ def _unequal(sweep: Sweep) -> list[str]:
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
         ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
         notes.append(f"Budgets differ, from {ends}: who had more time may have learned more for that alone.")
+    if few := [f"{run.name} ({len(run.rows)})" for run in sweep.finished if len(run.rows) < FEW]:
+        notes.append(f"Fewer than {FEW} updates, too few for a difference to show: {', '.join(few)}.")
+    scales = {
+        float(alpha) / int(rank)
+        for run in sweep.finished
+        if (alpha := run.config.get(ALPHA)) and (rank := run.config.get(RANK))
+    }
+    if len({run.config.get(RANK) for run in sweep.finished}) > 1 and len(scales) > 1:
+        shown = ", ".join(f"{scale:.3g}" for scale in sorted(scales))
+        notes.append(
+            f"Alpha / rank, the scale of the adapter, differs between ranks ({shown}), which is in their effect."
+        )
     axis = question(sweep)
     made: dict[Any, list[int]] = {}
     for run in sweep.finished if axis else ():

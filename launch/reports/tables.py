@@ -1,5 +1,6 @@
 """The tables of a run's report, and the samples in it."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile, zip_longest
@@ -10,7 +11,20 @@ from actors.messages import Status
 from launch.reports.history import RANK, Row, Run
 from launch.reports.paper import PaperResults, results_for
 from launch.reports.verdict import Change
-from launch.reports.wording import MISSING, WORDS, compact, count, decimal, percent, points, shorten, signed, span, time
+from launch.reports.wording import (
+    MISSING,
+    SPACE,
+    WORDS,
+    compact,
+    count,
+    decimal,
+    percent,
+    points,
+    shorten,
+    signed,
+    span,
+    time,
+)
 
 SHOWN_PAIRS = 6
 """Pairs of samples in a report."""
@@ -21,10 +35,16 @@ SIDES = {"base": "base", "adapter": "trained"}
 """How the two policies of an evaluation.json are called."""
 
 MEASURED = {
-    True: "on fixed probe responses",
+    True: "on 16 fixed responses of the base model",
     False: "of the training samples, first against last tenth of the updates",
 }
 """What a change of entropy is of: probed or not."""
+
+NARROW = 0.2
+"""Difference of lengths, tokens, that one decimal would not show."""
+
+SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
+"""The end of a turn in a chat template."""
 
 OUTCOMES = {
     (False, True): "wrong before, right after",
@@ -69,7 +89,7 @@ def held_out(run: Run, found: Change) -> Table:
         ("pass@1", percent(found.before.value), percent(found.after.value), points(found.difference.value)),
         ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found.difference))),
         *((key, *_shares(base[key], final[key])) for key in ks),
-        ("mean length, tokens", *map(decimal, lengths), signed(lengths[1] - lengths[0])),
+        ("mean length, tokens", *_lengths(*lengths)),
         ("cut off at the limit", *_shares(base["truncated"], final["truncated"])),
     ]
     config = run.config
@@ -85,6 +105,12 @@ def held_out(run: Run, found: Change) -> Table:
             f" judged, what stands below its interval of all that each did."
         )
     return Table("Held-out problems", ("", "before", "after", "change"), tuple(rows), note)
+
+
+def _lengths(before: float, after: float) -> Cells:
+    """Write two lengths with as many decimals as their difference needs to be seen."""
+    digits = 1 if abs(after - before) >= NARROW else 2
+    return decimal(before, digits), decimal(after, digits), signed(after - before, digits)
 
 
 def _shares(before: float, after: float) -> Cells:
@@ -147,6 +173,8 @@ def _figures(run: Run, benchmark: Row) -> list[str]:
 
 def entropy(run: Run) -> Table | None:
     """Return the paper's second table, with this run in it."""
+    if results_for(run.model) is None:
+        return None  # the table of plasticity has it
     probed = bool(run.plasticity.get("probe_entropy"))
     change = run.entropy_change(probed)
     if change is None:
@@ -170,7 +198,8 @@ def plasticity(run: Run) -> Table | None:
     found = run.plasticity
     rows: list[Cells] = []
     if probe := found.get("probe_entropy"):
-        rows.append(("entropy on the probe", f"{probe['before']:.3g} → {probe['after']:.3g} nats a token"))
+        change = f", {signed(100 * probe['change'])}{SPACE}%"
+        rows.append(("entropy", f"{probe['before']:.3g} → {probe['after']:.3g} nats a token{change}"))
     if found.get("kl_to_base") is not None:
         rows.append(("KL to the base model", f"{found['kl_to_base']:.3g} nats a token"))
     rows += [(f"norm of {module}", f"{norm:.3g}") for module, norm in (found.get("adapter_norm") or {}).items()]
@@ -178,7 +207,8 @@ def plasticity(run: Run) -> Table | None:
         allowed = f" of {found['rank']}" if found.get("rank") else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
         rows.append(("effective rank", f"{fmean(ranks.values()):.1f}{allowed} on average, {spread}"))
-    return Table("Plasticity", ("measure", "value"), tuple(rows)) if rows else None
+    note = "Entropy and KL are exact, on 16 fixed responses of the base model; the curves are of other samples."
+    return Table("How far the model has moved", ("measure", "value"), tuple(rows), note) if rows else None
 
 
 def seconds(run: Run) -> Table | None:
@@ -224,6 +254,13 @@ def settings(run: Run) -> list[tuple[str, str]]:
     return [(name, compact(value)) for name, value in known] + budget
 
 
+def provenance(run: Run) -> list[tuple[str, str]]:
+    """Say on what machine, when and by which command and commit the run was made."""
+    found = {"machine": run.summary.get("hardware") or "", **run.origin}
+    names = {"machine": "machine", "started": "started", "commit": "commit", "command": "command"}
+    return [(name, str(found[key])) for key, name in names.items() if found.get(key)]
+
+
 def pairs(run: Run) -> list[Pair]:
     """Return a few samples before and after, of every outcome in turn, what has changed first."""
     by_outcome = pairs_by_outcome(run.before, run.after)
@@ -256,11 +293,14 @@ def _by_draw(samples: Sequence[Row]) -> dict[tuple[str, int], Row]:
 def problem_in(prompts: set[str]) -> dict[str, str]:
     """Return each prompt without the lines that all begin and end with: instructions, examples, the chat template."""
     if len(prompts) < 2:
-        return {prompt: prompt for prompt in prompts}
+        return {prompt: SPECIAL.sub("", prompt) for prompt in prompts}
     lines = {prompt: prompt.split("\n") for prompt in prompts}
     start = _common(lines.values())
     end = _common(of_prompt[::-1] for of_prompt in lines.values())
-    return {prompt: "\n".join(of_prompt[start : len(of_prompt) - end]) for prompt, of_prompt in lines.items()}
+    return {
+        prompt: SPECIAL.sub("", "\n".join(of_prompt[start : len(of_prompt) - end]))
+        for prompt, of_prompt in lines.items()
+    }
 
 
 def _common(texts: Iterable[list[str]]) -> int:

@@ -28,12 +28,12 @@ def points(share: float | None) -> str:
     return MISSING if share is None else signed(share * 100)
 
 
-def signed(value: float | None) -> str:
-    """Write a number with its sign and one decimal."""
+def signed(value: float | None, digits: int = 1) -> str:
+    """Write a number with its sign and so many decimals."""
     if value is None:
         return MISSING
-    rounded = round(value, 1) or 0.0
-    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
+    rounded = round(value, digits) or 0.0
+    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.{digits}f}"
 
 
 def span(interval: Any) -> str:

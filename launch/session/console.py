@@ -1,6 +1,6 @@
 """The live display of a run."""
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -10,14 +10,20 @@ from actors.messages import Progress
 
 REFRESH_PER_SECOND = 2
 
+ALIKE = 0.005
+"""Reward and accuracy that differ by less are shown once."""
+
+SEPARATOR = " · "
+
 
 class RunView:
-    """A live line over the budget on a terminal; elsewhere one line per update and per phase."""
+    """A live display over the budget on a terminal; elsewhere one line per update and per step of the start."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_SECOND, transient=True)
-        self._seen: tuple[str, int] = ("", 0)
+        self._seen: tuple[str, str, float] | None = None
+        self._base_shown = False
 
     def __enter__(self) -> "RunView":
         if self._console.is_terminal:
@@ -28,15 +34,19 @@ class RunView:
         self._live.stop()
 
     def show(self, progress: Progress) -> None:
+        if progress.base is not None and not self._base_shown:
+            self._console.print(f"Base model: held-out pass@1 {progress.base:.3f}", highlight=False)
+            self._base_shown = True
+        seen = (progress.phase, progress.doing, progress.latest.get("update", 0.0))
         if self._console.is_terminal:
-            self._live.update(render(progress))
-        elif (progress.phase, progress.updates) != self._seen:
-            self._console.print(describe(progress), soft_wrap=True)
-        self._seen = (progress.phase, progress.updates)
+            self._live.update(render(progress, self._console.width))
+        elif seen != self._seen:
+            self._console.print(describe(progress), soft_wrap=True, highlight=False)
+        self._seen = seen
 
 
-def render(progress: Progress) -> RenderableType:
-    """Return the bar over the budget, and a line on where training stands."""
+def render(progress: Progress, width: int) -> RenderableType:
+    """Return the bar over the budget, below it where training stands, and what happened last."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column()
@@ -47,34 +57,43 @@ def render(progress: Progress) -> RenderableType:
         ProgressBar(total=total, completed=min(progress.spent, total)),
         f"{clock(progress.spent)} of {clock(total)}, {clock(progress.left)} left",
     )
-    page = Table.grid(expand=True)
-    page.add_row(bar)
-    page.add_row(Text(figures(progress), no_wrap=True, overflow="ellipsis"))
-    return page
+    lines = [Text(line) for line in wrapped(figures(progress), width)]
+    notice = [Text(progress.notice, style="yellow", no_wrap=True, overflow="ellipsis")] if progress.notice else []
+    return Group(bar, *lines, *notice)
 
 
 def describe(progress: Progress) -> str:
-    return f"[{clock(progress.spent)}] {progress.phase:<9} {figures(progress)}".rstrip()
+    return f"[{clock(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}".rstrip()
 
 
-def figures(progress: Progress) -> str:
-    """Return the latest update's reward, accuracy, length and speed in one line."""
-    if not progress.latest:
-        return ""
+def wrapped(figures: list[str], width: int) -> list[str]:
+    """Put figures into as few lines as they fit, none of them cut."""
+    lines: list[str] = []
+    for figure in figures:
+        if lines and len(lines[-1]) + len(SEPARATOR) + len(figure) <= width:
+            lines[-1] += SEPARATOR + figure
+        else:
+            lines.append(figure)
+    return lines
+
+
+def figures(progress: Progress) -> list[str]:
+    """Return what the run does while it starts, then the latest update's reward, length and speed."""
     row = progress.latest
-    more = f" (about {progress.updates_left} more)" if progress.updates_left is not None else ""
-    return " · ".join(
-        [
-            f"update {progress.updates}{more}",
-            f"reward {row['reward/mean']:.2f}",
-            f"accuracy {row['reward/accuracy']:.2f}",
-            f"length {row['completion/mean_length']:.0f}",
-            *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
-            f"{row['rollout/tokens_per_second']:.0f} tok/s",
-            *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
-            *([progress.notice] if progress.notice else []),
-        ]
-    )
+    if not row:
+        return [progress.doing] if progress.doing else []
+    more = f" (about {progress.updates_left} more)" if progress.updates_left else ""
+    reward, accuracy = row["reward/mean"], row["reward/accuracy"]
+    return [
+        f"update {row['update']:.0f}{more}",
+        *([f"reward {reward:.2f}"] if abs(reward - accuracy) >= ALIKE else []),
+        f"accuracy {accuracy:.2f}",
+        f"length {row['completion/mean_length']:.0f}",
+        *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
+        f"{row['rollout/tokens_per_second']:.0f} tok/s",
+        *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
+        *([progress.doing] if progress.doing else []),
+    ]
 
 
 def clock(seconds: float) -> str:

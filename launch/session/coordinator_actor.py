@@ -115,7 +115,8 @@ class CoordinatorActor:
 
     async def progress(self) -> Progress:
         if self._coordinator is None:
-            return Progress("starting", 0, self._budget.spent, self._budget.left, None)
+            doing = "engine, learner and judges start"
+            return Progress("starting", 0, self._budget.spent, self._budget.left, None, doing=doing)
         return self._coordinator.progress
 
     async def stop(self, reason: str) -> None:

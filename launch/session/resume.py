@@ -29,6 +29,7 @@ UNRECORDED = (
     "run.on_end",
     "run.overwrite",
     "run.restore",
+    "show",
     "simulate",
 )
 """Settings whose change says nothing about the run."""

@@ -17,6 +17,7 @@ from conf.load import load, override, recipe_names
 from conf.schema import Config, ConfigWithSweep, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings
+from conf.suggestions import spelled
 from launch.sweeps.halving import Trial, trials
 
 SEED, RATE = "run.seed", "learner.learning_rate"
@@ -29,6 +30,7 @@ SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 
 TAKEN = {
     "dry_run": "launch/run.py shows what one cell would work with",
+    "show": "launch/run.py shows the settings of one cell",
     "adapter": "launch/evaluate.py judges it; runs go on from lora.start_from",
     "run.name": "name the sweep with sweep.name=NAME; its cells are named after their values",
     "run.on_end": "every cell would run it; let it follow launch/sweep.py on the shell's command line",
@@ -181,8 +183,8 @@ def _split(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         target = AXES.get(key, key)
-        if not (key and equals):
-            raise BadInput(f"argument {argument!r}: write it as key=value, such as conf=quickstart or ranks=[8,64]")
+        if not (key and equals) or key.startswith("-"):
+            raise BadInput(f"argument {argument!r}: {spelled(argument, 'conf=quickstart or ranks=[8,64]')}")
         if any(AXES.get(known, known) == target for known in texts):
             raise BadInput(f"{argument}: {target} is twice on the command line; keep one")
         if key in TAKEN:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from conf.errors import BadInput
-from conf.suggestions import hint
+from conf.suggestions import hint, spelled
 
 
 def split(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> tuple[Path, dict[str, str]]:
@@ -13,13 +13,15 @@ def split(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> tup
     options: by name the values that each may have; none if any will do.
     Raises BadInput if there is not one folder, and for an option or value that there is not.
     """
-    folders = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
+    folders = [each for each in arguments if Path(each).is_dir() or not ("=" in each or each.startswith("-"))]
     if len(folders) != 1:
         raise BadInput(f"name the folder of one run, such as runs/quickstart, not {' '.join(folders) or 'none'}")
     given: dict[str, str] = {}
     for argument in arguments:
         if argument in folders:
             continue
+        if argument.startswith("-"):
+            raise BadInput(f"argument {argument!r}: {spelled(argument, 'port=8000 or checkpoint=best')}")
         name, _, value = argument.partition("=")
         if name not in options:
             raise BadInput(f"{argument}: no such option; {hint(name, options)}all: {', '.join(options)}")

@@ -1,9 +1,15 @@
-"""Shows what becomes of a source before a run uses it:
+"""Preview a data set: what a run would use of it, and what the model would see.
 
     python -m rewards.problems SOURCE [conf=NAME] [key=value …]
 
-SOURCE as in data.source; settings as for launch/run.py, over conf=base if none is named. Prints how many rows are
-used and why others are not, and sample prompts as the model will see them; the rows left out are listed in
+Examples:
+
+    python -m rewards.problems file:problems.csv conf=mine
+    python -m rewards.problems file:train.jsonl data.eval_source=file:test.jsonl
+    python -m rewards.problems reasoning_gym:chain_sum data.size=100
+
+SOURCE as in data.source; settings as for launch/run.py, over conf=base if none is named. Prints how many rows are used
+and why others are not, and sample prompts as the model will see them; the rows left out are listed in
 problems-left-out.jsonl.
 """
 
@@ -20,10 +26,10 @@ LISTING = Path("problems-left-out.jsonl")
 SAMPLES = 3
 
 
-@command("problems")
+@command("problems", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or a source that cannot be used."""
-    if not arguments or "=" in arguments[0].partition(":")[0]:
+    if "=" in arguments[0].partition(":")[0]:
         raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     source, *settings = arguments
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]

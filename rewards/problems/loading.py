@@ -19,7 +19,7 @@ from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.chat import check_chat, render
 from rewards.problems.contamination import overlapping
-from rewards.problems.rows import Pair, distinct_pairs, left_out_row
+from rewards.problems.rows import EMPTY, NO_MATCH, Pair, distinct_pairs, left_out_row
 from rewards.reward import RewardFunction
 
 TRAIN_SEED, EVAL_SEED = 0, 1
@@ -30,14 +30,25 @@ OVERLAP_KEPT = "overlaps the held-out set, but stays"
 BAD_GOLD = "gold answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
 
+MOST_LISTED = 500
+"""Rows with the same reason: a generator leaves out ten thousands, which would be megabytes in every run."""
+
+REMEDIES = {
+    NO_MATCH: "give data.problem_pattern='', or one that matches",
+    TOO_LONG: "raise rollout.max_prompt_tokens",
+    BAD_GOLD: "give answers that the grader can read (docs/grading.md)",
+    EMPTY: "name the columns, as data.problem_field=NAME data.answer_field=NAME",
+}
+"""What to do where most rows are dropped for a reason."""
+
 
 def load(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, as the model will see them.
 
     Problems are ordered by id, a shuffle that depends on their text alone. The first `eval.problems` are held out, of
-    data.eval_source if there is one, so that they stay the same whatever data.size. Every gold answer verifies against
-    its own boxed form. Raises BadInput for a source, field, pattern or template that cannot be used, and when fewer
-    problems are left than one update takes.
+    data.eval_source if there is one, else `eval.share` of all at most; they are the same whatever data.size. Every gold
+    answer verifies against its own boxed form. Raises BadInput for a source, field, pattern or template that cannot be
+    used, and when fewer problems are left than one update takes.
     """
     check_chat(config, tokenizer)
     left_out: list[LeftOut] = []
@@ -58,16 +69,34 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
         pairs = without_overlaps(pairs, shown, config.data.overlap, left_out)
     train = usable_problems("data.source", pairs, config, tokenizer, left_out)
     if wanted and not config.data.eval_source:
+        wanted = held_out(len(train), config)
         heldout, train = train[:wanted], train[wanted:]
     train = train[: config.data.size]
-    needed = config.learner.problems_per_update
-    if len(train) < needed:
-        raise BadInput(
-            f"data.source: '{config.data.source}' leaves {len(train)} training problems beside {len(heldout)} held-out "
-            f"ones ({in_words(left_out)}), fewer than learner.problems_per_update={needed}: "
-            f"use a larger source or data.size, or a smaller eval.problems"
-        )
+    check_number(len(train), len(heldout), config, left_out)
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
+
+
+def held_out(problems: int, config: Config) -> int:
+    """Return how many problems of a source are held out from training."""
+    return min(config.eval.problems, int(problems * config.eval.share))
+
+
+def check_number(train: int, heldout: int, config: Config, left_out: Sequence[LeftOut]) -> None:
+    """Raise BadInput if there are fewer training problems than one update takes, naming the setting to change."""
+    needed = config.learner.problems_per_update
+    if train >= needed:
+        return
+    dropped = Counter(row.reason for row in left_out if row.source == "source")
+    remedies = [REMEDIES[reason] for reason, count in dropped.most_common(1) if reason in REMEDIES and count >= train]
+    if train:
+        remedies.append(f"give learner.problems_per_update={train}")
+        if heldout and not config.data.eval_source and train + heldout > needed:
+            remedies.append(f"eval.problems={train + heldout - needed}")
+    raise BadInput(
+        f"data.source: '{config.data.source}' leaves {train} training problems beside {heldout} held-out ones "
+        f"({in_words(left_out)}), fewer than learner.problems_per_update={needed}: "
+        f"{', or '.join([*remedies, 'use a larger source'])}"
+    )
 
 
 def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
@@ -124,5 +153,11 @@ def in_words(left_out: Sequence[LeftOut]) -> str:
 
 
 def write_listing(path: Path, left_out: Sequence[LeftOut]) -> None:
-    """Write every row that was left out, one object a line."""
-    replace_text(path, "".join(json.dumps(asdict(row)) + "\n" for row in left_out))
+    """Write the rows that were left out, one object a line, up to MOST_LISTED for each reason."""
+    listed: Counter[str] = Counter()
+    lines = []
+    for row in left_out:
+        listed[row.reason] += 1
+        if listed[row.reason] <= MOST_LISTED:
+            lines.append(json.dumps(asdict(row)) + "\n")
+    replace_text(path, "".join(lines))

@@ -1,6 +1,12 @@
-"""Shows what the grader thinks of your data:
+"""Show what the grader thinks of answers.
 
     python -m rewards.verify FILE.jsonl [--recipe NAME]
+
+Examples:
+
+    python -m rewards.verify answers.jsonl
+    python -m rewards.verify answers.jsonl --recipe paper
+    python -m rewards.verify answers.jsonl --recipe quickstart | head
 
 reads one {"gold": …, "response": …} a line and prints one verdict a line, in order, with the fields of
 `actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or the name of a file in conf/recipes/) each line
@@ -72,7 +78,7 @@ def named(name: str) -> RewardFunction:
     return reward_function(load([f"conf={name}"]))
 
 
-@command("verify")
+@command("verify", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
     parser = Parser(prog="python -m rewards.verify", description="One verdict for every line of gold and response.")

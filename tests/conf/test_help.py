@@ -11,7 +11,7 @@ from conf.settings import settings
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    explain(list(arguments))
+    explain(list(arguments), "usage")
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -50,14 +50,14 @@ def test_a_setting_has_default_values_meaning_and_source(capsys: pytest.CaptureF
 )
 def test_an_unknown_topic_is_refused_with_the_nearest(topic: str, words: str) -> None:
     with pytest.raises(BadInput, match=f"help {topic}: no such section or setting; .*{words}"):
-        explain(["help", topic])
+        explain(["help", topic], "usage")
 
 
 def test_run_py_explains_without_a_framework() -> None:
-    """And quickly. Without any argument it is bad input, with a hint at help."""
+    """And quickly. Settings without a recipe are bad input, with a hint at help."""
     script = (
         "import sys; from launch.run import main;"
-        "codes = [main(arguments) for arguments in (['help', 'lora'], ['-h'], ['help', 'x'], [])];"
+        "codes = [main(arguments) for arguments in (['help', 'lora'], ['-h'], ['help', 'x'], ['n=1'])];"
         "assert codes == [0, 0, 2, 2] and not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -340,3 +340,12 @@ def assert_refused(arguments: list[str], words: list[str]) -> None:
 def assert_one_line(text: str, words: list[str]) -> None:
     assert len(text.splitlines()) == 1
     assert [word for word in words if word not in text] == [], text
+
+
+def test_another_source_leaves_behind_what_was_written_for_the_recipes() -> None:
+    own = load(["conf=quickstart", "data.source=file:mine.csv"]).data
+    assert (own.parameters, own.problem_pattern) == ({}, "")
+    assert own.template == load(["conf=quickstart"]).data.template
+    columns = load(["conf=r64_instruct", "data.source=file:mine.csv", "data.answer_field=gold"]).data
+    assert (columns.problem_field, columns.answer_field) == ("", "gold")
+    assert columns.eval_source

@@ -172,7 +172,6 @@ def _sweeps() -> Iterator[Case]:
 
 
 def _results() -> Iterator[Case]:
-    yield Case("runs: result", "no folder", "result", lambda place, stock: [])
     for damage in DAMAGES:
         if damage is not a_loop:
             yield _result(f"summary.json: {damage.__name__}", _on("summary.json", damage))

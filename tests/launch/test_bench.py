@@ -5,7 +5,7 @@ import pytest
 from launch.bench import BENCHES, main
 
 
-@pytest.mark.parametrize(("arguments", "words"), [([], "name one bench"), (["lerner"], "learner")])
+@pytest.mark.parametrize(("arguments", "words"), [(["learner", "memory"], "name one bench"), (["lerner"], "learner")])
 def test_a_bench_has_to_be_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert words in capsys.readouterr().err

@@ -145,7 +145,7 @@ def leave(_: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "prepare", "said"),
     [
-        ([], leave, "name the folder of one run"),
+        (["to=x"], leave, "name the folder of one run"),
         (["nowhere"], leave, "there is no folder nowhere"),
         (["."], leave, ". is not the folder of a run"),
         (["runs/mine", "runs/mine"], leave, "name the folder of one run"),

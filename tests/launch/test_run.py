@@ -38,7 +38,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "conf=quickstart"),
+        (["budget.minutes=3"], "conf=quickstart"),
         (["conf=quikstart"], "nearest: quickstart"),
         (["conf=quickstart", "lora.rnk=8"], "lora.rank"),
         (["conf=quickstart", "lora.rank=-4"], "lora.rank=-4"),
@@ -53,7 +53,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_bad_input_is_one_line_and_exit_code_two(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    settings = [f"run.folder={tmp_path}", "dashboard.port=0"] if arguments else []
+    settings = [f"run.folder={tmp_path}", "dashboard.port=0"]
     assert said in complaint([*arguments, *settings], capsys)
     assert not list(tmp_path.iterdir())
 
@@ -252,7 +252,7 @@ def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: i
     script = (
         "import os, signal, sys; from launch import run;"
         f"run.load = lambda _: ({rays}, os.kill(os.getpid(), signal.{name}));"
-        "sys.exit(run.main([]))"
+        "sys.exit(run.main(['conf=base']))"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == code
 

@@ -102,3 +102,14 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     assert [event["event"] for event in again.events()] == ["learner died"]
     again.append_event(2, "learner died", "again")
     assert len(again.events()) == 2
+
+
+def test_events_are_a_file_from_the_start(folder: RunFolder) -> None:
+    assert (folder.path / "events.jsonl").read_text() == ""
+
+
+def test_adapters_that_nobody_serves_any_more_go(folder: RunFolder, tmp_path: Path) -> None:
+    (folder.adapters / "synthetic-1").mkdir()
+    folder.drop_adapters(keep=())
+    assert list(folder.adapters.iterdir()) == []
+    RunFolder(tmp_path / "none").drop_adapters(keep=())

@@ -168,3 +168,19 @@ def test_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_packages_are_those_of_the_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert extras["trackers"] == list(REQUIREMENTS.values())
+
+
+def test_tensorboard_begins_with_what_a_person_wants(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from actors.tracking.tensorboard_tracker import TensorBoardTracker
+
+    tracker = TensorBoardTracker(tmp_path)
+    tracker.begin(1)
+    tracker.scalars(0, {"eval/pass@1": 0.25})
+    tracker.scalars(1, {"reward/accuracy": 0.5, "policy/entropy": 1.0, "completion/mean_length": 8.0, "loss": 0.1})
+    tracker.end({})
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+    first = [name for name in sorted(read.Tags()["scalars"]) if name.startswith("0 overview/")]
+    assert first == [f"0 overview/{name}" for name in ("accuracy", "entropy", "held-out pass@1", "length")]

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from actors.messages import AdapterRef
 from actors.storage.evaluation_folder import SampleFile
-from launch.evaluations.view import LINES, EvaluationView, lines, markdown, running_estimate, table
+from launch.evaluations.view import LINES, EvaluationView, lines, markdown, results, running_estimate, table
 from tests.fakes import make_group, make_problem
 
 PROBLEMS = tuple(make_problem(number) for number in range(50))
@@ -89,3 +89,13 @@ def test_sentences_have_protocol_comparison_and_what_is_missing() -> None:
     assert "own: beside its 9 problems were dropped: 2 duplicate, 1 too long" in said
     assert "old: 4 of" not in said
     assert "aime24: 16 of" not in said
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_score_can_be_read_at_every_width(width: int) -> None:
+    console = Console(record=True, width=width)
+    console.print(results(document(16), width))
+    shown = console.export_text()
+    assert "…" not in shown
+    for words in ("aime24", "own", "30 problems", "pass@1", "adapter", "0.500", "0.000–0.750", "12,345"):
+        assert words in shown

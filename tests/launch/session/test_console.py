@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -29,26 +30,55 @@ def test_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_bar_says_what_is_spent_and_left(width: int) -> None:
-    shown = text_of(render(TRAINING), width)
-    assert "3:12 of 10:00, 6:48 left" in shown
-    assert "update 12 (about 18 more) · reward 0.34 · accuracy 0.31" in shown
-    assert len(shown.splitlines()) == 2
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_display_has_all_figures_at_every_width(width: int) -> None:
+    progress = replace(TRAINING, cost=1.25, notice="collapse: entropy fell")
+    shown = text_of(render(progress, width), width)
+    for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
+        assert words in shown
+    assert "6:48 left" in shown
+    assert "collapse: entropy fell" in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_reward_that_is_the_accuracy_is_shown_once() -> None:
+    alike = replace(TRAINING, latest={**ROW, "reward/mean": 0.312})
+    assert "reward 0.31" not in figures(alike)
+    assert "accuracy 0.31" in figures(alike)
 
 
 def test_entropy_is_shown_only_when_something_was_trained_on() -> None:
-    assert "entropy" not in figures(TRAINING)
-    trained = Progress("training", 12, 1.0, 1.0, None, {**ROW, "policy/entropy": 0.5})
-    assert "entropy 0.50" in figures(trained)
+    assert not [figure for figure in figures(TRAINING) if "entropy" in figure]
+    assert "entropy 0.50" in figures(replace(TRAINING, latest={**ROW, "policy/entropy": 0.5}))
 
 
-def test_without_a_terminal_every_update_is_one_line() -> None:
+def lines_of(*shown: Progress) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
     with RunView(console) as view:
-        for _ in range(3):
-            view.show(TRAINING)
-        view.show(Progress("finishing", 12, 600.0, 0.0, 0, ROW))
+        for progress in shown:
+            view.show(progress)
     output = console.file
     assert isinstance(output, io.StringIO)
-    assert [line.split()[1] for line in output.getvalue().splitlines()] == ["training", "finishing"]
+    return output.getvalue().splitlines()
+
+
+def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> None:
+    begun = replace(TRAINING, updates=13)  # its version is there, its row is not
+    done = replace(begun, latest={**ROW, "update": 13, "reward/accuracy": 0.4})
+    lines = lines_of(TRAINING, TRAINING, begun, done, replace(done, phase="finishing"))
+    assert [line.split()[1:4] for line in lines] == [
+        ["training", "update", "12"],
+        ["training", "update", "13"],
+        ["finishing", "update", "13"],
+    ]
+    assert "accuracy 0.40" in lines[1]
+
+
+def test_the_start_names_its_steps_and_the_base_models_result() -> None:
+    starting = Progress("starting", 0, 1.0, 599.0, None, doing="engine, learner and judges start")
+    measured = replace(starting, doing="checking that the engine serves the adapters it is given", base=0.074)
+    assert [line.partition("] ")[2] or line for line in lines_of(starting, starting, measured, measured)] == [
+        "starting  engine, learner and judges start",
+        "Base model: held-out pass@1 0.074",
+        "starting  checking that the engine serves the adapters it is given",
+    ]

@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 
-from actors.messages import Status
+from actors.messages import LeftOut, Status
 from conf.schema import Config, ExampleConfig
 from rewards.pool import VerifierPool
-from rewards.problems.loading import BAD_GOLD, OVERLAP_DROPPED, OVERLAP_KEPT, TOO_LONG, load, write_listing
+from rewards.problems.loading import (
+    BAD_GOLD,
+    MOST_LISTED,
+    OVERLAP_DROPPED,
+    OVERLAP_KEPT,
+    TOO_LONG,
+    load,
+    write_listing,
+)
 from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN
 from rewards.reward import RewardFunction
 from tests.rewards.problems.rows import SUMS, WRITERS, Rows, refuse, texts, write_jsonl
@@ -275,8 +283,35 @@ def test_empty_file_is_refused(config: Config, byte_tokenizer: Any, tmp_path: Pa
 
 
 def test_too_few_problems_are_refused(config: Config, byte_tokenizer: Any) -> None:
-    config.eval.problems = 27
-    refuse(config, byte_tokenizer, "3 training problems", "27 held-out", "learner.problems_per_update=4")
+    config.eval.problems, config.eval.share = 27, 1.0
+    refuse(
+        config,
+        byte_tokenizer,
+        "3 training problems",
+        "27 held-out",
+        "fewer than learner.problems_per_update=4: give learner.problems_per_update=3, or eval.problems=26",
+    )
+
+
+def test_of_a_small_source_a_share_is_held_out(config: Config, byte_tokenizer: Any) -> None:
+    config.eval.problems, config.eval.share = 128, 0.25
+    problems = load(config, byte_tokenizer)
+    assert (len(problems.train), len(problems.heldout)) == (23, 7)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("problem_pattern", "^never (.)", "give data.problem_pattern='', or one that matches"),
+        ("answer_field", "nothing", "name the columns, as data.problem_field=NAME data.answer_field=NAME"),
+    ],
+)
+def test_a_reason_for_which_all_rows_are_dropped_names_its_setting(
+    key: str, value: str, words: str, config: Config, byte_tokenizer: Any, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "sums.jsonl", [{**row, "nothing": ""} for row in SUMS])
+    setattr(config.data, key, value)
+    refuse(config, byte_tokenizer, "leaves 0 training problems", words)
 
 
 def test_eval_source_without_a_usable_problem_is_refused(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
@@ -315,7 +350,7 @@ def test_command_reports_a_source_and_shows_prompts(tmp_path: Path, tiny_model: 
     assert len((tmp_path / "problems-left-out.jsonl").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("arguments", [[], ["data.size=3"], ["file:nowhere.jsonl"], ["elsewhere:x"]])
+@pytest.mark.parametrize("arguments", [["data.size=3"], ["file:nowhere.jsonl"], ["elsewhere:x"]])
 def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], tmp_path: Path, tiny_model: Path) -> None:
     command = [
         sys.executable,
@@ -327,3 +362,10 @@ def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], tmp_path
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_listing_has_some_rows_of_every_reason(tmp_path: Path) -> None:
+    rows = [LeftOut("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5) + [LeftOut("source", BAD_GOLD, "p", "}{")]
+    write_listing(tmp_path / "left-out.jsonl", rows)
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "left-out.jsonl").read_text().splitlines()]
+    assert (reasons.count(DUPLICATE), reasons.count(BAD_GOLD)) == (MOST_LISTED, 1)

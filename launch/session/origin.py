@@ -1,0 +1,40 @@
+"""Where a run comes from: what a person needs to make it again, kept in its folder."""
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+
+PRIVATE = ("run.on_end", "run.overwrite")
+"""Settings that are not repeated: the one may hold a secret, the other would delete the run."""
+
+GIT_S = 10.0
+
+
+def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
+    """Return command, commit, date and machine of a run that begins now."""
+    kept = [argument for argument in arguments if argument.partition("=")[0] not in PRIVATE]
+    return {
+        "command": f"python launch/run.py {shlex.join(kept)}".replace("'", '"'),
+        "commit": commit(),
+        "started": datetime.now().astimezone().isoformat(timespec="minutes"),
+        "machine": machine,
+    }
+
+
+def commit() -> str:
+    """Return the commit of the project, with a plus if files differ from it; empty where git cannot tell."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, timeout=GIT_S, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.SubprocessError):
+        return ""

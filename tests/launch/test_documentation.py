@@ -1,0 +1,208 @@
+"""README and docs: every command is carried out as far as a plan or a check goes, every link leads somewhere."""
+
+import importlib
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conf.benchmarks import find_benchmarks
+from conf.help import explain
+from conf.load import load
+from conf.reference import reference
+from launch import bench, export, push, report, run, samples, serve
+from launch.sweeps.grid import read_grid
+from launch.trained.arguments import split
+from rewards.verify.__main__ import named
+from tests.actors.virtual_run import Run
+from tests.conftest import ROOT
+from tests.launch.test_help import COMMANDS
+from tests.run_folders import ranked, write_run, write_sweep
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+OUTSIDE = {"cd", "git", "rsync", "ray", "sbatch", "scp", "source", "ssh", "tmux", "tensorboard", "echo"}
+"""Programs that are not this project's."""
+
+WORDS = 1000
+"""Of README at most: it is read in a few minutes."""
+
+SETTING = re.compile(r"[A-Z][A-Z_]*=\S+ ")
+"""Of the environment, before a command."""
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yield the lines of the blocks that are indented or fenced as commands, without their comments."""
+    fence = ""
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            fence = "" if fence else line.strip()
+        elif line.startswith("    ") and not fence and (code := line.strip()) and not code.startswith("#"):
+            yield from (part.strip() for part in re.sub(r"\s+# .*", "", code).split("&&"))
+
+
+def called() -> list[str]:
+    """Return every command of this project in the pages, and in what the commands say of themselves."""
+    texts = [page.read_text("utf-8") for page in PAGES]
+    texts += [importlib.import_module(module).__doc__ or "" for module in COMMANDS.values()]
+    lines = (line for text in texts for line in commands(text))
+    return sorted({SETTING.sub("", line) for line in lines if re.match(r"(\S*python|bash) ", SETTING.sub("", line))})
+
+
+def carry_out_run(arguments: list[str]) -> None:
+    if "help" in arguments:
+        explain(arguments, "")
+        return
+    if any(argument.startswith("model.path=") for argument in arguments):  # whose shape is to be fetched or found
+        load(arguments)
+        return
+    given = {argument.partition("=")[0] for argument in arguments}
+    if not given & {"show", "dry_run"}:
+        arguments = [*arguments, *([] if "plan" in given else ["plan=true"])]
+        small = {"conf=quickstart", "conf=mine"} & {*arguments}
+        arguments += [] if "device" in given else ["device=cpu" if small else "device=A40"]
+    assert run.main([each for each in arguments if not each.startswith("simulate")]) == 0
+
+
+def carry_out_sweep(arguments: list[str]) -> None:
+    if "help" in arguments:
+        explain(arguments, "")
+        return
+    assert read_grid(arguments).cells
+
+
+def carry_out_evaluate(arguments: list[str]) -> None:
+    kept = [argument for argument in arguments if not argument.startswith("adapter=")]
+    recipe = [] if any(argument.startswith("conf=") for argument in kept) else ["conf=quickstart"]
+    assert find_benchmarks(load([*recipe, *kept]).benchmarks)
+
+
+def carry_out_report(arguments: list[str]) -> None:
+    for folder in map(Path, arguments):
+        if "sweep" in folder.name or folder.name == "rates":
+            write_sweep(folder, ranked(2, r8=10, r256=12))
+        else:
+            write_run(folder)
+    assert report.main(arguments) == 0
+
+
+def carry_out_samples(arguments: list[str]) -> None:
+    write_run(Path(arguments[0]))
+    assert samples.main(arguments) == 0
+
+
+def carry_out_script(arguments: list[str]) -> None:
+    script, *rest = arguments
+    assert (ROOT / script).exists()
+    if script == "launch/quickstart.sh":
+        load(["conf=quickstart", *rest])
+    for given in rest:
+        assert script != "launch/test.sh" or given in ("--all", "-k", "-s", "losses") or (ROOT / given).exists()
+
+
+def carry_out_problems(arguments: list[str]) -> None:
+    source, *settings = arguments
+    recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
+    load([*recipe, f"data.source={source}", *settings])
+
+
+def carry_out_bench(arguments: list[str]) -> None:
+    assert set(arguments) <= set(bench.BENCHES)
+
+
+def carry_out_verify(arguments: list[str]) -> None:
+    if "--recipe" in arguments:
+        named(arguments[-1])
+
+
+def carry_out_module(arguments: list[str]) -> None:
+    assert (ROOT / arguments[0].replace(".", "/")).with_suffix(".py").exists() or arguments[0] in ("pytest", "mypy")
+
+
+CARRIED_OUT: dict[str, Callable[[list[str]], None]] = {
+    "launch/run.py": carry_out_run,
+    "launch/sweep.py": carry_out_sweep,
+    "launch/evaluate.py": carry_out_evaluate,
+    "launch/report.py": carry_out_report,
+    "launch/samples.py": carry_out_samples,
+    "launch/export.py": lambda arguments: assert_understood(arguments, export.OPTIONS),
+    "launch/push.py": lambda arguments: assert_understood(arguments, push.OPTIONS),
+    "launch/chat.py": lambda arguments: assert_understood(arguments, {"checkpoint": ()}),
+    "launch/serve.py": lambda arguments: assert_understood(arguments, serve.OPTIONS),
+    "launch/bench.py": carry_out_bench,
+    "rewards.problems": carry_out_problems,
+    "rewards.verify": carry_out_verify,
+}
+
+
+def assert_understood(arguments: list[str], options: dict[str, tuple[str, ...]]) -> None:
+    split(arguments, options)
+
+
+@pytest.mark.parametrize("line", [line for line in called() if "NAME" not in line and "FOLDER" not in line])
+def test_a_command_is_as_it_is_written(line: str) -> None:
+    if " [" in line or "FILE" in line or "SOURCE" in line or "…" in line:
+        pytest.skip("the form of a command, not one")
+    shutil.copytree(ROOT / "conf" / "recipes", "conf/recipes")
+    row = {"problem": "1 + 1?", "answer": "2"}
+    for name in ("my.jsonl", "test.jsonl", "train.jsonl", "exam.jsonl"):
+        Path(name).write_text("".join(json.dumps({**row, "problem": f"1 + {n}?"}) + "\n" for n in range(600)))
+    shutil.copy("conf/recipes/mine.csv", "problems.csv")
+    shutil.copy("conf/recipes/mine.csv", "my.csv")
+    program, *words = shlex.split(line.partition("|")[0])
+    if program == "bash":
+        carry_out_script(words)
+        return
+    if words[0] == "-m" and words[1] not in CARRIED_OUT:
+        carry_out_module(words[1:])
+        return
+    name, arguments = (words[1], words[2:]) if words[0] == "-m" else (words[0], words[1:])
+    CARRIED_OUT[name](arguments)
+
+
+def test_every_other_line_of_a_block_is_of_a_known_program() -> None:
+    known = OUTSIDE | {"python", "bash", ".venv/bin/python", ".venv/bin/tensorboard"}
+    lines = [
+        line for page in PAGES for line in commands(page.read_text("utf-8")) if re.match(r"[a-z./]+ [\w./-]", line)
+    ]
+    strange = {line for line in lines if SETTING.sub("", line).split()[0] not in known}
+    assert {line for line in strange if "pass@1" not in line} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text("utf-8")
+    targets = re.findall(r"\]\((?!https?:|\.\./\.\./actions)([^)#]*)(#[^)]*)?\)", text)
+    assert [target for target, _ in targets if not (page.parent / target).exists()] == []
+    headings = {
+        re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+    assert [anchor for target, anchor in targets if anchor and not target and anchor[1:] not in headings] == []
+
+
+def test_all_pages_are_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    assert [page.name for page in PAGES if page.parent.name == "docs" and f"({page.name})" not in index] == [
+        "README.md"
+    ]
+
+
+def test_readme_is_short() -> None:
+    assert len(re.sub(r"```.*?```", "", (ROOT / "README.md").read_text("utf-8"), flags=re.S).split()) <= WORDS
+
+
+def test_the_settings_reference_is_of_this_schema() -> None:
+    """`python -m conf.reference > docs/settings.md` makes it so."""
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == reference()
+
+
+def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:
+    virtual = Run(tmp_path / "run")
+    virtual.go()
+    text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    keys = {key for row in virtual.rows for key in row}
+    assert {key for key in keys if f"`{key}`" not in text and not key.startswith("ledger/")} == set()
