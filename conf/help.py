@@ -61,7 +61,7 @@ def recipe_lines() -> dict[str, str]:
                 comment.append(line.lstrip("# "))
             first = FIRST_SENTENCE.match(" ".join(comment))
             lines[name] = first[1] if first else ""
-    lines["r8_NAME, r64_NAME, r256_NAME"] = f"The paper's grid: at that rank NAME, one of {', '.join(sorted(at_ranks))}"
+    lines["rRANK_NAME"] = f"The paper's grid, NAME at rank 8, 64 or 256: NAME is one of {', '.join(sorted(at_ranks))}"
     return lines
 
 

@@ -48,7 +48,7 @@ def verdict(plan: Plan, forecast: Forecast | None) -> Text:
     if forecast is None:
         return Text("Fits. How long it takes cannot be said: no rates of this card are known.", style="bold green")
     budget, price = plan.config.budget, plan.config.budget.price_per_hour
-    cost = "" if price is None else f", {price * forecast.spent_s / 3600:,.2f} at {price:g} an hour"
+    cost = "" if price is None else f", {price * forecast.spent_s / 3600:,.2f} at {price:.2f} an hour"
     return Text(f"Fits. About {forecast.updates:,} updates in {duration(budget.seconds)}{cost}.", style="bold green")
 
 

@@ -132,7 +132,7 @@ def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableTy
         way, where = f"{lanes} at a time: {duration(longest)}", f"one {machine.name} each"
     cells = f"{len(grid.trials)} trials and {len(grid.cells)} cells" if grid.trials else f"{len(grid.cells)} cells"
     price = next(iter(plans.values())).config.budget.price_per_hour
-    cost = "" if price is None else f", {price * lanes * longest / 3600:,.2f} at {price:g} an hour"
+    cost = "" if price is None else f", {price * lanes * longest / 3600:,.2f} at {price:.2f} an hour"
     unfit = sum(not plan.fits for plan in plans.values())
     fits = Text(f"{unfit} of {len(plans)} do not fit. ", "bold red") if unfit else Text("All fit. ", "bold green")
     said = fits + Text(f"{cells} on {where}: {duration(total)} in all, {way}{cost}", "")

@@ -168,7 +168,7 @@ def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:
 
 def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
-    assert attempt(folder) == str(folder / "report.html")
+    assert attempt(folder) == "one/report.html"
     (folder / "metrics.jsonl").write_text("[]\n")
     assert "none (BadInput" in attempt(folder)
 

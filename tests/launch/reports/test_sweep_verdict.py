@@ -35,7 +35,7 @@ def test_a_rank_in_the_middle_is_seen(tmp_path: Path) -> None:
     ]
     said = verdict(sweep).replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("Rank matters here: rank 64 ends 58.3 points above rank 8 (95 % interval")
-    assert "p < 0.001, corrected for 3 comparisons" in said
+    assert "p < 0.001, both for 3 comparisons together" in said
 
 
 def test_lead_quotes_what_is_shown_and_not_what_was_picked(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.run_folders import write_evaluation, write_run, write_sweep
 def test_problems_are_shown_without_what_all_prompts_share() -> None:
     prompts = [f"Solve it.\n<user>\n{a} + 1 =<end>\n<assistant>\n" for a in (1, 12, 7)]
     found = problem_in(set(prompts))
-    assert [found[prompt] for prompt in prompts] == ["1 + 1 =<end>", "12 + 1 =<end>", "7 + 1 =<end>"]
+    assert [found[prompt] for prompt in prompts] == ["1 + 1 =", "12 + 1 =", "7 + 1 ="]
     assert problem_in({"1 + 1 ="}) == {"1 + 1 =": "1 + 1 ="}
 
 
