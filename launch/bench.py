@@ -23,7 +23,7 @@ from conf.errors import BadInput
 from conf.suggestions import nearest
 from launch.benches.table import Result
 
-BENCHES = ("end_to_end", "learner", "memory", "mismatch", "overlap", "verify")
+BENCHES = ("end_to_end", "learner", "memory", "mismatch", "overlap", "ranks", "verify")
 """Modules of launch/benches, each with a function `run`."""
 
 

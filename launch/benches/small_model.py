@@ -14,20 +14,23 @@ SUMS = [(a, b) for a in range(10) for b in range(10, 40)]
 RIGHT = 0.2
 """Share of right answers, to which the logits are scaled down."""
 
+WIDTH = 128
+"""Of the hidden states."""
+
 TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}{% if message['role'] == 'assistant' %}<end>{% endif %}"
     "{% endfor %}"
 )
 
 
-def make(folder: Path, steps: int = 350, batch: int = 128) -> None:
+def make(folder: Path, steps: int = 350, batch: int = 128, width: int = WIDTH) -> None:
     """Write the model into a folder in Hugging Face format, the same every time. batch: answers of a step."""
     import torch
 
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    model = make_model(tokenizer)
+    model = make_model(tokenizer, width)
     prompts = torch.tensor([tokenizer(f"{a} + {b} =").input_ids for a, b in SUMS])
     answers = torch.tensor([tokenizer(f"\\boxed{{{a + b}}}<end>").input_ids for a, b in SUMS])
     rows = torch.cat([prompts, answers], 1)
@@ -71,19 +74,19 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def make_model(tokenizer: Any) -> Any:
+def make_model(tokenizer: Any, width: int) -> Any:
     """Return an untrained model."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=64,  # vLLM pads to as many; with 17 a run met a token beyond them, for a reason not found
-            hidden_size=128,
-            intermediate_size=256,
+            hidden_size=width,
+            intermediate_size=2 * width,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            head_dim=32,
+            head_dim=width // 4,
             max_position_embeddings=256,
             tie_word_embeddings=True,
             bos_token_id=None,

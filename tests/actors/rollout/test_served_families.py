@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
-SERVED = ("Gemma 3, text", "SmolLM3")
+SERVED = ("Gemma 3, text", "SmolLM3", "Phi-3, Phi-4", "Phi-4-mini", "Granite 3", "Cohere 2", "Qwen 3")
 CLOSE = 5e-4
 """Mean |Δ log p| in nats below which engine and learner stay in float32."""
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,9 @@ ENDED: list[RolloutEngine] = []
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
-def make_config() -> Config:
+def make_config(deterministic: bool = False) -> Config:
     config = Config()
+    config.run.deterministic = deterministic
     config.model.stop_tokens = [STOP]
     config.lora.rank = 8
     config.rollout.max_prompt_tokens = 64
@@ -55,12 +57,12 @@ def make_config() -> Config:
 class Rig:
     """An engine and the loop it lives on."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, config: Config | None = None) -> None:
         self.loop = asyncio.new_event_loop()
-        self.engine: RolloutEngine = self.run(self._start(model))
+        self.engine: RolloutEngine = self.run(self._start(model, config or make_config()))
 
-    async def _start(self, model: Path) -> RolloutEngine:
-        return RolloutEngine(make_config(), str(model), Share(cores=CORES))
+    async def _start(self, model: Path, config: Config) -> RolloutEngine:
+        return RolloutEngine(config, str(model), Share(cores=CORES))
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -75,16 +77,22 @@ def make_sampling(
     return Sampling(samples, max_tokens, temperature, top_p, seed)
 
 
-@pytest.fixture(scope="module")
-def rig(tiny_model: Path) -> Iterator[Rig]:
+@contextmanager
+def started(model: Path, config: Config) -> Iterator[Rig]:
     environment = dict(os.environ)
-    rig = Rig(tiny_model)
+    rig = Rig(model, config)
     yield rig
     rig.run(rig.engine.close())
     rig.loop.close()
     ENDED.append(rig.engine)
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture(scope="module")
+def rig(tiny_model: Path) -> Iterator[Rig]:
+    with started(tiny_model, make_config()) as rig:
+        yield rig
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +179,35 @@ def test_logprobs_are_those_of_the_distribution_sampled_under_the_adapter(
 def test_seed_decides_the_sample(rig: Rig) -> None:
     first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
     assert first.token_ids == second.token_ids != other.token_ids
+
+
+@pytest.mark.slow
+def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
+    adapters: list[AdapterRef], tiny_model: Path
+) -> None:
+    """Not on what else is asked, before it or after it, under which adapter, or how much of the prompt is cached."""
+    long = Problem("long", "", (*PROMPT, *range(11, 60)), "1")
+    asked: list[tuple[Problem, AdapterRef | None, Sampling]] = [
+        (PROBLEM, adapters[0], make_sampling(4, 48, seed=7)),
+        (PROBLEM, adapters[1], make_sampling(3, 32, seed=7)),
+        (PROBLEM, None, make_sampling(5, 64, seed=8)),
+        (long, adapters[0], make_sampling(2, 24, seed=9)),
+        (long, None, make_sampling(1, 40, seed=10)),
+    ]
+    with started(tiny_model, make_config(deterministic=True)) as rig:
+
+        async def together(order: list[int]) -> dict[int, tuple[Sample, ...]]:
+            groups = await asyncio.gather(*(rig.engine.generate(number, *asked[number]) for number in order))
+            return {group.index: group.samples for group in groups}
+
+        for adapter in adapters[:2]:
+            rig.run(rig.engine.load(adapter))
+        alone: dict[int, tuple[Sample, ...]] = {}
+        for number in range(len(asked)):
+            alone |= rig.run(together([number]))
+        assert len({sample.token_ids.tobytes() for samples in alone.values() for sample in samples}) > len(asked)
+        for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1], [3, 0]):
+            assert rig.run(together(order)) == {number: alone[number] for number in order}
 
 
 def test_stop_tokens_end_a_response(rig: Rig) -> None:

@@ -9,20 +9,14 @@ from transformers import AutoTokenizer
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from conf.load import load
 from launch.benches import mismatch, small_model
-from launch.benches.mismatch_runs import UNCORRECTED, Cell, Size, configure, describe, train
+from launch.benches.mismatch import UNCORRECTED, Cell
+from launch.benches.small_runs import Size, configure, describe, finished, study, train, vllm_engine
 from rewards.pool import VerifierPool
 from rewards.problems.loading import load as load_problems
 from rewards.reward import reward_function
 from tests.fakes import FakeEngine
 
 SMALL = Size(updates=5, problems=2, samples=4, every=5, heldout=4)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("small-model")
-    small_model.make(folder, steps=2)
-    return str(folder)
 
 
 class GuessingEngine(FakeEngine):
@@ -62,7 +56,7 @@ def trained(cell: Cell, model: str) -> tuple[GuessingEngine, dict[str, Any]]:
 
 @pytest.mark.parametrize("staleness", [0, 1, 4])
 def test_groups_are_exactly_as_stale_as_asked(staleness: int, model: str) -> None:
-    engine, row = trained(Cell("bypass", 1e-3, staleness, 0), model)
+    engine, row = trained(Cell(1e-3, staleness, 0, "bypass"), model)
     ages = {index: index // SMALL.problems - version for index, version in engine.drawn.items()}
     taken = {index: age for index, age in ages.items() if index < SMALL.problems * SMALL.updates}
     assert taken == {index: min(index // SMALL.problems, staleness) for index in range(SMALL.problems * SMALL.updates)}
@@ -72,9 +66,9 @@ def test_groups_are_exactly_as_stale_as_asked(staleness: int, model: str) -> Non
 
 
 def test_without_correction_every_weight_is_one(model: str) -> None:
-    _, row = trained(Cell(UNCORRECTED, 1e-3, 0, 0), model)
+    _, row = trained(Cell(1e-3, 0, 0, UNCORRECTED), model)
     assert row["effective_share"] == pytest.approx([1.0] * SMALL.updates)
-    _, corrected = trained(Cell("token_tis", 1e-3, 0, 0), model)
+    _, corrected = trained(Cell(1e-3, 0, 0, "token_tis"), model)
     assert max(corrected["effective_share"]) < 0.99
 
 
@@ -126,8 +120,8 @@ def test_small_model_boxes_its_answers_and_knows_some(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_real_engine_serves_several_runs(model: str, tmp_path: Path) -> None:
-    cells = [Cell("bypass", 1e-3, 1, 0), Cell("icepop", 1e-3, 1, 0)]
+    cells = [Cell(1e-3, 1, 0, "bypass"), Cell(1e-3, 1, 0, "icepop")]
     file = tmp_path / "runs.jsonl"
-    asyncio.run(mismatch.study(cells, SMALL, model, file))
-    asyncio.run(mismatch.study([], SMALL, model, file))
-    assert [row["mode"] for row in mismatch.finished(file)] == ["bypass", "icepop"]
+    asyncio.run(study(lambda _: cells, SMALL, model, file, vllm_engine))
+    asyncio.run(study(lambda _: [], SMALL, model, file, vllm_engine))
+    assert [row["mode"] for row in finished(file)] == ["bypass", "icepop"]

@@ -36,6 +36,7 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+TIED = {"tie_word_embeddings": True}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA = {"query_pre_attn_scalar": 16}
 LONG = {
@@ -97,8 +98,8 @@ FAMILIES = (
         {"embedding_multiplier": 6.0, "logits_scaling": 4.0, "residual_multiplier": 0.3, "attention_multiplier": 0.06}
         | {"attention_dropout": 0.1},
     ),
-    Family("Cohere", "cohere", "CohereLabs/c4ai-command-r-v01", {"logit_scale": 0.5}),
-    Family("Cohere 2", "cohere2", "CohereLabs/c4ai-command-r7b-12-2024", MIXED | {"logit_scale": 0.5}),
+    Family("Cohere", "cohere", "CohereLabs/c4ai-command-r-v01", TIED | {"logit_scale": 0.5}),
+    Family("Cohere 2", "cohere2", "CohereLabs/c4ai-command-r7b-12-2024", TIED | MIXED | {"logit_scale": 0.5}),
     Family("EXAONE 4", "exaone4", "LGAI-EXAONE/EXAONE-4.0-1.2B", MIXED),
     Family("ERNIE 4.5, dense", "ernie4_5", "baidu/ERNIE-4.5-0.3B-PT"),
     Family("Hunyuan, dense", "hunyuan_v1_dense", "tencent/Hunyuan-1.8B-Instruct"),
