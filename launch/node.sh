@@ -20,6 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash launch/setup.sh
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_worker_niceness=0 # at Ray's 15 other work on the machine starves the actors
 export RAY_process_group_cleanup_enabled=1 # off by default, and without it processes outlive a killed actor
 mkdir -p ~/.ray
 chmod 700 ~/.ray

@@ -12,10 +12,9 @@ import psutil
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Engine
 from actors.rollout.object_store import AdapterTransfer, Fingerprint, fingerprint, write_copy
-from actors.rollout.shared_memory import delete_orphans, record_segments
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
-from actors.runtime.remote_actor import RemoteActor, session_logs
+from actors.runtime.remote_actor import RemoteActor
 from actors.storage.files import private_folder
 from conf.models import found_here
 from conf.schema import Config
@@ -32,14 +31,11 @@ class RolloutActor(RolloutEngine):
 
     def __init__(self, config: Config, model_path: str, share: Share, cache_bytes: int | None = None) -> None:
         share.bind()
-        session = session_logs().parent
-        delete_orphans(session)
         self._copies = private_folder() / "adapters" / config.run.name / str(os.getpid())
         for left in self._copies.parent.glob("[0-9]*"):
             if not psutil.pid_exists(int(left.name)):
                 shutil.rmtree(left, ignore_errors=True)
         super().__init__(config, found_here(model_path, config.model), share, cache_bytes)
-        record_segments(session, os.getpid(), self.segments)
 
     async def load_if_same(self, adapter: AdapterRef, expected: Fingerprint | None) -> bool:
         """Load an adapter from its folder if this node sees that folder as the caller does."""

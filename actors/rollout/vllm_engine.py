@@ -10,13 +10,10 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
-
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.lora_kernels import write_kernel_sizes
-from actors.rollout.shared_memory import delete, segments_of
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.placement import Share
 from conf.models import stop_token_ids
@@ -78,7 +75,6 @@ class RolloutEngine:
                 **(cpu_settings(context) if share.cores else card_settings(share, cache_bytes)),
             )
         )
-        self.segments = segments_of(process.pid for process in psutil.Process().children(recursive=True))
         self._tokenizer = self._llm.get_tokenizer()
         self._stop_ids = stop_token_ids(config.model, self._tokenizer)
         self._adapters = AdapterSlots(ADAPTER_SLOTS, self._unload)
@@ -133,7 +129,6 @@ class RolloutEngine:
 
     async def close(self) -> None:
         self._llm.shutdown()
-        delete(self.segments)
 
     async def _generate(self, problem: Problem, lora: Any, sampling: Sampling) -> "RequestOutput":
         from vllm.sampling_params import RequestOutputKind
@@ -239,7 +234,6 @@ def _use_kernel_sizes() -> None:
 def set_environment(share: Share, kv_cache_gib: int) -> None:
     """Set what vLLM reads from the environment of its processes. kv_cache_gib: on the CPU."""
     if share.cores:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share.cores))
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
     else:
         # Ray sets this to the actor's cores, and vLLM 0.32 then keeps so many threads spinning between its steps.
@@ -265,6 +259,9 @@ def lora_settings(lora: LoraConfig) -> dict[str, Any]:
 def cpu_settings(context: int) -> dict[str, Any]:
     """vLLM's settings for an engine without a card. context: tokens of the longest sample."""
     return {
+        # By its path: vLLM 0.32 replaces "uni" by a worker process of its own. Beside one the engine process takes 0.7
+        # GiB and 10 s more to start, and while it waits it spins: on two cores a token then takes three times as much.
+        "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
         "block_size": CPU_BLOCK,
         "enforce_eager": True,
         # A seeded request whose prompt is computed in chunks crashes vLLM 0.32 on the CPU: it rewinds the request's

@@ -7,8 +7,6 @@ import threading
 from multiprocessing.connection import wait
 from typing import Any
 
-from actors.rollout.shared_memory import delete, segments_of
-
 
 def register() -> None:
     """Serve LoRA with dense matrix products on the CPU backend; end with the process that owns the engine."""
@@ -22,7 +20,7 @@ def register() -> None:
 
 
 def die_with_parent() -> None:
-    """Kill this process and delete its shared memory once the process that spawned it is gone.
+    """Kill this process once the process that spawned it is gone.
 
     Does nothing outside `multiprocessing` children. vLLM's engine core survives the kill of its owner and keeps the
     card's memory. A parent-death signal (PR_SET_PDEATHSIG) fires when the parent's *thread* ends, which in an actor may
@@ -34,7 +32,6 @@ def die_with_parent() -> None:
 
     def watch() -> None:
         wait([parent.sentinel])
-        delete(segments_of(["self"]))
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="die-with-parent", daemon=True).start()

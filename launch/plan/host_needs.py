@@ -46,8 +46,8 @@ def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement
 
 
 def _shared_memory(placement: Placement) -> int:
-    """Return the bytes of /dev/shm that vLLM on the CPU and several ranks on cards need; Ray's store can do without."""
-    return 0 if placement.device == "cuda" and len(placement.learners) <= 1 else OBJECT_STORE_BYTES
+    """Return the bytes of /dev/shm that several ranks on cards need; Ray's store can do without."""
+    return OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
 
 
 def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import psutil
 
-from actors.rollout.shared_memory import delete_orphans
 from actors.runtime.placement import Placement
 from actors.storage.files import private_folder, replace_text
 from conf.schema import Config
@@ -51,7 +50,6 @@ def ray_session(
         yield found
     finally:
         ray.shutdown()
-        delete_orphans(found[0], also_of_the_living=joined is None)
 
 
 def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
@@ -60,6 +58,8 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
     # Off by default, and without it vLLM's engine process outlives a killed actor.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's 15 lets whatever else the machine does starve an engine until it is taken to hang.
+    os.environ["RAY_worker_niceness"] = "0"
     # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: `_node_ip_address` is
     # resolved to another. Its processes read the variable; here its module may have been imported before.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -132,6 +132,5 @@ def clear_session(folder: Path) -> None:
                     dying += [process, *process.children(recursive=True)]
                     process.kill()
         psutil.wait_procs(dying, timeout=DEATH_S)
-        delete_orphans(session, also_of_the_living=True)
         shutil.rmtree(session, ignore_errors=True)
     note.unlink()

@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import pytest
 
-from actors.rollout.shared_memory import segments_of
 from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
 
 __all__ = ["boxing_model", "start"]
@@ -44,7 +43,6 @@ class Run:
         self.process = process
         self.folder = folder
         self.family: dict[int, psutil.Process] = {}
-        self.shared: set[Path] = set()
         self._lines: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)  # a full pipe would stop the run
         self._listener.start()
@@ -71,7 +69,6 @@ class Run:
         """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
         members = [member for member in psutil.process_iter() if member.pid != self.process.pid and self._holds(member)]
         self.family.update({member.pid: member for member in members})
-        self.shared |= segments_of(member.pid for member in members)
         return members
 
     def listening(self) -> dict[str, str]:
@@ -155,7 +152,6 @@ class Run:
             process.wait(AGENTS_S)
         left = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
         assert [(process.pid, process.cmdline()) for process in left] == []
-        assert [file for file in self.shared if file.exists()] == []
 
 
 class Ended:

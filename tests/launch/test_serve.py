@@ -13,7 +13,7 @@ from tests.trained_runs import write_trained
 @pytest.fixture
 def run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
-    for name in ("VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE", "VLLM_USE_FLASHINFER_SAMPLER"):
+    for name in ("VLLM_CPU_KVCACHE_SPACE", "VLLM_USE_FLASHINFER_SAMPLER"):
         monkeypatch.setenv(name, "")  # what is set here is undone after the test
     monkeypatch.chdir(tmp_path)
     return write_trained(tmp_path / "runs" / "mine", tiny_model)

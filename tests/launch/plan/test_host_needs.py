@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, HostNeeds, amount
+from actors.runtime.placement import place
 from conf.errors import BadInput
 from conf.load import load
 from launch.hardware.machine import GIB, detect
@@ -67,7 +68,16 @@ def test_what_is_going_to_be_overwritten_counts_as_room(tmp_path: Path, monkeypa
 def test_host_without_room_is_refused_with_numbers(scarce: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plenty = HostFree(disk=10**15, shared_memory=GIB, memory=10**15)
     monkeypatch.setattr(host_needs, "measure", lambda folder: plenty)
-    host_needs.check_host(need(), Path("runs/mine"))
+    needed = replace(need(), shared_memory=512 * MIB)
+    host_needs.check_host(needed, Path("runs/mine"))
     monkeypatch.setattr(host_needs, "measure", lambda folder: replace(plenty, **{scarce: 100 * 2**20}))
     with pytest.raises(BadInput, match=said):
-        host_needs.check_host(need(), Path("runs/mine"))
+        host_needs.check_host(needed, Path("runs/mine"))
+
+
+def test_only_ranks_on_several_cards_share_memory() -> None:
+    for gpus, shared in ((0, 0), (1, 0), (2, 0), (3, 512 * MIB)):
+        placement = place(cores=(0, 1), gpus=gpus, ranks=max(1, gpus - 1))
+        config = load(["conf=quickstart", "model.dtype=float32"])
+        need = host_needs.needs_of_evaluation(config, config.model.shape, placement)
+        assert need.shared_memory == shared

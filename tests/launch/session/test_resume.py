@@ -86,7 +86,7 @@ def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> 
     changed = configure(tmp_path / "new", "budget.minutes=20", "learner.tokens_per_microbatch=8192", "dashboard.port=0")
     assert begin(changed, find_folder(changed), problems("a")) == [
         "budget.minutes=10.0 → 20.0",
-        "learner.tokens_per_microbatch=4096 → 8192",
+        "learner.tokens_per_microbatch=768 → 8192",
     ]
 
 
