@@ -131,9 +131,9 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     """
     require_token()
     check_installed(config.run.trackers)
-    check_mirror(config)
     if config.run.restore:
         console.print(bring_back(config), soft_wrap=True)
+    check_mirror(config)
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever

@@ -43,7 +43,7 @@ def check_mirror(config: Config) -> None:
     if fault:
         raise BadInput(f"checkpoint.mirror={url}: cannot be written to ({fault}); make that possible, or leave it out")
     known = run.identity() if run.exists else None
-    if pointer and not config.run.overwrite and not _restores(config) and pointer.get("identity") != known:
+    if pointer and not config.run.overwrite and pointer.get("identity") != known:
         raise BadInput(
             f"checkpoint.mirror={url}: has another run {name!r}, which would be lost; go on with that one by"
             f" run.restore={url}, or give run.name=OTHER or another mirror"
@@ -67,7 +67,7 @@ def bring_back(config: Config) -> str:
                 f"run.restore={url}: has another run {name!r} than {folder}; move that away, or leave it out"
             )
         return f"{folder} is here: it goes on from its own checkpoints"
-    if pointer is None and _restores(config):
+    if pointer is None and url.rstrip("/") == config.checkpoint.mirror.rstrip("/"):
         return f"{store.url} has no run yet: it begins"
     if folder.exists() and any(folder.iterdir()):
         raise BadInput(f"{folder} is not the folder of a run: move it away, to have it restored from {url}")
@@ -110,11 +110,6 @@ def attempt(work: Callable[[], Any], seconds: float | None) -> tuple[Any, str]:
     if faults:
         return None, " ".join(f"{type(faults[0]).__name__}: {faults[0]}".split())[:300]
     return (results[0], "") if results else (None, f"no answer within {seconds:g} s")
-
-
-def _restores(config: Config) -> bool:
-    """Whether a run is restored from where it is mirrored to."""
-    return config.run.restore.rstrip("/") == config.checkpoint.mirror.rstrip("/") != ""
 
 
 def _mirror(config: Config, run: RunRecord) -> Mirror:

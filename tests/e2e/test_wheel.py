@@ -43,11 +43,16 @@ def call(microbudget: Path, folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_recipes_are_in_it_and_runs_are_made_here(microbudget: Path, tmp_path: Path) -> None:
+def test_recipes_are_in_it(microbudget: Path, tmp_path: Path) -> None:
     assert "run " in call(microbudget, tmp_path, "help")
     assert "paper" in call(microbudget, tmp_path, "run", "help")
     assert "memory" in call(microbudget, tmp_path, "run", "conf=quickstart", "plan=true").lower()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_run_is_made_here(microbudget: Path, tmp_path: Path) -> None:
     call(microbudget, tmp_path, "run", "conf=quickstart", "budget.minutes=2.5", "dashboard.port=0")
     assert (tmp_path / "runs" / "quickstart" / "summary.json").is_file()
     assert "<svg" in (tmp_path / "runs" / "quickstart" / "report.html").read_text()
