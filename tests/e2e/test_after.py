@@ -1,6 +1,9 @@
 """What a run has trained, in a real engine: chat through a pipe, the server with a real client."""
 
+import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from tests.trained_runs import write_trained
 
@@ -75,3 +79,73 @@ def test_server_answers_a_real_client_for_both_models(server: str) -> None:
     assert ask("base") != ask("trained")
     with pytest.raises(AuthenticationError):
         OpenAI(base_url=server, api_key="another").models.list()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
+def test_chat_in_a_terminal(run: Path, tmp_path: Path) -> None:
+    """Both answers stand beside each other, with their verdicts below."""
+    tmux = ["tmux", "-S", str(tmp_path / "terminal")]
+    command = shlex.join([sys.executable, str(ROOT / "launch" / "chat.py"), str(run)])
+    start = [*tmux, "new-session", "-d", "-x", "100", "-y", "40", command]
+    subprocess.run(start, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    def screen_with(text: str) -> str:
+        shown = ""
+        until = time.monotonic() + 400
+        while time.monotonic() < until:
+            shown = subprocess.run([*tmux, "capture-pane", "-p"], check=True, capture_output=True, text=True).stdout
+            if text in shown:
+                return shown
+            time.sleep(0.5)
+        raise AssertionError(shown)
+
+    try:
+        screen_with("> ")
+        subprocess.run([*tmux, "send-keys", "/problem 2", "Enter"], check=True)
+        screen = screen_with("├")
+        head = next(line for line in screen.splitlines() if "base" in line and "trained" in line)
+        assert head.index("base") < 50 < head.index("trained")
+        assert "gold: 5" in screen or "gold: " in screen
+        verdicts = next(line for line in reversed(screen.splitlines()) if line.startswith("│") and line.strip("│ "))
+        assert set(verdicts.replace("│", " ").split()) <= {"correct", "wrong", "unparsable"}
+        subprocess.run([*tmux, "send-keys", "/quit", "Enter"], check=True)
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
+
+
+ENGINE = """
+import json, sys
+from actors.rollout.vllm_engine import cpu_settings, set_environment
+from actors.runtime.placement import place
+set_environment(place((0,), 0).rollouts[0], 1)
+from vllm import LLM, SamplingParams
+engine = LLM(model=sys.argv[1], max_model_len=256, **cpu_settings(256))
+asked = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+(answer,) = engine.generate({"prompt_token_ids": json.loads(sys.argv[2])}, asked)
+print("ids", list(answer.outputs[0].token_ids))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(torch.version.cuda is not None, reason="the settings are those of a processor")
+def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from launch import export
+
+    merged = tmp_path / "merged"
+    assert export.main([str(run), f"to={merged}", "type=float32"]) == 0
+    prompt = [1, 40, 41, 42, 43, 44]
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, min_new_tokens=12, do_sample=False)[0, 6:]
+    given = [sys.executable, "-c", ENGINE, str(merged), json.dumps(prompt)]
+    ended = subprocess.run(
+        given, capture_output=True, text=True, timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert ended.returncode == 0, ended.stderr
+    line = next(line for line in ended.stdout.splitlines() if line.startswith("ids "))
+    served = json.loads(line.removeprefix("ids "))
+    assert served[:4] == expected.tolist()[:4]
