@@ -25,7 +25,21 @@ from tests.run_folders import ranked, write_run, write_sweep
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-OUTSIDE = {"cd", "git", "rsync", "ray", "sbatch", "scp", "source", "ssh", "tmux", "tensorboard", "echo"}
+OUTSIDE = {
+    "cd",
+    "git",
+    "microbudget",
+    "pip",
+    "rsync",
+    "ray",
+    "sbatch",
+    "scp",
+    "source",
+    "ssh",
+    "tmux",
+    "tensorboard",
+    "echo",
+}
 """Programs that are not this project's."""
 
 WORDS = 1000

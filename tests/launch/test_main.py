@@ -18,8 +18,8 @@ def test_overview_names_them(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_arguments_go_to_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run"]) == 2
-    assert "conf=quickstart" in capsys.readouterr().err
+    assert main(["run", "conf=quikstart"]) == 2
+    assert "run.py: conf=quikstart: no such recipe; nearest: quickstart" in capsys.readouterr().err
     assert main(["report", "nowhere"]) == 2
     assert capsys.readouterr().err == "report.py: there is no folder nowhere\n"
 
