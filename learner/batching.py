@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, cycle, islice
 from typing import NamedTuple
 
 import torch
@@ -85,8 +85,9 @@ class MicroBatch:
     ids: int64 [n], the tokens
     positions: int64 [n], their places in their sequences
     blocks: int64 [b_i, s_i] each, the rows of attention: indices into `ids` of a sample's prompt and response. Rows are
-        padded on the right with any token, since causal attention does not look there.
+        padded on the right with any tokens, since causal attention does not look there.
     homes: int64 [n], where a token's output is in the flattened rows of all blocks: where it comes first
+    segments: the same rows without padding
     places: int64 [t], indices into `ids` of the tokens that predict the response
     targets: int64 [t], the response tokens
     rows: positions in the blocks that are not padding
@@ -97,6 +98,7 @@ class MicroBatch:
     positions: Tensor
     blocks: tuple[Tensor, ...]
     homes: Tensor
+    segments: "Segments"
     places: Tensor
     targets: Tensor
     rows: int
@@ -113,7 +115,35 @@ class MicroBatch:
     def to(self, device: torch.device) -> "MicroBatch":
         names = ("ids", "positions", "homes", "places", "targets")
         moved = {name: getattr(self, name).to(device) for name in names}
-        return replace(self, **moved, blocks=tuple(block.to(device) for block in self.blocks))
+        blocks = tuple(block.to(device) for block in self.blocks)
+        return replace(self, **moved, blocks=blocks, segments=self.segments.to(device))
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The rows of attention one after another. The queries of a row are the tokens that come first in it, which are its
+    last ones; its keys are all of it. All queries together are the tokens of a micro-batch, in order.
+
+    pieces: lengths of the prompts and responses that a micro-batch consists of, in its order
+    keys: pieces that the keys of all rows consist of
+    query_ends, key_ends: int32 [rows + 1], where each row ends among the queries and keys, after a 0
+    longest_query, longest_key: of a row
+    """
+
+    pieces: tuple[int, ...]
+    keys: tuple[int, ...]
+    query_ends: Tensor
+    key_ends: Tensor
+    longest_query: int
+    longest_key: int
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """Return the keys of all rows, [k, …], given those of the micro-batch, [n, …]."""
+        pieces = tokens.split(self.pieces)
+        return torch.cat([pieces[number] for number in self.keys])
+
+    def to(self, device: torch.device) -> "Segments":
+        return replace(self, query_ends=self.query_ends.to(device), key_ends=self.key_ends.to(device))
 
 
 def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
@@ -153,8 +183,10 @@ def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
     places: list[int] = []
     prompts: dict[tuple[int, ...], range] = {}
     rows: list[list[int]] = []
+    starts: list[int] = []
     for i in part:
         prompt, response = samples[i]
+        starts.append(len(ids))
         if prompt not in prompts:
             prompts[prompt] = range(len(ids), len(ids) + len(prompt))
             ids.extend(prompt)
@@ -164,27 +196,58 @@ def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
         positions.extend(range(len(prompt), len(row)))
         places.extend(row[len(prompt) - 1 :])
         rows.append(row)
-    blocks = tuple(_blocks(rows))
-    flat = torch.cat([block.flatten() for block in blocks])
+    blocks, homes = _blocks(rows, len(ids))
     return MicroBatch(
         samples=tuple(part),
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
         blocks=blocks,
-        homes=flat.new_zeros(len(ids)).scatter_reduce(0, flat, torch.arange(len(flat)), "amin", include_self=False),
+        homes=homes,
+        segments=_segments(rows, [len(prompt) for prompt, _ in (samples[i] for i in part)], starts, len(ids)),
         places=torch.tensor(places),
         targets=torch.tensor([token for i in part for token in samples[i].response]),
         rows=sum(map(len, rows)),
     )
 
 
-def _blocks(rows: list[list[int]]) -> Iterator[Tensor]:
-    """Yield the rows, longest first, padded in blocks of nearly equal length."""
-    block: list[list[int]] = []
+def _blocks(rows: list[list[int]], tokens: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the rows, longest first, padded in blocks of nearly equal length, and where each token comes first.
+
+    Padding goes through all tokens in turn: a card adds up the gradients of one that comes often one by one.
+    """
+    filler = cycle(range(tokens))
+    blocks: list[list[list[int]]] = []
+    places, place = [], 0
     for row in rows:
-        if block and len(row) < FULL * len(block[0]):
-            yield torch.tensor(block)
-            block = []
-        width = len(block[0]) if block else len(row)
-        block.append(row + row[-1:] * (width - len(row)))
-    yield torch.tensor(block)
+        if not blocks or len(row) < FULL * len(blocks[-1][0]):
+            blocks.append([])
+        width = len(blocks[-1][0]) if blocks[-1] else len(row)
+        blocks[-1].append(row + list(islice(filler, width - len(row))))
+        places.append(torch.arange(place, place + len(row)))
+        place += width
+    flat = torch.tensor([token for row in rows for token in row])
+    homes = flat.new_zeros(tokens).scatter_reduce(0, flat, torch.cat(places), "amin", include_self=False)
+    return tuple(map(torch.tensor, blocks)), homes
+
+
+def _segments(rows: list[list[int]], prompts: list[int], starts: list[int], tokens: int) -> Segments:
+    """Return the rows as segments. prompts: length of each row's; starts: tokens that came before each row."""
+    ends = [*starts[1:], tokens]
+    pieces: list[int] = []
+    begins: dict[int, int] = {}  # piece by its first token
+    keys: list[int] = []
+    queries, lengths = [0], [0]
+    for row, prompt, start, end in zip(rows, prompts, starts, ends, strict=True):
+        for first, last in ((row[0], row[0] + prompt), (end - (len(row) - prompt), end)):
+            if last > max(first, start):
+                begins[first] = len(pieces)
+                pieces.append(last - first)
+        if end > start:
+            keys.append(begins[row[0]])
+            if len(row) > prompt:
+                keys.append(begins[row[prompt]])
+            queries.append(end - start)
+            lengths.append(len(row))
+    counts = torch.tensor([queries, lengths], dtype=torch.int32)
+    query_ends, key_ends = counts.cumsum(1, dtype=torch.int32)
+    return Segments(tuple(pieces), tuple(keys), query_ends, key_ends, max(queries), max(lengths))

@@ -78,13 +78,14 @@ class LoraLearner:
         self._ranks = ranks
         self._adapters = Path(adapters_folder)
         self._device = torch.device(device)
-        self.model = load_model(config, model_path).to(self._device)
+        self.model = load_model(config, model_path, self._device)
         self.policy = Policy(
             self.model,
             config.rollout.temperature,
             config.learner.logprob_chunk,
             entropy_gradient=config.algorithm.entropy > 0,
             checkpointing=recomputes(config, shape_from_config(model_path), _card_memory(self._device)),
+            fused=config.learner.fused_kernels,
         )
         self._optimizer = ZeroOptimizer(
             self.policy,
@@ -94,10 +95,10 @@ class LoraLearner:
         )
 
     def publish(self) -> AdapterRef:
-        """Write the current version as a PEFT adapter and return its reference."""
+        """Write the current version as a PEFT adapter and return its reference. No later process goes on from it."""
         adapter = self._reference(self.version, self.incarnation)
         if self._ranks.leads:
-            write_adapter(self.model, Path(adapter.path))
+            write_adapter(self.model, Path(adapter.path), durable=False)
         return adapter
 
     def publish_synthetic(self) -> tuple[AdapterRef, ...]:
@@ -105,7 +106,7 @@ class LoraLearner:
         adapters = tuple(self._reference(-number, 0) for number in range(1, ADAPTER_SLOTS + 1))
         for adapter in adapters:
             with noise(self.model, -adapter.version, ADAPTER_SLOTS):
-                write_adapter(self.model, Path(adapter.path))
+                write_adapter(self.model, Path(adapter.path), durable=False)
         return adapters
 
     def accumulate(self, batch: Batch) -> None:
@@ -207,7 +208,7 @@ class LoraLearner:
         state = self._optimizer.state()
         if self._ranks.leads:
             write_checkpoint(Path(folder), self.config, self.version, self._steps, state)
-            write_adapter(self.model, Path(folder) / "adapter")
+            write_adapter(self.model, Path(folder) / "adapter", durable=True)
 
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
         """Continue from what `save` wrote, bit for bit, or for None at version 0. Raises BadInput if it is not ours."""

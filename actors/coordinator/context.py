@@ -16,7 +16,7 @@ from conf.schema import Config
 class RunContext:
     """What all parts of the coordinator share.
 
-    max_running: groups that the engines take at once.
+    max_running: groups that the engines have at once.
     """
 
     config: Config

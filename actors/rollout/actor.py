@@ -19,8 +19,9 @@ from actors.storage.files import private_folder
 from conf.models import found_here
 from conf.schema import Config
 
-SLOWEST_TOKEN_S = 2.0
-"""Seconds that a token of one sample may take while the engine is full: about ten times what two busy cores need."""
+SLOWEST_TOKEN_S = {"cpu": 2.0, "cuda": 0.3}
+"""Seconds that a token of one sample may take while the engine is full: about ten times what two busy cores need, and
+five times what a card shared with a learner is planned with."""
 
 SLOWEST_ANSWER_S = 120.0
 """Seconds that a request may take besides its tokens: compilations on first use."""
@@ -62,14 +63,21 @@ class RemoteEngine:
     """A RolloutActor as a `RestartableEngine`. A cancelled request is cancelled in the engine too.
 
     concurrent_samples: samples that the engine decodes at once; others wait for their turn. transfer: shared with the
-    other engines of a run.
+    other engines of a run. device: cpu or cuda.
     """
 
-    def __init__(self, actor: RemoteActor, concurrent_samples: int, transfer: AdapterTransfer | None = None) -> None:
+    def __init__(
+        self,
+        actor: RemoteActor,
+        concurrent_samples: int,
+        transfer: AdapterTransfer | None = None,
+        device: str = "cpu",
+    ) -> None:
         self.name = actor.name
         self._actor = actor
         self._concurrent = concurrent_samples
         self._transfer = transfer or AdapterTransfer()
+        self._slowest_token_s = SLOWEST_TOKEN_S[device]
         self._samples = 0
         self._cache_bytes: int | None = None
 
@@ -94,7 +102,7 @@ class RemoteEngine:
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         self._samples += sampling.samples
         turns = math.ceil(self._samples / self._concurrent)
-        deadline_s = SLOWEST_ANSWER_S + turns * sampling.max_tokens * SLOWEST_TOKEN_S
+        deadline_s = SLOWEST_ANSWER_S + turns * sampling.max_tokens * self._slowest_token_s
         try:
             return await self._actor.call("generate", index, problem, adapter, sampling, deadline_s=deadline_s)
         finally:

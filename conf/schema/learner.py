@@ -53,6 +53,9 @@ class LearnerConfig:
     gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
     """Whether activations are computed twice instead of kept; auto: where a micro-batch's activations would fill most
     of a card."""
+    fused_kernels: bool = setting(True, "our choice", resumable=True)
+    """Whether a learner on a card takes liger-kernel's norms, rotary embedding and MLP for families they were tried on,
+    and attention without padding, where that proves right. The numbers are the same but for rounding."""
     ranks: int | None = setting(None, "follows from the cards", ge=1, le=1024, resumable=True)
     """Processes that compute a batch together, each a share of its samples, at most one a card (of several, rollout
     actors keep at least one) or one a core. When null: of several cards, as many as make the plan's update shortest,

@@ -10,6 +10,7 @@ from conf.sizes import (
     DTYPE_BYTES,
     OPTIMIZER_BYTES,
     activation_bytes,
+    kept_on,
     kv_bytes_per_token,
     lora_parameters,
     padded_rank,
@@ -132,7 +133,8 @@ def _learner_memory(
     yield Memory(place, "learner: base weights", count * parameters(shape) * size, f"as the engine's{each}")
     adapter = trained * (2 * size + (4 if size < 4 else 0))
     yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
-    token, kept = activation_bytes(shape, lora.rank, size), f"{learner.tokens_per_microbatch} tokens"
+    token = activation_bytes(shape, lora.rank, size, kept_on(config, cuda))
+    kept = f"{learner.tokens_per_microbatch} tokens"
     if recomputes(config, shape, card):
         token, kept = token // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
     yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token, f"{kept}{each}")

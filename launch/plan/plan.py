@@ -24,7 +24,12 @@ from launch.plan.time import (
     assumed_workload,
     costs_of,
     estimate,
+    live_context,
 )
+
+CACHE_MARGIN = 1.2
+"""Of the KV cache for each token that samples have in the mean: with less, vLLM would often take away a sample's part,
+and with it the time to compute it again."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,14 @@ class Plan(Fit):
 
     @property
     def at_once(self) -> int:
-        """Samples that an engine decodes at once."""
+        """Samples that an engine decodes at once: vLLM starts them while its KV cache has room for what they are long
+        now, and computes one anew where it then runs full.
+        """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         asked = rollout.samples_per_problem if alone else rollout.max_concurrent_samples
-        return max(1, min(asked, rollout.max_concurrent_samples, self.sequences // len(self.placement.rollouts)))
+        held = int(self.cache_tokens / (CACHE_MARGIN * live_context(self.workload)))
+        least = self.sequences // len(self.placement.rollouts)
+        return max(1, min(asked, rollout.max_concurrent_samples, max(held, least)))
 
     @cached_property
     def workload(self) -> Workload:

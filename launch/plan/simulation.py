@@ -44,7 +44,7 @@ from actors.runtime.placement import Placement
 from actors.storage.checkpoints import Checkpoints
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
-from conf.sizes import ADAPTER_SLOTS
+from conf.sizes import ADAPTER_SLOTS, groups_at_once
 from launch.plan.time import Costs, Workload
 from launch.plan.virtual_time import Processor, VirtualClock, run_virtually
 
@@ -104,7 +104,6 @@ async def _run(
         ModelledEngine(f"rollout-{number}", costs, workload, at_once, shared or Processor(), rng)
         for number in range(len(placement.rollouts))
     ]
-    per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
     prompt = tuple(range(max(round(workload.prompt), 1)))
     train, heldout = (
         tuple(Problem(f"{use}-{number}", "", prompt, "") for number in range(count))
@@ -114,14 +113,14 @@ async def _run(
         config=config,
         problems=ProblemSet(train, heldout, {}),
         engine=EnginePool(engines, clock, lambda name, text: None),
-        learner=ModelledLearner(config, costs, len(placement.learners), shared or Processor()),
+        learner=ModelledLearner(config, costs, len(placement.learners), shared or Processor(), placement.device),
         verifier=ModelledVerifier(config, costs, workload, placement.reward_workers, rng),
         folder=FolderInMemory(path, lambda: sum(engine.busy_s for engine in engines) / len(engines)),
         budget=Budget(config.budget.seconds, 0.0, clock),
         ledger=Ledger(clock),
         clock=clock,
         stopping=StopController(clock),
-        max_running=per_engine * len(engines),
+        max_running=groups_at_once(config, placement.device) * len(engines),
     )
     coordinator = Coordinator(run)
     await coordinator.run()
@@ -245,7 +244,8 @@ class ModelledEngine:
 class ModelledLearner:
     """Ranks that share a batch evenly; only samples of groups with variance are computed."""
 
-    def __init__(self, config: Config, costs: Costs, ranks: int, processor: Processor) -> None:
+    def __init__(self, config: Config, costs: Costs, ranks: int, processor: Processor, device: str) -> None:
+        self._on_host = device == "cuda" and config.learner.offload == "cpu"
         self._algorithm = config.algorithm
         self._costs = costs
         self._ranks = ranks
@@ -274,7 +274,11 @@ class ModelledLearner:
         await self._processor.compute(self._pass_s)
 
     async def step(self, progress: float) -> UpdateStats:
-        await self._processor.compute((self._algorithm.steps_per_batch - 1) * self._pass_s + self._costs.update_s)
+        await self._processor.compute((self._algorithm.steps_per_batch - 1) * self._pass_s)
+        if self._on_host:  # the card meanwhile works for the engine alone
+            await asyncio.sleep(self._costs.update_s)
+        else:
+            await self._processor.compute(self._costs.update_s)
         self._version += 1
         metrics = {"policy/entropy": 1.0, "staleness/max": self._age, "tokens/trained": self._trained}
         return UpdateStats(AdapterRef(self._version, 0, ""), metrics)

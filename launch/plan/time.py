@@ -46,7 +46,15 @@ EFFICIENCY = {
 measured; usual figures for models this small under LoRA, everything in one share."""
 
 DISK_RATE = 200e6
-"""Bytes/s at which adapters and checkpoints are written, synced and read back: measured on a virtual disk."""
+"""Bytes/s at which checkpoints are written and synced: measured on a virtual disk."""
+
+FILE_RATE = 1.2e9
+"""Bytes/s at which adapters are written to files that stay in the host's memory, and read from them."""
+
+COPIED_BYTES = 6
+COPY_RATE = 4e9
+"""Of an optimizer step in host memory: bytes of a trained weight that go to and from the card (its gradient in fp32,
+the weight in bfloat16), and bytes/s of such copies where memory is not pinned: a usual figure, not measured."""
 
 NETWORK_RATE = 10e9
 """Bytes/s between learner ranks: PCIe, or a network of 100 Gbit/s."""
@@ -196,6 +204,13 @@ def assumed_workload(config: Config) -> Workload:
     )
 
 
+def live_context(workload: Workload) -> float:
+    """Return the mean tokens, prompt included, before a token that is drawn: more than half an answer, since long ones
+    are met more often.
+    """
+    return workload.prompt + workload.response * (1 + workload.spread**2) / 2
+
+
 def costs_of(
     config: Config, shape: ShapeConfig, machine: Machine, placement: Placement, workload: Workload
 ) -> Costs | None:
@@ -214,7 +229,7 @@ def costs_of(
     engine_units, learner_units = (1, 1) if cuda else (len(rollout.cores), len(learner.cores))
     size, frozen = DTYPE_BYTES[dtype], matmul_parameters(shape)
     trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
-    context = workload.prompt + workload.response / 2
+    context = live_context(workload)
     attention = 4 * shape.heads * shape.head_dim * shape.layers * context
 
     bandwidth = machine.bandwidth * engine_units * reached.bandwidth
@@ -230,8 +245,10 @@ def costs_of(
     on_host = not cuda or config.learner.offload == "cpu"
     optimizer_rate = CORE_BANDWIDTH * max(learner.threads, 1) if on_host else machine.bandwidth
     optimizer_s = trained / ranks * OPTIMIZER_TRAFFIC / optimizer_rate
+    if cuda and on_host:
+        optimizer_s += trained / ranks * COPIED_BYTES / COPY_RATE
     gather_s = 2 * 4 * trained / NETWORK_RATE if ranks > 1 else 0.0
-    adapter_s = trained * size / DISK_RATE
+    adapter_s = trained * size / FILE_RATE
     return Costs(
         step_s=reached.step_s + (frozen + trained) * size / bandwidth,
         sample_s=context * kv_bytes_per_token(shape, dtype) / bandwidth + 2 * (frozen + trained) / decode_flops,

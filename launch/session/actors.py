@@ -36,7 +36,10 @@ def start_engines(config: Config, model_path: str, placement: Placement, *, cloc
     at_once = 1 if alone else config.rollout.max_concurrent_samples
     engines = [
         RemoteEngine(
-            RemoteActor(RolloutActor, f"rollout-{number}", share, config, model_path, share), at_once, transfer
+            RemoteActor(RolloutActor, f"rollout-{number}", share, config, model_path, share),
+            at_once,
+            transfer,
+            placement.device,
         )
         for number, share in enumerate(placement.rollouts)
     ]

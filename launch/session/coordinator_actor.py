@@ -28,6 +28,7 @@ from actors.tracking.identity import Identity
 from conf.errors import BadInput
 from conf.load import public_settings
 from conf.schema import Config
+from conf.sizes import groups_at_once
 from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
 from launch.session.mirroring import make_courier
 from learner.actor import RemoteLearner
@@ -160,7 +161,6 @@ class CoordinatorActor:
         learner = RemoteLearner(ranks, clock)
         verifier = start_verifier(config, request.placement, clock=clock, record=self._note_replaced)
         self._actors += [learner, verifier]
-        groups_per_engine = max(config.rollout.max_concurrent_samples // config.rollout.samples_per_problem, 1)
         run = RunContext(
             config=config,
             problems=request.problems,
@@ -172,7 +172,7 @@ class CoordinatorActor:
             ledger=self._ledger,
             clock=clock,
             stopping=self._stopping,
-            max_running=groups_per_engine * len(request.placement.rollouts),
+            max_running=groups_at_once(config, request.placement.device) * len(request.placement.rollouts),
         )
         return Coordinator(run)
 

@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from actors.storage.files import sync
 from conf.adapters import WEIGHTS_FILE
 from conf.schema import Config
+from learner.model.fused import fuse
 from learner.model.projection import Projection
 
 NOISE = 0.5
@@ -33,11 +34,13 @@ JITTER = 1e-12
 """Added to a Gram matrix's diagonal, as a share of its mean: a Cholesky factor then exists whatever the rank."""
 
 
-def load_model(config: Config, model_path: str) -> PeftModel:
-    """Load the base model, frozen, under a fresh adapter or that of `lora.start_from`."""
+def load_model(config: Config, model_path: str, device: str | torch.device = "cpu") -> PeftModel:
+    """Load the base model, frozen, under a fresh adapter or that of `lora.start_from`, onto a device."""
     disable_progress_bar()
     dtype = getattr(torch, config.model.dtype)
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager")
+    if torch.device(device).type == "cuda" and config.learner.fused_kernels:
+        fuse(base, torch.device(device))
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora.rank,
@@ -56,13 +59,15 @@ def load_model(config: Config, model_path: str) -> PeftModel:
         _orthogonalise(model, principal=config.lora.init == "principal")
     if config.lora.start_from:  # a folder that `conf.adapters.check_adapter` has accepted
         set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
-    return model
+    return cast(PeftModel, model.to(device))
 
 
-def write_adapter(model: PeftModel, folder: Path) -> None:
+def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
     """Make `folder` hold adapter_model.safetensors and adapter_config.json, loadable by peft and vLLM as they are.
 
-    It is written beside, synced and renamed: no reader ever sees half of it. A folder of that name is replaced.
+    It is written beside and renamed: no reader ever sees half of it. A folder of that name is replaced. durable: wait
+    until it is on the disk, for what a later process goes on from; until then it is in the host's memory, where others
+    read it all the same.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -71,11 +76,13 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
     model.peft_config["default"].save_pretrained(str(temporary))
-    for path in (*temporary.iterdir(), temporary):
-        sync(path)
+    if durable:
+        for path in (*temporary.iterdir(), temporary):
+            sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    sync(folder.parent)
+    if durable:
+        sync(folder.parent)
 
 
 @contextmanager

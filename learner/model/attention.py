@@ -4,22 +4,32 @@ Everything else in a decoder works token by token, so the tokens of a micro-batc
 with each prompt once. Only here are they spread into one row a sample: prompt, then response.
 """
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from learner.batching import MicroBatch
+from learner.batching import MicroBatch, Segments, Tokens, pack
 
-NAME = "packed"
+log = logging.getLogger(__name__)
+
+SAME = 0.05
+"""Largest difference between two sound ways through attention in bfloat16, on normal values: a few of its steps at 1.
+A wrong mask moves values by 1."""
+
+PACKED = "packed"
+UNPADDED = "unpadded"
+"""Names of two implementations: rows in padded blocks, anywhere; rows of any length in one kernel, on a card."""
 
 
 def hidden_states(base: Any, batch: MicroBatch) -> Tensor:
     """Return the last hidden state of every token, [n, h], of a causal language model with this attention."""
     ids, positions = batch.ids[None], batch.positions[None]
-    layout = {"blocks": batch.blocks, "homes": batch.homes}
+    layout = {"blocks": batch.blocks, "homes": batch.homes, "segments": batch.segments}
     output = base.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, **layout)
     states: Tensor = output.last_hidden_state[0]
     return states
@@ -43,8 +53,7 @@ def attend(
     query: [1, heads, n, d]; key, value: [1, kv_heads, n, d], positions encoded. blocks, homes: see `MicroBatch`. On
     the CPU it computes in float32: the backward pass of torch's kernel takes five times as long in bfloat16.
     """
-    precision = torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
-    flat = [x[0].transpose(0, 1).to(precision) for x in (query, key, value)]
+    flat = [x[0].transpose(0, 1).to(precision(query)) for x in (query, key, value)]
     outputs = []
     for block in blocks:
         queries, keys, values = (x[block].transpose(1, 2) for x in flat)
@@ -56,6 +65,82 @@ def attend(
     return torch.cat(outputs)[homes][None].to(query.dtype), None
 
 
+def attend_unpadded(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    segments: Segments,
+    scaling: float,
+    sliding_window: int | None = None,
+    **layout: Any,
+) -> tuple[Tensor, None]:
+    """Attend as `attend` does, in torch's flash kernel for rows of any length. Float32, which it does not take, is left
+    to `attend`.
+
+    The kernel's causal mask ends at the last query and the last key of a row, so that only the tokens that come first
+    in a row are its queries, and each token's output is computed once, in its place. A window of w is w − 1 keys to the
+    left of a query.
+    """
+    if query.dtype not in (torch.bfloat16, torch.float16):
+        layout |= {"scaling": scaling, "sliding_window": sliding_window}
+        return attend(module, query, key, value, attention_mask, **layout)
+    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
+    output: Any = varlen_attn(
+        queries,
+        segments.spread(keys),
+        segments.spread(values),
+        segments.query_ends,
+        segments.key_ends,
+        segments.longest_query,
+        segments.longest_key,
+        scale=scaling,
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        enable_gqa=True,
+    )
+    return output[None], None
+
+
+def precision(query: Tensor) -> torch.dtype:
+    """Return the dtype in which attention in blocks is computed."""
+    return torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
+
+
+@torch.no_grad()
+def unpadded_serves(shape: Any, device: torch.device) -> bool:
+    """Return whether the kernel for rows of any length runs on a device, with a model's heads, and computes the same.
+
+    shape: of transformers' configurations, its heads
+    """
+    if device.type != "cuda":
+        return False
+    heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads or shape.num_attention_heads
+    size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
+    (batch,) = pack([Tokens((1,) * 40, (1,) * length) for length in (90, 30, 1)], 1000)
+    batch, generator = batch.to(device), torch.Generator(device).manual_seed(0)
+    query, key, value = (
+        torch.randn(1, count, batch.tokens, size, device=device, dtype=torch.bfloat16, generator=generator)
+        for count in (heads, kv_heads, kv_heads)
+    )
+    layout: dict[str, Any] = {"scaling": size**-0.5, "blocks": batch.blocks, "homes": batch.homes}
+    for layout["sliding_window"] in (None, 16):
+        try:
+            found, _ = attend_unpadded(nn.Module(), query, key, value, None, segments=batch.segments, **layout)
+        except RuntimeError as error:  # of a card or a head size that the kernel has no code for
+            log.warning("attention without padding does not run here, padded blocks take its place: %s", error)
+            return False
+        expected, _ = attend(nn.Module(), query, key, value, None, **layout)
+        apart = (found - expected).abs().max().item()
+        if not apart < SAME:
+            log.warning(
+                "attention without padding differs from padded blocks by %.2g here, which take its place", apart
+            )
+            return False
+    return True
+
+
 def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
     """Return, as bool [length, length], what a sliding window lets each position see; None where that is all."""
     if window is None or length <= window:
@@ -64,4 +149,5 @@ def _window(length: int, window: int | None, device: torch.device) -> Tensor | N
     return (distance >= 0) & (distance < window)
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(PACKED, attend)
+AttentionInterface.register(UNPADDED, attend_unpadded)

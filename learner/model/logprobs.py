@@ -36,7 +36,8 @@ def token_logprobs(
     entropy_gradient: gradients flow to `hidden` from the entropy too, not only from the log-probabilities
     cap: soft cap of the logits after temperature, None for none
 
-    Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input).
+    Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input). On the CPU logits
+    are rounded to hidden's dtype in between: its products know no other result.
     """
     if head.requires_grad:
         raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")
@@ -52,16 +53,25 @@ def divergence(
     hidden, base: [t, h], last hidden states that p and q come from. Others as in `token_logprobs`, whose memory is not
     exceeded although both have logits here.
     """
-    precision = torch.promote_types(hidden.dtype, torch.float32)
     size = max(chunk // 2, 1)
     parts = []
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
-        logits = ((x[part] @ head.T).to(precision) / temperature for x in (hidden, base))
+        logits = (_logits(x[part], head, temperature) for x in (hidden, base))
         p, q = ((z if cap is None else cap * (z / cap).tanh()).log_softmax(-1) for z in logits)
         entropies = [-torch.linalg.vecdot(x.exp(), x) for x in (p, q)]
         parts.append((*entropies, torch.linalg.vecdot(p.exp(), p - q)))
     return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
+    """Return logits in float32 (float64 for float64 input). On a card they are never rounded to a narrower dtype."""
+    precision = torch.promote_types(hidden.dtype, torch.float32)
+    if hidden.is_cuda and hidden.dtype != precision:
+        logits = torch.mm(hidden, head.T, out_dtype=precision)
+    else:
+        logits = (hidden @ head.T).to(precision)
+    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -87,7 +97,7 @@ class _TokenLogprobs(torch.autograd.Function):
         surprise = torch.empty_like(hidden) if differentiable and entropy_gradient else None
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            logits = (hidden[part] @ head.T).to(precision).div_(temperature)
+            logits = _logits(hidden[part], head, temperature)
             slope = None
             if cap is not None:
                 logits.div_(cap).tanh_()

@@ -10,7 +10,7 @@ exceed. A mistake is then a hundred times the noise and more.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from conf.errors import BadInput
 from learner.batching import MicroBatch, Tokens, pack
 from learner.model.architecture import FOREIGN, layers_of
-from learner.model.attention import NAME as PACKED
-from learner.model.attention import hidden_states
+from learner.model.attention import PACKED, hidden_states
 from learner.model.head import head_of
 
 BAND = 5.0
@@ -52,10 +51,11 @@ KIND = (bool, int, str, type(None))
 """Types of a module's attributes that make it another kind of module. Numbers such as an init's scale do not."""
 
 
-def check_model(base: Any) -> None:
+def check_model(base: Any, attention: str = PACKED) -> None:
     """Raise BadInput if the packed log-probabilities of a causal language model are not its own; leave it in eval mode.
 
-    base: with the adapter's layers in place; it is moved neither in place nor in dtype.
+    base: with the adapter's layers in place; it is moved neither in place nor in dtype. attention: the implementation
+    that packs samples.
     """
     name = base.config.name_or_path
     try:
@@ -64,7 +64,7 @@ def check_model(base: Any) -> None:
             (_sharp_part(base), PART, "of its first layers, in float32, its head scaled"),
         )
         for model, lengths, what in cases:
-            difference, noise = _compare(model, _samples(base, lengths))
+            difference, noise = _compare(model, _samples(base, lengths), attention)
             if not difference <= max(FLOOR, BAND * noise):
                 raise BadInput(
                     f"model {name}: its log-probabilities ({what}) differ from transformers' by {difference:.2g} nats, "
@@ -81,7 +81,23 @@ def check_model(base: Any) -> None:
 
 
 @torch.no_grad()
-def _compare(base: Any, samples: list[Tokens]) -> tuple[float, float]:
+def change_of(base: Any, change: Callable[[Any], None], device: torch.device) -> tuple[float, float]:
+    """Return how far a change to a model moves its log-probabilities, and what rounding does to them, in nats.
+
+    Both are measured on a copy of its first layers on a device, in float32, as in `check_model`; the model itself is
+    not changed.
+    """
+    part = _sharp_part(base).to(device)
+    samples = _samples(part, PART)
+    plain = [_alone(part, sample) for sample in samples]
+    with _rounded(part.get_input_embeddings()):
+        noise = _distance([_alone(part, sample) for sample in samples], plain)
+    change(part)
+    return _distance([_alone(part, sample) for sample in samples], plain), noise
+
+
+@torch.no_grad()
+def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, float]:
     """Return how far the packed log-probabilities are from each sample's alone, and what rounding does to the latter:
     0 where the former is nothing.
 
@@ -94,7 +110,7 @@ def _compare(base: Any, samples: list[Tokens]) -> tuple[float, float]:
     alone = [_alone(base, sample) for sample in ordered]
     targets = [_targets(logprobs, sample) for logprobs, sample in zip(alone, ordered, strict=True)]
     expected = [logprobs.gather(1, chosen) for logprobs, chosen in zip(alone, targets, strict=True)]
-    base.set_attn_implementation(PACKED)
+    base.set_attn_implementation(attention)
     difference = _distance(_packed(base, batch.to(base.device), targets), expected)
     if difference <= FLOOR:
         return difference, 0.0

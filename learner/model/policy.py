@@ -7,8 +7,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from learner.batching import MicroBatch
-from learner.model.attention import NAME as PACKED
-from learner.model.attention import hidden_states
+from learner.model.attention import PACKED, UNPADDED, hidden_states, unpadded_serves
 from learner.model.head import head_of
 from learner.model.model_check import check_model
 
@@ -18,6 +17,7 @@ class Policy(nn.Module):
 
     temperature, chunk, entropy_gradient: see `token_logprobs`
     checkpointing: while training, compute each block's activations again instead of keeping them
+    fused: on a card, have attention computed without padding if its kernel proves right there
 
     Raises BadInput if what it computes is not what transformers does.
     """
@@ -29,14 +29,16 @@ class Policy(nn.Module):
         chunk: int,
         entropy_gradient: bool = False,
         checkpointing: bool = False,
+        fused: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.chunk = chunk
         self.entropy_gradient = entropy_gradient
-        check_model(self._base)
-        self._base.set_attn_implementation(PACKED)
+        attention = UNPADDED if fused and unpadded_serves(model.config, model.device) else PACKED
+        check_model(self._base, attention)
+        self._base.set_attn_implementation(attention)
         if checkpointing:
             self._base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

@@ -4,6 +4,10 @@ PEFT computes y = x Wᵀ + s (x Aᵀ) Bᵀ. The same y is x (W + s B A)ᵀ: to f
 whatever the batch, the two thin products r · (in + out) for every token, and a micro-batch has more tokens than
 in · out / (in + out) (288 at 576 × 576). With G = Σ dyᵀ x, the gradient of the sum, those of the factors are
 dB = s G Aᵀ and dA = s Bᵀ G; at a high rank this is fewer multiplications too.
+
+A bfloat16 sum would swallow most of what a young adapter adds to the weight. There the terms stay apart, but each
+product is added to the one before as it is computed: a card then passes over no vector of the full width for a scaling
+or a sum alone.
 """
 
 from typing import Any, cast
@@ -16,21 +20,30 @@ from torch.nn.functional import linear
 
 
 class Projection(Linear):
-    """PEFT's layer, with another order of products while it is trained in float32.
+    """PEFT's layer, with another order of products while it is trained in float32, and in bfloat16 on a card.
 
-    A bfloat16 weight would swallow most of what a young adapter adds to it. The order never depends on the number of
-    tokens, or a token's values would depend on its micro-batch.
+    The order never depends on the number of tokens, or a token's values would depend on its micro-batch.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Project x, [..., in], to [..., out]."""
+        summed, chained = x.dtype == torch.float32 and self.training, chains(x)
         dropout = isinstance(self.lora_dropout["default"], nn.Dropout)
-        if self.disable_adapters or dropout or not self.training or x.dtype != torch.float32:
+        if self.disable_adapters or dropout or not (summed or chained):
             return super().forward(x, *args, **kwargs)
         base = cast(nn.Linear, self.base_layer)
         a, b = (cast(nn.Linear, pair["default"]).weight for pair in (self.lora_A, self.lora_B))
-        y: Tensor = _Summed.apply(x, base.weight, a, b, self.scaling["default"])
+        y: Tensor
+        if chained:
+            y = _Chained.apply(x, base.weight, base.bias, a, b, self.scaling["default"])
+            return y
+        y = _Summed.apply(x, base.weight, a, b, self.scaling["default"])
         return y if base.bias is None else y + base.bias
+
+
+def chains(x: Tensor) -> bool:
+    """Return whether the products of this input are added to each other as they are computed."""
+    return x.is_cuda and x.dtype == torch.bfloat16
 
 
 def full_gradient_pays(shape: torch.Size, rank: int) -> bool:
@@ -61,3 +74,29 @@ class _Summed(torch.autograd.Function):
         else:
             da, db = (dy @ b).T @ rows, dy.T @ (rows @ a.T)
         return dx, None, da.mul_(ctx.scaling), db.mul_(ctx.scaling), None
+
+
+class _Chained(torch.autograd.Function):
+    """x Wᵀ + bias + s (x Aᵀ) Bᵀ, each term added in the product that computes it, and so the gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        rows = x.flatten(0, -2)
+        inner = rows @ a.T
+        ctx.save_for_backward(x, inner, weight, a, b)
+        ctx.scaling = scaling
+        return linear(rows, weight, bias).addmm_(inner, b.T, alpha=scaling).view(*x.shape[:-1], len(b))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
+        x, inner, weight, a, b = ctx.saved_tensors
+        dy, rows, s = gradient.flatten(0, -2), x.flatten(0, -2), ctx.scaling
+        thin = dy @ b
+        dx = (dy @ weight).addmm_(thin, a, alpha=s).view_as(x) if ctx.needs_input_grad[0] else None
+        nothing = thin.new_zeros(())
+        da = torch.addmm(nothing, thin.T, rows, beta=0, alpha=s)
+        db = torch.addmm(nothing, dy.T, inner, beta=0, alpha=s)
+        return dx, None, None, da, db, None

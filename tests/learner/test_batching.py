@@ -79,6 +79,18 @@ def test_padding_stays_below_five_percent_on_mixed_lengths(longest: int) -> None
     assert 1 - rows / padded < 0.05
 
 
+@pytest.mark.parametrize("longest", [48, 512, 4096])
+def test_padding_goes_through_all_tokens(longest: int) -> None:
+    """Besides those of its samples and of padding spread evenly, no token is in the blocks."""
+    rng = random.Random(longest)
+    samples = [Tokens((1,) * 20, (7,) * int(longest * 10 ** -rng.random())) for _ in range(8)]
+    for batch in pack(samples, 8192):
+        uses = Counter(token for block in batch.blocks for token in block.flatten().tolist())
+        padding = (batch.padded_rows - batch.rows) // batch.tokens + 1
+        assert max(uses.values()) <= len(batch.samples) + padding
+        assert max(uses[token] for token in range(20, batch.tokens)) <= 1 + padding
+
+
 long_prompts = st.lists(st.integers(1, 3), min_size=1, max_size=40).map(tuple)
 long_responses = st.lists(st.just(7), min_size=1, max_size=60).map(tuple)
 groups = st.lists(

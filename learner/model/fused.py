@@ -1,0 +1,52 @@
+"""Norms, rotary embedding and MLP of a model on a card, each in one kernel of liger-kernel and not several of torch.
+
+Where a model keeps its plain kernels, the log says why; the numbers are the same but for rounding.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import torch
+
+from learner.model.model_check import BAND, FLOOR, change_of
+
+log = logging.getLogger(__name__)
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+"""Values of `model_type` whose kernels were compared with the plain ones, values and gradients. liger-kernel knows
+more."""
+
+
+def fuse(base: Any, device: torch.device) -> bool:
+    """Give a causal language model fused kernels before an adapter is attached; return whether it has them.
+
+    It keeps its own if liger-kernel is not installed, its family was not compared, or a copy of its first layers on the
+    device computes something else with them. Otherwise they take the place of transformers' in every model of the
+    family that this process makes afterwards.
+    """
+    family = base.config.model_type
+    try:
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN
+    except ImportError as error:
+        return _plain(family, f"liger-kernel cannot be imported: {error}")
+    if family not in FAMILIES or family not in KNOWN:
+        return _plain(family, f"fused ones are used for {', '.join(FAMILIES)}")
+
+    def apply(model: Any) -> None:
+        # The head is our own (learner.model.head), and so are the losses.
+        KNOWN[family](model=model, cross_entropy=False, fused_linear_cross_entropy=False)
+
+    modeling = vars(sys.modules[type(base).__module__])
+    own = dict(modeling)
+    difference, noise = change_of(base, apply, device)
+    if not difference <= max(FLOOR, BAND * noise):
+        modeling.update(own)
+        return _plain(family, f"fused ones change log-probabilities by {difference:.2g} nats, rounding by {noise:.2g}")
+    apply(base)
+    return True
+
+
+def _plain(family: str, why: str) -> bool:
+    log.warning("model family %s keeps its plain kernels: %s", family, why)
+    return False

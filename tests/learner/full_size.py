@@ -1,0 +1,238 @@
+"""The learner's forward and backward pass at full size, on tensors without content: what a card's memory would hold.
+
+`python -m tests.learner.full_size` prints, for each recipe model and rank, the peak in GiB beside the plan's.
+"""
+
+import json
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from conf.load import load
+from conf.schema import Config
+from launch.hardware.machine import GIB, detect
+from launch.plan.plan import Plan, make_plan
+from learner.batching import MicroBatch, Tokens, pack
+from learner.model import attention, projection
+from learner.model import policy as policies
+from learner.model.adapter import load_model
+from learner.model.policy import Policy
+
+FAMILIES = {"instruct": "qwen2", "math": "qwen2", "deepscaler": "qwen2", "llama": "llama", "qwen3": "qwen3"}
+RANKS = (8, 64, 256)
+PROMPT = 256
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes of all tensors that exist. (torch's own tracker takes no frozen weights.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_: Any) -> None:
+            del self._known[key]
+            self._now -= size
+
+        self._known[key] = weakref.ref(storage, gone)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self.see, found)
+        return found
+
+
+class Norm(torch.autograd.Function):
+    """Allocates and keeps what liger-kernel's norm does; the numbers mean nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+class Gate(torch.autograd.Function):
+    """Likewise its MLP's product."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return torch.empty_like(a)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return ctx.saved_tensors
+
+
+class Rotary(torch.autograd.Function):
+    """Likewise its rotary embedding, which changes queries and keys in place."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        return q.transpose(1, 2).transpose(1, 2), k.transpose(1, 2).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, dq: Tensor, dk: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        return dq, dk, None, None
+
+
+def fuse(base: Any, _: torch.device) -> bool:
+    """Stand in for `learner.model.fused.fuse`."""
+    for module in base.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = lambda x, own=module: Norm.apply(x, own.weight)
+        if type(module).__name__.endswith("MLP"):
+            module.forward = lambda x, own=module: own.down_proj(Gate.apply(own.gate_proj(x), own.up_proj(x)))
+    return True
+
+
+@contextmanager
+def as_on_a_card(config: Config, fused: bool) -> Iterator[None]:
+    """Have the learner's code take the ways that it takes on a card."""
+
+    def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
+        base = AutoModelForCausalLM.from_config(stated(config), attn_implementation="eager", dtype=dtype)
+        if fused:
+            fuse(base, torch.device("cpu"))
+        return base
+
+    with ExitStack() as stack:
+        for target, name, value in (
+            (AutoModelForCausalLM, "from_pretrained", build),
+            (policies, "check_model", lambda *_: None),
+            (policies, "unpadded_serves", lambda *_: fused),
+            (attention, "precision", lambda query: query.dtype),
+            (projection, "chains", lambda x: x.dtype == torch.bfloat16),
+        ):
+            stack.enter_context(patch.object(target, name, value))
+        if fused:
+            stack.enter_context(patch(f"{modeling(config)}.apply_rotary_pos_emb", Rotary.apply))
+        yield
+
+
+def modeling(config: Config) -> str:
+    family = FAMILIES[config.run.name.rpartition("_")[2]]
+    return f"transformers.models.{family}.modeling_{family}"
+
+
+def stated(config: Config) -> Any:
+    """The config.json that a recipe's shape describes."""
+    shape = config.model.shape
+    return AutoConfig.for_model(
+        FAMILIES[config.run.name.rpartition("_")[2]],
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tied_head,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
+    )
+
+
+def fullest(tokens: int) -> MicroBatch:
+    """A micro-batch of so many tokens: two samples of one prompt."""
+    response = (tokens - PROMPT) // 2 + 1
+    (batch,) = pack([Tokens((1,) * PROMPT, (1,) * response) for _ in range(2)], tokens)
+    assert batch.tokens == tokens
+    return batch
+
+
+def give_storage(model: nn.Module) -> None:
+    """Have weights without content take memory of the (feigned) CPU."""
+    made: dict[int, nn.Parameter] = {}  # tied ones stay tied
+    for module in model.modules():
+        for name, p in list(module.named_parameters(recurse=False)):
+            if id(p) not in made:
+                made[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+            setattr(module, name, made[id(p)])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def peak(plan: Plan, fused: bool) -> float:
+    """Return the most bytes that tensors take in a forward and backward pass, summed gradients included."""
+    config, memory, stack = plan.config, Memory(), ExitStack()
+    batch = fullest(config.learner.tokens_per_microbatch)
+    with as_on_a_card(config, fused):
+        with torch.device("meta"):
+            model = load_model(config, "", "meta")
+        mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        give_storage(model)
+        policy = Policy(
+            model,
+            1.0,
+            config.learner.logprob_chunk,
+            checkpointing=config.learner.gradient_checkpointing == "on",
+            fused=fused,
+        ).train()
+        names = ("ids", "positions", "homes", "places", "targets")
+        moved = {name: mode.from_tensor(getattr(batch, name)) for name in names}
+        ends = {name: mode.from_tensor(getattr(batch.segments, name)) for name in ("query_ends", "key_ends")}
+        blocks = tuple(map(mode.from_tensor, batch.blocks))
+        batch = replace(batch, **moved, blocks=blocks, segments=replace(batch.segments, **ends))
+        for parameter in model.parameters():
+            memory.see(parameter)
+        with stack, memory:
+            logprobs, _ = policy(batch)
+            logprobs.sum().backward()
+        sums = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return memory.peak + sums
+
+
+def planned(plan: Plan) -> float:
+    """Return the same by the plan: what a learner needs of a card but context and bucket."""
+    parts = [entry for entry in plan.memory if entry.place == "learner GPU" and "context" not in entry.what]
+    return sum(entry.bytes for entry in parts)
+
+
+def rows(recipes: tuple[str, ...] = tuple(FAMILIES), ranks: tuple[int, ...] = RANKS) -> Iterator[dict[str, Any]]:
+    for recipe in recipes:
+        for rank in ranks:
+            for fused in (True, False):
+                name = f"r{rank}_{recipe}"
+                overrides = [] if fused else ["learner.fused_kernels=false"]
+                config = load([f"conf={name}", "device=A40", *overrides])
+                config.model.dtype = "bfloat16"
+                plan = make_plan(config, detect("A40"))
+                found, expected = peak(plan, fused), planned(plan)
+                yield {
+                    "recipe": name,
+                    "fused": fused,
+                    "recomputed": plan.config.learner.gradient_checkpointing,
+                    "peak": round(found / GIB, 2),
+                    "planned": round(expected / GIB, 2),
+                    "ratio": round(expected / found, 3),
+                }
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(json.dumps(row), flush=True)

@@ -1,0 +1,35 @@
+"""liger-kernel's kernels as they are, where it is installed: run by Triton's interpreter, compiled for absent cards."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.actors.rollout.test_lora_kernels import SHARED_KIB
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def rows(module: str, folder: Path, *arguments: str, **environment: str) -> list[dict[str, float]]:
+    """What a program of this folder prints. In a process of its own, in which Triton starts in another way."""
+    pytest.importorskip("liger_kernel")
+    command = [sys.executable, "-m", f"tests.learner.model.{module}", *arguments]
+    environment |= {"TRITON_CACHE_DIR": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=os.environ | environment)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_values_and_gradients_are_the_plain_ones(tmp_path: Path) -> None:
+    assert rows("interpreted_kernels", tmp_path, TRITON_INTERPRET="1")
+
+
+def test_kernels_compile_for_cards_within_their_shared_memory(tmp_path: Path) -> None:
+    found = rows("compiled_kernels", tmp_path, *map(str, SHARED_KIB))
+    assert {row["capability"] for row in found} == set(SHARED_KIB)
+    for row in found:
+        assert row["shared"] <= SHARED_KIB[int(row["capability"])] * 1024
