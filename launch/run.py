@@ -40,6 +40,7 @@ from conf.load import load
 from conf.schema import Config, DashboardConfig
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
+from launch.hardware.mps import PRICE, check_mps, mps_service
 from launch.hardware.network import cluster_warning, require_token
 from launch.plan.calibration import recall
 from launch.plan.forecast import forecast, options, scale
@@ -150,6 +151,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         plan = plan_on(config, detect(config.device))
         check_plan(plan)
         check_build(config, plan.machine, software_versions(VLLM_BUILDS))
+    check_mps(config, plan.placement, joined=bool(cluster))
     folder = find_folder(config)
     counted = with_problems(plan)
     console.print(render(counted, forecast(counted) if counted.estimate else None))
@@ -160,7 +162,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     cards = choose(there, plan.placement, plan.needed("learner GPU"))
     if not cluster:
         show_only(cards)
-    return carry_out(prepare(plan, folder, started_at, arguments), console, context)
+    with mps_service(config):
+        return carry_out(prepare(plan, folder, started_at, arguments), console, context)
 
 
 def prepare(plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = ()) -> "RunRequest":
@@ -189,6 +192,8 @@ def prepare(plan: Plan, folder: Path, started_at: float, arguments: Sequence[str
     for wall in absent_walls:
         print(f"Judges have no {wall}")
         run.append_event(0, "wall absent", wall)
+    if config.run.mps:
+        run.append_event(0, "mps", PRICE)
     write_listing(run.left_out_file, problems.left_out)
     if begun:
         latest = run.checkpoints.latest

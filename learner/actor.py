@@ -24,6 +24,9 @@ HANG_FACTOR = 10.0
 HANG_S = 120.0
 """A learner hangs when a call takes so many times its longest so far, and so many seconds more: batches differ."""
 
+MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
+"""Of a learner that computes beside an engine: a step of decoding goes first and finds multiprocessors free."""
+
 LOOPBACK = "127.0.0.1"
 
 DEATH_NOTICE_S = 10.0
@@ -49,6 +52,8 @@ class LearnerActor:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         if self.config.run.deterministic:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch demands it before the card is first used
+        if self.config.run.mps and self.share.gpus % 1:
+            os.environ.update(MPS_SHARE)
         self.share.bind()
 
     def address(self) -> str:

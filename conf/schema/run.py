@@ -68,6 +68,10 @@ class RunConfig:
     made from there first, and the run goes on. Where checkpoint.mirror is the same and has no such run, it begins."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1)
     """Seed of the adapter's initialisation, the order of problems and every request."""
+    mps: bool = setting(False, "our choice: a fault of one process then ends the other", resumable=True)
+    """Of run.py: whether engine and learner on one card compute at the same time and not in turn, through NVIDIA's
+    Multi-Process Service, which the run starts and ends. Decoding waits for memory and learning for arithmetic, so that
+    both are done sooner; but a memory fault of one ends both, which then start again."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a processor more")
     """Whether the run can be repeated to the bit: the same machine, versions and settings give the same metrics, but
     for times, and the same adapters, whether or not the run was interrupted and resumed. Sets learner.max_staleness=0,

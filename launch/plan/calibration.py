@@ -77,7 +77,9 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     for _ in range(FITTINGS):
         plan = make_plan(again, machine, found)
         assert plan.costs is not None
-        simulated = simulate(plan.config, plan.costs, plan.workload, plan.placement, plan.at_once).rows
+        simulated = simulate(
+            plan.config, plan.costs, plan.workload, plan.placement, plan.at_once, together=plan.together
+        ).rows
         factors = {
             name: max(getattr(found, name) * real[name] / seconds, LEAST)
             for name, seconds in _seconds(simulated, config).items()

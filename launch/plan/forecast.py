@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
 from actors.runtime.placement import most_ranks
+from conf.devices import CARD_DTYPE
 from conf.errors import BadInput
 from conf.schema.learner import LearnerConfig
 from launch.hardware.machine import Machine
@@ -14,6 +15,7 @@ from launch.plan.fit import misfit
 from launch.plan.plan import Plan, make_plan, plan_for
 from launch.plan.refusal import advice
 from launch.plan.simulation import simulate
+from launch.plan.time import EFFICIENCY, LEARN_RANGE
 
 UPDATES, FEW = 12, 3
 """Updates looked at, and on many cards, where each is already a mean over many groups or engines."""
@@ -154,15 +156,16 @@ def forecast(plan: Plan) -> Forecast:
     looked_at = max(FEW if plan.machine.gpus >= MANY else UPDATES, WINDOWS * staleness)
     config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, skipped + looked_at
     config.eval.problems = config.validation.every = 0
-    run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once)
+    run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once, together=plan.together)
     pace = Pace.between(run.rows, skipped)
     groups = run.updates * plan.config.learner.problems_per_update
     return Forecast(**vars(pace), plan=plan, group_cpu_s=run.cpu_s / max(groups, 1))
 
 
 def options(plan: Plan) -> Iterator[tuple[str, Forecast]]:
-    """Yield what taking turns, other splits of the machine and one card more would give, by name; of a deterministic
-    run, what one that is not would take.
+    """Yield what taking turns, MPS or its absence, other splits of the machine and one card more would give, by name;
+    of a deterministic run, what one that is not would take; and, where the card was not measured, what slower and
+    faster learning would.
     """
     machine, ranks = plan.machine, len(plan.placement.learners)
     others: dict[str, Plan] = {}
@@ -174,6 +177,16 @@ def options(plan: Plan) -> Iterator[tuple[str, Forecast]]:
         config = copy.deepcopy(plan.asked)
         config.learner.max_staleness = 0
         others["learner.max_staleness=0"] = plan_for(config, machine, plan.shape, ranks, plan.calibration)
+    if machine.gpus and not plan.calibration.of:
+        reached = EFFICIENCY["cuda", CARD_DTYPE].learn
+        for share in LEARN_RANGE:
+            slower = replace(plan.calibration, learn=reached / share)
+            others[f"learning at {share:.0%} of the rate"] = replace(plan, calibration=slower)
+    if machine.gpus and plan.placement.shared:
+        config = copy.deepcopy(plan.asked)
+        config.run.mps = not config.run.mps
+        name = f"run.mps={str(config.run.mps).lower()}"
+        others[name] = plan_for(config, machine, plan.shape, ranks, replace(plan.calibration, together=None))
     most = most_ranks(machine.cores, machine.gpus, plan.config.rollout.actors) if machine.gpus else 0
     for number in (ranks - 1, ranks + 1):
         if 1 <= number <= most:

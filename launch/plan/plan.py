@@ -16,6 +16,7 @@ from launch.plan.learner_ranks import possible_ranks
 from launch.plan.memory import available_memory, cache_tokens, memory_of
 from launch.plan.problems import Problems, count_problems
 from launch.plan.time import (
+    TOGETHER,
     UNMEASURED,
     Calibration,
     Costs,
@@ -73,6 +74,13 @@ class Plan(Fit):
         """None for a card whose rates are not known."""
         costs = costs_of(self.config, self.shape, self.machine, self.placement, self.workload)
         return self.calibration.correct(costs) if costs else None
+
+    @property
+    def together(self) -> float:
+        """What engine and learner do at the same time on one processor, over what one of them alone would do."""
+        if self.placement.device != "cuda":
+            return 1.0
+        return self.calibration.together or TOGETHER[self.config.run.mps]
 
     @cached_property
     def estimate(self) -> Estimate | None:

@@ -80,26 +80,40 @@ class Simulation:
 
 
 def simulate(
-    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, seed: int = 0
+    config: Config,
+    costs: Costs,
+    workload: Workload,
+    placement: Placement,
+    at_once: int,
+    seed: int = 0,
+    together: float = 1.0,
 ) -> Simulation:
     """Simulate the run that a configuration describes, with its budget, evaluations and checkpoints.
 
-    at_once: samples that an engine decodes at once.
+    at_once: samples that an engine decodes at once. together: what engine and learner do of their work on one processor
+    at the same time, over what one of them alone would do.
     """
     began = time.process_time()
     config = copy.deepcopy(config)
     config.guard.action = "warn"  # modelled rewards vary without a cause
     with TemporaryDirectory() as folder:
-        result = run_virtually(_run(config, costs, workload, placement, at_once, seed, Path(folder)))
+        result = run_virtually(_run(config, costs, workload, placement, at_once, seed, together, Path(folder)))
     return replace(result, cpu_s=time.process_time() - began)
 
 
 async def _run(
-    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, seed: int, path: Path
+    config: Config,
+    costs: Costs,
+    workload: Workload,
+    placement: Placement,
+    at_once: int,
+    seed: int,
+    together: float,
+    path: Path,
 ) -> Simulation:
     clock = VirtualClock(least_sleep_s=workload.response * costs.step_s / LOOKS)
     rng = random.Random(seed)
-    shared = Processor() if placement.shared else None
+    shared = Processor(together) if placement.shared else None
     engines = [
         ModelledEngine(f"rollout-{number}", costs, workload, at_once, shared or Processor(), rng)
         for number in range(len(placement.rollouts))

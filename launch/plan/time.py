@@ -45,6 +45,15 @@ EFFICIENCY = {
 """CPU: measured on the embedded model, bfloat16 on cores with AMX, where most of a pass multiplies nothing. CUDA: not
 measured; usual figures for models this small under LoRA, everything in one share."""
 
+TOGETHER = {False: 0.93, True: 1.2}
+"""What engine and learner on one card do at the same time, over what one of them alone would do: in turn, with what it
+takes to switch; through MPS, of 1.15 to 1.35 that decoding, bound by memory, and learning, bound by arithmetic, should
+give. Usual figures, not measured."""
+
+LEARN_RANGE = (0.20, 0.43)
+"""Shares of a card's FLOP/s that the learner may reach: what others' logs show of LoRA on models of less than 2 billion
+weights, and what counting this learner's kernels gives at best."""
+
 DISK_RATE = 200e6
 """Bytes/s at which checkpoints are written and synced: measured on a virtual disk."""
 
@@ -139,6 +148,7 @@ class Calibration:
 
     decode: of decoding and prefill
     start_s, workload: as measured; None if they were not, or with another recipe
+    together: see `simulate`; None if it was not measured
     of: what was measured, in words; empty if nothing was
     """
 
@@ -151,6 +161,7 @@ class Calibration:
     checkpoint: float = 1.0
     start_s: float | None = None
     workload: Workload | None = None
+    together: float | None = None
     of: str = ""
 
     def correct(self, costs: Costs) -> Costs:

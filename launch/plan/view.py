@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.runtime.placement import Share
+from conf.devices import CARD_DTYPE
 from conf.schema.model import PROJECTIONS
 from conf.sizes import answers_alone, lora_parameters, parameters
 from launch.hardware.machine import GIB
@@ -18,7 +19,7 @@ from launch.plan.fit import misfit
 from launch.plan.forecast import Forecast
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
-from launch.plan.time import FILL, duration
+from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE, duration
 
 Rows = list[tuple[str, str]]
 """A name and what there is to say of it."""
@@ -176,7 +177,12 @@ def _time(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast])
 def _source(plan: Plan) -> str:
     if plan.calibration.of:
         return f"From rates and sizes, corrected by what was measured here: {plan.calibration.of}."
-    return f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
+    unknown = ""
+    if plan.machine.gpus:
+        low, high = LEARN_RANGE
+        taken = EFFICIENCY["cuda", CARD_DTYPE].learn
+        unknown = f" Learning is taken to reach {taken:.0%} of its rate; it may be {low:.0%} or {high:.0%}."
+    return f"From rates and sizes; no run has been measured on {plan.machine.name} yet.{unknown}"
 
 
 def _assumptions(plan: Plan) -> str:

@@ -61,10 +61,14 @@ class VirtualClock:
 
 
 class Processor:
-    """A card or some cores, shared equally by those that compute on it at the same time."""
+    """A card or some cores, shared equally by those that compute on it at the same time.
 
-    def __init__(self) -> None:
+    together: what they do in all, over what one of them alone would do.
+    """
+
+    def __init__(self, together: float = 1.0) -> None:
         self.busy = 0
+        self._together = together
         self._before: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
         self._changed = asyncio.Event()
@@ -72,7 +76,7 @@ class Processor:
     @property
     def speed(self) -> float:
         """Share of it that each of those at work has."""
-        return 1.0 / max(self.busy, 1)
+        return self._together / self.busy if self.busy > 1 else 1.0
 
     def listen(self, before: Callable[[], None], after: Callable[[], None]) -> None:
         """Have these called when the number of those at work changes."""

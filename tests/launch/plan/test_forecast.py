@@ -6,6 +6,7 @@ from actors.coordinator.budget import EVALUATION_SAFETY
 from conf.errors import BadInput
 from conf.load import load
 from launch.plan.forecast import MANY, Forecast, Pace, forecast, options, scale
+from launch.plan.time import LEARN_RANGE, TOGETHER, Calibration
 from tests.launch.plan.plans import CPU, machine, plan
 
 
@@ -67,11 +68,25 @@ def test_the_run_gets_what_the_plan_has_decided() -> None:
 
 
 def test_other_splits_are_named() -> None:
+    learning = ["learning at 20% of the rate", "learning at 43% of the rate"]
     names = [name for name, _ in options(plan("r8_instruct", machine("A40", 4)))]
-    assert names == ["learner.max_staleness=0", "learner.ranks=2", "5 × A40"]
+    assert names == ["learner.max_staleness=0", *learning, "learner.ranks=2", "5 × A40"]
     names = [name for name, _ in options(plan("r8_instruct", machine("A40", 4), "rollout.actors=2", "learner.ranks=2"))]
-    assert names == ["learner.max_staleness=0", "learner.ranks=1", "5 × A40"]
+    assert names == ["learner.max_staleness=0", *learning, "learner.ranks=1", "5 × A40"]
     assert [name for name, _ in options(plan("quickstart", CPU))] == ["learner.max_staleness=0"]
+
+
+def test_what_nobody_has_measured_of_a_shared_card_is_a_range() -> None:
+    """And what it would do through MPS stands beside what it does in turn."""
+    made = plan("r256_instruct", machine("A40"))
+    found, others = forecast(made), dict(options(made))
+    slow, fast = (others[f"learning at {share:.0%} of the rate"] for share in LEARN_RANGE)
+    assert fast.update_s < found.update_s < slow.update_s
+    assert others["run.mps=true"].update_s < 0.95 * found.update_s
+    measured = replace(made, calibration=Calibration(together=1.1, of="20 updates"))
+    names = [name for name, _ in options(measured)]
+    assert names == ["learner.max_staleness=0", "run.mps=true", "2 × A40"]
+    assert (made.together, measured.together) == (TOGETHER[False], 1.1)
 
 
 def test_cards_are_simulated_with_the_batch_and_with_one_that_grows() -> None:

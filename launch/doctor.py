@@ -1,0 +1,133 @@
+"""Say whether this machine is fit for a run, and how fast it is.
+
+    python launch/doctor.py [conf=NAME] [key=value ...] [measure=false]
+
+Examples:
+
+    python launch/doctor.py                                     # what the quickstart needs
+    python launch/doctor.py conf=r256_instruct                  # on a rented card, before a day of it
+    python launch/doctor.py conf=r256_instruct measure=false    # without the measuring
+    python launch/doctor.py conf=r256_instruct run.mps=true     # how fast with that setting
+
+It looks at driver, cards, Python, compiler, disk, memory and the model, which takes seconds. Then the run's own engine
+and learner work for a minute or two: it prints how many updates the recipe would make, and keeps what was measured for
+later plans. Its exit code is 1 where something forbids a run.
+"""
+
+import asyncio
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from conf.command import PlainConsole, command
+from conf.errors import BadInput
+from conf.load import load
+from conf.schema import Config
+from launch.doctors.driver import look_at_cards
+from launch.doctors.findings import Finding, render
+from launch.doctors.host import look_at_model, look_at_resources, look_at_software
+from launch.doctors.measurement import Measured, measure, store
+from launch.hardware.cards import choose, show_only
+from launch.hardware.machine import Machine, detect
+from launch.hardware.mps import check_mps, mps_service
+from launch.plan.calibration import recall
+from launch.plan.fit import misfit
+from launch.plan.forecast import forecast
+from launch.plan.plan import Plan, make_plan
+from launch.plan.time import duration
+from launch.session.resume import resolve_dtype
+
+RECIPE = "quickstart"
+"""That is looked at where none is named."""
+
+MEASURE = "measure="
+
+
+@command("doctor.py", __doc__)
+def main(arguments: list[str]) -> int:
+    """Return the exit code: 0 fit for a run, 1 not, 2 bad input."""
+    measured = [argument for argument in arguments if argument.startswith(MEASURE)]
+    if measured and measured[-1] not in ("measure=true", "measure=false"):
+        raise BadInput(f"{measured[-1]}: give measure=true or measure=false")
+    others = [argument for argument in arguments if argument not in measured]
+    named = any(argument.startswith("conf=") for argument in others)
+    config = load(others if named else [f"conf={RECIPE}", *others])
+    console = PlainConsole()
+    console.print(f"microbudget-rl {version('microbudget-rl')}, looking at what conf={config.run.name} needs")
+    cards = list(look_at_cards()) if config.device != "cpu" else []
+    if any(found.state == "bad" for found in cards):
+        console.print(render(cards))
+        return 1
+    machine = detect(config.device)
+    resolve_dtype(config, machine)
+    findings = [*cards, *look_at_software(machine), look_at_model(config)]
+    plan = plan_or_none(config, machine, findings)
+    if plan:
+        findings += look_at_resources(plan, Path(config.run.folder))
+    console.print(render(findings))
+    if plan is None or any(found.state == "bad" for found in findings):
+        return 1
+    if plan.costs is None:
+        console.print("No rates are known of this card: its first run measures it, and plans after that say how long.")
+        return 0
+    if measured[-1:] != ["measure=false"] and machine.present:
+        examine(plan, console)
+        plan = make_plan(config, machine, recall(config, machine))
+    expected = forecast(plan)
+    console.print(
+        f"An update of {config.run.name} takes about {duration(expected.update_s)}: {expected.updates:,} updates"
+    )
+    return 0
+
+
+def plan_or_none(config: Config, machine: Machine, findings: list[Finding]) -> Plan | None:
+    """Return the recipe's plan; where there is none or it does not fit, say so in a finding."""
+    try:
+        plan = make_plan(config, machine, recall(config, machine))
+    except BadInput as error:
+        findings.append(Finding("plan", "bad", str(error)))
+        return None
+    if not plan.fits:
+        findings.append(Finding("plan", "bad", f"{misfit(plan)}; choose a smaller recipe or a larger card"))
+    return plan
+
+
+def examine(plan: Plan, console: Console) -> Measured:
+    """Have the run's actors work, print how fast they are, and keep it."""
+    from conf.models import locate
+    from launch.session.ray_session import clear_session, ray_session
+
+    check_mps(plan.config, plan.placement, joined=False)
+    model_path = locate(plan.config.model)
+    show_only(choose(detect(plan.config.device).cards, plan.placement, plan.needed("learner GPU")))
+    console.print("Measuring; engine and learner start first ...")
+    with TemporaryDirectory(prefix="doctor-") as name:
+        folder = Path(name)
+        with mps_service(plan.config), ray_session(plan.config, plan.placement, folder, dashboard=False):
+            found = asyncio.run(measure(plan, model_path, folder))
+        clear_session(folder)
+    kept = store(found, plan.config, plan.machine)
+    for line in lines(found):
+        console.print(line)
+    console.print("Kept for the next plan" if kept else "Not kept: a whole run has been measured on this machine")
+    return found
+
+
+def lines(found: Measured) -> list[str]:
+    """Return what was measured, as a person reads it."""
+    rows = [
+        f"{name:<8} {duration(found.seconds[name])}, {found.seconds[name] / found.predicted[name]:.2f} of the plan's"
+        for name in found.seconds
+    ]
+    return [
+        f"generates {found.decoded:,.0f} tokens/s and learns from {found.learned:,.0f}, each alone",
+        *rows,
+        f"both at once take {1 / found.together:.0%} of what they take one after the other",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

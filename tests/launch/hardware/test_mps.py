@@ -1,0 +1,91 @@
+"""NVIDIA's Multi-Process Service, by a stand-in that a shell can be."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.runtime.placement import place
+from conf.errors import BadInput
+from conf.load import load
+from conf.schema import Config
+from launch.hardware.mps import check_mps, mps_service
+
+SERVICE = """#!/bin/bash
+if [ "$1" = -f ]; then
+    echo $$ > "$CUDA_MPS_PIPE_DIRECTORY/pid"
+    env > "$CUDA_MPS_PIPE_DIRECTORY/started"
+    exec sleep 60
+fi
+read -r word
+[ -e "$CUDA_MPS_PIPE_DIRECTORY/pid" ] || exit 1
+echo "$word" >> "$CUDA_MPS_PIPE_DIRECTORY/told"
+kill "$(cat "$CUDA_MPS_PIPE_DIRECTORY/pid")"
+"""
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    for name in ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def install(script: str) -> None:
+        file = folder / "nvidia-cuda-mps-control"
+        file.write_text(script)
+        file.chmod(0o755)
+
+    return install
+
+
+@pytest.fixture
+def config() -> Config:
+    return load(["conf=r8_instruct", "run.mps=true"])
+
+
+def test_it_runs_meanwhile_and_counts_cards_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
+    tool(SERVICE)
+    with mps_service(config):
+        pipe = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
+        started = (pipe / "started").read_text()
+        assert pipe.parent.name == "mps-3"
+        assert oct(pipe.stat().st_mode & 0o777) == "0o700"
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in started
+    assert "CUDA_VISIBLE_DEVICES" not in started  # else it would number its clients' cards from 0
+    assert (pipe / "told").read_text() == "quit\n"
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+
+
+def test_without_being_asked_for_it_is_not_there(tool: Callable[[str], None]) -> None:
+    tool(SERVICE)
+    with mps_service(load(["conf=r8_instruct"])):
+        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+
+
+def test_one_that_does_not_start_is_said_with_its_last_words(tool: Callable[[str], None], config: Config) -> None:
+    tool(
+        '#!/bin/bash\n[ "$1" = -f ] && echo "no permission" > "$CUDA_MPS_LOG_DIRECTORY/control.log" && exit 1\nexit 0\n'
+    )
+    with pytest.raises(BadInput, match="ended with 1 and said: no permission"), mps_service(config):
+        pass
+
+
+def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: Config) -> None:
+    shared = place((0, 1), 1)
+    with pytest.raises(BadInput, match="share no card here"):
+        check_mps(config, place((0, 1), 0), joined=False)
+    with pytest.raises(BadInput, match="share no card here"):
+        check_mps(config, place(tuple(range(8)), 2), joined=False)
+    with pytest.raises(BadInput, match="on a cluster"):
+        check_mps(config, shared, joined=True)
+    with pytest.raises(BadInput, match="no nvidia-cuda-mps-control on the PATH"):
+        check_mps(config, shared, joined=False)
+    tool(SERVICE)
+    check_mps(config, shared, joined=False)
+    check_mps(load(["conf=r8_instruct"]), place((0, 1), 0), joined=True)

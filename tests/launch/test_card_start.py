@@ -1,0 +1,109 @@
+"""The start of a run on a card that a stand-in for the driver shows: placement, environments, refusals."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.rollout.vllm_engine import card_settings, set_environment
+from actors.runtime.placement import Share
+from conf.load import load
+from launch import run
+from launch.plan.plan import Plan
+from launch.run import main
+from learner.actor import LearnerActor
+
+A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}\n"
+Install = Callable[[str], Path]
+Start = Callable[..., tuple[int, list[Plan], dict[str, str]]]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
+    """Start a run up to where model and data would be fetched; exit code, the plan it goes by, its environment."""
+    seen: list[Plan] = []
+    environment: dict[str, str] = {}
+
+    def go_on(plan: Plan, *_: object) -> Plan:
+        seen.append(plan)
+        environment.update(os.environ)
+        return plan
+
+    for name, value in (
+        ("check_build", lambda *_: None),
+        ("check_host", lambda *_: None),
+        ("prepare", go_on),
+        ("carry_out", lambda *_: 0),
+    ):
+        monkeypatch.setattr(run, name, value)
+
+    def begin(*arguments: str) -> tuple[int, list[Plan], dict[str, str]]:
+        return main(["conf=r256_instruct", f"run.folder={tmp_path}", *arguments]), seen, environment
+
+    return begin
+
+
+def test_one_card_is_shared(nvidia_smi: Install, start: Start) -> None:
+    nvidia_smi(A40.format(0, "a", 45600))
+    code, (plan,), environment = start()
+    assert code == 0
+    assert [share.gpus for share in (*plan.placement.rollouts, *plan.placement.learners)] == [0.45, 0.5]
+    assert plan.placement.shared
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("0", "PCI_BUS_ID")
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in environment
+
+
+def test_of_two_cards_each_side_has_one(nvidia_smi: Install, start: Start) -> None:
+    nvidia_smi(A40.format(0, "a", 45600) + A40.format(1, "b", 45600))
+    code, (plan,), environment = start()
+    assert code == 0
+    assert [share.gpus for share in (*plan.placement.rollouts, *plan.placement.learners)] == [1.0, 1.0]
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+def test_a_card_in_use_is_refused(nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    nvidia_smi(A40.format(0, "a", 20000))
+    code, plans, _ = start()
+    assert (code, plans) == (2, [])
+    assert "card 0, NVIDIA A40, has 19.5 GiB of 45.0 GiB free" in capsys.readouterr().err
+
+
+def test_mps_without_its_tool_is_refused_before_anything_starts(
+    nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nvidia_smi(A40.format(0, "a", 45600))
+    code, plans, _ = start("run.mps=true")
+    assert (code, plans) == (2, [])
+    assert "no nvidia-cuda-mps-control on the PATH" in capsys.readouterr().err
+
+
+def test_a_card_without_bfloat16_is_refused(
+    nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nvidia_smi("0, GPU-a, Tesla T4, 15360, 15100\n")
+    code, plans, _ = start()
+    assert (code, plans) == (2, [])
+    assert "the Tesla T4 cannot compute in model.dtype=bfloat16" in capsys.readouterr().err
+
+
+def test_an_engine_on_a_card_has_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "2"})
+    set_environment(Share(gpus=0.45, memory=0.45, threads=2), 2)
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    assert not [name for name in os.environ if name.startswith("VLLM_CPU")]
+    assert card_settings(Share(gpus=0.45, memory=0.45), None) == {"gpu_memory_utilization": 0.45}
+    assert card_settings(Share(gpus=0.45, memory=0.45), 2**30)["kv_cache_memory_bytes"] == 2**30
+
+
+@pytest.mark.parametrize("mps", [False, True])
+@pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
+def test_a_learner_has_its_environment(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    config = load(["conf=r8_instruct", f"run.mps={str(mps).lower()}"])
+    LearnerActor(config, "", Share(gpus=gpus, memory=gpus, threads=4), "")
+    assert os.environ["DS_ACCELERATOR"] == ("cuda" if gpus else "cpu")
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
+    assert limited == (("1", "80") if mps and gpus == 0.5 else (None, None))
