@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
 from learner.model.policy import Policy
-from tests.learner.full_size import fullest, stated
+from tests.learner.full_size import fullest, modeling, stated
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -53,6 +54,7 @@ def only(config: Config, ways: tuple[str, ...]) -> Iterator[None]:
     }
     with ExitStack() as stack:
         stack.enter_context(patch.object(AutoModelForCausalLM, "from_pretrained", build))
+        stack.enter_context(patch.dict(vars(import_module(modeling(config)))))  # fused kernels stay there otherwise
         for way in set(WAYS) - set(ways):
             stack.enter_context(patch.object(*off[way]))
         yield
