@@ -1,10 +1,10 @@
 """Say whether this machine is fit for a run, and how fast it is.
 
-    python launch/doctor.py [conf=NAME] [key=value ...] [measure=false]
+    python launch/doctor.py conf=NAME [key=value ...] [measure=false]
 
 Examples:
 
-    python launch/doctor.py                                     # what the quickstart needs
+    python launch/doctor.py conf=quickstart                     # on any machine
     python launch/doctor.py conf=r256_instruct                  # on a rented card, before a day of it
     python launch/doctor.py conf=r256_instruct measure=false    # without the measuring
     python launch/doctor.py conf=r256_instruct run.mps=true     # how fast with that setting
@@ -40,9 +40,6 @@ from launch.plan.plan import Plan, make_plan
 from launch.plan.time import duration
 from launch.session.resume import resolve_dtype
 
-RECIPE = "quickstart"
-"""That is looked at where none is named."""
-
 MEASURE = "measure="
 
 
@@ -53,8 +50,7 @@ def main(arguments: list[str]) -> int:
     if measured and measured[-1] not in ("measure=true", "measure=false"):
         raise BadInput(f"{measured[-1]}: give measure=true or measure=false")
     others = [argument for argument in arguments if argument not in measured]
-    named = any(argument.startswith("conf=") for argument in others)
-    config = load(others if named else [f"conf={RECIPE}", *others])
+    config = load(others)
     console = PlainConsole()
     console.print(f"microbudget-rl {version('microbudget-rl')}, looking at what conf={config.run.name} needs")
     cards = list(look_at_cards()) if config.device != "cpu" else []

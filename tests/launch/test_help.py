@@ -15,7 +15,7 @@ LAUNCH = Path(run.__file__).parent
 COMMANDS = {
     **{
         name: f"launch.{name}"
-        for name in ("run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve")
+        for name in ("run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "doctor")
     },
     "bench": "launch.bench",
     "problems": "rewards.problems.__main__",
