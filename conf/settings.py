@@ -115,6 +115,10 @@ def check_values(config: Any) -> None:
             raise BadInput(f"{item.path}={value} is not possible: {item.rule.remedy}")
 
 
+LISTS: dict[Any, str] = {int: "[1,8]", float: "[0.5,1]"}
+"""Of these types, an example."""
+
+
 def expected(hint: Any) -> str:
     """Say what a value of a type looks like."""
     optional = type(None) in get_args(hint)
@@ -126,7 +130,7 @@ def expected(hint: Any) -> str:
     elif is_dataclass(item := get_args(kind)[0]):
         words = f"a list of {{{', '.join(f'{inner.name}: …' for inner in fields(item))}}}"
     else:
-        words = "a list such as [a,b]"
+        words = f"a list such as {LISTS.get(item, '[a,b]')}"
     return f"{words} or null" if optional else words
 
 

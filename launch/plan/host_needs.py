@@ -1,5 +1,6 @@
 """Whether the host has enough disk, shared memory and memory for a run, before anything expensive starts."""
 
+import resource
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,10 @@ OBJECT_STORE_BYTES = 512 * MIB
 
 SESSION_BYTES = 512 * MIB
 """Disk for the logs of Ray's session, in the folder for temporary files."""
+
+
+OPEN_FILES = 1024
+"""Of one process, what systems give at the least. Ray takes as many as it may, and advises 8192."""
 
 
 def needs_of_run(plan: Plan) -> HostNeeds:
@@ -67,3 +72,6 @@ def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
     ):
         if has < needs:
             raise BadInput(f"{what} has {amount(has)} free and the run needs {amount(needs)}: {remedy}")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= most < OPEN_FILES:
+        raise BadInput(f"ulimit -n {most}: a run needs {OPEN_FILES} open files: raise it, better to 8192")

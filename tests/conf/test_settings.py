@@ -77,6 +77,14 @@ def test_a_setting_knows_its_path_meaning_and_source() -> None:
     assert (count.source, expected(word.kind), expected(above.kind)) == ("the paper", "text or null", "a number")
 
 
+def test_expected_list_has_an_example_of_its_items() -> None:
+    assert [expected(kind) for kind in (list[int], list[float] | None, list[str])] == [
+        "a list such as [1,8]",
+        "a list such as [0.5,1] or null",
+        "a list such as [a,b]",
+    ]
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

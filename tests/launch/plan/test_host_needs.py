@@ -1,3 +1,4 @@
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,3 +82,12 @@ def test_only_ranks_on_several_cards_share_memory() -> None:
         config = load(["conf=quickstart", "model.dtype=float32"])
         need = host_needs.needs_of_evaluation(config, config.model.shape, placement)
         assert need.shared_memory == shared
+
+
+def test_host_that_lets_few_files_be_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_needs, "measure", lambda folder: HostFree(disk=10**15, shared_memory=GIB, memory=10**15))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, resource.RLIM_INFINITY))
+    host_needs.check_host(need(), Path("runs/mine"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    with pytest.raises(BadInput, match="ulimit -n 64: a run needs 1024 open files"):
+        host_needs.check_host(need(), Path("runs/mine"))
