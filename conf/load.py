@@ -217,7 +217,7 @@ def override(key: str, value: str) -> DictConfig:
 def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     """Return the recipe's name, empty if there is none, and the overrides as one nested mapping."""
     seen: dict[str, str] = {}
-    overrides: Any = OmegaConf.create()
+    overrides = [OmegaConf.create()]
     if len(arguments) > MOST_ARGUMENTS:
         raise BadInput(f"{len(arguments)} arguments: give {MOST_ARGUMENTS} at most, and the rest in a recipe")
     for argument in arguments:
@@ -229,8 +229,8 @@ def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
                 raise BadInput(f"{key}={value}: {other}={seen[other]} is on the same command line; keep one of them")
         seen[key] = value
         if key != "conf":
-            overrides = OmegaConf.merge(overrides, override(key, value))
-    return seen.get("conf", ""), OmegaConf.to_container(overrides)  # type: ignore[return-value]  # a mapping
+            overrides.append(override(key, value))
+    return seen.get("conf", ""), OmegaConf.to_container(OmegaConf.merge(*overrides))  # type: ignore[return-value]  # a mapping
 
 
 def _recipes(name: str, folder: Path) -> list[Layer]:
