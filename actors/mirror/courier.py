@@ -50,7 +50,10 @@ class Courier:
         """Return what has happened since the last call."""
         with self._lock:
             copied, self._seen = self._mirror.copied - self._seen, self._mirror.copied
-            news = self._fault if not self._said else "" if self._fault else "it is up to date again"
+            news = {
+                (True, False): f"copying fails, and is tried again: {self._fault}",
+                (False, True): "copying works again",
+            }.get((bool(self._fault), bool(self._said)), "")
             found = Passes(self._copies, self._failures, copied, news)
             self._copies = self._failures = 0
             self._said = self._fault

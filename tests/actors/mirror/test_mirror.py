@@ -154,7 +154,7 @@ def test_mirror_that_vanishes_and_comes_back(run: RunFolder, tmp_path: Path, mon
             time.sleep(0.01)
         said.append(passes.news)
         store.left = 1000
-    assert said == ["OSError: [Errno 28] far away", "it is up to date again"]
+    assert said == ["copying fails, and is tried again: OSError: [Errno 28] far away", "copying works again"]
     sent.stop()
     assert len(restored(f"file://{tmp_path}/far", tmp_path / "again").rows()) == 1
 
