@@ -9,6 +9,7 @@ from conf.sizes import (
     FUSED,
     PLAIN,
     activation_bytes,
+    groups_at_once,
     kv_bytes_per_token,
     lora_parameters,
     matmul_parameters,
@@ -60,6 +61,13 @@ def test_cache_of_one_token() -> None:
 
 def test_rank_is_padded_to_one_vllm_serves() -> None:
     assert [padded_rank(rank) for rank in (1, 2, 8, 9, 200, 257, 512)] == [1, 8, 8, 16, 256, 320, 512]
+
+
+def test_an_engine_on_a_card_has_groups_that_wait_for_a_place() -> None:
+    config = load(["conf=r64_instruct"])
+    assert (groups_at_once(config, "cpu"), groups_at_once(config, "cuda")) == (16, 32)
+    config.rollout.max_concurrent_samples = 1
+    assert groups_at_once(config, "cuda") == 1
 
 
 def test_activations_stay_on_a_card_with_room_for_them() -> None:

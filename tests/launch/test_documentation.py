@@ -118,6 +118,10 @@ def carry_out_script(arguments: list[str]) -> None:
         assert script != "launch/test.sh" or given in ("--all", "-k", "-s", "losses") or (ROOT / given).exists()
 
 
+def carry_out_load(arguments: list[str]) -> None:
+    load(arguments)
+
+
 def carry_out_problems(arguments: list[str]) -> None:
     source, *settings = arguments
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
@@ -148,6 +152,7 @@ CARRIED_OUT: dict[str, Callable[[list[str]], None]] = {
     "launch/chat.py": lambda arguments: assert_understood(arguments, {"checkpoint": ()}),
     "launch/serve.py": lambda arguments: assert_understood(arguments, serve.OPTIONS),
     "launch/bench.py": carry_out_bench,
+    "launch/doctor.py": lambda arguments: carry_out_load([each for each in arguments if "measure" not in each]),
     "rewards.problems": carry_out_problems,
     "rewards.verify": carry_out_verify,
 }

@@ -15,7 +15,7 @@ from actors.protocols import FAITHFUL
 from conf.adapters import adopt_adapter, check_adapter
 from conf.schema import Config
 from learner.learner import LoraLearner
-from learner.model.adapter import adapter_norms, effective_rank, load_model
+from learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter
 from learner.model.projection import Projection
 from tests.learner.helpers import Build, batch, own_attention, reference_logprobs, same, update, weights
 
@@ -62,6 +62,17 @@ def test_a_run_can_start_from_an_adapter(
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, own_attention(first)(ids).logits, rtol=0, atol=0)
+
+
+def test_only_what_a_later_process_goes_on_from_waits_for_the_disk(
+    learner: LoraLearner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("learner.model.adapter.sync", synced.append)
+    learner.publish()
+    assert not synced
+    write_adapter(learner.model, tmp_path / "adapter", durable=True)
+    assert {path.name for path in synced} >= {"adapter_model.safetensors", "adapter_config.json", tmp_path.name}
 
 
 @pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal", "principal"])
