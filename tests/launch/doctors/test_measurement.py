@@ -1,13 +1,21 @@
 """What the doctor makes of measured seconds."""
 
+import asyncio
 import random
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.rollout.pool import EnginePool
+from launch.doctors import measurement
 from launch.doctors.measurement import DOCTOR, Measured, batch, costs, decoding_s, store
 from launch.plan.calibration import keep, recall
+from launch.plan.plan import Plan
+from launch.plan.simulation import ModelledEngine, ModelledLearner
 from launch.plan.time import Calibration
+from launch.plan.virtual_time import Processor, VirtualClock, run_virtually
 from tests.launch.plan.plans import CPU, machine, plan
 
 MEASURED = Measured(
@@ -50,3 +58,34 @@ def test_the_learner_gets_work_of_a_runs_kind(where: object) -> None:
     assert len(lengths) == len(work.groups) * made.config.rollout.samples_per_problem
     assert sum(lengths) / len(lengths) == pytest.approx(made.workload.response, rel=0.2)
     assert all(len({reward.total for reward in group.rewards}) == 2 for group in work.groups)
+
+
+def measured_of_a_model(made: Plan, together: float, monkeypatch: pytest.MonkeyPatch) -> Measured:
+    """What is measured where engine and learner take just as long as is planned, in virtual time."""
+
+    async def timed(work: Awaitable[Any]) -> tuple[Any, float]:
+        began = asyncio.get_running_loop().time()
+        return await work, asyncio.get_running_loop().time() - began
+
+    async def work() -> Measured:
+        assert made.costs
+        card, rng = Processor(together), random.Random(1)
+        engine = ModelledEngine("rollout-0", made.costs, made.workload, made.at_once, card, rng)
+        pool = EnginePool([engine], VirtualClock(), lambda name, why: None)
+        learner = ModelledLearner(made.config, made.costs, 1, card, made.placement.device)
+        return await measurement._measure(made, pool, learner)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(measurement, "timed", timed)
+    return run_virtually(work())
+
+
+def test_what_goes_as_planned_is_measured_as_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan("r256_instruct", machine("A40"))
+    found = measured_of_a_model(made, 1.25, monkeypatch)
+    for name in ("update", "swap"):
+        assert found.seconds[name] == pytest.approx(found.predicted[name])
+    # Their samples have fewer tokens behind them than those of a run, for which the model's costs are.
+    assert found.seconds["learn"] == pytest.approx(found.predicted["learn"], rel=0.1)
+    assert found.predicted["decode"] < found.seconds["decode"] < 2.0 * found.predicted["decode"]
+    assert 1.1 < found.together < 1.25
+    assert found.decoded == pytest.approx(made.at_once * 256 / found.seconds["decode"], rel=0.05)
