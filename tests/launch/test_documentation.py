@@ -180,7 +180,8 @@ def test_a_command_is_as_it_is_written(line: str) -> None:
         carry_out_module(words[1:])
         return
     name, arguments = (words[1], words[2:]) if words[0] == "-m" else (words[0], words[1:])
-    CARRIED_OUT[name](arguments)
+    assert name in CARRIED_OUT or (ROOT / name).exists()
+    CARRIED_OUT.get(name, lambda _: None)(arguments)
 
 
 def test_every_other_line_of_a_block_is_of_a_known_program() -> None:
@@ -201,13 +202,6 @@ def test_links_lead_somewhere(page: Path) -> None:
         re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.M)
     }
     assert [anchor for target, anchor in targets if anchor and not target and anchor[1:] not in headings] == []
-
-
-def test_all_pages_are_in_the_index() -> None:
-    index = (ROOT / "docs" / "README.md").read_text("utf-8")
-    assert [page.name for page in PAGES if page.parent.name == "docs" and f"({page.name})" not in index] == [
-        "README.md"
-    ]
 
 
 def test_readme_is_short() -> None:
