@@ -46,6 +46,13 @@ def _late(run: Run, name: str) -> float:
     return fmean(values[-max(int(len(values) * LATE), 1) :]) if values else 0.0
 
 
+def in_words(text: str) -> str:
+    """Return a sentence about a metric with its name in words where it has one."""
+    for metric, name in WORDS["metrics"].items():
+        text = text.replace(metric, name)
+    return text
+
+
 def _course(run: Run) -> Iterator[Flag]:
     """Tell how the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
     reason = run.summary.get("reason") or "no summary.json was written"
@@ -59,13 +66,13 @@ def _course(run: Run) -> Iterator[Flag]:
     if any(decided):
         level = "good" if fmean(decided) >= OFTEN else "note"
         first = updates[decided.index(1.0)]
-        detail = f"the canary could tell in {percent(fmean(decided), 0)} of the updates, first in update {first}"
+        detail = f"the adapter check could tell in {percent(fmean(decided), 0)} of the updates, first in update {first}"
         yield Flag(level, "The rollouts used the right adapter", detail)
     elif decided:
         detail = "the policy never moved far enough from the base model for the probe to tell its adapter from none"
-        yield Flag("warning", "The canary stayed undecided", detail)
+        yield Flag("warning", "The adapter check stayed undecided", detail)
     if found := [event for event in run.events if str(event.get("event", "")).startswith("collapse")]:
-        detail = f"update {found[0]['update']}: {found[0]['detail']}"
+        detail = f"update {found[0]['update']}: {in_words(str(found[0]['detail']))}"
         yield Flag("warning", f"{many(len(found), 'sign')} of collapse", detail)
     elif run.rows:
         yield Flag("good", "No sign of collapse", "entropy, length, reward and KL stayed within their bands")

@@ -110,7 +110,7 @@ def held_out(run: Run, found: Change) -> Table:
 def _lengths(before: float, after: float) -> Cells:
     """Write two lengths with as many decimals as their difference needs to be seen."""
     digits = 1 if abs(after - before) >= NARROW else 2
-    return decimal(before, digits), decimal(after, digits), signed(after - before, digits)
+    return decimal(before, digits), decimal(after, digits), signed(round(after, digits) - round(before, digits), digits)
 
 
 def _shares(before: float, after: float) -> Cells:

@@ -40,7 +40,7 @@ def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title:
 @pytest.mark.parametrize(
     ("change", "title", "level"),
     [
-        ({"canary/decided": 0.0}, "The canary stayed undecided", "warning"),
+        ({"canary/decided": 0.0}, "The adapter check stayed undecided", "warning"),
         ({"canary/decided": 1.0}, "The rollouts used the right adapter", "good"),
         ({"verify/timeout": 1}, "10 verdicts timed out", "note"),
         ({"verify/timeout": 20}, "200 verdicts timed out", "warning"),
