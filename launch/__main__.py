@@ -6,9 +6,8 @@ Recipes are those of the installed package; runs, sweeps and exports are written
 import sys
 from importlib import import_module
 
-from conf.command import command
+from conf.command import WORDS, command
 from conf.errors import BadInput
-from conf.help import WORDS
 from conf.suggestions import hint
 
 COMMANDS = {

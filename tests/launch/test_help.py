@@ -15,7 +15,19 @@ LAUNCH = Path(run.__file__).parent
 COMMANDS = {
     **{
         name: f"launch.{name}"
-        for name in ("run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "doctor")
+        for name in (
+            "run",
+            "sweep",
+            "evaluate",
+            "report",
+            "samples",
+            "export",
+            "push",
+            "doctor",
+            "chat",
+            "serve",
+            "doctor",
+        )
     },
     "bench": "launch.bench",
     "problems": "rewards.problems.__main__",

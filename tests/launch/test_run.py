@@ -215,7 +215,7 @@ def follow():
     (folder / "summary.json").write_text(json.dumps(summary))
     return summary
 
-def close():
+def close(_):
     assert timers[0].finished.is_set(), "the budget's timer may still end a run that is over"
 
 summary = {"status": "halted", "reason": "it must", "updates": 1, "spent_s": 1.0, "eval": {"base": None, "final": None}}

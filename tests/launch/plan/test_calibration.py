@@ -95,9 +95,10 @@ def test_what_was_found_is_there_for_the_next_plan(tmp_path: Path) -> None:
     found = recall(config, MACHINE)
     assert found.of == f"{UPDATES - 2} updates of embedded:smollm2-135m at rank 32"
     assert make_plan(config, MACHINE, found).costs != make_plan(config, MACHINE).costs
-    assert recall(config, replace(MACHINE, name="another")) == UNMEASURED
+    elsewhere = recall(config, replace(MACHINE, name="another"))
+    assert elsewhere == replace(UNMEASURED, workload=found.workload)  # how long answers are, not how fast
     config.model.dtype = "bfloat16"
-    assert recall(config, MACHINE) == UNMEASURED
+    assert recall(config, MACHINE) == elsewhere
     assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), MACHINE) == UNMEASURED
 
 
