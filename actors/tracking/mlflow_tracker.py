@@ -32,11 +32,12 @@ class MlflowTracker:
 
         if self._run:
             return
-        store = f"sqlite:///{self._identity.folder.resolve().parent / 'mlflow.db'}"
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", store))
+        server, here = os.environ.get("MLFLOW_TRACKING_URI"), self._identity.folder.resolve().parent
+        self._client = MlflowClient(server or f"sqlite:///{here / 'mlflow.db'}")
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(name)
-        experiment = known.experiment_id if known else self._client.create_experiment(name)
+        files = None if server else (here / "mlflow-files").as_uri()
+        experiment = known.experiment_id if known else self._client.create_experiment(name, artifact_location=files)
         found = self._client.search_runs([experiment], f"tags.`{TAG}` = '{self._identity.id}'")
         if found:
             self._run = found[0].info.run_id

@@ -116,6 +116,8 @@ def test_mlflow_in_its_database(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     client = mlflow.MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("microbudget").experiment_id])
     assert (run.info.run_name, run.info.status, run.data.params["lora.rank"]) == ("mine", "FINISHED", "8")
+    assert list((folder.parent / "mlflow-files").rglob("summary.json"))
+    assert [path.name for path in Path().iterdir()] == ["runs"]
     for name in ("reward/mean", "pass@1"):
         history = client.get_metric_history(run.info.run_id, name.replace("@", "_at_"))
         assert [(point.step, point.value) for point in history] == [(row["update"], row[name]) for row in ROWS]

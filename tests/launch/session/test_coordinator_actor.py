@@ -15,10 +15,14 @@ import pytest
 from actors.coordinator.coordinator import Coordinator
 from actors.errors import Interrupted
 from actors.messages import ProblemSet
+from actors.mirror import courier
+from actors.mirror.mirror import POINTER
+from actors.mirror.store import Store
 from actors.runtime.host_resources import HostFree, HostNeeds
 from actors.runtime.placement import place
 from actors.storage import files
 from actors.storage.run_folder import RunFolder
+from actors.tracking.tracking import Tracking
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.session import coordinator_actor
@@ -208,3 +212,26 @@ def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> Non
         end(Mistaken(make_request(tmp_path)))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["status"], summary["reason"]) == ("failed", "lora.rank=3 is not possible: use 4")
+
+
+def test_mirror_and_trackers_are_counted_and_their_faults_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying:
+        def begin(self, next_update: int) -> None:
+            raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(courier, "LOOK_S", 0.01)
+    monkeypatch.setattr(coordinator_actor, "make_tracking", lambda *_: Tracking({"fake": Dying()}))  # type: ignore[dict-item]
+    request = make_request(tmp_path / "mine", seconds=coordinator_actor.FINISH_MARGIN_S + 2.5)
+    request.config.run.name, request.config.checkpoint.mirror = "mine", f"file://{tmp_path}/far"
+    (tmp_path / "mine").mkdir()
+    summary = end(Hanging(request))
+    counts = summary["ledger"]["counts"]
+    assert counts["mirror/copies"] == 1
+    assert counts["mirror/bytes"] > 0
+    assert counts["warnings/fake"] >= 1
+    (event,) = summary["events"]
+    assert event["event"] == "fake does not take what it is given"
+    assert event["detail"] == "ConnectionError: no route to host"
+    assert Store(request.config.checkpoint.mirror, "mine").document(POINTER)["files"]
