@@ -1,11 +1,10 @@
-"""The learner's forward and backward passes against a plain implementation, on the embedded model.
+"""The learner's forward and backward passes against a plain implementation: on the embedded model, on a card on one
+with random weights in the shape of the recipe `instruct`.
 
 Plain: a PEFT model, rows padded to the longest of a micro-batch, full logits, log_softmax and gather. Both sides get
 the same samples, as many tokens a micro-batch and the same dtype.
 """
 
-import ctypes
-import gc
 import json
 import random
 import sys
@@ -21,6 +20,7 @@ from conf.schema import Config
 from launch.benches.processes import measured
 from launch.benches.random_groups import random_group
 from launch.benches.table import Result, Row
+from launch.benches.usage import begin, finish, peak
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
 
@@ -46,6 +46,9 @@ class Case:
     recompute: bool = False
 
 
+RECIPE = {"cpu": "quickstart", "cuda": "instruct"}
+"""Whose model is computed, by device."""
+
 CASES = (
     *(Case(f"r={rank}, 64 samples of mixed length up to 512", rank, 8, 8, 512) for rank in (8, 256)),
     *(Case(f"r={rank}, 2 samples up to 4,096", rank, 1, 2, 4096) for rank in (8, 256)),
@@ -62,10 +65,10 @@ def run() -> Result:
             print(f"{case.name}: {metric} {ours[metric]:,.4g}, plain {plain[metric]:,.4g}", flush=True)
     return Result(
         tuple(rows),
-        matmul_limit(),
+        matmul_limit(device_here()),
         (
             "tokens_per_second: real prompt and response tokens of all samples; peak_memory: bytes above the resting "
-            "process.",
+            "process, on a card of tensors.",
             f"Micro-batches of {MICROBATCH} tokens on both sides.",
         ),
     )
@@ -77,16 +80,22 @@ def measure(side: str, case: Case) -> dict[str, float]:
     return found
 
 
-def matmul_limit() -> dict[str, float]:
-    """Measure the FLOP/s of large dense multiplications on all cores, by dtype."""
+def device_here() -> str:
+    """Return cuda where there is a card that this process may use."""
+    return "cuda" if detect().gpus else "cpu"
+
+
+def matmul_limit(device: str = "cpu") -> dict[str, float]:
+    """Measure the FLOP/s of large dense multiplications on all cores or one card, by dtype."""
     import torch
 
     limit = {}
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(2, 2048, 2048, dtype=dtype)
+        a, b = torch.randn(2, 2048, 2048, dtype=dtype, device=device)
         started, count = perf_counter(), 0
         while count < 2 or perf_counter() - started < 1.0:
             a @ b
+            finish(device)
             count += 1
         limit[f"{str(dtype).removeprefix('torch.')} matmul FLOP/s"] = 2 * 2048**3 * count / (perf_counter() - started)
     return limit
@@ -105,34 +114,58 @@ def batch(case: Case) -> Batch:
 
 def measure_here(side: str, case: Case) -> dict[str, float]:
     """Warm up on short samples, rest, then measure."""
-    from conf.models import locate
-
-    config, work = load(["conf=quickstart", f"lora.rank={case.rank}"]), batch(case)
-    resolve_dtype(config, detect(config.device))
+    device = device_here()
+    config, work = load([f"conf={RECIPE[device]}", f"lora.rank={case.rank}"]), batch(case)
+    resolve_dtype(config, detect())
     config.learner.tokens_per_microbatch = MICROBATCH
     config.learner.gradient_checkpointing = "on" if case.recompute else "off"
     config.rollout.temperature = 1.0
     with TemporaryDirectory() as folder:
-        step = {"ours": ours, "plain": plain}[side](config, locate(config.model), Path(folder))
+        step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, folder), Path(folder), device)
         step(Batch(0, tuple(shorten(group) for group in work.groups[:2])))
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what is free does not count as resting
-        resting = status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+        finish(device)
+        resting = begin(device)
         started = perf_counter()
         step(work)
+        finish(device)
         seconds = perf_counter() - started
     tokens = sum(len(group.problem.prompt_ids) + len(s.token_ids) for group in work.groups for s in group.samples)
-    return {"tokens_per_second": tokens / seconds, "peak_memory": status("VmHWM") - resting}
+    return {"tokens_per_second": tokens / seconds, "peak_memory": peak(device) - resting}
 
 
-def ours(config: Config, model: str, folder: Path) -> Step:
+def model_of(config: Config, device: str, folder: str) -> str:
+    """Return the folder of a recipe's model; on a card one of its shape with random weights, made anew."""
+    from conf.models import locate
+
+    if device == "cpu":
+        return locate(config.model)
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    shape = config.model.shape
+    stated = Qwen2Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tied_head,
+    )
+    torch.manual_seed(0)
+    made = Path(folder, "model")
+    AutoModelForCausalLM.from_config(stated, dtype=torch.bfloat16).save_pretrained(made)
+    return str(made)
+
+
+def ours(config: Config, model: str, folder: Path, device: str) -> Step:
     from learner.learner import LoraLearner
 
-    return LoraLearner(config, model, folder).accumulate
+    return LoraLearner(config, model, folder, device).accumulate
 
 
-def plain(config: Config, model: str, _: Path) -> Step:
+def plain(config: Config, model: str, _: Path, device: str) -> Step:
     """Return forward and backward passes as they are usually written."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -142,21 +175,21 @@ def plain(config: Config, model: str, _: Path) -> Step:
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype))
     lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=list(config.lora.target_modules))
-    policy = get_peft_model(base, lora, autocast_adapter_dtype=False).train()
+    policy = get_peft_model(base, lora, autocast_adapter_dtype=False).train().to(device)
     if config.learner.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def learn(part: list[Example], total: int) -> None:
         rows = [(*example.tokens.prompt, *example.tokens.response) for example in part]
         width = max(map(len, rows))
-        ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
         weights = torch.zeros(len(rows), width - 1)
         for number, example in enumerate(part):
             weights[number, len(example.tokens.prompt) - 1 : len(rows[number]) - 1] = example.advantage / total
         logits = policy(input_ids=ids, attention_mask=mask).logits[:, :-1]
         logprobs = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-        (-(logprobs * weights).sum()).backward()
+        (-(logprobs * weights.to(device)).sum()).backward()
 
     def step(work: Batch) -> None:
         policy.zero_grad()
@@ -174,12 +207,6 @@ def shorten(group: Group) -> Group:
     """Return a group of two samples of at most 16 tokens."""
     samples = tuple(replace(s, token_ids=s.token_ids[:16], logprobs=s.logprobs[:16]) for s in group.samples[:2])
     return replace(group, samples=samples, rewards=group.rewards[:2])
-
-
-def status(name: str) -> int:
-    """Return a line of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
 if __name__ == "__main__":
