@@ -63,13 +63,19 @@ def rope_kind(rope: dict[str, Any]) -> str:
     return str(rope.get("rope_type") or rope.get("type") or "default")
 
 
-def short_context(stated: dict[str, Any]) -> int | None:
-    """Return the tokens up to which a model with two sets of RoPE frequencies uses the first, None for all others."""
+def common_context(stated: dict[str, Any]) -> int | None:
+    """Return the tokens up to which engine and learner compute the same, None if that has no end.
+
+    Of two sets of RoPE frequencies, only the first is used. In Cohere 2 vLLM's sliding window is one token wider than
+    transformers', which longer samples would tell apart.
+    """
     lengths = [
         rope.get("original_max_position_embeddings") or stated.get("original_max_position_embeddings")
         for rope in rope_settings(stated)
         if rope_kind(rope) in ("longrope", "su")
     ]
+    if stated.get("model_type") == "cohere2":
+        lengths.append(stated.get("sliding_window", 4096))
     return min((length for length in lengths if isinstance(length, int) and length > 0), default=None)
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
-from conf.families import check_family, read_config, short_context
+from conf.families import check_family, common_context, read_config
 from conf.schema import ModelConfig, ShapeConfig
 
 EMBEDDED = "embedded:smollm2-135m"
@@ -124,14 +124,14 @@ def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
 def shape_from_config(folder: str | Path) -> ShapeConfig:
     """Return the shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model.
 
-    A model with other RoPE frequencies for long sequences has the context up to which it uses those for short ones.
+    The context ends where engine and learner would begin to differ.
     """
     path, stated = Path(folder) / "config.json", read_config(folder)
     if missing := [key for key in SHAPE_KEYS.values() if key not in stated]:
         raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
     sizes = {name: stated[key] for name, key in SHAPE_KEYS.items()}
-    if short := short_context(stated):
-        sizes["context"] = min(short, sizes["context"])
+    if common := common_context(stated):
+        sizes["context"] = min(common, sizes["context"])
     kv_heads = stated.get("num_key_value_heads") or sizes["heads"]
     if sizes["heads"] % kv_heads:
         raise BadInput(

@@ -67,9 +67,8 @@ def test_what_the_learner_has_is_taken(settings: dict[str, Any], tmp_path: Path)
     [
         {"rope_scaling": {"type": "longrope", "original_max_position_embeddings": 64}},
         {"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 64},
+        {"model_type": "cohere2", "sliding_window": 64},
     ],
 )
-def test_two_sets_of_frequencies_are_used_within_the_context_of_the_first(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
+def test_context_ends_where_engine_and_learner_would_differ(settings: dict[str, Any], tmp_path: Path) -> None:
     assert shape_from_config(folder(tmp_path, **settings)).context == 64

@@ -33,10 +33,10 @@ CLOSE = 5e-4
 
 
 def larger(family: Family) -> Family:
-    """The family in sizes that vLLM's kernels take, with a window that probes exceed."""
+    """The family in sizes that vLLM's kernels take, with a window that probes exceed where that is allowed."""
     settings: dict[str, Any] = family.settings | {"vocab_size": 512, "hidden_size": 128, "head_dim": 32}
     if "sliding_window" in settings:
-        settings["sliding_window"] = 24
+        settings["sliding_window"] = 64 if family.kind == "cohere2" else 24
     if rope := settings.get("rope_parameters"):
         settings["rope_parameters"] = rope | {"short_factor": [1.5] * 12, "long_factor": [4.0] * 12}
     return replace(family, settings=settings)
