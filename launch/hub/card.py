@@ -112,7 +112,7 @@ def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> lis
         ("learning rate", f"{config.learner.learning_rate:g}, {config.learner.schedule}"),
         ("updates", str(summary.get("updates", len(run.rows)))),
         *passed,
-        ("hardware", str(summary.get("hardware") or "not recorded")),
+        ("hardware", str(summary.get("hardware") or run.origin.get("machine") or "not recorded")),
         ("time", time(run.spent_s)),
         ("cost", "not recorded" if cost is None else f"{cost:.2f} at {config.budget.price_per_hour:g} an hour"),
         ("seed", str(config.run.seed)),

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from conf.schema import PRIVATE
+from launch.session.resume import among
+
 PROJECT = Path(__file__).parents[2]
 
-PRIVATE = ("run.on_end", "run.overwrite")
-"""Settings that are not repeated: the one may hold a secret, the other would delete the run."""
+UNREPEATED = (*PRIVATE, "run.overwrite")
+"""Settings that are not repeated: reports, which people share, show the command; and the last would delete the run."""
 
 GIT_S = 10.0
 
 
 def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
     """Return command, commit, date and machine of a run that begins now."""
-    kept = [argument for argument in arguments if argument.partition("=")[0] not in PRIVATE]
+    kept = [argument for argument in arguments if not among(argument.partition("=")[0], UNREPEATED)]
     return {
         "command": f"python launch/run.py {shlex.join(kept)}".replace("'", '"'),
         "commit": commit(),
