@@ -19,7 +19,7 @@ from tests.e2e.conftest import read_rows, read_summary
 @pytest.mark.timeout(900)
 def test_run_goes_on_from_its_mirror(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     url = f"file://{tmp_path}/far"
-    settings = (f"checkpoint.mirror={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=12")
+    settings = (f"checkpoint.mirror={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=150")
     folder = start.folder / "mirrored"  # type: ignore[attr-defined]
     process = start("mirrored", *settings)
     until = time.monotonic() + 400
@@ -40,10 +40,10 @@ def test_run_goes_on_from_its_mirror(start: Callable[..., subprocess.Popen[str]]
     assert ended.returncode == 0, said
     assert f"Restored {folder}" in said
     assert f"Mirror: {url}/mirrored" in said
-    assert [row["update"] for row in read_rows(folder)] == list(range(1, 13))
+    assert [row["update"] for row in read_rows(folder)] == list(range(1, 151))
     summary = read_summary(folder)
-    assert summary["updates"] == 12
-    assert 0 < saved < 12
+    assert summary["updates"] == 150
+    assert 0 < saved < 150
     counts = summary["ledger"]["counts"]
     assert counts["mirror/copies"] >= 1
     assert "mirror/failures" not in counts
