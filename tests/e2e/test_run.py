@@ -55,7 +55,7 @@ def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> Resumed:
     first, seconds = interrupted
     budget_s = first.summary["spent_s"] + STARTS * seconds
     run = begin_once("shared", f"budget.minutes={budget_s / 60}")
-    address = run.said("its metrics").split()[-1]
+    address = run.said("  metrics").split()[-1]
     run.wait_for_update(first.summary["updates"] + 1)
     listening = run.listening()
     told_strangers = answers(listening)
