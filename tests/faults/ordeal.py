@@ -63,7 +63,7 @@ class Ordeal:
         said = "; ".join(ENDING.findall(output)) or output[-2000:]
         at, saved = max(at, run.updates), latest(run.folder)
         self._run = again = self._begin("ordeal", *SETTINGS)
-        again.wait_until(lambda: again.updates > saved, "progress after the same command")
+        again.wait_until(lambda: again.updates > at, "progress after the same command")  # rows to `at` may be old ones
         return f"exit code {run.process.returncode} {at - saved:>4} {ended_s:>7.1f}  {said}"
 
     def end(self) -> str:
