@@ -41,8 +41,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk_halts_with_the_remedy_and_the_same_command_goes_on(begin: Begin, small_disk: Path) -> None:
-    settings = ("budget.updates=9", f"run.folder={small_disk}", *SETTINGS)
-    run = begin("full", *settings)
+    settings = (f"run.folder={small_disk}", *SETTINGS)
+    run = begin("full", "budget.updates=2000", *settings)
     run.wait_for_update(3)
     with full(small_disk):
         ended = run.end()
@@ -51,10 +51,10 @@ def test_full_disk_halts_with_the_remedy_and_the_same_command_goes_on(begin: Beg
         assert str(small_disk) in ended.output
         assert "Traceback" not in ended.output
         saved = latest(run.folder)
-    again = begin("full", *settings).end()
+    again = begin("full", f"budget.updates={saved + 5}", *settings).end()
     assert again.code == 0, again.output
     assert saved > 0
-    assert [row["update"] for row in again.rows] == list(range(1, 10))
+    assert [row["update"] for row in again.rows] == list(range(1, saved + 6))
 
 
 def test_deleted_folder_is_told_and_does_not_come_back(begin: Begin) -> None:
