@@ -102,7 +102,7 @@ def test_chat_in_a_terminal(run: Path, tmp_path: Path) -> None:
         raise AssertionError(shown)
 
     try:
-        screen_with("> ")
+        screen_with("Ready;")
         subprocess.run([*tmux, "send-keys", "/problem 2", "Enter"], check=True)
         screen = screen_with("├")
         head = next(line for line in screen.splitlines() if "base" in line and "trained" in line)
