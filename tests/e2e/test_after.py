@@ -121,9 +121,9 @@ from actors.rollout.vllm_engine import cpu_settings, set_environment
 from actors.runtime.placement import place
 set_environment(place((0,), 0).rollouts[0], 1)
 from vllm import LLM, SamplingParams
-engine = LLM(model=sys.argv[1], max_model_len=256, **cpu_settings(256))
+engine = LLM(model=sys.argv[1], dtype="float32", max_model_len=256, **cpu_settings(256))
 asked = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
-(answer,) = engine.generate({"prompt_token_ids": json.loads(sys.argv[2])}, asked)
+(answer,) = engine.generate({"prompt_token_ids": json.loads(sys.argv[2])}, asked, use_tqdm=False)
 print("ids", list(answer.outputs[0].token_ids))
 """
 
