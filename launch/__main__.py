@@ -11,6 +11,7 @@ from conf.errors import BadInput
 from conf.suggestions import hint
 
 COMMANDS = {
+    "doctor": ("launch.doctor", "whether this machine is fit for a run, and how fast it is"),
     "run": ("launch.run", "plan a run, start or resume it, and watch it to its end"),
     "sweep": ("launch.sweep", "runs over ranks, seeds, models or any setting"),
     "evaluate": ("launch.evaluate", "benchmarks of a model, with or without an adapter"),

@@ -10,8 +10,9 @@ Examples, all that there are:
     python launch/bench.py verify       # verdicts against math-verify alone
     python launch/bench.py memory       # peaks of the real processes against the plan
     python launch/bench.py mismatch     # corrections of what engine and learner differ by: a hundred short runs
+    python launch/bench.py ranks        # ranks and rules for alpha, each at its own rate: eighty short runs
 
-They take 5 to 40 minutes on two cores, mismatch hours.
+They take 5 to 40 minutes on two cores, mismatch and ranks hours.
 """
 
 import sys

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     findings = [*cards, *look_at_software(machine), look_at_model(config)]
     plan = plan_or_none(config, machine, findings)
     if plan:
-        findings += look_at_resources(plan, Path(config.run.folder))
+        findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
     console.print(render(findings))
     if plan is None or any(found.state == "bad" for found in findings):
         return 1

@@ -5,7 +5,7 @@
 #
 # Examples:
 #
-#     bash launch/test.sh                           # about ten minutes on two cores
+#     bash launch/test.sh                           # about a quarter of an hour on two cores
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
 set -euo pipefail

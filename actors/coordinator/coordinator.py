@@ -21,6 +21,7 @@ from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import describe_batch, describe_check
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
+from actors.coordinator.standing import Standing
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Outcome, Progress
 from actors.storage.checkpoints import read_state, write_state
@@ -33,9 +34,6 @@ ROLLED_BACK = "collapse, rolled back"
 
 FAULTS = 3
 """Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
-
-DOING = {"finishing": "the trained model answers held-out problems"}
-"""What a phase does all the time, for a person."""
 
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
@@ -57,8 +55,7 @@ class Coordinator:
         self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
         self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
         self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
-        self._phase, self._notice, self._doing = "starting", "", ""
-        self._latest: dict[str, float] = {}
+        self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
         self._updating = False
         self._learner_usable = True  # not after its death, nor while its version is not published
@@ -76,20 +73,7 @@ class Coordinator:
 
     @property
     def progress(self) -> Progress:
-        fitting, limit = self._budget.forecast("turn"), self._config.budget.updates
-        missing = [limit - self.updates] if limit is not None else []
-        return Progress(
-            phase=self._phase,
-            updates=self.updates,
-            spent=self._budget.spent,
-            left=self._budget.left,
-            updates_left=None if fitting is None else min([fitting, *missing]),
-            latest=self._latest,
-            cost=self._budget.cost,
-            notice=self._notice,
-            doing=self._doing,
-            base=self.base["pass@1"] if self.base else None,
-        )
+        return self._standing.progress(self.updates, self.base)
 
     @property
     def _schedule_progress(self) -> float:
@@ -134,9 +118,9 @@ class Coordinator:
 
     async def _start(self) -> None:
         """Measure the base model while the learner comes up, then publish and load the first version."""
-        self._enter_phase("starting")
+        self._standing.enter("starting")
         self.ledger.enter_all("start")
-        self._doing = "the learner loads, the base model answers held-out problems"
+        self._standing.doing = "the learner loads, the base model answers held-out problems"
 
         async def evaluate_base() -> dict[str, Any] | None:
             await self._plasticity.draw()
@@ -145,7 +129,7 @@ class Coordinator:
         base = asyncio.create_task(evaluate_base())
         try:
             await self._stopping.unless_stopped(self._publish())
-            self._doing = "the base model answers held-out problems"
+            self._standing.doing = "the base model answers held-out problems"
             self.base = await self._stopping.unless_stopped(base)
         finally:
             base.cancel()
@@ -163,7 +147,7 @@ class Coordinator:
                 folder = str(checkpoint) if checkpoint else None
                 await self._learner.restore(folder, self._folder.next_incarnation())
             await self._startup_check.begin()
-            self._doing = "checking that the engine serves the adapters it is given"
+            self._standing.doing = "checking that the engine serves the adapters it is given"
             await self._startup_check.check()
             adapter = await self._learner.publish()
         except LearnerDied as death:
@@ -186,7 +170,7 @@ class Coordinator:
     async def _train_incarnation(self) -> int | None:
         """Train to the end of training, or to a setback; the version to go back to then."""
         trusted: int | None = None
-        self._enter_phase("training")
+        self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
             try:
                 await self._stopping.unless_stopped(self._publisher.check())
@@ -212,7 +196,7 @@ class Coordinator:
             row |= await self._stopping.unless_stopped(self._heldout.validate(self._publisher.policy)) or {}
             alarms = self._guard.look(row)
             row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
-            self._latest = self._folder.append_metrics(self.updates, row)
+            self._standing.latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
                 return trusted
             best = row.get("validation/pass@1", -1.0) > self._folder.checkpoints.best_score
@@ -345,7 +329,7 @@ class Coordinator:
         """Return to a version's checkpoint, or to the start. Groups that came after it are dropped wherever they are,
         their problems come up again, and its versions leave the engines.
         """
-        self._enter_phase("recovering")
+        self._standing.enter("recovering")
         self.ledger.enter_all("recover")
         lost, staleness = self.updates - trusted, self._producer.staleness
         under_way = staleness.running + staleness.waiting
@@ -355,12 +339,12 @@ class Coordinator:
         if checkpoint is None:
             self._learner_usable = False  # version 0 takes a fresh one
         self._restore_bookkeeping(checkpoint)
-        self._latest = next(reversed(self._folder.rows()), {})
+        self._standing.latest = next(reversed(self._folder.rows()), {})
         await abandoned.abandon()
 
     async def _finish(self) -> Outcome:
         """Write the last checkpoint, evaluate the last policy, and say how the run ended."""
-        self._enter_phase("finishing")
+        self._standing.enter("finishing")
         stopping, left = self._stopping, self._budget.left
         # A checkpoint that takes long, since the learner is late, leaves the evaluation the time it needs.
         evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_reserve / EVALUATION_SAFETY, left / 2)
@@ -411,8 +395,4 @@ class Coordinator:
     def _note(self, event: str, detail: str) -> None:
         """Write down what a person should know of, and show it."""
         self._folder.append_event(self.updates, event, detail)
-        self._notice = f"{event}: {detail}"
-
-    def _enter_phase(self, phase: str) -> None:
-        self._phase, self._doing = phase, DOING.get(phase, "")
-        self.ledger.enter("run", phase)
+        self._standing.notice = f"{event}: {detail}"

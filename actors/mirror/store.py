@@ -100,6 +100,7 @@ class Store:
             for start in range(0, len(chunk), CHUNK):
                 started, part = time.monotonic(), chunk[start : start + CHUNK]
                 file.write(part)
+                # What is left of the time that this part may take: the bandwidth is bounded by waiting in its thread.
                 time.sleep(max(len(part) * self._seconds_per_byte - (time.monotonic() - started), 0.0))
 
     def _path(self, name: str) -> str:

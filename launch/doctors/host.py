@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from actors.runtime.host_resources import amount, free_disk, free_memory, total_memory
+from actors.runtime.host_resources import amount
 from conf.errors import BadInput
 from conf.models import HUB_TIMEOUT_S
 from conf.schema import Config
 from launch.doctors.findings import Finding
 from launch.hardware.machine import Machine
-from launch.plan.host_needs import SESSION_BYTES, needs_of_run
+from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -62,28 +62,11 @@ def look_at_compiler() -> Finding:
 
 
 def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:
-    """Yield disk, shared memory and memory against what a run by this plan needs. folder: of runs."""
-    need, temporary = needs_of_run(plan), Path(tempfile.gettempdir())
-    shared = Path("/dev/shm")
-    places = (
-        (f"disk of {folder}", free_disk(folder), need.disk, "make room, or give run.folder on another disk"),
-        (f"disk of {temporary}", free_disk(temporary), SESSION_BYTES, "make room, or set TMPDIR to another disk"),
-        (
-            "/dev/shm",
-            free_disk(shared) if shared.is_dir() else 0,
-            need.shared_memory,
-            "enlarge it; for a container, docker run --shm-size=2g",
-        ),
-        (
-            f"memory, {amount(total_memory())} in all",
-            free_memory(),
-            need.memory,
-            "end what else runs here, or take a larger machine",
-        ),
-    )
-    for what, has, needs, remedy in places:
-        text = f"{amount(has)} free, a run needs {amount(needs)}"
-        yield Finding(what, "good", text) if has >= needs else Finding(what, "bad", f"{text}; {remedy}")
+    """Yield disk, shared memory and memory against what a run by this plan needs. folder: of that run."""
+    for each in resources(needs_of_run(plan), folder):
+        text = f"{amount(each.free)} free, a run needs {amount(each.needed)}"
+        bad = each.free < each.needed
+        yield Finding(each.what, "bad" if bad else "good", f"{text}; {each.remedy}" if bad else text)
 
 
 def look_at_model(config: Config) -> Finding:

@@ -2,6 +2,8 @@
 
 import resource
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.runtime.host_resources import DISK_MARGIN, MIB, HostNeeds, amount, free_disk, measure, size
@@ -22,6 +24,16 @@ SESSION_BYTES = 512 * MIB
 
 OPEN_FILES = 1024
 """Of one process, what systems give at the least. Ray takes as many as it may, and advises 8192."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing that a run needs of its host. free, needed: bytes. remedy: where there is too little."""
+
+    what: str
+    free: int
+    needed: int
+    remedy: str
 
 
 def needs_of_run(plan: Plan) -> HostNeeds:
@@ -55,23 +67,34 @@ def _shared_memory(placement: Placement) -> int:
     return OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
 
 
+def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterator[Resource]:
+    """Yield what the host has of all that a run needs. folder, overwrite: as for `check_host`."""
+    free, temporary = measure(folder), Path(tempfile.gettempdir())
+    kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
+    disk = need.disk - (size(folder) if overwrite else free.begun + kept)
+    stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray puts its store there then
+    yield Resource(
+        f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"
+    )
+    yield Resource(
+        f"{temporary}", free_disk(temporary), SESSION_BYTES + stored, "make room or set TMPDIR to another disk"
+    )
+    yield Resource(
+        "/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"
+    )
+    yield Resource("the host's memory", free.memory, need.memory, "end what else runs here, or take a larger machine")
+
+
 def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
     """Raise BadInput for the first thing that the host has too little of.
 
     folder: of the run; what it holds already is counted, unless overwrite is going to empty it.
     """
-    free, temporary = measure(folder), Path(tempfile.gettempdir())
-    kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
-    disk = need.disk - (size(folder) if overwrite else free.begun + kept)
-    stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray puts its store there then
-    for what, has, needs, remedy in (
-        (f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"),
-        (f"{temporary}", free_disk(temporary), SESSION_BYTES + stored, "make room or set TMPDIR to another disk"),
-        ("/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"),
-        ("the host's memory", free.memory, need.memory, "end what else runs here, or take a larger machine"),
-    ):
-        if has < needs:
-            raise BadInput(f"{what} has {amount(has)} free and the run needs {amount(needs)}: {remedy}")
+    for each in resources(need, folder, overwrite):
+        if each.free < each.needed:
+            raise BadInput(
+                f"{each.what} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
+            )
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if 0 <= most < OPEN_FILES:
         raise BadInput(f"ulimit -n {most}: a run needs {OPEN_FILES} open files: raise it, better to 8192")

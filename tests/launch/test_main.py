@@ -1,12 +1,17 @@
 import inspect
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import launch
 from launch.__main__ import COMMANDS, main
 
 
 def test_every_command_is_there() -> None:
+    """What a person types as `python launch/NAME.py`, but for `result`, which is a script's."""
+    files = {file.stem for file in Path(launch.__file__).parent.glob("*.py") if "\n@command(" in file.read_text()}
+    assert files - {"__main__", "result"} <= COMMANDS.keys()
     for module, _ in COMMANDS.values():
         assert list(inspect.signature(import_module(module).main).parameters)[:1] == ["arguments"]
 

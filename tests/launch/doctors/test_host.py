@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from actors.runtime.host_resources import HostFree
 from conf.load import load
 from launch.doctors import host
 from launch.doctors.host import look_at_compiler, look_at_model, look_at_resources, look_at_software
 from launch.hardware.machine import detect
+from launch.plan import host_needs
 from tests.launch.plan.plans import CPU, plan
 
 
@@ -28,10 +30,11 @@ def test_a_compiler_that_is_missing_or_broken(tmp_path: Path, monkeypatch: pytes
 
 
 def test_too_little_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "free_disk", lambda _: 2**20)
-    states = {finding.what: finding for finding in look_at_resources(plan("quickstart", CPU), tmp_path)}
-    assert states[f"disk of {tmp_path}"].state == "bad"
-    assert states[f"disk of {tmp_path}"].text.endswith("make room, or give run.folder on another disk")
+    monkeypatch.setattr(host_needs, "measure", lambda _: HostFree(disk=2**20, shared_memory=2**40, memory=2**40))
+    disk, _, _, memory = look_at_resources(plan("quickstart", CPU), tmp_path / "runs" / "mine")
+    assert (disk.what, disk.state) == (f"run.folder={tmp_path}/runs: its disk", "bad")
+    assert disk.text.endswith("make room or name a folder on another disk")
+    assert memory.state == "good"
 
 
 def test_a_model_that_is_not_to_be_had(tmp_path: Path) -> None:
