@@ -41,7 +41,8 @@ class Ledger:
         """Count the time of an actor for another activity from now on."""
         now = self._clock.now()
         if actor not in self._now:
-            self._seconds[actor]["start"] += now - self._began - sum(self._seconds[actor].values())
+            before = now - self._began - sum(self._seconds[actor].values())
+            self._seconds[actor]["start"] += max(before, 0.0)  # rounding may leave less than nothing
         self._add_up(actor)
         self._now[actor] = (activity, now)
 

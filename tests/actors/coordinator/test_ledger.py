@@ -23,6 +23,16 @@ def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, 
     assert abs(sum(resumed.seconds["a"].values()) - (spent + 5.5)) < 1e-6
 
 
+def test_rounding_makes_no_second_negative() -> None:
+    """The run could not be resumed: what is read back of a ledger has to be sound."""
+    clock = HandClock()
+    resumed = Ledger(
+        clock, spent=0.3, carried={"seconds": {"run": {"start": 0.0, "training": 0.1 + 0.2}}, "counts": {}}
+    )
+    resumed.enter("run", "start")
+    assert min(resumed.seconds["run"].values()) == 0.0
+
+
 def test_looking_does_not_change_what_is_counted() -> None:
     clock = HandClock()
     ledger = Ledger(clock)
