@@ -35,7 +35,7 @@ SIDES = {"base": "base", "adapter": "trained"}
 """How the two policies of an evaluation.json are called."""
 
 MEASURED = {
-    True: "on 16 fixed responses of the base model",
+    True: "on fixed responses of the base model",
     False: "of the training samples, first against last tenth of the updates",
 }
 """What a change of entropy is of: probed or not."""
@@ -207,7 +207,7 @@ def plasticity(run: Run) -> Table | None:
         allowed = f" of {found['rank']}" if found.get("rank") else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
         rows.append(("effective rank", f"{fmean(ranks.values()):.1f}{allowed} on average, {spread}"))
-    note = "Entropy and KL are exact, on 16 fixed responses of the base model; the curves are of other samples."
+    note = "Entropy and KL are exact, on fixed responses of the base model; the curves are of other samples."
     return Table("How far the model has moved", ("measure", "value"), tuple(rows), note) if rows else None
 
 
