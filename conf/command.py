@@ -47,8 +47,9 @@ def near(path: Path) -> str:
 class PlainConsole(Console):
     """A console on which text is no more than text: names from outside may hold rich's markup or control characters."""
 
-    def __init__(self) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False)
+    def __init__(self, **where: Any) -> None:
+        """where: what rich's console takes of file, width and the like; for a person's terminal, nothing."""
+        super().__init__(**where, markup=False, emoji=False, highlight=False)
         if self.width not in WIDTHS:
             self.width = PLAIN_WIDTH
 

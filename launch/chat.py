@@ -24,7 +24,7 @@ from rich.console import Console
 from actors.messages import Problem
 from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
-from conf.command import command
+from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
@@ -41,7 +41,7 @@ SHOWN_SAMPLES = 3
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     folder, given = split(arguments, {"checkpoint": ()})
-    return chat(find_trained(folder, given.get("checkpoint", LATEST)), folder, Console())
+    return chat(find_trained(folder, given.get("checkpoint", LATEST)), folder, PlainConsole())
 
 
 def chat(trained: Trained, folder: Path, console: Console) -> int:
@@ -62,7 +62,7 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     from rewards.pool import VerifierPool
     from rewards.reward import reward_function
 
-    console.print(f"Starting an engine for {trained.checkpoint} …", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Starting an engine for {trained.checkpoint} …", soft_wrap=True)
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
 
     @cache
@@ -72,7 +72,7 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as judge:
         policies = runner.run(Policies.start(long, share))
         try:
-            console.print("Ready; /help lists the commands.", highlight=False)
+            console.print("Ready; /help lists the commands.")
             conversation = Conversation(long.config, tokenizer)
             loop = Chat(long.config, console, policies, conversation, judge, problems, lambda: changes(folder, console))
             loop.talk(runner, typed(console))

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.messages import Status
-from conf.command import command
+from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from launch.reports.tables import Pair, pairs_by_outcome
 from launch.trained.arguments import split
@@ -50,10 +50,10 @@ def main(arguments: list[str]) -> int:
         raise BadInput(f"limit={limit}: use 1 or more")
     by_outcome = read_pairs(folder)
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
-    console = Console()
+    console = PlainConsole()
     show(chosen[: int(limit)], console)
     counts = ", ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
-    console.print(f"Shown {min(len(chosen), int(limit))} of {len(chosen)}; of all answers: {counts}", highlight=False)
+    console.print(f"Shown {min(len(chosen), int(limit))} of {len(chosen)}; of all answers: {counts}")
     return 0
 
 
@@ -95,7 +95,7 @@ def show(pairs: list[Pair], console: Console) -> None:
     """Print problem, gold answer, and both answers with their verdicts."""
     for pair in pairs:
         asked = f"{pair.problem.strip()}\ngold: {pair.gold}"
-        console.print(visible(asked), highlight=False, markup=False)
+        console.print(visible(asked))
         sides = (pair.before, pair.after)
         verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides]
         answers = [str(side["response"]) for side in sides]

@@ -130,7 +130,7 @@ class Chat:
             self._say(f"{side}: {answers[side].strip()}" + (f" [{verdicts[side]}]" if verdicts else ""))
 
     def _say(self, text: str) -> None:
-        self._console.print(visible(text), soft_wrap=True, highlight=False, markup=False)
+        self._console.print(visible(text), soft_wrap=True)
 
 
 def typed(console: Console) -> Iterator[str]:

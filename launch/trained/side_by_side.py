@@ -22,5 +22,5 @@ def side_by_side(heads: tuple[str, str], answers: tuple[str, str], verdicts: tup
 
 
 def visible(text: str) -> str:
-    """Return a text without what would steer a terminal: a model may write anything."""
-    return "".join(c if c.isprintable() or c in "\n\t" else REPLACED for c in text)
+    """Return a text without what would steer a terminal, tabs as spaces: a model may write anything."""
+    return "".join(c if c.isprintable() or c == "\n" else REPLACED for c in text.expandtabs())

@@ -2,8 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from conf.command import PlainConsole
 from launch import samples
 from launch.samples import choose, read_pairs, show
 from launch.trained.side_by_side import visible
@@ -69,13 +69,13 @@ def test_shows_both_answers_and_counts(run: Path, capsys: pytest.CaptureFixture[
 
 
 def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
-    console = Console(record=True, width=120, file=(tmp_path / "out").open("w"), force_terminal=True)
+    console = PlainConsole(record=True, width=120, file=(tmp_path / "out").open("w"), force_terminal=True)
     show(choose(read_pairs(write_run(tmp_path / "mine")), "better", "")[:1], console)
     said = console.export_text()
     assert "alert(1)" in said
     assert "\x1b" not in said
     assert visible(HOSTILE).isprintable()
-    assert visible("a\tb\nc") == "a\tb\nc"
+    assert visible("a\tb\nc") == "a       b\nc"
 
 
 @pytest.mark.parametrize(

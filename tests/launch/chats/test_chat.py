@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from actors.messages import Problem, Sampling, Verdict
+from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.chats.chat import HELP, Chat, typed
@@ -66,7 +66,7 @@ def say(config: Config, engine: Echo) -> Say:
     """Says lines in a new chat and returns what is printed."""
 
     def say(*lines: str, terminal: bool = False) -> str:
-        console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+        console = PlainConsole(file=io.StringIO(), force_terminal=terminal, width=100)
         problems = [Problem("p", "3 + 4 =", (1, 2), "7"), Problem("q", "0 + 1 =", (1, 2), "1")]
 
         def samples() -> None:
@@ -140,7 +140,7 @@ def test_new_forgets_and_quit_ends(say: Say, engine: Echo) -> None:
 
 def test_lines_of_a_pipe_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
-    lines: Iterable[str] = typed(Console(file=io.StringIO()))
+    lines: Iterable[str] = typed(PlainConsole(file=io.StringIO()))
     assert list(lines) == ["one", "two"]
 
 
