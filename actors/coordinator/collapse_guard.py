@@ -1,5 +1,6 @@
 """Notices when a policy collapses."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Signal:
     share, least: lower bounds of its spread, as a share of its median and absolutely, so that after a calm window not
     every change is an alarm.
     floor: below it the latest updates are an alarm, whatever was usual. collapse: whether an alarm says that the policy
-    collapses; if not, it is a warning only.
+    collapses; if not, it is a warning only. excused: whether it is no alarm while the policy succeeds (see `Success`).
     """
 
     name: str
@@ -37,13 +38,16 @@ class Signal:
     least: float = 0.0
     floor: float | None = None
     collapse: bool = True
+    excused: bool = False
 
+
+REWARD = Signal("reward/mean", least=0.02)
 
 SIGNALS = (
-    Signal("policy/entropy"),
-    Signal("canary/entropy"),
+    Signal("policy/entropy", excused=True),
+    Signal("canary/entropy", excused=True),
     Signal("completion/mean_length", rises=True),
-    Signal("reward/mean", least=0.02),
+    REWARD,
     Signal("reward/format", least=0.02),
     Signal("policy/kl_to_base", falls=False, rises=True, share=0.5, least=0.02),
     Signal("mismatch/effective_share", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
@@ -66,6 +70,38 @@ class Alarm:
         return f"{self.signal} {change} {self.value:.3g}"
 
 
+class Success:
+    """Tells whether a policy has learned, by the reward: a policy that knows an answer has no entropy left there.
+
+    It has if the latest reward is above that of the run's first window and not below the best window, each time by what
+    the reward's own spread is at least. A fall of entropy that is held back meanwhile is an alarm as soon as the reward
+    goes, as long as most of the entropy of the run's beginning is missing.
+    """
+
+    def __init__(self, settings: GuardConfig) -> None:
+        self._window = settings.window
+        self._rewards: deque[float] = deque(maxlen=settings.window + settings.patience)
+        self._first: float | None = None
+        self._best = -math.inf
+        self.now = False
+
+    def look(self, row: Mapping[str, float]) -> None:
+        """Take in an update's row; one without a reward changes nothing."""
+        if REWARD.name not in row:
+            return
+        self._rewards.append(row[REWARD.name])
+        if len(self._rewards) == self._rewards.maxlen:
+            usual, latest = median(list(self._rewards)[: self._window]), median(list(self._rewards)[self._window :])
+            self._first = usual if self._first is None else self._first
+            self._best = max(self._best, usual)
+            risen = latest >= self._first + _least_spread(self._first)
+            self.now = risen and latest >= self._best - _least_spread(self._best)
+
+
+def _least_spread(reward: float) -> float:
+    return max(REWARD.share * abs(reward), REWARD.least)
+
+
 class Guard:
     """Compares the latest `patience` updates of each signal with the `window` before them: a pure state machine.
 
@@ -78,11 +114,13 @@ class Guard:
         self._settings = settings
         self._values: dict[str, deque[float]] = {}
         self._first: dict[str, float] = {}
+        self._success = Success(settings)
         for row in rows:
             self.look(row)
 
     def look(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that an update's row raises; rows come in the order of their updates."""
+        self._success.look(row)
         alarms = [self._judge(signal, row[signal.name]) for signal in SIGNALS if signal.name in row]
         return [alarm for alarm in alarms if alarm is not None]
 
@@ -114,7 +152,7 @@ class Guard:
         low, high = signal.falls and distance < -self._settings.limit, signal.rises and distance > self._settings.limit
         first = self._first.setdefault(signal.name, usual)
         gone = signal.name.endswith("/entropy") and latest < ENTROPY_LEFT * first
-        if not (low or high or gone):
+        if not (low or high or gone) or (signal.excused and self._success.now):
             return None
         values.clear()
         del self._first[signal.name]

@@ -127,8 +127,9 @@ class AlgorithmConfig:
 @dataclass
 class GuardConfig:
     """Against collapse: entropy (of the samples learned from, and of the probe), response length, reward, format and KL
-    to base are compared with their own recent past, and entropy with the run's beginning. What is found is in
-    events.jsonl, the summary and `guard/alarms`. Of `mismatch/effective_share` below a half it warns, whatever the
+    to base are compared with their own recent past, and entropy with the run's beginning; a fall of entropy does not
+    count while the reward is above its beginning and near its best, since a solved problem has none. What is found is
+    in events.jsonl, the summary and `guard/alarms`. Of `mismatch/effective_share` below a half it warns, whatever the
     action.
     """
 

@@ -16,6 +16,8 @@ MUCH = 0.1
 OFTEN = 0.5
 """Share of the updates in which the canary can be expected to tell adapters apart."""
 
+NO_COLLAPSE = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
+
 IDLE = 0.5
 """Groups without variance above this share: more than half of the generated tokens teach nothing."""
 
@@ -75,7 +77,7 @@ def _course(run: Run) -> Iterator[Flag]:
         detail = f"update {found[0]['update']}: {in_words(str(found[0]['detail']))}"
         yield Flag("warning", f"{many(len(found), 'sign')} of collapse", detail)
     elif run.rows:
-        yield Flag("good", "No sign of collapse", "entropy, length, reward and KL stayed within their bands")
+        yield Flag("good", "No sign of collapse", NO_COLLAPSE)
 
 
 def _mismatch(run: Run) -> Iterator[Flag]:

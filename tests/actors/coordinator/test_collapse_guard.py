@@ -28,7 +28,7 @@ def alarms(guard: Guard, sequence: list[dict[str, float]]) -> list[str]:
     return [alarm.signal for row in sequence for alarm in guard.look(row)]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000))
 def test_noise_raises_no_alarm(seed: int) -> None:
     assert alarms(Guard(GuardConfig()), rows(300, seed, noise=0.15)) == []
@@ -108,3 +108,51 @@ def test_rows_without_a_signal_are_skipped() -> None:
 def test_resumed_guard_knows_the_updates_before() -> None:
     sequence = rows(40) + rows(3, seed=1, policy__entropy=0.05)
     assert alarms(Guard(GuardConfig(), sequence[:41]), sequence[41:]) == ["policy/entropy"]
+
+
+def arithmetic(rewards: list[float], entropies: list[float]) -> list[dict[str, float]]:
+    """Rows of a run whose reward and entropy of the probes are these."""
+    pairs = zip(rewards, entropies, strict=True)
+    return [{"reward/mean": reward, "canary/entropy": entropy} for reward, entropy in pairs]
+
+
+LEARNED = [min(0.9, 0.1 + n / 40) for n in range(80)]
+SOLVED = [0.5 * 0.9**n for n in range(80)]
+
+
+def test_a_solved_problem_has_no_entropy_which_is_no_alarm() -> None:
+    assert alarms(Guard(GuardConfig()), arithmetic(LEARNED, SOLVED)) == []
+
+
+def test_the_same_fall_without_a_gain_is_an_alarm() -> None:
+    assert "canary/entropy" in alarms(Guard(GuardConfig()), arithmetic([0.1] * 80, SOLVED))
+
+
+def test_entropy_that_is_gone_is_an_alarm_once_the_reward_goes() -> None:
+    guard = Guard(GuardConfig())
+    assert alarms(guard, arithmetic(LEARNED, SOLVED)) == []
+    assert alarms(guard, arithmetic([0.4] * 10, SOLVED[-10:])) == ["canary/entropy"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(0, 1), min_size=60, max_size=120),
+    st.lists(st.floats(0, 5), min_size=120, max_size=120),
+)
+def test_success_excuses_entropy_alone_and_a_reward_that_never_rose_nothing(
+    rewards: list[float], entropies: list[float]
+) -> None:
+    falling = sorted(rewards, reverse=True)
+    rows = arithmetic(falling, entropies[: len(falling)])
+    bare = [{"canary/entropy": row["canary/entropy"]} for row in rows]
+    found = [name for name in alarms(Guard(GuardConfig()), rows) if name == "canary/entropy"]
+    assert found == alarms(Guard(GuardConfig()), bare)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0, 0.5), st.lists(st.floats(0, 1), min_size=100, max_size=100))
+def test_no_entropy_is_an_alarm_while_the_reward_is_well_above_its_beginning_and_rises(
+    start: float, entropies: list[float]
+) -> None:
+    rewards = [start] * 12 + [start + 0.5 * (n + 12) / 100 for n in range(88)]
+    assert "canary/entropy" not in alarms(Guard(GuardConfig()), arithmetic(rewards, entropies))
