@@ -5,7 +5,7 @@
 Examples:
 
     python launch/chat.py runs/quickstart
-    python launch/chat.py runs/quickstart checkpoint=update-000040
+    python launch/chat.py runs/first checkpoint=update-000040
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
 Both answer under the settings of the run's evaluation, in an engine as the run's. In the chat, /help lists the

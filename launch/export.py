@@ -7,7 +7,7 @@ Examples:
 
     python launch/export.py runs/quickstart                            # for transformers, vLLM and the like
     python launch/export.py runs/quickstart format=gguf type=q8_0      # one file, for llama.cpp and the like
-    python launch/export.py runs/quickstart format=adapter to=adder checkpoint=update-000040
+    python launch/export.py runs/first format=adapter to=adder checkpoint=update-000040
 
 merged: a folder in Hugging Face format, in the number type of the base model, or of the `type` float32, which keeps the
 smallest change. gguf: one file, of the `type` q8_0 (half the size) or f16. adapter: the plain PEFT adapter. It is in

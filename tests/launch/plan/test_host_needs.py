@@ -23,7 +23,7 @@ def test_need_grows_with_rank_and_checkpoints_kept() -> None:
     assert small.disk < large.disk
     assert small.disk < many.disk
     assert small.checkpoint == many.checkpoint < large.checkpoint
-    assert need("validation.every=5").disk == need("checkpoint.keep_last=3").disk
+    assert need("validation.every=5").disk == need("checkpoint.keep_last=2").disk
 
 
 @pytest.mark.parametrize("settings", [(), ("checkpoint.keep_last=1",), ("validation.every=5",)])

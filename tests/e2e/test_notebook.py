@@ -1,0 +1,56 @@
+"""The notebook of the quickstart, executed by a Jupyter of its own in this clone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
+JUPYTER = ("nbclient==0.11.0", "ipykernel==7.4.0")
+BUDGET_MIN = 3.5
+
+EXECUTE = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], 4)
+nbformat.validate(notebook)
+nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": sys.argv[2]}}).execute()
+nbformat.write(notebook, sys.argv[1])
+"""
+
+
+@pytest.fixture
+def jupyter(tmp_path: Path) -> Path:
+    """The Python of an environment with what executes notebooks, which nothing else here needs."""
+    environment = tmp_path / "jupyter"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *JUPYTER], check=True, timeout=300)
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_its_cells_train_and_show_a_model(jupyter: Path, tmp_path: Path) -> None:
+    if not (ROOT / ".venv" / "setup.stamp").exists():
+        pytest.skip("this clone has not been set up")
+    before = (ROOT / ".venv" / "setup.log").stat().st_mtime
+    text = NOTEBOOK.read_text("utf-8")
+    short = f"budget.minutes={BUDGET_MIN} run.folder={tmp_path} dashboard.port=0"
+    text = text.replace("budget.minutes=10", short).replace("runs/notebook", str(tmp_path / "notebook"))
+    executed = tmp_path / "executed.ipynb"
+    executed.write_text(text, "utf-8")
+    subprocess.run([jupyter, "-c", EXECUTE, str(executed), str(NOTEBOOK.parent)], check=True, timeout=1200)
+    assert (ROOT / ".venv" / "setup.log").stat().st_mtime == before, "nothing is installed twice"
+    cells = [cell for cell in json.loads(executed.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    shown = ["".join(json.dumps(output, ensure_ascii=False) for output in cell["outputs"]) for cell in cells]
+    assert "Fits" in shown[2]
+    assert "held-out pass@1" in shown[3]
+    assert "base   pass@1 0." in shown[4]
+    assert "final  pass@1 0." in shown[4]
+    assert "gold: " in shown[5]
+    assert "# " in shown[6]
+    assert "20" in shown[7]
