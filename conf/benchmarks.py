@@ -17,9 +17,10 @@ PART = r"\w[\w.-]*"
 """Of a name on the hub, which neither begins with a dot nor leads elsewhere."""
 
 SOURCES = re.compile(
-    rf"(hub:{PART}/{PART}(/[^:/]+)?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)", re.ASCII
+    rf"(hub:{PART}/{PART}(/[^:/@]+)?(@{PART})?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)",
+    re.ASCII,
 )
-SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION"
+SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][@REVISION][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION"
 
 
 @dataclass(frozen=True)

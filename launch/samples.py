@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
     console = PlainConsole()
     show(chosen[: int(limit)], console)
-    counts = ", ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
+    counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
     console.print(f"Shown {min(len(chosen), int(limit))} of {len(chosen)}; of all answers: {counts}")
     return 0
 

@@ -51,9 +51,10 @@ class DataConfig:
     """
 
     source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE)
-    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][:split]` of the Hugging Face hub, `file:PATH` (jsonl,
-    json, csv, parquet), `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code
-    is refused), or `import:MODULE:FUNCTION`, a function that yields rows."""
+    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face hub, where a
+    revision is a commit, a tag or a branch and without one the newest counts; `file:PATH` (jsonl, json, csv, parquet);
+    `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or
+    `import:MODULE:FUNCTION`, a function that yields rows."""
     parameters: dict[str, Any] = setting({}, "our choice")
     """Parameters of the reasoning_gym generator or the function."""
     size: int | None = setting(None, "our choice", ge=1, le=10**7)

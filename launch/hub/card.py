@@ -63,7 +63,7 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
 def metadata(trained: Trained, run: Run, form: str, repository: str, licence: str, found: Change | None) -> str:
     """Return what the hub understands: base model, library, tags, data, licence and the result, as YAML."""
     base, source = base_name(trained), str(trained.config.data.source)
-    dataset = source.removeprefix("hub:").partition(":")[0] if source.startswith("hub:") else ""
+    dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
     of_hub = on_hub(base)
     card = ModelCardData(
         base_model=base if of_hub else None,

@@ -145,6 +145,11 @@ def collapses(run: Run) -> list[int]:
     return [event["update"] for event in run.events if str(event.get("event", "")).startswith("collapse")]
 
 
+def in_plot(name: str) -> str:
+    """Return the short name of a class of tokens or an activity."""
+    return str(WORDS["in_plots"].get(name) or name.replace("_", " "))
+
+
 def norms(run: Run) -> Plot | None:
     names = _metrics(run, "adapter/norm/")
     if not names:
@@ -163,7 +168,7 @@ def _tokens_over_time(run: Run) -> Plot | None:
         return None
     axes = blank(HEIGHT + 0.3)
     heights = [[float(row.get(name) or 0.0) / 1000 for row in run.rows] for name in names]
-    labels = [name.removeprefix("ledger/tokens/").replace("_", " ") for name in names]
+    labels = [in_plot(name.removeprefix("ledger/tokens/")) for name in names]
     axes.stackplot([int(row["update"]) for row in run.rows], heights, labels=labels, linewidth=0)
     label(axes, "thousand tokens", lines=len(names))
     return finish(axes, "tokens", "Tokens generated so far, by what became of them")
@@ -186,7 +191,7 @@ def time_by_actor(run: Run) -> Plot | None:
     for row, times in enumerate(actors.values()):
         left = 0.0
         for activity in sorted(times, key=lambda name: (order.index(_kind(name)), -times[name])):
-            name, width = activity.replace("_", " "), times[activity] / size
+            name, width = in_plot(activity), times[activity] / size
             axes.barh(row, width, left=left, height=0.62, color=f"C{order.index(_kind(activity))}", linewidth=0)
             if width * size > longest * LETTER * (len(name) + 1):
                 axes.text(left + width / 2, row, name, ha="center", va="center", fontsize=7, color="white")
@@ -206,7 +211,7 @@ def tokens_by_class(run: Run) -> Plot | None:
     if not classes:
         return None
     axes = blank()
-    axes.barh([name.replace("_", " ") for name in classes], [number / 1000 for number in classes.values()])
+    axes.barh([in_plot(name) for name in classes], [number / 1000 for number in classes.values()])
     axes.invert_yaxis()
     _bars(axes)
     label(axes, "", "thousand tokens")

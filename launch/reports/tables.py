@@ -257,6 +257,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
 def provenance(run: Run) -> list[tuple[str, str]]:
     """Say on what machine, when and by which command and commit the run was made."""
     found = {"machine": run.summary.get("hardware") or "", **run.origin}
+    found["started"] = str(found.get("started", "")).replace("T", " ").replace("+00:00", " UTC")
     names = {"machine": "machine", "started": "started", "commit": "commit", "command": "command"}
     return [(name, str(found[key])) for key, name in names.items() if found.get(key)]
 

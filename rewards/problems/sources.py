@@ -60,15 +60,18 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
 
 
 def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:
-    """Read OWNER/NAME[/config][:split] of the hub. With `data.scan` only what is read is downloaded."""
+    """Read OWNER/NAME[/config][@revision][:split] of the hub. With `data.scan` only what is read is downloaded."""
     path, _, split = reference.partition(":")
-    owner, name, *config = path.split("/")
+    named, _, revision = path.partition("@")
+    owner, name, *config = named.split("/")
     split = split or "train"
 
     def load() -> list[Row]:
         import datasets
 
-        rows = datasets.load_dataset(f"{owner}/{name}", *config, split=split, streaming=data.scan is not None)
+        rows = datasets.load_dataset(
+            f"{owner}/{name}", *config, split=split, revision=revision or None, streaming=data.scan is not None
+        )
         return [Row(fields) for fields in islice(rows, data.scan)]
 
     try:

@@ -63,7 +63,7 @@ def test_shows_both_answers_and_counts(run: Path, capsys: pytest.CaptureFixture[
     assert "b\ngold: 7" in said
     assert "correct b" in said
     assert "wrong, 5 tokens, stop" in said
-    assert "Shown 1 of 5; of all answers: 3 right before, wrong after, 2 wrong before, right after" in " ".join(
+    assert "Shown 1 of 5; of all answers: 3 right before, wrong after; 2 wrong before, right after" in " ".join(
         said.split()
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from actors.messages import Status
+from conf.benchmarks import SOURCES
 from conf.schema import Config
 from rewards.pool import VerifierPool
 from rewards.problems.loading import load
@@ -59,6 +60,24 @@ def test_wrong_configuration_or_split_is_refused_with_those_there_are(
 ) -> None:
     hub.data.source = f"hub:{source}"
     refuse(hub, byte_tokenizer, *words)
+
+
+def test_a_revision_of_the_hub_is_what_is_read(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **how: asked.append({"names": names, **how}) or SUMS)
+    config.eval.problems = 0
+    for source in ("hub:owner/sums/main@3f2a:test", "hub:owner/sums"):
+        config.data.source = source
+        assert SOURCES.fullmatch(source)
+        load(config, byte_tokenizer)
+    assert [(each["names"], each["revision"], each["split"]) for each in asked] == [
+        (("owner/sums", "main"), "3f2a", "test"),
+        (("owner/sums",), None, "train"),
+    ]
 
 
 def test_hub_that_does_not_answer_is_given_up(
