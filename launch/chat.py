@@ -9,7 +9,9 @@ Examples:
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
 Both answer under the settings of the run's evaluation, in an engine as the run's. In the chat, /help lists the
-commands, such as /problem 3, which poses a held-out problem and judges both answers. Lines may come from a pipe.
+commands, such as /problem 3, which poses a held-out problem and judges both answers, and /ask, which poses one of yours
+in the same way. What is said without a command has neither the run's instructions nor its examples. Lines may come from
+a pipe.
 """
 
 import asyncio
@@ -24,11 +26,12 @@ from rich.console import Console
 from actors.messages import Problem
 from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
-from conf.command import PlainConsole, command
+from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
+from launch.reports.tables import problem_in
 from launch.samples import choose, read_pairs, show
 from launch.trained.arguments import split
 from launch.trained.policy import LATEST, Trained, find_trained, talking
@@ -56,25 +59,33 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 
+    from launch.chats.aside import aside
     from launch.chats.chat import Chat, typed
     from launch.chats.conversation import Conversation
     from launch.chats.policies import Policies
     from rewards.pool import VerifierPool
     from rewards.reward import reward_function
 
-    console.print(f"Starting an engine for {trained.checkpoint} …", soft_wrap=True)
+    console.print(f"Starting an engine for {near(trained.checkpoint)} …", soft_wrap=True)
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
 
     @cache
     def problems() -> Sequence[Problem]:
         return heldout(trained, tokenizer)
 
+    def asked(prompt: str) -> str:
+        return problem_in({problem.prompt for problem in problems()})[prompt]
+
+    def changed() -> None:
+        changes(folder, console)
+
     with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as judge:
-        policies = runner.run(Policies.start(long, share))
+        with aside():
+            policies = runner.run(Policies.start(long, share))
         try:
-            console.print("Ready; /help lists the commands.")
+            console.print("Ready: /problem 1 poses a held-out problem, /ask one of yours, /help lists all commands.")
             conversation = Conversation(long.config, tokenizer)
-            loop = Chat(long.config, console, policies, conversation, judge, problems, lambda: changes(folder, console))
+            loop = Chat(long.config, console, policies, conversation, judge, problems, changed, asked)
             loop.talk(runner, typed(console))
         finally:
             runner.run(policies.close())

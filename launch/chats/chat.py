@@ -18,6 +18,7 @@ from launch.chats.policies import Policies, Show
 from launch.trained.side_by_side import side_by_side, visible
 
 HELP = """/problem N  pose held-out problem N as in the run's evaluation, with gold answer and verdicts
+/ask TEXT   pose a problem of yours in the same way, with the run's instructions and examples
 /samples    what changed in the run's own answers, worst first
 /new        begin a new conversation
 /help       this
@@ -36,7 +37,8 @@ class Judge(Protocol):
 class Chat:
     """One person talking to base and trained model.
 
-    problems: returns the held-out problems of the run, in order. samples: prints what changed.
+    problems: returns the held-out problems of the run, in order. samples: prints what changed. asked: returns of a
+    prompt what is not in all of them.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class Chat:
         judge: Judge,
         problems: Callable[[], Sequence[Problem]],
         samples: Callable[[], object],
+        asked: Callable[[str], str] = str.strip,
     ) -> None:
         self._config, self._console = config, console
         self._policies, self._conversation, self._judge = policies, conversation, judge
-        self._problems, self._samples = problems, samples
+        self._problems, self._samples, self._asked = problems, samples, asked
         self._turns = 0
 
     def talk(self, runner: asyncio.Runner, lines: Iterator[str]) -> None:
@@ -77,6 +80,8 @@ class Chat:
                 self._samples()
             case "/problem":
                 runner.run(self._pose(rest))
+            case "/ask":
+                runner.run(self._ask(rest))
             case _ if word.startswith("/"):
                 raise BadInput(f"{word}: no such command; /help lists them")
             case _:
@@ -94,13 +99,20 @@ class Chat:
         if not (number.isdecimal() and 1 <= int(number) <= len(problems)):
             raise BadInput(f"/problem {number}: give a number from 1 to {len(problems)}")
         problem = problems[int(number) - 1]
-        self._say(f"{problem.prompt.strip()}\ngold: {problem.gold}")
+        self._say(f"{self._asked(problem.prompt).strip()}\ngold: {problem.gold}")
         answers = await self._answer(dict.fromkeys(SIDES, problem), response_limit(self._config))
         verdicts = {
             side: await asyncio.to_thread(self._judge.verify, problem.gold, answers[side], problem.grader)
             for side in SIDES
         }
         self._show(answers, {side: verdict.status.value for side, verdict in verdicts.items()})
+
+    async def _ask(self, text: str) -> None:
+        if not text:
+            raise BadInput("/ask: give the problem on the same line")
+        self._show(
+            await self._answer(dict.fromkeys(SIDES, self._conversation.alone(text)), response_limit(self._config))
+        )
 
     async def _answer(self, prompts: dict[str, Problem], limit: int) -> dict[str, str]:
         self._turns += 1

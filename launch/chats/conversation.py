@@ -5,6 +5,7 @@ from typing import Any
 from actors.messages import Problem
 from conf.errors import BadInput
 from conf.schema import Config
+from rewards.problems.chat import render
 
 SIDES = ("base", "trained")
 
@@ -35,9 +36,17 @@ class Conversation:
         for side, said in self._messages.items():
             said += [message("user", text), message("assistant", answers[side])]
 
+    def alone(self, text: str) -> Problem:
+        """Return a problem as the run poses its own, outside of the conversation. Raises BadInput if it is too long."""
+        return self._sized(render([], text, self._config.data, self._tokenizer))
+
     def _prompt(self, messages: Messages) -> Problem:
         settings = self._config.data.chat_settings
-        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **settings)
+        return self._sized(
+            self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **settings)
+        )
+
+    def _sized(self, prompt: str) -> Problem:
         ids = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         if len(ids) > (longest := self._config.rollout.max_prompt_tokens):
             raise BadInput(

@@ -13,6 +13,9 @@ REFRESH_PER_SECOND = 2
 ALIKE = 0.005
 """Reward and accuracy that differ by less are shown once."""
 
+FIRST = "the first update's answers are drawn and learned from"
+"""What a run that has no update to show does."""
+
 SEPARATOR = " · "
 
 
@@ -81,7 +84,8 @@ def figures(progress: Progress) -> list[str]:
     """Return what the run does while it starts, then the latest update's reward, length and speed."""
     row = progress.latest
     if not row:
-        return [progress.doing] if progress.doing else []
+        doing = progress.doing or (FIRST if progress.phase == "training" else "")
+        return [doing] if doing else []
     more = f" (about {progress.updates_left} more)" if progress.updates_left else ""
     reward, accuracy = row["reward/mean"], row["reward/accuracy"]
     return [

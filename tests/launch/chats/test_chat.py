@@ -9,6 +9,7 @@ from actors.messages import Problem, Sampling, Verdict
 from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.schema.data import ExampleConfig
 from launch.chats.chat import HELP, Chat, typed
 from launch.chats.conversation import Conversation
 from launch.chats.policies import Policies
@@ -80,6 +81,7 @@ def say(config: Config, engine: Echo) -> Say:
             Judge(),
             lambda: problems,
             samples,
+            lambda prompt: prompt.removesuffix(" ="),
         )
         with asyncio.Runner() as runner:
             chat.talk(runner, iter(lines))
@@ -100,7 +102,7 @@ def test_both_models_answer_and_remember_their_own_answers(say: Say, engine: Ech
 
 def test_problem_is_posed_as_in_the_evaluation_and_judged(say: Say, engine: Echo) -> None:
     assert say("/problem 1").splitlines() == [
-        "3 + 4 =",
+        "3 + 4",
         "gold: 7",
         r"base: \boxed{1} [wrong]",
         r"trained: \boxed{7} [correct]",
@@ -108,6 +110,15 @@ def test_problem_is_posed_as_in_the_evaluation_and_judged(say: Say, engine: Echo
     assert {(prompt, sampling.max_tokens, sampling.temperature) for prompt, sampling in engine.asked} == {
         ("3 + 4 =", 24, 0.5)
     }
+
+
+def test_a_problem_of_ones_own_is_posed_as_the_run_poses_its_own(config: Config, say: Say, engine: Echo) -> None:
+    config.data.template = "Solve {problem}"
+    config.data.examples = [ExampleConfig("1 + 1", "2")]
+    say("hello", "/ask 3 + 4", "again")
+    asked = [(prompt, sampling.max_tokens) for prompt, sampling in engine.asked]
+    assert asked[2:4] == [("user: Solve 1 + 1\nassistant: 2\nuser: Solve 3 + 4\n", 24)] * 2
+    assert "Solve" not in asked[4][0]
 
 
 def test_on_a_terminal_answers_stand_side_by_side(say: Say) -> None:
@@ -121,6 +132,7 @@ def test_on_a_terminal_answers_stand_side_by_side(say: Say) -> None:
     [
         ("/help", HELP.splitlines()[0]),
         ("/problem", "/problem : give a number from 1 to 2"),
+        ("/ask", "/ask: give the problem on the same line"),
         ("/problem 3", "/problem 3: give a number from 1 to 2"),
         ("/samples", "the run has no samples"),
         ("/prblem 1", "/prblem: no such command; /help lists them"),
