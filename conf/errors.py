@@ -18,6 +18,11 @@ class BadInput(Exception):
         super().__init__(text if len(text) <= MOST_CHARACTERS else f"{text[:half]} … {text[-half:]}")
 
 
+def in_brief(error: BaseException) -> str:
+    """Return kind and text of an error on one line of at most 300 characters."""
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+
+
 def printable(text: str) -> str:
     """Return a text with escapes for what moves the cursor, turns the direction of writing or is half a character."""
     return "".join(

@@ -160,7 +160,10 @@ def _folder(path: str, patterns: list[str]) -> Path:
     if path == EMBEDDED:
         folder = embedded_folder()
         if not (folder / "config.json").is_file():
-            raise BadInput(f"model.path={path}: the embedded model is not in {folder}; run bash launch/setup.sh")
+            raise BadInput(
+                f"model.path={path}: the embedded model is not in {folder}; put it there by bash launch/setup.sh, or"
+                " where the package was installed from elsewhere, by microbudget embedded"
+            )
         return folder
     folder = path_of(path, f"model.path={path}")
     if os.path.isdir(folder):

@@ -15,7 +15,6 @@ a pipe.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -34,6 +33,7 @@ from launch.hardware.machine import check_build, detect
 from launch.reports.tables import problem_in
 from launch.samples import choose, read_pairs, show
 from launch.trained.arguments import split
+from launch.trained.off_screen import off_screen
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 
 SHOWN_SAMPLES = 3
@@ -42,9 +42,11 @@ SHOWN_SAMPLES = 3
 
 @command("chat.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Return the exit code: 0, 1 if the engine fails, 2 for bad input, 130 after Ctrl-C."""
     folder, given = split(arguments, {"checkpoint": ()})
-    return chat(find_trained(folder, given.get("checkpoint", LATEST)), folder, PlainConsole())
+    trained = find_trained(folder, given.get("checkpoint", LATEST))
+    with off_screen("chat") as screen:
+        return chat(trained, folder, PlainConsole(file=screen))
 
 
 def chat(trained: Trained, folder: Path, console: Console) -> int:
@@ -55,7 +57,6 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     placement = place_engines(machine.cores, machine.gpus)
     check_engines(long.config, shape_from_config(trained.model_path), machine, placement)
     share = placement.rollouts[0]
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # warnings about settings that are meant
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 

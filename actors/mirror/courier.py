@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from actors.mirror.mirror import Mirror
 from actors.storage.checkpoints import Checkpoints
+from conf.errors import in_brief
 
 LOOK_S = 2.0
 """Seconds between two looks for a new checkpoint."""
@@ -68,7 +69,7 @@ class Courier:
             try:
                 self._mirror.copy()
             except Exception as error:  # the libraries behind a URL may raise anything; the run goes on
-                self._note(f"{type(error).__name__}: {error}")
+                self._note(in_brief(error))
                 self._ended.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             else:
@@ -77,6 +78,6 @@ class Courier:
 
     def _note(self, fault: str) -> None:
         with self._lock:
-            self._fault = " ".join(fault.split())[:300]
+            self._fault = fault
             self._failures += bool(fault)
             self._copies += not fault

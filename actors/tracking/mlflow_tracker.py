@@ -54,7 +54,7 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now = round(time.time() * 1000)
-        metrics = [Metric(plain(name), float(value), now, step) for name, value in values.items() if value is not None]
+        metrics = [Metric(plain(name), float(value), now, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:

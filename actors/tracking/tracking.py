@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.protocols import Tracker
+from conf.errors import in_brief
 
 WAITING = 256
 """Calls that wait for a tracker at most: a hundred updates. What comes then is lost to it."""
@@ -81,7 +82,7 @@ class Lane:
         self._lock = threading.Lock()
         self._lost, self._reason, self._said = 0, "", ""
         self._next_update = 1
-        self._begun, self._tried = False, -RETRY_S
+        self._begun, self._tried = False, float("inf")
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
 
     def begin(self, next_update: int) -> None:
@@ -117,7 +118,7 @@ class Lane:
                 self._begin_again()
                 call(self._tracker)
             except Exception as error:  # a tracker's library may raise anything; the run goes on without it
-                self._note(f"{type(error).__name__}: {error}")
+                self._note(in_brief(error))
 
     def _begin(self, next_update: int) -> None:
         self._begun, self._next_update, self._tried = False, next_update, time.monotonic()
@@ -125,11 +126,11 @@ class Lane:
         self._begun = True
 
     def _begin_again(self) -> None:
-        """Try again, now and then, what has failed at the beginning."""
-        if not self._begun and time.monotonic() >= self._tried + RETRY_S > 0:
+        """Try again, now and then, to begin where that has failed."""
+        if not self._begun and time.monotonic() >= self._tried + RETRY_S:
             self._begin(self._next_update)
 
     def _note(self, reason: str) -> None:
         with self._lock:
             self._lost += 1
-            self._reason = " ".join(reason.split())[:300]
+            self._reason = reason

@@ -1,14 +1,14 @@
 """NVIDIA's Multi-Process Service: the processes on one card compute at the same time and not in turn."""
 
 import contextlib
-import ctypes
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from actors.runtime.parent import end_with
 from actors.runtime.placement import Placement
 from actors.storage.files import private_folder
 from conf.errors import BadInput
@@ -63,7 +63,7 @@ def mps_service(config: Config) -> Iterator[None]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=_end_with_parent,
+        preexec_fn=partial(end_with, os.getpid()),
     )
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -87,11 +87,6 @@ def _quit() -> None:
     """Tell the service at this process's pipe to end, if there is one."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run([TOOL], input="quit\n", text=True, capture_output=True, timeout=ANSWER_S)
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it is gone (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _last_words(log: Path) -> str:

@@ -1,5 +1,6 @@
 """A run's report as the model card of a repository on the Hugging Face Hub."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.models import EMBEDDED
+from conf.sizes import padded_rank
+from launch.exports.adapter import from_hub
 from launch.reports.history import Run
-from launch.reports.page import cell, run_report
+from launch.reports.page import cell, clean, run_report
 from launch.reports.verdict import Change, basis, change, verdict
-from launch.reports.wording import many, percent, span, time
+from launch.reports.wording import many, percent, shorten, span, time
 from launch.trained.policy import Trained
 
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -27,8 +30,14 @@ RELATIONS = {"adapter": "adapter", "merged": "finetune"}
 
 TAGS = ["reinforcement-learning", "rlvr", "grpo", "lora", "reasoning", "microbudget-rl"]
 
+BASES = {
+    EMBEDDED: "Trained and measured on a copy of the base model whose weights had been packed into 4 bits (Q4_1);"
+    " on the original it was not measured."
+}
+"""How models that come with the project differ from those they are copies of."""
+
 SMALL_PRINT = [
-    "Trained to end with a right answer to problems like those of its data; nothing else was rewarded or measured.",
+    "Trained and measured on problems like those of its data, and on nothing else.",
     "It was not tested for safety, and keeps the faults and biases of its base model.",
 ]
 
@@ -45,17 +54,21 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["cell"] = cell
+    environment.filters |= {"cell": cell, "block": block}
+    base = base_name(trained)
+    _, _, report = run_report(run).markdown.split("\n\n**", 2)  # after the verdict, which the card has above
     body = environment.get_template("card.md").render(
         title=repository.partition("/")[2],
         repository=repository,
-        base=base_name(trained),
+        base=base if on_hub(base) else "FOLDER_OF_THE_BASE_MODEL",
         form=form,
+        rank=padded_rank(trained.config.lora.rank),
         verdict=verdict(run, found),
         basis=basis(run, found),
         facts=facts(trained, run, found, licence),
-        limits=limits(run, found),
-        report=run_report(run).markdown.partition("\n\n")[2],
+        example=example(trained),
+        limits=limits(trained, run, form, found),
+        report=f"**{report}",
     )
     return f"---\n{metadata(trained, run, form, repository, licence, found)}\n---\n\n{body}"
 
@@ -88,7 +101,7 @@ def result(run: Run, found: Change, source: str) -> EvalResult:
         dataset_name=f"{many(found.problems, 'held-out problem')} of {name}".replace("\N{NO-BREAK SPACE}", " "),
         metric_type="pass@1",
         metric_value=round(found.after.value, 4),
-        metric_name=f"pass@1, before {found.before.value:.4f}",
+        metric_name=f"pass@1 ({found.before.value:.4f} before training)",
     )
 
 
@@ -120,9 +133,17 @@ def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> lis
     return [(name, str(value)) for name, value in known]
 
 
-def limits(run: Run, found: Change | None) -> list[str]:
+def example(trained: Trained) -> dict[str, str] | None:
+    """Return the first sample of the final evaluation; None without any."""
+    row = next(iter(trained.run.samples("eval-final")), None)
+    return row and {**row, "text": shorten(row["prompt"] + row["response"])}
+
+
+def limits(trained: Trained, run: Run, form: str, found: Change | None) -> list[str]:
     """Return what the result does not say."""
+    base = trained.config.model.path
     said = [
+        *([BASES[base]] if form == "adapter" and base in BASES else []),
         "One run with one seed: another seed may end elsewhere.",
         f"Answers were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",
         *SMALL_PRINT,
@@ -137,13 +158,21 @@ def limits(run: Run, found: Change | None) -> list[str]:
 
 
 def base_name(trained: Trained) -> str:
-    """Return the base model's name on the hub, or its path where it is not from there."""
-    return HUB_NAMES.get(trained.config.model.path, trained.config.model.path)
+    """Return the base model's name on the hub, or that of its folder where it is not from there."""
+    path = trained.config.model.path
+    return HUB_NAMES.get(path) or (path if from_hub(trained) else Path(path).name)
 
 
 def on_hub(base: str) -> bool:
     """Whether the name of a base model is that of a repository on the hub."""
-    return not Path(base).exists() and base.count("/") == 1
+    return "/" in base
+
+
+def block(text: str) -> str:
+    """Return text as a block that Markdown shows as it is, whatever it holds."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(longest + 1, 3)
+    return f"{fence}text\n{clean(text)}\n{fence}"
 
 
 def local_licence(trained: Trained) -> str:

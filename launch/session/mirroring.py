@@ -10,7 +10,7 @@ from actors.mirror.mirror import POINTER, Mirror
 from actors.mirror.restore import restore
 from actors.mirror.store import Store
 from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
+from conf.errors import BadInput, in_brief
 from conf.schema import Config
 
 ANSWER_S = 60.0
@@ -108,7 +108,7 @@ def attempt(work: Callable[[], Any], seconds: float | None) -> tuple[Any, str]:
     if faults and isinstance(faults[0], BadInput):
         raise faults[0]
     if faults:
-        return None, " ".join(f"{type(faults[0]).__name__}: {faults[0]}".split())[:300]
+        return None, in_brief(faults[0])
     return (results[0], "") if results else (None, f"no answer within {seconds:g} s")
 
 

@@ -1,8 +1,6 @@
 """Cells side by side: a part of the machine each, and one process of `launch/run.py` at a time."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.runtime.cause_of_death import describe_exit
+from actors.runtime.parent import end_with
 from launch.hardware.machine import Machine, with_cards
 from launch.plan.calibration import recall
 from launch.plan.plan import Plan, make_plan
@@ -20,8 +19,6 @@ RUN = (sys.executable, str(Path(__file__).parents[1] / "run.py"))
 
 STATUS = {130: "interrupted", 143: "interrupted", 3: "halted"}
 """How a run stands after an exit code; failed after any other but 0."""
-
-PR_SET_PDEATHSIG = 1
 
 
 class Lane:
@@ -45,13 +42,11 @@ class Lane:
         SIGTERM, if this process dies.
         """
         environment = os.environ if self._card is None else {**os.environ, "CUDA_VISIBLE_DEVICES": self._card}
-        libc, parent = ctypes.CDLL(None), os.getpid()
+        parent = os.getpid()
 
         def prepare() -> None:
             os.sched_setaffinity(0, self._cores)
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os._exit(128 + signal.SIGTERM)
+            end_with(parent)
 
         self.running, self._log = cell, log
         with log.open("ab") as output:

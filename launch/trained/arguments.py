@@ -1,5 +1,6 @@
 """The arguments of commands that take the folder of a run: `COMMAND FOLDER [key=value …]`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ def split(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> tup
     options: by name the values that each may have; none if any will do.
     Raises BadInput if there is not one folder, and for an option or value that there is not.
     """
-    folders = [each for each in arguments if Path(each).is_dir() or not ("=" in each or each.startswith("-"))]
+    folders = [each for each in arguments if os.path.isdir(each) or not ("=" in each or each.startswith("-"))]
     if len(folders) != 1:
         raise BadInput(f"name the folder of one run, such as runs/quickstart, not {' '.join(folders) or 'none'}")
     given: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """What a run has trained: its settings, its base model and the adapter of one of its checkpoints."""
 
 import copy
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def talking(trained: Trained) -> Trained:
 
 def find_run(folder: Path) -> RunRecord:
     """Return the run in a folder. Raises BadInput if there is none."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BadInput(f"there is no folder {folder}: name that of a run, such as runs/quickstart")
     if not recorded(folder):
         raise BadInput(f"{folder} is not the folder of a run: name one that has a config.yaml, such as runs/quickstart")

@@ -100,7 +100,7 @@ def test_shape_fills_what_old_configurations_leave_out(tmp_path: Path) -> None:
 def test_embedded_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = ModelConfig(path="embedded:smollm2-135m")
-    with pytest.raises(BadInput, match=r"run bash launch/setup\.sh"):
+    with pytest.raises(BadInput, match=r"by bash launch/setup\.sh, or.* by microbudget embedded"):
         locate(model)
     write_model(embedded_folder())
     assert locate(model) == str(tmp_path / "microbudget-rl" / "smollm2-135m-instruct")

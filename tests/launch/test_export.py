@@ -8,7 +8,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from actors.storage.files import seal
 from conf.errors import BadInput
 from conf.load import load
 from launch import export
@@ -118,22 +117,6 @@ def test_gguf_has_vocabulary_template_and_sizes(run: Path, tiny_model: Path) -> 
     assert fields["llama.attention.head_count_kv"].contents() == 2
 
 
-def delete_checkpoints(run: Path) -> None:
-    shutil.rmtree(run / "checkpoints")
-
-
-def exchange_adapter(run: Path) -> None:
-    file = run / "checkpoints" / "latest" / "adapter" / "adapter_model.safetensors"
-    file.write_bytes(file.read_bytes()[:-4] + b"1234")
-
-
-def name_another_base(run: Path) -> None:
-    checkpoint = (run / "checkpoints" / "latest").resolve()
-    file = checkpoint / "adapter" / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": "someone/else"}))
-    seal(checkpoint)
-
-
 def take_place(_: Path) -> None:
     Path("out").mkdir()
 
@@ -146,17 +129,12 @@ def leave(_: Path) -> None:
     ("arguments", "prepare", "said"),
     [
         (["to=x"], leave, "name the folder of one run"),
-        (["nowhere"], leave, "there is no folder nowhere"),
-        (["."], leave, ". is not the folder of a run"),
         (["runs/mine", "runs/mine"], leave, "name the folder of one run"),
         (["runs/mine", "fromat=gguf"], leave, "fromat=gguf: no such option; nearest: format"),
         (["runs/mine", "format=onnx"], leave, "format=onnx: use merged, gguf, adapter"),
         (["runs/mine", "type=f16"], leave, "type=f16: is not for format=merged; give format=gguf"),
         (["runs/mine", "checkpoint=best"], leave, "checkpoint=best: the run in runs/mine has latest, update-000004"),
         (["runs/mine", "checkpoint=../.."], leave, "checkpoint=../..: the run in runs/mine has"),
-        (["runs/mine"], delete_checkpoints, "the run in runs/mine has no checkpoint yet"),
-        (["runs/mine"], exchange_adapter, "is not as the run has written it (adapter/adapter_model.safetensors"),
-        (["runs/mine"], name_another_base, "was made for someone/else"),
         (["runs/mine"], take_place, "out is there already: delete it, or give to=ANOTHER"),
     ],
 )

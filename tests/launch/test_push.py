@@ -56,6 +56,9 @@ def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: 
     ]
     adapter = run / "checkpoints" / "update-000004" / "adapter" / "adapter_model.safetensors"
     assert files["adapter_model.safetensors"] == adapter.read_bytes()
+    base = Path(json.loads((adapter.parent / "adapter_config.json").read_text())["base_model_name_or_path"])
+    assert base.is_absolute()
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == base.name
     assert files["training/metrics.jsonl"] == (run / "metrics.jsonl").read_bytes()
     assert hub.created[0]["visibility"] == "private"
     assert hub.commits == ["mine, update-000004, as adapter"]
@@ -64,6 +67,8 @@ def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: 
     assert metadata["library_name"] == "peft"
     assert "base_model" not in metadata  # a folder of this machine is none of the hub's
     assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == round(5 / 24, 4)
+    assert card.count("held-out pass@1 ") == 3  # the verdict, once, and two rows
+    assert "The first held-out problem as the model saw it" in card
     for said in ("20.8", "95 % interval", "1 × A40", "9.8", "0.08 at 0.5 an hour", "One run with one seed", "me/mine"):
         assert said in card
     assert "Published" in capsys.readouterr().out

@@ -129,7 +129,8 @@ def test_lock_has_a_version_of_everything_that_is_asked_for(extra: str) -> None:
         if each.marker is None or each.marker.evaluate()
     }
     for each in asked:
-        assert each.specifier.contains(versions[canonicalize_name(each.name)]), each
+        if each.name != "pip":  # any will do, and `pip freeze` leaves it out
+            assert each.specifier.contains(versions[canonicalize_name(each.name)]), each
 
 
 @pytest.mark.parametrize(
