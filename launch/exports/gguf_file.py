@@ -60,12 +60,15 @@ def check_convertible(trained: Trained) -> None:
     }
     if found := [what for what, present in lost.items() if present]:
         raise BadInput(f"format=gguf: the model has {found[0]}, which transformers does not read back; {REMEDY}")
-    split_name(base)
+    split_name(AutoTokenizer.from_pretrained(base))
 
 
-def split_name(base: Path) -> str:
-    """Return llama.cpp's name for how a model's tokenizer cuts a text. Raises BadInput if it has none for it."""
-    tokenizer = json.loads((base / "tokenizer.json").read_text())
+def split_name(loaded: Any) -> str:
+    """Return llama.cpp's name for how a tokenizer cuts a text. Raises BadInput if it has none for it.
+
+    loaded: as the run had it: transformers gives the tokenizers of some models other steps than their files have.
+    """
+    tokenizer = json.loads(loaded.backend_tokenizer.to_str())
     first = tokenizer["pre_tokenizer"] or {}
     steps = first.get("pretokenizers", [first])
     name = SPLITS.get(tuple(filter(None, map(_step, steps))))
@@ -155,7 +158,7 @@ def _add_tokenizer(writer: GGUFWriter, trained: Trained, rows: int) -> None:
     added = tokenizer.added_tokens_decoder
     kinds = {number: TokenType.CONTROL if token.special else TokenType.USER_DEFINED for number, token in added.items()}
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(split_name(base))
+    writer.add_tokenizer_pre(split_name(tokenizer))
     writer.add_token_list([words.get(number, f"[PAD{number}]") for number in range(rows)])
     writer.add_token_types(
         [kinds.get(number, TokenType.NORMAL) if number in words else TokenType.UNUSED for number in range(rows)]

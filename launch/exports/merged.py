@@ -1,6 +1,8 @@
 """The base model with the adapter added to its weights, in Hugging Face format.
 
 Sums are taken in float32 and rounded once, to the type that the base model's file has, unless that is not wanted.
+To bfloat16 they are rounded up or down by chance (stochastic rounding): most of what a short run adds is less than half
+a step of that type, and the nearest number would be the base model's own.
 """
 
 import json
@@ -23,6 +25,10 @@ from launch.trained.policy import Trained
 
 SUMMED = (torch.float32, torch.bfloat16, torch.float16)
 """Types of weights that something can be added to; others are packed."""
+
+
+LOST = 2**16
+"""Values of the bits that float32 has and bfloat16 has not."""
 
 
 class Sum:
@@ -65,12 +71,10 @@ def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
 
     whole: in float32, without rounding.
     """
-    base = Path(trained.model_path)
+    base, chance = Path(trained.model_path), torch.Generator().manual_seed(0)
     for file, weights in groupby(Sum(trained.adapter).of_model(base), key=itemgetter(0)):
-        rounded = {
-            name: weight.to(torch.float32 if whole else dtype).contiguous() for _, name, weight, dtype in weights
-        }
-        save_file(rounded, folder / file.name, metadata={"format": "pt"})
+        parts = {name: rounded(weight, torch.float32 if whole else dtype, chance) for _, name, weight, dtype in weights}
+        save_file(parts, folder / file.name, metadata={"format": "pt"})
     for file in {file for pattern in MODEL_FILES for file in base.glob(pattern)}:
         if file.suffix != ".safetensors":
             shutil.copyfile(file, folder / file.name)
@@ -79,6 +83,15 @@ def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
         stated.pop("torch_dtype", None)  # what older versions of transformers call it
         (folder / "config.json").write_text(json.dumps({**stated, "dtype": "float32"}, indent=2) + "\n")
     add_stop_tokens(trained, folder)
+
+
+def rounded(weight: Tensor, dtype: torch.dtype, chance: torch.Generator) -> Tensor:
+    """Return a weight in another type. In bfloat16 a float32 one becomes either neighbour, so that its mean is kept."""
+    weight = weight.contiguous()
+    if (weight.dtype, dtype) != (torch.float32, torch.bfloat16):
+        return weight.to(dtype)
+    bits = weight.view(torch.int32) + torch.randint(LOST, weight.shape, generator=chance, dtype=torch.int32)
+    return (bits & -LOST).view(torch.float32).to(dtype)
 
 
 def add_stop_tokens(trained: Trained, folder: Path) -> None:

@@ -39,6 +39,9 @@ APART = 2.0
 rounding, what was learned."""
 
 
+REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
+
+
 @dataclass(frozen=True)
 class Difference:
     """|Δ log p| of the probes' tokens between two policies, in nats."""
@@ -95,12 +98,12 @@ def fault(learned: float, noise: float, off: float, away: float) -> str:
     if not off <= max(WIDTH * noise, FLOOR):
         return (
             f"the export differs from the adapter by {off:.2g} nats a token, more than {WIDTH:g} times the {noise:.2g}"
-            " of rounding"
+            f" of rounding; {REMEDY}"
         )
     if not away > APART * off:
         return (
             f"the adapter changes {learned:.2g} nats a token, which is lost where the export's rounding changes"
-            f" {off:.2g}; keep it with type=float32 or format=adapter"
+            f" {off:.2g}; {REMEDY}"
         )
     return ""
 
