@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec
 from rich.console import Console
 from rich.text import Text
 
-from conf.errors import BadInput, printable
+from conf.errors import BadInput, in_brief, printable
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -113,7 +113,7 @@ def say(name: str, sentence: str) -> None:
 
 def unforeseen(error: Exception) -> str:
     """Write the traceback of an error into a file of its own, and say what happened and where that is."""
-    said = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    said = in_brief(error)
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="microbudget-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
