@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     config = load(others)
     console = PlainConsole()
     console.print(f"microbudget-rl {version('microbudget-rl')}, looking at what conf={config.run.name} needs")
-    cards = list(look_at_cards()) if config.device != "cpu" else []
+    cards = list(look_at_cards(config.device)) if config.device != "cpu" else []
     if any(found.state == "bad" for found in cards):
         console.print(render(cards))
         return 1

@@ -27,6 +27,7 @@ from conf.command import command as guard
 from conf.errors import BadInput
 from conf.help import explain
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
+from launch.hardware.mps import check_mps
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
@@ -56,10 +57,11 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
             console.print(note, soft_wrap=True, highlight=False, markup=False)
         console.print(render_plans(grid, plans, len(lanes)))
         return 0
-    packages = software_versions(VLLM_BUILDS)
+    packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for cell in grid.all:
         plan = plans[cell.name]
-        if not os.environ.get("RAY_ADDRESS"):  # a run surveys the cluster it joins
+        check_mps(plan.config, plan.placement, joined, beside=len(lanes))
+        if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)
         record = RunRecord(grid.folder / cell.name)

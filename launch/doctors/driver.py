@@ -1,13 +1,13 @@
 """NVIDIA's driver and its cards, as nvidia-smi shows them."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from launch.doctors.findings import Finding
-from launch.hardware.cards import ANSWER_S, card_of
+from launch.hardware import cards
+from launch.hardware.cards import ask_driver, card_of, means, rows_of, without_mig
 
 LEAST_DRIVER = 580
 """That CUDA 13 needs, for which vLLM's builds are; launch/setup.sh refuses older ones too."""
@@ -15,34 +15,33 @@ LEAST_DRIVER = 580
 LEAST_CAPABILITY = 8
 """In which vLLM serves LoRA in bfloat16: Ampere."""
 
-COLUMNS = ("index", "name", "driver_version", "compute_cap", "memory.total", "memory.free", "mig.mode.current")
+COLUMNS = (*cards.COLUMNS, "driver_version", "compute_cap")
 
 HELD = 0.05
 """Share of a card's memory that may be taken before a run: a display, or what the driver keeps."""
 
 
-def look_at_cards() -> Iterator[Finding]:
-    """Yield what there is to say of driver and cards; one finding where there is none."""
-    if (tool := shutil.which("nvidia-smi")) is None:
+def look_at_cards(device: str = "auto") -> Iterator[Finding]:
+    """Yield what there is to say of driver and cards; one finding where there is none. device: as of `find_cards`."""
+    try:
+        answer = ask_driver(COLUMNS)
+    except (OSError, subprocess.TimeoutExpired):
+        yield Finding("driver", "bad", f"nvidia-smi does not answer within {cards.ANSWER_S:g} s; restart the machine")
+        return
+    if answer is None:
         yield Finding(
             "card", "warning", "no nvidia-smi: runs compute on the processor, with the embedded model at most"
         )
         return
-    query = [tool, f"--query-gpu={','.join(COLUMNS)}", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=ANSWER_S)
-    except (OSError, subprocess.TimeoutExpired):
-        yield Finding("driver", "bad", f"nvidia-smi does not answer within {ANSWER_S:g} s; restart the machine")
-        return
-    rows = [[cell.strip() for cell in line.split(",")] for line in answer.stdout.splitlines()]
-    rows = [row for row in rows if len(row) == len(COLUMNS)]
+    rows = rows_of(answer.stdout, COLUMNS)
     if answer.returncode or not rows:
         said = (answer.stdout or answer.stderr).strip().splitlines() or ["nothing"]
         yield Finding("driver", "bad", f"nvidia-smi shows no card and says: {said[0]}")
         return
-    yield _driver(rows[0][2])
+    yield _driver(rows[0][-2])
     for row in rows:
-        yield _card(*row)
+        left_out = _left_out(row, device)
+        yield Finding(f"card {row[0]}", "good", f"{row[2]}, left out by {left_out}") if left_out else _card(*row)
 
 
 def compat_version() -> str:
@@ -71,23 +70,23 @@ def _driver(version: str) -> Finding:
     )
 
 
-def _card(index: str, name: str, _: str, capability: str, total: str, free: str, mig: str) -> Finding:
-    what = f"card {index}"
+def _left_out(row: list[str], device: str) -> str:
+    """Return what keeps a run from the card of a row; empty if nothing does."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not any(means(entry.strip(), row) for entry in visible.split(",") if entry.strip()):
+        return f"CUDA_VISIBLE_DEVICES={visible}"
+    return "" if device in ("auto", card_of(row[2])) else f"device={device}"
+
+
+def _card(index: str, _: str, name: str, total: str, free: str, mig: str, driver: str, capability: str) -> Finding:
+    what = f"card {index}"
     if mig == "Enabled":
-        return Finding(
-            what,
-            "bad",
-            f"{name} is divided by MIG, and a run takes whole cards; switch it off (nvidia-smi -i {index} -mig 0), or"
-            " leave the card out by CUDA_VISIBLE_DEVICES",
-        )
+        return Finding(what, "bad", f"{name} is {without_mig(index)}")
     if _major(capability) < LEAST_CAPABILITY:
         return Finding(what, "bad", f"{name} has compute capability {capability}; vLLM's LoRA needs 8.0 (Ampere)")
     if not (total.isdigit() and free.isdigit()):
         return Finding(what, "warning", f"{name} says nothing of its memory ({total}): no plan is possible for it")
     text = f"{name}, {int(free) / 1024:.1f} of {int(total) / 1024:.1f} GiB free, compute capability {capability}"
-    if visible is not None and index not in visible.split(","):
-        return Finding(what, "good", f"{text}; hidden by CUDA_VISIBLE_DEVICES={visible}")
     if int(free) < (1 - HELD) * int(total):
         return Finding(what, "warning", f"{text}; another process holds the rest: nvidia-smi shows which, end it")
     if card_of(name) is None:

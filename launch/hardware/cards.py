@@ -11,10 +11,12 @@ from actors.runtime.placement import Placement
 from conf.devices import devices
 from conf.errors import BadInput
 
-COLUMNS = ("index", "uuid", "name", "memory.total", "memory.free")
+COLUMNS = ("index", "uuid", "name", "memory.total", "memory.free", "mig.mode.current")
 
 ANSWER_S = 20.0
 """Seconds the driver may take to answer: where nothing keeps the cards awake, it wakes them one after another."""
+
+NO_MIG = "a run takes whole cards, and vLLM 0.32 takes the number of a MIG device for that of a card"
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,36 @@ class Card:
 def find_cards(device: str = "auto") -> list[Card]:
     """Return the cards this process may use: all (`auto`), or those with a name of devices.yaml.
 
-    None without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, or if it does
-    not say how large a card is.
+    None without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, if it does not
+    say how large a card is, or if a card is divided by MIG.
     """
-    if (tool := shutil.which("nvidia-smi")) is None:
-        return []
-    query = [tool, f"--query-gpu={','.join(COLUMNS)}", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=ANSWER_S)
+        answer = ask_driver(COLUMNS)
     except (OSError, subprocess.TimeoutExpired) as error:
         if device != "auto":
             return []
         why = error.strerror if isinstance(error, OSError) else f"not within {ANSWER_S:g} s"
-        raise BadInput(f"{tool} does not answer ({why}): restart the driver, or give device=cpu") from error
-    if answer.returncode != 0:
+        raise BadInput(f"nvidia-smi does not answer ({why}): restart the driver, or give device=cpu") from error
+    if answer is None or answer.returncode != 0:
         return []
     return parse_cards(answer.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"), device)
+
+
+def ask_driver(columns: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
+    """Have nvidia-smi print these columns of all cards, sizes in MiB; None where there is no nvidia-smi.
+
+    Raises OSError if it cannot be started, TimeoutExpired if it does not answer.
+    """
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return None
+    query = [tool, f"--query-gpu={','.join(columns)}", "--format=csv,noheader,nounits"]
+    return subprocess.run(query, capture_output=True, text=True, timeout=ANSWER_S)
+
+
+def rows_of(table: str, columns: Sequence[str]) -> list[list[str]]:
+    """Return the cells of the lines that describe a card; other lines say that there are none."""
+    rows = ([cell.strip() for cell in line.split(",")] for line in table.splitlines())
+    return [row for row in rows if len(row) == len(columns)]
 
 
 def parse_cards(table: str, visible: str | None, device: str = "auto") -> list[Card]:
@@ -58,21 +74,37 @@ def parse_cards(table: str, visible: str | None, device: str = "auto") -> list[C
 
     visible: the value of CUDA_VISIBLE_DEVICES, which selects and orders them; None for all
     """
-    cells = ([cell.strip() for cell in line.split(",")] for line in table.splitlines())
-    rows = [row for row in cells if len(row) == len(COLUMNS)]  # other lines say that there are none
+    rows = rows_of(table, COLUMNS)
     if visible is not None:
         wanted = [entry for part in visible.split(",") if (entry := part.strip())]
-        rows = [row for entry in wanted for row in rows if row[0] == entry or row[1].startswith(entry)]
+        if rows and (divided := [entry for entry in wanted if entry.startswith("MIG-")]):
+            raise BadInput(f"CUDA_VISIBLE_DEVICES={divided[0]}: {NO_MIG}; name a card that is not divided")
+        rows = [row for entry in wanted for row in rows if means(entry, row)]
     return [_card(index, name, *sizes) for index, _, name, *sizes in rows if device in ("auto", card_of(name))]
 
 
-def _card(index: str, name: str, total: str, free: str) -> Card:
+def means(entry: str, row: Sequence[str]) -> bool:
+    """Return whether an entry of CUDA_VISIBLE_DEVICES means the card of a row, which begins with index and uuid."""
+    return entry == row[0] or row[1].startswith(entry)
+
+
+def _card(index: str, name: str, total: str, free: str, mig: str) -> Card:
+    if mig == "Enabled":
+        raise BadInput(f"card {index}, {name}, is {without_mig(index)}")
     if not total.isdigit():
         raise BadInput(
             f"nvidia-smi gives {total} for the memory of card {index}, {name}, as it does where a card has no memory of"
             " its own, and no plan is possible without: leave it out, by CUDA_VISIBLE_DEVICES or with device=cpu"
         )
     return Card(index, name, int(total) * MIB, int(free) * MIB if free.isdigit() else None)
+
+
+def without_mig(index: str) -> str:
+    """Say why a card that is divided cannot be used, and what to do."""
+    return (
+        f"divided by MIG: {NO_MIG}; switch it off (nvidia-smi -i {index} -mig 0), or leave the card out by"
+        " CUDA_VISIBLE_DEVICES"
+    )
 
 
 def card_of(name: str) -> str | None:

@@ -26,14 +26,22 @@ PRICE = (
 """What an event of the run says."""
 
 
-def check_mps(config: Config, placement: Placement, joined: bool) -> None:
-    """Raise BadInput if the service is asked for and cannot be: before anything expensive is started."""
+def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 1) -> None:
+    """Raise BadInput if the service is asked for and cannot be: before anything expensive is started.
+
+    beside: runs at a time on this machine.
+    """
     if not config.run.mps:
         return
-    if placement.device != "cuda" or not placement.shared:
-        raise BadInput("run.mps=true: engine and learner share no card here; leave it out")
     if joined:
         raise BadInput("run.mps=true: on a cluster the service belongs to whoever started the nodes; leave it out")
+    if placement.device != "cuda" or not placement.shared:
+        raise BadInput("run.mps=true: engine and learner share no card here; leave it out")
+    if beside > 1:
+        raise BadInput(
+            f"run.mps=true: a service sees all cards, and {beside} runs at a time would start one each; show the sweep"
+            " one card (CUDA_VISIBLE_DEVICES=0), or leave it out"
+        )
     if shutil.which(TOOL) is None:
         raise BadInput(f"run.mps=true: there is no {TOOL} on the PATH; install the driver's tools, or leave it out")
 

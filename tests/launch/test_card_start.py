@@ -14,7 +14,7 @@ from launch.plan.plan import Plan
 from launch.run import main
 from learner.actor import LearnerActor
 
-A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}\n"
+A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}, [N/A]\n"
 Install = Callable[[str], Path]
 Start = Callable[..., tuple[int, list[Plan], dict[str, str]]]
 
@@ -69,6 +69,28 @@ def test_a_card_in_use_is_refused(nvidia_smi: Install, start: Start, capsys: pyt
     assert "card 0, NVIDIA A40, has 19.5 GiB of 45.0 GiB free" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("visible", "said"),
+    [(None, "card 0, NVIDIA H100 80GB HBM3, is divided by MIG"), ("MIG-377e0049", "CUDA_VISIBLE_DEVICES=MIG-377e0049")],
+)
+def test_a_card_divided_by_mig_is_refused(
+    visible: str | None,
+    said: str,
+    nvidia_smi: Install,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nvidia_smi("0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 80994, Enabled\n")
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    code, plans, _ = start()
+    assert (code, plans) == (2, [])
+    complaint = capsys.readouterr().err.strip()
+    assert complaint.startswith(f"run.py: {said}")
+    assert "\n" not in complaint
+
+
 def test_mps_without_its_tool_is_refused_before_anything_starts(
     nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +103,7 @@ def test_mps_without_its_tool_is_refused_before_anything_starts(
 def test_a_card_without_bfloat16_is_refused(
     nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nvidia_smi("0, GPU-a, Tesla T4, 15360, 15100\n")
+    nvidia_smi("0, GPU-a, Tesla T4, 15360, 15100, [N/A]\n")
     code, plans, _ = start()
     assert (code, plans) == (2, [])
     assert "the Tesla T4 cannot compute in model.dtype=bfloat16" in capsys.readouterr().err

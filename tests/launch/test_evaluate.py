@@ -233,16 +233,16 @@ def test_engines_see_the_cards_they_were_placed_on_unless_others_hold_them(
     monkeypatch.setattr(evaluate, "check_build", lambda *_: None)
     monkeypatch.setattr(evaluate, "ray_session", session)
     on_card = [*(a for a in arguments if "dtype" not in a), "model.dtype=bfloat16", "device=A40"]
-    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000\n1, GPU-bb, NVIDIA A40, 46068, 45500\n")
+    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
     assert "cards 1" in complaint(on_card, capsys)
-    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000\n1, GPU-bb, NVIDIA A40, 46068, 35000\n")
+    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 35000, [N/A]\n")
     assert "card 1, NVIDIA A40, has 34.2 GiB of 45.0 GiB free" in complaint(on_card, capsys)
 
 
 def test_card_that_cannot_compute_in_the_models_dtype_is_refused_before_anything_is_asked(
     arguments: list[str], nvidia_smi: Callable[[str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000\n")
+    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n")
     other = [argument for argument in arguments if not argument.startswith("model.dtype")]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate, "check_build", lambda *_: None)

@@ -65,8 +65,8 @@ def test_large_model_without_a_gpu_is_refused_with_the_plans_numbers(capsys: pyt
     assert "device=cpu" in said
 
 
-MIXTURE = """0, GPU-aa, Tesla T4, 15360, 15000
-1, GPU-bb, NVIDIA A40, 46068, 45500
+MIXTURE = """0, GPU-aa, Tesla T4, 15360, 15000, [N/A]
+1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]
 """
 
 
@@ -88,7 +88,7 @@ def test_run_sees_the_cards_it_was_planned_with(with_cards: Callable[[str], Path
 def test_card_that_others_hold_is_refused_by_a_run_and_not_by_a_plan(
     with_cards: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_cards("0, GPU-aa, NVIDIA L4, 23034, 9000\n")
+    with_cards("0, GPU-aa, NVIDIA L4, 23034, 9000, [N/A]\n")
     arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
     assert run.main([*arguments, "plan=true"]) == 0
     said = complaint(arguments, capsys)
@@ -99,7 +99,7 @@ def test_card_that_others_hold_is_refused_by_a_run_and_not_by_a_plan(
 def test_cards_are_looked_at_once_nothing_is_left_of_the_process_before(
     with_cards: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    tool = with_cards("0, GPU-aa, NVIDIA L4, 23034, 100\n")
+    tool = with_cards("0, GPU-aa, NVIDIA L4, 23034, 100, [N/A]\n")
     (tmp_path / "quickstart").mkdir()
     monkeypatch.setattr(run, "take_over", lambda *_: tool.write_text(tool.read_text().replace("100", "22500")))
     assert run.main(["conf=quickstart", f"run.folder={tmp_path}"]) == 0

@@ -353,7 +353,7 @@ def test_a_cell_at_work_in_another_process_is_waited_for(sweeping: Callable[...,
     assert calls(tmp_path) == ["r1", "r2"]
 
 
-FOUR = "".join(f"{index}, GPU-{index}, NVIDIA A40, 46068, 45500\n" for index in range(4))
+FOUR = "".join(f"{index}, GPU-{index}, NVIDIA A40, 46068, 45500, [N/A]\n" for index in range(4))
 
 
 @pytest.fixture
@@ -398,3 +398,16 @@ def test_the_plan_of_a_sweep_says_how_long_its_lanes_take(tmp_path: Path, capsys
     assert main([*arguments, "sweep.hours=8"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "8 cells on one NVIDIA A40 each: 32 h in all, 4 at a time: 8 h" in said
+
+
+@pytest.mark.usefixtures("four_cards")
+def test_mps_is_refused_before_a_cell_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["conf=r8_instruct", "seeds=[0,1]", f"run.folder={tmp_path}", "sweep.name=s", "run.mps=true"]
+    assert main(arguments) == 2
+    assert "2 runs at a time would start one each; show the sweep one card" in capsys.readouterr().err
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert main(arguments) == 2
+    assert "there is no nvidia-cuda-mps-control on the PATH" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.doctors import driver
 from launch.doctors.driver import look_at_cards
 from launch.doctors.findings import Finding
+from launch.hardware import cards
 
-A40 = "0, NVIDIA A40, 580.65.06, 8.6, 46068, 45634, [N/A]\n"
+A40 = "0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n"
 Install = Callable[[str], Path]
 
 
@@ -42,31 +42,41 @@ def test_a_compat_library_takes_its_place(nvidia_smi: Install, tmp_path: Path, m
     assert "with the library of 580.65.06 before it" in found("driver").text
 
 
-def test_a_card_divided_by_mig(nvidia_smi: Install) -> None:
-    row = "0, NVIDIA A100-SXM4-80GB, 580.65.06, 8.0, 81920, 80994, "
-    nvidia_smi(row + "Disabled\n")
+def test_a_card_divided_by_mig(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = "1, GPU-1b, NVIDIA A100-SXM4-80GB, 81920, 80994, {}, 580.65.06, 8.0\n"
+    nvidia_smi(A40 + row.format("Disabled"))
+    assert found("card 1").state == "good"
+    nvidia_smi(A40 + row.format("Enabled"))
+    assert found("card 1").state == "bad"
+    assert "is divided by MIG" in found("card 1").text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0")
     assert found("card 0").state == "good"
-    nvidia_smi(row + "Enabled\n")
-    assert found("card 0").state == "bad"
-    assert "is divided by MIG" in found("card 0").text
+    assert found("card 1").state == "good"  # as its remedy says
 
 
 def test_two_cards_of_which_one_is_in_use(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(A40 + "1, NVIDIA A40, 580.65.06, 8.6, 46068, 12000, [N/A]\n")
+    nvidia_smi(A40 + "1, GPU-1b, NVIDIA A40, 46068, 12000, [N/A], 580.65.06, 8.6\n")
     assert [finding.state for finding in look_at_cards()] == ["good", "good", "warning"]
     assert "another process holds the rest" in found("card 1").text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert [finding.state for finding in look_at_cards()] == ["good", "good", "good"]
-    assert "hidden by CUDA_VISIBLE_DEVICES=0" in found("card 1").text
+    assert "left out by CUDA_VISIBLE_DEVICES=0" in found("card 1").text
+
+
+def test_a_card_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install) -> None:
+    nvidia_smi(A40 + "1, GPU-1b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n")
+    assert [finding.state for finding in look_at_cards()] == ["good", "good", "bad"]
+    *_, left_out = look_at_cards("A40")
+    assert (left_out.state, left_out.text) == ("good", "Tesla T4, left out by device=A40")
 
 
 @pytest.mark.parametrize(
     ("row", "state", "text"),
     [
-        ("0, Tesla T4, 580.65.06, 7.5, 15360, 15000, [N/A]\n", "bad", "vLLM's LoRA needs 8.0"),
-        ("0, NVIDIA GB10, 580.65.06, 12.1, [N/A], [N/A], [N/A]\n", "warning", "says nothing of its memory"),
-        ("0, NVIDIA L40, 580.65.06, 8.9, 46068, 45634, [N/A]\n", "warning", "not in conf/devices.yaml"),
-        ("0, NVIDIA GeForce RTX 5090, 580.65.06, 12.0, 32607, 32100, [N/A]\n", "good", "RTX 5090"),
+        ("0, GPU-0b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n", "bad", "vLLM's LoRA needs 8.0"),
+        ("0, GPU-0b, NVIDIA GB10, [N/A], [N/A], [N/A], 580.65.06, 12.1\n", "warning", "says nothing of its memory"),
+        ("0, GPU-0b, NVIDIA L40, 46068, 45634, [N/A], 580.65.06, 8.9\n", "warning", "not in conf/devices.yaml"),
+        ("0, GPU-0b, NVIDIA GeForce RTX 5090, 32607, 32100, [N/A], 580.65.06, 12.0\n", "good", "RTX 5090"),
     ],
 )
 def test_other_cards(row: str, state: str, text: str, nvidia_smi: Install) -> None:
@@ -78,7 +88,7 @@ def test_other_cards(row: str, state: str, text: str, nvidia_smi: Install) -> No
 def test_a_driver_that_does_not_answer(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate'\nexit 9\n")
     assert "shows no card and says: NVIDIA-SMI has failed" in found("driver").text
-    monkeypatch.setattr(driver, "ANSWER_S", 0.05)
+    monkeypatch.setattr(cards, "ANSWER_S", 0.05)
     nvidia_smi("#!/bin/sh\nexec /bin/sleep 60\n")
     assert "does not answer within 0.05 s" in found("driver").text
 

@@ -10,9 +10,9 @@ from launch.hardware import cards
 from launch.hardware.cards import Card, card_of, choose, find_cards, parse_cards, show_only
 from launch.hardware.machine import GIB
 
-TABLE = """0, GPU-aa1, NVIDIA A40, 46068, 45500
-1, GPU-bb1, NVIDIA A40, 46068, [N/A]
-2, GPU-cc1, Tesla T4, 15360, 0
+TABLE = """0, GPU-aa1, NVIDIA A40, 46068, 45500, [N/A]
+1, GPU-bb1, NVIDIA A40, 46068, [N/A], [N/A]
+2, GPU-cc1, Tesla T4, 15360, 0, [N/A]
 """
 
 
@@ -106,11 +106,24 @@ def test_a_tool_that_cannot_be_started_is_none(
 
 
 def test_a_card_without_memory_of_its_own_is_refused_where_it_would_be_used() -> None:
-    table = TABLE + "3, GPU-dd1, NVIDIA GB10, [N/A], [N/A]\n"
+    table = TABLE + "3, GPU-dd1, NVIDIA GB10, [N/A], [N/A], [N/A]\n"
     with pytest.raises(BadInput, match=r"gives \[N/A\] for the memory of card 3, NVIDIA GB10"):
         parse_cards(table, None)
     assert len(parse_cards(table, "0,1,2")) == 3
     assert len(parse_cards(table, None, "A40")) == 2
+
+
+def test_a_card_divided_by_mig_is_refused_where_it_would_be_used(nvidia_smi: Callable[[str], Path]) -> None:
+    table = TABLE + "3, GPU-dd1, NVIDIA A100-SXM4-80GB, 81920, 80994, {}\n"
+    assert len(parse_cards(table.format("Disabled"), None)) == 4
+    for visible, device in ((None, "auto"), ("3", "auto"), (None, "A100-80")):
+        with pytest.raises(BadInput, match=r"card 3, NVIDIA A100-SXM4-80GB, is divided by MIG: .*-i 3 -mig 0"):
+            parse_cards(table.format("Enabled"), visible, device)
+    assert len(parse_cards(table.format("Enabled"), "0,1")) == 2
+    assert len(parse_cards(table.format("Enabled"), None, "A40")) == 2
+    with pytest.raises(BadInput, match="CUDA_VISIBLE_DEVICES=MIG-377e0049: a run takes whole cards"):
+        parse_cards(table.format("Enabled"), "MIG-377e0049")
+    assert parse_cards("No devices were found\n", "MIG-377e0049") == []
 
 
 def test_what_is_started_sees_the_cards_that_were_planned_with_as_the_driver_counts(

@@ -40,9 +40,9 @@ def test_build_must_suit_the_machine() -> None:
         check_build(config, processor, {"vllm"})
 
 
-TABLE = """0, GPU-aa, NVIDIA A40, 46068, 45500
-1, GPU-bb, NVIDIA A40, 46068, 45500
-2, GPU-cc, Tesla T4, 15360, 15000
+TABLE = """0, GPU-aa, NVIDIA A40, 46068, 45500, [N/A]
+1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]
+2, GPU-cc, Tesla T4, 15360, 15000, [N/A]
 """
 
 
