@@ -44,6 +44,11 @@ TIED_BY_DEFAULT = {
 }
 """Values of `model_type` for which transformers ties the head to the embedding where config.json does not say."""
 
+HEAD_NORMED = {"afmoe", "apertus", "exaone4", "gemma3_text", "olmo2", "olmo3", "qwen3"}
+"""Values of `model_type` with norms of queries and keys; of others config.json says so, under one of HEAD_NORM_KEYS."""
+
+HEAD_NORM_KEYS = ("use_qk_norm", "qk_layernorm")
+
 Shard = Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
 Index = mapping("Index", {"weight_map": Annotated[dict[str, Shard], Field(min_length=1)]})
 """model.safetensors.index.json."""
@@ -143,6 +148,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
         kv_heads=kv_heads,
         head_dim=stated.get("head_dim") or sizes["hidden"] // sizes["heads"],
         tied_head=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
+        head_norms=stated.get("model_type") in HEAD_NORMED or any(stated.get(key) is True for key in HEAD_NORM_KEYS),
     )
 
 

@@ -51,6 +51,8 @@ class ShapeConfig:
     """Rows of the embedding."""
     tied_head: bool = setting(True, READ)
     """Whether the embedding is also the output head."""
+    head_norms: bool = setting(False, READ)
+    """Whether queries and keys pass through norms of their own, as in Qwen 3 and Gemma 3."""
     context: int = setting(0, READ, ge=0)
     """Most tokens of one sequence."""
 

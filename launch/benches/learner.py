@@ -19,6 +19,7 @@ from conf.load import load
 from conf.schema import Config
 from launch.benches.processes import measured
 from launch.benches.random_groups import random_group
+from launch.benches.random_model import write_random
 from launch.benches.table import Result, Row
 from launch.benches.usage import begin, finish, peak
 from launch.hardware.machine import detect
@@ -121,7 +122,7 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
     config.learner.gradient_checkpointing = "on" if case.recompute else "off"
     config.rollout.temperature = 1.0
     with TemporaryDirectory() as folder:
-        step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, folder), Path(folder), device)
+        step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, Path(folder)), Path(folder), device)
         step(Batch(0, tuple(shorten(group) for group in work.groups[:2])))
         finish(device)
         resting = begin(device)
@@ -133,29 +134,14 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
     return {"tokens_per_second": tokens / seconds, "peak_memory": peak(device) - resting}
 
 
-def model_of(config: Config, device: str, folder: str) -> str:
+def model_of(config: Config, device: str, folder: Path) -> str:
     """Return the folder of a recipe's model; on a card one of its shape with random weights, made anew."""
-    from conf.models import locate
-
     if device == "cpu":
-        return locate(config.model)
-    import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config
+        from conf.models import locate
 
-    shape = config.model.shape
-    stated = Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=shape.context,
-        tie_word_embeddings=shape.tied_head,
-    )
-    torch.manual_seed(0)
-    made = Path(folder, "model")
-    AutoModelForCausalLM.from_config(stated, dtype=torch.bfloat16).save_pretrained(made)
+        return locate(config.model)
+    made = folder / "model"
+    write_random(config.model, made)
     return str(made)
 
 

@@ -97,6 +97,19 @@ def test_shape_fills_what_old_configurations_leave_out(tmp_path: Path) -> None:
     assert (shape.kv_heads, shape.head_dim) == (4, 16)
 
 
+@pytest.mark.parametrize(
+    ("stated", "has"),
+    [
+        ({"model_type": "llama"}, False),
+        ({"model_type": "qwen3"}, True),
+        ({"model_type": "cohere"}, False),
+        ({"model_type": "cohere", "use_qk_norm": True}, True),
+    ],
+)
+def test_norms_of_heads_are_known_by_family_or_setting(stated: dict[str, Any], has: bool, tmp_path: Path) -> None:
+    assert shape_from_config(write_model(tmp_path, STATED | stated)).head_norms is has
+
+
 def test_embedded_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = ModelConfig(path="embedded:smollm2-135m")

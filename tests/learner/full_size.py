@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from conf.load import load
 from conf.schema import Config
+from launch.benches.random_model import KINDS, configuration
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import Plan, make_plan
 from learner.batching import MicroBatch, Tokens, pack
@@ -28,7 +29,7 @@ from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.policy import Policy
 
-FAMILIES = {"instruct": "qwen2", "math": "qwen2", "deepscaler": "qwen2", "llama": "llama", "qwen3": "qwen3"}
+RECIPES = ("instruct", "math", "deepscaler", "llama", "qwen3")
 RANKS = (8, 64, 256)
 PROMPT = 256
 
@@ -115,7 +116,7 @@ def as_on_a_card(config: Config, fused: bool) -> Iterator[None]:
     """Have the learner's code take the ways that it takes on a card."""
 
     def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
-        base = AutoModelForCausalLM.from_config(stated(config), attn_implementation="eager", dtype=dtype)
+        base = AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
         if fused:
             fuse(base, torch.device("cpu"))
         return base
@@ -135,26 +136,8 @@ def as_on_a_card(config: Config, fused: bool) -> Iterator[None]:
 
 
 def modeling(config: Config) -> str:
-    family = FAMILIES[config.run.name.rpartition("_")[2]]
+    family = KINDS[config.model.path]
     return f"transformers.models.{family}.modeling_{family}"
-
-
-def stated(config: Config) -> Any:
-    """The config.json that a recipe's shape describes."""
-    shape = config.model.shape
-    return AutoConfig.for_model(
-        FAMILIES[config.run.name.rpartition("_")[2]],
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=shape.context,
-        tie_word_embeddings=shape.tied_head,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
-    )
 
 
 def fullest(tokens: int) -> MicroBatch:
@@ -213,7 +196,7 @@ def planned(plan: Plan) -> float:
     return sum(entry.bytes for entry in parts)
 
 
-def rows(recipes: tuple[str, ...] = tuple(FAMILIES), ranks: tuple[int, ...] = RANKS) -> Iterator[dict[str, Any]]:
+def rows(recipes: tuple[str, ...] = RECIPES, ranks: tuple[int, ...] = RANKS) -> Iterator[dict[str, Any]]:
     for recipe in recipes:
         for rank in ranks:
             for fused in (True, False):

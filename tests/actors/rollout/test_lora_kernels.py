@@ -55,6 +55,6 @@ def test_kernels_compile_for_cards_within_their_shared_memory(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     print(*rows, sep="\n")
-    assert len(rows) == len(SHARED_KIB) * 4
+    assert len(rows) == len(SHARED_KIB) * 9
     for row in rows:
         assert 0 < row["shared"] <= SHARED_KIB[row["capability"]] * 1024

@@ -1,0 +1,47 @@
+"""A recipe's model in its full size, without its weights."""
+
+from pathlib import Path
+from typing import Any
+
+from conf.schema import ModelConfig
+
+KINDS = {
+    "Qwen/Qwen2.5-1.5B-Instruct": "qwen2",
+    "Qwen/Qwen2.5-Math-1.5B": "qwen2",
+    "agentica-org/DeepScaleR-1.5B-Preview": "qwen2",
+    "meta-llama/Llama-3.2-1B-Instruct": "llama",
+    "Qwen/Qwen3-0.6B": "qwen3",
+    "Qwen/Qwen3-1.7B": "qwen3",
+    "HuggingFaceTB/SmolLM3-3B": "smollm3",
+    "google/gemma-3-1b-it": "gemma3_text",
+}
+"""Transformers' name for the family of each model on the hub that has a recipe."""
+
+
+def configuration(model: ModelConfig) -> Any:
+    """Return the config.json that a recipe's shape describes, as transformers' object."""
+    from transformers import AutoConfig
+
+    shape = model.shape
+    return AutoConfig.for_model(
+        KINDS[model.path],
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tied_head,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
+    )
+
+
+def write_random(model: ModelConfig, folder: Path) -> None:
+    """Write one with random weights in bfloat16, the same every time."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(configuration(model), dtype=torch.bfloat16).save_pretrained(folder)
