@@ -22,13 +22,14 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from actors.errors import ActorDied
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
 from launch.doctors.driver import look_at_cards
 from launch.doctors.findings import Finding, render
-from launch.doctors.host import look_at_model, look_at_resources, look_at_software
+from launch.doctors.host import look_at_machine, look_at_model, look_at_resources, look_at_software
 from launch.doctors.measurement import Measured, measure, store
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, detect
@@ -38,6 +39,7 @@ from launch.plan.fit import misfit
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import duration
+from launch.session.origin import command_line, commit
 from launch.session.resume import resolve_dtype
 
 MEASURE = "measure="
@@ -46,37 +48,57 @@ MEASURE = "measure="
 @command("doctor.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 fit for a run, 1 not, 2 bad input."""
-    measured = [argument for argument in arguments if argument.startswith(MEASURE)]
-    if measured and measured[-1] not in ("measure=true", "measure=false"):
-        raise BadInput(f"{measured[-1]}: give measure=true or measure=false")
-    others = [argument for argument in arguments if argument not in measured]
-    config = load(others)
+    config, measures = read(arguments)
     console = PlainConsole()
-    console.print(f"microbudget-rl {version('microbudget-rl')}, looking at what conf={config.run.name} needs")
+    for line in (command_line("doctor.py", arguments), " ".join(("microbudget-rl", version("microbudget-rl"), commit()))):
+        console.print(line, soft_wrap=True)
     cards = list(look_at_cards(config.device)) if config.device != "cpu" else []
-    if any(found.state == "bad" for found in cards):
+    if forbidden(cards):
         console.print(render(cards))
         return 1
     machine = detect(config.device)
     resolve_dtype(config, machine)
-    findings = [*cards, *look_at_software(machine), look_at_model(config)]
+    findings = [look_at_machine(machine), *cards, *look_at_software(machine), look_at_model(config)]
     plan = plan_or_none(config, machine, findings)
     if plan:
         findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
     console.print(render(findings))
-    if plan is None or any(found.state == "bad" for found in findings):
+    if plan is None or forbidden(findings):
         return 1
     if plan.costs is None:
         console.print("No rates are known of this card: its first run measures it, and plans after that say how long.")
         return 0
-    if measured[-1:] != ["measure=false"] and machine.present:
-        examine(plan, console)
+    if measures and machine.present:
+        try:
+            examine(plan, console)
+        except ActorDied as error:
+            console.print(render([Finding("measuring", "bad", str(error))]))
+            return 1
         plan = make_plan(config, machine, recall(config, machine))
-    expected = forecast(plan)
-    console.print(
-        f"An update of {config.run.name} takes about {duration(expected.update_s)}: {expected.updates:,} updates"
-    )
+    console.print(outlook(plan))
     return 0
+
+
+def read(arguments: list[str]) -> tuple[Config, bool]:
+    """Return the recipe, and whether to measure."""
+    measure = [argument for argument in arguments if argument.startswith(MEASURE)]
+    if measure and measure[-1] not in ("measure=true", "measure=false"):
+        raise BadInput(f"{measure[-1]}: give measure=true or measure=false")
+    return load([argument for argument in arguments if argument not in measure]), measure[-1:] != ["measure=false"]
+
+
+def forbidden(findings: list[Finding]) -> bool:
+    return any(found.state == "bad" for found in findings)
+
+
+def outlook(plan: Plan) -> str:
+    """Say how many updates the recipe makes, and how that is known."""
+    expected, budget_s = forecast(plan), plan.config.budget.seconds
+    known = f"measured here: {plan.calibration.of}" if plan.calibration.of else "by the plan: nothing was measured here"
+    return (
+        f"{plan.config.run.name}: an update takes about {duration(expected.update_s)}, about {expected.updates:,} in"
+        f" {duration(budget_s)} ({known})"
+    )
 
 
 def plan_or_none(config: Config, machine: Machine, findings: list[Finding]) -> Plan | None:
@@ -91,25 +113,24 @@ def plan_or_none(config: Config, machine: Machine, findings: list[Finding]) -> P
     return plan
 
 
-def examine(plan: Plan, console: Console) -> Measured:
-    """Have the run's actors work, print how fast they are, and keep it."""
+def examine(plan: Plan, console: Console) -> None:
+    """Have the run's actors work, print how fast they are, and keep it. Raises ActorDied if they cannot."""
     from conf.models import locate
     from launch.session.ray_session import clear_session, ray_session
 
     check_mps(plan.config, plan.placement, joined=False)
     model_path = locate(plan.config.model)
     show_only(choose(detect(plan.config.device).cards, plan.placement, plan.needed("learner GPU")))
-    console.print("Measuring; engine and learner start first ...")
+    console.print("Measuring for a minute or two; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
         with mps_service(plan.config), ray_session(plan.config, plan.placement, folder, dashboard=False):
-            found = asyncio.run(measure(plan, model_path, folder))
+            found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
         clear_session(folder)
     kept = store(found, plan.config, plan.machine)
     for line in lines(found):
         console.print(line)
     console.print("Kept for the next plan" if kept else "Not kept: a whole run has been measured on this machine")
-    return found
 
 
 def lines(found: Measured) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -23,11 +23,10 @@ class Finding:
 
 
 def render(findings: Iterable[Finding]) -> RenderableType:
-    """Show findings line by line, to be read and to be pasted."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for column in ("what", "state"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("text", overflow="fold")
+    """Show findings one below the other, to be read and to be pasted."""
+    table = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for found in findings:
-        table.add_row(Text(found.what), Text(found.state, STYLES[found.state]), Text(found.text))
-    return Group(table)
+        table.add_row(Text(found.state, STYLES[found.state]), Text(f"{found.what}: {found.text}"))
+    return table

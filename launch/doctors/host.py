@@ -1,6 +1,7 @@
 """The host: Python, compiler, disk, shared memory, memory, and the hub's models."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,13 @@ from launch.plan.plan import Plan
 COMPILERS = ("c++", "g++", "clang++")
 
 COMPILE_S = 60.0
+
+
+def look_at_machine(machine: Machine) -> Finding:
+    """Say what machine this is, for whoever reads it elsewhere."""
+    cores = f", {len(machine.cores)} cores" if machine.gpus else ""
+    memory = f", {amount(machine.host_memory)}" if machine.host_memory else ""
+    return Finding("machine", "good", f"{machine.described}{cores}{memory}, {platform.system()} {platform.release()}")
 
 
 def look_at_software(machine: Machine) -> Iterator[Finding]:
@@ -64,6 +72,8 @@ def look_at_compiler() -> Finding:
 def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:
     """Yield disk, shared memory and memory against what a run by this plan needs. folder: of that run."""
     for each in resources(needs_of_run(plan), folder):
+        if not each.needed:
+            continue
         text = f"{amount(each.free)} free, a run needs {amount(each.needed)}"
         bad = each.free < each.needed
         yield Finding(each.what, "bad" if bad else "good", f"{text}; {each.remedy}" if bad else text)

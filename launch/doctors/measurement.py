@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
+from actors.runtime.supervision import Record
 from conf.schema import Config
 from launch.benches.random_groups import random_group, random_ids
 from launch.hardware.machine import Machine
@@ -63,13 +64,16 @@ class Measured:
         return replace(Calibration(together=self.together, of=DOCTOR), **bounded)
 
 
-async def measure(plan: Plan, model_path: str, folder: Path) -> Measured:
-    """Start engines and learner as a run does, on a Ray that was started, and have them work. The plan has costs."""
+async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> Measured:
+    """Start engines and learner as a run does, on a Ray that was started, and have them work. The plan has costs.
+
+    record: of `start_engines`.
+    """
     from launch.session.actors import reserve_learners, start_engines, start_ranks
 
     clock, given = WallClock(), (plan.config, model_path, plan.placement)
     reserved = await reserve_learners(plan.placement)
-    engines = start_engines(*given, clock=clock, record=lambda name, why: None)
+    engines = start_engines(*given, clock=clock, record=record)
     try:
         await engines.ready()
         ranks = start_ranks(*given, adapters_folder=str(folder / "adapters"), reserved=reserved)

@@ -144,7 +144,9 @@ def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
     """Keep a measurement for the next plan with the same `run.folder`, in the place of the last one like it."""
     key = _machine_key(config, machine) + _lengths_key(config)
     known = {other: found for other, found in _known(config).items() if other != key} | {key: asdict(calibration)}
-    replace_text(_file(config), json.dumps(known, indent=1) + "\n")
+    file = _file(config)
+    file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
+    replace_text(file, json.dumps(known, indent=1) + "\n")
 
 
 def recall(config: Config, machine: Machine) -> Calibration:

@@ -19,13 +19,18 @@ GIT_S = 10.0
 
 def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
     """Return command, commit, date and machine of a run that begins now."""
-    kept = [argument for argument in arguments if not among(argument.partition("=")[0], UNREPEATED)]
     return {
-        "command": f"python launch/run.py {shlex.join(kept)}".replace("'", '"'),
+        "command": command_line("run.py", arguments),
         "commit": commit(),
         "started": datetime.now().astimezone().isoformat(timespec="minutes"),
         "machine": machine,
     }
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """Return what a person types to have a program of launch/ do the same again."""
+    kept = [argument for argument in arguments if not among(argument.partition("=")[0], UNREPEATED)]
+    return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')
 
 
 def commit() -> str:

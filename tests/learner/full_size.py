@@ -148,13 +148,16 @@ def fullest(tokens: int) -> MicroBatch:
     return batch
 
 
-def give_storage(model: nn.Module) -> None:
-    """Have weights without content take memory of the (feigned) CPU."""
+def give_storage(model: nn.Module, dtype: torch.dtype) -> None:
+    """Have weights without content take memory of the feigned device. dtype: of the adapter's, to which PEFT moves it,
+    but not without content.
+    """
     made: dict[int, nn.Parameter] = {}  # tied ones stay tied
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
             if id(p) not in made:
-                made[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+                storage = torch.empty(p.shape, dtype=dtype if p.requires_grad else p.dtype)
+                made[id(p)] = nn.Parameter(storage, requires_grad=p.requires_grad)
             setattr(module, name, made[id(p)])
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
@@ -168,7 +171,7 @@ def peak(plan: Plan, fused: bool) -> float:
         with torch.device("meta"):
             model = load_model(config, "", "meta")
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        give_storage(model)
+        give_storage(model, getattr(torch, config.model.dtype))
         policy = Policy(
             model,
             1.0,

@@ -10,7 +10,7 @@ from tests.learner.full_size import rows
 def test_peaks_at_full_size_are_what_is_planned() -> None:
     for row in rows():
         print(row)
-        assert 0.97 < row["ratio"] < 1.03, row
+        assert 0.97 < row["ratio"] < 1.05, row
 
 
 @pytest.mark.parametrize("recipe", ["llama", "qwen3"])  # without and with norms of heads
@@ -19,4 +19,4 @@ def test_a_peak_is_what_is_planned(recipe: str) -> None:
     assert (fused["fused"], plain["fused"]) == (True, False)
     assert fused["peak"] < 0.9 * plain["peak"]
     for row in (fused, plain):
-        assert 0.97 < row["ratio"] < 1.03, row
+        assert 0.97 < row["ratio"] < 1.05, row
