@@ -34,7 +34,7 @@ from launch.doctors.measurement import Measured, measure, store
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, detect
 from launch.hardware.mps import check_mps, mps_service
-from launch.plan.calibration import recall
+from launch.plan.calibration import kept_in, recall
 from launch.plan.fit import misfit
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan, make_plan
@@ -50,8 +50,8 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 0 fit for a run, 1 not, 2 bad input."""
     config, measures = read(arguments)
     console = PlainConsole()
-    for line in (command_line("doctor.py", arguments), " ".join(("microbudget-rl", version("microbudget-rl"), commit()))):
-        console.print(line, soft_wrap=True)
+    console.print(command_line("doctor.py", arguments), soft_wrap=True)
+    console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
     cards = list(look_at_cards(config.device)) if config.device != "cpu" else []
     if forbidden(cards):
         console.print(render(cards))
@@ -130,7 +130,8 @@ def examine(plan: Plan, console: Console) -> None:
     kept = store(found, plan.config, plan.machine)
     for line in lines(found):
         console.print(line)
-    console.print("Kept for the next plan" if kept else "Not kept: a whole run has been measured on this machine")
+    not_kept = "Not kept for plans: a whole run has been measured on this machine, which says more"
+    console.print(f"Kept for the next plan in {kept_in(plan.config)}" if kept else not_kept)
 
 
 def lines(found: Measured) -> list[str]:

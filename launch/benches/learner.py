@@ -121,8 +121,9 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
     config.learner.tokens_per_microbatch = MICROBATCH
     config.learner.gradient_checkpointing = "on" if case.recompute else "off"
     config.rollout.temperature = 1.0
-    with TemporaryDirectory() as folder:
-        step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, Path(folder)), Path(folder), device)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, folder), folder, device)
         step(Batch(0, tuple(shorten(group) for group in work.groups[:2])))
         finish(device)
         resting = begin(device)

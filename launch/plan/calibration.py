@@ -144,7 +144,7 @@ def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
     """Keep a measurement for the next plan with the same `run.folder`, in the place of the last one like it."""
     key = _machine_key(config, machine) + _lengths_key(config)
     known = {other: found for other, found in _known(config).items() if other != key} | {key: asdict(calibration)}
-    file = _file(config)
+    file = kept_in(config)
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
     replace_text(file, json.dumps(known, indent=1) + "\n")
 
@@ -168,7 +168,7 @@ def recall(config: Config, machine: Machine) -> Calibration:
 def _known(config: Config) -> dict[str, Any]:
     """Return all that was kept; nothing if the file cannot be read, since a plan can do without."""
     try:
-        known = json.loads(_file(config).read_text())
+        known = json.loads(kept_in(config).read_text())
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
@@ -183,7 +183,8 @@ def _read(entry: Any) -> Calibration | None:
     return found
 
 
-def _file(config: Config) -> Path:
+def kept_in(config: Config) -> Path:
+    """Return the file of all that was measured."""
     return Path(config.run.folder) / "calibration.json"
 
 

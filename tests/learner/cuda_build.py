@@ -1,7 +1,11 @@
 """The learner's forward and backward passes with the CUDA builds of torch and liger-kernel, on tensors without content
 that claim to be on a card: tensors that meet on two devices, and factors of two dtypes, raise.
 
-`python -m tests.learner.cuda_build [RECIPE …]`, of an environment with launch/locks/cuda.txt's packages and no card.
+`cuda-env/bin/python -m tests.learner.cuda_build [RECIPE …]`, of an environment made by
+
+    python3 -m venv cuda-env
+    grep -E '^(deepspeed|liger-kernel|omegaconf|peft|psutil|pydantic|torch|transformers)==' launch/locks/cuda.txt >wanted
+    cuda-env/bin/pip install --requirement wanted --constraint launch/locks/cuda.txt
 """
 
 import json

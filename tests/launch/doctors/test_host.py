@@ -31,7 +31,7 @@ def test_a_compiler_that_is_missing_or_broken(tmp_path: Path, monkeypatch: pytes
 
 def test_too_little_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_needs, "measure", lambda _: HostFree(disk=2**20, shared_memory=2**40, memory=2**40))
-    disk, _, _, memory = look_at_resources(plan("quickstart", CPU), tmp_path / "runs" / "mine")
+    disk, _, memory = look_at_resources(plan("quickstart", CPU), tmp_path / "runs" / "mine")
     assert (disk.what, disk.state) == (f"run.folder={tmp_path}/runs: its disk", "bad")
     assert disk.text.endswith("make room or name a folder on another disk")
     assert memory.state == "good"

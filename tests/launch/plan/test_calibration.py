@@ -20,12 +20,6 @@ SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.5, swap=2.0, sta
 UPDATES = 16
 
 
-@pytest.fixture(autouse=True)
-def own_runs(tmp_path: Path) -> None:
-    """Of the default `run.folder`."""
-    (tmp_path / "runs").mkdir()
-
-
 def configure(*settings: str) -> Config:
     return load(["conf=quickstart", "model.dtype=float32", "eval.problems=0", f"budget.updates={UPDATES}", *settings])
 
