@@ -4,7 +4,8 @@ that claim to be on a card: tensors that meet on two devices, and factors of two
 `cuda-env/bin/python -m tests.learner.cuda_build [RECIPE …]`, of an environment made by
 
     python3 -m venv cuda-env
-    grep -E '^(deepspeed|liger-kernel|omegaconf|peft|psutil|pydantic|torch|transformers)==' launch/locks/cuda.txt >wanted
+    names='deepspeed|liger-kernel|omegaconf|peft|psutil|pydantic|torch|transformers'
+    grep -E "^($names)==" launch/locks/cuda.txt >wanted
     cuda-env/bin/pip install --requirement wanted --constraint launch/locks/cuda.txt
 """
 
