@@ -19,7 +19,7 @@ from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
 from conf.schema import Config
 from launch.hardware.machine import Machine
-from launch.plan.forecast import Pace, forecast
+from launch.plan.forecast import Pace
 from launch.plan.plan import make_plan
 from launch.plan.simulation import simulate
 from launch.plan.time import UNMEASURED, Calibration, Workload, duration
@@ -46,19 +46,17 @@ LEAST = 0.05
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
-    """Measure the run in a folder, keep the result for the next plan, and say how many updates this run will make.
+    """Measure the run in a folder, keep the result for the next plan, and say how long its updates have taken.
 
     Empty while there are too few updates, or where the machine's rates are not known.
     """
-    if not machine.rates or len(RunRecord(folder).rows()) < ENOUGH:
+    rows = RunRecord(folder).rows()
+    if not machine.rates or len(rows) < ENOUGH:
         return ""
     config, found = read_config(RunRecord(folder)), measure(folder, machine)
     keep(found, config, machine)
-    expected = forecast(make_plan(config, machine, found))
-    return (
-        f"Measured: an update takes about {duration(expected.update_s)}, which makes about"
-        f" {expected.updates:,} in the budget"
-    )
+    took = (rows[-1]["budget/spent_s"] - rows[0]["budget/spent_s"]) / (len(rows) - 1)
+    return f"Measured for the next plan: an update has taken {duration(took)} so far"
 
 
 def measure(folder: Path, machine: Machine) -> Calibration:

@@ -13,7 +13,7 @@ from launch.plan.calibration import ENOUGH, keep, learn_from, measure, recall
 from launch.plan.forecast import Pace
 from launch.plan.plan import make_plan
 from launch.plan.simulation import simulate
-from launch.plan.time import UNMEASURED, Calibration, Workload
+from launch.plan.time import UNMEASURED, Calibration, Workload, duration
 
 MACHINE = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
 SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.5, swap=2.0, start_s=40.0, verify=2.0)
@@ -85,7 +85,9 @@ def test_what_was_found_is_there_for_the_next_plan(tmp_path: Path) -> None:
     config = configure()
     assert recall(config, MACHINE) == UNMEASURED
     said = learn_from(carry_out(tmp_path / "run", config), MACHINE)
-    assert "an update takes about" in said
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    took = (rows[-1]["budget/spent_s"] - rows[0]["budget/spent_s"]) / (len(rows) - 1)
+    assert said.endswith(f"an update has taken {duration(took)} so far")
     found = recall(config, MACHINE)
     assert found.of == f"{UPDATES - 2} updates of embedded:smollm2-135m at rank 32"
     assert make_plan(config, MACHINE, found).costs != make_plan(config, MACHINE).costs
