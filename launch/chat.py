@@ -60,7 +60,6 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 
-    from launch.chats.aside import aside
     from launch.chats.chat import Chat, typed
     from launch.chats.conversation import Conversation
     from launch.chats.policies import Policies
@@ -81,8 +80,7 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
         changes(folder, console)
 
     with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as judge:
-        with aside():
-            policies = runner.run(Policies.start(long, share))
+        policies = runner.run(Policies.start(long, share))
         try:
             console.print("Ready: /problem 1 poses a held-out problem, /ask one of yours, /help lists all commands.")
             conversation = Conversation(long.config, tokenizer)
