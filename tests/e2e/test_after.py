@@ -36,6 +36,8 @@ def test_chat_through_a_pipe(run: Path) -> None:
     ended = subprocess.run(command, input=script, capture_output=True, text=True, timeout=580)
     assert ended.returncode == 0, ended.stderr
     said = ended.stdout
+    assert ended.stderr == ""  # nothing of an engine, or of a library
+    assert [line.split()[0] for line in said.splitlines()[:2]] == ["Starting", "Ready:"]
     assert "gold: " in said
     assert said.count("\nbase: ") == said.count("\ntrained: ") == 2
     assert "give a number from 1 to 6" in said
@@ -102,7 +104,7 @@ def test_chat_in_a_terminal(run: Path, tmp_path: Path) -> None:
         raise AssertionError(shown)
 
     try:
-        screen_with("Ready;")
+        assert screen_with("Ready:").split()[0] == "Starting"
         subprocess.run([*tmux, "send-keys", "/problem 2", "Enter"], check=True)
         screen = screen_with("├")
         head = next(line for line in screen.splitlines() if "base" in line and "trained" in line)
