@@ -187,8 +187,15 @@ def kept_in(config: Config) -> Path:
 
 
 def _machine_key(config: Config, machine: Machine) -> str:
+    """Name what decides how far a machine is from the predicted times, on a card with what is switched there."""
     units = "" if machine.gpus else f" × {len(machine.cores)}"
-    return f"{machine.name}{units}, {config.model.path} in {config.model.dtype}: "
+    switched = {
+        "run.mps": config.run.mps,
+        "plain kernels": not config.learner.fused_kernels,
+        "vLLM's block sizes": not config.rollout.lora_kernel_sizes,
+    }
+    with_these = "".join(f" with {name}" for name, on in switched.items() if on and machine.gpus)
+    return f"{machine.name}{units}, {config.model.path} in {config.model.dtype}{with_these}: "
 
 
 def _lengths_key(config: Config) -> str:

@@ -14,7 +14,7 @@ from launch.doctors.measurement import DOCTOR, Measured, batch, costs, decoding_
 from launch.plan.calibration import keep, recall
 from launch.plan.plan import Plan
 from launch.plan.simulation import ModelledEngine, ModelledLearner
-from launch.plan.time import Calibration
+from launch.plan.time import UNMEASURED, Calibration
 from launch.plan.virtual_time import Processor, VirtualClock, run_virtually
 from tests.launch.plan.plans import CPU, machine, plan
 
@@ -41,6 +41,16 @@ def test_a_run_says_more_than_the_doctor(tmp_path: Path) -> None:
     keep(Calibration(decode=1.5, of="20 updates"), made.config, made.machine)
     assert not store(MEASURED, made.config, made.machine)
     assert recall(made.config, made.machine).decode == 1.5
+
+
+@pytest.mark.parametrize(
+    "setting", ["run.mps=true", "learner.fused_kernels=false", "rollout.lora_kernel_sizes=false"]
+)
+def test_what_was_measured_with_a_setting_says_nothing_of_runs_without(setting: str, tmp_path: Path) -> None:
+    usual, changed = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
+    assert store(MEASURED, changed.config, changed.machine)
+    assert recall(usual.config, usual.machine) == UNMEASURED
+    assert recall(changed.config, changed.machine).of == DOCTOR
 
 
 def test_samples_that_end_early_make_steps_cheaper() -> None:
