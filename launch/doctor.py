@@ -32,12 +32,12 @@ from launch.doctors.findings import Finding, render
 from launch.doctors.host import look_at_machine, look_at_model, look_at_resources, look_at_software
 from launch.doctors.measurement import Measured, measure, store
 from launch.hardware.cards import choose, show_only
-from launch.hardware.machine import Machine, detect
+from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, recall
-from launch.plan.fit import misfit
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan, make_plan
+from launch.plan.refusal import check_plan
 from launch.plan.time import duration
 from launch.session.origin import command_line, commit
 from launch.session.resume import resolve_dtype
@@ -52,30 +52,19 @@ def main(arguments: list[str]) -> int:
     console = PlainConsole()
     console.print(command_line("doctor.py", arguments), soft_wrap=True)
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
-    cards = list(look_at_cards(config.device)) if config.device != "cpu" else []
-    if forbidden(cards):
-        console.print(render(cards))
-        return 1
-    machine = detect(config.device)
-    resolve_dtype(config, machine)
-    findings = [look_at_machine(machine), *cards, *look_at_software(machine), look_at_model(config)]
-    plan = plan_or_none(config, machine, findings)
-    if plan:
-        findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
-    console.print(render(findings))
-    if plan is None or forbidden(findings):
+    plan = look(config, console)
+    if plan is None:
         return 1
     if plan.costs is None:
         console.print("No rates are known of this card: its first run measures it, and plans after that say how long.")
         return 0
-    if measures and machine.present:
+    if measures:
         try:
             examine(plan, console)
         except ActorDied as error:
             console.print(render([Finding("measuring", "bad", str(error))]))
             return 1
-        plan = make_plan(config, machine, recall(config, machine))
-    console.print(outlook(plan))
+    console.print(outlook(make_plan(config, plan.machine, recall(config, plan.machine))))
     return 0
 
 
@@ -85,10 +74,6 @@ def read(arguments: list[str]) -> tuple[Config, bool]:
     if measure and measure[-1] not in ("measure=true", "measure=false"):
         raise BadInput(f"{measure[-1]}: give measure=true or measure=false")
     return load([argument for argument in arguments if argument not in measure]), measure[-1:] != ["measure=false"]
-
-
-def forbidden(findings: list[Finding]) -> bool:
-    return any(found.state == "bad" for found in findings)
 
 
 def outlook(plan: Plan) -> str:
@@ -101,16 +86,22 @@ def outlook(plan: Plan) -> str:
     )
 
 
-def plan_or_none(config: Config, machine: Machine, findings: list[Finding]) -> Plan | None:
-    """Return the recipe's plan; where there is none or it does not fit, say so in a finding."""
-    try:
-        plan = make_plan(config, machine, recall(config, machine))
-    except BadInput as error:
-        findings.append(Finding("plan", "bad", str(error)))
-        return None
-    if not plan.fits:
-        findings.append(Finding("plan", "bad", f"{misfit(plan)}; choose a smaller recipe or a larger card"))
-    return plan
+def look(config: Config, console: Console) -> Plan | None:
+    """Print what there is to say of machine, software and model; return the plan, None if something forbids a run."""
+    findings = list(look_at_cards(config.device)) if config.device != "cpu" else []
+    plan = None
+    if not any(found.state == "bad" for found in findings):
+        machine = detect(config.device)
+        resolve_dtype(config, machine)
+        findings = [look_at_machine(machine), *findings, *look_at_software(machine), look_at_model(config)]
+        try:
+            plan = make_plan(config, machine, recall(config, machine))
+            check_plan(plan)
+            findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
+        except BadInput as error:
+            findings.append(Finding("plan", "bad", str(error)))
+    console.print(render(findings))
+    return None if any(found.state == "bad" for found in findings) else plan
 
 
 def examine(plan: Plan, console: Console) -> None:

@@ -11,6 +11,7 @@ from actors.errors import ActorDied
 from conf.load import load
 from launch import doctor
 from launch.doctor import main
+from launch.doctors.findings import Finding
 from launch.doctors.measurement import DOCTOR
 from launch.hardware.machine import detect
 from launch.plan.calibration import recall
@@ -63,6 +64,24 @@ def test_a_card_that_cannot_be_used_is_all_it_says(
     said = " ".join(capsys.readouterr().out.split())
     assert "bad driver: 550.54.15, and CUDA 13 needs 580" in said
     assert "Python" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["conf=r8_instruct", "device=A40"], "bad plan: device=A40: this machine has no A40"),
+        (
+            ["conf=quickstart", "rollout.kv_cache_gib=4000"],
+            "bad plan: model.path=embedded:smollm2-135m: the",
+        ),
+    ],
+)
+def test_what_a_run_would_refuse_is_found(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "look_at_model", lambda _: Finding("model", "good", ""))
+    assert main([*arguments, f"run.folder={tmp_path}", "measure=false"]) == 1
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

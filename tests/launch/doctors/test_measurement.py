@@ -43,9 +43,7 @@ def test_a_run_says_more_than_the_doctor(tmp_path: Path) -> None:
     assert recall(made.config, made.machine).decode == 1.5
 
 
-@pytest.mark.parametrize(
-    "setting", ["run.mps=true", "learner.fused_kernels=false", "rollout.lora_kernel_sizes=false"]
-)
+@pytest.mark.parametrize("setting", ["run.mps=true", "learner.fused_kernels=false", "rollout.lora_kernel_sizes=false"])
 def test_what_was_measured_with_a_setting_says_nothing_of_runs_without(setting: str, tmp_path: Path) -> None:
     usual, changed = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
     assert store(MEASURED, changed.config, changed.machine)
