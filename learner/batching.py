@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, cycle, islice
+from itertools import accumulate, chain, cycle, islice
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,8 @@ from learner.advantages import group_advantages
 
 ROWS_PER_TOKEN = 2
 """Attention repeats the prompt for every sample: it may have so many positions for each token of a micro-batch.
-A position in attention keeps about a seventh of what a token keeps in all."""
+A position in attention keeps about a seventh of what a token keeps in all; one that is only a key, at most half of it.
+"""
 
 FULL = 0.92
 """A row joins a block if it fills at least this share of its width: with lengths spread evenly, 4 % is padding."""
@@ -84,39 +85,79 @@ class MicroBatch:
     samples: b positions in the list given to `pack`, in the order of the results
     ids: int64 [n], the tokens
     positions: int64 [n], their places in their sequences
-    blocks: int64 [b_i, s_i] each, the rows of attention: indices into `ids` of a sample's prompt and response. Rows are
-        padded on the right with any tokens, since causal attention does not look there.
-    homes: int64 [n], where a token's output is in the flattened rows of all blocks: where it comes first
+    blocks: the rows of attention, padded
+    homes: int64 [n], where a token's output is among the flattened queries of all blocks: where it comes first
     segments: the same rows without padding
     places: int64 [t], indices into `ids` of the tokens that predict the response
     targets: int64 [t], the response tokens
-    rows: positions in the blocks that are not padding
+    rows: half of the queries and keys in the blocks that are not padding
     """
 
     samples: tuple[int, ...]
     ids: Tensor
     positions: Tensor
-    blocks: tuple[Tensor, ...]
+    blocks: tuple["Block", ...]
     homes: Tensor
     segments: "Segments"
     places: Tensor
     targets: Tensor
-    rows: int
+    rows: float
 
     @property
     def tokens(self) -> int:
         return len(self.ids)
 
     @property
-    def padded_rows(self) -> int:
-        """Positions in the blocks, padding included."""
-        return sum(block.numel() for block in self.blocks)
+    def padded_rows(self) -> float:
+        """Half of the queries and keys in the blocks, padding included."""
+        return sum(block.queries.numel() + block.keys.numel() for block in self.blocks) / 2
 
     def to(self, device: torch.device) -> "MicroBatch":
         names = ("ids", "positions", "homes", "places", "targets")
         moved = {name: getattr(self, name).to(device) for name in names}
         blocks = tuple(block.to(device) for block in self.blocks)
         return replace(self, **moved, blocks=blocks, segments=self.segments.to(device))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of attention of nearly equal length, padded on the right with any tokens.
+
+    A response longer than its prompt makes a row with it, all of whose tokens are queries and keys. A shorter one asks
+    alone, of itself and its prompt, whose own queries make one row for all its responses.
+
+    queries: int64 [b, q], indices into `MicroBatch.ids`
+    keys: int64 [b, k], likewise
+    offsets: int64 [b], keys that come before a row's first query; None where all rows ask from their start, q = k
+    """
+
+    queries: Tensor
+    keys: Tensor
+    offsets: Tensor | None
+
+    def seen(self, window: int | None) -> Tensor | None:
+        """Return, as bool [b or 1, 1, q, k], what causal attention within a sliding window lets each query see; None
+        where that is all that comes before it.
+        """
+        width, length = self.queries.shape[1], self.keys.shape[1]
+        if self.offsets is None and (window is None or length <= window):
+            return None
+        offsets = self.keys.new_zeros(1) if self.offsets is None else self.offsets
+        places = offsets[:, None] + torch.arange(width, device=offsets.device)
+        # A query of the padding sees something too: the gradient of nothing seen is not a number.
+        distance = places.clamp(max=length - 1)[:, None, :, None] - torch.arange(length, device=offsets.device)
+        return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+
+    def to(self, device: torch.device) -> "Block":
+        offsets = None if self.offsets is None else self.offsets.to(device)
+        return Block(self.queries.to(device), self.keys.to(device), offsets)
+
+
+class Row(NamedTuple):
+    """Indices of a row's tokens, all of them keys, those from an offset on queries too."""
+
+    keys: list[int]
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -161,19 +202,35 @@ def _split(samples: Sequence[Tokens], budget: int) -> Iterator[list[int]]:
         if sample.response:
             groups[sample.prompt].append(index)
     part: list[int] = []
-    tokens = rows = 0
+    tokens, rows = 0, 0.0
     for prompt, members in groups.items():
         for index in sorted(members, key=lambda i: -len(samples[i].response)):
             row = len(prompt) + len(samples[index].response) - 1
-            new = row - len(prompt) if part and samples[part[-1]].prompt == prompt else row
-            if part and (tokens + new > budget or rows + row > ROWS_PER_TOKEN * budget):
+            repeated = bool(part) and samples[part[-1]].prompt == prompt
+            if part and (
+                tokens + row - repeated * len(prompt) > budget
+                or rows + _positions(samples[index], repeated) > ROWS_PER_TOKEN * budget
+            ):
                 yield part
-                part, tokens, rows, new = [], 0, 0, row
+                part, tokens, rows, repeated = [], 0, 0.0, False
             part.append(index)
-            tokens += new
-            rows += row
+            tokens += row - repeated * len(prompt)
+            rows += _positions(samples[index], repeated)
     if part:
         yield part
+
+
+def _asks_alone(sample: Tokens) -> bool:
+    """Whether a response's row holds no query of its prompt: half of such a row or more would be computed again."""
+    return len(sample.response) <= len(sample.prompt)
+
+
+def _positions(sample: Tokens, repeated: bool) -> float:
+    """Return the positions that attention has for a sample; repeated: an earlier one has the same prompt."""
+    prompt, asking = len(sample.prompt), len(sample.response) - 1
+    if not _asks_alone(sample):
+        return prompt + asking
+    return asking + (prompt / 2 if repeated else 1.5 * prompt)
 
 
 def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
@@ -196,7 +253,7 @@ def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
         positions.extend(range(len(prompt), len(row)))
         places.extend(row[len(prompt) - 1 :])
         rows.append(row)
-    blocks, homes = _blocks(rows, len(ids))
+    blocks, homes, asked = _blocks(_asking(rows, [samples[i] for i in part]), len(ids))
     return MicroBatch(
         samples=tuple(part),
         ids=torch.tensor(ids),
@@ -206,28 +263,62 @@ def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
         segments=_segments(rows, [len(prompt) for prompt, _ in (samples[i] for i in part)], starts, len(ids)),
         places=torch.tensor(places),
         targets=torch.tensor([token for i in part for token in samples[i].response]),
-        rows=sum(map(len, rows)),
+        rows=asked,
     )
 
 
-def _blocks(rows: list[list[int]], tokens: int) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the rows, longest first, padded in blocks of nearly equal length, and where each token comes first.
+def _asking(rows: list[list[int]], samples: Sequence[Tokens]) -> tuple[list[Row], list[Row]]:
+    """Return what is asked in attention: whole rows and prompts, and responses that ask alone."""
+    lengths = [len(sample.prompt) for sample in samples]
+    alone = [_asks_alone(sample) for sample in samples]
+    whole = [Row(row, 0) for row, short in zip(rows, alone, strict=True) if not short]
+    asked = {row.keys[0] for row in whole}
+    prompts = {row[0]: row[:length] for row, length in zip(rows, lengths, strict=True) if row[0] not in asked}
+    responses = [Row(row, n) for row, n, short in zip(rows, lengths, alone, strict=True) if short and len(row) > n]
+    return whole + [Row(prompt, 0) for prompt in prompts.values()], responses
+
+
+def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...], Tensor, float]:
+    """Return the rows, longest first, padded in blocks of nearly equal length; where each token asks first; and half of
+    the queries and keys.
 
     Padding goes through all tokens in turn: a card adds up the gradients of one that comes often one by one.
     """
     filler = cycle(range(tokens))
-    blocks: list[list[list[int]]] = []
-    places, place = [], 0
-    for row in rows:
-        if not blocks or len(row) < FULL * len(blocks[-1][0]):
-            blocks.append([])
-        width = len(blocks[-1][0]) if blocks[-1] else len(row)
-        blocks[-1].append(row + list(islice(filler, width - len(row))))
-        places.append(torch.arange(place, place + len(row)))
-        place += width
-    flat = torch.tensor([token for row in rows for token in row])
-    homes = flat.new_zeros(tokens).scatter_reduce(0, flat, torch.cat(places), "amin", include_self=False)
-    return tuple(map(torch.tensor, blocks)), homes
+
+    def padded(row: list[int], width: int) -> list[int]:
+        return row + list(islice(filler, width - len(row)))
+
+    blocks, asked, places, place, heard = [], list[int](), list[Tensor](), 0, 0
+    for rows in chain.from_iterable(map(_alike, kinds)):
+        queries = [row.keys[row.offset :] for row in rows]
+        width = max(map(len, queries))
+        for query in queries:
+            asked += query
+            places.append(torch.arange(place, place + len(query)))
+            place += width
+        heard += sum(len(row.keys) for row in rows)
+        asking = torch.tensor([padded(query, width) for query in queries])
+        if rows[0].offset:
+            keys = torch.tensor([padded(row.keys, len(rows[0].keys)) for row in rows])
+            blocks.append(Block(asking, keys, torch.tensor([row.offset for row in rows])))
+        else:
+            blocks.append(Block(asking, asking, None))
+    homes = torch.zeros(tokens, dtype=torch.int64)
+    homes.scatter_reduce_(0, torch.tensor(asked), torch.cat(places), "amin", include_self=False)
+    return tuple(blocks), homes, (len(asked) + heard) / 2
+
+
+def _alike(rows: list[Row]) -> Iterator[list[Row]]:
+    """Divide rows, longest first, into lists of nearly equal length."""
+    alike: list[Row] = []
+    for row in sorted(rows, key=lambda row: -len(row.keys)):
+        if alike and len(row.keys) < FULL * len(alike[0].keys):
+            yield alike
+            alike = []
+        alike.append(row)
+    if alike:
+        yield alike
 
 
 def _segments(rows: list[list[int]], prompts: list[int], starts: list[int], tokens: int) -> Segments:

@@ -1,7 +1,7 @@
 """Causal attention over packed sequences, as an attention implementation of transformers.
 
 Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row, without padding and
-with each prompt once. Only here are they spread into one row a sample: prompt, then response.
+with each prompt once. Only here are they spread into rows: a sample's prompt, then its response.
 """
 
 import logging
@@ -13,7 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from learner.batching import MicroBatch, Segments, Tokens, pack
+from learner.batching import Block, MicroBatch, Segments, Tokens, pack
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def attend(
     value: Tensor,
     attention_mask: None,
     *,
-    blocks: tuple[Tensor, ...],
+    blocks: tuple[Block, ...],
     homes: Tensor,
     scaling: float,
     sliding_window: int | None = None,
@@ -56,8 +56,9 @@ def attend(
     flat = [x[0].transpose(0, 1).to(precision(query)) for x in (query, key, value)]
     outputs = []
     for block in blocks:
-        queries, keys, values = (x[block].transpose(1, 2) for x in flat)
-        mask = _window(block.shape[1], sliding_window, block.device)
+        places = (block.queries, block.keys, block.keys)
+        queries, keys, values = (x[place].transpose(1, 2) for x, place in zip(flat, places, strict=True))
+        mask = block.seen(sliding_window)
         output = scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
         )
@@ -139,14 +140,6 @@ def unpadded_serves(shape: Any, device: torch.device) -> bool:
             )
             return False
     return True
-
-
-def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Return, as bool [length, length], what a sliding window lets each position see; None where that is all."""
-    if window is None or length <= window:
-        return None
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
-    return (distance >= 0) & (distance < window)
 
 
 AttentionInterface.register(PACKED, attend)

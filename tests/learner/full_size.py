@@ -23,7 +23,7 @@ from conf.schema import Config
 from launch.benches.random_model import KINDS, configuration
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import Plan, make_plan
-from learner.batching import MicroBatch, Tokens, pack
+from learner.batching import Block, MicroBatch, Tokens, pack
 from learner.model import attention, projection
 from learner.model import policy as policies
 from learner.model.adapter import load_model
@@ -182,7 +182,15 @@ def peak(plan: Plan, fused: bool) -> float:
         names = ("ids", "positions", "homes", "places", "targets")
         moved = {name: mode.from_tensor(getattr(batch, name)) for name in names}
         ends = {name: mode.from_tensor(getattr(batch.segments, name)) for name in ("query_ends", "key_ends")}
-        blocks = tuple(map(mode.from_tensor, batch.blocks))
+        blocks = tuple(
+            Block(
+                *(
+                    each if each is None else mode.from_tensor(each)
+                    for each in (block.queries, block.keys, block.offsets)
+                )
+            )
+            for block in batch.blocks
+        )
         batch = replace(batch, **moved, blocks=blocks, segments=replace(batch.segments, **ends))
         for parameter in model.parameters():
             memory.see(parameter)

@@ -1,6 +1,7 @@
 """Models changed in one thing that the learner does not follow: each is refused, whatever the size of its weights."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,9 +55,9 @@ def leaking(base: Any, patch: pytest.MonkeyPatch) -> None:
     own = model_check.hidden_states
 
     def wrong(base: Any, batch: Any) -> Tensor:
-        blocks = [block.clone() for block in batch.blocks]
+        blocks = [replace(block, keys=block.keys.clone()) for block in batch.blocks]
         for before, block in zip(batch.blocks, blocks[1:], strict=False):
-            block[:, 0] = before[-1, -1]
+            block.keys[:, 0] = before.keys[-1, -1]
         object.__setattr__(batch, "blocks", tuple(blocks))
         return own(base, batch)
 
