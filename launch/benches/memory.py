@@ -66,7 +66,7 @@ def measure_here(case: Case) -> Figures:
 
     from actors.rollout.actor import RolloutActor
     from conf.models import locate
-    from launch.plan.host_needs import OBJECT_STORE_BYTES
+    from launch.plan.memory import OBJECT_STORE_BYTES
     from learner.actor import LearnerActor
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -12,11 +12,8 @@ from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters, padded_rank, parameters
 from launch.hardware.machine import GIB
-from launch.plan.memory import ENGINE_PROCESSES, OTHER_PROCESSES
+from launch.plan.memory import ENGINE_PROCESSES, OBJECT_STORE_BYTES, OTHER_PROCESSES
 from launch.plan.plan import Plan
-
-OBJECT_STORE_BYTES = 512 * MIB
-"""Size of Ray's object store. Groups and batches are a few megabytes; Ray's default is a third of the host's memory."""
 
 SESSION_BYTES = 512 * MIB
 """Disk for the logs of Ray's session, in the folder for temporary files."""
@@ -54,7 +51,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
     """Return what an evaluation, which has engines and no learner, needs of its host."""
-    memory = OTHER_PROCESSES + ENGINE_PROCESSES[placement.device] * len(placement.rollouts)
+    memory = OBJECT_STORE_BYTES + OTHER_PROCESSES + ENGINE_PROCESSES[placement.device] * len(placement.rollouts)
     if placement.device == "cpu":
         width = DTYPE_BYTES[config.model.dtype]
         slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * width
@@ -63,8 +60,8 @@ def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement
 
 
 def _shared_memory(placement: Placement) -> int:
-    """Return the bytes of /dev/shm that several ranks on cards need; Ray's store can do without."""
-    return OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
+    """Return the bytes of /dev/shm that several ranks on cards need beside Ray's store, which can do without."""
+    return 2 * OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
 
 
 def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterator[Resource]:

@@ -39,6 +39,10 @@ and cache. Measured, like the following, as peaks of resident memory on a machin
 LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
 """Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
 
+OBJECT_STORE_BYTES = GIB // 4
+"""Size of Ray's object store, which holds it from the start. Groups and batches are a few megabytes; Ray's default is a
+third of the host's memory."""
+
 OTHER_PROCESSES = 2.0 * GIB
 """Host memory of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident
 memory adds up to 2.9 GiB, of which they share a third."""
@@ -78,6 +82,7 @@ def memory_of(
     yield from engine_memory(config, shape, placement, engines)
     yield from _learner_memory(config, shape, placement, card, ranks)
     yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
+    yield Memory("host", "object store", OBJECT_STORE_BYTES, "Ray's, taken at its start")
 
 
 def _on_first_node(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from actors.runtime.placement import Placement
 from actors.storage.files import private_folder, replace_text
 from conf.schema import Config
 from launch.hardware.network import require_token
-from launch.plan.host_needs import OBJECT_STORE_BYTES
+from launch.plan.memory import OBJECT_STORE_BYTES
 
 NOTE = "ray-session"
 """File in the folder of a run or an evaluation that names its last Ray session."""
@@ -24,7 +24,10 @@ LONGEST = 42
 """Characters of its folder's path that leave room for a session's sockets, whose paths have 107 at most."""
 
 SERVERS = ("raylet", "gcs_server")
-"""Processes of a Ray session after whose end all others end."""
+"""Processes of a Ray session after whose end all others should end."""
+
+WORKERS = "ray::"
+"""How the names of those others begin. Only the files of the session that they have open say whose they are."""
 
 DEATH_S = 10.0
 """Seconds that those others are waited for: until then they hold memory."""
@@ -50,6 +53,8 @@ def ray_session(
         yield found
     finally:
         ray.shutdown()
+        if joined is None:
+            end_processes(found[0])
 
 
 def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
@@ -60,6 +65,8 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray's 15 lets whatever else the machine does starve an engine until it is taken to hang.
     os.environ["RAY_worker_niceness"] = "0"
+    # Else a /dev/shm that others have filled kills the store, and the run, when it takes its next page.
+    os.environ["RAY_preallocate_plasma_memory"] = "1"
     # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: `_node_ip_address` is
     # resolved to another. Its processes read the variable; here its module may have been imported before.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -123,14 +130,29 @@ def clear_session(folder: Path) -> None:
     note = folder / NOTE
     if not note.exists():
         return
-    session, dying = Path(note.read_text()), list[psutil.Process]()
+    session = Path(note.read_text())
     if session.name.startswith("session_") and session.parent.name == "ray":
-        for process in psutil.process_iter(["name", "cmdline"]):
-            mine = any(str(session) in argument for argument in process.info["cmdline"] or ())
-            if mine and process.info["name"] in SERVERS:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    dying += [process, *process.children(recursive=True)]
-                    process.kill()
-        psutil.wait_procs(dying, timeout=DEATH_S)
+        end_processes(session)
         shutil.rmtree(session, ignore_errors=True)
     note.unlink()
+
+
+def end_processes(session: Path) -> None:
+    """Kill what is left of a session and wait until it is gone. Workers look for their servers at times of the day:
+    after the clock was set back they look too late.
+    """
+    dying = list[psutil.Process]()
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if _belongs(process, session):
+                dying += [process, *process.children(recursive=True)]
+                process.kill()
+    psutil.wait_procs(dying, timeout=DEATH_S)
+
+
+def _belongs(process: psutil.Process, session: Path) -> bool:
+    if process.info["name"] in SERVERS:
+        return any(str(session) in argument for argument in process.cmdline())
+    return process.info["name"].startswith(WORKERS) and any(
+        Path(file.path).is_relative_to(session) for file in process.open_files()
+    )

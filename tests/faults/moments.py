@@ -244,7 +244,7 @@ def small_world(faults: Set[str]) -> Iterator[Path]:
             undo.callback(call, "umount", folder)
         if "shm" in faults:
             call("mount", "-t", "tmpfs", "-o", f"size={SHARED_MEMORY}", "none", "/dev/shm")
-            undo.callback(call, "umount", "/dev/shm")
+            undo.callback(call, "umount", "-l", "/dev/shm")  # what this process itself has opened there keeps it busy
         if "memory" in faults:
             groups = memory_groups()
             group = groups / Path(root).name

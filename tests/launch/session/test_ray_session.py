@@ -1,3 +1,4 @@
+import contextlib
 import re
 import signal
 import subprocess
@@ -34,6 +35,28 @@ def test_what_is_left_of_a_session_is_gone_before_room_is_measured(tmp_path: Pat
         clear_session(tmp_path)
         assert process.poll() is not None
         assert not worker.is_running()
+
+
+def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path) -> None:
+    session, other = (tmp_path / "ray" / f"session_2026-01-01_00-00-00_00000{number}_1" for number in (0, 1))
+    for folder in (session, other):
+        folder.mkdir(parents=True)
+    note_session(tmp_path, session)
+    program = tmp_path / "ray::Learner"
+    program.symlink_to("/bin/sleep")
+    with contextlib.ExitStack() as files:
+        logs = [files.enter_context((folder / "worker.out").open("w")) for folder in (session, other)]
+        orphan, of_another_run = (subprocess.Popen([program, "60"], stdout=log) for log in logs)
+        reader = subprocess.Popen(["sleep", "60"], stdout=logs[0])
+    try:
+        clear_session(tmp_path)
+        assert orphan.poll() is not None
+        assert of_another_run.poll() is None
+        assert reader.poll() is None
+    finally:
+        for process in (orphan, of_another_run, reader):
+            process.kill()
+            process.wait()
 
 
 def test_nothing_but_a_session_is_deleted(tmp_path: Path) -> None:
