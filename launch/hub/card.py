@@ -30,10 +30,7 @@ RELATIONS = {"adapter": "adapter", "merged": "finetune"}
 
 TAGS = ["reinforcement-learning", "rlvr", "grpo", "lora", "reasoning", "microbudget-rl"]
 
-BASES = {
-    EMBEDDED: "Trained and measured on a copy of the base model whose weights had been packed into 4 bits (Q4_1);"
-    " on the original it was not measured."
-}
+BASES = {EMBEDDED: "Trained on a copy of the base model whose weights had been packed into 4 bits (Q4_1)"}
 """How models that come with the project differ from those they are copies of."""
 
 SMALL_PRINT = [
@@ -141,9 +138,9 @@ def example(trained: Trained) -> dict[str, str] | None:
 
 def limits(trained: Trained, run: Run, form: str, found: Change | None) -> list[str]:
     """Return what the result does not say."""
-    base = trained.config.model.path
+    copied = BASES.get(trained.config.model.path)
     said = [
-        *([BASES[base]] if form == "adapter" and base in BASES else []),
+        *([copied + (", and not measured on the original." if form == "adapter" else ".")] if copied else []),
         "One run with one seed: another seed may end elsewhere.",
         f"Answers were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",
         *SMALL_PRINT,
