@@ -17,8 +17,10 @@ EXECUTE = """
 import sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], 4)
 nbformat.validate(notebook)
-nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": sys.argv[2]}}).execute()
-nbformat.write(notebook, sys.argv[1])
+try:
+    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": sys.argv[2]}}).execute()
+finally:
+    nbformat.write(notebook, sys.argv[1])
 """
 
 
@@ -43,10 +45,11 @@ def test_its_cells_train_and_show_a_model(jupyter: Path, tmp_path: Path) -> None
     text = text.replace("budget.minutes=10", short).replace("runs/notebook", str(tmp_path / "notebook"))
     executed = tmp_path / "executed.ipynb"
     executed.write_text(text, "utf-8")
-    subprocess.run([jupyter, "-c", EXECUTE, str(executed), str(NOTEBOOK.parent)], check=True, timeout=1200)
+    ended = subprocess.run([jupyter, "-c", EXECUTE, str(executed), str(NOTEBOOK.parent)], timeout=1200)
     assert (ROOT / ".venv" / "setup.log").stat().st_mtime == before, "nothing is installed twice"
     cells = [cell for cell in json.loads(executed.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
     shown = ["".join(json.dumps(output, ensure_ascii=False) for output in cell["outputs"]) for cell in cells]
+    assert ended.returncode == 0, "\n".join(shown)
     assert "Fits" in shown[2]
     assert "held-out pass@1" in shown[3]
     assert "base   pass@1 0." in shown[4]
