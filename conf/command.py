@@ -4,6 +4,7 @@ import contextlib
 import errno
 import inspect
 import io
+import os
 import sys
 import tempfile
 import traceback
@@ -27,6 +28,9 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 """Exit codes; those of a command that Ctrl-C or the end of its reader ended are what shells have for it."""
+
+FILES = "agg"
+"""The backend by which matplotlib, which reasoning-gym imports too, draws into files."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -72,6 +76,7 @@ def command(name: str, usage: str | None = None) -> Callable[[Main[P]], Main[P]]
     def decorate(main: Main[P]) -> Main[P]:
         @wraps(main)
         def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
+            os.environ["MPLBACKEND"] = FILES  # a notebook's own is no backend of this environment's
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -97,3 +98,9 @@ def test_nothing_printed_fails_for_its_encoding(monkeypatch: pytest.MonkeyPatch)
 def test_console_takes_no_markup_and_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     PlainConsole().print("[bold]a[/b] \x1b[31m:smile:")
     assert capsys.readouterr().out == "[bold]a[/b] \\x1b[31m:smile:\n"
+
+
+def test_a_notebooks_backend_of_matplotlib_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel of a notebook sets one for its own Python, and commands that its cells call inherit it."""
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    assert command("name")(lambda arguments: int(os.environ["MPLBACKEND"] != "agg"))([]) == 0
