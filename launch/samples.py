@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> int:
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
     console = PlainConsole()
     show(chosen[: int(limit)], console)
+    if not chosen and "show" not in given:
+        console.print("No answer has changed; show=all shows all of them")
     counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
     console.print(f"Shown {min(len(chosen), int(limit))} of {len(chosen)}; of all answers: {counts}")
     return 0
