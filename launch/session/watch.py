@@ -73,7 +73,7 @@ class Watch:
                     progress = self._progress()
                     view.show(progress)
                     self._show_events()
-                    if not self._measured and progress.updates >= ENOUGH:
+                    if not self._measured and progress.latest.get("update", 0) >= ENOUGH:  # its row is written
                         self._measured = True
                         self._console.print(self._measure(), soft_wrap=True, highlight=False)
             return ray.get(ending)
