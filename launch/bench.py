@@ -6,13 +6,14 @@ Examples, all that there are:
 
     python launch/bench.py learner      # forward and backward passes against padded rows and full logits
     python launch/bench.py end_to_end   # whole updates against TRL's GRPOTrainer, which it installs into .venv-bench
+    python launch/bench.py race         # ten minutes of the quickstart's task against TRL's GRPOTrainer, three seeds
     python launch/bench.py overlap      # rollouts and learner at the same time against taking turns
     python launch/bench.py verify       # verdicts against math-verify alone
     python launch/bench.py memory       # peaks of the real processes against the plan
     python launch/bench.py mismatch     # corrections of what engine and learner differ by: a hundred short runs
     python launch/bench.py ranks        # ranks and rules for alpha, each at its own rate: eighty short runs
 
-They take 5 to 40 minutes on two cores, mismatch and ranks hours.
+They take 5 to 40 minutes on two cores, race, mismatch and ranks hours.
 """
 
 import sys
@@ -24,7 +25,7 @@ from conf.errors import BadInput
 from conf.suggestions import nearest
 from launch.benches.table import Result
 
-BENCHES = ("end_to_end", "learner", "memory", "mismatch", "overlap", "ranks", "verify")
+BENCHES = ("end_to_end", "learner", "memory", "mismatch", "overlap", "race", "ranks", "verify")
 """Modules of launch/benches, each with a function `run`."""
 
 

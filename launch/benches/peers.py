@@ -32,11 +32,11 @@ def reward(text: str) -> float:
 
 def trl(work: Work) -> dict[str, float]:
     """Return the seconds of an update of TRL's GRPOTrainer and of its generation."""
-    found: dict[str, float] = measured("launch.benches.peers", json.dumps(work), python=_install(), quiet=True)
+    found: dict[str, float] = measured("launch.benches.peers", json.dumps(work), python=install(), quiet=True)
     return found
 
 
-def _install() -> Path:
+def install() -> Path:
     """Return the interpreter of an environment with the peer in it."""
     python = FOLDER / "bin" / "python"
     if not (FOLDER / "finished").exists():
