@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from conf.load import load
 from conf.schema import Config
+from launch.benches.random_model import configuration
 from launch.hardware.machine import GIB
 from learner.batching import Tokens, pack
 from learner.model import adapter, logprobs, projection
@@ -22,7 +23,7 @@ from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
 from learner.model.policy import Policy
-from tests.learner.full_size import fullest, modeling, stated
+from tests.learner.full_size import fullest, modeling
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -44,7 +45,7 @@ def only(config: Config, ways: tuple[str, ...]) -> Iterator[None]:
     """Have the learner take these ways and, for the others, those of a processor. Its model is random."""
 
     def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
-        return AutoModelForCausalLM.from_config(stated(config), attn_implementation="eager", dtype=dtype)
+        return AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
 
     off: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         WAYS[0]: (projection, "chains", lambda x: False),
@@ -102,7 +103,7 @@ def test_each_way_gives_the_same_numbers_and_is_no_slower(rank: int) -> None:
 
 def test_attention_without_padding_serves_this_card() -> None:
     for recipe in ("instruct", "llama", "qwen3"):
-        assert unpadded_serves(stated(load([f"conf=r8_{recipe}"])), CARD)
+        assert unpadded_serves(configuration(load([f"conf=r8_{recipe}"]).model), CARD)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (12, 2, 128)])
