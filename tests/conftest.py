@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,28 @@ CORPUS = [
     "You are a helpful assistant. user system assistant",
 ]
 VOCABULARY = 512
+
+
+class Exit:
+    """Ends the process with pytest's verdict as soon as it is told. What native libraries do while an interpreter goes
+    down is none of it: after a whole suite had passed, a thread that was started then crashed the process.
+    """
+
+    code = 0
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self.code = exitstatus
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(self.code)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Exit())
 
 
 @pytest.fixture(scope="session", autouse=True)
