@@ -27,7 +27,8 @@ def microbudget(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    # Isolated from PYTHONPATH, where the checkout's own egg-info makes pip think that the wheel is there.
+    subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
     (site,) = (environment / "lib").glob("python3.*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return environment / "bin" / "microbudget"
