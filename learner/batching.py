@@ -205,17 +205,14 @@ def _split(samples: Sequence[Tokens], budget: int) -> Iterator[list[int]]:
     tokens, rows = 0, 0.0
     for prompt, members in groups.items():
         for index in sorted(members, key=lambda i: -len(samples[i].response)):
-            row = len(prompt) + len(samples[index].response) - 1
-            repeated = bool(part) and samples[part[-1]].prompt == prompt
-            if part and (
-                tokens + row - repeated * len(prompt) > budget
-                or rows + _positions(samples[index], repeated) > ROWS_PER_TOKEN * budget
-            ):
+            new, more = _size(samples[index], repeated=bool(part) and samples[part[-1]].prompt == prompt)
+            if part and (tokens + new > budget or rows + more > ROWS_PER_TOKEN * budget):
                 yield part
-                part, tokens, rows, repeated = [], 0, 0.0, False
+                part, tokens, rows = [], 0, 0.0
+                new, more = _size(samples[index], repeated=False)
             part.append(index)
-            tokens += row - repeated * len(prompt)
-            rows += _positions(samples[index], repeated)
+            tokens += new
+            rows += more
     if part:
         yield part
 
@@ -225,12 +222,11 @@ def _asks_alone(sample: Tokens) -> bool:
     return len(sample.response) <= len(sample.prompt)
 
 
-def _positions(sample: Tokens, repeated: bool) -> float:
-    """Return the positions that attention has for a sample; repeated: an earlier one has the same prompt."""
+def _size(sample: Tokens, repeated: bool) -> tuple[int, float]:
+    """Return how many tokens a sample adds, and `MicroBatch.rows`; repeated: the one before has the same prompt."""
     prompt, asking = len(sample.prompt), len(sample.response) - 1
-    if not _asks_alone(sample):
-        return prompt + asking
-    return asking + (prompt / 2 if repeated else 1.5 * prompt)
+    tokens = asking if repeated else prompt + asking
+    return tokens, tokens + prompt / 2 if _asks_alone(sample) else float(prompt + asking)
 
 
 def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
@@ -253,7 +249,8 @@ def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
         positions.extend(range(len(prompt), len(row)))
         places.extend(row[len(prompt) - 1 :])
         rows.append(row)
-    blocks, homes, asked = _blocks(_asking(rows, [samples[i] for i in part]), len(ids))
+    asking = _asking(rows, [samples[i] for i in part])
+    blocks, homes = _blocks(asking, len(ids))
     return MicroBatch(
         samples=tuple(part),
         ids=torch.tensor(ids),
@@ -263,7 +260,7 @@ def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
         segments=_segments(rows, [len(prompt) for prompt, _ in (samples[i] for i in part)], starts, len(ids)),
         places=torch.tensor(places),
         targets=torch.tensor([token for i in part for token in samples[i].response]),
-        rows=asked,
+        rows=sum(len(row.keys) - row.offset / 2 for row in chain(*asking)),
     )
 
 
@@ -278,9 +275,8 @@ def _asking(rows: list[list[int]], samples: Sequence[Tokens]) -> tuple[list[Row]
     return whole + [Row(prompt, 0) for prompt in prompts.values()], responses
 
 
-def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...], Tensor, float]:
-    """Return the rows, longest first, padded in blocks of nearly equal length; where each token asks first; and half of
-    the queries and keys.
+def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...], Tensor]:
+    """Return the rows, longest first, padded in blocks of nearly equal length, and where each token asks first.
 
     Padding goes through all tokens in turn: a card adds up the gradients of one that comes often one by one.
     """
@@ -289,7 +285,7 @@ def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...],
     def padded(row: list[int], width: int) -> list[int]:
         return row + list(islice(filler, width - len(row)))
 
-    blocks, asked, places, place, heard = [], list[int](), list[Tensor](), 0, 0
+    blocks, asked, places, place = [], list[int](), list[Tensor](), 0
     for rows in chain.from_iterable(map(_alike, kinds)):
         queries = [row.keys[row.offset :] for row in rows]
         width = max(map(len, queries))
@@ -297,7 +293,6 @@ def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...],
             asked += query
             places.append(torch.arange(place, place + len(query)))
             place += width
-        heard += sum(len(row.keys) for row in rows)
         asking = torch.tensor([padded(query, width) for query in queries])
         if rows[0].offset:
             keys = torch.tensor([padded(row.keys, len(rows[0].keys)) for row in rows])
@@ -306,7 +301,7 @@ def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...],
             blocks.append(Block(asking, asking, None))
     homes = torch.zeros(tokens, dtype=torch.int64)
     homes.scatter_reduce_(0, torch.tensor(asked), torch.cat(places), "amin", include_self=False)
-    return tuple(blocks), homes, (len(asked) + heard) / 2
+    return tuple(blocks), homes
 
 
 def _alike(rows: list[Row]) -> Iterator[list[Row]]:

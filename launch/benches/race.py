@@ -15,6 +15,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from actors.storage.checkpoints import version_of
 from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.run_record import RunRecord
 from launch.benches import peers
@@ -72,12 +73,13 @@ def ours(folder: Path, seed: int) -> Side:
     reached = {}
     for minute in MINUTES:
         done = [row for row in RunRecord(folder / "run").rows() if row["budget/spent_s"] <= 60 * minute]
-        saved = max(
-            (path for path in (folder / "run/checkpoints").glob("update-*") if version(path) <= len(done)), key=version
-        )
+        found = (folder / "run/checkpoints").glob("update-*")
+        saved = max((each for each in found if version_of(each) <= len(done)), key=version_of, default=None)
+        if saved is None:
+            raise RuntimeError(f"fewer than {CHECKPOINTS} updates by minute {minute}: this machine is too slow to race")
         adapter = folder / f"after-{minute}"
         shutil.copytree(saved / "adapter", adapter)  # one of a run would be evaluated as its only one
-        reached[minute] = {"updates": float(version(saved)), "pass@1": solved(folder, adapter)}
+        reached[minute] = {"updates": float(version_of(saved)), "pass@1": solved(folder, adapter)}
     return reached
 
 
@@ -93,10 +95,6 @@ def theirs(folder: Path, seed: int) -> Side:
 def carry_out(script: str, settings: dict[str, Any]) -> None:
     given = [f"{key}={value}" for key, value in settings.items()]
     subprocess.run([sys.executable, str(RUN.with_name(script)), *given], check=True, stdout=sys.stderr)
-
-
-def version(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("update-"))
 
 
 def solved(folder: Path, adapter: Path) -> float:

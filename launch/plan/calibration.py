@@ -55,8 +55,7 @@ def learn_from(folder: Path, machine: Machine) -> str:
         return ""
     config, found = read_config(RunRecord(folder)), measure(folder, machine)
     keep(found, config, machine)
-    took = (rows[-1]["budget/spent_s"] - rows[0]["budget/spent_s"]) / (len(rows) - 1)
-    return f"Measured for the next plan: an update has taken {duration(took)} so far"
+    return f"Measured for the next plan: an update has taken {duration(Pace.between(rows, 1).update_s)} so far"
 
 
 def measure(folder: Path, machine: Machine) -> Calibration:

@@ -151,7 +151,8 @@ def _time(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast])
         return Text(f"no estimate: {misfit(plan) if known else 'the rates of this card are not in conf/devices.yaml'}")
     tokens, price = plan.estimate.tokens, plan.config.budget.price_per_hour
     bound = "waits of rollouts and learner for each other" if forecast.bottleneck == "waits" else forecast.bottleneck
-    manner = ", on the same card" if plan.placement.shared else "" if plan.estimate.together else ", in turn"
+    shared = f", on the same {'card' if plan.machine.gpus else 'core'}"
+    manner = shared if plan.placement.shared else "" if plan.estimate.together else ", in turn"
     cost = "budget.price_per_hour says what the machine costs"
     if price is not None:
         each = price * forecast.update_s / 3600

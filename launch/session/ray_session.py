@@ -138,12 +138,12 @@ def clear_session(folder: Path) -> None:
 
 
 def end_processes(session: Path) -> None:
-    """Kill what is left of a session and wait until it is gone. Workers look for their servers at times of the day:
-    after the clock was set back they look too late.
+    """Kill what is left of a session and wait until it is gone. Ray's workers notice the end of their servers by timers
+    that follow the date: where the clock was set back, they notice it as much later.
     """
     dying = list[psutil.Process]()
     for process in psutil.process_iter(["name"]):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended; it is another user's
             if _belongs(process, session):
                 dying += [process, *process.children(recursive=True)]
                 process.kill()
