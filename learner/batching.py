@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, cycle, islice
+from itertools import accumulate, chain, cycle, islice, takewhile
 from typing import NamedTuple
 
 import torch
@@ -78,7 +78,8 @@ def divide(samples: Sequence[Tokens], ranks: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """b samples for one forward pass over n tokens: each different prompt once, then the responses to it.
+    """b samples for one forward pass over n tokens, in pieces: what all prompts begin with, say a system prompt and
+    worked examples, the rest of each different prompt, and the responses to it.
 
     The last token of a response is never an input.
 
@@ -123,8 +124,8 @@ class MicroBatch:
 class Block:
     """Rows of attention of nearly equal length, padded on the right with any tokens.
 
-    A response longer than its prompt makes a row with it, all of whose tokens are queries and keys. A shorter one asks
-    alone, of itself and its prompt, whose own queries make one row for all its responses.
+    A response longer than its prompt makes a row with it, all of whose tokens are queries and keys. Of a shorter one
+    each piece asks alone, of itself and what comes before it, once for all its samples.
 
     queries: int64 [b, q], indices into `MicroBatch.ids`
     keys: int64 [b, k], likewise
@@ -165,7 +166,7 @@ class Segments:
     """The rows of attention one after another. The queries of a row are the tokens that come first in it, which are its
     last ones; its keys are all of it. All queries together are the tokens of a micro-batch, in order.
 
-    pieces: lengths of the prompts and responses that a micro-batch consists of, in its order
+    pieces: lengths of the pieces that a micro-batch consists of, in its order
     keys: pieces that the keys of all rows consist of
     query_ends, key_ends: int32 [rows + 1], where each row ends among the queries and keys, after a 0
     longest_query, longest_key: of a row
@@ -193,10 +194,18 @@ def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
     Samples with an empty response are left out. Those of one prompt stand together; where a micro-batch ends amid them,
     the next one repeats the prompt.
     """
-    return [_build(samples, part) for part in _split(samples, budget)]
+    everywhere = takewhile(
+        lambda tokens: len(set(tokens)) == 1, zip(*(sample.prompt for sample in samples), strict=False)
+    )
+    shared = len(list(everywhere))
+    return [_build([samples[i] for i in part], part, shared) for part in _split(samples, budget, shared)]
 
 
-def _split(samples: Sequence[Tokens], budget: int) -> Iterator[list[int]]:
+def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tuple[int, ...]]:
+    """Yield the positions of each micro-batch's samples, the longest sample first.
+
+    shared: tokens that all prompts begin with
+    """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
         if sample.response:
@@ -204,17 +213,23 @@ def _split(samples: Sequence[Tokens], budget: int) -> Iterator[list[int]]:
     part: list[int] = []
     tokens, rows = 0, 0.0
     for prompt, members in groups.items():
+        known = shared if part else 0
         for index in sorted(members, key=lambda i: -len(samples[i].response)):
-            new, more = _size(samples[index], repeated=bool(part) and samples[part[-1]].prompt == prompt)
+            new, more = _size(samples[index], known, shared)
             if part and (tokens + new > budget or rows + more > ROWS_PER_TOKEN * budget):
-                yield part
+                yield _longest_first(samples, part)
                 part, tokens, rows = [], 0, 0.0
-                new, more = _size(samples[index], repeated=False)
+                new, more = _size(samples[index], 0, shared)
             part.append(index)
             tokens += new
             rows += more
+            known = len(prompt)
     if part:
-        yield part
+        yield _longest_first(samples, part)
+
+
+def _longest_first(samples: Sequence[Tokens], part: list[int]) -> tuple[int, ...]:
+    return tuple(sorted(part, key=lambda i: -len(samples[i].prompt) - len(samples[i].response)))
 
 
 def _asks_alone(sample: Tokens) -> bool:
@@ -222,57 +237,79 @@ def _asks_alone(sample: Tokens) -> bool:
     return len(sample.response) <= len(sample.prompt)
 
 
-def _size(sample: Tokens, repeated: bool) -> tuple[int, float]:
-    """Return how many tokens a sample adds, and `MicroBatch.rows`; repeated: the one before has the same prompt."""
+def _size(sample: Tokens, known: int, shared: int) -> tuple[int, float]:
+    """Return how many tokens a sample adds to a micro-batch, and at most how much to its `rows`.
+
+    known: tokens of the prompt that are in it already. shared: tokens that all prompts begin with.
+    """
     prompt, asking = len(sample.prompt), len(sample.response) - 1
-    tokens = asking if repeated else prompt + asking
-    return tokens, tokens + prompt / 2 if _asks_alone(sample) else float(prompt + asking)
+    tokens = prompt - known + asking
+    if not _asks_alone(sample):
+        return tokens, float(prompt + asking)
+    return tokens, tokens + (prompt + (shared if known < prompt else 0)) / 2
 
 
-def _build(samples: Sequence[Tokens], part: list[int]) -> MicroBatch:
-    part = sorted(part, key=lambda i: -len(samples[i].prompt) - len(samples[i].response))
+def _build(samples: list[Tokens], part: tuple[int, ...], shared: int) -> MicroBatch:
+    """Return the micro-batch of these samples. part: their positions in the list given to `pack`."""
     ids: list[int] = []
     positions: list[int] = []
     places: list[int] = []
-    prompts: dict[tuple[int, ...], range] = {}
+    pieces: list[range] = []
     rows: list[list[int]] = []
-    starts: list[int] = []
-    for i in part:
-        prompt, response = samples[i]
-        starts.append(len(ids))
-        if prompt not in prompts:
-            prompts[prompt] = range(len(ids), len(ids) + len(prompt))
-            ids.extend(prompt)
-            positions.extend(range(len(prompt)))
-        row = [*prompts[prompt], *range(len(ids), len(ids) + len(response) - 1)]
-        ids.extend(response[:-1])
-        positions.extend(range(len(prompt), len(row)))
-        places.extend(row[len(prompt) - 1 :])
+    fresh: list[int] = []
+    known: dict[tuple[int, ...], int] = {}  # pieces by all that is said until their end
+
+    def add(tokens: Sequence[int], before: int) -> int:
+        pieces.append(range(len(ids), len(ids) + len(tokens)))
+        ids.extend(tokens)
+        positions.extend(range(before, before + len(tokens)))
+        return len(pieces) - 1
+
+    for prompt, response in samples:
+        start, row = len(ids), []
+        for begin, end in ((0, shared), (shared, len(prompt))):
+            if begin < end:
+                if prompt[:end] not in known:
+                    known[prompt[:end]] = add(prompt[begin:end], begin)
+                row.append(known[prompt[:end]])
+        places.append(pieces[row[-1]][-1])
+        if len(response) > 1:
+            row.append(add(response[:-1], len(prompt)))
+            places.extend(pieces[row[-1]])
         rows.append(row)
-    asking = _asking(rows, [samples[i] for i in part])
+        fresh.append(len(ids) - start)
+    asking = _asking(pieces, rows, [_asks_alone(sample) for sample in samples])
     blocks, homes = _blocks(asking, len(ids))
     return MicroBatch(
-        samples=tuple(part),
+        samples=part,
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
         blocks=blocks,
         homes=homes,
-        segments=_segments(rows, [len(prompt) for prompt, _ in (samples[i] for i in part)], starts, len(ids)),
+        segments=_segments(pieces, rows, fresh),
         places=torch.tensor(places),
-        targets=torch.tensor([token for i in part for token in samples[i].response]),
+        targets=torch.tensor([token for sample in samples for token in sample.response]),
         rows=sum(len(row.keys) - row.offset / 2 for row in chain(*asking)),
     )
 
 
-def _asking(rows: list[list[int]], samples: Sequence[Tokens]) -> tuple[list[Row], list[Row]]:
-    """Return what is asked in attention: whole rows and prompts, and responses that ask alone."""
-    lengths = [len(sample.prompt) for sample in samples]
-    alone = [_asks_alone(sample) for sample in samples]
-    whole = [Row(row, 0) for row, short in zip(rows, alone, strict=True) if not short]
-    asked = {row.keys[0] for row in whole}
-    prompts = {row[0]: row[:length] for row, length in zip(rows, lengths, strict=True) if row[0] not in asked}
-    responses = [Row(row, n) for row, n, short in zip(rows, lengths, alone, strict=True) if short and len(row) > n]
-    return whole + [Row(prompt, 0) for prompt in prompts.values()], responses
+def _asking(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[Row]]:
+    """Return what is asked in attention, by how many pieces come before it: the samples that do not ask alone as a
+    whole, then each piece that none of them asks for.
+    """
+    asked = {number for row, short in zip(rows, alone, strict=True) if not short for number in row}
+    found: dict[int, list[Row]] = defaultdict(list)
+    for row, short in zip(rows, alone, strict=True):
+        keys: list[int] = []
+        for depth, number in enumerate(row):
+            offset = len(keys)
+            keys = [*keys, *pieces[number]]
+            if number not in asked:
+                asked.add(number)
+                found[depth].append(Row(keys, offset))
+        if not short:
+            found[0].append(Row(keys, 0))
+    return list(found.values())
 
 
 def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...], Tensor]:
@@ -316,24 +353,11 @@ def _alike(rows: list[Row]) -> Iterator[list[Row]]:
         yield alike
 
 
-def _segments(rows: list[list[int]], prompts: list[int], starts: list[int], tokens: int) -> Segments:
-    """Return the rows as segments. prompts: length of each row's; starts: tokens that came before each row."""
-    ends = [*starts[1:], tokens]
-    pieces: list[int] = []
-    begins: dict[int, int] = {}  # piece by its first token
-    keys: list[int] = []
-    queries, lengths = [0], [0]
-    for row, prompt, start, end in zip(rows, prompts, starts, ends, strict=True):
-        for first, last in ((row[0], row[0] + prompt), (end - (len(row) - prompt), end)):
-            if last > max(first, start):
-                begins[first] = len(pieces)
-                pieces.append(last - first)
-        if end > start:
-            keys.append(begins[row[0]])
-            if len(row) > prompt:
-                keys.append(begins[row[prompt]])
-            queries.append(end - start)
-            lengths.append(len(row))
-    counts = torch.tensor([queries, lengths], dtype=torch.int32)
-    query_ends, key_ends = counts.cumsum(1, dtype=torch.int32)
-    return Segments(tuple(pieces), tuple(keys), query_ends, key_ends, max(queries), max(lengths))
+def _segments(pieces: list[range], rows: list[list[int]], fresh: list[int]) -> Segments:
+    """Return the rows as segments. fresh: tokens of each that no row before it has."""
+    asking = [(row, new) for row, new in zip(rows, fresh, strict=True) if new]
+    queries = [0, *(new for _, new in asking)]
+    lengths = [0, *(sum(len(pieces[number]) for number in row) for row, _ in asking)]
+    query_ends, key_ends = torch.tensor([queries, lengths], dtype=torch.int32).cumsum(1, dtype=torch.int32)
+    keys = tuple(chain.from_iterable(row for row, _ in asking))
+    return Segments(tuple(map(len, pieces)), keys, query_ends, key_ends, max(queries), max(lengths))

@@ -15,10 +15,11 @@ responses = st.lists(ids, max_size=9).map(tuple)
 
 @st.composite
 def sample_lists(draw: st.DrawFn) -> list[Tokens]:
-    """Samples of a few problems, in any order."""
+    """Samples of a few problems, in any order, whose prompts may begin alike."""
+    start = draw(st.lists(ids, max_size=6).map(tuple))
     choices = draw(st.lists(prompts, min_size=1, max_size=4))
     pairs = draw(st.lists(st.tuples(st.sampled_from(choices), responses), max_size=24))
-    return [Tokens(prompt, response) for prompt, response in pairs]
+    return [Tokens(start + prompt, response) for prompt, response in pairs]
 
 
 def contexts(batch: MicroBatch) -> list[tuple[tuple[int, ...], int]]:
@@ -65,9 +66,12 @@ def test_budget_is_kept_but_for_single_samples(samples: list[Tokens], budget: in
 
 @given(sample_lists(), st.integers(1, 120))
 def test_no_token_is_there_twice_within_a_micro_batch(samples: list[Tokens], budget: int) -> None:
+    shortest = min((len(sample.prompt) for sample in samples), default=0)
+    shared = max(n for n in range(shortest + 1) if len({sample.prompt[:n] for sample in samples}) <= 1)
     for batch in pack(samples, budget):
         prompts = {samples[i].prompt for i in batch.samples}
-        assert batch.tokens == sum(map(len, prompts)) + sum(len(samples[i].response) - 1 for i in batch.samples)
+        responses = sum(len(samples[i].response) - 1 for i in batch.samples)
+        assert batch.tokens == shared + sum(len(prompt) - shared for prompt in prompts) + responses
 
 
 @pytest.mark.parametrize(("longest", "share"), [(48, 0.09), (512, 0.05), (4096, 0.05)])
@@ -88,11 +92,10 @@ def test_padding_stays_small_on_mixed_lengths(longest: int, share: float) -> Non
 
 @given(sample_lists(), st.integers(1, 120))
 def test_short_responses_do_not_ask_for_their_prompt(samples: list[Tokens], budget: int) -> None:
-    """It asks once for all of them, and nothing of it does again."""
+    """What precedes a response asks once for all that it precedes, and nothing of it does again."""
     for batch in pack(samples, budget):
         if all(len(samples[i].response) <= len(samples[i].prompt) for i in batch.samples):
-            whole = [block for block in batch.blocks if block.offsets is None]
-            assert sum(len(block.queries) for block in whole) == len({samples[i].prompt for i in batch.samples})
+            assert sum(len(block.queries) for block in batch.blocks) == len(batch.segments.pieces)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 9])

@@ -71,12 +71,17 @@ samples = st.lists(
 )
 
 
+def tokens_of(shapes: list, shared: int) -> list[Tokens]:
+    """Samples of problems whose prompts begin alike."""
+    starts = [(9,) * shared + (number,) * prompt for number, (prompt, _) in enumerate(shapes)]
+    return [Tokens(start, (7,) * n) for start, (_, ends) in zip(starts, shapes, strict=True) for n in ends]
+
+
 @settings(max_examples=25, deadline=None)
-@given(samples, st.sampled_from([None, 1, 3, 40]), st.integers(8, 80))
-def test_without_padding_it_is_the_same(shapes: list, window: int | None, budget: int) -> None:
+@given(samples, st.sampled_from([None, 1, 3, 40]), st.integers(8, 80), st.integers(0, 5))
+def test_without_padding_it_is_the_same(shapes: list, window: int | None, budget: int, shared: int) -> None:
     """Values and gradients; in bfloat16 what the kernel rounds is less than what the blocks round."""
-    rows = [Tokens((number,) * prompt, (7,) * n) for number, (prompt, ends) in enumerate(shapes) for n in ends]
-    for batch in pack(rows, budget):
+    for batch in pack(tokens_of(shapes, shared), budget):
         found = passes(attend_unpadded, batch, torch.bfloat16, window)
         expected = passes(attend, batch, torch.bfloat16, window)
         assert len(found) == 4
@@ -101,11 +106,20 @@ def test_segments_are_the_rows_and_each_token_asks_once() -> None:
     assert sum(segments.pieces) == batch.tokens
 
 
+def test_what_prompts_begin_with_is_one_segment_of_all() -> None:
+    (batch,) = pack([Tokens((5, 6, 1), (4, 4)), Tokens((5, 6, 1), (7, 7)), Tokens((5, 6, 2), (8, 8))], 99)
+    segments = batch.segments
+    assert batch.ids.tolist() == [5, 6, 1, 4, 7, 2, 8]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 3, 2, 3]
+    assert segments.query_ends.tolist() == [0, 4, 5, 7]
+    assert segments.spread(batch.ids).tolist() == [5, 6, 1, 4, 5, 6, 1, 7, 5, 6, 2, 8]
+
+
 @settings(max_examples=25, deadline=None)
-@given(samples)
-def test_no_gradient_reaches_a_token_through_padding(shapes: list) -> None:
+@given(samples, st.integers(0, 5))
+def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) -> None:
     """Padding is any tokens: only those of a row before its end may move its outputs."""
-    rows = [Tokens((number,) * prompt, (7,) * n) for number, (prompt, ends) in enumerate(shapes) for n in ends]
+    rows = tokens_of(shapes, shared)
     (batch,) = pack(rows, 1000)
     values = torch.randn(1, KV_HEADS, batch.tokens, SIZE, requires_grad=True)
     keys, queries = torch.randn(1, KV_HEADS, batch.tokens, SIZE), torch.randn(1, HEADS, batch.tokens, SIZE)
