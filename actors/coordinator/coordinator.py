@@ -135,7 +135,7 @@ class Coordinator:
             base.cancel()
 
     async def _publish(self) -> None:
-        """Bring the learner to the checkpoint, or to the start, and adopt its version.
+        """Bring the learner to the checkpoint, or to the start, adopt its version, and check that the engines serve it.
 
         A learner that has died is revived first; raises ActorDied if it dies too often.
         """
@@ -149,12 +149,11 @@ class Coordinator:
             await self._startup_check.begin()
             self._standing.doing = "checking that the engine serves the adapters it is given"
             await self._startup_check.check()
-            adapter = await self._learner.publish()
+            await self._adopt(await self._learner.publish())
+            await self._publisher.check()
         except LearnerDied as death:
             self._note_death(death)
             await self._publish()
-        else:
-            await self._adopt(adapter)
 
     async def _train(self) -> None:
         """Train until the budget allows no more, over as many incarnations of the policy as it takes."""
@@ -172,16 +171,14 @@ class Coordinator:
         trusted: int | None = None
         self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
+            producer = tasks.create_task(self._producer.run())
             try:
-                await self._stopping.unless_stopped(self._publisher.check())
-                producer = tasks.create_task(self._producer.run())
-                try:
-                    trusted = await self._train_in_turns()
-                finally:
-                    producer.cancel()
+                trusted = await self._train_in_turns()
             except LearnerDied as death:
                 self._note_death(death)
                 trusted, self._updating = self._saved, False
+            finally:
+                producer.cancel()
         return trusted
 
     async def _train_in_turns(self) -> int | None:

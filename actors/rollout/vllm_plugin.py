@@ -9,13 +9,18 @@ from typing import Any
 
 
 def register() -> None:
-    """Serve LoRA with dense matrix products on the CPU backend; end with the process that owns the engine."""
+    """Serve LoRA with dense matrix products on the CPU backend, and norms with its kernel; end with the process that
+    owns the engine.
+    """
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
+        from actors.rollout import cpu_norm
+
         platform: Any = type(current_platform)
         # vLLM 0.32 has no setting for it: the platform's own method names the wrapper's class.
         platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_lora.DenseLoRA")
+        platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_norm.priority())
     die_with_parent()
 
 
