@@ -1,7 +1,8 @@
 """Causal attention over packed sequences, as an attention implementation of transformers.
 
 Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row, without padding and
-with each prompt once. Only here are they spread into rows: a sample's prompt, then its response.
+with what several samples begin with only once. Only here are they spread into rows: a sample's prompt, then its
+response.
 """
 
 import logging

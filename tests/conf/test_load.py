@@ -145,7 +145,7 @@ def test_generator_parameters_are_free() -> None:
 
 
 def test_hours_asked_for_replace_a_recipes_minutes() -> None:
-    assert quickstart().budget.seconds == 600
+    assert quickstart().budget.seconds == 480
     assert quickstart("budget.hours=2").budget.seconds == 7200
     assert quickstart("budget.hours=24").budget.seconds == 86400
     assert quickstart("budget.hours=2", "budget.minutes=5").budget.seconds == 300

@@ -42,7 +42,7 @@ def test_its_cells_train_and_show_a_model(jupyter: Path, tmp_path: Path) -> None
     before = (ROOT / ".venv" / "setup.log").stat().st_mtime
     text = NOTEBOOK.read_text("utf-8")
     short = f"budget.minutes={BUDGET_MIN} run.folder={tmp_path} dashboard.port=0"
-    text = text.replace("budget.minutes=10", short).replace("runs/notebook", str(tmp_path / "notebook"))
+    text = text.replace("budget.minutes=8", short).replace("runs/notebook", str(tmp_path / "notebook"))
     executed = tmp_path / "executed.ipynb"
     executed.write_text(text, "utf-8")
     ended = subprocess.run([jupyter, "-c", EXECUTE, str(executed), str(NOTEBOOK.parent)], timeout=1200)

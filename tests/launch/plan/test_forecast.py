@@ -26,7 +26,7 @@ def test_the_budget_holds_start_evaluations_and_updates() -> None:
     made = plan("quickstart", CPU)
     found = forecast(made)
     assert made.estimate
-    left = 600 - found.start_s - (1 + EVALUATION_SAFETY) * made.estimate.evaluate_s
+    left = 480 - found.start_s - (1 + EVALUATION_SAFETY) * made.estimate.evaluate_s
     assert found.updates == int(left / found.update_s)
     assert forecast(plan("quickstart", CPU, "budget.updates=3")).updates == 3
 
@@ -46,7 +46,7 @@ def test_few_updates_do_not_spend_the_whole_budget() -> None:
     few, all_of_it = (plan("quickstart", CPU, *settings) for settings in (("budget.updates=3",), ()))
     found = forecast(few)
     assert found.spent_s == pytest.approx(found.start_s + 3 * found.update_s + 2 * found.evaluate_s)
-    assert forecast(all_of_it).spent_s == 600
+    assert forecast(all_of_it).spent_s == 480
 
 
 def test_a_forecast_is_of_the_steady_state() -> None:

@@ -85,7 +85,7 @@ def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> 
     (tmp_path / "old").rename(tmp_path / "new")
     changed = configure(tmp_path / "new", "budget.minutes=20", "learner.tokens_per_microbatch=8192", "dashboard.port=0")
     assert begin(changed, find_folder(changed), problems("a")) == [
-        "budget.minutes=10.0 → 20.0",
+        "budget.minutes=8.0 → 20.0",
         "learner.tokens_per_microbatch=768 → 8192",
     ]
 
@@ -198,8 +198,8 @@ def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:
     [
         ("budget_exhausted", [], ["budget.minutes=20"], True),
         ("budget_exhausted", [], ["budget.hours=1"], True),
-        ("budget_exhausted", [], ["budget.minutes=10"], False),
-        ("budget_exhausted", [], ["budget.minutes=9"], False),
+        ("budget_exhausted", [], ["budget.minutes=8"], False),
+        ("budget_exhausted", [], ["budget.minutes=7"], False),
         ("budget_exhausted", [], ["budget.updates=80"], False),
         ("completed", ["budget.updates=40"], ["budget.updates=80"], True),
         ("completed", ["budget.updates=40"], [], True),
@@ -212,7 +212,7 @@ def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:
 def test_finished_run_goes_on_with_more_of_what_ended_it(
     status: str, begun: list[str], asked: list[str], goes_on: bool, tmp_path: Path
 ) -> None:
-    finish(tmp_path, status, "learner.schedule=constant", *begun, budget_s=600.0, updates=40)
+    finish(tmp_path, status, "learner.schedule=constant", *begun, budget_s=480.0, updates=40)
     config = configure(tmp_path, "learner.schedule=constant", *asked)
     if goes_on:
         assert find_folder(config) == tmp_path / "quickstart"
@@ -224,13 +224,13 @@ def test_finished_run_goes_on_with_more_of_what_ended_it(
 @pytest.mark.parametrize(
     ("status", "settings", "said"),
     [
-        ("budget_exhausted", [], "more, as budget.minutes=20, to go on"),
+        ("budget_exhausted", [], "more, as budget.minutes=16, to go on"),
         ("completed", ["budget.updates=40"], "more, as budget.updates=80, to go on"),
         ("completed", [], "anew, or run.name=OTHER"),
     ],
 )
 def test_refusal_says_what_would_go_on(status: str, settings: list[str], said: str, tmp_path: Path) -> None:
-    finish(tmp_path, status, "learner.schedule=constant", *settings, budget_s=600.0, updates=40)
+    finish(tmp_path, status, "learner.schedule=constant", *settings, budget_s=480.0, updates=40)
     with pytest.raises(BadInput) as caught:
         find_folder(configure(tmp_path, "learner.schedule=constant", *settings))
     assert said in str(caught.value)
@@ -238,16 +238,16 @@ def test_refusal_says_what_would_go_on(status: str, settings: list[str], said: s
 
 def test_schedule_that_has_ended_at_zero_does_not_rise_again(tmp_path: Path) -> None:
     more = ["learner.schedule=linear", "budget.minutes=20"]
-    finish(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=600.0, updates=40)
+    finish(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=480.0, updates=40)
     with pytest.raises(BadInput, match=r"at a learning rate of 0 by .*run.name=OTHER lora.start_from=.*latest/adapter"):
         find_folder(configure(tmp_path, *more, "learner.final_rate=0"))
     shutil.rmtree(tmp_path / "quickstart")
-    finish(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=600.0, updates=40)
+    finish(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=480.0, updates=40)
     assert find_folder(configure(tmp_path, *more)) == tmp_path / "quickstart"
 
 
 def test_run_that_goes_on_is_unfinished_again(tmp_path: Path) -> None:
-    finish(tmp_path, "budget_exhausted", "learner.schedule=constant", budget_s=600.0, updates=40)
+    finish(tmp_path, "budget_exhausted", "learner.schedule=constant", budget_s=480.0, updates=40)
     config = configure(tmp_path, "learner.schedule=constant", "budget.minutes=20")
-    assert begin(config, find_folder(config), problems("a")) == ["budget.minutes=10.0 → 20.0"]
+    assert begin(config, find_folder(config), problems("a")) == ["budget.minutes=8.0 → 20.0"]
     assert not (tmp_path / "quickstart" / "summary.json").exists()
