@@ -26,9 +26,10 @@ def describe(summary: dict[str, Any]) -> list[str]:
     base, final = summary["eval"].get("base"), summary["eval"].get("final")
     if base and final:
         low, high = final["ci95"]
+        samples = "sample" if final["n"] == 1 else "samples"
         lines.append(
             f"held-out pass@1: {base['pass@1']:.3f} before, {final['pass@1']:.3f} after (95 % interval {low:.3f}–"
-            f"{high:.3f}; {final['problems']} problems, {final['n']} samples each)"
+            f"{high:.3f}; {final['problems']} problems, {final['n']} {samples} each)"
         )
     return lines
 

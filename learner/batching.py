@@ -64,11 +64,12 @@ def examples(groups: Iterable[Group], algorithm: AlgorithmConfig) -> Iterator[Ex
 def divide(samples: Sequence[Tokens], ranks: int) -> list[list[int]]:
     """Return each rank's positions in `samples`: neighbours together, about the same work for all.
 
-    Work is input tokens; a prompt counts once for all its samples. Every rank is within one sample of the mean and can
-    be left with none. At most `ranks` - 1 groups are cut, and their prompts computed twice.
+    Work is input tokens; a prompt counts once for all its samples, without what all prompts begin with: every rank has
+    that. Every rank is within one sample of the mean and can be left with none. At most `ranks` - 1 groups are cut, and
+    their prompts computed twice.
     """
-    uses = Counter(prompt for prompt, _ in samples)
-    work = [len(prompt) / uses[prompt] + len(response) for prompt, response in samples]
+    uses, shared = Counter(prompt for prompt, _ in samples), _shared(samples)
+    work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
     total = sum(work)
     parts: list[list[int]] = [[] for _ in range(ranks)]
     for position, (own, done) in enumerate(zip(work, accumulate(work), strict=True)):
@@ -180,9 +181,12 @@ class Segments:
     longest_key: int
 
     def spread(self, tokens: Tensor) -> Tensor:
-        """Return the keys of all rows, [k, …], given those of the micro-batch, [n, …]."""
-        pieces = tokens.split(self.pieces)
-        return torch.cat([pieces[number] for number in self.keys])
+        """Return the keys of all rows, [k, …], given those of the micro-batch, [n, …].
+
+        By way of float32, in which the gradients of a piece that is in many rows are then added up.
+        """
+        pieces = tokens.float().split(self.pieces)
+        return torch.cat([pieces[number] for number in self.keys]).to(tokens.dtype)
 
     def to(self, device: torch.device) -> "Segments":
         return replace(self, query_ends=self.query_ends.to(device), key_ends=self.key_ends.to(device))
@@ -192,13 +196,16 @@ def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
     """Return micro-batches of at most `budget` tokens; a sample that alone exceeds it gets its own.
 
     Samples with an empty response are left out. Those of one prompt stand together; where a micro-batch ends amid them,
-    the next one repeats the prompt.
+    the next one repeats the prompt. Each repeats what all prompts begin with.
     """
-    everywhere = takewhile(
-        lambda tokens: len(set(tokens)) == 1, zip(*(sample.prompt for sample in samples), strict=False)
-    )
-    shared = len(list(everywhere))
+    shared = _shared(samples)
     return [_build([samples[i] for i in part], part, shared) for part in _split(samples, budget, shared)]
+
+
+def _shared(samples: Sequence[Tokens]) -> int:
+    """Return how many tokens all prompts begin with."""
+    columns = zip(*(sample.prompt for sample in samples), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tuple[int, ...]]:

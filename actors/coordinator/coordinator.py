@@ -99,11 +99,8 @@ class Coordinator:
             except TimeoutError:
                 outcome = Outcome("budget_exhausted", "the budget ended while the run was starting")
             else:
-                # The duration of an inspection is measured while the learner waits for its first batch anyway.
-                inspection = tasks.create_task(self._plasticity.inspect())
                 if not self._stopping.stopped:
                     await self._train()
-                inspection.cancel()
                 outcome = await self._finish()
             finally:
                 await self._publisher.close()
@@ -135,7 +132,7 @@ class Coordinator:
             base.cancel()
 
     async def _publish(self) -> None:
-        """Bring the learner to the checkpoint, or to the start, adopt its version, and check that the engines serve it.
+        """Bring the learner to the checkpoint, or to the start, and adopt its version.
 
         A learner that has died is revived first; raises ActorDied if it dies too often.
         """
@@ -149,11 +146,12 @@ class Coordinator:
             await self._startup_check.begin()
             self._standing.doing = "checking that the engine serves the adapters it is given"
             await self._startup_check.check()
-            await self._adopt(await self._learner.publish())
-            await self._publisher.check()
+            adapter = await self._learner.publish()
         except LearnerDied as death:
             self._note_death(death)
             await self._publish()
+        else:
+            await self._adopt(adapter)
 
     async def _train(self) -> None:
         """Train until the budget allows no more, over as many incarnations of the policy as it takes."""
@@ -171,14 +169,19 @@ class Coordinator:
         trusted: int | None = None
         self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
-            producer = tasks.create_task(self._producer.run())
             try:
-                trusted = await self._train_in_turns()
+                await self._stopping.unless_stopped(self._publisher.check())
+                producer = tasks.create_task(self._producer.run())
+                # The duration of an inspection is measured while the learner waits for its first batch anyway.
+                inspection = tasks.create_task(self._plasticity.inspect())
+                try:
+                    trusted = await self._train_in_turns()
+                finally:
+                    producer.cancel()
+                    inspection.cancel()
             except LearnerDied as death:
                 self._note_death(death)
                 trusted, self._updating = self._saved, False
-            finally:
-                producer.cancel()
         return trusted
 
     async def _train_in_turns(self) -> int | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 
 def register() -> None:
-    """Serve LoRA with dense matrix products on the CPU backend, and norms with its kernel; end with the process that
-    owns the engine.
+    """On the CPU backend compute LoRA as dense matrix products and norms with vLLM's compiled kernel; end with the
+    process that owns the engine.
     """
     from vllm.platforms import current_platform
 
@@ -18,7 +18,7 @@ def register() -> None:
         from actors.rollout import cpu_norm
 
         platform: Any = type(current_platform)
-        # vLLM 0.32 has no setting for it: the platform's own method names the wrapper's class.
+        # By methods of the platform, which hold however vLLM is started. For the wrapper vLLM 0.32 has no setting.
         platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_lora.DenseLoRA")
         platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_norm.priority())
     die_with_parent()

@@ -40,8 +40,8 @@ class LearnerConfig:
     max_grad_norm: float = setting(1.0, "TRL's default", gt=0)
     """Norm to which the gradient is clipped."""
     tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, resumable=True)
-    """Tokens of one forward and backward pass, in which the prompt of a group, and what all prompts begin
-    with, count once."""
+    """Tokens of one forward and backward pass. The prompt of a group counts once in it, and so does what all prompts
+    begin with."""
     logprob_chunk: int = setting(
         1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, le=2**24, resumable=True
     )

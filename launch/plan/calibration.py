@@ -63,14 +63,15 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     run = RunRecord(folder)
     config, rows = read_config(run), run.rows()
     measured = rows[WARM_UP:]
+    workload = _workload(run, measured)
     found = Calibration(
-        workload=_workload(run, measured),
+        workload=workload,
         of=f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}",
     )
     again = copy.deepcopy(config)
     again.budget.hours, again.budget.minutes, again.budget.updates = 1e6, None, min(len(rows), SIMULATED)
     again.validation.every = 0
-    real, real_start = _seconds(rows, config), _start(rows)
+    real, real_start = _seconds(rows, config, workload), _start(rows)
     for _ in range(FITTINGS):
         plan = make_plan(again, machine, found)
         assert plan.costs is not None
@@ -79,7 +80,7 @@ def measure(folder: Path, machine: Machine) -> Calibration:
         ).rows
         factors = {
             name: max(getattr(found, name) * real[name] / seconds, LEAST)
-            for name, seconds in _seconds(simulated, config).items()
+            for name, seconds in _seconds(simulated, config, workload).items()
             if seconds and real[name]
         }
         start_s = max(plan.costs.start_s + real_start - _start(simulated), 0.0)
@@ -101,7 +102,7 @@ def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
     )
 
 
-def _seconds(rows: Sequence[Row], config: Config) -> Row:
+def _seconds(rows: Sequence[Row], config: Config, workload: Workload) -> Row:
     """Return the seconds behind each factor of a Calibration, per unit of its work; 0 where there was none."""
 
     def total(name: str) -> float:
@@ -109,8 +110,7 @@ def _seconds(rows: Sequence[Row], config: Config) -> Row:
 
     problems, count = config.learner.problems_per_update, len(rows) - WARM_UP
     trained = sum(
-        row["tokens/trained"] + (1 - row["groups/zero_variance"]) * problems * row["prompt/mean_length"]
-        for row in rows[WARM_UP:]
+        row["tokens/trained"] + (1 - row["groups/zero_variance"]) * problems * workload.fresh for row in rows[WARM_UP:]
     )
     passes = total("time/learn") - total("time/step")  # over a batch once: the later passes are part of the step
     checkpoints = 1 + len(rows) // config.checkpoint.every

@@ -127,7 +127,9 @@ async def _run(
         config=config,
         problems=ProblemSet(train, heldout, {}),
         engine=EnginePool(engines, clock, lambda name, text: None),
-        learner=ModelledLearner(config, costs, len(placement.learners), shared or Processor(), placement.device),
+        learner=ModelledLearner(
+            config, costs, workload, len(placement.learners), shared or Processor(), placement.device
+        ),
         verifier=ModelledVerifier(config, costs, workload, placement.reward_workers, rng),
         folder=FolderInMemory(path, lambda: sum(engine.busy_s for engine in engines) / len(engines)),
         budget=Budget(config.budget.seconds, 0.0, clock),
@@ -258,10 +260,13 @@ class ModelledEngine:
 class ModelledLearner:
     """Ranks that share a batch evenly; only samples of groups with variance are computed."""
 
-    def __init__(self, config: Config, costs: Costs, ranks: int, processor: Processor, device: str) -> None:
+    def __init__(
+        self, config: Config, costs: Costs, workload: Workload, ranks: int, processor: Processor, device: str
+    ) -> None:
         self._on_host = device == "cuda" and config.learner.offload == "cpu"
         self._algorithm = config.algorithm
         self._costs = costs
+        self._workload = workload
         self._ranks = ranks
         self._processor = processor
         self._version = 0
@@ -283,7 +288,7 @@ class ModelledLearner:
         self._age = max(batch.version - group.version for group in batch.groups)
         groups = [group for group in batch.groups if self._algorithm.regularised or not group.zero_variance]
         self._trained = sum(group.tokens for group in groups)
-        tokens = self._trained + sum(len(group.problem.prompt_ids) for group in groups)
+        tokens = self._trained + len(groups) * self._workload.fresh
         self._pass_s = tokens * self._costs.learn_s / self._ranks / self._algorithm.steps_per_batch
         await self._processor.compute(self._pass_s)
 

@@ -130,7 +130,7 @@ class Workload:
     """What the samples of a run are like.
 
     prompt, response: mean length, tokens
-    fresh: tokens of a prompt that no other prompt begins with; engines have to compute them
+    fresh: tokens of a prompt that no other prompt begins with; engines and learner compute only these
     spread: standard deviation of the response length as a share of its mean
     varied: share of groups whose samples do not all earn the same
     """
@@ -286,7 +286,7 @@ def estimate(config: Config, costs: Costs, workload: Workload, placement: Placem
     running = min(at_once, problems * each * ahead / active)
     token_s = costs.decode_s(running) / running / active
     probes = config.canary.problems * (workload.prompt + config.canary.tokens)
-    learned = varied * (workload.prompt + each * workload.response)
+    learned = varied * (workload.fresh + each * workload.response)
     answer = min(workload.response, config.eval.max_response_tokens or math.inf)
     alone = answers_alone(config, placement.device)
     evaluated = 1.0 if alone else max(1.0, min(at_once, config.eval.problems / engines))

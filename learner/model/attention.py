@@ -1,8 +1,8 @@
 """Causal attention over packed sequences, as an attention implementation of transformers.
 
 Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row, without padding and
-with what several samples begin with only once. Only here are they spread into rows: a sample's prompt, then its
-response.
+with only once what all prompts begin with, and each prompt. Only here are they spread into rows: a sample's prompt,
+then its response.
 """
 
 import logging
@@ -120,7 +120,8 @@ def unpadded_serves(shape: Any, device: torch.device) -> bool:
         return False
     heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads or shape.num_attention_heads
     size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
-    (batch,) = pack([Tokens((1,) * 40, (1,) * length) for length in (90, 30, 1)], 1000)
+    prompts = ((1,) * 40, (1,) * 30 + (2,) * 10)
+    (batch,) = pack([Tokens(prompt, (1,) * length) for prompt in prompts for length in (90, 30, 1)], 1000)
     batch, generator = batch.to(device), torch.Generator(device).manual_seed(0)
     query, key, value = (
         torch.randn(1, count, batch.tokens, size, device=device, dtype=torch.bfloat16, generator=generator)

@@ -45,6 +45,9 @@ WINDOW = 16
 SHARP = 30.0
 """Largest logit, about, under the scaled head: Gemma 2's soft cap is there."""
 
+START = 2
+"""Tokens that all prompts begin with."""
+
 LEAST_LAYERS = 2
 
 KIND = (bool, int, str, type(None))
@@ -129,7 +132,9 @@ def _samples(base: Any, lengths: Lengths) -> list[Tokens]:
     def ids(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(size // 2, size, (count,), generator=generator).tolist())
 
-    return [Tokens(prompt, ids(n)) for count, responses in lengths for prompt in [ids(count)] for n in responses]
+    start = ids(START)
+    prompts = [start + ids(count - START) for count, _ in lengths]
+    return [Tokens(prompt, ids(n)) for prompt, (_, ends) in zip(prompts, lengths, strict=True) for n in ends]
 
 
 def _alone(base: Any, sample: Tokens) -> Tensor:

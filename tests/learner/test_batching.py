@@ -22,6 +22,13 @@ def sample_lists(draw: st.DrawFn) -> list[Tokens]:
     return [Tokens(start + prompt, response) for prompt, response in pairs]
 
 
+def start_of_all(samples: list[Tokens]) -> tuple[int, ...]:
+    """What all prompts begin with."""
+    shortest = min((sample.prompt for sample in samples), key=len, default=())
+    starts = (shortest[:n] for n in range(len(shortest), -1, -1))
+    return next(start for start in starts if all(sample.prompt[: len(start)] == start for sample in samples))
+
+
 def contexts(batch: MicroBatch) -> list[tuple[tuple[int, ...], int]]:
     """What each predicting place sees in attention, at which positions, and its target."""
     asked = [
@@ -66,8 +73,7 @@ def test_budget_is_kept_but_for_single_samples(samples: list[Tokens], budget: in
 
 @given(sample_lists(), st.integers(1, 120))
 def test_no_token_is_there_twice_within_a_micro_batch(samples: list[Tokens], budget: int) -> None:
-    shortest = min((len(sample.prompt) for sample in samples), default=0)
-    shared = max(n for n in range(shortest + 1) if len({sample.prompt[:n] for sample in samples}) <= 1)
+    shared = len(start_of_all(samples))
     for batch in pack(samples, budget):
         prompts = {samples[i].prompt for i in batch.samples}
         responses = sum(len(samples[i].response) - 1 for i in batch.samples)
@@ -133,7 +139,8 @@ def flatten(groups: list[tuple[tuple[int, ...], list[tuple[int, ...]]]]) -> list
 
 def work(samples: list[Tokens], positions: list[int]) -> float:
     uses = Counter(sample.prompt for sample in samples)
-    return sum(len(samples[i].response) + len(samples[i].prompt) / uses[samples[i].prompt] for i in positions)
+    own = len(start_of_all(samples))
+    return sum(len(samples[i].response) + (len(samples[i].prompt) - own) / uses[samples[i].prompt] for i in positions)
 
 
 @given(groups, ranks)

@@ -3,16 +3,20 @@
 import pytest
 import torch
 from vllm import ir
+from vllm.platforms import current_platform
 
 from actors.rollout import cpu_norm
 
+pytestmark = pytest.mark.skipif(not current_platform.is_cpu(), reason="the kernel is of vLLM's CPU build")
+
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-7}
-"""Of values up to 4: vLLM's way rounds to bfloat16 once more before it multiplies by the weights."""
+"""vLLM's way rounds to bfloat16 once more before it multiplies by the weights, and the kernel when it has added."""
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("shape", [(1, 8), (65, 576), (3, 2, 64)])
 def test_it_is_the_norm_that_vllm_computes(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
     x, residual = torch.randn(2, *shape).to(dtype)
     weight = (1.0 + 0.1 * torch.randn(shape[-1])).to(dtype)
     native = {name: getattr(ir.ops, name).impls["native"].impl_fn for name in ("rms_norm", "fused_add_rms_norm")}
@@ -24,15 +28,20 @@ def test_it_is_the_norm_that_vllm_computes(dtype: torch.dtype, shape: tuple[int,
 
 
 def test_what_the_kernel_would_misread_is_left_to_vllm() -> None:
-    """A head's part of a fused projection has gaps between its rows; weights may have another dtype, or none be."""
-    x, weight = torch.randn(4, 16), torch.ones(8)
-    parts = x[:, :8]
-    for given in ((parts, weight), (x[:, :8].contiguous(), weight.double()), (x[:, :8].contiguous(), None)):
-        assert not cpu_norm.rms_norm.supports_args(*given, 1e-5)
-        assert not cpu_norm.fused_add_rms_norm.supports_args(given[0], x[:, :8].contiguous(), given[1], 1e-5)
-    assert not cpu_norm.rms_norm.supports_args(parts.contiguous(), weight, 1e-5, 4)
-    assert not cpu_norm.fused_add_rms_norm.supports_args(parts.contiguous(), parts, weight, 1e-5)
-    assert cpu_norm.fused_add_rms_norm.supports_args(parts.contiguous(), parts.contiguous(), weight, 1e-5)
+    """A head's part of a fused projection has gaps between its rows; weights may have another dtype, or none be; a row
+    may end amid a vector.
+    """
+    serves, serves_sum = cpu_norm.rms_norm.supports_args, cpu_norm.fused_add_rms_norm.supports_args
+    x, weight, gaps, odd = torch.randn(4, 8), torch.ones(8), torch.randn(4, 16)[:, :8], torch.randn(4, 12)
+    assert serves(x, weight, 1e-5)
+    assert serves_sum(x, x.clone(), weight, 1e-5)
+    given = ((gaps, weight), (x, weight.bfloat16()), (x, None), (odd, torch.ones(12)), (x.double(), weight.double()))
+    for values, weights in given:
+        assert not serves(values, weights, 1e-5)
+        assert not serves_sum(values, values.clone().contiguous(), weights, 1e-5)
+    assert not serves(x, weight, 1e-5, 4)
+    for residual in (gaps, x.bfloat16()):
+        assert not serves_sum(x, residual, weight, 1e-5)
 
 
 def test_it_comes_first() -> None:

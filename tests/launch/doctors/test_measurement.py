@@ -80,7 +80,7 @@ def measured_of_a_model(made: Plan, together: float, monkeypatch: pytest.MonkeyP
         card, rng = Processor(together), random.Random(1)
         engine = ModelledEngine("rollout-0", made.costs, made.workload, made.at_once, card, rng)
         pool = EnginePool([engine], VirtualClock(), lambda name, why: None)
-        learner = ModelledLearner(made.config, made.costs, 1, card, made.placement.device)
+        learner = ModelledLearner(made.config, made.costs, made.workload, 1, card, made.placement.device)
         return await measurement._measure(made, pool, learner)  # type: ignore[arg-type]
 
     monkeypatch.setattr(measurement, "timed", timed)

@@ -20,8 +20,8 @@ SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.5, swap=2.0, sta
 UPDATES = 16
 
 
-def configure(*settings: str) -> Config:
-    return load(["conf=quickstart", "model.dtype=float32", "eval.problems=0", f"budget.updates={UPDATES}", *settings])
+def configure(*settings: str, updates: int = UPDATES) -> Config:
+    return load(["conf=quickstart", "model.dtype=float32", "eval.problems=0", f"budget.updates={updates}", *settings])
 
 
 def carry_out(folder: Path, config: Config, updates: int = UPDATES) -> Path:
@@ -35,7 +35,7 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES) -> Path:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in done.rows[:updates]))
     for update in range(updates):
         judged = {"problem": "p", "gold": "1", "response": "1", "status": "correct", "finish_reason": "stop"}
-        rows = [judged | {"tokens": length, "prompt": f"The same: {length}"} for length in (6, 8, 10)]
+        rows = [judged | {"tokens": length, "prompt": f"Same: {length:02}"} for length in (6, 8, 10)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / "samples" / f"update-{update + 1:06d}.jsonl").write_text(text)
     return folder
@@ -58,8 +58,9 @@ def test_what_a_machine_is_off_by_is_found(tmp_path: Path, steps: int) -> None:
 
 def test_another_batch_staleness_and_rank_is_predicted(tmp_path: Path) -> None:
     found = measure(carry_out(tmp_path / "run", configure()), MACHINE)
-    other = configure("learner.problems_per_update=8", "learner.max_staleness=2", "lora.rank=128")
-    rows = carry_out(tmp_path / "other", other) / "metrics.jsonl"
+    many = 100  # how much is learned depends on which groups have variance
+    other = configure("learner.problems_per_update=8", "learner.max_staleness=2", "lora.rank=128", updates=many)
+    rows = carry_out(tmp_path / "other", other, many) / "metrics.jsonl"
     real = Pace.between([json.loads(line) for line in rows.read_text().splitlines()], 3)
     plan = make_plan(other, MACHINE, found)
     assert plan.costs
