@@ -32,6 +32,9 @@ SAMPLES = 8
 CHECKPOINTS = 4
 """Updates between those of ours: what it learns after the last one before the fifth minute does not count there."""
 
+KEPT = 60
+"""Checkpoints of ours, 8 GB: those of 240 updates, of which two cores make about a hundred."""
+
 Side = dict[int, dict[str, float]]
 """What one side has reached by each minute: updates, and pass@1 on the held-out problems."""
 
@@ -66,7 +69,7 @@ def ours(folder: Path, seed: int) -> Side:
         "run.seed": seed,
         "budget.minutes": MINUTES[-1],
         "checkpoint.every": CHECKPOINTS,
-        "checkpoint.keep_last": 1000,
+        "checkpoint.keep_last": KEPT,
         "dashboard.port": 0,
     }
     carry_out("run.py", settings)
