@@ -1,7 +1,7 @@
 """Causal attention over packed sequences, as an attention implementation of transformers.
 
 Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row, without padding and
-with only once what all prompts begin with, and each prompt. Only here are they spread into rows: a sample's prompt,
+with each prompt, and what all prompts begin with, only once. Only here are they spread into rows: a sample's prompt,
 then its response.
 """
 
