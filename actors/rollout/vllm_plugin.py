@@ -9,18 +9,24 @@ from typing import Any
 
 
 def register() -> None:
-    """On the CPU backend compute LoRA as dense matrix products and norms with vLLM's compiled kernel; end with the
-    process that owns the engine.
+    """On the CPU backend compute LoRA as dense matrix products, norms with vLLM's compiled kernel and ranks without a
+    compiler, and look at a model's class in this process; end with the process that owns the engine.
     """
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
-        from actors.rollout import cpu_norm
+        from vllm.model_executor.models import registry
+        from vllm.v1.sample import sampler
+
+        from actors.rollout import cpu_norm, cpu_ranks
 
         platform: Any = type(current_platform)
         # By methods of the platform, which hold however vLLM is started. For the wrapper vLLM 0.32 has no setting.
         platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_lora.DenseLoRA")
         platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_norm.priority())
+        sampler.batched_count_greater_than = cpu_ranks.count_at_least
+        # vLLM does it in another process, which takes 9 s the first time on a machine, so as not to touch the card.
+        registry._run_in_subprocess = lambda fn: fn()
     die_with_parent()
 
 

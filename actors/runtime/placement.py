@@ -112,10 +112,10 @@ def place(
     ranks: 1 to `most_ranks`. engines: rollout actors, 1 to `most_engines`; by default as many as are useful.
 
     One card is shared by engine and learner. Of several, each rank of the learner has one, and each other one carries a
-    rollout actor; rank 0 stays where the run's folder is. Without a card, the learner gets half of the cores, and the
-    odd one, since it is the slower; the engines get the rest but for one core in eight, which is left for the reward
-    workers. Engine and learner share no core where there are two: sharing both, an update of the quickstart took 8.6 s
-    instead of 5.6 (EPYC, bfloat16). Of several nodes without a card the first is the learner's.
+    rollout actor; rank 0 stays where the run's folder is. Without a card, one core in eight is left for the reward
+    workers; the learner gets half of the others, rounded up, and the engines get the rest. Engine and learner share no
+    core where there are two: sharing both, an update of the quickstart took 8.6 s instead of 5.6 (EPYC, bfloat16). Of
+    several nodes without a card the first is the learner's.
     """
     if gpus:
         return _on_cards(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)

@@ -303,8 +303,8 @@ class ModelledLearner:
         return UpdateStats(AdapterRef(self._version, 0, ""), metrics)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        prompts = {group.problem.id: len(group.problem.prompt_ids) for group in groups}
-        tokens = sum(prompts.values()) + sum(group.tokens for group in groups)
+        prompts = len({group.problem.id for group in groups})
+        tokens = prompts * self._workload.fresh + sum(group.tokens for group in groups)
         await self._processor.compute(tokens * self._costs.score_s)
         return tuple(
             tuple(Scores(tuple(sample.logprobs), tuple(sample.logprobs)) for sample in group.samples)

@@ -285,7 +285,7 @@ def estimate(config: Config, costs: Costs, workload: Workload, placement: Placem
     active = min(engines, problems * ahead)
     running = min(at_once, problems * each * ahead / active)
     token_s = costs.decode_s(running) / running / active
-    probes = config.canary.problems * (workload.prompt + config.canary.tokens)
+    probes = config.canary.problems * (workload.fresh + config.canary.tokens)
     learned = varied * (workload.fresh + each * workload.response)
     answer = min(workload.response, config.eval.max_response_tokens or math.inf)
     alone = answers_alone(config, placement.device)
