@@ -136,17 +136,24 @@ class Reward:
     total: weighted sum of the parts.
     parts: unweighted, by name; `overlong` is subtracted.
     counted: whether a timeout or a crash counts as wrong.
+    failure: of a user's part of the reward; it says nothing about the verdict.
     """
 
     total: float
     parts: dict[str, float]
     verdict: Verdict
     counted: bool = False
+    failure: Status | None = None
+
+    @property
+    def status(self) -> Status:
+        """How the judgement as a whole has ended."""
+        return self.failure or self.verdict.status
 
     @property
     def masked(self) -> bool:
-        """Whether the sample has no reward, since its verdict is a timeout or a crash."""
-        return self.verdict.status in (Status.TIMEOUT, Status.CRASH) and not self.counted
+        """Whether the sample has no reward, since its judgement ended in a timeout or a crash."""
+        return self.status in (Status.TIMEOUT, Status.CRASH) and not self.counted
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ class UpdateStats:
 
     adapter: the version it made.
     metrics: the learner's, by their names in metrics.jsonl.
-    fault: why the update was skipped: what was not finite, and from which samples; empty otherwise.
+    fault: why a step was skipped: what was not finite, and from which samples; empty otherwise.
     """
 
     adapter: AdapterRef

@@ -90,8 +90,8 @@ class Learner(Protocol):
     async def step(self, progress: float) -> UpdateStats:
         """Take the optimizer steps of the accumulated batch and publish the new version.
 
-        progress: share of the budget spent, for schedules. A loss or gradient that is not finite leaves the weights as
-        they are and is the result's `fault`.
+        progress: share of the budget spent, for schedules. A loss or gradient that is not finite is the result's
+        `fault`; its step is not taken, nor any after it.
         """
         ...
 

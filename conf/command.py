@@ -33,7 +33,8 @@ FILES = "agg"
 """The backend by which matplotlib, which reasoning-gym imports too, draws into files."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-
+CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Errors of a place that is not the person's to write, or to read, where they name one."""
 
 WIDTHS = range(20, 1001)
 PLAIN_WIDTH = 80
@@ -101,6 +102,9 @@ def command(name: str, usage: str | None = None) -> Callable[[Main[P]], Main[P]]
                 if isinstance(error, OSError) and error.errno in FULL:
                     sys.stdout = None
                     say(name, f"nothing more can be written ({error.strerror}): make room, or send it elsewhere")
+                    return BAD_INPUT
+                if isinstance(error, OSError) and error.errno in CLOSED and error.filename:
+                    say(name, f"{error.filename} cannot be used ({error.strerror}): allow it, or name another place")
                     return BAD_INPUT
                 say(name, unforeseen(error))
                 return 1

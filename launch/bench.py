@@ -13,7 +13,7 @@ Examples, all that there are:
     python launch/bench.py mismatch     # corrections of what engine and learner differ by: a hundred short runs
     python launch/bench.py ranks        # ranks and rules for alpha, each at its own rate: eighty short runs
 
-They take 5 to 40 minutes on two cores, race, mismatch and ranks hours.
+They take 5 to 40 minutes on two cores; mismatch, ranks and race an hour or more.
 """
 
 import sys

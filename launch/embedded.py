@@ -42,7 +42,13 @@ def provide(folder: Path, build: Callable[[Path], None]) -> bool:
     """
     if complete(folder):
         return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"no folder {folder.parent} can be made for the embedded model ({error.strerror}): name another place by "
+            "XDG_CACHE_HOME"
+        ) from error
     with locked(folder.parent):
         if complete(folder):
             return False

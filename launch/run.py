@@ -189,6 +189,7 @@ def prepare(plan: Plan, folder: Path, started_at: float, arguments: Sequence[str
     begun = RunRecord(folder).exists and not config.run.overwrite
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())
+    run.drop_half_event()
     for wall in absent_walls:
         print(f"Judges have no {wall}")
         run.append_event(0, "wall absent", wall)
@@ -202,6 +203,8 @@ def prepare(plan: Plan, folder: Path, started_at: float, arguments: Sequence[str
     else:
         run.write_origin(origin(arguments, plan.machine.described))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
+    if config.lora.start_from:  # the actors have working folders of their own
+        config.lora.start_from = str(Path(config.lora.start_from).resolve())
     request = RunRequest(
         config=config,
         folder=run.path,

@@ -24,6 +24,9 @@ HANG_FACTOR = 10.0
 HANG_S = 120.0
 """A learner hangs when a call takes so many times its longest so far, and so many seconds more: batches differ."""
 
+UPDATES = ("accumulate", "step")
+"""Calls that take next to no time for a batch in which no sample has an advantage: no measure for the next one."""
+
 MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
 """Of a learner that computes beside an engine: a step of decoding goes first and finds multiprocessors free."""
 
@@ -122,6 +125,7 @@ class RemoteLearner:
         self._limit = RestartLimit("learner")
         self._death: LearnerDied | None = None
         self._longest: dict[str, float] = {}
+        self._full = False
         self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:
@@ -154,6 +158,7 @@ class RemoteLearner:
     restore = partialmethod(_all, "restore")
 
     async def accumulate(self, batch: Batch) -> None:
+        self._full = not all(group.zero_variance for group in batch.groups)
         await self._all("accumulate", ray.put(batch))
 
     async def close(self) -> None:
@@ -184,7 +189,8 @@ class RemoteLearner:
         finally:
             for call in calls:
                 call.cancel()
-        self._longest[method] = max(longest or 0.0, self._clock.now() - began)
+        if self._full or method not in UPDATES:
+            self._longest[method] = max(longest or 0.0, self._clock.now() - began)
         self._limit.answered()
         return [call.result() for call in calls]
 

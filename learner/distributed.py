@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import psutil
 import torch
+from torch import Tensor
 from torch.distributed import HashStore, TCPStore
 
 T = TypeVar("T")
@@ -38,6 +39,17 @@ class Ranks:
         values: list[T | None] = [None] * self.size
         torch.distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
+
+    def spread(self, tensor: Tensor | None, like: Tensor) -> Tensor:
+        """Return the first rank's tensor, which is float32, on the device and in the shape of `like`. All must call it,
+        the others with None.
+        """
+        if self.size == 1:
+            assert tensor is not None
+            return tensor
+        whole = torch.empty_like(like, dtype=torch.float32) if tensor is None else tensor.to(like.device)
+        torch.distributed.broadcast(whole, src=0)
+        return whole
 
 
 ALONE = Ranks()

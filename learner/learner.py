@@ -14,6 +14,7 @@ from torch import Tensor
 from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
+from conf.errors import BadInput
 from conf.models import shape_from_config
 from conf.schema import Config
 from conf.sizes import ADAPTER_SLOTS, recomputes
@@ -78,7 +79,7 @@ class LoraLearner:
         self._ranks = ranks
         self._adapters = Path(adapters_folder)
         self._device = torch.device(device)
-        self.model = load_model(config, model_path, self._device)
+        self.model = load_model(config, model_path, self._device, begins=ranks.leads)
         self.policy = Policy(
             self.model,
             config.rollout.temperature,
@@ -213,12 +214,25 @@ class LoraLearner:
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
         """Continue from what `save` wrote, bit for bit, or for None at version 0. Raises BadInput if it is not ours."""
         if folder is not None:
-            self.version, self._steps, state = read_checkpoint(Path(folder), self.config, self._optimizer.shapes)
+            self.version, self._steps, state = self._read(Path(folder))
             self._optimizer.set_state(state, self._steps)
             self._accumulated = None
         elif self.version:
             raise RuntimeError(f"a learner at version {self.version} cannot go back to the start")
         self.incarnation = incarnation
+
+    def _read(self, folder: Path) -> tuple[int, int, dict[str, Tensor]]:
+        """Have the first rank read a checkpoint, whose folder the others need not see; they get no state."""
+        version, steps, state, refusal = 0, 0, dict[str, Tensor](), ""
+        if self._ranks.leads:
+            try:
+                version, steps, state = read_checkpoint(folder, self.config, self._optimizer.shapes)
+            except BadInput as error:
+                refusal = str(error)
+        version, steps, refusal = self._ranks.gather((version, steps, refusal))[0]
+        if refusal:
+            raise BadInput(refusal)
+        return version, steps, state
 
     def _reference(self, version: int, incarnation: int) -> AdapterRef:
         name = AdapterRef(version, incarnation, "").name

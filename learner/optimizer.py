@@ -57,6 +57,7 @@ class ZeroOptimizer:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._offload = config.offload == "cpu"
+        self._ranks = ranks
         optimizer = _adamw(parameters, config)
         ranks.join("nccl" if parameters[0].is_cuda else "gloo")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
@@ -122,22 +123,31 @@ class ZeroOptimizer:
         return {f"{name}.{part}": p.shape for name, p in self._trainable() for part in ("master", *MOMENTS)}
 
     def state(self) -> dict[str, Tensor]:
-        """Return fp32 weights and Adam's moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter."""
-        state = {}
+        """Return fp32 weights and Adam's moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter.
+
+        Only the first rank gets them: they are gigabytes.
+        """
+        state = dict[str, Tensor]()
         for name, parameter in self._trainable():
-            state[f"{name}.master"] = safe_get_full_fp32_param(parameter).cpu()
-            for moment in MOMENTS:
-                state[f"{name}.{moment}"] = safe_get_full_optimizer_state(parameter, moment).cpu()
+            parts = {"master": safe_get_full_fp32_param(parameter)}
+            parts |= {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
+            if self._ranks.leads:
+                state |= {f"{name}.{part}": tensor.cpu() for part, tensor in parts.items()}
         return state
 
     def set_state(self, state: dict[str, Tensor], steps: int) -> None:
-        """Continue from what `state` returned after so many steps; the module's own weights follow the masters."""
+        """Continue from what `state` returned after so many steps; the module's own weights follow the masters.
+
+        Only the first rank needs it; the others give nothing.
+        """
         self.discard()
         for name, parameter in self._trainable():
-            safe_set_full_fp32_param(parameter, state[f"{name}.master"])
-            parameter.data.copy_(state[f"{name}.master"])
+            master = self._ranks.spread(state.get(f"{name}.master"), parameter.data)
+            safe_set_full_fp32_param(parameter, master)
+            parameter.data.copy_(master)
             for moment in MOMENTS:
-                safe_set_full_optimizer_state(parameter, state[f"{name}.{moment}"], moment)
+                whole = self._ranks.spread(state.get(f"{name}.{moment}"), parameter.data)
+                safe_set_full_optimizer_state(parameter, whole, moment)
         self._set_steps(steps)
 
     def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:

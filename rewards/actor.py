@@ -9,15 +9,16 @@ from actors.messages import Group
 from actors.protocols import Clock
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
+from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
-from rewards.worker import ATTEMPTS
+from rewards.worker import CLOCK_FACTOR
 
 GROUPS_AHEAD = 8
 """Enough to keep a worker busy while answers need algebra now and then."""
 
 RESPAWN_S = 10.0
-"""Seconds that a verdict may take beyond its deadline: a new worker starts in a fraction of one."""
+"""Seconds that a sample may take beyond its calls: a new worker starts in a fraction of one."""
 
 
 class RewardActor:
@@ -45,12 +46,13 @@ class RewardActor:
 
 
 class RemoteRewardActor:
-    """A RewardActor as a worker of the pool. deadline_s: of one verdict."""
+    """A RewardActor as a worker of the pool."""
 
-    def __init__(self, actor: RemoteActor, deadline_s: float) -> None:
+    def __init__(self, actor: RemoteActor, config: RewardConfig) -> None:
         self.name = actor.name
         self._actor = actor
-        self._deadline_s = ATTEMPTS * deadline_s + RESPAWN_S
+        calls = 1 + len(config.custom)
+        self._deadline_s = calls * CLOCK_FACTOR * config.deadline_s + RESPAWN_S
         self._answers = 0
 
     async def revive(self) -> None:

@@ -7,6 +7,7 @@
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -31,13 +32,20 @@ def resolve(name: str) -> Callable[..., Any]:
     """Return the function of a name, ready to run: imports and first use are paid here, outside any deadline."""
     if name.startswith(IMPORT):
         function = find("reward.custom", name.removeprefix(IMPORT))
-        return lambda *arguments: float(function(*arguments))
+        return lambda *arguments: _finite(function(*arguments))
     if name == REASONING_GYM:
         import reasoning_gym  # noqa: F401
 
         return score_entry
     compare(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
     return readable if name == READABLE else compare
+
+
+def _finite(value: Any) -> float:
+    """Return a reward as a number. Raises ValueError for what would make a whole update worthless."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"a reward of {number}")
+    return number
 
 
 def folder_of(name: str) -> Path:

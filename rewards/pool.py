@@ -121,14 +121,15 @@ class VerifierPool:
     def _earn(self, problem: Problem, sample: Sample) -> Reward:
         verdict = self.verify(problem.gold, sample.text, problem.grader)
         custom: dict[str, float] = {}
+        failure: Status | None = None
         for part in self._reward.config.custom:
             try:
                 value = self._call(IMPORT + part.function, problem.prompt, sample.text, problem.gold)
                 custom[part.name] = float(value)
             except (Hung, Died, Failed, TypeError, ValueError) as error:
-                verdict = replace(verdict, score=0.0, status=status_of(error))
+                failure = status_of(error)
                 custom[part.name] = 0.0
-        return self._reward(sample, verdict, custom)
+        return self._reward(sample, verdict, custom, failure)
 
     def _compare(self, gold: str, answer: str) -> Status:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import cos, pi
 
-from actors.messages import Reward, Sample, Verdict
+from actors.messages import Reward, Sample, Status, Verdict
 from conf.schema import Config, RewardConfig
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -66,10 +66,16 @@ class RewardFunction:
     limit: int = 1
     penalty: LengthPenalty | None = None
 
-    def __call__(self, sample: Sample, verdict: Verdict, custom: Mapping[str, float] | None = None) -> Reward:
+    def __call__(
+        self,
+        sample: Sample,
+        verdict: Verdict,
+        custom: Mapping[str, float] | None = None,
+        failure: Status | None = None,
+    ) -> Reward:
         """Reward one sample. Its `parts` are unweighted: accuracy and format always, the others if they count.
 
-        accuracy: the verdict's score
+        accuracy: the verdict's score, 0 after a `failure` of a user's part
         format: 1 for a well-formed response
         boxed: 1 for a box that can be read
         cosine: a CosineScale
@@ -77,20 +83,21 @@ class RewardFunction:
         custom: the user's parts, by name
         """
         config, tokens = self.config, len(sample.token_ids)
-        parts = {"accuracy": verdict.score, "format": float(well_formed(sample.text))}
+        accuracy = 0.0 if failure else verdict.score
+        parts = {"accuracy": accuracy, "format": float(well_formed(sample.text))}
         weights = {"accuracy": config.accuracy, "format": config.format}
         if config.boxed:
             parts["boxed"], weights["boxed"] = float(verdict.extracted is not None), config.boxed
         if config.cosine:
             correct, wrong = tuple(config.cosine_correct), tuple(config.cosine_wrong)
             scale = CosineScale(self.limit, correct, wrong)  # type: ignore[arg-type]
-            parts["cosine"], weights["cosine"] = scale(tokens, verdict.score == 1.0), config.cosine
+            parts["cosine"], weights["cosine"] = scale(tokens, accuracy == 1.0), config.cosine
         if self.penalty is not None:
             parts["overlong"], weights["overlong"] = self.penalty(tokens), -1.0
         for part in config.custom:
             parts[part.name], weights[part.name] = (custom or {}).get(part.name, 0.0), part.weight
         total = sum(weights[name] * value for name, value in parts.items())
-        return Reward(total, parts, verdict, counted=config.timeout == "wrong")
+        return Reward(total, parts, verdict, config.timeout == "wrong", failure)
 
 
 def reward_function(config: Config) -> RewardFunction:

@@ -35,6 +35,9 @@ ROLLED_BACK = "collapse, rolled back"
 FAULTS = 3
 """Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
 
+DEATHS = 5
+"""Deaths of the learner without a checkpoint between them: it would go on to die at the same place."""
+
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
 T = TypeVar("T")
@@ -57,6 +60,7 @@ class Coordinator:
         self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
+        self._deaths = 0
         self._updating = False
         self._learner_usable = True  # not after its death, nor while its version is not published
         self._restore_bookkeeping(self._folder.checkpoints.latest)
@@ -181,6 +185,8 @@ class Coordinator:
                     inspection.cancel()
             except LearnerDied as death:
                 self._note_death(death)
+                if self._updating:
+                    self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
                 trusted, self._updating = self._saved, False
         return trusted
 
@@ -301,7 +307,7 @@ class Coordinator:
             write_state(folder, self._producer.state | {"noise": noise, "counts": counts, "validation": validation})
             self._folder.write_spent(self._budget.spent, self.ledger.record)  # never older than a checkpoint's counts
             self._folder.flush()
-        self._saved = self.updates
+        self._saved, self._deaths = self.updates, 0
         self._budget.expect("checkpoint", self._clock.now() - started)
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
@@ -388,9 +394,13 @@ class Coordinator:
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
     def _note_death(self, death: LearnerDied) -> None:
+        """Write a death down; Halted if the run gets nowhere between one and the next."""
         self._learner_usable = False
         self.ledger.count("deaths/learner")
         self._note("learner died", str(death))
+        self._deaths += 1
+        if self._deaths == DEATHS:
+            raise Halted(f"the learner has died {DEATHS} times without a checkpoint in between: {death}") from death
 
     def _note(self, event: str, detail: str) -> None:
         """Write down what a person should know of, and show it."""

@@ -51,8 +51,8 @@ class FruitlessStreak:
         self._all_right = False
 
     def see(self, group: Group) -> None:
-        """Count a verified group; Halted at the end of a streak of anything but right answers."""
-        right = all(reward.verdict.score == 1.0 for reward in group.rewards)
+        """Count a verified group; Halted at the end of a streak of anything but right answers, of those judged."""
+        right = not group.failed and all(r.verdict.score == 1.0 for r in group.rewards if not r.masked)
         self._all_right = right and (self._all_right or self._length == 0)
         self._length = self._length + 1 if group.zero_variance else 0
         self.solved = self.solved or (self._all_right and self._length >= self._limit)

@@ -16,7 +16,7 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
     lengths = [len(sample.token_ids) for sample in samples]
     rewards = [reward for group in batch.groups for reward in group.rewards]
     judged = [reward for reward in rewards if not reward.masked]
-    statuses = Counter(reward.verdict.status for reward in rewards)
+    statuses = Counter(reward.status for reward in rewards)
     parts = {name: fmean([r.parts[name] for r in judged]) for name in judged[0].parts} if judged else {}
     return {
         "reward/mean": fmean([r.total for r in judged]) if judged else 0.0,

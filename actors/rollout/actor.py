@@ -30,13 +30,13 @@ SLOWEST_ANSWER_S = 120.0
 class RolloutActor(RolloutEngine):
     """A RolloutEngine as a Ray actor; asynchronous, so that many groups are in flight at once."""
 
-    def __init__(self, config: Config, model_path: str, share: Share, cache_bytes: int | None = None) -> None:
+    def __init__(self, config: Config, model_path: str, share: Share, cache_blocks: int | None = None) -> None:
         share.bind()
         self._copies = private_folder() / "adapters" / config.run.name / str(os.getpid())
         for left in self._copies.parent.glob("[0-9]*"):
             if not psutil.pid_exists(int(left.name)):
                 shutil.rmtree(left, ignore_errors=True)
-        super().__init__(config, found_here(model_path, config.model), share, cache_bytes)
+        super().__init__(config, found_here(model_path, config.model), share, cache_blocks)
 
     async def load_if_same(self, adapter: AdapterRef, expected: Fingerprint | None) -> bool:
         """Load an adapter from its folder if this node sees that folder as the caller does."""
@@ -79,17 +79,17 @@ class RemoteEngine:
         self._transfer = transfer or AdapterTransfer()
         self._slowest_token_s = SLOWEST_TOKEN_S[device]
         self._samples = 0
-        self._cache_bytes: int | None = None
+        self._cache_blocks: int | None = None
 
     async def ready(self) -> None:
-        self._cache_bytes = await self._actor.call("cache_bytes")
+        self._cache_blocks = await self._actor.call("cache_blocks")
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await work(self.name, self)
 
     async def revive(self) -> None:
         """Start a fresh actor with a KV cache as large as the first one's."""
-        self._actor.start(self._cache_bytes)
+        self._actor.start(self._cache_blocks)
         await self.ready()
 
     async def load(self, adapter: AdapterRef) -> None:

@@ -44,8 +44,8 @@ depends on it: so this is small."""
 class RolloutEngine:
     """One vLLM engine on one share of the machine. Its calls raise ActorDied once a process of vLLM's is gone."""
 
-    def __init__(self, config: Config, model_path: str, share: Share, cache_bytes: int | None = None) -> None:
-        """cache_bytes: size of the KV cache. If None, vLLM measures on a card what is free, which nobody else may use
+    def __init__(self, config: Config, model_path: str, share: Share, cache_blocks: int | None = None) -> None:
+        """cache_blocks: size of the KV cache on a card. If None, vLLM measures what is free, which nobody else may use
         meanwhile.
         """
         set_environment(share, config.rollout.kv_cache_gib)
@@ -72,7 +72,7 @@ class RolloutEngine:
                 disable_log_stats=True,
                 # With it, what an engine step holds depends on how soon the one before is done.
                 async_scheduling=False if config.run.deterministic else None,
-                **(cpu_settings(context) if share.cores else card_settings(share, cache_bytes)),
+                **(cpu_settings(context) if share.cores else card_settings(share, cache_blocks)),
             )
         )
         self._tokenizer = self._llm.get_tokenizer()
@@ -84,13 +84,9 @@ class RolloutEngine:
         self._deterministic = config.run.deterministic
         self._turn = asyncio.Lock() if answers_alone(config, "cpu" if share.cores else "cuda") else None
 
-    async def cache_bytes(self) -> int:
-        """Return the size of the KV cache."""
-        config: Any = self._llm.vllm_config  # whose dtype is one of torch by now, whatever its type says
-        model, cache = config.model_config, config.cache_config
-        heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
-        token = 2 * layers * heads * model.get_head_size() * model.dtype.itemsize
-        return int(cache.num_gpu_blocks or 0) * int(cache.block_size) * token
+    async def cache_blocks(self) -> int:
+        """Return the size of the KV cache in vLLM's blocks."""
+        return int(self._llm.vllm_config.cache_config.num_gpu_blocks or 0)
 
     async def alive(self) -> None:
         """Return once the engine has answered between two of its steps."""
@@ -271,10 +267,16 @@ def cpu_settings(context: int) -> dict[str, Any]:
     }
 
 
-def card_settings(share: Share, cache_bytes: int | None) -> dict[str, Any]:
+def card_settings(share: Share, cache_blocks: int | None) -> dict[str, Any]:
     """vLLM's settings for its part of a card. It measures free memory only if the cache has no given size: what
     another process on the card takes or frees meanwhile would count as the engine's.
+
+    The size is in blocks, since the bytes of one depend on how vLLM groups layers with and without a window.
     """
-    if cache_bytes is None:
+    if cache_blocks is None:
         return {"gpu_memory_utilization": share.memory}
-    return {"kv_cache_memory_bytes": cache_bytes, "gpu_memory_utilization": SMALL_SHARE}
+    return {
+        "num_gpu_blocks_override": cache_blocks,
+        "kv_cache_memory_bytes": 1,  # any number keeps vLLM 0.32 from measuring, and then the blocks decide
+        "gpu_memory_utilization": SMALL_SHARE,
+    }

@@ -16,6 +16,8 @@ MIB = 2**20
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
+SHARED_MEMORY = Path("/dev/shm")
+
 DISK_MARGIN = 512 * MIB
 """Disk beside checkpoints: samples, curves, logs, what others write meanwhile."""
 
@@ -101,7 +103,7 @@ def measure(folder: Path) -> HostFree:
     record = RunRecord(folder)
     return HostFree(
         disk=free_disk(folder),  # first: of a checkpoint that is being written rather too much is counted
-        shared_memory=shutil.disk_usage("/dev/shm").free,
+        shared_memory=shutil.disk_usage(SHARED_MEMORY).free,
         memory=free_memory(),
         begun=sum(map(size, (record.adapters, *record.checkpoints.unfinished))),
         kept=sum(map(size, record.checkpoints.all)),

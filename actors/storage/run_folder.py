@@ -36,12 +36,16 @@ class RunFolder(RunRecord):
         for part in (self.path / "samples", self.checkpoints.folder, self.adapters):
             part.mkdir(parents=True, exist_ok=True)
         self.drop_adapters(keep=())
-        drop_half_line(self.path / "events.jsonl")
+        self.drop_half_event()
         (self.path / "events.jsonl").touch()
         for version, reason in self.checkpoints.recover(foreign).items():
             self.append_event(version, "checkpoint refused", reason)
         self.tracking = tracking or self.tracking
         self.tracking.begin(self.cut_metrics())
+
+    def drop_half_event(self) -> None:
+        """Drop what a process that died amid a line has left, before there are further events."""
+        drop_half_line(self.path / "events.jsonl")
 
     def return_to(self, version: int) -> Path | None:
         """Forget all that came after a version with a checkpoint, or after the start (0). Return the checkpoint."""

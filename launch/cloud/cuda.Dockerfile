@@ -13,7 +13,7 @@ WORKDIR /project
 COPY . .
 ENV PIP_NO_CACHE_DIR=1 XDG_CACHE_HOME=/cache
 RUN python3 -m venv .venv \
-    && .venv/bin/pip install ".[cuda]" \
+    && .venv/bin/pip install --constraint launch/locks/cuda.txt ".[cuda]" \
     && .venv/bin/python -m launch.embedded
 
 ENTRYPOINT [".venv/bin/microbudget"]

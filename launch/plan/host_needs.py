@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.runtime.host_resources import DISK_MARGIN, MIB, HostNeeds, amount, free_disk, measure, size
+from actors.runtime.host_resources import (
+    DISK_MARGIN,
+    MIB,
+    SHARED_MEMORY,
+    HostNeeds,
+    amount,
+    free_disk,
+    measure,
+    size,
+)
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
@@ -66,6 +75,8 @@ def _shared_memory(placement: Placement) -> int:
 
 def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterator[Resource]:
     """Yield what the host has of all that a run needs. folder, overwrite: as for `check_host`."""
+    if not SHARED_MEMORY.is_dir():
+        raise BadInput(f"there is no {SHARED_MEMORY}, in which Ray's processes meet: mount it, or run where it is")
     free, temporary = measure(folder), Path(tempfile.gettempdir())
     kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
     disk = need.disk - (size(folder) if overwrite else free.begun + kept)

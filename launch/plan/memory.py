@@ -7,6 +7,7 @@ from actors.runtime.placement import Node, Placement
 from conf.schema import Config, ShapeConfig
 from conf.sizes import (
     ADAPTER_SLOTS,
+    CHECKPOINT_BYTES,
     DTYPE_BYTES,
     OPTIMIZER_BYTES,
     activation_bytes,
@@ -155,6 +156,10 @@ def _learner_memory(
     part = f", {count}/{ranks} of them" if count < ranks else ""
     optimizer = trained * weight * count / ranks
     yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes a trained weight{part}")
+    saved = trained * CHECKPOINT_BYTES
+    yield Memory(
+        "host", "learner: checkpoint", saved, f"{CHECKPOINT_BYTES} bytes a trained weight, while it is written"
+    )
     process = LEARNER_PROCESS[placement.device]
     yield Memory("host", "learner: process", here * process, _processes(here, process, placement))
 

@@ -21,6 +21,9 @@ NO_COLLAPSE = "length, reward and KL stayed within their bands, and entropy did 
 IDLE = 0.5
 """Groups without variance above this share: more than half of the generated tokens teach nothing."""
 
+RESOURCES = ("disk", "shared memory", "memory")
+"""What `warnings/…` of the ledger may count as low; others are trackers, whose lost calls it counts."""
+
 ENDINGS = {"completed": "good", "budget_exhausted": "good", "interrupted": "warning", "unfinished": "warning"}
 """Level of a run's status; bad for any other."""
 
@@ -152,8 +155,12 @@ def _faults(run: Run) -> Iterator[Flag]:
     for name, number in counts.items():
         if name == "warnings/look failed":
             yield Flag("warning", "The host could not be looked at", many(number, "time"))
-        elif name.startswith("warnings/"):
-            yield Flag("warning", f"{name.removeprefix('warnings/').capitalize()} ran low", many(number, "warning"))
+        elif (of := name.removeprefix("warnings/")) in RESOURCES:
+            yield Flag("warning", f"{of.capitalize()} ran low", many(number, "warning"))
+        elif of != name:
+            yield Flag(
+                "warning", f"{of} has lost {many(number, 'call')}", "of what it was to show; events.jsonl says why"
+            )
     if refused := events.count("checkpoint refused"):
         yield Flag("warning", f"{many(refused, 'checkpoint')} refused", "damaged or not of this run")
     bound = run.config.get("learner.max_staleness")

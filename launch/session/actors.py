@@ -53,7 +53,7 @@ def start_verifier(config: Config, placement: Placement, *, clock: Clock, record
             RemoteActor(
                 RewardActor, f"reward-{number}", Share(node=node), reward_function(config), placement.reward_workers
             ),
-            config.reward.deadline_s,
+            config.reward,
         )
         for number, node in enumerate(placement.reward_nodes or [ray.get_runtime_context().get_node_id()])
     ]

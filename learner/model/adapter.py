@@ -34,8 +34,11 @@ JITTER = 1e-12
 """Added to a Gram matrix's diagonal, as a share of its mean: a Cholesky factor then exists whatever the rank."""
 
 
-def load_model(config: Config, model_path: str, device: str | torch.device = "cpu") -> PeftModel:
-    """Load the base model, frozen, under a fresh adapter or that of `lora.start_from`, onto a device."""
+def load_model(config: Config, model_path: str, device: str | torch.device = "cpu", begins: bool = True) -> PeftModel:
+    """Load the base model, frozen, under a fresh adapter or that of `lora.start_from`, onto a device.
+
+    begins: whether it is this process whose adapter all ranks begin with; the others need not see the folder.
+    """
     disable_progress_bar()
     dtype = getattr(torch, config.model.dtype)
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager")
@@ -57,7 +60,7 @@ def load_model(config: Config, model_path: str, device: str | torch.device = "cp
     cast(LoraConfig, model.peft_config["default"]).target_modules = list(config.lora.target_modules)
     if config.lora.init in ("orthogonal", "principal"):
         _orthogonalise(model, principal=config.lora.init == "principal")
-    if config.lora.start_from:  # a folder that `conf.adapters.check_adapter` has accepted
+    if config.lora.start_from and begins:  # a folder that `conf.adapters.check_adapter` has accepted
         set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
     return cast(PeftModel, model.to(device))
 

@@ -17,7 +17,7 @@ BOILERPLATE = 10
 """A piece of more training problems than this is a phrase of the source and says nothing."""
 
 LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
-DRAWING = re.compile(r"(?s)\[asy\].*?\[/asy\]")
+DRAWING = re.compile(r"(?s)\[asy\](?:(?!\[asy\]).)*?\[/asy\]")
 PIECE = re.compile(r"[a-z]+|\d+|[^\s\w]")
 
 

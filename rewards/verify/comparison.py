@@ -8,7 +8,7 @@ from rewards.verify.algebra import Unparsable, equivalent
 from rewards.verify.names import chain
 from rewards.verify.scalars import INFINITE, Equivalent, by_algebra, compact, equal_scalars, is_equation, written
 from rewards.verify.shapes import Kind, Shape, shape
-from rewards.verify.text.brackets import split
+from rewards.verify.text.brackets import depth, split
 from rewards.verify.text.words import choice, labelled, phrase
 from rewards.verify.units import quantity, words_of
 
@@ -22,8 +22,11 @@ EMPTY_SET = r"\emptyset"
 SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Sets that only algebra can compare."""
 
-MOST_ELEMENTS = 64
-"""Elements of an answer; with more, other orders are not tried."""
+MOST_ELEMENTS = 128
+"""Elements of an answer, those of its elements included; with more, other orders are not tried."""
+
+DEEPEST = 40
+"""Brackets in brackets: each is some calls, of which Python allows 1,000."""
 
 
 class NeedsAlgebra(Exception):
@@ -31,7 +34,10 @@ class NeedsAlgebra(Exception):
 
 
 def decide_by_text(gold: str, answer: str) -> Status | None:
-    """Return the status where no algebra is needed, else None, within microseconds. Both answers are plain."""
+    """Return the status where no algebra is needed, else None, within microseconds, of long lists within a second.
+
+    Both answers are plain.
+    """
     if not answer or not gold:
         return Status.UNPARSABLE
     if answer == gold:
@@ -78,6 +84,8 @@ def readable(gold: str) -> bool:
 def _status(gold: str, answer: str, algebra: Equivalent) -> Status:
     if compact(answer) == compact(gold):
         return Status.CORRECT
+    if max(depth(gold), depth(answer)) > DEEPEST:
+        return Status.UNPARSABLE
     try:
         return Status.CORRECT if _same(gold, answer, algebra) else Status.WRONG
     except Unparsable:
@@ -144,23 +152,40 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
 
 
 def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent) -> bool:
-    """Whether the elements pair up. Cheap pairs are found first, so that algebra sees only the rest."""
-    if len(golds) != len(answers) or len(golds) > MOST_ELEMENTS:
+    """Whether the elements pair up. Pairs that text decides are never looked at by algebra, and none is looked at twice
+    without it: sets in sets would double the work with each level.
+    """
+    if len(golds) != len(answers) or max(map(_elements, (golds, answers))) > MOST_ELEMENTS:
         return False
     expected, left = [*map(shape, golds)], [*map(shape, answers)]
     if len({_stem(of) for of in left}) > 1 and not any(of.names for of in expected):
         return False  # a set of values of one unknown, and values of several
-    open_golds: list[Shape] = []
+    open_golds: list[tuple[Shape, list[Shape]]] = []
     for gold in expected:
-        if (match := next((other for other in left if _surely(gold, other)), None)) is not None:
-            left.remove(match)
+        undecided: list[Shape] = []
+        for other in left:
+            same = _by_text(gold, other)
+            if same:
+                left.remove(other)
+                break
+            if same is None:
+                undecided.append(other)
         else:
-            open_golds.append(gold)
-    for gold in open_golds:
-        if (match := next((other for other in left if matches(gold, other, algebra)), None)) is None:
+            open_golds.append((gold, undecided))
+    if not all(undecided for _, undecided in open_golds):
+        return False
+    if open_golds and algebra is _no_algebra:
+        raise NeedsAlgebra
+    for gold, undecided in open_golds:
+        match = next((other for other in undecided if other in left and matches(gold, other, algebra)), None)
+        if match is None:
             return False
         left.remove(match)
     return True
+
+
+def _elements(parts: Sequence[str]) -> int:
+    return sum(1 + part.count(",") for part in parts)
 
 
 def _of_different_names(of: Shape) -> bool:
@@ -172,8 +197,9 @@ def _stem(of: Shape) -> str:
     return of.names[0].partition("_")[0] if of.names else ""
 
 
-def _surely(gold: Shape, answer: Shape) -> bool:
+def _by_text(gold: Shape, answer: Shape) -> bool | None:
+    """Whether two answers are the same; None if only algebra can tell."""
     try:
         return matches(gold, answer, _no_algebra)
     except (NeedsAlgebra, Unparsable):
-        return False
+        return None

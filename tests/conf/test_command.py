@@ -82,6 +82,12 @@ def test_full_disk_is_a_line_and_exit_code_2(
     assert capsys.readouterr().err == said
 
 
+def test_a_place_that_is_not_ones_own_is_a_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(OSError(errno.EROFS, "Read-only file system", "/mnt/runs")) == 2
+    said = "thing: /mnt/runs cannot be used (Read-only file system): allow it, or name another place\n"
+    assert capsys.readouterr().err == said
+
+
 def test_nothing_printed_fails_for_its_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)

@@ -19,6 +19,7 @@ from actors.messages import AdapterRef, Batch, Group, UpdateStats
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
+from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
 from learner.learner import LoraLearner
@@ -57,6 +58,13 @@ def config(tiny_model: Path) -> Config:
     return config
 
 
+class FarLearner(LearnerActor):
+    """The first rank alone sees the checkpoints."""
+
+    def restore(self, folder: str, incarnation: int) -> None:
+        self._ask("restore", folder if self.rank == 0 else "/on another node", incarnation)
+
+
 @pytest.fixture(scope="module")
 def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteLearner]:
     folder = tmp_path_factory.mktemp("two")
@@ -65,7 +73,7 @@ def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> I
     async def start() -> RemoteLearner:
         arguments = (config, config.model.path, share, str(folder / "adapters"))
         ranks = [
-            RemoteActor(LearnerActor, f"rank-{rank}", share, *arguments, rank, RANKS, asynchronous=False)
+            RemoteActor(FarLearner, f"rank-{rank}", share, *arguments, rank, RANKS, asynchronous=False)
             for rank in range(RANKS)
         ]
         return RemoteLearner(ranks, WallClock())
@@ -202,6 +210,12 @@ def test_a_run_goes_on_with_another_number_of_ranks(
         update_one(one, batch)
     one.save(straight)
     assert_close(state(second), state(straight), 1e-6)
+
+
+def test_every_rank_refuses_a_checkpoint_that_the_first_cannot_read(two: RemoteLearner, run: Any) -> None:
+    with pytest.raises(BadInput, match="checkpoint /nowhere: cannot be read"):
+        run(two.restore("/nowhere", 0))
+    assert run(two.publish())
 
 
 class WaitingRank:

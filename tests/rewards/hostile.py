@@ -52,6 +52,8 @@ ANSWERS = {
     "power of a matrix": r"\begin{pmatrix} 1 & x \\ y & 2 \end{pmatrix}^{999}",
     "inverse of a matrix": r"\begin{pmatrix} a & b & c \\ d & e & f \\ g & h & k \end{pmatrix}^{-99}",
     "large set": r"\{" + ", ".join(str(i) for i in range(250)) + r"\}",
+    "sets in sets": r"\{" * 35 + "1" + r"\}" * 35,
+    "deep sets": r"\{" * 240 + "1" + r"\}" * 240,
     "set of hard elements": r"\{" + ", ".join(rf"\sqrt{{x+{i}}}" for i in range(60)) + r"\}",
     "many commas": "," * 900,
     "many semicolons": ";" * 900,

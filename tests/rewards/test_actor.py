@@ -31,9 +31,7 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
 
     async def score_all_then_close() -> tuple[list[Group], dict[str, int]]:
         actors = [
-            RemoteRewardActor(
-                RemoteActor(RewardActor, f"reward-{number}", Share(), RewardFunction(config), 1), config.deadline_s
-            )
+            RemoteRewardActor(RemoteActor(RewardActor, f"reward-{number}", Share(), RewardFunction(config), 1), config)
             for number, config in enumerate(configs)
         ]
         verifier = RemoteVerifier(actors, WallClock(), lambda name, text: None)

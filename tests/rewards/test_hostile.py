@@ -96,6 +96,9 @@ def swell(prompt, response, gold):
 def fail(prompt, response, gold):
     raise ValueError(response)
 
+def divide_by_zero(prompt, response, gold):
+    return float("nan")
+
 def talk(prompt, response, gold):
     return "much"
 """
@@ -110,6 +113,7 @@ def talk(prompt, response, gold):
         ("swell", Status.CRASH, 0.0),
         ("fail", Status.CRASH, 0.0),
         ("talk", Status.CRASH, 0.0),
+        ("divide_by_zero", Status.CRASH, 0.0),
     ],
 )
 def test_a_users_function_is_isolated_too(function: str, status: Status, value: float, tmp_path: Path) -> None:
@@ -119,7 +123,8 @@ def test_a_users_function_is_isolated_too(function: str, status: Status, value: 
     with VerifierPool(RewardFunction(config), workers=1) as pool:
         pairs = [(Problem("id", "2 + 2 =", (1,), "4"), Sample((1,), (0.0,), r"\boxed{4}", "stop"))] * 2
         rewards = list(pool.rewards_all(pairs))
-    assert [reward.verdict.status for reward in rewards] == [status] * 2
+    assert [reward.status for reward in rewards] == [status] * 2
+    assert [reward.verdict.status for reward in rewards] == [Status.CORRECT] * 2  # held-out figures go by it
     assert [reward.parts[function] for reward in rewards] == [value] * 2
     assert [reward.masked for reward in rewards] == [status is not Status.CORRECT] * 2
     assert memory() - before < 500 * MIB

@@ -104,6 +104,14 @@ def test_a_users_parts_are_weighed_and_named() -> None:
     assert (earned.parts["brevity"], earned.parts["tone"]) == (1.0, 0.25)
 
 
+@pytest.mark.parametrize("timeout", ["mask", "wrong"])
+def test_a_users_part_that_fails_is_masked_or_wrong_and_leaves_the_verdict(timeout: str) -> None:
+    config = RewardConfig(format=0.0, timeout=timeout, custom=[CustomRewardConfig("mine.rewards:tone", 1.0)])
+    earned = RewardFunction(config)(sample("\\boxed{4}"), verdict(), {"tone": 0.0}, Status.CRASH)
+    assert (earned.total, earned.status, earned.masked) == (0.0, Status.CRASH, timeout == "mask")
+    assert earned.verdict == verdict()
+
+
 def test_presets_spell_out_the_same_keys_and_are_complete() -> None:
     between = ["accuracy", "format", "boxed", "cosine", "cosine_correct", "cosine_wrong", "after_thinking"]
     assert all(list(preset) == between for preset in reward_presets().values())

@@ -140,7 +140,7 @@ def pool(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verif
 def judge(pool: VerifierPool, prompt: str) -> tuple[Status, float]:
     sample = Sample((1,), (0.0,), r"\boxed{\frac{2}{\sqrt{2}}}", "stop")
     [reward] = pool.rewards_all([(Problem("id", prompt, (1,), r"\sqrt{2}"), sample)])
-    return reward.verdict.status, reward.parts["attack"]
+    return reward.status, reward.parts["attack"]
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

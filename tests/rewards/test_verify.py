@@ -136,6 +136,24 @@ def test_hostile_answers_are_never_right_at_once(name: str) -> None:
     assert decide_by_text(plain(gold), plain(boxed(response) or "")) is not Status.CORRECT
 
 
+@pytest.mark.parametrize(
+    ("levels", "other", "status"),
+    [(35, "y", Status.WRONG), (35, "x+x", None), (240, "y", Status.UNPARSABLE), (240, "x+x", Status.UNPARSABLE)],
+)
+def test_sets_in_sets_do_not_double_the_work_at_each_level(levels: int, other: str, status: Status | None) -> None:
+    gold, answer = (r"\{" * levels + value + r"\}" * levels for value in ("2x", other))
+    assert decide_by_text(plain(gold), plain(answer)) is status
+
+
+@pytest.mark.parametrize("gold", [r"\{\{1, 2\}, \{3, 4\}\}", r"\{\{x, 2\}, \{3, y+1\}\}"])
+def test_sets_of_sets_are_equal_in_any_order(gold: str) -> None:
+    given = gold.replace("1, 2", "2, 1").replace("x, 2", "2, x").replace("y+1", "1+y")
+    first, second = given[2:-2].split(", \\{")
+    assert verify(gold, rf"\boxed{{\{{\{{{second}, {first}\}}}}").status is Status.CORRECT
+    assert verify(gold, rf"\boxed{{{given}}}").status is Status.CORRECT
+    assert verify(gold, rf"\boxed{{{gold.replace('2', '5')}}}").status is Status.WRONG
+
+
 @given(st.text(alphabet="0123456789+-*/^{}()[]\\,.;:=<>%$ xyzfracsqrtpiandor|!", max_size=40), st.sampled_from(GOLDS))
 def test_settling_survives_any_answer(answer: str, gold: str) -> None:
     """Any text is settled, or left to algebra, without an error; and only an equal number is the gold number."""

@@ -1,5 +1,7 @@
 """Splits text at what stands outside all brackets."""
 
+from itertools import accumulate
+
 OPENING, CLOSING = "([", ")]"
 
 
@@ -23,6 +25,11 @@ def split(text: str, separator: str) -> tuple[str, ...]:
             depth -= 1
         position += 1
     return (*parts, text[start:].strip())
+
+
+def depth(text: str) -> int:
+    """Return how many brackets of a text are open at most."""
+    return max(accumulate((character in "([{") - (character in ")]}") for character in text), default=0)
 
 
 def unwrapped(text: str) -> str:

@@ -117,6 +117,17 @@ def test_run_with_every_answer_right_is_complete(run: Run) -> None:
     assert "nothing is left to learn" in outcome.reason
 
 
+def test_an_answer_without_a_verdict_does_not_make_a_solved_run_a_failure(run: Run) -> None:
+    async def score(group: Group) -> Group:
+        right, lost = make_reward(1.0), make_reward(0.0, Status.TIMEOUT)
+        return replace(group, rewards=(right,) * (len(group.samples) - 1) + (lost,))
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    outcome = run.go()
+    assert outcome.status == "completed"
+    assert "nothing is left to learn" in outcome.reason
+
+
 def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("the card fell off the bus")

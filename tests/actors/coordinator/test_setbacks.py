@@ -76,7 +76,7 @@ def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_w
     run.go()
     counts = run.coordinator.ledger.counts
     assert counts["updates/abandoned"] == 1
-    assert 2 + 2 <= counts["groups/abandoned"] <= 2 + 2 * 2  # those of one update, and at most η + 1 batches ahead
+    assert counts["groups/abandoned"] == 2 + 2 + 2  # of the update made again, in the learner's hands, and ahead of it
     assert [batch.version for batch in run.learner.batches] == [0, 1, 2, 3, 3, 4, 5, 6]
 
 
@@ -97,6 +97,21 @@ def test_learner_that_dies_too_often_fails_the_run_with_its_cause(run: Run) -> N
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     assert str(root_cause(caught.value)) == "learner-0 has died 3 times"
+
+
+def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run) -> None:
+    """However long each attempt takes: nothing would come of a day of them."""
+
+    class Mortal(set[tuple[str, int]]):
+        def discard(self, call: tuple[str, int]) -> None: ...
+
+        remove = discard
+
+    run.learner.deaths = Mortal({("accumulate", 1)})
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert "has died 5 times without a checkpoint" in str(root_cause(caught.value))
+    assert run.coordinator.ledger.counts["deaths/learner"] == 5
 
 
 @pytest.mark.parametrize("call", ["save", "score"])

@@ -25,9 +25,10 @@ from actors.adapter_check.startup_check import StartupCheck
 from actors.errors import ActorDied, Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.rollout.actor import RemoteEngine
-from actors.rollout.vllm_engine import RolloutEngine, card_settings
+from actors.rollout.vllm_engine import CPU_BLOCK, RolloutEngine, card_settings
 from actors.runtime.placement import Share
 from conf.schema import Config
+from conf.sizes import kv_bytes_per_token
 from learner.learner import LoraLearner
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's")
@@ -135,7 +136,9 @@ def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: P
 
 def test_cache_is_as_large_as_was_asked_for(rig: Rig) -> None:
     asked = make_config().rollout.kv_cache_gib * 2**30
-    assert 0.99 * asked < rig.run(rig.engine.cache_bytes()) <= asked
+    config = make_config()
+    block = CPU_BLOCK * kv_bytes_per_token(config.model.shape, config.model.dtype)
+    assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
 
 
 def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
@@ -146,11 +149,11 @@ def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
     class Actor:
         name = "rollout-0"
 
-        def start(self, cache_bytes: int | None) -> None:
-            starts.append(cache_bytes)
+        def start(self, cache_blocks: int | None) -> None:
+            starts.append(cache_blocks)
 
         async def call(self, method: str) -> int:
-            return {"cache_bytes": 5000}[method]
+            return {"cache_blocks": 5000}[method]
 
     engine = RemoteEngine(Actor(), 8)  # type: ignore[arg-type]
     asyncio.run(engine.revive())
@@ -159,7 +162,8 @@ def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
     share = Share(gpus=0.45, memory=0.45)
     assert card_settings(share, None) == {"gpu_memory_utilization": 0.45}
     given = card_settings(share, 5000)
-    assert given["kv_cache_memory_bytes"] == 5000
+    assert given["num_gpu_blocks_override"] == 5000
+    assert given["kv_cache_memory_bytes"]  # else vLLM measures
     assert given["gpu_memory_utilization"] < 0.05
 
 

@@ -31,13 +31,13 @@ class Whereabouts(NamedTuple):
 
 
 class Light:
-    """An engine or a rank in name, which says where it is. cache_bytes: what a successor is given."""
+    """An engine or a rank in name, which says where it is. cache_blocks: what a successor is given."""
 
-    def __init__(self, cache_bytes: int | None = None) -> None: ...
+    def __init__(self, cache_blocks: int | None = None) -> None: ...
 
     async def alive(self) -> None: ...
 
-    async def cache_bytes(self) -> int:
+    async def cache_blocks(self) -> int:
         return 1
 
     async def where(self) -> Whereabouts:

@@ -104,6 +104,16 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     assert len(again.events()) == 2
 
 
+def test_half_an_event_goes_before_the_next_is_written(folder: RunFolder) -> None:
+    folder.append_event(1, "learner died", "of old age")
+    with (folder.path / "events.jsonl").open("a") as file:
+        file.write('{"update": 1, "ev')
+    next_process = RunFolder(folder.path)
+    next_process.drop_half_event()
+    next_process.append_event(1, "mps", "before it has recovered")
+    assert [event["event"] for event in next_process.events()] == ["learner died", "mps"]
+
+
 def test_events_are_a_file_from_the_start(folder: RunFolder) -> None:
     assert (folder.path / "events.jsonl").read_text() == ""
 

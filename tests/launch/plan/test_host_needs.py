@@ -76,6 +76,12 @@ def test_host_without_room_is_refused_with_numbers(scarce: str, said: str, monke
         host_needs.check_host(needed, Path("runs/mine"))
 
 
+def test_host_without_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_needs, "SHARED_MEMORY", Path("/dev/nowhere"))
+    with pytest.raises(BadInput, match="there is no /dev/nowhere, in which Ray's processes meet"):
+        host_needs.check_host(need(), Path("runs/mine"))
+
+
 def test_only_ranks_on_several_cards_share_memory() -> None:
     for gpus, shared in ((0, 0), (1, 0), (2, 0), (3, 512 * MIB)):
         placement = place(cores=(0, 1), gpus=gpus, ranks=max(1, gpus - 1))

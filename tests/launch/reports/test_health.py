@@ -29,6 +29,7 @@ def test_healthy_run_has_nothing_but_good_flags(tmp_path: Path) -> None:
         ({"spent_s": 700.0}, "The budget was overrun", "warning"),
         ({"ledger": {"counts": {"deaths/rollout": 2}}}, "2 deaths survived", "warning"),
         ({"ledger": {"counts": {"warnings/disk": 1}}}, "Disk ran low", "warning"),
+        ({"ledger": {"counts": {"warnings/wandb": 40}}}, "wandb has lost 40 calls", "warning"),
         ({"ledger": {"counts": {"warnings/look failed": 1}}}, "The host could not be looked at", "warning"),
         ({"ledger": {"counts": {"updates/skipped": 1}}}, "1 update skipped", "warning"),
     ],
