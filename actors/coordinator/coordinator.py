@@ -61,6 +61,7 @@ class Coordinator:
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
         self._deaths = 0
+        self._end = asyncio.timeout(None)
         self._updating = False
         self._learner_usable = True  # not after its death, nor while its version is not published
         self._restore_bookkeeping(self._folder.checkpoints.latest)
@@ -160,13 +161,18 @@ class Coordinator:
     async def _train(self) -> None:
         """Train until the budget allows no more, over as many incarnations of the policy as it takes."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._budget.left - self._budget.evaluation_reserve - FINISH_MARGIN_S):
+            async with asyncio.timeout(None) as self._end:
+                self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
                 while (trusted := await self._train_incarnation()) is not None:
                     await self._go_back(trusted)
                     if not self._stopping.stopped:
                         await self._stopping.unless_stopped(self._publish())
                     if self._stopping.stopped:
                         return
+
+    def _end_training_before(self, reserve: float) -> None:
+        """Cut off what the training does once no more than so many seconds of the budget are left."""
+        self._end.reschedule(asyncio.get_running_loop().time() + self._budget.left - reserve)
 
     async def _train_incarnation(self) -> int | None:
         """Train to the end of training, or to a setback; the version to go back to then."""
@@ -195,7 +201,9 @@ class Coordinator:
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
+            self._end_training_before(self._budget.reserve)  # late, it must not cost the versions behind it
             row = await self._update(batch)
+            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
             self._budget.expect("update", self._clock.now() - started)
             row["overlap"] = float(self._config.learner.max_staleness > 0)
             assert self._publisher.policy is not None

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.errors import Interrupted, root_cause
-from actors.messages import Group
+from actors.messages import Batch, Group
 from tests.actors.virtual_run import Run, make_config
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, FakeLearner
 
 
 def test_run_spends_its_budget_and_not_more(run: Run) -> None:
@@ -117,6 +117,28 @@ def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(r
             return await super().probe(*arguments)
 
     run.engine = Silent()
+    run.config.checkpoint.every = 1000
+    outcome = run.go()
+    assert outcome.reason == "the last update did not finish in time and is lost"
+    assert run.folder.checkpoints.latest is not None
+    assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
+    assert run.coordinator.updates > 5
+    assert run.spent <= run.seconds
+
+
+def test_update_that_takes_too_long_leaves_time_to_save_the_version_behind_it(run: Run) -> None:
+    class Late(FakeLearner):
+        async def accumulate(self, batch: Batch) -> None:
+            await super().accumulate(batch)
+            if run.spent_so_far > 0.6 * run.seconds:
+                await asyncio.sleep(run.seconds)
+
+        async def save(self, folder: str) -> None:
+            await asyncio.sleep(10.0)
+            await super().save(folder)
+
+    run.learner = Late()
+    run.config.eval.problems = 0
     run.config.checkpoint.every = 1000
     outcome = run.go()
     assert outcome.reason == "the last update did not finish in time and is lost"
