@@ -1,15 +1,19 @@
-"""The learner's part of a checkpoint: state by parameter name in safetensors, facts in JSON; nothing is unpickled."""
+"""The learner's part of a checkpoint: state by parameter name in safetensors, facts in JSON; nothing is unpickled.
+
+The coordinator, which looks at the facts alone, is spared torch.
+"""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Size, Tensor, float32
 
 from conf.errors import BadInput
 from conf.schema import Config
+
+if TYPE_CHECKING:
+    from torch import Size, Tensor
 
 STATE_FILE = "learner.safetensors"
 FACTS_FILE = "learner.json"
@@ -17,18 +21,23 @@ REMEDY = "resume from another one or start a new run"
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
 
 
-def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, Tensor]) -> None:
+def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, "Tensor"]) -> None:
     """Write a learner's state. version: updates made; steps: of the optimizer; a batch without examples has none."""
+    from safetensors.torch import save_file
+
     save_file(state, folder / STATE_FILE)
     facts = {"version": version, "steps": steps, **_settings(config)}
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def read_checkpoint(folder: Path, config: Config, shapes: dict[str, Size]) -> tuple[int, int, dict[str, Tensor]]:
+def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, dict[str, Tensor]]":
     """Return version, steps and state as `write_checkpoint` got them. shapes: of what the state has to hold.
 
     Raises BadInput if files are missing or damaged, or are not of this run.
     """
+    from safetensors.torch import load_file
+    from torch import float32
+
     if (reason := foreign(folder, config)) is not None:
         raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
     facts = json.loads((folder / FACTS_FILE).read_text())
