@@ -25,7 +25,7 @@ HANG_S = 120.0
 """A learner hangs when a call takes so many times its longest so far, and so many seconds more: batches differ."""
 
 UPDATES = ("accumulate", "step")
-"""Calls that take next to no time for a batch in which no sample has an advantage: no measure for the next one."""
+"""Calls that take almost no time where no sample has an advantage, and then say nothing about the next batch."""
 
 MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
 """Of a learner that computes beside an engine: a step of decoding goes first and finds multiprocessors free."""

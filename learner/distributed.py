@@ -42,7 +42,7 @@ class Ranks:
 
     def spread(self, tensor: Tensor | None, like: Tensor) -> Tensor:
         """Return the first rank's tensor, which is float32, on the device and in the shape of `like`. All must call it,
-        the others with None.
+        the others with None. Of one rank it is returned as it is.
         """
         if self.size == 1:
             assert tensor is not None

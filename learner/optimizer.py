@@ -49,8 +49,8 @@ class ZeroOptimizer:
     """AdamW over a module's trainable parameters: `forward` and `backward` any number of times, then `step` once.
 
     Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32), and are summed over the ranks, each
-    of which keeps its part of the optimizer's state. All ranks construct, `step` and ask for `state` together, and
-    begin with the weights of the first.
+    of which keeps its part of the optimizer's state. All ranks construct it and call `step`, `state` and `set_state`
+    together, and begin with the weights of the first.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, ranks: Ranks) -> None:
@@ -138,7 +138,7 @@ class ZeroOptimizer:
     def set_state(self, state: dict[str, Tensor], steps: int) -> None:
         """Continue from what `state` returned after so many steps; the module's own weights follow the masters.
 
-        Only the first rank needs it; the others give nothing.
+        Only the first rank passes the state, the others an empty dict.
         """
         self.discard()
         for name, parameter in self._trainable():

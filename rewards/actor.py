@@ -18,7 +18,7 @@ GROUPS_AHEAD = 8
 """Enough to keep a worker busy while answers need algebra now and then."""
 
 RESPAWN_S = 10.0
-"""Seconds that a sample may take beyond its calls: a new worker starts in a fraction of one."""
+"""Seconds that a sample may take beyond its calls: a worker that dies is replaced, and its answer tried again."""
 
 
 class RewardActor:

@@ -154,6 +154,7 @@ class Coordinator:
             adapter = await self._learner.publish()
         except LearnerDied as death:
             self._note_death(death)
+            self._check_deaths(death)
             await self._publish()
         else:
             await self._adopt(adapter)
@@ -191,6 +192,7 @@ class Coordinator:
                     inspection.cancel()
             except LearnerDied as death:
                 self._note_death(death)
+                self._check_deaths(death)
                 if self._updating:
                     self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
                 trusted, self._updating = self._saved, False
@@ -201,9 +203,7 @@ class Coordinator:
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
-            self._end_training_before(self._budget.reserve)  # late, it must not cost the versions behind it
             row = await self._update(batch)
-            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
             self._budget.expect("update", self._clock.now() - started)
             row["overlap"] = float(self._config.learner.max_staleness > 0)
             assert self._publisher.policy is not None
@@ -257,10 +257,12 @@ class Coordinator:
         """
         self._updating = True
         started = self._clock.now()
+        self._end_training_before(self._budget.reserve)  # a late gradient leaves time to save the versions behind it
         await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
         comparison = await self._busy("canary", self._publisher.check())
         checked = self._clock.now()
+        self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)  # a step that is cut off does not
         self._learner_usable = False
         stats = await self._busy("update", self._learner.step(self._schedule_progress))
         stepped = self._clock.now()
@@ -402,12 +404,14 @@ class Coordinator:
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
     def _note_death(self, death: LearnerDied) -> None:
-        """Write a death down; Halted if the run gets nowhere between one and the next."""
         self._learner_usable = False
         self.ledger.count("deaths/learner")
         self._note("learner died", str(death))
         self._deaths += 1
-        if self._deaths == DEATHS:
+
+    def _check_deaths(self, death: LearnerDied) -> None:
+        """Raise Halted if the run gets nowhere between one death and the next."""
+        if self._deaths >= DEATHS:
             raise Halted(f"the learner has died {DEATHS} times without a checkpoint in between: {death}") from death
 
     def _note(self, event: str, detail: str) -> None:

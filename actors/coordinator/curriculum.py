@@ -26,7 +26,7 @@ class Curriculum:
 
     def see(self, group: Group, epoch: int) -> None:
         """Count a group that was used or dropped, drawn in this epoch (from 0)."""
-        scores = [reward.verdict.score for reward in group.rewards if not reward.masked]
+        scores = [reward.parts["accuracy"] for reward in group.rewards if not reward.masked]
         judged, right, until = self._records.get(group.problem.id, (0, 0, 0))
         unanimous = bool(scores) and len(set(scores)) == 1
         again = epoch + 1 + self._rest if unanimous else until
@@ -52,7 +52,7 @@ class FruitlessStreak:
 
     def see(self, group: Group) -> None:
         """Count a verified group; Halted at the end of a streak of anything but right answers, of those judged."""
-        right = not group.failed and all(r.verdict.score == 1.0 for r in group.rewards if not r.masked)
+        right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
         self._all_right = right and (self._all_right or self._length == 0)
         self._length = self._length + 1 if group.zero_variance else 0
         self.solved = self.solved or (self._all_right and self._length >= self._limit)

@@ -25,7 +25,7 @@ def register() -> None:
         platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_lora.DenseLoRA")
         platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_norm.priority())
         sampler.batched_count_greater_than = cpu_ranks.count_at_least
-        # vLLM does it in another process, which takes 9 s the first time on a machine, so as not to touch the card.
+        # vLLM does this in another process, so as not to touch the card; that takes 9 s the first time on a machine.
         registry._run_in_subprocess = lambda fn: fn()
     die_with_parent()
 

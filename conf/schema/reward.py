@@ -76,9 +76,9 @@ class RewardConfig:
     token wants false: it, and whatever an answer makes it do, then may do all that you may. What it does when it is
     imported, such as reading a model, is not restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
-    """What a verdict that ran out of time, or took its worker down, or a user's function that did so, raised an error
-    or returned no finite number says about the sample: mask (nothing; it is left out of its group's baseline and not
-    learned from) or wrong. Held-out figures go by the verdict alone. Numbers beyond all proportion are unparsable in
+    """What a sample is worth if its verdict ran out of time or took its worker down, or if a user's function did so,
+    raised an error or returned no finite number: mask (nothing; it is left out of its group's baseline and not learned
+    from) or wrong. Held-out figures go by the verdict alone. Numbers beyond all proportion are unparsable in
     any case, and cost no deadline. `verify/timeout` counts timeouts."""
     deadline_s: float = setting(2.0, "our choice: an ordinary verdict takes milliseconds", gt=0, le=3600)
     """Seconds for one verdict; up to five times as long by the clock while its process lacks a core."""

@@ -93,7 +93,12 @@ def main(arguments: list[str]) -> int:
                 print(json.dumps(asdict(verdict)), flush=True)
         else:
             for reward in pool.rewards_all(map(as_sample, rows)):
-                earned = {"reward": reward.total, "parts": reward.parts, "masked": reward.masked}
+                earned = {
+                    "reward": reward.total,
+                    "parts": reward.parts,
+                    "failure": reward.failure,
+                    "masked": reward.masked,
+                }
                 print(json.dumps({**asdict(reward.verdict), **earned}), flush=True)
     return 0
 

@@ -23,10 +23,10 @@ SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Sets that only algebra can compare."""
 
 MOST_ELEMENTS = 128
-"""Elements of an answer, those of its elements included; with more, other orders are not tried."""
+"""Elements of an answer, those of sets in it included; with more, other orders are not tried."""
 
 DEEPEST = 40
-"""Brackets in brackets: each is some calls, of which Python allows 1,000."""
+"""Deepest nesting of brackets: each level takes several nested calls, of which Python allows 1,000."""
 
 
 class NeedsAlgebra(Exception):
@@ -60,6 +60,8 @@ def readable(gold: str) -> bool:
 
     May run for ever, or take the process's memory.
     """
+    if depth(gold) > DEEPEST:
+        return False
     if labelled(gold)[0]:
         return True
     of = shape(gold)
@@ -152,8 +154,8 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
 
 
 def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent) -> bool:
-    """Whether the elements pair up. Pairs that text decides are never looked at by algebra, and none is looked at twice
-    without it: sets in sets would double the work with each level.
+    """Whether the elements pair up. Pairs that text decides are never given to algebra, and text looks at each pair
+    once: sets in sets would otherwise double the work with each level.
     """
     if len(golds) != len(answers) or max(map(_elements, (golds, answers))) > MOST_ELEMENTS:
         return False
@@ -185,7 +187,7 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
 
 
 def _elements(parts: Sequence[str]) -> int:
-    return sum(1 + part.count(",") for part in parts)
+    return sum(1 + (part.count(",") + part.count(";")) * (r"\{" in part) for part in parts)
 
 
 def _of_different_names(of: Shape) -> bool:

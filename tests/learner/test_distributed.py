@@ -61,8 +61,8 @@ def config(tiny_model: Path) -> Config:
 class FarLearner(LearnerActor):
     """The first rank alone sees the checkpoints."""
 
-    def restore(self, folder: str, incarnation: int) -> None:
-        self._ask("restore", folder if self.rank == 0 else "/on another node", incarnation)
+    def restore(self, folder: str | None, incarnation: int) -> None:
+        self._ask("restore", folder and (folder if self.rank == 0 else "/on another node"), incarnation)
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,19 @@ def test_an_answer_without_a_verdict_does_not_make_a_solved_run_a_failure(run: R
     assert "nothing is left to learn" in outcome.reason
 
 
+def test_a_function_that_always_fails_and_counts_as_wrong_is_no_success(run: Run) -> None:
+    """The verdicts are right all the same."""
+
+    async def score(group: Group) -> Group:
+        failed = replace(make_reward(1.0), total=0.0, parts={"accuracy": 0.0}, counted=True, failure=Status.CRASH)
+        return replace(group, rewards=(failed,) * len(group.samples))
+
+    run.verifier.score = score  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as caught:
+        run.go()
+    assert "nothing can be learned" in str(root_cause(caught.value))
+
+
 def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("the card fell off the bus")

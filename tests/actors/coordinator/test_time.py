@@ -126,7 +126,7 @@ def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(r
     assert run.spent <= run.seconds
 
 
-def test_update_that_takes_too_long_leaves_time_to_save_the_version_behind_it(run: Run) -> None:
+def test_gradient_that_takes_too_long_leaves_time_to_save_the_version_behind_it(run: Run) -> None:
     class Late(FakeLearner):
         async def accumulate(self, batch: Batch) -> None:
             await super().accumulate(batch)

@@ -13,6 +13,6 @@ def test_drawings_are_left_out_of_what_is_compared() -> None:
 
 
 @pytest.mark.parametrize("text", ["[asy]" * 200_000, "[/asy]" + "[asy]" * 200_000, "[asy]" * 200_000 + "[/asy]"])
-def test_drawings_that_never_end_do_not_take_for_ever(text: str) -> None:
+def test_drawings_that_never_end_do_not_take_forever(text: str) -> None:
     """Looked for from every beginning to the end of the text, this would take hours."""
     assert overlapping([text], [TEXT]) == [False]
