@@ -27,6 +27,7 @@ from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.rollout.actor import RemoteEngine
 from actors.rollout.vllm_engine import CPU_BLOCK, RolloutEngine, card_settings
 from actors.runtime.placement import Share
+from conf.models import shape_from_config
 from conf.schema import Config
 from conf.sizes import kv_bytes_per_token
 from learner.learner import LoraLearner
@@ -134,10 +135,9 @@ def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: P
         assert disagreement(sample, tiny_model, None) < 0.05
 
 
-def test_cache_is_as_large_as_was_asked_for(rig: Rig) -> None:
+def test_cache_is_as_large_as_was_asked_for(rig: Rig, tiny_model: Path) -> None:
     asked = make_config().rollout.kv_cache_gib * 2**30
-    config = make_config()
-    block = CPU_BLOCK * kv_bytes_per_token(config.model.shape, config.model.dtype)
+    block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
     assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
 
 

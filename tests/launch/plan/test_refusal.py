@@ -51,7 +51,7 @@ def test_only_what_is_needed_is_changed_to_make_it_fit() -> None:
     assert plan("r256_instruct", small, *change).fits
     for left_out in change:
         assert not plan("r256_instruct", small, *(one for one in change if one != left_out)).fits
-    offloaded = plan("r256_instruct", machine("A100-80", host_memory=13 * GIB))
+    offloaded = plan("r256_instruct", machine("A100-80", host_memory=16 * GIB))
     assert offloaded.overfull == ["host"]
     assert remedy(offloaded) == ("learner.offload=none",)
 
