@@ -25,7 +25,7 @@ SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 MOST_ELEMENTS = 128
 """Elements of an answer, those of sets in it included; with more, other orders are not tried."""
 
-DEEPEST = 40
+DEEPEST = 100
 """Deepest nesting of brackets: each level takes several nested calls, of which Python allows 1,000."""
 
 
