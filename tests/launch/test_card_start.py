@@ -116,7 +116,7 @@ def test_an_engine_on_a_card_has_its_environment(monkeypatch: pytest.MonkeyPatch
     assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     assert not [name for name in os.environ if name.startswith("VLLM_CPU")]
     assert card_settings(Share(gpus=0.45, memory=0.45), None) == {"gpu_memory_utilization": 0.45}
-    assert card_settings(Share(gpus=0.45, memory=0.45), 2**30)["kv_cache_memory_bytes"] == 2**30
+    assert card_settings(Share(gpus=0.45, memory=0.45), 5000)["num_gpu_blocks_override"] == 5000
 
 
 @pytest.mark.parametrize("mps", [False, True])
