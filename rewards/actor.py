@@ -12,13 +12,13 @@ from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
-from rewards.worker import CLOCK_FACTOR
+from rewards.worker import ATTEMPTS, CLOCK_FACTOR
 
 GROUPS_AHEAD = 8
 """Enough to keep a worker busy while answers need algebra now and then."""
 
 RESPAWN_S = 10.0
-"""Seconds that a sample may take beyond its calls: a worker that dies is replaced, and its answer tried again."""
+"""Seconds that a sample may take beyond its calls: a new worker starts in a fraction of one."""
 
 
 class RewardActor:
@@ -46,13 +46,15 @@ class RewardActor:
 
 
 class RemoteRewardActor:
-    """A RewardActor as a worker of the pool."""
+    """A RewardActor as a worker of the pool. It hangs when a group takes longer than all that its samples may take: a
+    verdict and a call of each of the user's functions, which may wait for what needs no processor.
+    """
 
     def __init__(self, actor: RemoteActor, config: RewardConfig) -> None:
         self.name = actor.name
         self._actor = actor
         calls = 1 + len(config.custom)
-        self._deadline_s = calls * CLOCK_FACTOR * config.deadline_s + RESPAWN_S
+        self._deadline_s = calls * ATTEMPTS * CLOCK_FACTOR * config.deadline_s + RESPAWN_S
         self._answers = 0
 
     async def revive(self) -> None:

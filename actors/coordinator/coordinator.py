@@ -61,7 +61,7 @@ class Coordinator:
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
         self._deaths = 0
-        self._end = asyncio.timeout(None)
+        self._end: asyncio.Timeout  # of the training
         self._updating = False
         self._learner_usable = True  # not after its death, nor while its version is not published
         self._restore_bookkeeping(self._folder.checkpoints.latest)

@@ -8,7 +8,7 @@ from actors.messages import Group, Problem, Sample, Status
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
-from conf.schema import RewardConfig
+from conf.schema import CustomRewardConfig, RewardConfig
 from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import RewardFunction
@@ -45,6 +45,23 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
     assert [group.index for group in scored] == [0, 1, 2, 3]
     assert [group.rewards[0].total for group in scored] == [1.0, 2.0, 1.0, 2.0]
     assert all(group.rewards[1].verdict.status is Status.WRONG for group in scored)
+
+
+def test_a_function_that_waits_as_long_as_it_may_does_not_kill_its_actor() -> None:
+    """A worker gives a call that does not compute five deadlines by the clock; so must whoever waits for the group."""
+    allowed: list[float] = []
+
+    class Actor:
+        name = "reward-0"
+
+        async def call(self, method: str, group: Group, deadline_s: float) -> Group:
+            allowed.append(deadline_s)
+            return group
+
+    config = RewardConfig(deadline_s=5.0, custom=[CustomRewardConfig("mine:judge"), CustomRewardConfig("mine:tone")])
+    group = make_group(0, scores=(1.0, 0.0))
+    asyncio.run(RemoteRewardActor(Actor(), config).score(group))  # type: ignore[arg-type]
+    assert allowed[0] > len(group.samples) * 3 * 5 * 5.0
 
 
 def test_reward_actor_given_up_keeps_no_one_from_the_health_of_the_others() -> None:

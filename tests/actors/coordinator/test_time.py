@@ -107,6 +107,16 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
     assert run.spent <= run.seconds
 
 
+def loses_the_last_update_alone(run: Run) -> None:
+    run.config.checkpoint.every = 1000
+    outcome = run.go()
+    assert outcome.reason == "the last update did not finish in time and is lost"
+    assert run.folder.checkpoints.latest is not None
+    assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
+    assert run.coordinator.updates > 5
+    assert run.spent <= run.seconds
+
+
 def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(run: Run) -> None:
     """The learner is idle meanwhile: what was learned before is not lost with the update."""
 
@@ -117,13 +127,7 @@ def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(r
             return await super().probe(*arguments)
 
     run.engine = Silent()
-    run.config.checkpoint.every = 1000
-    outcome = run.go()
-    assert outcome.reason == "the last update did not finish in time and is lost"
-    assert run.folder.checkpoints.latest is not None
-    assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
-    assert run.coordinator.updates > 5
-    assert run.spent <= run.seconds
+    loses_the_last_update_alone(run)
 
 
 def test_gradient_that_takes_too_long_leaves_time_to_save_the_version_behind_it(run: Run) -> None:
@@ -139,13 +143,7 @@ def test_gradient_that_takes_too_long_leaves_time_to_save_the_version_behind_it(
 
     run.learner = Late()
     run.config.eval.problems = 0
-    run.config.checkpoint.every = 1000
-    outcome = run.go()
-    assert outcome.reason == "the last update did not finish in time and is lost"
-    assert run.folder.checkpoints.latest is not None
-    assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
-    assert run.coordinator.updates > 5
-    assert run.spent <= run.seconds
+    loses_the_last_update_alone(run)
 
 
 def test_start_that_outlasts_the_budget_ends_the_run(run: Run) -> None:
