@@ -21,7 +21,6 @@ COMMANDS = {
     "push": ("launch.push", "the model and a card made of its report, to the Hugging Face Hub"),
     "chat": ("launch.chat", "talk to base and trained model side by side"),
     "serve": ("launch.serve", "an OpenAI-compatible server of both"),
-    "bench": ("launch.bench", "measurements of this machine"),
     "embedded": ("launch.embedded", "put the model of conf=quickstart where it is looked for"),
 }
 """By name: the module whose `main` does it, and what that is."""

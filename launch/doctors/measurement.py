@@ -18,7 +18,7 @@ from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.supervision import Record
 from conf.schema import Config
-from launch.benches.random_groups import random_group, random_ids
+from launch.doctors.random_groups import random_group, random_ids
 from launch.hardware.machine import Machine
 from launch.plan.calibration import keep, recall
 from launch.plan.plan import Plan

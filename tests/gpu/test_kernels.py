@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 
 from conf.load import load
 from conf.schema import Config
-from launch.benches.random_model import configuration
 from launch.hardware.machine import GIB
 from learner.batching import Tokens, pack
 from learner.model import adapter, logprobs, projection
@@ -24,6 +23,7 @@ from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
 from learner.model.policy import Policy
 from tests.learner.full_size import fullest, modeling
+from tests.random_model import configuration
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -34,7 +34,6 @@ COMMANDS = {
     "sweep": "launch.sweep",
     "evaluate": "launch.evaluate",
     "report": "launch.report",
-    "bench": "launch.bench",
     "result": "launch.result",
     "problems": "rewards.problems.__main__",
     "verify": "rewards.verify.__main__",

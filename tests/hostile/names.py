@@ -60,8 +60,6 @@ def cases() -> Iterator[Case]:
         yield Case("names", f"report {name[:20]!r}", "report", lambda place, stock, name=name: [name])
         yield Case("names", f"verify {name[:20]!r}", "verify", _verify(name), None if name == "/dev/null" else True)
         yield Case("names", f"adapter {name[:20]!r}", "evaluate", _adapter(name), None if name == "" else True)
-    for arguments in (["x"], [], ["learner", "x"], ["a[/b]"], ["\x1b[31m"], ["../learner"]):
-        yield Case("names", f"bench {arguments}", "bench", lambda place, stock, a=arguments: list(a))
     for arguments in (["--recipe", "x", "f"], [], ["--none"], ["a", "b"], ["--recipe"], ["f", "--recipe", "\x1b"]):
         yield Case("names", f"verify {arguments}", "verify", lambda place, stock, a=arguments: list(a))
     for arguments in (["help", "x"], ["help", "a[/b]"], ["help", "\x1b"]):

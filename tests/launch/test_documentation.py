@@ -16,7 +16,7 @@ from conf.benchmarks import find_benchmarks
 from conf.help import explain
 from conf.load import load
 from conf.reference import reference
-from launch import bench, export, push, report, run, samples, serve
+from launch import export, push, report, run, samples, serve
 from launch.sweeps.grid import read_grid
 from launch.trained.arguments import split
 from rewards.verify.__main__ import named
@@ -143,17 +143,18 @@ def carry_out_problems(arguments: list[str]) -> None:
     load([*recipe, f"data.source={source}", *settings])
 
 
-def carry_out_bench(arguments: list[str]) -> None:
-    assert set(arguments) <= set(bench.BENCHES)
-
-
 def carry_out_verify(arguments: list[str]) -> None:
     if "--recipe" in arguments:
         named(arguments[-1])
 
 
 def carry_out_module(arguments: list[str]) -> None:
-    assert (ROOT / arguments[0].replace(".", "/")).with_suffix(".py").exists() or arguments[0] in ("pytest", "mypy")
+    module, *names = arguments
+    place = ROOT / module.replace(".", "/")
+    if (place / "__main__.py").exists():
+        assert all((place / f"{name}.py").exists() for name in names)
+    else:
+        assert place.with_suffix(".py").exists() or module in ("pytest", "mypy")
 
 
 CARRIED_OUT: dict[str, Callable[[list[str]], None]] = {
@@ -166,7 +167,6 @@ CARRIED_OUT: dict[str, Callable[[list[str]], None]] = {
     "launch/push.py": lambda arguments: assert_understood(arguments, push.OPTIONS),
     "launch/chat.py": lambda arguments: assert_understood(arguments, {"checkpoint": ()}),
     "launch/serve.py": lambda arguments: assert_understood(arguments, serve.OPTIONS),
-    "launch/bench.py": carry_out_bench,
     "launch/doctor.py": lambda arguments: carry_out_load([each for each in arguments if "measure" not in each]),
     "rewards.problems": carry_out_problems,
     "rewards.verify": carry_out_verify,

@@ -29,7 +29,6 @@ COMMANDS = {
             "doctor",
         )
     },
-    "bench": "launch.bench",
     "problems": "rewards.problems.__main__",
     "verify": "rewards.verify.__main__",
 }

@@ -31,14 +31,14 @@ from triton.runtime.jit import JITFunction
 from actors.messages import AdapterRef, Batch
 from conf.load import load
 from conf.schema import Config
-from launch.benches.random_groups import random_group
-from launch.benches.random_model import configuration
+from launch.doctors.random_groups import random_group
 from learner import learner as learners
 from learner.learner import LoraLearner
 from learner.model import fused
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from tests.learner.full_size import give_storage
+from tests.random_model import configuration
 
 RECIPES = ("instruct", "math", "deepscaler", "llama", "qwen3")
 RANK = 256

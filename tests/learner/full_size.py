@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM
 
 from conf.load import load
 from conf.schema import Config
-from launch.benches.random_model import KINDS, configuration
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import Plan, make_plan
 from learner.batching import Block, MicroBatch, Tokens, pack
@@ -28,6 +27,7 @@ from learner.model import attention, projection
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.policy import Policy
+from tests.random_model import KINDS, configuration
 
 RECIPES = ("instruct", "math", "deepscaler", "llama", "qwen3")
 RANKS = (8, 64, 256)

@@ -1,4 +1,4 @@
-"""Groups of random tokens, for benches to which the texts do not matter."""
+"""Groups of random tokens, for measurements to which the texts do not matter."""
 
 import random
 from collections.abc import Iterable

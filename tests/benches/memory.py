@@ -18,12 +18,12 @@ import psutil
 from actors.messages import AdapterRef, Batch, Group, Sampling
 from conf.load import load
 from conf.schema import Config
-from launch.benches.processes import measured
-from launch.benches.random_groups import random_group
-from launch.benches.table import Result, Row
+from launch.doctors.random_groups import random_group
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
 from launch.session.resume import resolve_dtype
+from tests.benches.processes import measured
+from tests.benches.table import Result, Row
 
 PROMPT = 64
 

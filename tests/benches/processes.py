@@ -1,6 +1,7 @@
 """Measurements in processes of their own, so that none finds the memory or the caches of another."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from actors.storage.run_record import RunRecord
 
-RUN = Path(__file__).parents[1] / "run.py"
+ROOT = Path(__file__).parents[2]
 
 
 def measured(module: str, *arguments: str, python: Path | str = sys.executable, quiet: bool = False) -> Any:
@@ -19,8 +20,11 @@ def measured(module: str, *arguments: str, python: Path | str = sys.executable, 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_rows(folder: str | Path, *settings: str) -> list[dict[str, float]]:
+def carry_out(folder: str | Path, settings: dict[str, Any]) -> list[dict[str, float]]:
     """Carry out a run of the quickstart in a folder and return the rows of its metrics.jsonl."""
-    fixed = ("conf=quickstart", "run.name=run", f"run.folder={folder}", "eval.problems=0", "dashboard.port=0")
-    subprocess.run([sys.executable, str(RUN), *fixed, *settings], check=True, stdout=sys.stderr)
+    fixed = {"conf": "quickstart", "run.name": "run", "run.folder": folder, "dashboard.port": 0}
+    given = [f"{key}={value}" for key, value in (fixed | settings).items()]
+    found = os.environ | {"PYTHONPATH": str(ROOT)}  # problems and rewards of this folder
+    command = [sys.executable, str(ROOT / "launch/run.py"), *given]
+    subprocess.run(command, check=True, stdout=sys.stderr, env=found)
     return RunRecord(Path(folder) / "run").rows()

@@ -17,13 +17,13 @@ from time import perf_counter
 from actors.messages import AdapterRef, Batch, Group
 from conf.load import load
 from conf.schema import Config
-from launch.benches.processes import measured
-from launch.benches.random_groups import random_group
-from launch.benches.random_model import write_random
-from launch.benches.table import Result, Row
-from launch.benches.usage import begin, finish, peak
+from launch.doctors.random_groups import random_group
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
+from tests.benches.processes import measured
+from tests.benches.table import Result, Row
+from tests.benches.usage import begin, finish, peak
+from tests.random_model import write_random
 
 MICROBATCH = 4096
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import math_verify
 
 from conf.schema import RewardConfig
-from launch.benches.processes import measured
-from launch.benches.table import Result, Row
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
+from tests.benches.processes import measured
+from tests.benches.table import Result, Row
 
 VERDICTS = 3000
 DEADLINE_S = RewardConfig().deadline_s

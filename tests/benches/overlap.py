@@ -6,9 +6,9 @@ for word the same answers, since each run's batches hold versions of another age
 
 from tempfile import TemporaryDirectory
 
-from launch.benches.processes import run_rows
-from launch.benches.table import Result, Row
 from launch.plan.forecast import Pace
+from tests.benches.processes import carry_out
+from tests.benches.table import Result, Row
 
 UPDATES = 16
 
@@ -43,5 +43,5 @@ def run() -> Result:
 
 def measure(max_staleness: int) -> Pace:
     with TemporaryDirectory() as folder:
-        settings = ("budget.minutes=60", f"budget.updates={UPDATES}", f"checkpoint.every={UPDATES}")
-        return Pace.between(run_rows(folder, f"learner.max_staleness={max_staleness}", *settings), SKIPPED)
+        settings = {"eval.problems": 0, "budget.minutes": 60, "budget.updates": UPDATES, "checkpoint.every": UPDATES}
+        return Pace.between(carry_out(folder, settings | {"learner.max_staleness": max_staleness}), SKIPPED)

@@ -1,0 +1,233 @@
+"""Ours against TRL's GRPOTrainer, on the quickstart's task (`race`) and in updates of rank 256 (`updates`).
+
+Race: ten minutes by the clock from the start of the process, over three seeds. Both sides get the same model, problems,
+prompts, verifier, adapter, batch and learning rate, which falls with the time. Ours also evaluates the base model and
+its last adapter within the time, TRL does not. The adapters of the fifth and tenth minute are evaluated afterwards, all
+in the same way.
+
+Updates: 8 problems × 8 samples × exactly 64 tokens. Both sides use a copy of the bundled model whose end token is one
+it never samples, and the share of vowels as the reward, so that nearly every group has an advantage. Ours is a real
+run, adapter check and verification included.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from actors.storage.checkpoints import version_of
+from actors.storage.evaluation_folder import EvaluationFolder
+from actors.storage.run_record import RunRecord
+from conf.load import load
+from conf.models import locate
+from conf.sizes import lora_parameters, matmul_parameters
+from launch.hardware.machine import detect
+from launch.plan.forecast import Pace
+from launch.session.resume import resolve_dtype
+from tests.benches.learner import matmul_limit
+from tests.benches.processes import ROOT, carry_out, measured
+from tests.benches.table import Result, Row
+
+TRL = "trl==1.16.0"
+FOLDER = ROOT / ".venv-bench"
+"""Environment that holds TRL alone; torch, transformers and the rest come from the project's own."""
+
+SEEDS, MINUTES = (0, 1, 2), (5, 10)
+SAMPLES = 8
+"""Samples of each held-out problem in an evaluation."""
+CHECKPOINTS = {"checkpoint.every": 4, "checkpoint.keep_last": 60}
+"""Of ours, 8 GB: updates between the last checkpoint and the minute's end do not count."""
+
+NEVER_SAMPLED = "<empty_output>"
+"""A special token of the bundled model that its training texts do not contain."""
+GROUPS, TOKENS = 8, 64
+WARM_UP, UPDATES = 2, 6
+TRL_WARM_UP, TRL_UPDATES = 1, 2
+TRL_BATCHES = (16, 64)
+"""Samples per forward pass of TRL: the faster of the two is the baseline."""
+
+PARTS = {"learn": "learner busy", "sync": "weight sync", "canary": "adapter check", "generate": "a group takes"}
+"""Times in a run's metrics, in words."""
+
+Side = dict[int, dict[str, float]]
+"""What one side has reached by each minute: updates, and pass@1 on the held-out problems."""
+
+
+def run() -> Result:
+    notes = [f"{TRL}; start-up counts on both sides of the race."]
+    return Result((*race(notes), *updates(limit := matmul_limit(), notes)), limit, tuple(notes))
+
+
+def install() -> Path:
+    """Return the interpreter of an environment with TRL in it."""
+    python = FOLDER / "bin" / "python"
+    if not (FOLDER / "finished").exists():
+        print(f"Installing {TRL} into {FOLDER} ...")
+        venv.create(FOLDER, clear=True, with_pip=True)
+        (site,) = FOLDER.glob("lib/python*/site-packages")
+        (site / "project.pth").write_text(f"{ROOT}\n{sysconfig.get_path('purelib')}\n")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", TRL], check=True)
+        (FOLDER / "finished").touch()
+    return python
+
+
+def train(**work: Any) -> dict[str, Any]:
+    """Have TRL train in a process of its own. work: arguments of tests.benches.trl_trainer.train."""
+    found: dict[str, Any] = measured("tests.benches.trl_trainer", json.dumps(work), python=install(), quiet=True)
+    return found
+
+
+def race(notes: list[str]) -> Iterator[Row]:
+    found: dict[str, list[Side]] = {"ours": [], "TRL": []}
+    for seed in SEEDS:
+        for name, side in (("TRL", theirs), ("ours", ours)):
+            with TemporaryDirectory() as folder:
+                found[name].append(reached := side(Path(folder), seed))
+            print(f"{name}, seed {seed}: {json.dumps(reached)}", flush=True)
+    for minute in MINUTES:
+        for seed, here, there in zip(SEEDS, found["ours"], found["TRL"], strict=True):
+            for metric in ("pass@1", "updates"):
+                yield Row(f"seed {seed}, minute {minute}", metric, here[minute][metric], there[minute][metric])
+        means = (f"{name} {fmean(side[minute]['pass@1'] for side in sides):.3f}" for name, sides in found.items())
+        notes.append(f"Minute {minute}: mean pass@1 {', '.join(means)}.")
+
+
+def ours(folder: Path, seed: int) -> Side:
+    """Carry out the quickstart."""
+    rows = carry_out(folder, {"run.seed": seed, "budget.minutes": MINUTES[-1], **CHECKPOINTS})
+    reached = {}
+    for minute in MINUTES:
+        done = [row for row in rows if row["budget/spent_s"] <= 60 * minute]
+        found = (folder / "run/checkpoints").glob("update-*")
+        saved = max((each for each in found if version_of(each) <= len(done)), key=version_of, default=None)
+        if saved is None:
+            raise RuntimeError(f"no checkpoint by minute {minute}: this machine is too slow for the race")
+        adapter = folder / f"after-{minute}"
+        shutil.copytree(saved / "adapter", adapter)  # one of a run would be evaluated as its only one
+        reached[minute] = {"updates": float(version_of(saved)), "pass@1": solved(folder, adapter)}
+    return reached
+
+
+def theirs(folder: Path, seed: int) -> Side:
+    found = train(settings=[f"run.seed={seed}"], minutes=MINUTES, folder=str(folder), batch=TRL_BATCHES[-1])
+    return {
+        minute: {"updates": found["updates"][str(minute)], "pass@1": solved(folder, folder / f"after-{minute}")}
+        for minute in MINUTES
+    }
+
+
+def solved(folder: Path, adapter: Path) -> float:
+    """Return an adapter's pass@1 on the held-out problems of the quickstart."""
+    name = f"of-{adapter.name}"
+    given = ("conf=quickstart", f"run.name={name}", f"run.folder={folder}", f"adapter={adapter}")
+    script = str(ROOT / "launch/evaluate.py")
+    subprocess.run(
+        [sys.executable, script, *given, "benchmarks=[heldout]", f"n={SAMPLES}"], check=True, stdout=sys.stderr
+    )
+    document = EvaluationFolder(RunRecord(folder / name).evaluation_folder).document()
+    assert document
+    return float(document["benchmarks"][0]["adapter"]["pass@1"]["value"])
+
+
+def updates(limit: dict[str, float], notes: list[str]) -> Iterator[Row]:
+    config = load(["conf=quickstart", "lora.rank=256", "lora.alpha=512"])
+    resolve_dtype(config, detect("cpu"))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = {
+            "device": "cpu",
+            "model.path": endless_model(locate(config.model), folder / "model"),
+            "model.dtype": config.model.dtype,
+            "lora.rank": 256,
+            "lora.alpha": 512,
+            "data.source": "import:tests.benches.trl:problems",
+            "data.size": "null",
+            "data.problem_pattern": "",
+            "data.template": "'{problem}'",
+            "data.examples": "[]",
+            "data.system": "null",
+            "rollout.max_response_tokens": TOKENS,
+            "learner.problems_per_update": GROUPS,
+            "learner.schedule": "constant",
+        }
+        given = [f"{key}={value}" for key, value in settings.items()]
+        sides = [train(settings=given, updates=TRL_WARM_UP + TRL_UPDATES, batch=batch) for batch in TRL_BATCHES]
+        seconds = [update_s(side["ends"], TRL_WARM_UP) for side in sides]
+        theirs = min(seconds)
+        notes.append(f"TRL: {theirs:.1f} s per update, the best of {TRL_BATCHES} samples per forward pass.")
+        for staleness in (1, 0):
+            mine = our_updates(folder / f"{staleness}", settings | {"learner.max_staleness": staleness}, notes)
+            case = f"r=256, max_staleness={staleness}"
+            yield Row(case, "updates_per_minute", 60 / mine, 60 / theirs)
+    limit["seconds per update of rank 256 if all were products at that rate"] = (
+        operations(config) / limit[f"{config.model.dtype} matmul FLOP/s"]
+    )
+
+
+def our_updates(folder: Path, settings: dict[str, Any], notes: list[str]) -> float:
+    """Return the mean seconds per update of a real run."""
+    reward = "[{function: 'tests.benches.trl:reward', weight: 1.0}]"
+    fixed = {"reward.custom": reward, "checkpoint.every": 1000, "budget.minutes": 60, "eval.problems": 0}
+    rows = carry_out(folder, settings | fixed | {"budget.updates": WARM_UP + UPDATES})
+    counted = rows[WARM_UP:]
+    if any(row["completion/mean_length"] != TOKENS for row in counted):
+        raise RuntimeError(f"some responses are not of {TOKENS} tokens")
+    parts = (f"{words} {fmean(row[f'time/{part}'] for row in counted):.1f}" for part, words in PARTS.items())
+    pace = Pace.between(rows, WARM_UP).update_s
+    notes.append(f"Ours, {folder.name} versions old at most: {pace:.1f} s per update; {', '.join(parts)}.")
+    print(notes[-1], flush=True)
+    return pace
+
+
+def update_s(ends: list[float], skipped: int) -> float:
+    return (ends[-1] - ends[skipped - 1]) / len(ends[skipped:])
+
+
+def endless_model(source: str, folder: Path) -> str:
+    """Copy a model so that its responses end only at the limit."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(source, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / name).read_text())
+        settings["eos_token_id"] = tokenizer.convert_tokens_to_ids(NEVER_SAMPLED)
+        (folder / name).write_text(json.dumps(settings))
+    tokenizer.eos_token = NEVER_SAMPLED
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def problems(**_: object) -> Iterator[dict[str, str]]:
+    """Yield problems of one length, as many as any run takes; the quickstart's parameters do not matter."""
+    for first in range(10, 100):
+        for second in range(10, 30):
+            yield {"problem": f"What is {first} + {second}?", "answer": str(first + second)}
+
+
+def reward(_: str, response: str, __: str) -> float:
+    """Return the share of vowels, which differs between the responses of nearly any group."""
+    return sum(letter in "aeiou" for letter in response.lower()) / max(len(response), 1)
+
+
+def operations(config: Any) -> float:
+    """Return the FLOP per update with each prompt computed once: 2 (N + L) per token to sample, 4 N + 6 L to learn.
+
+    N: weights of the base model in products, L: weights of the adapter. In float32 ours saves some while it learns.
+    """
+    from conf.models import load_tokenizer
+
+    tokenizer = load_tokenizer(locate(config.model), config.model.path)
+    chats = ([{"role": "user", "content": row["problem"]}] for row, _ in zip(problems(), range(GROUPS), strict=False))
+    prompts = sum(len(tokenizer.apply_chat_template(chat, add_generation_prompt=True).input_ids) for chat in chats)
+    frozen = matmul_parameters(config.model.shape)
+    trained = lora_parameters(config.model.shape, config.lora.rank, config.lora.target_modules)
+    samples = GROUPS * config.rollout.samples_per_problem * TOKENS
+    return (prompts + samples) * (2 * (frozen + trained) + 4 * frozen + 6 * trained)

@@ -1,0 +1,115 @@
+"""TRL's GRPOTrainer on the quickstart's task. `python -m tests.benches.trl_trainer ARGUMENTS` runs in `.venv-bench`,
+takes the arguments of `train` as JSON and prints JSON.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from conf.load import load
+from conf.models import load_tokenizer, locate
+from launch.hardware.machine import detect
+from launch.session.resume import resolve_dtype
+from rewards.problems.loading import load as load_problems
+from rewards.verify import verify
+from tests.benches.trl import reward
+
+
+def train(
+    settings: Sequence[str], batch: int, minutes: Sequence[int] = (), folder: str = "", updates: int = 1_000_000
+) -> dict[str, Any]:
+    """Train for the last of the minutes, or for so many updates with the share of vowels as the reward.
+
+    batch: samples per forward pass. folder: where the adapter of each minute is left. Return the updates that were made
+    by each minute, and the time at the end of each, seconds.
+    """
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from torch.optim.lr_scheduler import LambdaLR
+    from transformers import AutoModelForCausalLM, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    config = load(["conf=quickstart", *settings])
+    resolve_dtype(config, detect("cpu"))
+    rollout, learner, lora = config.rollout, config.learner, config.lora
+    samples = learner.problems_per_update * rollout.samples_per_problem
+    model, began = locate(config.model), psutil.Process().create_time()
+    tokenizer = load_tokenizer(model, config.model.path)
+    made, ends = dict.fromkeys(minutes, 0.0), list[float]()
+
+    def progress() -> float:
+        return min((time.time() - began) / (60 * minutes[-1]), 1.0) if minutes else 0.0
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.keep(0, kwargs["model"])
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            ends.append(time.perf_counter())
+            if progress() == 1.0:
+                control.should_training_stop = True
+            else:
+                self.keep(state.global_step, kwargs["model"])
+
+        def keep(self, step: int, policy: Any) -> None:
+            for minute in minutes:
+                if progress() <= minute / minutes[-1]:
+                    made[minute] = float(step)
+                    policy.save_pretrained(Path(folder, f"after-{minute}"))
+
+    class Trainer(GRPOTrainer):
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            falls = 1 - learner.final_rate
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: 1 - falls * progress())
+            return self.lr_scheduler
+
+    def score(completions: list[str], gold: list[str], **_: Any) -> list[float]:
+        if not minutes:
+            return [reward("", text, "") for text in completions]
+        return [verify(right, text).score for right, text in zip(gold, completions, strict=True)]
+
+    with TemporaryDirectory() as output:
+        Trainer(
+            model=AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype)),
+            processing_class=tokenizer,
+            reward_funcs=score,
+            args=GRPOConfig(
+                output_dir=output,
+                seed=config.run.seed,
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=samples // batch,
+                num_generations=rollout.samples_per_problem,
+                max_completion_length=rollout.max_response_tokens,
+                max_steps=updates,
+                learning_rate=learner.learning_rate,
+                adam_beta2=learner.beta2,
+                max_grad_norm=learner.max_grad_norm,
+                temperature=rollout.temperature,
+                beta=0.0,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=Dataset.from_list(
+                [{"prompt": each.prompt, "gold": each.gold} for each in load_problems(config, tokenizer).train]
+            ),
+            peft_config=LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.target_modules)),
+            callbacks=[Watch()],
+        ).train()
+    return {"updates": made, "ends": ends}
+
+
+if __name__ == "__main__":
+    print(json.dumps(train(**json.loads(sys.argv[1]))))
