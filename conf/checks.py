@@ -8,7 +8,7 @@ from conf.settings import check_values
 from conf.suggestions import hint
 
 MOST_SAMPLES = 2**15
-"""Under way at once: 1,024 problems × 16 samples, twice with a staleness of 1. A plan simulates each of them."""
+"""Under way at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
 
 
 def check(config: Config) -> None:

@@ -35,7 +35,7 @@ class Config:
     device: str = setting("auto", "our choice: the same command everywhere", resumable=True)
     """auto (what the machine has), cpu, or for a plan the name of a card such as A40."""
     simulate: list[int] = setting([], "our choice", rule=CARDS, resumable=True)
-    """With plan=true, numbers of cards to simulate the run on, as [1,8,64,512]."""
+    """With plan=true, numbers of GPUs to plan the run for, as [1,8,64,512]."""
     benchmarks: list[str] = setting(["heldout"], "our choice: no network but the recipe's", resumable=True)
     """Of evaluate.py: sets of problems, each by a name of conf/benchmarks.yaml, as a source like data.source, or
     heldout, the recipe's own; they are posed as data.template and the settings beside it say."""

@@ -1,9 +1,5 @@
-"""How far a machine is from the predicted times: measured by every run, kept for the next plan.
+"""How far a machine is from the predicted times: measured by every run, kept for the next plan."""
 
-A run is compared with a simulation of itself, so that waits and shared processors count on both sides.
-"""
-
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -20,8 +16,7 @@ from actors.storage.run_record import RunRecord
 from conf.schema import Config
 from launch.hardware.machine import Machine
 from launch.plan.forecast import Pace
-from launch.plan.plan import make_plan
-from launch.plan.simulation import simulate
+from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload, duration
 
 Row = dict[str, float]
@@ -32,14 +27,8 @@ WARM_UP = 2
 ENOUGH = WARM_UP + 4
 """Updates after which a run can be measured."""
 
-SIMULATED = 16
-"""Updates of a simulation at most."""
-
-FITTINGS = 4
-"""Simulations in a row, each corrected by the one before."""
-
 LEAST_VARIED = 0.05
-"""Smallest share of groups with something to learn from; without any a simulated run would not go on."""
+"""Smallest fraction of groups with something to learn from: a plan divides by it."""
 
 LEAST = 0.05
 """Smallest factor: a part that takes less is lost in what is around it."""
@@ -59,33 +48,25 @@ def learn_from(folder: Path, machine: Machine) -> str:
 
 
 def measure(folder: Path, machine: Machine) -> Calibration:
-    """Return what a run of at least ENOUGH updates says about its machine."""
+    """Return what a run of at least ENOUGH updates says about its machine: measured seconds over predicted ones."""
     run = RunRecord(folder)
     config, rows = read_config(run), run.rows()
     measured = rows[WARM_UP:]
     workload = _workload(run, measured)
-    found = Calibration(
-        workload=workload,
-        of=f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}",
-    )
-    again = copy.deepcopy(config)
-    again.budget.hours, again.budget.minutes, again.budget.updates = 1e6, None, min(len(rows), SIMULATED)
-    again.validation.every = 0
-    real, real_start = _seconds(rows, config, workload), _start(rows)
-    for _ in range(FITTINGS):
-        plan = make_plan(again, machine, found)
-        assert plan.costs is not None
-        simulated = simulate(
-            plan.config, plan.costs, plan.workload, plan.placement, plan.at_once, together=plan.together
-        ).rows
-        factors = {
-            name: max(getattr(found, name) * real[name] / seconds, LEAST)
-            for name, seconds in _seconds(simulated, config, workload).items()
-            if seconds and real[name]
-        }
-        start_s = max(plan.costs.start_s + real_start - _start(simulated), 0.0)
-        found = replace(found, **factors, start_s=start_s)
-    return found
+    of = f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}"
+    plan = make_plan(config, machine, replace(UNMEASURED, workload=workload))
+    predicted = _predicted(plan)
+    factors: dict[str, Any] = {
+        name: max(seconds / predicted[name], LEAST)
+        for name, seconds in _seconds(rows, config, workload).items()
+        if seconds and predicted[name]
+    }
+    found = replace(UNMEASURED, workload=workload, of=of, **factors)
+    corrected = make_plan(config, machine, found).estimate
+    assert corrected is not None
+    score = (fmean(row["time/canary"] for row in measured) - corrected.waits_s) / corrected.scores_s
+    start_s = Pace.between(rows, WARM_UP).start_s - corrected.evaluate_s
+    return replace(found, score=max(score, LEAST), start_s=max(start_s, 0.0))
 
 
 def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
@@ -118,16 +99,26 @@ def _seconds(rows: Sequence[Row], config: Config, workload: Workload) -> Row:
         "decode": Pace.between(rows, WARM_UP).generate_s,
         "learn": passes / trained if trained else 0.0,
         "update": max(total("time/step") - (config.algorithm.steps_per_batch - 1) * passes, 0.0) / count,
-        "score": total("time/canary") / count,
         "swap": total("time/sync") / count,
         "verify": total("time/verify") / count,
         "checkpoint": rows[-1].get("ledger/learner/checkpoint", 0.0) / checkpoints,
     }
 
 
-def _start(rows: Sequence[Row]) -> float:
-    """Return the seconds until the first group was asked for, the first evaluation included."""
-    return Pace.between(rows, WARM_UP).start_s
+def _predicted(plan: Plan) -> Row:
+    """Return the plan's seconds for what `_seconds` returns."""
+    costs, found = plan.costs, plan.estimate
+    assert costs is not None
+    assert found is not None
+    steps = plan.config.algorithm.steps_per_batch
+    return {
+        "decode": found.generate_s,
+        "learn": found.contended * costs.learn_s / steps / len(plan.placement.learners),
+        "update": costs.update_s,
+        "swap": costs.swap_s,
+        "verify": costs.verify_s * plan.config.rollout.samples_per_problem,
+        "checkpoint": costs.checkpoint_s,
+    }
 
 
 def read_config(run: RunRecord) -> Config:

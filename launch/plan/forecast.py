@@ -1,4 +1,4 @@
-"""How a planned run would go, by simulation: with the waits of rollouts and learner for each other."""
+"""How a planned run would go within its budget, and what other settings or machines would change."""
 
 import copy
 import math
@@ -14,21 +14,7 @@ from launch.hardware.machine import Machine
 from launch.plan.fit import misfit
 from launch.plan.plan import Plan, make_plan, plan_for
 from launch.plan.refusal import advice
-from launch.plan.simulation import simulate
 from launch.plan.time import EFFICIENCY, LEARN_RANGE
-
-UPDATES, FEW = 12, 3
-"""Updates looked at, and on many cards, where each is already a mean over many groups or engines."""
-
-MANY = 32
-"""Cards from which on FEW updates are enough."""
-
-STEADY_AFTER = 2
-"""Updates after which a run goes on as it always will, besides the `max_staleness` ones from groups that had time to
-pile up before the first."""
-
-WINDOWS = 3
-"""At least so many times `max_staleness` updates are looked at: groups may come in bursts of so many batches."""
 
 LEARNING = ("update", "canary", "sync", "checkpoint")
 """What the learner does for an update, in the ledger's words."""
@@ -39,7 +25,7 @@ BUSY = 0.8
 
 @dataclass(frozen=True)
 class Pace:
-    """Mean seconds of an update in a run, simulated or real.
+    """Mean seconds of an update in a run, planned or real.
 
     start_s: until the first group is asked for
     generate_s: in which any engine generates
@@ -92,24 +78,16 @@ class Pace:
 
 @dataclass(frozen=True)
 class Forecast(Pace):
-    """The pace of a planned run. group_cpu_s: seconds of this processor that the simulation took for a group."""
+    """The pace of a planned run."""
 
     plan: Plan
-    group_cpu_s: float
 
     @property
     def groups_per_s(self) -> float:
         return self.plan.config.learner.problems_per_update / self.update_s
 
     @property
-    def coordinator_load(self) -> float:
-        """Share of one core of this processor, at most: the modelled actors are included."""
-        return self.groups_per_s * self.group_cpu_s
-
-    @property
     def bottleneck(self) -> str:
-        if self.coordinator_load > BUSY:
-            return "coordinator"
         if max(self.rollouts_busy, self.learner_busy) < BUSY:
             return "waits"
         return "generation" if self.engine_s > self.learn_s else "learning"
@@ -148,18 +126,19 @@ class Forecast(Pace):
 
 
 def forecast(plan: Plan) -> Forecast:
-    """Simulate the middle of a run, without evaluations. The plan must have an estimate."""
+    """Return the pace of a planned run. The plan must have an estimate."""
     assert plan.costs is not None
-    config = copy.deepcopy(plan.config)
-    staleness = config.learner.max_staleness
-    skipped = staleness + STEADY_AFTER
-    looked_at = max(FEW if plan.machine.gpus >= MANY else UPDATES, WINDOWS * staleness)
-    config.budget.hours, config.budget.minutes, config.budget.updates = 1e6, None, skipped + looked_at
-    config.eval.problems = config.validation.every = 0
-    run = simulate(config, plan.costs, plan.workload, plan.placement, plan.at_once, together=plan.together)
-    pace = Pace.between(run.rows, skipped)
-    groups = run.updates * plan.config.learner.problems_per_update
-    return Forecast(**vars(pace), plan=plan, group_cpu_s=run.cpu_s / max(groups, 1))
+    assert plan.estimate is not None
+    found = plan.estimate
+    return Forecast(
+        start_s=plan.costs.start_s,
+        update_s=found.update_s,
+        generate_s=found.generate_s,
+        engine_s=found.generate_s,
+        learn_s=found.learn_s,
+        staleness=found.staleness,
+        plan=plan,
+    )
 
 
 def options(plan: Plan) -> Iterator[tuple[str, Forecast]]:

@@ -11,6 +11,7 @@ from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
 from conf.sizes import answers_alone, recomputes
 from launch.hardware.machine import Machine
+from launch.plan.estimate import Estimate, estimate
 from launch.plan.fit import Fit
 from launch.plan.learner_ranks import possible_ranks
 from launch.plan.memory import available_memory, cache_tokens, memory_of
@@ -20,11 +21,9 @@ from launch.plan.time import (
     UNMEASURED,
     Calibration,
     Costs,
-    Estimate,
     Workload,
     assumed_workload,
     costs_of,
-    estimate,
     live_context,
 )
 
@@ -87,7 +86,7 @@ class Plan(Fit):
         """None without costs, or where not one sample fits."""
         if self.costs is None or not self.sequences:
             return None
-        return estimate(self.config, self.costs, self.workload, self.placement, self.at_once)
+        return estimate(self.config, self.costs, self.workload, self.placement, self.at_once, self.together)
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:

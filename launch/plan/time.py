@@ -3,7 +3,6 @@
 Decoding reads all weights in every step, and each sample's keys and values. Learning and prefill multiply matrices.
 """
 
-import math
 from dataclasses import dataclass
 
 from actors.runtime.placement import Placement
@@ -11,7 +10,6 @@ from conf.schema import Config, ShapeConfig
 from conf.sizes import (
     CHECKPOINT_BYTES,
     DTYPE_BYTES,
-    answers_alone,
     kv_bytes_per_token,
     lora_parameters,
     matmul_parameters,
@@ -148,7 +146,7 @@ class Calibration:
 
     decode: of decoding and prefill
     start_s, workload: as measured; None if they were not, or with another recipe
-    together: see `simulate`; None if it was not measured
+    together: see `estimate`; None if it was not measured
     of: what was measured, in words; empty if nothing was
     """
 
@@ -180,26 +178,6 @@ class Calibration:
 
 
 UNMEASURED = Calibration()
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean seconds of an update and of an evaluation, without the waits that a simulation shows.
-
-    tokens: generated for one update
-    learn_s: all that the learner does between two batches
-    together: rollouts and learner work at the same time
-    """
-
-    tokens: float
-    generate_s: float
-    learn_s: float
-    together: bool
-    evaluate_s: float
-
-    @property
-    def update_s(self) -> float:
-        return max(self.generate_s, self.learn_s) if self.together else self.generate_s + self.learn_s
 
 
 def assumed_workload(config: Config) -> Workload:
@@ -271,31 +249,6 @@ def costs_of(
         verify_s=VERIFY_S,
         checkpoint_s=trained * CHECKPOINT_BYTES / DISK_RATE,
         start_s=START_S[placement.device],
-    )
-
-
-def estimate(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Estimate:
-    """Return mean durations of a run. at_once: samples that an engine decodes at once."""
-    rollout, learner = config.rollout, config.learner
-    engines, ranks = len(placement.rollouts), len(placement.learners)
-    problems, each = learner.problems_per_update, rollout.samples_per_problem
-    drawn = problems / workload.varied if learner.refill else problems
-    varied = problems if learner.refill or config.algorithm.regularised else problems * workload.varied
-    ahead = 1 + learner.max_staleness
-    active = min(engines, problems * ahead)
-    running = min(at_once, problems * each * ahead / active)
-    token_s = costs.decode_s(running) / running / active
-    probes = config.canary.problems * (workload.fresh + config.canary.tokens)
-    learned = varied * (workload.fresh + each * workload.response)
-    answer = min(workload.response, config.eval.max_response_tokens or math.inf)
-    alone = answers_alone(config, placement.device)
-    evaluated = 1.0 if alone else max(1.0, min(at_once, config.eval.problems / engines))
-    return Estimate(
-        tokens=drawn * each * workload.response,
-        generate_s=drawn * (each * workload.response * token_s + workload.fresh * costs.prefill_s / active),
-        learn_s=learned * costs.learn_s / ranks + probes * costs.score_s + costs.update_s + costs.swap_s,
-        together=learner.max_staleness > 0 and not placement.shared,
-        evaluate_s=config.eval.problems * config.eval.n * answer * costs.decode_s(evaluated) / evaluated / engines,
     )
 
 

@@ -152,7 +152,7 @@ def _time(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast])
     tokens, price = plan.estimate.tokens, plan.config.budget.price_per_hour
     bound = "waits of rollouts and learner for each other" if forecast.bottleneck == "waits" else forecast.bottleneck
     shared = f", on the same {'card' if plan.machine.gpus else 'core'}"
-    manner = shared if plan.placement.shared else "" if plan.estimate.together else ", in turn"
+    manner = shared if plan.placement.shared else "" if plan.config.learner.max_staleness else ", in turn"
     cost = "budget.price_per_hour says what the machine costs"
     if price is not None:
         each = price * forecast.update_s / 3600
@@ -199,7 +199,7 @@ def _assumptions(plan: Plan) -> str:
 def render_scaling(scaling: Sequence[Forecast]) -> RenderableType:
     """Show what more cards would do, one number of cards in a row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("GPUs", "batch", "split", "busy", "updates/h", "age", "groups/s", "core", "bound by"):
+    for heading in ("GPUs", "batch", "split", "busy", "updates/h", "staleness", "groups/s", "bound by"):
         table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
     for row in scaling:
         table.add_row(
@@ -208,18 +208,15 @@ def render_scaling(scaling: Sequence[Forecast]) -> RenderableType:
             f"{len(row.plan.placement.rollouts)} + {len(row.plan.placement.learners)}",
             f"{row.rollouts_busy:.0%} + {row.learner_busy:.0%}",
             f"{3600 / row.update_s:,.1f}",
-            f"{row.staleness:.1f}",
+            f"{row.staleness:.0f}",
             f"{row.groups_per_s:.2g}",
-            f"{row.coordinator_load:.1%}",
             row.bottleneck,
         )
     notes = (
-        "Simulated with the run's own coordinator, first with its batch, then with one that grows with the cards."
-        " split: rollout actors + learner ranks; busy: the same. age: versions that the oldest group of an update lags"
-        " behind. core: what coordinator and modelled actors together would take of one core here; transport of samples"
-        " is not in it."
+        "By the plan's formulas, first with the recipe's batch, then with one that grows with the GPUs. split: rollout"
+        " actors + learner ranks; busy: the same. Transport of samples is not in it."
     )
-    return Group(Text("Simulation", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
+    return Group(Text("Scaling", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
 
 
 def _grid(rows: Rows) -> Table:

@@ -15,8 +15,8 @@ from actors.messages import Outcome, ProblemSet
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
-from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem, make_reward
+from tests.virtual_time import VirtualClock, run_virtually
 
 
 def make_config(**learner: Any) -> Config:

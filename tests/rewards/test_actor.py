@@ -9,10 +9,10 @@ from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.schema import CustomRewardConfig, RewardConfig
-from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import RewardFunction
 from tests.fakes import FrailVerifier, make_group
+from tests.virtual_time import VirtualClock, run_virtually
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from typing import Any
 
 from actors.coordinator.ledger import Ledger, MeteredSampler, Pace
 from actors.messages import Sampling
-from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, make_problem
+from tests.virtual_time import VirtualClock, run_virtually
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 

@@ -6,9 +6,9 @@ from actors.adapter_check.probes import Probes
 from actors.adapter_check.startup_check import StartupCheck
 from actors.coordinator.publisher import PolicyPublisher
 from actors.messages import AdapterRef, Sampling
-from launch.plan.virtual_time import run_virtually
 from tests.actors.virtual_run import make_config, make_problems
 from tests.fakes import FakeEngine, FakeLearner, make_problem
+from tests.virtual_time import run_virtually
 
 SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 

@@ -31,10 +31,10 @@ from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state
 from actors.storage.run_folder import RunFolder
-from launch.plan.virtual_time import VirtualClock, run_virtually
 from rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_problems
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
+from tests.virtual_time import VirtualClock, run_virtually
 
 CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
 GRACE_S = 10.0

@@ -2,8 +2,8 @@
 
 from actors.evaluation.evaluator import Evaluation, Evaluator
 from conf.schema import Config
-from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
+from tests.virtual_time import VirtualClock, run_virtually
 
 PROBLEMS = tuple(make_problem(number) for number in range(16))
 

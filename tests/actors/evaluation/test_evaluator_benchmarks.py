@@ -14,8 +14,8 @@ from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
+from tests.virtual_time import VirtualClock, run_virtually
 
 PROBLEMS = tuple(make_problem(number) for number in range(5))
 ADAPTER = AdapterRef(0, 0, "nowhere")

@@ -9,8 +9,8 @@ from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.runtime.supervision import DEATHS_IN_A_ROW
-from launch.plan.virtual_time import VirtualClock, run_virtually
 from tests.fakes import FrailEngine, make_problem
+from tests.virtual_time import VirtualClock, run_virtually
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 ADAPTER = AdapterRef(0, 0, "nowhere")

@@ -16,7 +16,7 @@ from actors.runtime.supervision import (
     Supervised,
     WorkerPool,
 )
-from launch.plan.virtual_time import VirtualClock, run_virtually
+from tests.virtual_time import VirtualClock, run_virtually
 
 DEATH = ActorDied("rollout-0 died: it was killed by signal 9")
 

@@ -5,21 +5,9 @@ import pytest
 from actors.coordinator.budget import EVALUATION_SAFETY
 from conf.errors import BadInput
 from conf.load import load
-from launch.plan.forecast import MANY, Forecast, Pace, forecast, options, scale
+from launch.plan.forecast import Pace, forecast, options, scale
 from launch.plan.time import LEARN_RANGE, TOGETHER, Calibration
 from tests.launch.plan.plans import CPU, machine, plan
-
-
-def test_a_simulated_update_takes_no_less_than_its_longer_half() -> None:
-    for recipe, where in (("quickstart", CPU), ("r8_instruct", machine("A40", 2))):
-        made = plan(recipe, where)
-        assert made.estimate
-        assert made.estimate.together
-        found = forecast(made)
-        longer = max(made.estimate.generate_s, made.estimate.learn_s)
-        assert 0.85 * longer < found.update_s < 1.7 * longer
-        assert 0 <= found.rollouts_idle <= 1
-        assert 0 <= found.learner_idle <= 1
 
 
 def test_the_budget_holds_start_evaluations_and_updates() -> None:
@@ -47,15 +35,6 @@ def test_few_updates_do_not_spend_the_whole_budget() -> None:
     found = forecast(few)
     assert found.spent_s == pytest.approx(found.start_s + 3 * found.update_s + 2 * found.evaluate_s)
     assert forecast(all_of_it).spent_s == 480
-
-
-def test_a_forecast_is_of_the_steady_state() -> None:
-    """However many groups piled up before the first update, and however few updates are looked at on many cards."""
-    few, many = (
-        forecast(plan("r8_instruct", machine("A40", gpus), "learner.ranks=5", "learner.max_staleness=8"))
-        for gpus in (MANY - 1, MANY)
-    )
-    assert many.update_s == pytest.approx(few.update_s, rel=0.05)
 
 
 def test_the_run_gets_what_the_plan_has_decided() -> None:
@@ -89,7 +68,7 @@ def test_what_nobody_has_measured_of_a_shared_card_is_a_range() -> None:
     assert (made.together, measured.together) == (TOGETHER[False], 1.1)
 
 
-def test_cards_are_simulated_with_the_batch_and_with_one_that_grows() -> None:
+def test_cards_are_planned_with_the_batch_and_with_one_that_grows() -> None:
     made = plan("r8_instruct", machine("A40"))
     rows = list(scale(made, machine("A40"), [1, 2]))
     assert [(row.plan.machine.gpus, row.plan.config.learner.problems_per_update) for row in rows] == [
@@ -102,17 +81,10 @@ def test_cards_are_simulated_with_the_batch_and_with_one_that_grows() -> None:
         list(scale(plan("quickstart", CPU), CPU, [4]))
 
 
-def test_what_does_not_fit_is_not_simulated() -> None:
+def test_what_does_not_fit_is_not_scaled() -> None:
     made = plan("r8_instruct", machine("T4"))
     with pytest.raises(BadInput, match=r"simulate=\[1\]: on 1 × T4, the T4 cannot compute in model\.dtype=bfloat16"):
         list(scale(made, machine("T4"), [1]))
-
-
-def test_a_coordinator_that_would_fill_a_core_is_the_bottleneck() -> None:
-    made = plan("r8_instruct", machine("A40"))
-    busy = Forecast(1.0, 2.0, 1.9, 1.9, 1.0, 1.0, plan=made, group_cpu_s=0.01)
-    assert busy.bottleneck == "generation"
-    assert replace(busy, group_cpu_s=0.11).bottleneck == "coordinator"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ from tests.launch.plan.plans import CPU, machine, plan
 
 
 def test_cards_are_given_to_the_learner_while_that_makes_updates_shorter() -> None:
-    places = {gpus: plan("r8_instruct", machine("A40", gpus)).placement for gpus in (1, 2, 4, 16)}
-    split = {gpus: (len(p.rollouts), len(p.learners)) for gpus, p in places.items()}
-    assert split == {1: (1, 1), 2: (1, 1), 4: (3, 1), 16: (14, 2)}
+    ranks = {gpus: len(plan("r8_instruct", machine("A40", gpus)).placement.learners) for gpus in (1, 2, 4, 16)}
+    assert ranks[1] == ranks[2] == 1 <= ranks[4] < ranks[16] < 15
     derived, asked = plan("r8_instruct", machine("A40", 16)), plan("r8_instruct", machine("A40", 16), "learner.ranks=1")
     assert len(asked.placement.learners) == 1
     assert derived.estimate
@@ -24,17 +23,16 @@ def test_ranks_that_take_turns_with_rollouts_are_weighed_by_that() -> None:
             "r256_instruct", machine("A40", 4), "learner.max_staleness=0", f"learner.ranks={ranks}"
         ).estimate
         assert estimate
-        assert not estimate.together
+        assert estimate.update_s == pytest.approx(estimate.generate_s + estimate.learn_s)
         update_s[ranks] = estimate.update_s
     assert len(placement.learners) == min(update_s, key=lambda ranks: update_s[ranks])
 
 
 def test_ranks_that_the_host_has_no_memory_for_are_not_chosen() -> None:
     many = plan("r8_instruct", machine("A40", 16))
-    assert len(many.placement.learners) == 2
     short = plan("r8_instruct", machine("A40", 16, host_memory=int(many.needed("host")) - 1))
     assert short.fits
-    assert len(short.placement.learners) > 2
+    assert len(short.placement.learners) > len(many.placement.learners)
 
 
 @pytest.mark.parametrize(

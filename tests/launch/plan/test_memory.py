@@ -75,7 +75,6 @@ def test_ranks_on_a_processor_hold_a_model_each_and_one_optimizer() -> None:
     for what, factor in (("base weights", 2), ("activations", 2), ("optimizer", 1)):
         assert entry(two, f"learner: {what}") == factor * entry(one, f"learner: {what}")
     assert two.estimate
-    assert not two.estimate.together
     screen = StringIO()
     Console(width=120, file=screen).print(render(two, forecast(two)))
     assert "learner × 2  core 0; core 1" in screen.getvalue()

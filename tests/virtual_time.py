@@ -2,7 +2,7 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,7 +13,7 @@ class Deadlock(Exception):
 
 
 class VirtualSelector(selectors.SelectSelector):
-    """Never looks at a file: nothing here waits for one, and asking the system was an eighth of a large simulation."""
+    """Never looks at a file: nothing here waits for one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,56 +58,6 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(seconds, self._least_sleep_s))
-
-
-class Processor:
-    """A card or some cores, shared equally by those that compute on it at the same time.
-
-    together: what they do in all, over what one of them alone would do.
-    """
-
-    def __init__(self, together: float = 1.0) -> None:
-        self.busy = 0
-        self._together = together
-        self._before: list[Callable[[], None]] = []
-        self._after: list[Callable[[], None]] = []
-        self._changed = asyncio.Event()
-
-    @property
-    def speed(self) -> float:
-        """Share of it that each of those at work has."""
-        return self._together / self.busy if self.busy > 1 else 1.0
-
-    def listen(self, before: Callable[[], None], after: Callable[[], None]) -> None:
-        """Have these called when the number of those at work changes."""
-        self._before.append(before)
-        self._after.append(after)
-
-    def change(self, by: int) -> None:
-        """Change the number of those at work."""
-        for notify in self._before:
-            notify()
-        self.busy += by
-        for notify in self._after:
-            notify()
-        self._changed.set()
-
-    async def compute(self, seconds: float) -> None:
-        """Do a job of so many seconds, which takes longer while others are at work."""
-        loop = asyncio.get_running_loop()
-        self.change(+1)
-        try:
-            while seconds > 1e-9:
-                self._changed.clear()
-                began, speed = loop.time(), self.speed
-                try:
-                    async with asyncio.timeout(seconds / speed):
-                        await self._changed.wait()
-                except TimeoutError:
-                    return
-                seconds -= (loop.time() - began) * speed
-        finally:
-            self.change(-1)
 
 
 def run_virtually(work: Coroutine[Any, Any, T]) -> T:

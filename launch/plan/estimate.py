@@ -1,0 +1,162 @@
+"""Seconds of an update in closed form: what rollouts and learner take, and what they hide of each other.
+
+Under a steady staleness limit η, the groups of a batch start when a version is published, and the update that consumes
+them ends at most η + 1 updates later. So with P seconds per update, a batch's generation G and the learner's part L,
+
+    G + L ≤ (1 + η) · P,    G + S ≤ slots · P,    P ≥ L,
+
+where the second holds since an adapter slot is free only when the last request of its version has ended, S being the
+weight sync. Little's law gives the decoding steps per update: N = samples · length / samples decoded at once. On a
+shared GPU each of the two proceeds at half of `together` while both compute.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from actors.runtime.placement import Placement
+from conf.schema import Config
+from conf.sizes import ADAPTER_SLOTS, answers_alone, groups_at_once
+from launch.plan.time import Costs, Workload
+
+ROUNDS = 100
+"""Steps of the fixed-point iteration for P; it halves the distance in each."""
+
+LEAST_ROOM = 0.1
+"""Updates that a batch always has for its generation; where the learner alone takes longer, P follows from that."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean seconds of an update and of an evaluation.
+
+    tokens: generated per update
+    generate_s: in which an engine generates
+    learn_s: in which the learner computes or waits for the weight sync
+    contended: factor by which a shared GPU slows the learner's passes
+    waits_s: until the engines have answered the probes of the adapter check
+    scores_s: of the learner for the adapter check
+    staleness: updates between the version that sampled a batch and the one that it trains
+    """
+
+    tokens: float
+    update_s: float
+    generate_s: float
+    learn_s: float
+    contended: float
+    waits_s: float
+    scores_s: float
+    staleness: int
+    evaluate_s: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an update asks of one engine and of the learner.
+
+    samples: per engine
+    steps: from the start of a batch to the end of its last sample, if samples are decoded as in a run
+    decoded: samples that an engine decodes at once on average, at most
+    fixed_s: of an engine, apart from what its steps cost however few samples they have
+    passes_s, host_s: of the learner on the device it computes on, and on the host while that device is free
+    gradient_s, scores_s: of passes_s, before the adapter check and for it
+    """
+
+    samples: float
+    steps: float
+    decoded: float
+    fixed_s: float
+    passes_s: float
+    host_s: float
+    gradient_s: float
+    scores_s: float
+
+
+def estimate(
+    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, together: float
+) -> Estimate:
+    """Return mean durations of a run. at_once: samples that an engine decodes at once. together: what engine and
+    learner do of their work on one processor at the same time, over what one of them alone would do.
+    """
+    work = _work(config, costs, workload, placement, at_once)
+    staleness, tokens = config.learner.max_staleness, config.canary.tokens
+    contended = 2 / together if placement.shared and staleness else 1.0
+    learns_s, tail_s = work.passes_s + work.host_s, config.rollout.samples_per_problem * costs.verify_s
+    if not staleness:
+        alone_s, slowed_s = work.fixed_s + costs.step_s * work.steps + tail_s, 0.0
+        waits_s = max(0.0, tokens * costs.decode_s(config.canary.problems) - work.gradient_s)
+        learn_s = learns_s + waits_s + costs.swap_s
+        update_s = alone_s + learn_s
+    else:
+        update_s, steps = work.fixed_s + learns_s, work.steps
+        for _ in range(ROUNDS):
+            alone_s = work.fixed_s + costs.step_s * steps
+            slowed_s = (contended - 1) * min(work.passes_s, alone_s)
+            waits_s = max(0.0, tokens * update_s / steps - work.gradient_s)
+            learn_s = learns_s + slowed_s + waits_s + costs.swap_s
+            steps = max(
+                work.samples * workload.response / work.decoded,
+                work.steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
+                work.steps / max(ADAPTER_SLOTS - costs.swap_s / update_s, LEAST_ROOM),
+            )
+            update_s = (update_s + max(work.fixed_s + costs.step_s * steps + slowed_s, learn_s)) / 2
+    redrawn = 1 / workload.varied if config.learner.refill else 1.0
+    groups = config.learner.problems_per_update * redrawn
+    return Estimate(
+        tokens=groups * config.rollout.samples_per_problem * workload.response,
+        update_s=update_s,
+        generate_s=min(alone_s + slowed_s, update_s),
+        learn_s=min(learn_s, update_s),
+        contended=contended,
+        waits_s=waits_s,
+        scores_s=contended * work.scores_s,
+        staleness=staleness,
+        evaluate_s=_evaluate_s(config, costs, workload, placement, at_once),
+    )
+
+
+def _work(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Work:
+    rollout, learner, length = config.rollout, config.learner, workload.response
+    problems, each, most = learner.problems_per_update, rollout.samples_per_problem, rollout.max_response_tokens
+    redrawn = 1 / workload.varied if learner.refill else 1.0
+    varied = problems if learner.refill or config.algorithm.regularised else problems * workload.varied
+    engines = min(len(placement.rollouts), problems * (1 + learner.max_staleness))
+    started = problems * each / engines
+    places = groups_at_once(config, placement.device) * each  # a group keeps its own until its longest sample ends
+    decoded = min(at_once, places * length / longest_of(each, workload, most))
+    last = longest_of(problems * redrawn * each, workload, most)
+    full = decoded if learner.max_staleness or places < started else at_once
+    probes = config.canary.problems * (workload.fresh + config.canary.tokens)
+    learned = varied * (workload.fresh + each * length)
+    on_host = placement.device == "cuda" and learner.offload == "cpu"
+    gradient_s = learned * costs.learn_s / len(placement.learners)
+    scores_s = probes * costs.score_s
+    return Work(
+        samples=started * redrawn,
+        steps=max(last, started * length / full + last - length) * redrawn,
+        decoded=decoded,
+        fixed_s=started * redrawn * (workload.fresh / each * costs.prefill_s + length * costs.sample_s),
+        passes_s=gradient_s + scores_s + (not on_host) * costs.update_s,
+        host_s=on_host * costs.update_s,
+        gradient_s=gradient_s,
+        scores_s=scores_s,
+    )
+
+
+def _evaluate_s(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> float:
+    engines, problems = len(placement.rollouts), config.eval.problems
+    answer = min(workload.response, config.eval.max_response_tokens or math.inf)
+    alone = answers_alone(config, placement.device)
+    decoded = 1.0 if alone else max(1.0, min(at_once, problems / engines))
+    return problems * config.eval.n * answer * costs.decode_s(decoded) / decoded / engines
+
+
+def longest_of(samples: float, workload: Workload, most: int) -> float:
+    """Return the expected length of the longest of so many samples, tokens: the quantile 1 − 0.56 / samples (Blom's
+    plotting position) of a gamma distribution by the approximation of Wilson and Hilferty, cut at the limit.
+    """
+    if samples <= 1 or not workload.spread:
+        return min(workload.response, most)
+    above = NormalDist().inv_cdf(1 - 0.56 / samples)
+    scale = workload.spread / 3
+    return float(min(most, workload.response * (1 - scale**2 + above * scale) ** 3))
