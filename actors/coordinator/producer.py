@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from actors.coordinator.context import RunContext
-from actors.coordinator.curriculum import Curriculum, FruitlessStreak
 from actors.coordinator.data_order import DataCursor, ProblemOrder
+from actors.coordinator.fruitless import FruitlessStreak
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.staleness import StalenessManager
@@ -31,7 +31,6 @@ class RolloutProducer:
             updates=config.budget.updates,
         )
         self.cursor = DataCursor(state.get("next_unused", 0), state.get("used", ()))
-        self.curriculum = Curriculum(config.curriculum.rest_epochs, state.get("problems"))
         self.fruitless = FruitlessStreak(config.learner.problems_per_update)
         self._run = run
         self._publisher = publisher
@@ -51,7 +50,6 @@ class RolloutProducer:
             "version": self.staleness.version,
             "next_unused": self.cursor.next_unused,
             "used": self.cursor.used,
-            "problems": self.curriculum.state,
             "dropped": self._dropped,
         }
 
@@ -62,7 +60,7 @@ class RolloutProducer:
         async with asyncio.TaskGroup() as groups:
             while True:
                 await self._run.stopping.until(lambda: (self.staleness.capacity > 0 and self._worth_starting) or None)
-                index = self._next_index()
+                index = self.cursor.admit()
                 self.staleness.admit(index)
                 assert self._publisher.policy is not None
                 group = groups.create_task(self._produce(index, self._publisher.policy, before))
@@ -104,15 +102,6 @@ class RolloutProducer:
             "rollout/tokens_per_second": (self._sampled - before) / max(self._run.clock.now() - then, 1e-9),
         }
 
-    def _next_index(self) -> int:
-        """Return the next group to start; problems that rest are passed over."""
-        while True:
-            index = self.cursor.admit()
-            if not self.curriculum.rests(self._order.problem(index), self._order.epoch(index)):
-                return index
-            self.cursor.pass_over(index)
-            self._run.ledger.count("groups/rested")
-
     async def _produce(self, index: int, policy: AdapterRef, before: asyncio.Task[None] | None) -> None:
         """Have a group generated and verified, and count it once the one before it is counted, if there is one."""
         run, rollout = self._run, self._run.config.rollout
@@ -153,7 +142,6 @@ class RolloutProducer:
 
     def _close(self, group: Group) -> None:
         """Count a group and what became of its tokens, once it is used or dropped: one that is neither comes again."""
-        self.curriculum.see(group, self._order.epoch(group.index))
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:
                 kind = "failed"

@@ -7,7 +7,7 @@ optimizer step, unless `algorithm.steps_per_batch` asks for more), a *version* i
 
 from dataclasses import dataclass
 
-from conf.schema.data import CurriculumConfig, DataConfig
+from conf.schema.data import DataConfig
 from conf.schema.data import ExampleConfig as ExampleConfig
 from conf.schema.evaluation import EvalConfig, ValidationConfig
 from conf.schema.learner import AlgorithmConfig, GuardConfig, LearnerConfig
@@ -61,7 +61,6 @@ class Config:
     validation: ValidationConfig = section(ValidationConfig)
     canary: CanaryConfig = section(CanaryConfig)
     guard: GuardConfig = section(GuardConfig, resumable=True)
-    curriculum: CurriculumConfig = section(CurriculumConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
     dashboard: DashboardConfig = section(DashboardConfig, resumable=True)
 

@@ -85,11 +85,3 @@ class DataConfig:
     """The user's message; {problem} is replaced by the problem."""
     examples: list[ExampleConfig] = setting([], "our choice")
     """Solved problems shown before the real one, as earlier turns of the conversation."""
-
-
-@dataclass
-class CurriculumConfig:
-    """The choice of problems. Solve rates by problem are kept in the checkpoint in any case."""
-
-    rest_epochs: int = setting(0, "the paper: every problem comes up in every epoch", ge=0)
-    """Epochs that a problem is left out for after a group that was all right or all wrong."""

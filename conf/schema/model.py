@@ -90,14 +90,9 @@ class LoraConfig:
     """Scale by alpha / √rank instead (arXiv 2312.03732)."""
     dropout: float = setting(0.0, "our choice: engine and learner would run different policies", ge=0, le=0.9)
     """Dropout on the adapter's input while learning."""
-    init: str = setting("default", "PEFT's default", choices=("default", "gaussian", "orthogonal", "principal"))
-    """What A begins as; B begins as zero, so that version 0 is the base model. default (uniform), gaussian (of standard
-    deviation 1 / rank, PEFT's), orthogonal (random rows, orthogonal to one another) or principal (the first right
-    singular vectors of the weight, the inputs that it stretches most). The rows of all but gaussian are 1 / √3 long.
-    principal is PiSSA (arXiv 2404.02948) for A alone; it takes seconds at the start for the embedded model, minutes for
-    1.5 billion weights. PiSSA and OLoRA begin with a B that is not zero and change the
-    base weights to make up for it; in bfloat16 neither version 0 nor what is learned on top of such a B would be
-    exact."""
+    init: str = setting("default", "PEFT's default", choices=("default", "gaussian"))
+    """What A begins as; B begins as zero, so that version 0 is the base model: default (uniform, rows 1 / √3 long) or
+    gaussian (of standard deviation 1 / rank, PEFT's)."""
     target_modules: list[str] = setting(list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES)
     """Names of the linear projections that carry an adapter; a layer has to have each of them. Phi-3 has other ones:
     [qkv_proj,o_proj,gate_up_proj,down_proj]."""

@@ -27,9 +27,6 @@ mean |Δ log p|: in a layer of the middle 0.3 to 1.0 for each type of module, ag
 Spread over all layers, as much of an effect makes a model chaotic: bfloat16 alone then moves it as far as a mistake.
 """
 
-ROW_LENGTH = 3**-0.5
-"""Of a row of A, what PEFT's default has in the mean: inputs times the variance 1 / (3 · inputs)."""
-
 JITTER = 1e-12
 """Added to a Gram matrix's diagonal, as a share of its mean: a Cholesky factor then exists whatever the rank."""
 
@@ -58,8 +55,6 @@ def load_model(config: Config, model_path: str, device: str | torch.device = "cp
     model = get_peft_model(base, lora, autocast_adapter_dtype=False)
     # PEFT makes a set of them, which every process would write in an order of its own.
     cast(LoraConfig, model.peft_config["default"]).target_modules = list(config.lora.target_modules)
-    if config.lora.init in ("orthogonal", "principal"):
-        _orthogonalise(model, principal=config.lora.init == "principal")
     if config.lora.start_from and begins:  # a folder that `conf.adapters.check_adapter` has accepted
         set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
     return cast(PeftModel, model.to(device))
@@ -180,28 +175,3 @@ def _draw(model: PeftModel, seed: int, number: int) -> None:
             deviation = NOISE * size / layer.scaling["default"] * b.numel() ** -0.5
             for weight, spread in ((a, a.shape[1] ** -0.5), (b, deviation)):
                 weight.uniform_(-(3**0.5) * spread, 3**0.5 * spread, generator=generator)
-
-
-@torch.no_grad()
-def _orthogonalise(model: PeftModel, principal: bool) -> None:
-    """Set every A to orthogonal rows: the first right singular vectors of the weight, as far as there are any and
-    `principal` asks for them, then random ones.
-    """
-    for _, layer, a, _ in _layers(model):
-        rows = nn.init.orthogonal_(torch.empty(a.shape))
-        if principal:
-            vectors = right_singular_vectors(cast(nn.Linear, layer.get_base_layer()).weight, len(a))
-            rows[: len(vectors)] = vectors
-        a.copy_(ROW_LENGTH * rows)
-
-
-def right_singular_vectors(weight: Tensor, count: int) -> Tensor:
-    """Return the first `count` right singular vectors of a matrix, or all if it has fewer, largest value first.
-
-    They follow from the eigenvectors of the smaller of its two Gram matrices, many times as fast as an SVD.
-    """
-    w = weight.float()
-    wide = w.shape[0] < w.shape[1]
-    _, vectors = torch.linalg.eigh(w @ w.T if wide else w.T @ w)
-    first = vectors.flip(1)[:, :count]
-    return nn.functional.normalize(w.T @ first if wide else first, dim=0).T

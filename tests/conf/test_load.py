@@ -205,7 +205,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora=null", ["lora=null", "section"]),
         ("lora.alpha_rule=square", ["lora.alpha_rule=square", "fixed, proportional, sqrt"]),
-        ("lora={init: principal, start_from: x}", ["lora.init=principal", "lora.start_from=x"]),
+        ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
         ("lora.rank=1.5", ["lora.rank=1.5", "expected a whole number"]),
         ("lora.rank=null", ["lora.rank=null", "expected a whole number"]),

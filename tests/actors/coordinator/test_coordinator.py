@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.messages import Batch, UpdateStats
-from tests.actors.virtual_run import Run, make_config, score_each
+from tests.actors.virtual_run import Run, make_config
 from tests.fakes import FakeEngine
 
 
@@ -92,20 +92,6 @@ def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None
     assert not any(overlapped for _, overlapped in seen)
     assert all(row["overlap"] == 0.0 for row in run.rows)
     assert all(g.version == batch.version for batch in run.learner.batches for g in batch.groups)
-
-
-def test_problems_with_unanimous_answers_rest(run: Run) -> None:
-    """Seven problems, three of which are always solved: in epochs 1 and 2 only the other four come up."""
-    run.config.curriculum.rest_epochs = 2
-    run.config.learner.max_staleness, run.config.learner.problems_per_update = 0, 1
-    run.config.budget.updates = 15
-    solved = {"p0", "p1", "p2"}
-    run.verifier.score = lambda group: score_each(group, (1.0, float(group.problem.id in solved)))  # type: ignore[method-assign]
-    run.go()
-    groups = sorted((g for batch in run.learner.batches for g in batch.groups), key=lambda group: group.index)
-    assert {group.problem.id for group in groups[:7]} == {f"p{number}" for number in range(7)}
-    assert not solved & {group.problem.id for group in groups[7:15]}
-    assert run.coordinator.ledger.counts["groups/rested"] >= 6
 
 
 @pytest.mark.parametrize("death", [None, ("accumulate", 4)])

@@ -33,7 +33,6 @@ def make_run(path: Path, pace: random.Random, *, deterministic: bool = True, ref
     """A run whose every duration is drawn; a third of the groups has nothing to learn from."""
     config = make_config(max_staleness=0, refill=refill, problems_per_update=4)
     config.run.deterministic, config.budget.updates = deterministic, UPDATES
-    config.curriculum.rest_epochs = 1
     config.validation.every, config.validation.share = 2, 0.0
     run = Run(path, config, seconds=1e5)
     run.learner = WatchedLearner()
@@ -75,7 +74,7 @@ def test_durations_change_nothing(first: int, second: int, refill: bool) -> None
 def test_groups_are_counted_in_the_order_of_the_data(tmp_path: Path, seed: int) -> None:
     """Only 0 and 17 teach anything, so that 16 is the last of sixteen groups in a row that are right: just enough."""
     run = make_run(tmp_path, random.Random(seed), refill=False)
-    run.config.curriculum.rest_epochs, run.config.budget.updates = 0, 9
+    run.config.budget.updates = 9
 
     async def score(group: Group) -> Group:
         return await score_each(group, (1.0, 0.0) if group.index in (0, 17) else (1.0, 1.0))

@@ -56,7 +56,6 @@ class Schedule:
     per_update: int
     max_running: int
     refill: bool
-    rest_epochs: int
     fruitless: float
     failed: float
     load: float
@@ -87,7 +86,6 @@ schedules = st.builds(
     per_update=st.integers(1, 4),
     max_running=st.integers(1, 12),
     refill=st.booleans(),
-    rest_epochs=st.sampled_from((0, 0, 1)),
     fruitless=st.floats(0.0, 0.6),
     failed=st.sampled_from((0.0, 0.2)),
     load=st.floats(0.0, 10.0),
@@ -141,7 +139,6 @@ class Trial:
             problems_per_update=schedule.per_update,
             refill=schedule.refill,
         )
-        self.config.curriculum.rest_epochs = schedule.rest_epochs
         self.config.budget.updates = schedule.updates
         self.config.budget.grace_s = GRACE_S
         self.config.checkpoint.every = schedule.every
@@ -295,13 +292,11 @@ class Trial:
         assert tokens == self.written
         if folder.checkpoints.latest:
             state = read_state(folder.checkpoints.latest)
-            names = ("version", "next_unused", "used", "problems", "dropped")
+            names = ("version", "next_unused", "used", "dropped")
             self.check_history(**{name: state[name] for name in names})
 
-    def check_history(
-        self, version: int, next_unused: int, used: Sequence[int], problems: dict[str, list[int]], dropped: int
-    ) -> None:
-        """Check the history behind a version, with its cursor and solve rates."""
+    def check_history(self, version: int, next_unused: int, used: Sequence[int], dropped: int) -> None:
+        """Check the history behind a version, with its cursor."""
         behind = [
             group.index
             for earlier in sorted(self.history)
@@ -312,26 +307,10 @@ class Trial:
         done = {*range(next_unused), *used}
         assert set(behind) <= done
         assert 0 <= dropped <= len(done - set(behind))
-        settled = {index for index in done if self._outcome(index) == "fruitless"}
-        if not self.schedule.refill:
-            settled &= set(behind)
-            times = Counter(self.order.problem(index).id for index in behind)
-            assert {problem: judged for problem, (judged, *_) in problems.items() if judged} == {
-                problem: 2 * count for problem, count in times.items()
-            }
         for index in done - set(behind):
             outcome = self._outcome(index)
             dropped = outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)
-            assert dropped or self._rests(index, settled)
-
-    def _rests(self, index: int, settled: set[int]) -> bool:
-        """Whether a problem had reason to rest in the epoch of an index."""
-        size = len(self.problems.train)
-        return any(
-            1 <= index // size - earlier // size <= self.schedule.rest_epochs
-            and self.order.problem(earlier) == self.order.problem(index)
-            for earlier in settled
-        )
+            assert dropped
 
 
 def carry_out(schedule: Schedule) -> None:

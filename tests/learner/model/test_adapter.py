@@ -75,7 +75,7 @@ def test_only_what_a_later_process_goes_on_from_waits_for_the_disk(
     assert {path.name for path in synced} >= {"adapter_model.safetensors", "adapter_config.json", tmp_path.name}
 
 
-@pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal", "principal"])
+@pytest.mark.parametrize("init", ["default", "gaussian"])
 def test_every_init_begins_as_the_base_model_and_stays_a_plain_lora(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build, init: str
 ) -> None:
@@ -99,30 +99,6 @@ def test_every_init_begins_as_the_base_model_and_stays_a_plain_lora(
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, own_attention(learner)(ids).logits, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("rank", [1, 4, 96])
-def test_principal_rows_are_the_singular_vectors_as_far_as_a_weight_has_them(
-    tiny_config: Config, tiny_model: Path, rank: int
-) -> None:
-    """At rank 96, k_proj has but 64 of them: the others are random, and as long."""
-    tiny_config.lora.init, tiny_config.lora.rank = "principal", rank
-    model = load_model(tiny_config, str(tiny_model))
-    layer = model.get_submodule("base_model.model.model.layers.1.self_attn.k_proj")
-    a = layer.lora_A["default"].weight.detach()
-    _, _, vectors = torch.linalg.svd(layer.get_base_layer().weight.detach().double(), full_matrices=False)
-    k = min(rank, len(vectors))
-    assert 3**0.5 * a.norm(dim=1) == pytest.approx(torch.ones(rank), abs=1e-4)
-    found = (3**0.5 * a[:k].double() @ vectors[:k].T).abs()
-    torch.testing.assert_close(found, torch.eye(k, dtype=torch.float64), atol=0.01, rtol=0)
-
-
-def test_orthogonal_rows(tiny_config: Config, tiny_model: Path) -> None:
-    tiny_config.lora.init, tiny_config.lora.rank = "orthogonal", 16
-    model = load_model(tiny_config, str(tiny_model))
-    for name, weight in model.named_parameters():
-        if "lora_A" in name:
-            torch.testing.assert_close(3 * weight @ weight.T, torch.eye(16), atol=1e-5, rtol=0)
 
 
 def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
