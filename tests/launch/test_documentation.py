@@ -46,8 +46,6 @@ OUTSIDE = {
 }
 """Programs that are not this project's."""
 
-WORDS = 920
-"""Of README at most: it is read in a few minutes."""
 
 SETTING = re.compile(r"[A-Z][A-Z_]*=\S+ ")
 """Of the environment, before a command."""
@@ -236,10 +234,6 @@ def test_the_repository_has_one_address() -> None:
         assert {cloned or named for cloned, named in found} == {address}, page
     cited = re.findall(r"^repository-code: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M)
     assert cited == ([address] if "Repository" in project["urls"] else [])
-
-
-def test_readme_is_short() -> None:
-    assert len(re.sub(r"```.*?```", "", (ROOT / "README.md").read_text("utf-8"), flags=re.S).split()) <= WORDS
 
 
 def test_the_settings_reference_is_of_this_schema() -> None:

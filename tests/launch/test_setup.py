@@ -170,40 +170,12 @@ def test_a_newer_driver_library_in_front_of_the_systems_is_accepted(
     assert ("filter hosts for CUDA >= 13.0" in printed) != accepted
 
 
-def test_uv_brings_a_python_where_the_systems_are_too_old(machine: Machine) -> None:
-    recorder = machine.bin / "python3.11"
-    recorder.rename(machine.bin / "recorder")
-    for name in ("python3.11", "python3.12", "python3.13", "python3"):
-        machine.program(name, "#!/bin/sh\nexit 1\n")
-    machine.program("uv", '#!/bin/sh\necho "uv $*" >> "$RECORD"; recorder -m venv .venv\n')
-    code, printed, commands = machine.setup()
-    assert code == 0, printed
-    assert "uv venv --python 3.12 --seed .venv" in commands
-
-
-def test_card_without_a_compiler_for_its_kernels_is_told_so(machine: Machine) -> None:
-    machine.program("nvidia-smi", "#!/bin/sh\nexit 0\n")
-    machine.fail("torch.compile", "Failed to find C compiler")
-    code, output, _ = machine.setup()
-    assert code == 1
-    assert "apt install g++ python3-dev" in output.splitlines()[-1]
-
-
 def test_dev_is_added_later_and_then_kept(machine: Machine) -> None:
     machine.setup()
     _, _, commands = machine.setup("dev")
     assert pip_calls(commands)[-1].endswith("--editable .[cpu,dev]")
     assert "-m venv .venv" not in commands
     assert machine.setup() == (0, "", ["-m launch.embedded"])
-
-
-def test_changed_requirements_are_installed_into_the_same_environment(machine: Machine) -> None:
-    machine.setup()
-    with (machine.project / "pyproject.toml").open("a") as file:
-        file.write("\n# changed\n")
-    _, _, commands = machine.setup()
-    assert pip_calls(commands)
-    assert "-m venv .venv" not in commands
 
 
 def test_what_an_unfinished_installation_left_is_made_anew(machine: Machine) -> None:
@@ -217,14 +189,6 @@ def test_what_an_unfinished_installation_left_is_made_anew(machine: Machine) -> 
     assert code == 0
     assert "-m venv .venv" in commands
     assert not leftover.exists()
-
-
-def test_a_moved_project_gets_a_new_environment(machine: Machine) -> None:
-    machine.setup()
-    machine.project = machine.project.rename(machine.project.with_name("elsewhere"))
-    code, _, commands = machine.setup()
-    assert code == 0
-    assert "-m venv .venv" in commands
 
 
 def test_an_environment_made_by_the_user_is_used(machine: Machine) -> None:
