@@ -100,6 +100,7 @@ def number(value: Any) -> float:
     if value is None:
         raise BadReward("returned None: end it with `return` and a number")
     if inspect.isawaitable(value):
+        getattr(value, "close", int)()
         raise BadReward(f"returned a {kind}, which nothing awaits: define it without async")
     if isinstance(value, list | tuple | dict | set):
         raise BadReward(f"returned a {kind}: it is called for one response at a time, and returns one number")

@@ -5,9 +5,10 @@ import queue
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import blake2b
 from itertools import product
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -75,7 +76,7 @@ class VerifierPool:
         self._free: dict[bool, queue.SimpleQueue[Worker]] = {True: queue.SimpleQueue(), False: queue.SimpleQueue()}
         for worker in (*self._workers, *self._custom):
             self._free[worker in self._custom].put(worker)
-        self._known: OrderedDict[Hashable, Any] = OrderedDict()
+        self._known: OrderedDict[bytes, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -189,7 +190,7 @@ class VerifierPool:
 
         Raises Hung, Died or Failed.
         """
-        key = (name, *arguments)
+        key = blake2b("\0".join((name, *arguments)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
         with self._lock:
             if key in self._known:
@@ -215,7 +216,7 @@ class VerifierPool:
             self._remember(key, result)
         return result
 
-    def _remember(self, key: Hashable, result: Any) -> None:
+    def _remember(self, key: bytes, result: Any) -> None:
         with self._lock:
             self._known[key] = result
             if len(self._known) > REMEMBERED:

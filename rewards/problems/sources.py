@@ -127,8 +127,8 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
     settings = {"seed": seed, **({} if data.size is None else {"size": data.size})}
     try:
         entries = reasoning_gym.create_dataset(reference, **settings, **data.parameters)
-        for index, entry in enumerate(entries):
-            yield Row(entry, grader_of(reference, {**settings, **data.parameters}, index))
+        for entry in entries:
+            yield Row(entry, grader_of(reference, {**settings, **data.parameters}, entry))
     except (TypeError, ValueError, AssertionError, LookupError, AttributeError, ArithmeticError) as error:
         raise BadInput(
             f"data.parameters: the generator '{reference}' refuses {data.parameters} ({error}): "

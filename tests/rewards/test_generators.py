@@ -48,8 +48,8 @@ def right(gold: str, answer: str) -> bool:
 def paid(pool: VerifierPool, name: str, problems: int) -> list[tuple[str, str, str]]:
     """Return junk that was paid for, or that could not be judged, each with its gold answer."""
     found = []
-    for index, entry in enumerate(reasoning_gym.create_dataset(name, seed=5, size=problems)):
-        gold, grader = str(entry["answer"] or ""), grader_of(name, {"seed": 5, "size": problems}, index)
+    for entry in reasoning_gym.create_dataset(name, seed=5, size=problems):
+        gold, grader = str(entry["answer"] or ""), grader_of(name, {}, entry)
         for junk in (*JUNK, *derived(gold, entry["question"])):
             status = pool.verify(gold, rf"\boxed{{{junk}}}", grader).status
             if status not in (Status.WRONG, Status.UNPARSABLE) and not right(gold.strip("$"), junk):
@@ -107,23 +107,22 @@ def test_the_tables_name_sets_that_exist() -> None:
 def test_answers_are_compared_with_the_sets_own(
     pool: VerifierPool, name: str, gold: str, answer: str, status: Status
 ) -> None:
-    assert pool.verify(gold, rf"\boxed{{{answer}}}", grader_of(name, {}, 0)).status is status
+    assert pool.verify(gold, rf"\boxed{{{answer}}}", grader_of(name, {}, {})).status is status
 
 
 def test_a_set_that_is_scored_by_the_library_accepts_another_solution(pool: VerifierPool) -> None:
-    settings = {"seed": 5, "size": 1}
-    [entry] = reasoning_gym.create_dataset("graph_color", **settings)
+    [entry] = reasoning_gym.create_dataset("graph_color", seed=5, size=1)
     colours = json.dumps({str(vertex): colour for vertex, colour in entry["metadata"]["possible_answer"].items()})
-    grader = grader_of("graph_color", settings, 0)
+    grader = grader_of("graph_color", {}, entry)
     assert pool.verify("", rf"\boxed{{{colours}}}", grader).status is Status.CORRECT
 
 
 def test_a_broken_set_is_our_own_trouble(pool: VerifierPool) -> None:
-    """Where the entry cannot be made, nothing is known of the answer."""
-    assert pool.verify("", r"\boxed{1}", grader_of("jugs", {"no_such_field": 1}, 0)).status is Status.CRASH
+    """Where a set cannot be made, nothing is known of the answer."""
+    assert pool.verify("", r"\boxed{1}", grader_of("jugs", {"no_such_field": 1}, {})).status is Status.CRASH
 
 
 def test_an_entry_without_an_answer_needs_the_library(pool: VerifierPool) -> None:
-    assert pool.check_golds([("", EXACT), ("", grader_of("graph_color", {}, 0))]) == [False, True]
+    assert pool.check_golds([("", EXACT), ("", grader_of("graph_color", {}, {}))]) == [False, True]
     assert not same_values("1", "1+")
     assert not same_text("ab", "a b")
