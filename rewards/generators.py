@@ -58,18 +58,22 @@ class Scoring(NamedTuple):
     word: str = r"\S+"
 
 
+ROLES = "altruist|angel|devil|egoist|fool|hero|knave|knight|laggard|pioneer|sage|saint|sinner|villain"
+
 SCORED = {
     "advanced_geometry": Scoring("rounded"),
     "bitwise_arithmetic": Scoring("any base", r"[-+]?(0[xX])?[0-9a-fA-F]+"),
     "cryptarithm": Scoring("any solution"),
     "decimal_arithmetic": Scoring("rounded", r"[-+]?[0-9.]+"),
-    "fraction_simplification": Scoring("any spelling of the reduced fraction"),
+    "fraction_simplification": Scoring(
+        "any spelling of the reduced fraction", r"\$?\\d?frac\{[0-9]+\}\{[0-9]+\}\$?|[0-9]+|[0-9]*/[0-9]*"
+    ),
     "graph_color": Scoring("any colouring"),
     "group_anagrams": Scoring("any order"),
     "jugs": Scoring("any moves"),
     "kakurasu": Scoring("any solution", r"[01]+"),
     "knight_swap": Scoring("any moves"),
-    "knights_knaves": Scoring("any order"),
+    "knights_knaves": Scoring("any order", rf"\(?[A-Z][a-z]+,?|is|an?|and|({ROLES})[,.)]*"),
     "palindrome_generation": Scoring("any palindrome"),
     "palindrome_partitioning": Scoring("any order"),
     "pool_matrix": Scoring("rounded", r"-?[0-9.]+"),
