@@ -125,7 +125,7 @@ def test_formula_says_what_a_sample_earns() -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["reward.accuracy=1e308", "reward.cosine_wrong=[-1e308,0]", "reward.custom=[{function: 'a:b', weight: -1e308}]"],,
+    ["reward.accuracy=1e308", "reward.cosine_wrong=[-1e308,0]", "reward.custom=[{function: 'a:b', weight: -1e308}]"],
 )
 def test_absurd_weights_are_refused(setting: str) -> None:
     with pytest.raises(BadInput, match=setting.partition("=")[0]):
