@@ -191,7 +191,7 @@ class VerifierPool:
 
         Raises Hung, Died or Failed.
         """
-        key = blake2b("\0".join((name, *arguments)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
         with self._lock:
             if key in self._known:
