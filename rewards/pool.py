@@ -248,22 +248,21 @@ def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[st
             try:
                 pool.call(part.function, problem, response)
             except (Hung, Died, Failed) as error:
-                raise BadInput(
-                    f"reward.custom: '{part.function}' {error} (prompt {shown(problem.prompt)}, response "
-                    f"{shown(response)}): {_remedy(error)}"
-                ) from error
+                where = f"(prompt {shown(problem.prompt)}, response {shown(response)})"
+                raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
         return pool.absent_walls
 
 
 def _remedy(error: Hung | Died | Failed) -> str:
+    """Say what to do about an error of a user's function, where its text does not."""
     if isinstance(error, Hung):
-        return "raise the limit, or make it faster"
+        return ": raise the limit, or make it faster"
     if str(error).startswith(WALLS):
         return (
-            "functions run without network, other processes and files to write to; let it do this when it is imported, "
-            "or give reward.sandbox=false if you would run what a model writes"
+            ": functions run without network, other processes and files to write to; let it do this when imported, or "
+            "give reward.sandbox=false if you would run what a model writes"
         )
-    return "mend it"
+    return ""
 
 
 def shown(text: str) -> str:
