@@ -17,8 +17,9 @@ class Problem:
     """One question with a checked gold answer.
 
     prompt: the text as the model sees it, chat template applied.
-    grader: how a generator scores answers itself (see `rewards.graders`), in which case `gold` is its own answer, if it
-        has one; else empty.
+    grader: how answers to a generator's entry are scored (see `rewards.generators`), in which case `gold` is the
+        entry's own answer, if it has one; else empty.
+    columns: all of the row, as JSON, for a user's part of the reward.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Problem:
     prompt_ids: tuple[int, ...]
     gold: str
     grader: str = ""
+    columns: str = "{}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class Reward:
     parts: unweighted, by name; `overlong` is subtracted.
     counted: whether a timeout or a crash counts as wrong.
     failure: of a user's part of the reward; it says nothing about the verdict.
+    complaint: which function that was, what it did and on which problem.
     """
 
     total: float
@@ -144,6 +147,7 @@ class Reward:
     verdict: Verdict
     counted: bool = False
     failure: Status | None = None
+    complaint: str = ""
 
     @property
     def status(self) -> Status:
@@ -187,6 +191,11 @@ class Group:
     def failed(self) -> bool:
         """Whether not one of its samples could be verified."""
         return all(reward.masked for reward in self.rewards)
+
+    @property
+    def complaint(self) -> str:
+        """The first complaint about a user's function; empty without any."""
+        return next((reward.complaint for reward in self.rewards if reward.complaint), "")
 
     @cached_property
     def zero_variance(self) -> bool:

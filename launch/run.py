@@ -59,6 +59,7 @@ from launch.session.origin import origin
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
+from rewards.functions import check_functions
 
 if TYPE_CHECKING:
     from launch.session.coordinator_actor import RunRequest
@@ -120,6 +121,7 @@ def show_plan(config: Config, console: Console) -> None:
 def plan_on(config: Config, machine: Machine) -> Plan:
     """Return the plan of a run on a machine, after what earlier runs there have measured."""
     resolve_dtype(config, machine)
+    check_functions(config.reward)
     if config.adapter:
         raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
     return make_plan(config, machine, recall(config, machine))

@@ -1,12 +1,26 @@
-"""Finds a user's own function."""
+"""Finds a user's own function, and calls one that is a part of the reward."""
 
 import importlib
+import inspect
+import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from conf.errors import BadInput
+from conf.schema import RewardConfig
+
+LARGEST = 1e6
+"""Largest reward either way. Advantages divide by the spread of a group, which overflows for 1e308."""
+
+GIVEN = 3
+"""Arguments that a function takes by position: prompt, response and gold answer."""
+
+
+class BadReward(Exception):
+    """What a user's function did instead of returning a reward, as the rest of a sentence that begins with its name."""
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
@@ -23,4 +37,81 @@ def find(key: str, reference: str) -> Callable[..., Any]:
         ) from error
     if not callable(found):
         raise BadInput(f"{key}: '{reference}' is a {type(found).__name__}, not a function")
+    return found
+
+
+def check_functions(reward: RewardConfig) -> None:
+    """Raise BadInput for a user's function that is not there, or that cannot be called as a part of the reward."""
+    for part in reward.custom:
+        reward_part(part.function)
+
+
+def reward_part(reference: str) -> Callable[..., float]:
+    """Return a user's function as (prompt, response, gold, columns) → reward; columns are the row's, as JSON.
+
+    A call raises BadReward for what is no reward. Of the columns a function gets those that it names, and all with **.
+    Raises BadInput for a function that cannot be called so.
+    """
+    function = find("reward.custom", reference)
+    named, required, takes_all = _parameters(reference, function)
+
+    def reward(prompt: str, response: str, gold: str, columns: str = "{}") -> float:
+        row = json.loads(columns)
+        if missing := sorted(required - row.keys()):
+            has = ", ".join(row) or "it has none"
+            raise BadReward(f"asks for a column '{missing[0]}' that the data do not have ({has})")
+        chosen = {name: value for name, value in row.items() if named.get(name, takes_all)}
+        try:
+            value = function(prompt, response, gold, **chosen)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise BadReward(f"raised {type(error).__name__}: {error}") from error
+        return number(value)
+
+    return reward
+
+
+def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str, bool], set[str], bool]:
+    """Return which names a function may be given as columns, which of them it needs, and whether it takes any other."""
+    shape = f"define it as {reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise BadInput(f"reward.custom: '{reference}' is async, and nothing awaits it: {shape}, without async")
+    try:
+        signature = inspect.signature(function)
+        signature.bind_partial(*range(GIVEN))
+    except TypeError as error:
+        raise BadInput(f"reward.custom: '{reference}' does not take three arguments ({error}): {shape}") from error
+    except ValueError:  # of some written in C
+        return {}, set(), False
+    parameters = list(signature.parameters.values())
+    if any(one.kind is one.POSITIONAL_ONLY and one.default is one.empty for one in parameters[GIVEN:]):
+        raise BadInput(f"reward.custom: '{reference}' needs more than three arguments by position: {shape}")
+    by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    first = {one.name for one in parameters[:GIVEN] if one.kind is one.POSITIONAL_OR_KEYWORD}
+    named = {one.name: one.name not in first for one in by_name}
+    required = {one.name for one in by_name if one.default is one.empty} - first
+    return named, required, any(one.kind is one.VAR_KEYWORD for one in parameters)
+
+
+def number(value: Any) -> float:
+    """Return a reward as a number. Raises BadReward for what is none, and for what would make an update worthless."""
+    kind = type(value).__name__
+    if value is None:
+        raise BadReward("returned None: end it with `return` and a number")
+    if inspect.isawaitable(value):
+        getattr(value, "close", int)()
+        raise BadReward(f"returned a {kind}, which nothing awaits: define it without async")
+    if isinstance(value, list | tuple | dict | set):
+        raise BadReward(f"returned a {kind}: it is called for one response at a time, and returns one number")
+    if isinstance(value, str | bytes):
+        raise BadReward(f"returned a {kind}, which is no number")
+    try:
+        found = float(value)
+    except Exception as error:
+        raise BadReward(f"returned a {kind}, which is no number ({type(error).__name__}: {error})") from error
+    if not math.isfinite(found):
+        raise BadReward(f"returned {found}: return a finite number")
+    if abs(found) > LARGEST:
+        raise BadReward(f"returned {found:g}: rewards go up to {LARGEST:,.0f} either way, so scale it")
     return found

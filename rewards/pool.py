@@ -5,21 +5,22 @@ import queue
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import blake2b
 from itertools import product
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
-from rewards.functions import find
+from rewards.functions import BadReward, check_functions, number
+from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
 from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
-from rewards.problems.sources import EXACT
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
-from rewards.verify.comparison import INTEGER, decide_by_text
+from rewards.verify.comparison import INTEGER
 from rewards.verify.text.boxes import BOX, boxed
 from rewards.verify.text.spelling import plain
 from rewards.worker import Died, Failed, Hung, Limits, Worker
@@ -33,10 +34,13 @@ REMEMBERED = 65_536
 HANGS = object()
 """The remembered result of a call that computed until its deadline: it would do so again."""
 
-REFUSED = ("PermissionError", "BlockingIOError")
+WALLS = ("raised PermissionError", "raised BlockingIOError")
 """Errors of what the walls forbid."""
 
 MIB = 2**20
+
+SHOWN = 120
+"""Characters of a problem in an error."""
 
 T = TypeVar("T")
 
@@ -50,24 +54,29 @@ class VerifierPool:
 
     def __init__(self, reward: RewardFunction, workers: int) -> None:
         config = reward.config
-        for part in config.custom:
-            find("reward.custom", part.function)
+        check_functions(config)
         self._reward = reward
         self._ahead = VERDICTS_AHEAD * workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="verdict")
-        functions = tuple(IMPORT + part.function for part in config.custom)
-        limits = Limits(config.deadline_s, config.memory_mib * MIB, config.sandbox, functions)
-        try:
-            self._workers = list(self._threads.map(Worker, [limits] * workers))
-        except (EOFError, OSError, Died) as error:
-            raise BadInput(
-                f"reward.custom: {[part.function for part in config.custom]} cannot be imported by a worker process, "
-                f"whose log says why: give it more than reward.memory_mib={config.memory_mib}, or import less"
-            ) from error
-        self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            self._free.put(worker)
-        self._known: OrderedDict[Hashable, Any] = OrderedDict()
+        limits = Limits(config.deadline_s, config.memory_mib * MIB)
+        self._workers = list(self._threads.map(Worker, [limits] * workers))
+        self._custom: list[Worker] = []  # of the user's functions, which never share a process with a verdict
+        if config.custom:
+            functions = tuple(IMPORT + part.function for part in config.custom)
+            theirs = replace(limits, enclosed=config.sandbox, functions=functions)
+            try:
+                self._custom = list(self._threads.map(Worker, [theirs] * workers))
+            except (EOFError, OSError, Died) as error:
+                self._close()
+                names = ", ".join(part.function for part in config.custom)
+                raise BadInput(
+                    f"reward.custom: '{names}' cannot be imported by a worker process, whose log says why: give it "
+                    f"more than reward.memory_mib={config.memory_mib}, or import less"
+                ) from error
+        self._free: dict[bool, queue.SimpleQueue[Worker]] = {True: queue.SimpleQueue(), False: queue.SimpleQueue()}
+        for worker in (*self._workers, *self._custom):
+            self._free[worker in self._custom].put(worker)
+        self._known: OrderedDict[bytes, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -80,7 +89,7 @@ class VerifierPool:
     def health(self) -> dict[str, int]:
         """Counts since the start: worker calls, remembered results, hung and crashed calls, workers replaced."""
         counts = {name: self._counts[name] for name in ("calls", "remembered", "hung", "crashed")}
-        return {**counts, "restarts": sum(worker.restarts for worker in self._workers)}
+        return {**counts, "restarts": sum(worker.restarts for worker in (*self._workers, *self._custom))}
 
     def verify(self, gold: str, response: str, grader: str = "") -> Verdict:
         """Judge one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
@@ -122,14 +131,23 @@ class VerifierPool:
         verdict = self.verify(problem.gold, sample.text, problem.grader)
         custom: dict[str, float] = {}
         failure: Status | None = None
+        complaint = ""
         for part in self._reward.config.custom:
             try:
-                value = self._call(IMPORT + part.function, problem.prompt, sample.text, problem.gold)
-                custom[part.name] = float(value)
-            except (Hung, Died, Failed, TypeError, ValueError) as error:
+                custom[part.name] = self.call(part.function, problem, sample.text)
+            except (Hung, Died, Failed) as error:
                 failure = status_of(error)
+                complaint = f"'{part.function}' {error}, on problem {problem.id}"
                 custom[part.name] = 0.0
-        return self._reward(sample, verdict, custom, failure)
+        return self._reward(sample, verdict, custom, failure, complaint)
+
+    def call(self, function: str, problem: Problem, response: str) -> float:
+        """Call a user's function. Raises Hung, Died or Failed, whose texts go on after its name."""
+        try:
+            value = self._call(IMPORT + function, problem.prompt, response, problem.gold, problem.columns)
+            return number(value)  # also here: what it has written to the pipe itself is a reply, too
+        except BadReward as error:
+            raise Failed(str(error)) from error
 
     def _compare(self, gold: str, answer: str) -> Status:
         try:
@@ -138,23 +156,26 @@ class VerifierPool:
             return status_of(error)
 
     def _grade(self, gold: str, answer: str | None, grader: str) -> Status:
-        """Judge by a generator's own scoring. Integers and the generator's very own answer need none."""
+        """Judge an answer to an entry of a generator, as `rewards.generators` says."""
         given = (answer or "").strip().strip("$").strip()
         if not given:
             return Status.UNPARSABLE
-        integers = INTEGER.fullmatch(gold) and decide_by_text(gold, plain(given)) is Status.CORRECT
-        if gold and (given == gold or integers):
+        if gold and (same_text(gold, given) or (grader == VALUE and same_values(gold, given))):
             return Status.CORRECT
-        if grader == EXACT:
+        if grader == EXACT and NUMBER.fullmatch(gold):
+            return decide(gold, given, self._compare)
+        if grader in (EXACT, VALUE):
             return Status.WRONG
         try:
-            return Status.CORRECT if self._call(REASONING_GYM, grader, given) else Status.WRONG
+            return Status.CORRECT if self._call(REASONING_GYM, grader, given) is True else Status.WRONG
         except (Hung, Died, Failed) as error:
             return status_of(error)
 
     def _check_gold(self, gold: str, grader: str) -> bool:
         if grader:
-            return not gold or self._grade(gold, gold, grader) is Status.CORRECT
+            if not gold:
+                return grader not in (EXACT, VALUE)  # only the library knows what is right
+            return self.verify(gold, f"{BOX}{{{gold}}}", grader).status is Status.CORRECT
         answer = plain(gold)
         if INTEGER.fullmatch(answer):
             return True
@@ -170,7 +191,7 @@ class VerifierPool:
 
         Raises Hung, Died or Failed.
         """
-        key = (name, *arguments)
+        key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
         with self._lock:
             if key in self._known:
@@ -180,7 +201,8 @@ class VerifierPool:
                     raise Hung(busy=True)
                 return self._known[key]
             self._counts["calls"] += 1
-        worker = self._free.get()
+        free = self._free[name.startswith(IMPORT)]
+        worker = free.get()
         try:
             result = worker.run(name, *arguments)
         except (Hung, Died, Failed) as error:
@@ -190,12 +212,12 @@ class VerifierPool:
                 self._remember(key, HANGS)
             raise
         finally:
-            self._free.put(worker)
+            free.put(worker)
         if remember:
             self._remember(key, result)
         return result
 
-    def _remember(self, key: Hashable, result: Any) -> None:
+    def _remember(self, key: bytes, result: Any) -> None:
         with self._lock:
             self._known[key] = result
             if len(self._known) > REMEMBERED:
@@ -203,7 +225,7 @@ class VerifierPool:
 
     def _close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
-        for worker in self._workers:
+        for worker in (*self._workers, *self._custom):
             worker.close()
 
     def __enter__(self) -> Self:
@@ -218,20 +240,34 @@ class VerifierPool:
 def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
     """Let the user's functions reward the gold answers of some problems. Return the walls that are absent here.
 
-    Raises BadInput for a function that the walls do not let do its work.
+    Raises BadInput for a function that does not return a reward, with what it did instead.
     """
     with VerifierPool(reward, workers=1) as pool:
         for part, problem in product(reward.config.custom, problems):
+            response = f"{BOX}{{{problem.gold}}}"
             try:
-                pool._call(IMPORT + part.function, problem.prompt, f"{BOX}{{{problem.gold}}}", problem.gold)
+                pool.call(part.function, problem, response)
             except (Hung, Died, Failed) as error:
-                if str(error).startswith(REFUSED):
-                    raise BadInput(
-                        f"reward.custom: '{part.function}' may not do what it does ({error}): functions run without "
-                        "network, other processes and files to write to; let it do so when it is imported, or give "
-                        "reward.sandbox=false if you would run what a model writes"
-                    ) from error
+                where = f"(prompt {shown(problem.prompt)}, response {shown(response)})"
+                raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
         return pool.absent_walls
+
+
+def _remedy(error: Hung | Died | Failed) -> str:
+    """Say what to do about an error of a user's function, where its text does not."""
+    if isinstance(error, Hung):
+        return ": raise the limit, or make it faster"
+    if str(error).startswith(WALLS):
+        return (
+            ": functions run without network, other processes and files to write to; let it do this when imported, or "
+            "give reward.sandbox=false if you would run what a model writes"
+        )
+    return ""
+
+
+def shown(text: str) -> str:
+    """Return the end of a text, as long as a line of an error has room for."""
+    return repr(text if len(text) <= SHOWN else f"… {text[-SHOWN:]}")
 
 
 def status_of(error: Exception) -> Status:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from rewards.functions import BadReward
 from rewards.graders import folder_of, resolve
 from rewards.sandbox import bare_environment, enclose
 
@@ -36,6 +37,9 @@ BUSY = 0.8
 CLOCK_FACTOR = 5
 """A worker that lacks a core is given up after so many deadlines by the clock."""
 
+RUINED = 3
+"""Failures in a row after which a worker that had results before is replaced: what it ran may have ruined it."""
+
 REPLY_BYTES = 2**16
 """Longest reply of a worker, which is a number, a word or an error."""
 
@@ -50,6 +54,7 @@ class Hung(Exception):
     """No result came within the deadline. busy: whether the worker was computing all the time."""
 
     def __init__(self, busy: bool) -> None:
+        super().__init__("ran for longer than reward.deadline_s allows")
         self.busy = busy
 
 
@@ -111,6 +116,8 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
                 reply = resolve(name)(*arguments), ""
             except MemoryError:
                 os._exit(1)  # what is left of this process cannot be trusted
+            except BadReward as error:
+                reply = None, str(error)
             except Exception as error:
                 reply = None, f"{type(error).__name__}: {error}"
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -148,6 +155,8 @@ class Worker:
         self._limits = limits
         self._process: BaseProcess | None = None
         self._prepared: set[str] = set()
+        self._failures: int | None = None
+        """In a row; None before the first result."""
         self.absent: list[str] = []
         self.restarts = -1
         self._start()
@@ -160,16 +169,13 @@ class Worker:
                 self._pipe.send((name, arguments))
                 busy = self._wait()
                 if busy is None:
-                    result, error = self._receive()
-                    if error:
-                        raise Failed(error)
-                    return result
+                    return self._result()
             except (EOFError, OSError):
                 self.close()
                 continue
             self.close()
             raise Hung(busy)
-        raise Died
+        raise Died("ended its process, or took more memory than reward.memory_mib allows")
 
     def close(self) -> None:
         """End the worker; the next call gets a new one."""
@@ -203,7 +209,21 @@ class Worker:
             return 0.0
         return times.user + times.system
 
+    def _result(self) -> Any:
+        """Return the reply. Raises Failed for an error, and gives a worker up that has only errors left."""
+        result, error = self._receive()
+        if not error:
+            self._failures = 0
+            return result
+        if self._failures is not None:
+            self._failures += 1
+            if self._failures >= RUINED:
+                self.close()
+        raise Failed(error)
+
     def _prepare(self, name: str) -> None:
+        if self._process is not None and self._pipe.poll():
+            self.close()  # it has ended, or something in it writes replies of its own
         if self._process is None:
             self._start()
         if name not in self._prepared:
@@ -238,6 +258,7 @@ class Worker:
         theirs.close()
         self.absent = self._hear()
         self._prepared.clear()
+        self._failures = None
         self.restarts += 1
 
 

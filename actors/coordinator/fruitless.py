@@ -28,6 +28,8 @@ class FruitlessStreak:
         if self._length < self._limit or self._all_right:
             return
         found = "no answer could be judged" if group.failed else "all samples of a problem earned the same"
+        if group.complaint:
+            found += f", and the reward function {group.complaint}"
         raise Halted(
             f"nothing can be learned: in the last {self._limit} groups {found}; "
             f"a problem reads {group.problem.prompt!r}, gold {group.problem.gold!r}, "

@@ -14,6 +14,9 @@ from actors.coordinator.staleness import StalenessManager
 from actors.messages import AdapterRef, Batch, Group, Sampling
 from actors.seeds import request_seed
 
+COMPLAINTS = 5
+"""Failures of a user's functions that a process writes down; `rewards/failed` counts all."""
+
 
 class RolloutProducer:
     """Generates and verifies groups as fast as staleness and engines allow, for one incarnation of the policy."""
@@ -39,6 +42,7 @@ class RolloutProducer:
         self._purpose = f"rollout-{draw}" if draw else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
+        self._complaints = 0
         self._dropped = state.get("dropped", 0)
         self._sampled = 0
         self._last_look = (run.clock.now(), 0)
@@ -120,6 +124,7 @@ class RolloutProducer:
         self._note_activity()
         group = await run.verifier.score(group)
         self._verifying -= 1
+        self._complain(group)
         if before:
             await asyncio.wait({before})
         run.budget.expect("group", run.clock.now() - started)
@@ -131,6 +136,14 @@ class RolloutProducer:
         self._note_activity()
         self.fruitless.see(group)
         await run.stopping.notify()
+
+    def _complain(self, group: Group) -> None:
+        """Write down what a user's function did instead of rewarding a sample."""
+        if group.complaint:
+            self._run.ledger.count("rewards/failed", sum(bool(reward.complaint) for reward in group.rewards))
+            self._complaints += 1
+            if self._complaints <= COMPLAINTS:
+                self._run.folder.append_event(self.staleness.version, "reward function failed", group.complaint)
 
     def _drop(self, group: Group) -> None:
         """Let another group take the place of one that has nothing to learn from."""

@@ -152,6 +152,6 @@ def sample_row(group: Group, number: int) -> dict[str, Any]:
         "finish_reason": sample.finish_reason,
         "reward": reward.total,
         "status": reward.verdict.status,
-        "failure": reward.failure,
+        "failure": reward.complaint or reward.failure,
         "extracted": reward.verdict.extracted,
     }

@@ -1,11 +1,12 @@
 """What a sample earns, and the processes that verify answers."""
 
-import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from conf.presets import reward_presets
-from conf.settings import Rule, setting
+from conf.settings import MOST, Rule, setting
 
 PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 """Names in metrics.jsonl after `reward/` that are taken."""
@@ -13,7 +14,7 @@ PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 PRESET = "conf/rewards.yaml, preset paper"
 
 PAIR = Rule(
-    lambda value: len(value) == 2 and all(math.isfinite(number) for number in value),
+    lambda value: len(value) == 2 and all(abs(number) <= MOST for number in value),
     "give two numbers: the values of the shortest and of the longest response",
 )
 
@@ -33,7 +34,7 @@ class CustomRewardConfig:
 CUSTOM = Rule(
     lambda parts: (
         len({part.name for part in parts} - PARTS) == len(parts)
-        and all(re.fullmatch(r"[\w.]+:\w+", part.function) and math.isfinite(part.weight) for part in parts)
+        and all(re.fullmatch(r"[\w.]+:\w+", part.function) and abs(part.weight) <= MOST for part in parts)
     ),
     "give a list of {function: module.path:function, weight: 1.0}, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
@@ -67,17 +68,18 @@ class RewardConfig:
     after_thinking: bool = setting(False, PRESET)
     """Whether only a box after the last </think> counts as an answer."""
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
-    """Further parts by a user's functions: each is called as function(prompt, response, gold) in a worker process under
-    the limits of a verdict, returns a number, and is logged under the function's name."""
+    """Further parts by a user's functions: each is called as function(prompt, response, gold, **columns), with those of
+    the row's columns that it names or all for a `**`, in a worker process of its own under the limits of a verdict. It
+    returns a number from −1,000,000 to 1,000,000, which is logged under its name."""
     sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
-    """Whether the worker processes that judge, and the user's functions in them, are kept from the network, from
-    starting processes, from writing files, from reading others than Python's, the project's and those in the folder of
-    a user's function, and from environment variables but the usual. A function that runs code, calls a model or needs a
-    token wants false: it, and whatever an answer makes it do, then may do all that you may. What it does when it is
-    imported, such as reading a model, is not restricted."""
+    """Whether the worker processes of the user's functions are kept from the network, from starting processes, from
+    writing files, from reading others than Python's, the project's and those in the folder of a user's function, and
+    from environment variables but the usual. Those that judge answers always are. A function that runs code, calls a
+    model or needs a token wants false: it, and whatever an answer makes it do, then may do all that you may. What it
+    does when it is imported, such as reading a model, is not restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
     """What a sample is worth if its verdict ran out of time or took its worker down, or if a user's function did so,
-    raised an error or returned no finite number: mask (nothing; it is left out of its group's baseline and not learned
+    raised an error or returned no such number: mask (nothing; it is left out of its group's baseline and not learned
     from) or wrong. Held-out figures go by the verdict alone. Numbers beyond all proportion are unparsable in
     any case, and cost no deadline. `verify/timeout` counts timeouts."""
     deadline_s: float = setting(2.0, "our choice: an ordinary verdict takes milliseconds", gt=0, le=3600)
@@ -86,3 +88,12 @@ class RewardConfig:
     """MiB of memory that a worker process may allocate."""
     workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, resumable=True)
     """Worker processes that verify answers."""
+
+
+def formula(settings: Mapping[str, Any]) -> str:
+    """Say what a sample earns, as in `1 · accuracy + 0.2 · format`. settings: of a run, by dotted key."""
+    weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed", "cosine")}
+    weights |= {part["function"].rpartition(":")[2]: part["weight"] for part in settings.get("reward.custom") or []}
+    weights["overlong"] = -bool(settings.get("algorithm.overlong_buffer"))
+    terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} · {name}" for name, weight in weights.items() if weight]
+    return " ".join(terms).removeprefix("+ ")

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.models import EMBEDDED
+from conf.schema.reward import formula
 from conf.sizes import padded_rank
 from launch.exports.adapter import from_hub
 from launch.reports.history import Run
@@ -119,6 +120,7 @@ def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> lis
         ("licence of the base model", licence or "see the page of the base model"),
         ("data", config.data.source),
         ("method", f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}"),
+        ("reward", formula(run.config)),
         ("learning rate", f"{config.learner.learning_rate:g}, {config.learner.schedule}"),
         ("updates", str(summary.get("updates", len(run.rows)))),
         *passed,

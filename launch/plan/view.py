@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -12,7 +13,9 @@ from rich.text import Text
 
 from actors.runtime.placement import Share
 from conf.devices import CARD_DTYPE
+from conf.load import flatten
 from conf.schema.model import PROJECTIONS
+from conf.schema.reward import formula
 from conf.sizes import answers_alone, lora_parameters, parameters
 from launch.hardware.machine import GIB
 from launch.plan.fit import misfit
@@ -59,8 +62,6 @@ def _settings(plan: Plan) -> Rows:
     weights = lora_parameters(plan.shape, lora.rank, lora.target_modules)
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     init = "" if lora.init == "default" else f", {lora.init} A"
-    rewards = {name: getattr(config.reward, name) for name in ("accuracy", "format", "boxed", "cosine")}
-    rewards |= {part.name: part.weight for part in config.reward.custom}
     updates = "" if config.budget.updates is None else f" or {config.budget.updates} updates"
     return [
         ("model", f"{config.model.path}, {_count(parameters(plan.shape))} weights in {config.model.dtype}"),
@@ -76,7 +77,7 @@ def _settings(plan: Plan) -> Rows:
             "learning",
             f"GRPO, {learner.schedule} rate {learner.learning_rate:g}, staleness at most {learner.max_staleness}",
         ),
-        ("reward", " + ".join(f"{weight:g} · {name}" for name, weight in rewards.items() if weight)),
+        ("reward", formula(flatten(asdict(config)))),
         *([("deterministic", _manner(plan))] if config.run.deterministic else []),
         (
             "budget",

@@ -106,6 +106,9 @@ def _samples(run: Run) -> Iterator[Flag]:
         level = "warning" if truncated > MUCH else "good"
         where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
         yield Flag(level, f"{percent(truncated)} of the responses were cut off", where)
+    if complaints := [event for event in run.events if event.get("event") == "reward function failed"]:
+        number = (run.ledger.get("counts") or {}).get("rewards/failed", len(complaints))
+        yield Flag("warning", f"{many(number, 'sample')} without a reward", str(complaints[0]["detail"]))
     idle = _late(run, "groups/zero_variance")
     if idle > IDLE:
         detail = "in the last updates: their samples all earned the same, from which nothing is learned"

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from actors.evaluation.statistics import PASS_KS
 from actors.messages import Status
+from conf.schema.reward import formula
 from launch.reports.history import RANK, Row, Run
 from launch.reports.paper import PaperResults, results_for
 from launch.reports.verdict import Change
@@ -251,7 +252,8 @@ def settings(run: Run) -> list[tuple[str, str]]:
         (name, run.config[key]) for name, key in WORDS["settings"].items() if run.config.get(key) not in (None, "")
     ]
     budget = [("budget", time(run.budget_s))] if run.budget_s else []
-    return [(name, compact(value)) for name, value in known] + budget
+    reward = [("reward", earned)] if (earned := formula(run.config)) else []
+    return [(name, compact(value)) for name, value in known] + reward + budget
 
 
 def provenance(run: Run) -> list[tuple[str, str]]:

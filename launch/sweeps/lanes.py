@@ -14,6 +14,7 @@ from launch.plan.calibration import recall
 from launch.plan.plan import Plan, make_plan
 from launch.sweeps.grid import Cell, Grid
 from launch.sweeps.shared_budget import allowance
+from rewards.functions import check_functions
 
 RUN = (sys.executable, str(Path(__file__).parents[1] / "run.py"))
 
@@ -112,6 +113,7 @@ def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Pla
         own = part(machine, number % count, count)
         if total is not None:
             cell.config.budget.minutes = allowance(total, cell.weight, longest) / 60
+        check_functions(cell.config.reward)
         plans[cell.name] = make_plan(cell.config, own, recall(cell.config, own))
     return plans
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,8 @@ def usable_problems(
     problems = []
     for pair, sound in zip(pairs, golds_that_verify(pairs, config), strict=True):
         problem = encode(pair, config.data, tokenizer)
+        if config.reward.custom:
+            problem = replace(problem, columns=json.dumps(pair.fields, default=str))
         if not sound:
             left_out.append(left_out_row(key, BAD_GOLD, pair))
         elif len(problem.prompt_ids) > config.rollout.max_prompt_tokens:

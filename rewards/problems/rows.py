@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from actors.messages import LeftOut, Status
 from conf.errors import BadInput
@@ -38,12 +38,14 @@ class Pair(NamedTuple):
 
     turns: the conversation it ends, where the source has one
     grader: see `actors.messages.Problem`
+    fields: all of its row
     """
 
     text: str
     gold: str
     turns: tuple[Message, ...] = ()
     grader: str = ""
+    fields: dict[str, Any] = {}  # noqa: RUF012 — never changed
 
     @property
     def id(self) -> str:
@@ -85,7 +87,7 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
         turns = as_turns(fields.get(problem_field))
         text = turns[-1]["content"].strip() if turns else as_text(fields.get(problem_field))
         gold = as_text(fields.get(answer_field)) if grader else gold_of(fields.get(answer_field))
-        pair = Pair(text, gold, turns if len(turns) > 1 else (), grader)
+        pair = Pair(text, gold, turns if len(turns) > 1 else (), grader, fields)
         match = pattern.search(text)
         if not text or not (gold or grader):
             left_out.append(left_out_row(key, EMPTY, pair))

@@ -15,27 +15,7 @@ from conf.errors import BadInput
 from conf.schema import DataConfig
 from conf.suggestions import nearest
 from rewards.functions import find
-
-EXACT = "exact"
-"""The grader of a generator that gives the full score to its very own answer alone."""
-
-RUN_THE_ANSWER = frozenset(
-    {
-        "binary_matrix",
-        "composite",
-        "countdown",
-        "intermediate_integration",
-        "n_queens",
-        "polynomial_multiplication",
-        "puzzle24",
-        "simple_integration",
-        "spiral_matrix",
-        "string_insertion",
-    }
-)
-"""Generators whose scoring gives the model's answer to `eval` or sympy's `parse_expr`: a worker process would run it as
-Python code, with all that the user may do. `composite` passes it on to the generators that its parameters name.
-"""
+from rewards.generators import REFUSED, grader_of
 
 
 class Row(NamedTuple):
@@ -131,26 +111,24 @@ def row_of(fields: dict[Any, Any], where: str) -> dict[str, Any]:
 
 
 def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    """Draw the entries of a generator, which scores answers itself. Raises BadInput for one of RUN_THE_ANSWER."""
+    """Draw the entries of a generator. Raises BadInput for one of `rewards.generators.REFUSED`."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
-    if reference in RUN_THE_ANSWER:
+    if reference in REFUSED:
         raise BadInput(
-            f"{key}: the reasoning_gym generator '{reference}' runs the model's answer as Python code to score it: use "
-            f"another generator, or give its problems as file:PATH, whose answers are compared and never run"
+            f"{key}: the reasoning_gym generator '{reference}' {REFUSED[reference]}: use another one, or give problems "
+            f"and answers as file:PATH"
         )
     if reference not in DATASETS:
-        usable = sorted(DATASETS.keys() - RUN_THE_ANSWER)
+        usable = sorted(DATASETS.keys() - REFUSED.keys())
         names = ", ".join(nearest(reference, usable) or usable)
         raise BadInput(f"{key}: reasoning_gym has no generator '{reference}': use one of {names}")
     settings = {"seed": seed, **({} if data.size is None else {"size": data.size})}
     try:
         entries = reasoning_gym.create_dataset(reference, **settings, **data.parameters)
-        exact = type(entries).score_answer is reasoning_gym.dataset.ProceduralDataset.score_answer
-        for index, entry in enumerate(entries):
-            grader = {"generator": reference, "settings": {**settings, **data.parameters}, "index": index}
-            yield Row(entry, EXACT if exact else json.dumps(grader))
+        for entry in entries:
+            yield Row(entry, grader_of(reference, {**settings, **data.parameters}, entry))
     except (TypeError, ValueError, AssertionError, LookupError, AttributeError, ArithmeticError) as error:
         raise BadInput(
             f"data.parameters: the generator '{reference}' refuses {data.parameters} ({error}): "

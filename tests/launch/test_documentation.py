@@ -46,6 +46,8 @@ OUTSIDE = {
 }
 """Programs that are not this project's."""
 
+REWARDS = (ROOT / "docs" / "data.md").read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+"""The reward functions that the pages write."""
 
 SETTING = re.compile(r"[A-Z][A-Z_]*=\S+ ")
 """Of the environment, before a command."""
@@ -185,6 +187,7 @@ def test_a_command_is_as_it_is_written(line: str) -> None:
         Path(name).write_text("".join(json.dumps({**row, "problem": f"1 + {n}?"}) + "\n" for n in range(600)))
     shutil.copy("conf/recipes/mine.csv", "problems.csv")
     shutil.copy("conf/recipes/mine.csv", "my.csv")
+    Path("my_rewards.py").write_text(REWARDS)
     program, *words = shlex.split(line.partition("|")[0])
     if program == "bash":
         carry_out_script(words)

@@ -117,6 +117,16 @@ def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
         assert part in done.stdout
 
 
+@pytest.mark.parametrize("function", ["nowhere_at_all:tone", "json:nothing", "json:dumps"])
+def test_plan_refuses_a_reward_function_that_cannot_be_called(
+    function: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["conf=quickstart", "plan=true", f"reward.custom=[{{function: '{function}'}}]"]) == 2
+    said = capsys.readouterr()
+    assert "reward.custom" in said.err + said.out
+    assert function in said.err + said.out
+
+
 def test_plan_for_a_card_that_is_not_here_looks_at_no_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

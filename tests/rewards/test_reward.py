@@ -1,11 +1,15 @@
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Sample, Status, Verdict
-from conf.load import load
+from conf.errors import BadInput
+from conf.load import flatten, load
 from conf.presets import reward_presets
 from conf.schema import Config, CustomRewardConfig, RewardConfig
+from conf.schema.reward import formula
 from rewards.reward import CosineScale, LengthPenalty, RewardFunction, reward_function, well_formed
 
 
@@ -110,6 +114,22 @@ def test_a_users_part_that_fails_is_masked_or_wrong_and_leaves_the_verdict(timeo
     earned = RewardFunction(config)(sample("\\boxed{4}"), verdict(), {"tone": 0.0}, Status.CRASH)
     assert (earned.total, earned.status, earned.masked) == (0.0, Status.CRASH, timeout == "mask")
     assert earned.verdict == verdict()
+
+
+def test_formula_says_what_a_sample_earns() -> None:
+    config = load(["conf=quickstart", "reward.custom=[{function: 'mine:tone', weight: -0.5}]"])
+    config.algorithm.overlong_buffer = 0.1
+    assert formula(flatten(asdict(config))).endswith(" − 0.5 · tone − 1 · overlong")
+    assert formula({"reward.accuracy": 1.0, "reward.format": 0.2, "reward.boxed": 0.0}) == "1 · accuracy + 0.2 · format"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["reward.accuracy=1e308", "reward.cosine_wrong=[-1e308,0]", "reward.custom=[{function: 'a:b', weight: -1e308}]"],
+)
+def test_absurd_weights_are_refused(setting: str) -> None:
+    with pytest.raises(BadInput, match=setting.partition("=")[0]):
+        load(["conf=quickstart", setting])
 
 
 def test_presets_spell_out_the_same_keys_and_are_complete() -> None:

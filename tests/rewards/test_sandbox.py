@@ -227,7 +227,7 @@ def test_a_function_that_the_walls_stop_is_refused_at_the_start(tmp_path: Path) 
         "def keep(prompt, response, gold):\n    open('kept.txt', 'w')\n    return 1.0\n"
     )
     reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig("writer:keep")]))
-    with pytest.raises(BadInput, match=r"'writer:keep' may not.*'kept.txt'.*reward\.sandbox=false"):
+    with pytest.raises(BadInput, match=r"'writer:keep'.*'kept.txt'.*reward\.sandbox=false"):
         check_judges(reward, [Problem("id", "1 + 1 =", (1,), "2")])
 
 
@@ -237,5 +237,5 @@ def test_a_function_that_a_worker_cannot_import_is_refused_at_the_start(tmp_path
     )
     (tmp_path / "fragile.py").write_text(source)
     reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig("fragile:score")]))
-    with pytest.raises(BadInput, match=r"reward\.custom: \['fragile:score'\] cannot be imported"):
+    with pytest.raises(BadInput, match=r"reward\.custom: 'fragile:score' cannot be imported"):
         check_judges(reward, [Problem("id", "1 + 1 =", (1,), "2")])

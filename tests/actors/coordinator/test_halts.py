@@ -99,15 +99,22 @@ def test_groups_that_could_not_be_verified_give_their_capacity_back(run: Run) ->
     assert run.coordinator.ledger.counts["tokens/failed"] == 2 * run.coordinator.ledger.counts["groups/failed"] > 0
 
 
-def test_verifier_that_fails_always_halts_the_run(run: Run) -> None:
+def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) -> None:
+    complaint = "'mine:tone' raised KeyError: 'x', on problem p3"
+
     async def score(group: Group) -> Group:
-        return replace(group, rewards=(make_reward(0.0, Status.CRASH),) * len(group.samples))
+        failed = replace(make_reward(0.0, Status.CRASH), complaint=complaint)
+        return replace(group, rewards=(failed,) * len(group.samples))
 
     run.verifier.score = score  # type: ignore[method-assign]
     run.config.eval.problems = 0
     with pytest.raises(ExceptionGroup) as caught:
         run.go()
     assert "no answer could be judged" in str(root_cause(caught.value))
+    assert complaint in str(root_cause(caught.value))
+    details = [event["detail"] for event in run.folder.events() if event["event"] == "reward function failed"]
+    assert set(details) == {complaint}
+    assert run.coordinator.ledger.counts["rewards/failed"] > len(details)
 
 
 def test_run_with_every_answer_right_is_complete(run: Run) -> None:

@@ -38,6 +38,15 @@ def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title:
     assert titles(write_run(tmp_path / "one", **summary))[title] == level
 
 
+def test_a_reward_function_that_failed_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", ledger={"counts": {"rewards/failed": 8}})
+    event = {"update": 1, "event": "reward function failed", "detail": "'mine:tone' returned None, on problem p3"}
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
+    [flag] = [flag for flag in flags(read_run(folder)) if "without a reward" in flag.title]
+    assert (flag.level, flag.detail) == ("warning", event["detail"])
+    assert "8" in flag.title
+
+
 @pytest.mark.parametrize(
     ("change", "title", "level"),
     [

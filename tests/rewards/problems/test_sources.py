@@ -7,7 +7,7 @@ import pytest
 
 from actors.messages import Status
 from conf.benchmarks import SOURCES
-from conf.schema import Config
+from conf.schema import Config, CustomRewardConfig
 from rewards.pool import VerifierPool
 from rewards.problems.loading import load
 from rewards.reward import RewardFunction
@@ -102,6 +102,13 @@ def test_a_users_function_that_cannot_be_used_is_refused(
 ) -> None:
     config.data.source = f"import:{module}:{function}"
     refuse(config, byte_tokenizer, "data.source", function)
+
+
+def test_a_rows_columns_are_kept_for_a_users_reward_alone(config: Config, byte_tokenizer: Any) -> None:
+    assert {problem.columns for problem in load(config, byte_tokenizer).train} == {"{}"}
+    config.reward.custom = [CustomRewardConfig("posixpath:join")]
+    problem = load(config, byte_tokenizer).train[0]
+    assert json.loads(problem.columns)["answer"] == problem.gold
 
 
 def test_generators_score_their_answers(byte_tokenizer: Any) -> None:

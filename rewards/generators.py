@@ -1,0 +1,171 @@
+"""reasoning_gym's data sets: which are refused, and who says whether an answer is right, so that none pays for junk.
+
+The library's own scoring is lenient to the point that "nan", a prefix or any text at all earns the full score in some
+sets. It therefore only decides where an entry has several right answers (SCORED); elsewhere an answer has to be the
+entry's own, by our comparison. Partial credit never counts: only the full score is an answer.
+"""
+
+import json
+import re
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+EXACT = "exact"
+"""The grader of an entry whose answer is compared as text, or as a number where it is one."""
+
+VALUE = "value"
+"""The grader of an entry whose answer is compared as numbers, up to rounding."""
+
+FULL_SCORE = 1.0
+
+RUN_THE_ANSWER = frozenset(
+    {
+        "binary_matrix",
+        "composite",
+        "countdown",
+        "intermediate_integration",
+        "n_queens",
+        "polynomial_multiplication",
+        "puzzle24",
+        "simple_integration",
+        "spiral_matrix",
+        "string_insertion",
+    }
+)
+"""Sets whose scoring gives the model's answer to `eval` or sympy's `parse_expr`: a worker process would run it as code.
+`composite` passes it on to the sets that its parameters name.
+"""
+
+REFUSED = {
+    **dict.fromkeys(RUN_THE_ANSWER, "runs the model's answer as Python code to score it"),
+    "boxnet": "has no answers to compare with, and its scoring passes over impossible moves and fails on other text",
+    "propositional_logic": "has no answers to compare with, and its scoring pays for a copied premise",
+}
+"""Sets that cannot be used, each with what it does."""
+
+VALUES = {
+    "coin_flip": "the library pays for a prefix, such as 0 for 0.3125",
+    "complex_arithmetic": "the library pays for nan",
+    "polynomial_equations": "the library pays for anything where there is no root",
+}
+"""Sets whose answers are numbers, or lists of them in any order, that are rounded or can be spelled in several ways."""
+
+
+class Scoring(NamedTuple):
+    """A set that the library scores. why: what makes several answers right. word: how a word of an answer looks."""
+
+    why: str
+    word: str = r"\S+"
+
+
+ROLES = "altruist|angel|devil|egoist|fool|hero|knave|knight|laggard|pioneer|sage|saint|sinner|villain"
+
+SCORED = {
+    "advanced_geometry": Scoring("rounded"),
+    "bitwise_arithmetic": Scoring("any base", r"[-+]?(0[xX])?[0-9a-fA-F]+"),
+    "cryptarithm": Scoring("any solution"),
+    "decimal_arithmetic": Scoring("rounded", r"[-+]?[0-9.]+"),
+    "fraction_simplification": Scoring(
+        "any spelling of the reduced fraction", r"\$?\\d?frac\{[0-9]+\}\{[0-9]+\}\$?|[0-9]+|[0-9]*/[0-9]*"
+    ),
+    "graph_color": Scoring("any colouring"),
+    "group_anagrams": Scoring("any order"),
+    "jugs": Scoring("any moves"),
+    "kakurasu": Scoring("any solution", r"[01]+"),
+    "knight_swap": Scoring("any moves"),
+    "knights_knaves": Scoring("any order", rf"\(?[A-Z][a-z]+,?|is|an?|and|({ROLES})[,.)]*"),
+    "palindrome_generation": Scoring("any palindrome"),
+    "palindrome_partitioning": Scoring("any order"),
+    "pool_matrix": Scoring("rounded", r"-?[0-9.]+"),
+    "power_function": Scoring("rounded", r"[-+]?[0-9.]+([eE][-+]?[0-9]{1,3})?"),
+    "prime_factorization": Scoring("any order", r"[0-9×]+"),
+    "quantum_lock": Scoring("any shortest sequence", r"[ABC→]+"),
+    "rubiks_cube": Scoring("any moves", r"[A-Za-z]{1,2}'?[0-9]?'?"),
+    "rush_hour": Scoring("any moves", r"[A-Z][-+][0-9],?"),
+    "shortest_path": Scoring("any shortest path", r"[a-z]+"),
+    "sokoban": Scoring("any moves", r"[UDLR]+"),
+    "time_intervals": Scoring("any spelling of a time", r"-?[0-9:.]+,?|days?,?"),
+    "tower_of_hanoi": Scoring("any moves", r"[A-Za-z]+|[0-9][.,]?"),
+    "word_ladder": Scoring("any ladder", r"[A-Za-z,]+"),
+}
+"""Sets that the library scores. It looks for moves in any text, and repeats one as often as it is told to."""
+
+WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{(.*)\}", re.DOTALL)
+AROUND = re.compile(r"\s*([][(){},:;])\s*")
+FRACTION = re.compile(r"([-+]?)(?:\\[dt]?frac)?\{?(\d{1,18})(?:\}\{|/)(\d{1,18})\}?")
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:/\d+)?")
+"""A gold answer that the rules of `rewards.verify` compare."""
+
+CLOSE = 1e-4
+"""Share of a value by which a rounded one may differ: four digits, as the sets print."""
+
+
+def grader_of(generator: str, settings: dict[str, Any], entry: dict[str, Any]) -> str:
+    """Return the grader of an entry (see `actors.messages.Problem`). It holds all of an entry that the library scores:
+    some sets search for seconds to make one again.
+    """
+    if generator in SCORED:
+        return json.dumps({"generator": generator, "settings": settings, "entry": entry}, default=str)
+    return VALUE if generator in VALUES else EXACT
+
+
+def same_text(gold: str, answer: str) -> bool:
+    """Whether an answer is spelled as the gold one, but for case, quotes, and spaces that separate nothing."""
+    return _spelled(gold) == _spelled(answer)
+
+
+def _spelled(text: str) -> str:
+    if wrapped := WRAPPED.fullmatch(text.strip("$ \n")):
+        text = wrapped[1]
+    lines = filter(None, (" ".join(line.split()) for line in text.splitlines()))
+    return AROUND.sub(r"\1", "\n".join(lines)).replace("'", "").replace('"', "").casefold()
+
+
+def same_values(gold: str, answer: str) -> bool:
+    """Whether two answers have the same numbers, in any order and up to rounding."""
+    try:
+        expected, given = _values(gold), _values(answer)
+        pairs = zip(expected, given, strict=True)
+        return all(abs(one - other) <= CLOSE * abs(one) for one, other in pairs)
+    except (ValueError, ArithmeticError):
+        return False
+
+
+def _values(text: str) -> list[complex]:
+    return sorted(map(_value, text.split(",")), key=lambda value: (value.real, value.imag))
+
+
+def _value(text: str) -> complex:
+    """Read a number: a decimal, a fraction, or a complex one with i. Raises ValueError for any other text."""
+    text = "".join(text.split())
+    if match := FRACTION.fullmatch(text):
+        sign, above, below = match.groups()
+        return complex(int(f"{sign}{above}") / int(below))
+    if not re.fullmatch(r"[-+0-9.eEi]+", text):
+        raise ValueError(f"no number: {text[:20]}")
+    return complex(text.replace("i", "j"))
+
+
+def score_entry(grader: str, answer: str) -> bool:
+    """Whether the library gives an answer the full score. grader: of `grader_of`, as JSON.
+
+    An answer on which its scoring raises is none; what raises before it is our own trouble.
+    """
+    asked = json.loads(grader)
+    entries = _entries(asked["generator"], json.dumps(asked["settings"]))
+    word = re.compile(SCORED[asked["generator"]].word)
+    if not all(map(word.fullmatch, answer.split())):
+        return False
+    try:
+        return bool(entries.score_answer(answer, asked["entry"]) >= FULL_SCORE)
+    except MemoryError:
+        raise
+    except Exception:
+        return False
+
+
+@lru_cache(maxsize=4)
+def _entries(generator: str, settings: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(generator, **json.loads(settings))

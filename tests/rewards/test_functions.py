@@ -1,0 +1,185 @@
+"""A user's reward function: how it is called, what it may return, and that it cannot answer for the grader."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+
+from actors.messages import Problem, Reward, Sample, Status
+from conf.errors import BadInput
+from conf.schema import CustomRewardConfig, RewardConfig
+from rewards.functions import BadReward, check_functions, number, reward_part
+from rewards.pool import VerifierPool, check_judges
+from rewards.reward import RewardFunction
+
+PROBLEM = Problem("ab12", "What is 2 + 2?", (1,), "4", columns='{"level": 3, "answer": "4", "topic": "sums"}')
+
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Write:
+    """Write a module of its own with a function `reward` of this source. Return the function's reference."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(source: str) -> str:
+        name = f"mine_{abs(hash((request.node.nodeid, source)))}"
+        (tmp_path / f"{name}.py").write_text(source)
+        return f"{name}:reward"
+
+    return write
+
+
+def rewarding(reference: str, **settings: float) -> RewardFunction:
+    return RewardFunction(RewardConfig(custom=[CustomRewardConfig(reference)], **settings))  # type: ignore[arg-type]
+
+
+def rewards(pool: VerifierPool, *responses: str) -> list[Reward]:
+    return list(pool.rewards_all((PROBLEM, Sample((1,), (0.0,), text, "stop")) for text in responses))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expression", "value"),
+    [
+        ("prompt, response, gold", "len(response)", 5),
+        ("prompt, response, gold, level", "level", 3),
+        ("prompt, response, gold, *, level, missing=7", "level + missing", 10),
+        ("prompt, response, gold, **columns", "len(columns)", 3),
+        ("question, answer, gold, **columns", "len(columns)", 2),  # its own `answer` is the response
+        ("*everything, **columns", "len(everything) + len(columns)", 6),
+    ],
+)
+def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expression: str, value: float) -> None:
+    part = reward_part(write(f"def reward({parameters}):\n    return {expression}\n"))
+    assert part("p", "five!", "g", PROBLEM.columns) == value
+
+
+def test_a_column_that_is_not_there_is_named(write: Write) -> None:
+    part = reward_part(write("def reward(prompt, response, gold, difficulty):\n    return 1\n"))
+    with pytest.raises(BadReward, match=r"'difficulty'.*level"):
+        part("p", "r", "g", PROBLEM.columns)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("async def reward(prompt, response, gold):\n    return 1\n", "async"),
+        ("def reward(completions, **columns):\n    return 1\n", "three arguments"),
+        ("def reward():\n    return 1\n", "three arguments"),
+        ("reward = 3\n", "int"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("raise SystemExit\n", "SystemExit"),
+        ("other = 1\n", "AttributeError"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_before_anything_starts(write: Write, source: str, said: str) -> None:
+    reference = write(source)
+    with pytest.raises(BadInput) as refused:
+        check_functions(rewarding(reference).config)
+    assert all(words in str(refused.value) for words in ("reward.custom", reference, said))
+
+
+@pytest.mark.parametrize("value", [1, -2.5, True, numpy.float32(0.5), numpy.array(3.0), 1e6])
+def test_numbers_of_any_kind_are_rewards(value: object) -> None:
+    assert number(value) == float(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "None"),
+        ((1.0, 2.0), "tuple"),
+        ([1.0], "list"),
+        ({"score": 1.0}, "dict"),
+        ("0.5", "str"),
+        (object(), "object"),
+        (numpy.array([1.0, 2.0]), "ndarray"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (1e308, "1e+308"),
+        (10**400, "int"),
+    ],
+)
+def test_anything_else_is_none_and_is_named(value: object, said: str) -> None:
+    with pytest.raises(BadReward) as refused:
+        number(value)
+    assert said in str(refused.value)
+
+
+def test_a_coroutine_is_no_reward(write: Write) -> None:
+    later = write("async def later():\n    return 1\ndef reward(prompt, response, gold):\n    return later()\n")
+    with pytest.raises(BadReward, match="coroutine"):
+        reward_part(later)("p", "r", "g")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise KeyError('colour')", "KeyError: 'colour'"),
+        ("return {'score': 1}", "dict"),
+        ("return 1e308", "1e+308"),
+        ("return float('nan')", "nan"),
+        ("pass", "None"),
+        ("import time; time.sleep(60)", "deadline_s"),
+        ("import os; os._exit(1)", "ended its process"),
+    ],
+)
+def test_a_function_that_fails_is_named_at_the_start(write: Write, body: str, said: str) -> None:
+    """Which one, on what problem, with its error."""
+    reference = write(f"def reward(prompt, response, gold):\n    {body}\n")
+    with pytest.raises(BadInput) as refused:
+        check_judges(rewarding(reference, deadline_s=0.2), [PROBLEM])
+    assert all(words in str(refused.value) for words in (reference, said, PROBLEM.prompt))
+
+
+def test_a_function_that_fails_on_a_sample_is_named_and_its_sample_masked(write: Write) -> None:
+    reference = write("def reward(prompt, response, gold):\n    return 1 / len(response)\n")
+    with VerifierPool(rewarding(reference), workers=1) as pool:
+        fine, failed = rewards(pool, "1234", "")
+    assert (fine.complaint, fine.parts["reward"], fine.masked) == ("", 0.25, False)
+    assert all(words in failed.complaint for words in (reference, "ZeroDivisionError", PROBLEM.id))
+    assert (failed.status, failed.masked) == (Status.CRASH, True)
+
+
+RIGHT, WRONG = r"\boxed{\frac{8}{\sqrt{4}}}", r"\boxed{\sqrt{5}}"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "import rewards.verify.comparison as c, rewards.graders as g\n"
+        "    c.compare = g.compare = g.judge = lambda *_: 'correct'; g.resolve.cache_clear()",
+        "import os, json\n"
+        "    folder = '/proc/self/fd/'\n"
+        "    pipe = next(int(n) for n in os.listdir(folder) if 'socket' in os.path.realpath(folder + n))\n"
+        "    import multiprocessing.connection as m\n"
+        "    connection = m.Connection(pipe); connection.send_bytes(json.dumps(['correct', '']).encode())",
+        "import sys; sys.modules.clear()",
+    ],
+    ids=["patches the grader", "writes to the pipe", "clears the modules"],
+)
+def test_a_function_cannot_answer_for_the_grader(write: Write, attack: str) -> None:
+    reference = write(
+        f"def reward(prompt, response, gold):\n    if 'attack' in response:\n        attack()\n    return 1.0\n"
+        f"def attack():\n    {attack}\n"
+    )
+    problem = Problem("id", "prompt", (1,), r"\sqrt{16}")
+    with VerifierPool(rewarding(reference), workers=1) as pool:
+        asked = [WRONG, RIGHT, "attack " + WRONG, *[WRONG.replace("5", str(n)) for n in range(20, 25)], RIGHT]
+        given = list(pool.rewards_all((problem, Sample((1,), (0.0,), text, "stop")) for text in asked))
+    right = [reward.verdict.status is Status.CORRECT for reward in given]
+    assert right == [text == RIGHT for text in asked]
+    assert given[-1].parts["reward"] == 1.0
+
+
+def test_a_ruined_worker_is_replaced(write: Write) -> None:
+    reference = write(
+        "ruined = False\ndef reward(prompt, response, gold):\n    global ruined\n    ruined |= response == 'ruin'\n"
+        "    if ruined:\n        raise RuntimeError\n    return 1.0\n"
+    )
+    with VerifierPool(rewarding(reference), workers=1) as pool:
+        earned = [reward.parts["reward"] for reward in rewards(pool, "a", "ruin", "b", "c", "d", "e")]
+        assert earned == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+        assert pool.health["restarts"] == 1
