@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from conf.arguments import word_and_options
 from conf.command import command
 from conf.errors import BadInput
 from conf.suggestions import nearest
@@ -32,9 +33,7 @@ BENCHES = ("end_to_end", "learner", "memory", "mismatch", "overlap", "race", "ra
 @command("bench.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    if len(arguments) != 1:
-        raise BadInput(f"name one bench: {', '.join(BENCHES)}")
-    (name,) = arguments
+    name, _ = word_and_options(arguments, {}, f"one bench of {', '.join(BENCHES)}")
     if name not in BENCHES:
         raise BadInput(f"no bench {name!r}: there is {', '.join(nearest(name, BENCHES) or BENCHES)}")
     run: Callable[[], Result] = import_module(f"launch.benches.{name}").run

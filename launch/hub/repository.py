@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import validate_repo_id
 
 from conf.errors import BadInput
+from conf.hub import check_token
 
 TOKEN = "HF_TOKEN"
 
@@ -40,6 +41,7 @@ class Repository:
         token = os.environ.get(TOKEN)
         if not token:
             raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the hub that may write there")
+        check_token(token)
         self.name = name
         self._api = HfApi(token=token)
 
@@ -85,6 +87,6 @@ def _refusals(name: str) -> Iterator[None]:
                 f"to={name}: the hub refuses the token in {TOKEN}; give one that may write to that owner's models"
             ) from None
         raise BadInput(f"to={name}: the hub refuses ({error}); nothing was published, try again") from None
-    except UNREACHABLE as error:
+    except (*UNREACHABLE, ValueError, LookupError, TypeError, AttributeError) as error:  # or answers nonsense
         cause = type(error).__name__
         raise BadInput(f"to={name}: the hub cannot be reached ({cause}); check the network, then try again") from None

@@ -6,8 +6,7 @@ import pytest
 from conf.command import PlainConsole
 from launch import samples
 from launch.samples import choose, read_pairs, show
-from launch.trained.side_by_side import visible
-from tests.run_folders import HOSTILE, write_run
+from tests.run_folders import write_run
 
 
 def rows(**statuses: tuple[str, ...]) -> str:
@@ -74,8 +73,6 @@ def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
     said = console.export_text()
     assert "alert(1)" in said
     assert "\x1b" not in said
-    assert visible(HOSTILE).isprintable()
-    assert visible("a\tb\nc") == "a       b\nc"
 
 
 @pytest.mark.parametrize(
