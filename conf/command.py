@@ -36,7 +36,10 @@ FILES = "agg"
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""Errors of a place that is not the person's to write, or to read, where they name one."""
+UNFIT = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+"""Errors of a place that is not the person's to write or to read, or is of another kind than it has to be, where they
+name one.
+"""
 
 LAYOUT = "\n\t"
 """What a text may hold besides letters."""
@@ -113,8 +116,9 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                     sys.stdout = None
                     say(name, f"nothing more can be written ({error.strerror}): make room, or send it elsewhere")
                     return BAD_INPUT
-                if isinstance(error, OSError) and error.errno in CLOSED and error.filename:
-                    say(name, f"{error.filename} cannot be used ({error.strerror}): allow it, or name another place")
+                if isinstance(error, OSError) and error.errno in CLOSED | UNFIT and error.filename:
+                    place = BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another")
+                    say(name, str(place))
                     return BAD_INPUT
                 say(name, unforeseen(error))
                 return 1

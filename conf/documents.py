@@ -68,7 +68,7 @@ def path_of(text: str, where: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise BadInput(f"{where}: there is no such home folder; give the whole path") from None
+        raise BadInput(f"{where}: there is no such home folder; give the whole path, or set HOME") from None
 
 
 def read_text(file: Path, remedy: str) -> str:

