@@ -54,7 +54,7 @@ TYPED: dict[tuple[str, ...], list[str | tuple[str, ...]]] = {
     ("serve", "{trained}"): [f"port={MANY}", "port=0", "host=no such host"],
     ("microbudget",): ["sampels", "\x1b[31m", ("export", "--x")],
     ("doctor",): ["measure=maybe", "--conf=base", "device=none"],
-    ("embedded",): [("a", "b"), "--x", "to=x"],
+    ("embedded",): [("a", "b"), "--x"],
     ("verify",): ["none.jsonl", ("{data}", "recipe=x"), ("{data}", "--recipe", "x")],
 }
 """By command and first words: further ones, with which it has to be refused. {model} and the like are of the stock."""
