@@ -117,7 +117,7 @@ def test_norms_of_heads_are_known_by_family_or_setting(stated: dict[str, Any], h
 def test_embedded_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = ModelConfig(path="embedded:smollm2-135m")
-    with pytest.raises(BadInput, match=r"by bash launch/setup\.sh, or.* by microbudget embedded"):
+    with pytest.raises(BadInput, match=r"launch/setup\.sh.*microbudget embedded"):
         locate(model)
     write_model(embedded_folder())
     assert locate(model) == str(tmp_path / "microbudget-rl" / "smollm2-135m-instruct")
@@ -125,7 +125,7 @@ def test_embedded_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_wrong_declaration_is_named(tmp_path: Path) -> None:
     shape = ShapeConfig(**{**vars(SHAPE), "layers": 3})
-    with pytest.raises(BadInput, match=r"model.shape.layers=3: .* has 2"):
+    with pytest.raises(BadInput, match=r"model.shape.layers=3: .*2"):
         locate(ModelConfig(path=str(write_model(tmp_path)), shape=shape))
 
 
@@ -161,13 +161,13 @@ def test_what_is_neither_folder_nor_hub_id_is_refused_without_asking_the_hub(pat
 
 def test_gated_model_names_page_and_token(hub: Callable[..., None]) -> None:
     hub(403, {"X-Error-Code": "GatedRepo"})
-    with pytest.raises(BadInput, match=r"licence at https://huggingface\.co/owner/name and set HF_TOKEN"):
+    with pytest.raises(BadInput, match=r"https://huggingface\.co/owner/name.*HF_TOKEN"):
         locate(ModelConfig(path="owner/name"))
 
 
 def test_unknown_model(hub: Callable[..., None]) -> None:
     hub(404, {"X-Error-Code": "RepoNotFound"})
-    with pytest.raises(BadInput, match="neither a folder here nor a public model"):
+    with pytest.raises(BadInput, match="owner/name.*HF_TOKEN"):
         locate(ModelConfig(path="owner/name"))
 
 
@@ -175,7 +175,7 @@ def test_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(hub_at_the_door, "HUB_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_hub_at(monkeypatch, tmp_path, silent.getsockname()[1])
-        with pytest.raises(BadInput, match=r"cannot be reached \(ReadTimeout\).*local folder"):
+        with pytest.raises(BadInput, match=r"ReadTimeout.*local folder"):
             shape_of(ModelConfig(path="owner/name"))
 
 
