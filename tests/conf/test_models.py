@@ -167,7 +167,7 @@ def test_gated_model_names_page_and_token(hub: Callable[..., None]) -> None:
 
 def test_unknown_model(hub: Callable[..., None]) -> None:
     hub(404, {"X-Error-Code": "RepoNotFound"})
-    with pytest.raises(BadInput, match="owner/name.*HF_TOKEN"):
+    with pytest.raises(BadInput, match=r"owner/name.*HF_TOKEN"):
         locate(ModelConfig(path="owner/name"))
 
 
