@@ -2,7 +2,7 @@
 
 from conf.errors import BadInput
 
-HUB_TIMEOUT_S = 5.0
+HUB_TIMEOUT_S = 10.0
 """Seconds for the hub's first answer; its library by itself waits for ever, or tries six times in half a minute."""
 
 

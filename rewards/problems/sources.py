@@ -82,19 +82,17 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
     named, _, revision = path.partition("@")
     owner, name, *config = named.split("/")
     split = split or "train"
-
     away = []
 
     def load() -> list[Row]:
         import datasets
 
-        datasets.logging.set_verbosity_error()
         try:
             if not os.path.isdir(f"{owner}/{name}"):  # which the library prefers to the hub
                 newest("dataset", f"{owner}/{name}")
         except HubAway as error:
             away.append(f"the hub cannot be reached: {error}")
-        with offline() if away else nullcontext():  # its cache may do
+        with offline() if away else nullcontext():  # its cache may do, as the library then says
             rows = datasets.load_dataset(
                 f"{owner}/{name}", *config, split=split, revision=revision or None, streaming=data.scan is not None
             )
