@@ -97,6 +97,7 @@ def check_adapter(config: Config, model_path: str) -> None:
         if value != ours:
             raise BadInput(f"{where}: was made with {key} {value}, this run has lora.{key}={ours}; make them equal")
     _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
+    _check_effect(folder / WEIGHTS_FILE, where, asked=False)
 
 
 def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
@@ -155,9 +156,9 @@ def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str
     return stated
 
 
-def _check_effect(file: Path, where: str) -> None:
-    """Raise BadInput unless some B A is not zero, and all of them are finite."""
-    effective = False
+def _check_effect(file: Path, where: str, asked: bool = True) -> None:
+    """Raise BadInput unless all B and A are finite, and some B A is not zero. asked: whether it must not be zero."""
+    effective = not asked
     with safe_open(file, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118  # no mapping
             if ".lora_B." in name:

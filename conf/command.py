@@ -8,15 +8,17 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
-from conf.errors import BadInput, in_brief, printable
+from conf.errors import BadInput, in_brief
+from conf.text import printable
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -34,7 +36,13 @@ FILES = "agg"
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""Errors of a place that is not the person's to write, or to read, where they name one."""
+UNFIT = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+"""Errors of a place that is not the person's to write or to read, or is of another kind than it has to be, where they
+name one.
+"""
+
+LAYOUT = "\n\t"
+"""What a text may hold besides letters."""
 
 WIDTHS = range(20, 1001)
 PLAIN_WIDTH = 80
@@ -59,7 +67,11 @@ class PlainConsole(Console):
             self.width = PLAIN_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+        return super().render_str(printable(text, LAYOUT), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text, LAYOUT), segment.style)
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -67,11 +79,12 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return not arguments or not WORDS.isdisjoint(arguments)
 
 
-def command(name: str, usage: str | None = None) -> Callable[[Main[P]], Main[P]]:
+def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command: its BadInput becomes a line on stderr and exit code 2, an error that nobody has
     foreseen a line with the place of its traceback and exit code 1. Nothing that is printed can fail for its encoding.
 
     usage: what is printed, with exit code 0, where help is asked for; None for a command that explains itself.
+    bare: whether a command line without arguments is one to carry out, and asks for no help.
     """
 
     def decorate(main: Main[P]) -> Main[P]:
@@ -82,7 +95,7 @@ def command(name: str, usage: str | None = None) -> Callable[[Main[P]], Main[P]]
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             try:
-                if usage is not None and asks_for_help(arguments):
+                if usage is not None and asks_for_help(arguments) and (arguments or not bare):
                     print(inspect.cleandoc(usage))
                     code = 0
                 else:
@@ -103,8 +116,9 @@ def command(name: str, usage: str | None = None) -> Callable[[Main[P]], Main[P]]
                     sys.stdout = None
                     say(name, f"nothing more can be written ({error.strerror}): make room, or send it elsewhere")
                     return BAD_INPUT
-                if isinstance(error, OSError) and error.errno in CLOSED and error.filename:
-                    say(name, f"{error.filename} cannot be used ({error.strerror}): allow it, or name another place")
+                if isinstance(error, OSError) and error.errno in CLOSED | UNFIT and error.filename:
+                    place = BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another")
+                    say(name, str(place))
                     return BAD_INPUT
                 say(name, unforeseen(error))
                 return 1

@@ -34,6 +34,18 @@ MOST_VALUES = 10**6
 MOST_BITS = 10_000
 """Of a whole number; Python writes no number of more than 4,300 digits."""
 
+SIGNATURES = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"PK\x03\x04": "a zip archive or a workbook",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"PAR1": "a parquet file",
+}
+"""What a file that is no text in UTF-8 may be, by how it begins."""
+
 MALFORMED = (
     yaml.YAMLError,
     OmegaConfBaseException,
@@ -56,7 +68,7 @@ def path_of(text: str, where: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise BadInput(f"{where}: there is no such home folder; give the whole path") from None
+        raise BadInput(f"{where}: there is no such home folder; give the whole path, or set HOME") from None
 
 
 def read_text(file: Path, remedy: str) -> str:
@@ -67,9 +79,18 @@ def read_text(file: Path, remedy: str) -> str:
             raise BadInput(f"{file} cannot be read ({missing}); {remedy}")
         if (size := file.stat().st_size) > MOST_BYTES:
             raise BadInput(f"{file} has {size:,} bytes, and {MOST_BYTES:,} are the most that is read; {remedy}")
-        return file.read_text(encoding="utf-8")
+        if disguise := disguise_of(file):
+            raise BadInput(f"{file} is {disguise}; {remedy}")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise BadInput(f"{file} cannot be read ({reason(error)}); {remedy}") from None
+
+
+def disguise_of(file: Path) -> str:
+    """Say what a file is instead of text in UTF-8; empty if nothing speaks against that."""
+    with file.open("rb") as content:
+        start = content.read(8)
+    return next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), "")
 
 
 def read_json(file: Path, kind: Any, remedy: str) -> Any:

@@ -1,6 +1,6 @@
 """The one exception for input a person must change."""
 
-from unicodedata import category
+from conf.text import printable
 
 MOST_CHARACTERS = 1000
 """Of a refusal: what somebody has typed or stored may be of any length, and the remedy stands at the end."""
@@ -21,11 +21,3 @@ class BadInput(Exception):
 def in_brief(error: BaseException) -> str:
     """Return kind and text of an error on one line of at most 300 characters."""
     return printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-
-
-def printable(text: str) -> str:
-    """Return a text with escapes for what moves the cursor, turns the direction of writing or is half a character."""
-    return "".join(
-        character if character.isprintable() or category(character) == "Zs" else repr(character)[1:-1]
-        for character in text
-    )

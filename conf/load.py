@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.arguments import pairs
 from conf.checks import check
 from conf.devices import known_as
 from conf.documents import line_of, parse_yaml, read_yaml, reason
@@ -23,7 +25,7 @@ from conf.errors import BadInput
 from conf.presets import presets, reward_presets
 from conf.schema import PRIVATE, Config, ShapeConfig
 from conf.settings import expected, fits, settings, show
-from conf.suggestions import hint, nearest, spelled
+from conf.suggestions import hint, nearest
 
 Layer = tuple[str, dict[str, Any]]
 """Settings, and the file they come from, empty for the command line."""
@@ -61,7 +63,7 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
     Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an
     impossible combination, and YAML that does not parse.
     """
-    name, overrides = _parse(arguments)
+    name, overrides = _parse(arguments, folder)
     given = ("", overrides)
     config = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
     if run := run_of(config.adapter):
@@ -82,7 +84,7 @@ def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
     """Return where the value of each setting that is not at its default comes from, by key: a recipe, a preset, or the
     command line.
     """
-    name, overrides = _parse(arguments)
+    name, overrides = _parse(arguments, folder)
     found: dict[str, str] = {}
     for file, layer in [*(_recipes(name, folder) if name else ()), ("", overrides)]:
         source = f"recipe {Path(file).stem}" if file else "command line"
@@ -214,23 +216,19 @@ def override(key: str, value: str) -> DictConfig:
     return parsed
 
 
-def _parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the recipe's name, empty if there is none, and the overrides as one nested mapping."""
-    seen: dict[str, str] = {}
-    overrides = [OmegaConf.create()]
     if len(arguments) > MOST_ARGUMENTS:
         raise BadInput(f"{len(arguments)} arguments: give {MOST_ARGUMENTS} at most, and the rest in a recipe")
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not (key and equals) or key.startswith("-"):
-            raise BadInput(f"argument {argument!r}: {spelled(argument, 'conf=quickstart or lora.rank=8')}")
-        for other in seen:
-            if f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}."):
-                raise BadInput(f"{key}={value}: {other}={seen[other]} is on the same command line; keep one of them")
-        seen[key] = value
-        if key != "conf":
-            overrides.append(override(key, value))
-    return seen.get("conf", ""), OmegaConf.to_container(OmegaConf.merge(*overrides))  # type: ignore[return-value]  # a mapping
+    known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(Config))]
+    given = pairs(arguments, "conf=quickstart or lora.rank=8", known)
+    keys = sorted(given)
+    for key, other in combinations(keys, 2):
+        if f"{other}.".startswith(f"{key}."):
+            raise BadInput(f"{other}={given[other]}: {key}={given[key]} is on the same command line; keep one of them")
+    name = given.pop("conf", "")
+    overrides = [override(key, value) for key, value in given.items()]
+    return name, OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(), *overrides))  # type: ignore[return-value]  # a mapping
 
 
 def _recipes(name: str, folder: Path) -> list[Layer]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
 from conf.families import check_family, common_context, read_config
+from conf.hub import HubAway, newest
 from conf.schema import ModelConfig, ShapeConfig
 
 EMBEDDED = "embedded:smollm2-135m"
@@ -23,9 +25,6 @@ TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json",
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
 MODEL_FILES = [*SHAPE_FILES, *TOKENIZER_FILES, *WEIGHT_FILES, "generation_config.json", "chat_template*"]
 """What is fetched from the hub: never code, never pickles."""
-
-HUB_TIMEOUT_S = 10.0
-"""For the hub's first answer; its library by itself waits for ever on a server that is silent."""
 
 SHAPE_KEYS = {
     "layers": "num_hidden_layers",
@@ -52,6 +51,9 @@ HEAD_NORM_KEYS = ("use_qk_norm", "qk_layernorm")
 Shard = Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
 Index = mapping("Index", {"weight_map": Annotated[dict[str, Shard], Field(min_length=1)]})
 """model.safetensors.index.json."""
+
+LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?!.*\brotary_emb\b)(.+)")
+"""Matches the name of a weight: number of its layer, and what it is there. Old files hold rotary_emb in some layers."""
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -184,14 +186,13 @@ def _folder(path: str, patterns: list[str]) -> Path:
 def _from_hub(name: str, patterns: list[str]) -> Path:
     """Return the newest revision in the hub's cache, fetched first where the hub can be reached."""
     import httpx2
-    from huggingface_hub import HfApi, constants, errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
-    unreachable = (httpx2.TransportError, httpx2.InvalidURL, errors.OfflineModeIsEnabled)
     page = f"https://huggingface.co/{name}"
     try:
         try:
-            revision = HfApi().model_info(name, timeout=HUB_TIMEOUT_S).sha
-        except unreachable:
+            revision = newest("model", name)
+        except HubAway:
             return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns="*/*", local_files_only=True))
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"))
     except errors.GatedRepoError:
@@ -204,13 +205,14 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
             f"model.path={name}: neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
             " if it is private"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, *unreachable) as error:
-        cause = type(error.__context__ or error).__name__
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
+        away = error.__context__
+        cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__
         raise BadInput(
             f"model.path={name}: not in the local cache, and the hub cannot be reached ({cause}); check the network,"
             " or name a local folder that holds the model"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise BadInput(
             f"model.path={name}: the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete what"
             " is damaged there, set HF_HOME to another folder, or name a local folder that holds the model"
@@ -233,16 +235,27 @@ def _check_weights(folder: Path, path: str) -> None:
 
 
 def _check_readable(shards: list[Path], path: str, shape: ShapeConfig) -> None:
-    """Raise BadInput for weights that are cut off or damaged, or not of the shape that config.json states."""
+    """Raise BadInput for weights that are cut off or damaged, or not of the shape that config.json states: what is
+    missing would be random, and what is too much left out.
+    """
+    layers: dict[str, set[int]] = defaultdict(set)
     for shard in shards:
         try:
             with safe_open(shard, framework="numpy") as weights:
-                held = EMBEDDING in weights.keys()  # noqa: SIM118  # no mapping
-                rows = weights.get_slice(EMBEDDING).get_shape() if held else None
+                names = set(weights.keys())
+                rows = weights.get_slice(EMBEDDING).get_shape() if EMBEDDING in names else None
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
         if rows not in (None, [shape.vocabulary, shape.hidden]):
             raise BadInput(
                 f"model.path={path}: {EMBEDDING} has the shape {rows}, and config.json says vocab_size="
                 f"{shape.vocabulary} and hidden_size={shape.hidden}; restore the model's own files"
+            )
+        for found in filter(None, map(LAYER.search, names)):
+            layers[found[2]].add(int(found[1]))
+    for name, numbers in layers.items() or [("a layer", set())]:
+        if numbers != set(range(shape.layers)):
+            raise BadInput(
+                f"model.path={path}: its files have {name} {len(numbers)} times, and config.json says num_hidden_layers"
+                f"={shape.layers}; restore the model's own files"
             )

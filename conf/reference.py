@@ -41,7 +41,7 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-@command("reference")
+@command("reference", __doc__, bare=True)
 def main(arguments: list[str]) -> int:
     """Print the page."""
     print(reference(), end="")

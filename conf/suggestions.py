@@ -24,13 +24,6 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"nearest: {', '.join(close)}; " if close else ""
 
 
-def spelled(argument: str, example: str) -> str:
-    """Say how an argument that is not `key=value`, or has dashes before it, is to be written."""
-    bare = argument.lstrip("-")
-    dashed = bare != argument and "=" in bare
-    return f"write {bare}" if dashed else f"write it as key=value, such as {example}"
-
-
 def _likeness(name: str, other: str) -> float:
     name, other = name.lower(), other.lower()
     pairs = [(name, other), (name.rpartition(".")[2], other.rpartition(".")[2])]

@@ -25,6 +25,7 @@ from rich.console import Console
 from actors.messages import Problem
 from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.models import shape_from_config
@@ -32,7 +33,6 @@ from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
 from launch.reports.tables import problem_in
 from launch.samples import choose, read_pairs, show
-from launch.trained.arguments import split
 from launch.trained.off_screen import off_screen
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 
@@ -43,7 +43,7 @@ SHOWN_SAMPLES = 3
 @command("chat.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 1 if the engine fails, 2 for bad input, 130 after Ctrl-C."""
-    folder, given = split(arguments, {"checkpoint": ()})
+    folder, given = run_and_options(arguments, {"checkpoint": ()})
     trained = find_trained(folder, given.get("checkpoint", LATEST))
     with off_screen("chat") as screen:
         return chat(trained, folder, PlainConsole(file=screen))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
 from conf.models import embedded_folder
@@ -160,9 +161,12 @@ def check(folder: Path) -> None:
         raise BadInput(f"the converted embedded model {' and '.join(faults)}: try again")
 
 
-@command("setup")
+@command("setup", __doc__, bare=True)
 def main(arguments: list[str]) -> int:
-    folder = Path(arguments[0]) if arguments else embedded_folder()
+    words, _ = words_and_options(arguments, {})
+    if len(words) > 1:
+        raise BadInput(f"{' '.join(words)}: name one folder, or none")
+    folder = Path(words[0]) if words else embedded_folder()
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars: the whole takes seconds
     if provide(folder, build):

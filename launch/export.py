@@ -27,11 +27,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.models import weight_files
 from launch.session.signals import handle_signals, raise_exit
-from launch.trained.arguments import split
 from launch.trained.policy import LATEST, Trained, find_trained
 
 FORMATS = ("merged", "gguf", "adapter")
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
     try:
-        folder, given = split(arguments, OPTIONS)
+        folder, given = run_and_options(arguments, OPTIONS)
         trained = find_trained(folder, given.get("checkpoint", LATEST))
         return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())
     except SystemExit as told:  # by a signal: what was half written is gone by now

@@ -22,10 +22,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from launch.session.signals import handle_signals, raise_exit
-from launch.trained.arguments import split
 from launch.trained.policy import Trained, find_trained
 
 YES_NO = ("true", "false")
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
     try:
-        folder, given = split(arguments, OPTIONS)
+        folder, given = run_and_options(arguments, OPTIONS)
         if "to" not in given:
             raise BadInput("say where to publish it: to=OWNER/NAME")
         return push(folder, given, PlainConsole())

@@ -13,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 
+from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
 from launch.reports import write
@@ -21,7 +22,7 @@ from launch.reports import write
 @command("report.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    folders = [Path(argument) for argument in arguments]
+    folders = [Path(word) for word in words_and_options(arguments, {})[0]]
     for folder in folders:
         if not os.path.isdir(folder):
             raise BadInput(f"there is no folder {folder}")

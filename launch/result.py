@@ -8,12 +8,12 @@ Example:
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from actors.storage.run_record import RunRecord
+from conf.arguments import run_and_options
 from conf.command import command
-from conf.errors import BadInput
+from conf.text import printable
 
 
 def describe(summary: dict[str, Any]) -> list[str]:
@@ -37,14 +37,12 @@ def describe(summary: dict[str, Any]) -> list[str]:
 @command("result", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 1 if there is no finished run, 2 for bad input."""
-    if len(arguments) != 1:
-        raise BadInput("name the folder of a run: python -m launch.result runs/quickstart")
-    run = RunRecord(Path(arguments[0]))
+    run = RunRecord(run_and_options(arguments, {})[0])
     summary = run.finished()
     if summary is None:
         return 1
     report = [f"report: {run.report}"] if run.report.exists() else []
-    print(f"{run.path}: " + "\n  ".join([*describe(summary), *report]))
+    print(f"{run.path}: " + "\n  ".join(map(printable, [*describe(summary), *report])))
     return 0
 
 

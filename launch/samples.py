@@ -13,6 +13,7 @@ Without `show` what has changed: what became wrong first, and of that the proble
 the answer after training.
 """
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,12 +22,12 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.messages import Status
+from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from launch.reports.tables import Pair, pairs_by_outcome
-from launch.trained.arguments import split
 from launch.trained.policy import find_run
-from launch.trained.side_by_side import side_by_side, visible
+from launch.trained.side_by_side import side_by_side
 
 SHOWN = {
     "worse": "right before, wrong after",
@@ -44,10 +45,10 @@ LIMIT = "10"
 @command("samples.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    folder, given = split(arguments, OPTIONS)
+    folder, given = run_and_options(arguments, OPTIONS)
     limit = given.get("limit", LIMIT)
-    if not limit.isdecimal() or limit == "0":
-        raise BadInput(f"limit={limit}: use 1 or more")
+    if not re.fullmatch(r"[1-9]\d{0,8}", limit):
+        raise BadInput(f"limit={limit}: use a whole number from 1 on")
     by_outcome = read_pairs(folder)
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
     console = PlainConsole()
@@ -97,7 +98,7 @@ def show(pairs: list[Pair], console: Console) -> None:
     """Print problem, gold answer, and both answers with their verdicts."""
     for pair in pairs:
         asked = f"{pair.problem.strip()}\ngold: {pair.gold}"
-        console.print(visible(asked))
+        console.print(asked)
         sides = (pair.before, pair.after)
         verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides]
         answers = [str(side["response"]) for side in sides]

@@ -29,13 +29,13 @@ from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environm
 from actors.runtime.parent import end_with
 from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from conf.arguments import run_and_options
 from conf.command import command, near
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
 from launch.session.signals import handle_signals, raise_exit
-from launch.trained.arguments import split
 from launch.trained.off_screen import log_of
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 1 if the server ends by itself, 2 for bad input, 130 or 143 once it was told to end."""
     handle_signals(raise_exit)
     try:
-        folder, given = split(arguments, OPTIONS)
+        folder, given = run_and_options(arguments, OPTIONS)
         host, port = check_address(given.get("host", "127.0.0.1"), given.get("port", "8000"))
         trained = find_trained(folder, given.get("checkpoint", LATEST))
         command = server(talking(trained), host, port)
@@ -120,7 +120,7 @@ def check_address(host: str, port: str) -> tuple[str, int]:
     """Return an address that can be served on. Raises BadInput for others, and without a key for those that other
     machines reach.
     """
-    if not (port.isdecimal() and 1 <= int(port) <= 65535):
+    if not (port.isdecimal() and len(port) < 6 and 1 <= int(port) <= 65535):
         raise BadInput(f"port={port}: use a number from 1 to 65535")
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -107,6 +107,11 @@ def damage(folder: Path, under: str = "") -> str | None:
     """Return how a folder, or the part of it under a subfolder, differs from its manifest; None if it does not."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        there = {str(file.relative_to(folder)) for file in folder.rglob("[!.]*") if file.is_file()} - {MANIFEST}
+        if unsealed := sorted(there - manifest.keys()):
+            return f"{unsealed[0]} is not in {MANIFEST}"
+        if not any(name.startswith(under) for name in manifest):
+            return f"{MANIFEST} names nothing of it"
         for name, sealed in manifest.items():
             file = folder / name
             if not name.startswith(under):

@@ -8,6 +8,7 @@ from actors.storage import contents
 from actors.storage.checkpoints import Checkpoints, read_state
 from actors.storage.files import REMEDY, read_json, read_rows
 from conf.documents import read_text
+from conf.errors import BadInput
 from conf.load import RECORD, read_record
 
 Row = dict[str, Any]
@@ -106,7 +107,15 @@ class RunRecord:
         return read_text(file, REMEDY) if os.path.lexists(file) else None
 
     def check(self) -> None:
-        """Raise BadInput if a file is damaged that a process which goes on with the run would read."""
+        """Raise BadInput if a file is damaged that a process which goes on with the run would read, or if a folder is
+        in the place of a file, or the other way round.
+        """
+        for path in (self.checkpoints.folder, self.adapters, self.path / "samples", self.path / "tensorboard"):
+            if os.path.lexists(path) and not path.is_dir():
+                raise BadInput(f"{path} is no folder; {REMEDY}")
+        for path in (self.report, self.left_out_file, self.failure_log, self.path / "origin.json"):
+            if path.is_dir():
+                raise BadInput(f"{path} is a folder and no file; {REMEDY}")
         for read in (
             self.config,
             self.summary,

@@ -11,7 +11,7 @@ from conf.settings import Rule, setting
 def _has_group(pattern: str) -> bool:
     try:
         return re.compile(pattern).groups >= 1
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False
 
 

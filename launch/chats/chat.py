@@ -15,7 +15,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.chats.conversation import SIDES, Conversation
 from launch.chats.policies import Policies, Show
-from launch.trained.side_by_side import side_by_side, visible
+from launch.trained.side_by_side import side_by_side
 
 HELP = """/problem N  pose held-out problem N as in the run's evaluation, with gold answer and verdicts
 /ask TEXT   pose a problem of yours in the same way, with the run's instructions and examples
@@ -142,7 +142,7 @@ class Chat:
             self._say(f"{side}: {answers[side].strip()}" + (f" [{verdicts[side]}]" if verdicts else ""))
 
     def _say(self, text: str) -> None:
-        self._console.print(visible(text), soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 def typed(console: Console) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from actors.runtime.host_resources import amount
 from conf.errors import BadInput
-from conf.models import HUB_TIMEOUT_S
+from conf.hub import HUB_TIMEOUT_S
 from conf.schema import Config
 from launch.doctors.findings import Finding
 from launch.hardware.machine import Machine

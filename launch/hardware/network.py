@@ -3,13 +3,13 @@
 import ipaddress
 import os
 import socket
-from pathlib import Path
 
 import psutil
 
+from conf.documents import path_of
 from conf.errors import BadInput
 
-TOKENS = Path("~/.ray")
+TOKENS = "~/.ray"
 """Where Ray keeps the token, readable by all unless the folder is not."""
 
 
@@ -17,7 +17,7 @@ def require_token() -> None:
     """Raise BadInput if Ray is told to do without a token, and keep the one of this user from others."""
     if (mode := os.environ.get("RAY_AUTH_MODE", "token")) != "token":
         raise BadInput(f"RAY_AUTH_MODE={mode}: whoever reaches a port of Ray could run code as you: unset it")
-    folder = TOKENS.expanduser()
+    folder = path_of(TOKENS, f"{TOKENS}, where Ray keeps its token")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)

@@ -7,7 +7,6 @@ from rich.console import Console
 from conf.load import dump
 from conf.models import load_tokenizer, locate
 from conf.schema import Config
-from launch.trained.side_by_side import visible
 from rewards.problems.loading import load
 
 SHOWN = 2
@@ -22,6 +21,6 @@ def show_dry_run(config: Config, console: Console) -> None:
     for kind, some in (("to train on", problems.train), ("held out", problems.heldout)):
         say(f"{len(some)} problems {kind}")
         for number, problem in enumerate(some[:SHOWN], start=1):
-            say(f"--- {kind}, {number}: {len(problem.prompt_ids)} tokens, gold answer {visible(problem.gold)}")
-            say(f"{visible(problem.prompt)}\n")
+            say(f"--- {kind}, {number}: {len(problem.prompt_ids)} tokens, gold answer {problem.gold}")
+            say(f"{problem.prompt}\n")
     say(f"Left out: {', '.join(f'{count} {reason}' for reason, count in problems.dropped.items()) or 'none'}")

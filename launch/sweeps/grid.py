@@ -12,12 +12,12 @@ from typing import Any, get_origin
 from omegaconf import OmegaConf
 
 from actors.storage.run_record import RunRecord
+from conf.arguments import pairs
 from conf.errors import BadInput
 from conf.load import load, override, recipe_names
 from conf.schema import Config, ConfigWithSweep, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings
-from conf.suggestions import spelled
 from launch.sweeps.halving import Trial, trials
 
 SEED, RATE = "run.seed", "learner.learning_rate"
@@ -180,15 +180,12 @@ def _trials(settings: SweepConfig, cells: Sequence[Cell]) -> list[Cell]:
 def _split(arguments: Sequence[str]) -> dict[str, str]:
     """Return the arguments by their keys."""
     texts: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
+    for key, text in pairs(arguments, "conf=quickstart or ranks=[8,64]", (*AXES, "models")).items():
         target = AXES.get(key, key)
-        if not (key and equals) or key.startswith("-"):
-            raise BadInput(f"argument {argument!r}: {spelled(argument, 'conf=quickstart or ranks=[8,64]')}")
         if any(AXES.get(known, known) == target for known in texts):
-            raise BadInput(f"{argument}: {target} is twice on the command line; keep one")
+            raise BadInput(f"{key}={text}: {target} is twice on the command line; keep one")
         if key in TAKEN:
-            raise BadInput(f"{argument} is not for a sweep: {TAKEN[key]}")
+            raise BadInput(f"{key}={text} is not for a sweep: {TAKEN[key]}")
         texts[key] = text
     return texts
 

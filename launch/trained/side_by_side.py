@@ -3,10 +3,11 @@
 from rich.table import Table
 from rich.text import Text
 
+from conf.command import LAYOUT
+from conf.text import printable
+
 STYLES = {"correct": "green", "wrong": "red"}
 """By verdict; all others are yellow."""
-
-REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
 def side_by_side(heads: tuple[str, str], answers: tuple[str, str], verdicts: tuple[str, str] | None = None) -> Table:
@@ -14,13 +15,8 @@ def side_by_side(heads: tuple[str, str], answers: tuple[str, str], verdicts: tup
     table = Table(expand=True)
     for head in heads:
         table.add_column(head, ratio=1, overflow="fold")
-    table.add_row(*(Text(visible(answer)) for answer in answers))
+    table.add_row(*(Text(printable(answer, LAYOUT)) for answer in answers))
     if verdicts:
         table.add_section()
         table.add_row(*(Text(verdict, style=STYLES.get(verdict.split(",")[0], "yellow")) for verdict in verdicts))
     return table
-
-
-def visible(text: str) -> str:
-    """Return a text without what would steer a terminal, tabs as spaces: a model may write anything."""
-    return "".join(c if c.isprintable() or c == "\n" else REPLACED for c in text.expandtabs())

@@ -13,10 +13,13 @@ and why others are not, and sample prompts as the model will see them; the rows 
 problems-left-out.jsonl.
 """
 
+import json
 import sys
+from functools import partial
 from pathlib import Path
 
-from conf.command import command
+from conf.arguments import KEY
+from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load as load_config
 from conf.models import load_tokenizer, locate
@@ -29,24 +32,25 @@ SAMPLES = 3
 @command("problems", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or a source that cannot be used."""
-    if "=" in arguments[0].partition(":")[0]:
-        raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     source, *settings = arguments
+    if KEY.match(source):
+        raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
-    config = load_config([*recipe, f"data.source='{source}'", *settings])
+    config = load_config([*recipe, f"data.source={json.dumps(source, ensure_ascii=False)}", *settings])
     problems = load(config, load_tokenizer(locate(config.model), config.model.path))
-    print(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
+    say = partial(PlainConsole().print, soft_wrap=True)
+    say(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
     for reason, count in problems.dropped.items():
-        print(f"  {count:6} {reason}")
+        say(f"  {count:6} {reason}")
     if problems.left_out:
         write_listing(LISTING, problems.left_out)
-        print(f"  listed in {LISTING}")
+        say(f"  listed in {LISTING}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
-    print(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
+    say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
     if problems.train[0].prompt.rstrip().endswith("<think>"):
-        print("The chat template opens <think> itself: responses start inside it")
+        say("The chat template opens <think> itself: responses start inside it")
     for problem in problems.train[:SAMPLES]:
-        print(f"\n--- {problem.id}, gold {problem.gold!r}\n{problem.prompt}")
+        say(f"\n--- {problem.id}, gold {problem.gold!r}\n{problem.prompt}")
     return 0
 
 

@@ -74,6 +74,11 @@ def render(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any)
     return prompt
 
 
+def control_tokens(tokenizer: Any) -> list[str]:
+    """Return the tokens that mark turns and the like: within a problem they would be read as what they are."""
+    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
 def survives(work: Callable[[], bool]) -> bool:
     """Try something in a copy of this process, which is killed if it does not end or takes too much memory. Return
     whether it said yes, or failed as it would here.

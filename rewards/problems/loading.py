@@ -17,7 +17,7 @@ from conf.errors import BadInput
 from conf.schema import Config, DataConfig
 from rewards.pool import VerifierPool
 from rewards.problems import sources
-from rewards.problems.chat import check_chat, render
+from rewards.problems.chat import check_chat, control_tokens, render
 from rewards.problems.contamination import overlapping
 from rewards.problems.rows import EMPTY, NO_MATCH, Pair, distinct_pairs, left_out_row
 from rewards.reward import RewardFunction
@@ -29,12 +29,14 @@ OVERLAP_DROPPED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
 BAD_GOLD = "gold answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
+CONTROL = "problem holds a special token of the model"
 
 MOST_LISTED = 500
 """Rows with the same reason: a generator leaves out ten thousands, which would be megabytes in every run."""
 
 REMEDIES = {
     NO_MATCH: "give data.problem_pattern='', or one that matches",
+    CONTROL: "take the model's special tokens out of the problems",
     TOO_LONG: "raise rollout.max_prompt_tokens",
     BAD_GOLD: "give answers that the grader can read (docs/grading.md)",
     EMPTY: "name the columns, as data.problem_field=NAME data.answer_field=NAME",
@@ -115,14 +117,16 @@ def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_
 def usable_problems(
     key: str, pairs: list[Pair], config: Config, tokenizer: Any, left_out: list[LeftOut]
 ) -> list[Problem]:
-    """Keep the problems whose gold answer verifies and whose prompt fits, in the order given."""
-    problems = []
+    """Keep, in order, the problems whose gold answer verifies, whose prompt fits and that hold no special token."""
+    problems, controls = [], control_tokens(tokenizer)
     for pair, sound in zip(pairs, golds_that_verify(pairs, config), strict=True):
         problem = encode(pair, config.data, tokenizer)
         if config.reward.custom:
             problem = replace(problem, columns=json.dumps(pair.fields, default=str))
         if not sound:
             left_out.append(left_out_row(key, BAD_GOLD, pair))
+        elif any(token in text for text in pair.texts for token in controls):
+            left_out.append(left_out_row(key, CONTROL, pair))
         elif len(problem.prompt_ids) > config.rollout.max_prompt_tokens:
             left_out.append(left_out_row(key, TOO_LONG, pair))
         else:

@@ -1,7 +1,10 @@
 """Turns a source's rows into distinct problems with a gold answer."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date, time
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -21,12 +24,15 @@ ANSWER_FIELDS = ("answer", "solution", "final_answer")
 FINAL = "####"
 """What precedes the answer in a worked solution of GSM8K."""
 
+FLOAT = re.compile(r"(?i)[+-]?(nan|inf|(\d+(\.\d*)?|\.\d+)e[+-]?\d+)")
+
 WHOLE = re.compile(r"(?s)(.*)")
 
 SHOWN_CHARACTERS = 200
 """Characters of a left-out row that its listing keeps."""
 
 EMPTY = "empty problem or answer"
+NOT_FINITE = "gold answer is NaN or infinite"
 NO_MATCH = "no match for data.problem_pattern"
 SHOWN = "one of data.examples"
 DUPLICATE = "duplicate"
@@ -46,6 +52,11 @@ class Pair(NamedTuple):
     turns: tuple[Message, ...] = ()
     grader: str = ""
     fields: dict[str, Any] = {}  # noqa: RUF012 — never changed
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is from the source of all that the prompt says."""
+        return (self.text, *(part for turn in self.turns for part in turn.values()))
 
     @property
     def id(self) -> str:
@@ -91,6 +102,8 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
         match = pattern.search(text)
         if not text or not (gold or grader):
             left_out.append(left_out_row(key, EMPTY, pair))
+        elif not grader and not_finite(fields.get(answer_field)):
+            left_out.append(left_out_row(key, NOT_FINITE, pair))
         elif not match or not match[1]:
             left_out.append(left_out_row(key, NO_MATCH, pair))
         elif (part := pair._replace(text=match[1].strip())).text in shown:
@@ -111,12 +124,20 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
 
 
 def as_text(value: object) -> str:
-    """Read a field as text: strings, numbers and lists of them have one; anything else is empty."""
+    """Read a field as text: strings, numbers, dates and lists of them have one; anything else is empty."""
     if isinstance(value, list):
         return ", ".join(map(as_text, value))
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if not isinstance(value, str | int | float | date | time) or isinstance(value, bool):
         return ""
     return str(value).strip().encode("utf-8", "replace").decode()  # halves of characters are none
+
+
+def not_finite(value: object) -> bool:
+    """Whether a value is a number, or how one is written, that is infinite or none. Long whole numbers are sound."""
+    text = as_text(value)
+    return FLOAT.fullmatch(text) is not None and not math.isfinite(float(text))
 
 
 def as_turns(value: object) -> tuple[Message, ...]:

@@ -6,12 +6,14 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conf.documents import checked, path_of, reason
+from conf.documents import checked, disguise_of, path_of, reason
 from conf.errors import BadInput
+from conf.hub import HubAway, newest
 from conf.schema import DataConfig
 from conf.suggestions import nearest
 from rewards.functions import find
@@ -39,30 +41,68 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     return list(islice(SCHEMES[scheme](key, reference, data, seed), data.scan))
 
 
+MOST_ROW_CHARACTERS = 2**20
+"""Of a row: no model reads a problem of as many, and a file without line ends is one row."""
+
+TOO_LONG = f"it has more than {MOST_ROW_CHARACTERS:,} characters"
+
+MOST_BYTES = {".json": 2**28, ".jsonl": 2**30, ".csv": 2**30, ".parquet": 2**30}
+"""Of a file whose rows are all read: in memory they are several times that. One of JSON is read whole."""
+
+PARQUET_ROWS = 1024
+"""Made Python objects at a time."""
+
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, csv.Error)
+"""What readers raise, Arrow's among them; RuntimeError for what is nested too deeply or of a type it cannot read."""
+
+
 def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:
     """Read OWNER/NAME[/config][@revision][:split] of the hub. With `data.scan` only what is read is downloaded."""
     path, _, split = reference.partition(":")
     named, _, revision = path.partition("@")
     owner, name, *config = named.split("/")
     split = split or "train"
+    away = []
 
     def load() -> list[Row]:
         import datasets
 
-        rows = datasets.load_dataset(
-            f"{owner}/{name}", *config, split=split, revision=revision or None, streaming=data.scan is not None
-        )
-        return [Row(fields) for fields in islice(rows, data.scan)]
+        try:
+            if not os.path.isdir(f"{owner}/{name}"):  # which the library prefers to the hub
+                newest("dataset", f"{owner}/{name}")
+        except HubAway as error:
+            away.append(f"the hub cannot be reached: {error}")
+        with offline() if away else nullcontext():  # its cache may do, as the library then says
+            rows = datasets.load_dataset(
+                f"{owner}/{name}", *config, split=split, revision=revision or None, streaming=data.scan is not None
+            )
+            return [Row(fields) for fields in islice(rows, data.scan)]
 
     try:
         return within(data.hub_timeout_s, load)
+    except BadInput:
+        raise
     except Exception as error:  # whatever the library raises, the person can do the same about it
-        cause = (" ".join(str(error).split())[:300] or type(error).__name__).rstrip(".")
+        cause = (" ".join([*away, str(error)][0].split())[:300] or type(error).__name__).rstrip(".")
         raise BadInput(
             f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face hub ({cause}): check the name and "
             f"the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or for a "
             f"gated data set accept its terms at https://huggingface.co/datasets/{owner}/{name} and set HF_TOKEN"
         ) from error
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Have the libraries of the hub look into their caches alone, where else they try again for half a minute."""
+    import datasets
+    from huggingface_hub import constants
+
+    kept = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = kept
 
 
 def within(seconds: float, work: Callable[[], list[Row]]) -> list[Row]:
@@ -91,20 +131,29 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not os.path.isfile(path):
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
+    number, size, most = 0, path.stat().st_size, MOST_BYTES[path.suffix]
+    if size > most and (data.scan is None or path.suffix == ".json"):
+        scan = "convert it to .jsonl" if path.suffix == ".json" else "give data.scan=N to use its first N rows"
+        raise BadInput(f"{key}: '{path}' has {size:,} bytes, and {most:,} are the most that is read: {scan}")
     try:
+        if path.suffix != ".parquet" and (disguise := disguise_of(path)):
+            raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {path.suffix} in UTF-8")
         for number, fields in enumerate(READERS[path.suffix](path), start=1):
             if not isinstance(fields, dict):
                 raise BadInput(
                     f"{key}: '{path}' does not hold a list of objects: make each row an object of named fields"
                 )
             yield Row(row_of(fields, f"{key}: '{path}', row {number}"))
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({reason(error)}): repair it") from error
+    except UNREADABLE as error:
+        said = f"row {number + 1}: {reason(error)}" if number else reason(error)
+        raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({said}): repair it") from error
 
 
 def row_of(fields: dict[Any, Any], where: str) -> dict[str, Any]:
     """Return the fields of a row. Raises BadInput for one that is nested too deeply or larger than any problem."""
     try:
+        if sum(len(value) for value in fields.values() if isinstance(value, str)) > MOST_ROW_CHARACTERS:
+            raise ValueError(TOO_LONG)
         return checked({str(name): value for name, value in fields.items()})
     except ValueError as error:
         raise BadInput(f"{where}: {reason(error)}; repair it or leave it out") from None
@@ -155,25 +204,43 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
-        yield from (json.loads(line) for line in file if line.strip())
+    with path.open(encoding="utf-8-sig") as file:
+        while line := file.readline(MOST_ROW_CHARACTERS + 1):
+            if len(line) > MOST_ROW_CHARACTERS:
+                raise ValueError(TOO_LONG)
+            if line.strip():
+                yield json.loads(line, object_pairs_hook=each_once)
 
 
 def read_json(path: Path) -> Iterable[Any]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=each_once)
     return rows if isinstance(rows, list) else [None]
 
 
 def read_csv(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        each_once((name, None) for name in rows.fieldnames or ())
+        yield from rows
 
 
 def read_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+    file = pyarrow.parquet.ParquetFile(path)
+    each_once((name, None) for name in file.schema_arrow.names)
+    for batch in file.iter_batches(PARQUET_ROWS):
         yield from batch.to_pylist()
+
+
+def each_once(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return fields by name. Raises ValueError for a name that is there twice: which of them counts, nobody knows."""
+    found: dict[str, Any] = {}
+    for name, value in fields:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
+    return found
 
 
 SCHEMES: dict[str, Callable[[str, str, DataConfig, int], Iterable[Row]]] = {

@@ -1,12 +1,12 @@
 """Show what the grader thinks of answers.
 
-    python -m rewards.verify FILE.jsonl [--recipe NAME]
+    python -m rewards.verify FILE.jsonl [recipe=NAME]
 
 Examples:
 
     python -m rewards.verify answers.jsonl
-    python -m rewards.verify answers.jsonl --recipe paper
-    python -m rewards.verify answers.jsonl --recipe quickstart | head
+    python -m rewards.verify answers.jsonl recipe=paper
+    python -m rewards.verify answers.jsonl recipe=quickstart | head
 
 reads one {"gold": …, "response": …} a line and prints one verdict a line, in order, with the fields of
 `actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or the name of a file in conf/recipes/) each line
@@ -14,15 +14,15 @@ also has the `reward` and its `parts`; a row's "tokens" is the length of its res
 at a bad row: a line that cannot be read, or a gold or response that cannot be parsed, is `unparsable`.
 """
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from actors.messages import Problem, Sample
+from conf.arguments import word_and_options
 from conf.command import command
 from conf.documents import reason
 from conf.errors import BadInput
@@ -41,11 +41,6 @@ class Row(NamedTuple):
     gold: str
     response: str
     tokens: int
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message}: python -m rewards.verify FILE.jsonl [--recipe NAME]")
 
 
 def read_rows(path: str) -> Iterator[Row]:
@@ -81,14 +76,11 @@ def named(name: str) -> RewardFunction:
 @command("verify", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
-    parser = Parser(prog="python -m rewards.verify", description="One verdict for every line of gold and response.")
-    parser.add_argument("file", metavar="FILE.jsonl")
-    parser.add_argument("--recipe", metavar="NAME", help="print rewards by this recipe, too")
-    asked = parser.parse_args(arguments)
-    rows = read_rows(asked.file)
-    chosen = RewardFunction(RewardConfig()) if asked.recipe is None else named(asked.recipe)
+    file, given = word_and_options(arguments, {"recipe": ()}, "one file, such as answers.jsonl")
+    rows = read_rows(file)
+    chosen = named(given["recipe"]) if given else RewardFunction(RewardConfig())
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
-        if asked.recipe is None:
+        if not given:
             for verdict in pool.verify_all((row.gold, row.response) for row in rows):
                 print(json.dumps(asdict(verdict)), flush=True)
         else:

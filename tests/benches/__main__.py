@@ -16,6 +16,7 @@ They take 5 to 40 minutes on two cores, trl two hours.
 import sys
 from importlib import import_module
 
+from conf.arguments import word_and_options
 from conf.command import command
 from conf.errors import BadInput
 from conf.suggestions import nearest
@@ -27,9 +28,7 @@ BENCHES = ("learner", "memory", "overlap", "trl", "verify")
 @command("tests.benches", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    if len(arguments) != 1:
-        raise BadInput(f"name one bench: {', '.join(BENCHES)}")
-    (name,) = arguments
+    name, _ = word_and_options(arguments, {}, f"one bench of {', '.join(BENCHES)}")
     if name not in BENCHES:
         raise BadInput(f"no bench {name!r}: there is {', '.join(nearest(name, BENCHES) or BENCHES)}")
     result = import_module(f"tests.benches.{name}").run()

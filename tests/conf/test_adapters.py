@@ -1,6 +1,7 @@
 """Adapters to start from: what PEFT itself writes is accepted, anything vLLM or this run could not use is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,9 @@ def test_weights_must_be_whole_safetensors_of_the_models_shape(
     name = next(iter(weights))
     save_file({**weights, name: weights[name][:, :-1].copy()}, file)
     with pytest.raises(BadInput, match=f"{name} has shape"):
+        check_adapter(tiny_config, str(tiny_model))
+    save_file({**weights, name: weights[name] * math.nan}, file)
+    with pytest.raises(BadInput, match="not finite"):
         check_adapter(tiny_config, str(tiny_model))
     save_file({key: value for key, value in weights.items() if key != name}, file)
     with pytest.raises(BadInput, match=f"{name} has shape None"):

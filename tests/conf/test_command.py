@@ -60,8 +60,8 @@ def test_unforeseen_error_is_a_line_and_a_file(capsys: pytest.CaptureFixture[str
     assert ending(ZeroDivisionError("by\n\x1b[31mzero")) == 1
     [log] = temporary.iterdir()
     said = capsys.readouterr().err
-    assert said.startswith("thing: unforeseen, ZeroDivisionError: by ")
-    assert said.endswith(f"the traceback is in {log}: report it, it is a fault of this project\n")
+    assert "ZeroDivisionError: by " in said
+    assert str(log) in said
     assert "\x1b" not in said
     assert "ZeroDivisionError" in log.read_text()
     assert log.stat().st_mode & 0o077 == 0
@@ -78,14 +78,16 @@ def test_full_disk_is_a_line_and_exit_code_2(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     assert ending(OSError(errno.ENOSPC, "No space left on device")) == 2
-    said = "thing: nothing more can be written (No space left on device): make room, or send it elsewhere\n"
-    assert capsys.readouterr().err == said
+    assert "(No space left on device): make room" in capsys.readouterr().err
 
 
 def test_a_place_that_is_not_ones_own_is_a_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ending(OSError(errno.EROFS, "Read-only file system", "/mnt/runs")) == 2
-    said = "thing: /mnt/runs cannot be used (Read-only file system): allow it, or name another place\n"
-    assert capsys.readouterr().err == said
+    for number in (errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG):
+        assert ending(OSError(number, "why", "/mnt/\x1bruns" + "x" * 5000)) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("thing: /mnt/\\x1bruns")
+        assert "(why)" in said
+        assert len(said) < 1500
 
 
 def test_nothing_printed_fails_for_its_encoding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_adapter_of_a_run_brings_the_runs_settings(tmp_path: Path, text: str) ->
     assert load([f"adapter={begun.adapter}"]) == begun
     changed = load([f"adapter={begun.adapter}", "conf=r8_llama", "budget.hours=2", "algorithm.preset=dapo"])
     assert (changed.data, changed.budget.seconds, changed.algorithm.clip_high) == (begun.data, 7200, 0.28)
-    with pytest.raises(BadInput, match="no conf=NAME given"):
+    with pytest.raises(BadInput, match="conf=NAME"):
         load([f"adapter={tmp_path}/elsewhere"])
 
 
@@ -160,7 +160,7 @@ def test_a_deterministic_run_takes_turns_unless_it_is_told_otherwise(tmp_path: P
     for arguments in (["conf=quickstart", *asked, "learner.max_staleness=1"], ["conf=quickstart", asked[0]]):
         with pytest.raises(BadInput, match=r"run\.deterministic=true"):
             load(arguments)
-    with pytest.raises(BadInput, match=r"learner\.max_staleness=1: with run\.deterministic=true"):
+    with pytest.raises(BadInput, match=r"learner\.max_staleness=1: .*run\.deterministic"):
         load(["conf=same", "budget.updates=9", "learner.max_staleness=1"], folder)
 
 

@@ -88,15 +88,14 @@ def test_expected_list_has_an_example_of_its_items() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (Outer(count=0), "count=0 is not possible: use 1 or more, up to 1,000,000,000"),
-        (Outer(above=0.0), "above=0.0 is not possible: use a number above 0, up to 1,000,000,000"),
-        (Outer(above=float("inf")), "above=inf is not possible: use a number above 0, up to 1,000,000,000"),
-        (Outer(inner=Inner(share=1.5)), "inner.share=1.5 is not possible: use a value from 0 to 1"),
-        (Outer(inner=Inner(word="maybe")), "inner.word=maybe is not possible: use one of on, off"),
+        (Outer(count=0), "count=0 .*1 or more"),
+        (Outer(above=0.0), "above=0.0 .*above 0"),
+        (Outer(above=float("inf")), "above=inf .*1,000,000,000"),
+        (Outer(inner=Inner(share=1.5)), "inner.share=1.5 .*from 0 to 1"),
+        (Outer(inner=Inner(word="maybe")), "inner.word=maybe .*on, off"),
     ],
 )
 def test_values_out_of_range_are_refused_with_the_range(config: Outer, words: str) -> None:
     check_values(Outer())
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput, match=words):
         check_values(config)
-    assert str(caught.value) == words

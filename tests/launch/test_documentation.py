@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from conf.arguments import run_and_options, words_and_options
 from conf.benchmarks import find_benchmarks
 from conf.help import explain
 from conf.load import load
 from conf.reference import reference
 from launch import export, push, report, run, samples, serve
 from launch.sweeps.grid import read_grid
-from launch.trained.arguments import split
 from rewards.verify.__main__ import named
 from tests.actors.virtual_run import Run
 from tests.conftest import ROOT
@@ -144,8 +144,9 @@ def carry_out_problems(arguments: list[str]) -> None:
 
 
 def carry_out_verify(arguments: list[str]) -> None:
-    if "--recipe" in arguments:
-        named(arguments[-1])
+    _, given = words_and_options(arguments, {"recipe": ()})
+    if given:
+        named(given["recipe"])
 
 
 def carry_out_module(arguments: list[str]) -> None:
@@ -174,7 +175,7 @@ CARRIED_OUT: dict[str, Callable[[list[str]], None]] = {
 
 
 def assert_understood(arguments: list[str], options: dict[str, tuple[str, ...]]) -> None:
-    split(arguments, options)
+    run_and_options(arguments, options)
 
 
 @pytest.mark.parametrize("line", [line for line in called() if "NAME" not in line and "FOLDER" not in line])

@@ -45,6 +45,11 @@ def test_every_kind_of_damage_is_named(sealed: Path) -> None:
     assert damage(sealed) == "adapter/weights has 6 bytes instead of 7"
     weights.unlink()
     assert damage(sealed) == "adapter/weights is missing"
+    weights.write_bytes(b"weights")
+    for nothing in ("{}", '{"facts.json": {}}'):
+        (sealed / MANIFEST).write_text(nothing)
+        assert "adapter/weights is not in" in str(damage(sealed))
+    weights.unlink()
     (sealed / MANIFEST).write_text('{"adapter')
     assert "manifest.json cannot be read" in str(damage(sealed))
     (sealed / MANIFEST).write_text("[1]")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Config
+from rewards.problems import sources
 from tests.rewards.problems.rows import SUMS, write_jsonl
 
 HUB_CARD = """---
@@ -42,6 +43,11 @@ def config(tmp_path: Path) -> Config:
     config.eval.problems = 10
     config.learner.problems_per_update = 4
     return config
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "newest", lambda *_: "a commit")
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_problems_are_posed_as_the_recipe_poses_its_own(config: Config, tmp_path
 
 def test_unusual_columns_are_named_by_the_recipe(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     benchmark = write(tmp_path / "sums.jsonl", [{"q": "1 + 1", "result": 2}])
-    with pytest.raises(BadInput, match=r"data.problem_field: benchmarks has no field .*q, result"):
+    with pytest.raises(BadInput, match=r"data.problem_field: .*q, result"):
         load_benchmark(benchmark, config, byte_tokenizer)
     config.data.problem_field, config.data.answer_field = "q", "result"
     assert load_benchmark(benchmark, config, byte_tokenizer).problems[0].gold == "2"
@@ -77,7 +77,7 @@ def test_held_out_problems_are_the_recipes(config: Config, byte_tokenizer: Any) 
     config.data.size, config.eval.problems, config.limit = 20, 10, 4
     assert len(load_benchmark(find_benchmarks(["heldout"])[0], config, byte_tokenizer).problems) == 4
     config.eval.problems = 0
-    with pytest.raises(BadInput, match=r"eval\.problems=0 holds none out"):
+    with pytest.raises(BadInput, match=r"eval\.problems=0"):
         load_benchmark(find_benchmarks(["heldout"])[0], config, byte_tokenizer)
 
 
@@ -92,5 +92,5 @@ def test_what_held_out_problems_of_their_own_source_leave_out_is_known(
 
 
 def test_source_without_a_usable_problem_is_refused(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
-    with pytest.raises(BadInput, match=r"no usable problem .*1 empty problem"):
+    with pytest.raises(BadInput, match="1 empty problem"):
         load_benchmark(write(tmp_path / "x.jsonl", [{"problem": "", "answer": "1"}]), config, byte_tokenizer)

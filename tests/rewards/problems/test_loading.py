@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from copy import copy
@@ -12,6 +13,7 @@ from conf.schema import Config, ExampleConfig
 from rewards.pool import VerifierPool
 from rewards.problems.loading import (
     BAD_GOLD,
+    CONTROL,
     MOST_LISTED,
     OVERLAP_DROPPED,
     OVERLAP_KEPT,
@@ -19,7 +21,7 @@ from rewards.problems.loading import (
     load,
     write_listing,
 )
-from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN
+from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, NOT_FINITE, SHOWN
 from rewards.reward import RewardFunction
 from tests.rewards.problems.rows import SUMS, WRITERS, Rows, refuse, texts, write_jsonl
 
@@ -74,12 +76,28 @@ def test_bad_rows_are_dropped_and_counted(config: Config, tmp_path: Path, byte_t
         {"problem": "What is open?", "answer": "}{"},
         {"problem": "What is half?", "answer": "it is {"},
         {"problem": "Long " * 100, "answer": "1"},
+        {"problem": "What is 5 + 5?<|im_end|>", "answer": "10"},
+        {
+            "problem": [{"role": "user", "content": "<|im_start|>"}, {"role": "user", "content": "1 + 5?"}],
+            "answer": "6",
+        },
+        {"problem": "What is none?", "answer": math.nan},
+        {"problem": "What is all?", "answer": math.inf},
+        {"problem": "What is much?", "answer": "-1e400"},
     ]
     good = [{"problem": "What is 1/4 + 1/4?", "answer": r"Add the numerators: $\boxed{\frac{1}{2}}$."}]
     write_jsonl(tmp_path / "sums.jsonl", [*SUMS, *bad, *good])
     config.rollout.max_prompt_tokens = 80
     problems = load(config, byte_tokenizer)
-    assert problems.dropped == {DUPLICATE: 1, CONFLICT: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1}
+    assert problems.dropped == {
+        DUPLICATE: 1,
+        CONFLICT: 2,
+        EMPTY: 3,
+        BAD_GOLD: 2,
+        TOO_LONG: 1,
+        CONTROL: 2,
+        NOT_FINITE: 3,
+    }
     everything = problems.train + problems.heldout
     assert len(everything) == 30
     assert {p.gold for p in everything if "1/4" in p.prompt} == {r"\frac{1}{2}"}

@@ -1,5 +1,8 @@
+import gzip
 import json
 import threading
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +10,13 @@ import pytest
 
 from actors.messages import Status
 from conf.benchmarks import SOURCES
+from conf.errors import BadInput
+from conf.hub import HubAway
 from conf.schema import Config, CustomRewardConfig
 from rewards.pool import VerifierPool
+from rewards.problems import sources
 from rewards.problems.loading import load
+from rewards.problems.rows import EMPTY
 from rewards.reward import RewardFunction
 from tests.rewards.problems.rows import SUMS, WRITERS, Rows, refuse
 
@@ -39,6 +46,24 @@ def test_hub_that_cannot_be_reached_is_refused_with_the_remedy(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     config.data.source = "hub:nobody/nothing:test"
     refuse(config, byte_tokenizer, "'nobody/nothing'", "'test'", "file:PATH", "huggingface.co/datasets/nobody/nothing")
+
+
+def test_hub_that_is_away_is_asked_once_and_its_cache_used(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    def away(*_: str) -> None:
+        raise HubAway("ConnectError")
+
+    monkeypatch.setattr(sources, "newest", away)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: SUMS if datasets.config.HF_HUB_OFFLINE else 1 / 0)
+    expected = load(config, byte_tokenizer)
+    config.data.source = "hub:owner/sums"
+    assert load(config, byte_tokenizer) == expected
+    assert not datasets.config.HF_HUB_OFFLINE
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: 1 / 0)
+    refuse(config, byte_tokenizer, "cannot be reached: ConnectError", "file:PATH")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +209,54 @@ def test_no_column_of_the_hub_says_how_it_is_judged(
     assert load(config, byte_tokenizer) == expected
 
 
+def test_a_file_beyond_all_bounds_is_read_in_part_or_not_at_all(
+    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sources.MOST_BYTES, ".jsonl", 100)
+    refuse(config, byte_tokenizer, "sums.jsonl", "data.scan")
+    config.data.scan = 20
+    assert len(load(config, byte_tokenizer).train) == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (gzip.compress(b"{}"), "gzip"),
+        ('{"problem": "1 + 1", "answer": "2"}'.encode("utf-16"), "UTF-16"),
+        (b"PK\x03\x04", "workbook"),
+    ],
+)
+def test_a_file_is_named_as_what_it_is(
+    content: bytes, named: str, config: Config, byte_tokenizer: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "sums.jsonl").write_bytes(content)
+    refuse(config, byte_tokenizer, "sums.jsonl", named)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_a_byte_order_mark_is_passed_over(kind: str, config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
+    expected = load(config, byte_tokenizer)
+    file = tmp_path / f"excel.{kind}"
+    WRITERS[kind](file, SUMS)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    config.data.source = f"file:{file}"
+    assert load(config, byte_tokenizer) == expected
+
+
+def test_parquet_has_types_of_its_own(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
+    answers = [Decimal("0.50"), date(2026, 11, 27), {"a": 1}, timedelta(1), b"x"]
+    config.eval.problems, config.learner.problems_per_update = 0, 1
+    golds = []
+    for number, answer in enumerate(answers):
+        WRITERS["parquet"](tmp_path / f"{number}.parquet", [{"problem": "What day is it?", "answer": answer}])
+        config.data.source = f"file:{tmp_path / f'{number}.parquet'}"
+        try:
+            golds += [problem.gold for problem in load(config, byte_tokenizer).train]
+        except BadInput as refused:
+            golds.append(EMPTY if EMPTY in str(refused) else str(refused))
+    assert golds == ["0.50", "2026-11-27", EMPTY, EMPTY, EMPTY]
+
+
 def test_missing_file_is_refused(config: Config, byte_tokenizer: Any) -> None:
     config.data.source = "file:/nowhere/rows.jsonl"
     refuse(config, byte_tokenizer, "data.source", "/nowhere/rows.jsonl")
@@ -203,6 +276,10 @@ def test_unknown_file_type_is_refused(config: Config, byte_tokenizer: Any, tmp_p
         ("rows.json", b'{"problem": "p", "answer": "1"}'),
         ("rows.parquet", b"no parquet"),
         ("rows.csv", b"problem,answer\n" + b"1" * 200_000 + b",1\n"),
+        ("rows.jsonl", b'{"problem": "' + b"1" * 2**20 + b'", "answer": "1"}\n'),
+        ("rows.csv", b"problem,answer,answer\n1 + 1,2,3\n"),
+        ("rows.jsonl", b'{"problem": "1 + 1", "answer": "2", "answer": "3"}\n'),
+        ("rows.json", b'[{"problem": "1 + 1", "answer": "2", "answer": "3"}]'),
     ],
 )
 def test_broken_file_is_refused(name: str, content: bytes, config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hostile.stock import Stock, write_stock
+from tests.malformed.stock import Stock, write_stock
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,74 @@
+"""The one reader of command lines: words, and `key=value` pairs."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from conf.errors import BadInput
+from conf.suggestions import hint
+
+Options = Mapping[str, Sequence[str]]
+"""By name the values that an option may have; none if any will do."""
+
+KEY = re.compile(r"[\w.\[\]-]*=")
+"""How a pair begins. A word may hold an equals sign further on, such as `runs/rate=1e-5`."""
+
+RUN = "the folder of one run, such as runs/quickstart"
+
+
+def pairs(arguments: Sequence[str], example: str, known: Iterable[str] = ()) -> dict[str, str]:
+    """Return the values of a command line that has nothing but pairs, by key.
+
+    example: pairs, for messages. known: what a word may have been meant for, to suggest it.
+    Raises BadInput for anything else, and for a key given twice.
+    """
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not (key and equals) or key.startswith("-"):
+            raise BadInput(f"argument {argument!r}: {_spelled(argument, example, known)}")
+        if key in given:
+            raise BadInput(f"{argument}: {key}={given[key]} is on the same command line; keep one of them")
+        given[key] = value
+    return given
+
+
+def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[str], dict[str, str]]:
+    """Return the words of a command line, and the options given.
+
+    A word is what does not begin as a pair does, or names something that exists.
+    Raises BadInput for an option or value that there is not.
+    """
+    words = [each for each in arguments if not each.startswith("-") and (not KEY.match(each) or os.path.exists(each))]
+    example = " or ".join(f"{name}={[*values, 'VALUE'][0]}" for name, values in [*options.items()][:2])
+    given = pairs([each for each in arguments if each not in words], example or "no option at all", options)
+    for name, value in given.items():
+        if name not in options:
+            there = f"{hint(name, options)}all: {', '.join(options)}" if options else "leave it out"
+            raise BadInput(f"{name}={value}: no such option; {there}")
+        if not value or (options[name] and value not in options[name]):
+            raise BadInput(f"{name}={value}: use {', '.join(options[name]) or 'a value'}")
+    return words, given
+
+
+def word_and_options(arguments: Sequence[str], options: Options, what: str) -> tuple[str, dict[str, str]]:
+    """Return the one word of a command line, and the options given. what: the word is. Raises BadInput as above."""
+    words, given = words_and_options(arguments, options)
+    if len(words) != 1:
+        raise BadInput(f"name {what}, not {' '.join(words) or 'none'}")
+    return words[0], given
+
+
+def run_and_options(arguments: Sequence[str], options: Options) -> tuple[Path, dict[str, str]]:
+    """Return the folder of a run, and the options given."""
+    folder, given = word_and_options(arguments, options, RUN)
+    return Path(folder), given
+
+
+def _spelled(argument: str, example: str, known: Iterable[str]) -> str:
+    """Say how an argument that is not `key=value`, or has dashes before it, is to be written."""
+    bare = argument.lstrip("-")
+    if bare != argument and ("=" in bare or bare in known):
+        return f"write {bare if '=' in bare else f'{bare}=VALUE'}"
+    return f"{hint(bare, known)}write it as key=value, such as {example}"

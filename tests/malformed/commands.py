@@ -1,0 +1,213 @@
+"""Calls the commands of the project in this process, as a shell would, and says what is short of the contract: exit
+code 0 or 2 within a deadline, one sentence for a refusal, and everything that was there left as it was.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import importlib
+import io
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import pytest
+
+from conf.schema import RewardConfig
+from rewards.pool import VerifierPool
+from rewards.reward import RewardFunction
+from tests.malformed.stock import RUN, Stock
+
+DEADLINE_S = 20.0
+"""Seconds of computing, whatever else this machine does, in which a command has to refuse what it cannot use."""
+
+SENTENCE = 1500
+"""Characters of a refusal at most: a person reads it on one screen."""
+
+COMMANDS = {
+    "run": "launch.run",
+    "sweep": "launch.sweep",
+    "evaluate": "launch.evaluate",
+    "report": "launch.report",
+    "result": "launch.result",
+    "samples": "launch.samples",
+    "export": "launch.export",
+    "push": "launch.push",
+    "serve": "launch.serve",
+    "chat": "launch.chat",
+    "doctor": "launch.doctor",
+    "embedded": "launch.embedded",
+    "microbudget": "launch.__main__",
+    "problems": "rewards.problems.__main__",
+    "verify": "rewards.verify.__main__",
+}
+
+EXPENSIVE: dict[str, tuple[str, Any]] = {
+    "run": ("carry_out", 0),
+    "evaluate": ("carry_out", "completed"),
+    "sweep": ("Scheduler.run", 0),
+    "export": ("export", 0),
+    "serve": ("watch", 0),
+    "chat": ("chat", 0),
+    "doctor": ("examine", None),
+    "embedded": ("provide", True),
+}
+"""By command: what is not done here, since a command that gets there has accepted its input; and its result."""
+
+Prepare = Callable[[Path, Stock], list[str]]
+"""Puts input into an empty folder and returns the arguments of the command that is to meet it."""
+
+
+TARGETS = {
+    "report": ("finished", ["{copy}"]),
+    "result": ("finished", ["{copy}"]),
+    "samples": ("trained", ["{copy}"]),
+    "export": ("trained", ["{copy}"]),
+    "push": ("trained", ["{copy}", "to=me/it", "dry_run=true"]),
+    "serve": ("trained", ["{copy}"]),
+    "run": ("unfinished", ["run.folder={copy}", f"run.name={RUN}"]),
+    "evaluate": ("unfinished", [f"adapter={{copy}}/{RUN}/checkpoints/latest", "n=1", "device=cpu", "plan=true"]),
+    "problems": ("model", ["model.path={copy}"]),
+}
+"""By command: what it is given a damaged copy of, and its arguments."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input. refused: whether it has to be, None where either will do.
+
+    resumes: whether the command goes on with what is in its folder, which it then may change once it is accepted.
+    """
+
+    name: str
+    command: str
+    prepare: Prepare = field(repr=False)
+    refused: bool | None = True
+    resumes: bool = False
+
+
+def copied(command: str, damage: Callable[[Path], None]) -> Prepare:
+    """Return what gives a command a copy in which something is damaged."""
+    kind, arguments = TARGETS[command]
+
+    def prepare(place: Path, stock: Stock) -> list[str]:
+        copy = shutil.copytree(getattr(stock, kind), place / "copy", symlinks=True)
+        damage(copy)
+        kept = {"run": stock.without(), "problems": [f"file:{stock.data}", *stock.without("model.path", "data.source")]}
+        return [*kept.get(command, []), *(argument.replace("{copy}", str(copy)) for argument in arguments)]
+
+    return prepare
+
+
+def tried(case: Case, place: Path, stock: Stock) -> str:
+    """Try a case in an empty folder and return what is short of the contract; empty if nothing is."""
+    arguments = case.prepare(place, stock)
+    before = files(place)
+    with contextlib.chdir(place):
+        code, said, error = call(case.command, *arguments)
+    short = error or shortcoming(code, said, case.refused)
+    after = files(place)
+    lost = [name for name, content in before.items() if after.get(name) != content]
+    if not short and lost and not (case.resumes and code == 0):
+        return f"{lost[0]} was changed"
+    return short
+
+
+def call(command: str, *arguments: str) -> tuple[int | None, str, str]:
+    """Run a command until it ends, or accepts its input. Return its exit code, what it said on stderr, and what would
+    be a hang or a traceback.
+    """
+    module = importlib.import_module(COMMANDS[command])
+    err = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, unchanged_process(), contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr("rewards.problems.loading.VerifierPool", kept_pool)
+        patch.setattr("launch.run.check_host", lambda *_: None)  # what else runs here is no matter
+        if command in EXPENSIVE:
+            name, result = EXPENSIVE[command]
+            patch.setattr(f"{COMMANDS[command]}.{name}", lambda *_, **__: result, raising=command != "serve")
+        patch.setattr("os.execv", lambda *_: sys.exit(0))  # a command that becomes another has accepted its input
+        with contextlib.redirect_stderr(err):
+            try:
+                return module.main(list(arguments)), err.getvalue(), ""
+            except SystemExit as told:
+                return told.code if isinstance(told.code, int) else 1, err.getvalue(), ""
+            except Hang:
+                return None, "", f"hangs: no end within {DEADLINE_S:.0f} s"
+            except BaseException as caught:  # whatever it is, a person would see a traceback
+                return None, "", f"traceback: {type(caught).__name__}: {str(caught)[:200]}"
+
+
+def shortcoming(code: int | None, said: str, refused: bool | None) -> str:
+    """Return what an ending lacks of the contract; empty if nothing. refused: whether it had to be, None for either."""
+    if code not in (0, 2):
+        return f"exit code {code}: {said.strip()[:300]}"
+    if code == 0:
+        return "accepted" if refused else ""
+    if refused is False:
+        return f"refused, though it is sound: {said.strip()[:300]}"
+    sentence = said.removesuffix("\n")
+    if not sentence.strip() or len(sentence) > SENTENCE or not sentence.isprintable():
+        return f"refused by {len(sentence)} characters: {sentence[:300]!r}"
+    return ""
+
+
+def files(place: Path) -> dict[str, str]:
+    """Return what is under a folder: kind and content of everything, by path."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        if path.is_symlink():
+            kind = f"link to {os.readlink(path)}"
+        elif path.is_file():
+            kind = hashlib.blake2b(path.read_bytes()).hexdigest()
+        else:
+            kind = "folder" if path.is_dir() else "special"
+        found[str(path.relative_to(place))] = kind
+    return found
+
+
+@cache
+def one_pool() -> VerifierPool:
+    """Return the pool of workers that all commands share here: to start one takes longer than most refusals."""
+    pool = VerifierPool(RewardFunction(RewardConfig()), workers=1)
+    atexit.register(pool._close)
+    return pool
+
+
+@contextlib.contextmanager
+def kept_pool(*_: Any, **__: Any) -> Iterator[VerifierPool]:
+    yield one_pool()
+
+
+class Hang(BaseException):
+    """A command went on beyond DEADLINE_S. No handler of errors may swallow it."""
+
+
+@contextlib.contextmanager
+def unchanged_process() -> Iterator[None]:
+    """Undo what a command does to its process, and end one that hangs."""
+
+    def hang(_: int, __: FrameType | None) -> NoReturn:
+        raise Hang
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGPROF)
+    handlers: list[Any] = [signal.getsignal(number) for number in numbers]
+    environment, folder, path = dict(os.environ), Path.cwd(), [*sys.path]
+    signal.signal(signal.SIGPROF, hang)
+    signal.setitimer(signal.ITIMER_PROF, DEADLINE_S, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        sys.path[:] = path

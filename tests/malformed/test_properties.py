@@ -1,0 +1,111 @@
+"""Whatever is typed, and whatever becomes of a file: exit code 0 or 2 within the deadline, and nothing lost.
+
+EXAMPLES=100 tries as many, other ones each time.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conf.schema import Config
+from conf.settings import settings as all_settings
+from tests.malformed.commands import TARGETS, Case, copied, tried
+from tests.malformed.stock import Stock
+
+MORE = os.environ.get("EXAMPLES")
+some = settings(
+    max_examples=int(MORE or 5),
+    deadline=None,
+    derandomize=not MORE,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+KEYS = [item.path for item in all_settings(Config)]
+WORDS = st.one_of(
+    st.text(max_size=12),
+    st.floats().map(str),
+    st.integers().map(str),
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=6,
+    ).map(repr),
+)
+
+
+def ends_well(case: Case, stock: Stock) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        assert tried(case, Path(place), stock) == ""
+
+
+@some
+@given(key=st.sampled_from(KEYS) | st.text(max_size=20), word=WORDS)
+def test_whatever_setting_is_typed(stock: Stock, key: str, word: str) -> None:
+    def prepare(place: Path, stock: Stock) -> list[str]:
+        kept = stock.without(key, *(["model.path"] if key.partition(".")[0] == "model" else []))
+        return [*kept, *([] if key == "plan" else ["plan=true"]), "run.name=x", f"{key}={word}"]
+
+    ends_well(Case("", "run", prepare, None, resumes=True), stock)
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "samples": ("limit", "show"),
+    "export": ("to", "checkpoint", "format"),
+    "push": ("to", "private"),
+    "serve": ("host", "port", "checkpoint"),
+    "chat": ("checkpoint",),
+    "verify": ("recipe",),
+    "embedded": ("x",),
+    "microbudget": ("x",),
+    "report": ("x",),
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+@some
+@given(which=st.integers(0, 2), word=WORDS | st.just("9" * 5000), more=st.just("") | st.text())
+def test_whatever_option_is_typed(stock: Stock, command: str, which: int, word: str, more: str) -> None:
+    def prepare(place: Path, stock: Stock) -> list[str]:
+        run = shutil.copytree(stock.trained, place / "run", symlinks=True)
+        option = f"{OPTIONS[command][which % len(OPTIONS[command])]}={word}"
+        return [str(run), option, *([more] if more else []), *(["dry_run=true"] if command == "push" else [])]
+
+    ends_well(Case("", command, prepare, None), stock)
+
+
+def damaged(content: bytes, how: str, at: int, other: bytes) -> bytes:
+    """Return a file's content cut, flipped, doubled, emptied, or with something else in it or in its place."""
+    at = at % (len(content) + 1)
+    return {
+        "cut": content[:at],
+        "flipped": bytes(byte ^ (0x55 if place == at else 0) for place, byte in enumerate(content)),
+        "doubled": content + content[at:],
+        "mixed": content[:at] + other + content[at:],
+        "another": other,
+    }[how]
+
+
+HOW = st.sampled_from(["cut", "flipped", "doubled", "mixed", "another", "folder"])
+OTHER = st.sampled_from([b"", b"null", b"[]", b"{}", b'""', b"-1", b"1e999", b"NaN", b"\xff", b"\0", b"9" * 5000])
+
+
+@pytest.mark.parametrize("command", TARGETS)
+@some
+@given(which=st.integers(0, 1000), how=HOW, at=st.integers(0, 2**20), other=OTHER)
+def test_whatever_becomes_of_a_file(stock: Stock, command: str, which: int, how: str, at: int, other: bytes) -> None:
+    def damage(copy: Path) -> None:
+        files = sorted(file for file in copy.rglob("*") if file.is_file() and not file.is_symlink())
+        file = files[which % len(files)]
+        content = file.read_bytes()
+        if how == "folder":
+            file.unlink()
+            file.mkdir()
+        else:
+            file.write_bytes(damaged(content, how, at, other))
+
+    ends_well(Case("", command, copied(command, damage), None, resumes=True), stock)
