@@ -91,7 +91,7 @@ def test_chat_in_a_terminal(run: Path, tmp_path: Path) -> None:
     tmux = ["tmux", "-S", str(tmp_path / "terminal")]
     command = shlex.join([sys.executable, str(ROOT / "launch" / "chat.py"), str(run)])
     start = [*tmux, "new-session", "-d", "-x", "100", "-y", "40", command]
-    subprocess.run(start, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(start, check=True)
 
     def screen_with(text: str) -> str:
         shown = ""
@@ -144,9 +144,7 @@ def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, min_new_tokens=12, do_sample=False)[0, 6:]
     given = [sys.executable, "-c", ENGINE, str(merged), json.dumps(prompt)]
-    ended = subprocess.run(
-        given, capture_output=True, text=True, timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    ended = subprocess.run(given, capture_output=True, text=True, timeout=500)
     assert ended.returncode == 0, ended.stderr
     line = next(line for line in ended.stdout.splitlines() if line.startswith("ids "))
     served = json.loads(line.removeprefix("ids "))
