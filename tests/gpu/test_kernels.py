@@ -25,8 +25,6 @@ from learner.model.attention import unpadded_serves
 from learner.model.policy import Policy
 from tests.learner.full_size import fullest, modeling
 
-pytestmark = pytest.mark.timeout(900)
-
 CARD = torch.device("cuda")
 TIMES = 3
 AGREE = 0.1

@@ -104,7 +104,7 @@ def test_screen_is_clean_and_a_signal_ends_the_server(run: Path, free_port: int)
         assert command[1] == f"http://127.0.0.1:{free_port}/v1/chat/completions"
         assert json.loads(command[-1])["model"] == "trained"
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(240) == 130
         assert not log.exists()
         assert process.stderr
         assert process.stderr.read() == ""

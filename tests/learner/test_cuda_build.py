@@ -12,7 +12,6 @@ PYTHON = os.environ.get("MICROBUDGET_CUDA_PYTHON")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(PYTHON is None, reason="MICROBUDGET_CUDA_PYTHON names no environment")
 def test_a_pass_on_a_card_meets_no_other_device_or_dtype() -> None:
     assert PYTHON

@@ -118,7 +118,6 @@ def test_small_model_boxes_its_answers_and_knows_some(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_real_engine_serves_several_runs(model: str, tmp_path: Path) -> None:
     cells = [Cell(1e-3, 1, 0, "bypass"), Cell(1e-3, 1, 0, "icepop")]
     file = tmp_path / "runs.jsonl"
