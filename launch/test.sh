@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Set everything up, then check style, types and behaviour.
 #
-#     bash launch/test.sh [--all] [pytest arguments …]
+#     bash launch/test.sh [--all] [isa=avx2|avx512|native] [pytest arguments …]
+#
+# With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave as on a CPU that has no more than
+# these instructions, in all processes; only behaviour is checked.
 #
 # Examples:
 #
 #     bash launch/test.sh                           # about a quarter of an hour on two cores
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
+#     bash launch/test.sh isa=avx2 tests/learner    # as on an older CPU
 set -euo pipefail
 case "${1-}" in -h | --help | help)
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -16,15 +20,35 @@ case "${1-}" in -h | --help | help)
 esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+refuse() { # sentence
+    printf 'test: %s\n' "$1" >&2
+    exit 2
+}
+
 selection=(-m 'not slow')
-if [ "${1-}" = --all ]; then
-    selection=()
+isa=native
+while :; do
+    case "${1-}" in
+    --all) selection=() ;;
+    isa=*) isa=${1#isa=} ;;
+    *) break ;;
+    esac
     shift
-fi
+done
+case $isa in
+native) ;;
+avx2 | avx512) grep -qw "${isa/512/512vl}" /proc/cpuinfo || refuse "isa=$isa: this CPU has no such instructions; leave isa out" ;;
+*) refuse "isa=$isa is not known; give avx2, avx512 or native" ;;
+esac
+
 export GOMP_SPINCOUNT=1000 # beside other work, threads of OpenMP that spin while they wait take ten times as long
 bash launch/setup.sh dev
-.venv/bin/ruff check .
-.venv/bin/ruff format --check .
-.venv/bin/mypy
-.venv/bin/lint-imports --no-logo
+if [ $isa = native ]; then
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+    .venv/bin/lint-imports --no-logo
+else
+    export TEST_ISA=$isa PYTHONPATH=$PWD/tests/isa${PYTHONPATH:+:$PYTHONPATH}
+fi
 exec .venv/bin/python -m pytest --durations=15 "${selection[@]}" "$@"

@@ -29,7 +29,6 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_chat_through_a_pipe(run: Path) -> None:
     script = "/problem 2\nhello\n/problem 7\n/samples\n/quit\n"
     command = [sys.executable, str(ROOT / "launch" / "chat.py"), str(run)]
@@ -62,11 +61,10 @@ def server(run: Path) -> Iterator[str]:
                 time.sleep(1)
         yield f"http://127.0.0.1:{port}/v1"
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(240)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_server_answers_a_real_client_for_both_models(server: str) -> None:
     from openai import AuthenticationError, OpenAI
 
@@ -84,14 +82,13 @@ def test_server_answers_a_real_client_for_both_models(server: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
 def test_chat_in_a_terminal(run: Path, tmp_path: Path) -> None:
     """Both answers stand beside each other, with their verdicts below."""
     tmux = ["tmux", "-S", str(tmp_path / "terminal")]
     command = shlex.join([sys.executable, str(ROOT / "launch" / "chat.py"), str(run)])
     start = [*tmux, "new-session", "-d", "-x", "100", "-y", "40", command]
-    subprocess.run(start, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(start, check=True)
 
     def screen_with(text: str) -> str:
         shown = ""
@@ -131,7 +128,6 @@ print("ids", list(answer.outputs[0].token_ids))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(torch.version.cuda is not None, reason="the settings are those of a processor")
 def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
@@ -144,9 +140,7 @@ def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, min_new_tokens=12, do_sample=False)[0, 6:]
     given = [sys.executable, "-c", ENGINE, str(merged), json.dumps(prompt)]
-    ended = subprocess.run(
-        given, capture_output=True, text=True, timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    ended = subprocess.run(given, capture_output=True, text=True, timeout=500)
     assert ended.returncode == 0, ended.stderr
     line = next(line for line in ended.stdout.splitlines() if line.startswith("ids "))
     served = json.loads(line.removeprefix("ids "))

@@ -16,7 +16,6 @@ from tests.e2e.conftest import read_rows, read_summary
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_run_goes_on_from_its_mirror(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     url = f"file://{tmp_path}/far"
     settings = (f"checkpoint.mirror={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=150")

@@ -16,7 +16,7 @@ from tests.faults.conftest import ENGINE, LEARNER, WORKER, Ended, Run, begin, be
 
 __all__ = ["begin", "begin_once"]
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 Begin = Callable[..., Run]
 

@@ -44,7 +44,6 @@ def call(microbudget: Path, folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_recipes_are_in_it(microbudget: Path, tmp_path: Path) -> None:
     assert "run " in call(microbudget, tmp_path, "help")
     assert "paper" in call(microbudget, tmp_path, "run", "help")
@@ -53,7 +52,6 @@ def test_recipes_are_in_it(microbudget: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_run_is_made_here(microbudget: Path, tmp_path: Path) -> None:
     short = ("budget.updates=2", "budget.minutes=8", "eval.problems=16")
     call(microbudget, tmp_path, "run", "conf=quickstart", "dashboard.port=0", *short)

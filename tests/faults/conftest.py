@@ -17,7 +17,7 @@ from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
 
 __all__ = ["boxing_model", "start"]
 
-GONE_S = 30.0
+GONE_S = 120.0
 """Within which every process of a run is gone after it has ended, or was killed."""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")

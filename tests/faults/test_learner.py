@@ -19,7 +19,7 @@ from actors.runtime.remote_actor import RemoteActor
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 UPDATES = 5
 SAVED = 2

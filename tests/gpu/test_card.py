@@ -32,8 +32,6 @@ from launch.session.actors import reserve_learners, start_ranks
 from learner.actor import RemoteLearner
 from tests.gpu.conftest import memory_used
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for kernels to be compiled
-
 CONTEXT = GIB
 """What a process may take of a card besides its share: CUDA's context, NCCL, and what nvidia-smi rounds."""
 

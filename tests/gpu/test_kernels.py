@@ -25,8 +25,6 @@ from learner.model.policy import Policy
 from tests.learner.full_size import fullest, modeling
 from tests.random_model import configuration
 
-pytestmark = pytest.mark.timeout(900)
-
 CARD = torch.device("cuda")
 TIMES = 3
 AGREE = 0.1

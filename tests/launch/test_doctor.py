@@ -85,7 +85,6 @@ def test_what_a_run_would_refuse_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_real_actors_are_measured_and_the_next_plan_knows(here: list[str], tmp_path: Path) -> None:
     def run(program: str, *more: str) -> str:
         command = [sys.executable, "-m", f"launch.{program}", *here, *more]

@@ -71,7 +71,7 @@ class Site:
     def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
         """Exit code, what it said, and what it did."""
         done = self.start(script, *arguments, **environment)
-        said, _ = done.communicate(timeout=30)
+        said, _ = done.communicate(timeout=240)
         return done.returncode, said, self.record.read_text().splitlines()
 
 
@@ -130,7 +130,7 @@ def test_end_of_the_jobs_time_ends_the_run_gracefully(site: Site) -> None:
     job = site.start("slurm.sh", "conf=quickstart", **slurm(1, NODES="a", ENDLESS="1"))
     wait_for(site.record.with_name("record.started").exists)
     job.send_signal(signal.SIGTERM)
-    said, _ = job.communicate(timeout=30)
+    said, _ = job.communicate(timeout=240)
     assert job.returncode == 143, said
     assert "stopped" in site.record.read_text().splitlines()
 

@@ -237,7 +237,7 @@ sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=Tr
 
 def drive(what: str, folder: Path) -> tuple[int, dict[str, Any]]:
     """Exit code and summary of a driver whose Ray is none."""
-    done = subprocess.run([sys.executable, "-c", DRIVER, what, str(folder)], timeout=120)
+    done = subprocess.run([sys.executable, "-c", DRIVER, what, str(folder)], timeout=240)
     return done.returncode, json.loads((folder / "summary.json").read_text())
 
 
@@ -264,7 +264,7 @@ def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: i
         f"run.load = lambda _: ({rays}, os.kill(os.getpid(), signal.{name}));"
         "sys.exit(run.main(['conf=base']))"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == code
+    assert subprocess.run([sys.executable, "-c", script], timeout=240).returncode == code
 
 
 def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=240,
             check=False,
         )
         commands = [line for line in self.record.read_text().splitlines() if not line.startswith("-c import sys")]

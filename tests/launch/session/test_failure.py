@@ -58,7 +58,7 @@ def outlive(folder: Path) -> int:
         "run.LATE_S = 0.1; run.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1), lambda *_: None);"
         "time.sleep(600)"
     )
-    return subprocess.run([sys.executable, "-c", code, str(folder)], timeout=120).returncode
+    return subprocess.run([sys.executable, "-c", code, str(folder)], timeout=240).returncode
 
 
 def test_process_that_outlives_its_budget_ends_itself(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.actors.rollout.test_lora_kernels import SHARED_KIB
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 def rows(module: str, folder: Path, *arguments: str, **environment: str) -> list[dict[str, float]]:

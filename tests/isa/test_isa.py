@@ -1,0 +1,60 @@
+"""Fewer instructions than the CPU has: what is hidden from a process, and what test.sh refuses."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.isa.sitecustomize import HIDDEN
+
+REPORT = """
+import json, torch
+from pathlib import Path
+from launch.hardware.machine import detect
+words = [line.split() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")]
+names = [name for name, there in torch.cpu.get_capabilities().items() if there is True]
+print(json.dumps([sorted(names), words[0], torch.backends.cpu.get_cpu_capability(), detect("cpu").dtype]))
+"""
+
+
+@cache
+def seen(isa: str) -> list[Any]:
+    path = os.pathsep.join([str(ROOT / "tests" / "isa"), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "TEST_ISA": isa}
+    return json.loads(subprocess.check_output([sys.executable, "-c", REPORT], env=environment))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are instructions of x86")
+@pytest.mark.parametrize("isa", HIDDEN)
+def test_these_instructions_are_hidden_and_no_others(isa: str) -> None:
+    def left(names: list[str]) -> list[str]:
+        return [name for name in names if not re.match(HIDDEN[isa], name)]
+
+    (names, words, _, _), (own_names, own_words, capability, dtype) = seen(""), seen(isa)
+    assert own_names == left(names)
+    assert own_words == left(words)
+    assert isa != "avx2" or capability != "AVX512"
+    assert dtype == "float32"  # of model.dtype=auto
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "sse2"])
+def test_what_the_cpu_lacks_is_refused_before_the_set_up(isa: str, tmp_path: Path) -> None:
+    """Without setup.sh the script would end with 127."""
+    (tmp_path / "launch").mkdir()
+    shutil.copy(ROOT / "launch" / "test.sh", tmp_path / "launch")
+    (tmp_path / "grep").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "grep").chmod(0o755)
+    command = ["bash", "launch/test.sh", f"isa={isa}"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert f"isa={isa}" in done.stderr
