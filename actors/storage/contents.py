@@ -184,7 +184,7 @@ Policy: Any = Annotated[
 @open_ended
 class Paired(TypedDict):
     difference: Number
-    ci95: Interval
+    ci95: Interval | None
     p: Share
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import comb, lcm
+from math import comb
 from statistics import fmean
 from typing import Any
 
@@ -197,9 +197,8 @@ def _pairs(axis: str, alike: list[Group], best: bool, family: int) -> list[Contr
         if variance:
             difference = pooled_difference(low.values, high.values, variance, freedom, family)
         else:
-            unit = lcm(*((run.final or {})["n"] * len(group.runs) for group in (low, high) for run in group.runs))
             mere = Difference(fmean(high.values) - fmean(low.values))
-            difference = paired_difference(low.solved, high.solved, unit, family) or mere
+            difference = paired_difference(low.solved, high.solved, family) or mere
         found.append(Contrast(axis, low, high, best, difference, by_problem=not variance))
     return found
 

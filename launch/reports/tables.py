@@ -156,7 +156,8 @@ def _figures(run: Run, benchmark: Row) -> list[str]:
     """Say by how much pass@1 has changed, and what else was measured of each policy."""
     said = []
     if paired := benchmark.get("paired"):
-        change = f"{points(paired['difference'])} points (95 % {span(paired['ci95'])}; p = {paired['p']:.2g})"
+        sure = f"95 % {span(paired['ci95'])}; p = {paired['p']:.2g}" if paired["ci95"] else "too few problems to tell"
+        change = f"{points(paired['difference'])} points ({sure})"
         said.append(f"pass@1 changed by {change}.")
     for key, name in SIDES.items():
         side = benchmark.get(key) or {}
