@@ -42,10 +42,10 @@ from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import PRICE, check_mps, mps_service
 from launch.hardware.network import cluster_warning, require_token
-from launch.plan.calibration import recall
-from launch.plan.forecast import forecast, options, scale
+from launch.plan.calibration import plan_measured
+from launch.plan.forecast import foresee, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
-from launch.plan.plan import Plan, make_plan, with_problems
+from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.plan.time import duration
 from launch.plan.view import render, render_scaling
@@ -108,8 +108,7 @@ def main(arguments: list[str]) -> int:
 def show_plan(config: Config, console: Console) -> None:
     """Print what a run of this machine, or of the one it is to be planned for, would do."""
     machine = detect(config.device)
-    plan = with_problems(plan_on(config, machine))
-    expected = forecast(plan) if plan.estimate else None
+    plan, expected = foresee(plan_on(config, machine))
     if note := cluster_note():
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(render(plan, expected, dict(options(plan)) if expected else None))
@@ -122,7 +121,7 @@ def plan_on(config: Config, machine: Machine) -> Plan:
     resolve_dtype(config, machine)
     if config.adapter:
         raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
-    return make_plan(config, machine, recall(config, machine))
+    return plan_measured(config, machine)
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
@@ -153,8 +152,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_build(config, plan.machine, software_versions(VLLM_BUILDS))
     check_mps(config, plan.placement, joined=bool(cluster))
     folder = find_folder(config)
-    counted = with_problems(plan)
-    console.print(render(counted, forecast(counted) if counted.estimate else None))
+    console.print(render(*foresee(plan)))
     if os.path.exists(folder):
         take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
     check_host(needs_of_run(plan), folder, config.run.overwrite)

@@ -225,18 +225,10 @@ class Entry(TypedDict):
 
 
 @open_ended
-class Trial(Entry):
-    rung: Count
-    rate: Number | None
-    accuracy: Number | None
-
-
-@open_ended
 class Plan(TypedDict):
     """sweep.json."""
 
     cells: list[Entry]
-    tuning: NotRequired[list[Trial]]
     name: NotRequired[str | None]
 
 

@@ -133,17 +133,6 @@ def finished(sweep: Sweep) -> list[Group]:
     return [group for group in groups(sweep) if group.runs]
 
 
-def trials_of(sweep: Sweep, group: Group) -> list[Row]:
-    """Return the trials by which the sweep tuned a group's learning rate."""
-    own = group.settings.items()
-    return [trial for trial in sweep.trials if all(trial["overrides"].get(axis) == value for axis, value in own)]
-
-
-def learning_rate(group: Group) -> float | None:
-    """Return the learning rate of a group's runs; None before the first has begun."""
-    return next((float(run.config[LEARNING_RATE]) for run in group.cells if run.begun), None)
-
-
 def on_probe(sweep: Sweep) -> bool:
     """Whether all finished runs know how their entropy on the probe has changed, and so are compared by that."""
     return bool(sweep.finished) and all(run.plasticity.get("probe_entropy") for run in sweep.finished)

@@ -9,7 +9,7 @@ from statistics import fmean
 from actors.evaluation.statistics import PASS_KS
 from actors.messages import Status
 from launch.reports.history import RANK, Row, Run
-from launch.reports.paper import PaperResults, results_for
+from launch.reports.paper import results_for
 from launch.reports.verdict import Change
 from launch.reports.wording import (
     MISSING,
@@ -173,25 +173,18 @@ def _figures(run: Run, benchmark: Row) -> list[str]:
 
 
 def entropy(run: Run) -> Table | None:
-    """Return the paper's second table, with this run in it."""
-    if results_for(run.model) is None:
-        return None  # the table of plasticity has it
+    """Return the paper's second table, with this run in it; None of another model, whose change `plasticity` has."""
     probed = bool(run.plasticity.get("probe_entropy"))
-    change = run.entropy_change(probed)
-    if change is None:
+    paper, change = results_for(run.model), run.entropy_change(probed)
+    if paper is None or change is None:
         return None
-    here = {"this run": {int(run.config.get(RANK, 0)): points(change)}}
-    note = f"Here {MEASURED[probed]}."
-    return entropy_by_rank("Change of entropy, % by rank", here, results_for(run.model), note)
-
-
-def entropy_by_rank(caption: str, measured: dict[str, dict[int, str]], paper: PaperResults | None, note: str) -> Table:
-    """Return rows of changes of entropy by rank. measured: by row and rank."""
-    published = {"paper": {rank: signed(change) for rank, change in paper.entropy.items()}} if paper else {}
-    lines = {**measured, **published}
-    ranks = sorted({rank for line in lines.values() for rank in line})
+    here = {int(run.config.get(RANK, 0)): points(change)}
+    published = {rank: signed(of_paper) for rank, of_paper in paper.entropy.items()}
+    ranks = sorted({*here, *published})
+    lines = {"this run": here, "paper": published}
     rows = tuple((name, *(line.get(rank, MISSING) for rank in ranks)) for name, line in lines.items())
-    return Table(caption, ("", *(f"r = {rank}" for rank in ranks)), rows, note)
+    head = ("", *(f"r = {rank}" for rank in ranks))
+    return Table("Change of entropy, % by rank", head, rows, f"Here {MEASURED[probed]}.")
 
 
 def plasticity(run: Run) -> Table | None:

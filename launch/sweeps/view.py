@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.plan.forecast import forecast
+from launch.plan.forecast import MOST_SIMULATED, Forecast, foresee_all
 from launch.plan.plan import Plan
 from launch.plan.time import duration
 from launch.session.console import clock
@@ -107,52 +107,49 @@ def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
 
 
 def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableType:
-    """Show what every cell would be on its lane's part of the machine, and the whole in hours. Of the trials of one
-    rung and setting, which take as long as each other, the first stands for all.
-    """
+    """Show what every cell would be on its lane's part of the machine, and the whole in hours."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
         table.add_column(name, justify="left" if name == "cell" else "right")
-    for cell in grid.all:
-        if cell.trial and cell.trial.place:
-            continue
-        plan = plans[cell.name]
-        figures = ("", "", "")
-        if plan.estimate:
-            expected = forecast(plan)
-            evaluations = duration(2 * expected.evaluate_s)
-            figures = (duration(expected.update_s), f"{expected.updates:,}", evaluations)
+    forecasts = foresee_all(plans)
+    for name, plan in plans.items():
+        figures: tuple[str | Text, ...] = ("", "", "")
+        if expected := forecasts[name]:
+            updates = Text(f"{expected.updates:,}", "" if expected.updates else "bold red")
+            figures = (duration(expected.update_s), updates, duration(2 * expected.evaluate_s))
         fits = "fits" if plan.fits else Text("does not fit", "bold red")
-        table.add_row(cell.name, fits, duration(plan.config.budget.seconds), *figures)
-    seconds = [plans[cell.name].config.budget.seconds for cell in grid.all]
+        table.add_row(name, fits, duration(plan.config.budget.seconds), *figures)
+    seconds = [plans[cell.name].config.budget.seconds for cell in grid.cells]
     total, longest = sum(seconds), max(sum(seconds[number::lanes]) for number in range(lanes))
-    machine = next(iter(plans.values())).machine
-    way, where = "one after another", machine.name
+    first = next(iter(plans.values()))
+    way, where = "one after another", first.machine.name
     if lanes > 1:
-        way, where = f"{lanes} at a time: {duration(longest)}", f"one {machine.name} each"
-    cells = f"{len(grid.trials)} trials and {len(grid.cells)} cells" if grid.trials else f"{len(grid.cells)} cells"
-    price = next(iter(plans.values())).config.budget.price_per_hour
+        way, where = f"{lanes} at a time: {duration(longest)}", f"one {where} each"
+    price = first.config.budget.price_per_hour
     cost = "" if price is None else f", {price * lanes * longest / 3600:,.2f} at {price:.2f} an hour"
-    unfit = sum(not plan.fits for plan in plans.values())
-    fits = Text(f"{unfit} of {len(plans)} do not fit. ", "bold red") if unfit else Text("All fit. ", "bold green")
-    said = fits + Text(f"{cells} on {where}: {duration(total)} in all, {way}{cost}", "")
-    return Group(said, Text(), table, *_tuning(grid, plans))
+    said = f"{len(grid.cells)} cells on {where}: {duration(total)} in all, {way}{cost}"
+    return Group(_fitness(plans, forecasts) + Text(said), Text(), table, Text(_source(plans, forecasts), style="dim"))
 
 
-def _tuning(grid: Grid, plans: dict[str, Plan]) -> list[Text]:
-    """Say how the time is split between trials and the grid itself."""
-    if not grid.trials:
-        return []
-    rungs: dict[int, list[float]] = {}
-    for cell in grid.trials:
-        if cell.trial and cell.setting == grid.trials[0].setting:
-            rungs.setdefault(cell.trial.rung, []).append(plans[cell.name].config.budget.seconds)
-    steps = ", then ".join(f"{len(each)} for {duration(each[0])} each" for each in rungs.values())
-    factors = ", ".join(f"{factor:g}" for factor in sorted(grid.settings.tune_factors))
-    settings = len({cell.setting for cell in grid.cells})
-    return [
-        Text(
-            f"Tuning takes {grid.settings.tune_share:.0%} of it: for each of {settings} settings, learning rates of"
-            f" {factors} times its own, {steps}; all seeds of the setting get the best."
-        )
-    ]
+def _fitness(plans: dict[str, Plan], forecasts: dict[str, Forecast | None]) -> Text:
+    """Say whether all cells fit, and whether the budget of each is enough for an update."""
+    faults = {
+        "do not fit": sum(not plan.fits for plan in plans.values()),
+        "have too small a budget for one update": len(idle(forecasts)),
+    }
+    said = "".join(f"{number} of {len(plans)} {fault}. " for fault, number in faults.items() if number)
+    return Text(said, "bold red") if said else Text("All fit. ", "bold green")
+
+
+def _source(plans: dict[str, Plan], forecasts: dict[str, Forecast | None]) -> str:
+    """Say what the times rest on."""
+    plan = next(iter(plans.values()))
+    measured = f"what was measured here: {plan.calibration.of}" if plan.calibration.of else "rates and sizes alone"
+    untimed = sum(bool(plan.estimate) and not forecasts[name] for name, plan in plans.items())
+    more = f" Only the first {MOST_SIMULATED} different cells are timed." if untimed else ""
+    return f"Times are from {measured}.{more}"
+
+
+def idle(forecasts: dict[str, Forecast | None]) -> list[str]:
+    """Return the cells whose budget is too small for an update."""
+    return [name for name, expected in forecasts.items() if expected and not expected.updates]

@@ -189,7 +189,7 @@ def cases() -> Iterator[Case]:
         "ranks=???",
         "run.seed=[null]",
         "seeds=[???]",
-        "sweep.stop_below=2",
+        "sweep.minutes=-2",
         "sweep.hours=1e308",
         "benchmarks=[[a]]",
     ):

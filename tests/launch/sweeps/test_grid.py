@@ -68,7 +68,6 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
         (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
         (["ranks=[8]", "sweep.name=../x"], ["sweep.name=../x", "folder name"]),
         (["ranks=[8]", "sweep.minutes=0"], ["sweep.minutes=0", "above 0"]),
-        (["ranks=[8]", "sweep.stop_below=2"], ["sweep.stop_below=2", "between 0 and 1"]),
         (["ranks=[8]", "sweep.minutes=9", "budget.minutes=4"], ["budget.minutes", "keep one"]),
     ],
 )
