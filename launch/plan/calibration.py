@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
+from conf.departed import without_departed
 from conf.schema import Config
 from launch.hardware.machine import Machine
 from launch.plan.forecast import Pace
@@ -135,7 +136,7 @@ def _start(rows: Sequence[Row]) -> float:
 
 def read_config(run: RunRecord) -> Config:
     """Return the configuration of a run."""
-    merged = OmegaConf.merge(OmegaConf.structured(Config), run.config())
+    merged = OmegaConf.merge(OmegaConf.structured(Config), without_departed(run.config()))
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]  # made of Config
     return config
 
