@@ -106,13 +106,21 @@ class Summary(TypedDict):
 
 
 @open_ended
+class Planned(TypedDict):
+    updates: Count
+    update_s: Amount
+    start_s: Amount
+
+
+@open_ended
 class Origin(TypedDict):
-    """origin.json: where a run comes from."""
+    """origin.json: where a run comes from, and what its plan expected."""
 
     command: NotRequired[str]
     commit: NotRequired[str]
     started: NotRequired[str]
     machine: NotRequired[str]
+    planned: NotRequired[Planned | None]
 
 
 Metrics = mapping("Metrics", {"update": Count}, others=float | None)

@@ -137,6 +137,11 @@ class Forecast(Pace):
         return updates if budget.updates is None else min(updates, budget.updates)
 
     @property
+    def kept(self) -> dict[str, float]:
+        """What a run keeps of its plan, to be compared with what came of it."""
+        return {"updates": self.updates, "update_s": self.update_s, "start_s": self.start_s}
+
+    @property
     def spent_s(self) -> float:
         """Seconds of the budget that are spent: all, unless the number of updates is limited."""
         budget = self.plan.config.budget

@@ -48,7 +48,7 @@ class Run:
     foreign: what else that file is about; empty if nothing.
     overlaps: training problems that were kept although they overlap held-out ones.
     restores: how often weights were restored.
-    origin: command, commit, date and machine, as far as they were kept.
+    origin: command, commit, date and machine, and what the plan expected, as far as they were kept.
     """
 
     name: str
@@ -210,7 +210,7 @@ def compare(folders: list[Path]) -> Sweep:
     found: dict[str, Run] = {}
     for folder in folders:
         path = os.path.relpath(folder.resolve(), place)
-        if _is_sweep(folder):
+        if is_sweep(folder):
             cells = _cells(folder)
             if not any(run.begun for run in cells):
                 raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
@@ -218,13 +218,13 @@ def compare(folders: list[Path]) -> Sweep:
         else:
             found[path] = read_run(folder)
     runs = [replace(run, name=name) for name, run in found.items()]
-    of_sweeps = any(_is_sweep(folder) or _is_sweep(folder.resolve().parent) for folder in folders)
+    of_sweeps = any(is_sweep(folder) or is_sweep(folder.resolve().parent) for folder in folders)
     ignored = (*IGNORED, "budget") if of_sweeps else IGNORED  # a sweep's cells get what others have left
     known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, ignored))
     return Sweep(f"Comparison of {len(runs)} runs", place, _axes(known, runs), tuple(runs))
 
 
-def _is_sweep(folder: Path) -> bool:
+def is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file()
 
 

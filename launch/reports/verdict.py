@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
+from launch.reports.health import behind
 from launch.reports.history import Row, Run
 from launch.reports.wording import WORDS, decimal, many, percent, points, shorten, span
 
@@ -57,7 +58,15 @@ def change(run: Run) -> Change | None:
 
 
 def verdict(run: Run, found: Change | None) -> str:
-    """Return the verdict in one sentence, or why there is none. found: `change` of the run."""
+    """Return the verdict in one sentence, or why there is none, and a second one where the run is far behind its plan.
+
+    found: `change` of the run.
+    """
+    late = f" It made only {said}." if (said := behind(run)) else ""
+    return _sentence(run, found) + late
+
+
+def _sentence(run: Run, found: Change | None) -> str:
     if found is None:
         return f"No verdict: {_missing(run)}."
     difference, interval = found.difference.value, found.difference.interval

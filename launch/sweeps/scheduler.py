@@ -10,7 +10,7 @@ from rich.live import Live
 
 from actors.storage.files import lock
 from launch.plan.plan import Plan
-from launch.reports import attempt
+from launch.reports import attempt, conclusion
 from launch.sweeps.grid import Cell, Grid
 from launch.sweeps.lanes import Lane, equal_part
 from launch.sweeps.record import SweepRecord
@@ -50,7 +50,8 @@ class Scheduler:
             live.stop()
         self._console.print(results(self._lines()))
         report = attempt(self._grid.folder)
-        self._console.print(f"Report         {report}", soft_wrap=True, highlight=False, markup=False)
+        for line in (f"Report         {report}", conclusion(self._grid.folder)):
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)
         if self._received:
             return 128 + self._received[0]
         return 0 if all(map(self._record.finished, self._grid.cells)) else 1
