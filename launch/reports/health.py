@@ -99,7 +99,8 @@ def _course(run: Run) -> Iterator[Flag]:
     """Tell how the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
     reason = run.summary.get("reason") or "no summary.json was written"
     ended = f"The run {WORDS['endings'].get(run.status, run.status)}"
-    yield Flag(ENDINGS.get(run.status, "bad"), ended, f"{reason}; {many(len(run.rows), 'update')}")
+    level = "warning" if behind(run) else ENDINGS.get(run.status, "bad")
+    yield Flag(level, ended, f"{reason}; {many(len(run.rows), 'update')}")
     if budget := run.summary.get("budget_s"):
         level, kept = ("warning", "overrun") if run.spent_s > budget else ("good", "kept")
         used = f"{time(run.spent_s)} of {time(budget)}, {percent(run.spent_s / budget, 0)}"

@@ -32,6 +32,8 @@ def test_cells_are_ordinary_runs() -> None:
     assert cell.config == config
     assert (config.run.folder, config.run.name) == ("/data/mine", "r8")
     assert (config.lora.rank, config.budget.seconds) == (8, 240)
+    for cell in read_grid(["conf=quickstart", "ranks=[8,64]", "seeds=[3,4]"]).cells:
+        assert cell.config == load(list(cell.arguments))
 
 
 def test_models_are_recipes_or_paths() -> None:
