@@ -125,7 +125,6 @@ class Scheduler:
         status, latest = self._record.status[cell.name], (cell.record.rows() or [{}])[-1]
         return Line(
             cell=cell.name,
-            overrides=cell.overrides,
             status=status,
             reason=self._record.reason[cell.name],
             spent=cell.record.spent,

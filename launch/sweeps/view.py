@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import fmean
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,16 +17,12 @@ from launch.sweeps.grid import Grid
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
-AVERAGED = "run.seed"
-"""The axis over which means are taken."""
-
 
 @dataclass(frozen=True)
 class Line:
     """How a cell stands. spent, budget: seconds. accuracy: of the last update's samples. summary: once it is over."""
 
     cell: str
-    overrides: dict[str, Any]
     status: str
     reason: str | None
     spent: float
@@ -73,7 +68,7 @@ def remaining(left: float) -> str:
 
 
 def results(lines: Sequence[Line]) -> RenderableType:
-    """Show held-out accuracy of every cell, with its interval, and means over seeds."""
+    """Show held-out accuracy of every cell, with its interval; means over seeds are in the report."""
     table = Table(box=None, padding=(0, 2, 0, 0), title="held-out pass@1", title_justify="left", title_style="bold")
     for name in ("cell", "before", "after", "95 % interval", "status"):
         table.add_column(name, justify="left" if name in ("cell", "status") else "right")
@@ -84,26 +79,7 @@ def results(lines: Sequence[Line]) -> RenderableType:
             low, high = final["ci95"]
             figures = (f"{base['pass@1']:.3f}", f"{final['pass@1']:.3f}", f"{low:.3f}–{high:.3f}")
         table.add_row(line.cell, *figures, Text(line.status, STYLE.get(line.status, "")))
-    return Group(table, *([_means(lines)] if any(AVERAGED in line.overrides for line in lines) else []))
-
-
-def _means(lines: Sequence[Line]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), title="\nover seeds", title_justify="left", title_style="bold")
-    for name in ("", "mean after", "lowest–highest", "seeds"):
-        table.add_column(name, justify="right" if name else "left")
-    for name, after in over_seeds(lines).items():
-        table.add_row(name, f"{fmean(after):.3f}", f"{min(after):.3f}–{max(after):.3f}", str(len(after)))
     return table
-
-
-def over_seeds(lines: Sequence[Line]) -> dict[str, list[float]]:
-    """Return held-out accuracy after training, by what cells have in common but for their seed."""
-    groups: dict[str, list[float]] = {}
-    for line in lines:
-        if line.evaluations:
-            name = line.cell.removesuffix(f"seed{line.overrides.get(AVERAGED)}").rstrip("-") or "all"
-            groups.setdefault(name, []).append(line.evaluations[1]["pass@1"])
-    return groups
 
 
 def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableType:

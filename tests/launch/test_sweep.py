@@ -24,6 +24,7 @@ from launch.plan.calibration import keep, recall
 from launch.plan.forecast import foresee
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import Calibration
+from launch.reports import conclusion
 from launch.sweep import machines_of, main
 from launch.sweeps import scheduler
 from launch.sweeps.grid import Grid, read_grid
@@ -97,7 +98,7 @@ def test_cells_are_run_once_and_their_results_shown(
     assert set(standing(tmp_path).values()) == {("completed", "as told")}
     shown = capsys.readouterr().out
     assert "0.400–0.600" in shown
-    assert "lowest–highest" in shown
+    assert shown.rstrip().splitlines()[-1] == conclusion(tmp_path / "s")
     assert sweeping("ranks=[8,64]", "seeds=[0,1]") == 0
     assert len(calls(tmp_path)) == 4
 
