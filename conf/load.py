@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.arguments import pairs
 from conf.checks import check
+from conf.departed import translated, without_departed
 from conf.devices import known_as
 from conf.documents import line_of, parse_yaml, read_yaml, reason
 from conf.errors import BadInput
@@ -130,11 +131,11 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """Return the settings of a run as nested mappings, those of another version of this project among them.
+    """Return the settings of a run as nested mappings, under today's names: see `conf/departed.py`.
 
     Raises BadInput for a file that is damaged, or a value that its setting cannot have.
     """
-    record = read_yaml(file, RESTORE)
+    record = translated(read_yaml(file, RESTORE))
     _check_record(record, Config, "", file)
     return record
 
@@ -253,7 +254,8 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
 
 def _of_run(run: Path, adapter: str) -> Layer:
     """Return what a run was begun with, under its folder's present name and place; the machine may be another."""
-    record = {key: value for key, value in recorded(run).items() if key != "device"} | {"adapter": adapter}
+    record = without_departed(recorded(run)) | {"adapter": adapter}
+    record.pop("device", None)
     check_departed(run / RECORD, record)
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
     return str(run / RECORD), _literal(record)

@@ -14,24 +14,16 @@ from actors.storage.run_record import RunRecord
 from conf.arguments import run_and_options
 from conf.command import command
 from conf.text import printable
+from launch.reports import conclusion
 
 
-def describe(summary: dict[str, Any]) -> list[str]:
-    """Say how and when a run ended, and held-out pass@1 before and after where it was measured."""
-    summary = {"updates": 0, "spent_s": 0.0, "reason": None, "eval": {}} | summary
+def describe(summary: dict[str, Any]) -> str:
+    """Say how and when a run ended."""
+    summary = {"updates": 0, "spent_s": 0.0, "reason": None} | summary
     spent = f"{summary['spent_s'] / 60:.1f} minutes"
     if summary.get("cost") is not None:
         spent += f", at a cost of {summary['cost']:.2f}"
-    lines = [f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"]
-    base, final = summary["eval"].get("base"), summary["eval"].get("final")
-    if base and final:
-        low, high = final["ci95"]
-        samples = "sample" if final["n"] == 1 else "samples"
-        lines.append(
-            f"held-out pass@1: {base['pass@1']:.3f} before, {final['pass@1']:.3f} after (95 % interval {low:.3f}–"
-            f"{high:.3f}; {final['problems']} problems, {final['n']} {samples} each)"
-        )
-    return lines
+    return f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"
 
 
 @command("result", __doc__)
@@ -42,7 +34,7 @@ def main(arguments: list[str]) -> int:
     if summary is None:
         return 1
     report = [f"report: {run.report}"] if run.report.exists() else []
-    print(f"{run.path}: " + "\n  ".join(map(printable, [*describe(summary), *report])))
+    print(f"{run.path}: " + "\n  ".join(map(printable, [describe(summary), *report, conclusion(run.path)])))
     return 0
 
 

@@ -42,14 +42,14 @@ from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import PRICE, check_mps, mps_service
 from launch.hardware.network import cluster_warning, require_token
-from launch.plan.calibration import recall
-from launch.plan.forecast import forecast, options, scale
+from launch.plan.calibration import plan_measured
+from launch.plan.forecast import Forecast, foresee, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
-from launch.plan.plan import Plan, make_plan, with_problems
+from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.plan.time import duration
 from launch.plan.view import render, render_scaling
-from launch.reports import attempt
+from launch.reports import attempt, conclusion
 from launch.result import describe
 from launch.session.afterwards import next_steps
 from launch.session.failure import write_ending
@@ -109,8 +109,7 @@ def main(arguments: list[str]) -> int:
 def show_plan(config: Config, console: Console) -> None:
     """Print what a run of this machine, or of the one it is to be planned for, would do."""
     machine = detect(config.device)
-    plan = with_problems(plan_on(config, machine))
-    expected = forecast(plan) if plan.estimate else None
+    plan, expected = foresee(plan_on(config, machine))
     if note := cluster_note():
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(render(plan, expected, dict(options(plan)) if expected else None))
@@ -124,7 +123,7 @@ def plan_on(config: Config, machine: Machine) -> Plan:
     check_functions(config.reward)
     if config.adapter:
         raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
-    return make_plan(config, machine, recall(config, machine))
+    return plan_measured(config, machine)
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
@@ -155,8 +154,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_build(config, plan.machine, software_versions(VLLM_BUILDS))
     check_mps(config, plan.placement, joined=bool(cluster))
     folder = find_folder(config)
-    counted = with_problems(plan)
-    console.print(render(counted, forecast(counted) if counted.estimate else None))
+    counted, expected = foresee(plan)
+    console.print(render(counted, expected))
     if os.path.exists(folder):
         take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
     check_host(needs_of_run(plan), folder, config.run.overwrite)
@@ -165,10 +164,12 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     if not cluster:
         show_only(cards)
     with mps_service(config):
-        return carry_out(prepare(plan, folder, started_at, arguments), console, context)
+        return carry_out(prepare(plan, folder, started_at, arguments, expected), console, context)
 
 
-def prepare(plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = ()) -> "RunRequest":
+def prepare(
+    plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Forecast | None = None
+) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
     from conf.adapters import check_adapter
     from conf.models import load_tokenizer, locate
@@ -203,7 +204,8 @@ def prepare(plan: Plan, folder: Path, started_at: float, arguments: Sequence[str
         at = version_of(latest) if latest else 0
         print(f"Resuming at update {at}, {duration(run.spent)} of the budget spent")
     else:
-        run.write_origin(origin(arguments, plan.machine.described))
+        planned = {"planned": expected.kept} if expected else {}
+        run.write_origin(origin(arguments, plan.machine.described) | planned)
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     if config.lora.start_from:  # the actors have working folders of their own
         config.lora.start_from = str(Path(config.lora.start_from).resolve())
@@ -310,8 +312,7 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
     finally:
         timer.cancel()
 
-    for line in describe(summary):
-        console.print(line, soft_wrap=True, highlight=False)
+    console.print(describe(summary), soft_wrap=True, highlight=False)
     console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
     if request.config.checkpoint.mirror:
         console.print(copy_ending(request.config, request.folder), soft_wrap=True)
@@ -324,6 +325,7 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
         RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have what is needed of them
     for line in next_steps(summary, request.folder):
         console.print(line, soft_wrap=True, highlight=False)
+    console.print(conclusion(request.folder), soft_wrap=True, highlight=False, markup=False)
     on_end(summary, exit_code(summary))
     return exit_code(summary)
 

@@ -28,15 +28,14 @@ from conf.errors import BadInput
 from conf.help import explain
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
-from launch.plan.forecast import forecast
-from launch.plan.plan import Plan
+from launch.plan.forecast import foresee_all
 from launch.plan.refusal import check_plan
 from launch.plan.time import duration
 from launch.session.resume import check_settings, resolve_dtype
-from launch.sweeps.grid import Cell, Grid, read_grid
+from launch.sweeps.grid import Grid, read_grid
 from launch.sweeps.lanes import RUN, plan_lanes
 from launch.sweeps.scheduler import Scheduler
-from launch.sweeps.view import render_plans
+from launch.sweeps.view import idle, render_plans
 
 
 @guard("sweep.py")
@@ -58,35 +57,28 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
         console.print(render_plans(grid, plans, len(lanes)))
         return 0
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
-    for cell in grid.all:
+    for cell in grid.cells:
         plan = plans[cell.name]
         check_mps(plan.config, plan.placement, joined, beside=len(lanes))
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)
-        record = RunRecord(grid.folder / cell.name)
-        if cell.rates and record.exists:  # begun with the one that tuning had found
-            plan.config.learner.learning_rate = record.config()["learner"]["learning_rate"]
-        check_settings(plan.config, record)
-        check_trial(grid, cell, plan)
+        check_settings(plan.config, RunRecord(grid.folder / cell.name))
+    if not joined and (names := idle(foresee_all(plans))):
+        budget = duration(plans[names[0]].config.budget.seconds)
+        raise BadInput(
+            f"{names[0]} has {budget}, too little for one update here, as {len(names)} of {len(plans)} cells have:"
+            " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
+        )
     with claimed(grid):
         return Scheduler(grid, plans, lanes, console).run()
-
-
-def check_trial(grid: Grid, cell: Cell, plan: Plan) -> None:
-    """Raise BadInput for a trial that would be over before its first update."""
-    if cell.trial and not cell.trial.place and plan.estimate and not forecast(plan).updates:
-        raise BadInput(
-            f"sweep.tune_share={grid.settings.tune_share}: {cell.name} has {duration(plan.config.budget.seconds)}, too"
-            " little for an update here; raise it or the budget, or list fewer sweep.tune_factors"
-        )
 
 
 def machines_of(grid: Grid) -> list[Machine]:
     """Return what each cell is to run on, by its `device`, after its dtype has been settled by that."""
     detected = cache(detect)
-    machines = [detected(cell.config.device) for cell in grid.all]
-    for cell, machine in zip(grid.all, machines, strict=True):
+    machines = [detected(cell.config.device) for cell in grid.cells]
+    for cell, machine in zip(grid.cells, machines, strict=True):
         resolve_dtype(cell.config, machine)
     return machines
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from actors.evaluation.statistics import bootstrap_interval
+from actors.evaluation.statistics import share_interval
 from launch.reports.history import Sweep, read_sweep
 
 HOSTILE = (
@@ -153,7 +153,7 @@ def evaluation(solved: int) -> dict[str, Any]:
         "pass@1": solved / PROBLEMS,
         "n": 1,
         "problems": PROBLEMS,
-        "ci95": list(bootstrap_interval(marks)),
+        "ci95": list(share_interval(marks)),
         "mean_length": 8.0,
         "truncated": 0.0,
     }

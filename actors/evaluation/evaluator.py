@@ -29,7 +29,7 @@ class Evaluation:
     """What a policy did on the first `problems` held-out problems, `n` samples each.
 
     pass_at: pass@k by k.
-    ci95: bootstrap interval of pass@1 over problems.
+    ci95: 95 % interval of pass@1 over problems.
     round_seconds: of its quickest round; the first one may have been held up by the engine's first steps.
     """
 

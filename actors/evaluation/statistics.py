@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import atan, comb, cos, pi, sin, sqrt
-from statistics import NormalDist, fmean, variance
-
-import numpy as np
+from statistics import fmean, variance
+from typing import TypeVar
 
 CONFIDENCE = 0.95
 """Of every interval in tables, reports and summaries."""
@@ -14,11 +13,16 @@ CONFIDENCE = 0.95
 PASS_KS = (1, 8, 16)
 """The k of pass@k in the paper's tables; results add their own n."""
 
-RESAMPLES = 10_000
+UNSEEN = 0.25
+"""Problems, for each evaluation compared, whose results are taken to spread as far as they can: the problems at hand
+may all be of one kind by chance. With it intervals cover in simulation, see `share_interval`."""
+
+CHANGED = 0.5
+"""Problems taken to have changed beside those that did: that few have not does not show that none would."""
 
 FEWEST = 6
 """Problems that an interval or a verdict needs: were all of five better, chance alone would do as much in 2 / 2⁵ = 6 %
-of the cases, and a bootstrap of so few sees no more than their few values."""
+of the cases."""
 
 SIGNIFICANT = 0.05
 """p-values up to it count as shown."""
@@ -27,6 +31,9 @@ QUANTILE_ERROR = 1e-9
 """Relative."""
 
 Interval = tuple[float, float]
+
+K = TypeVar("K", str, int)
+"""How a problem is known."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +71,30 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), (fmean(values) - margin, fmean(values) + margin))
 
 
-def paired_difference(
-    before: Mapping[str, float], after: Mapping[str, float], unit: int, family: int = 1
-) -> Difference | None:
+def paired_difference(before: Mapping[K, float], after: Mapping[K, float], family: int = 1) -> Difference | None:
     """Return the mean change of the solved share of the problems that both know; None if there are none.
 
-    before, after: shares by problem, in whole 1 / unit. family: comparisons that the interval is to hold for together.
+    before, after: shares by problem. family: comparisons that the interval is to hold for together.
+
+    Interval and p-value are the two sides of one score test, so that without a family the interval excludes 0 exactly
+    where p is below 0.05. The variance under a mean change δ is that of `share_interval` with the changed share of the
+    problems in the place of p: scale · (max(changed, |δ|) - δ²), as for paired proportions in Tango 1998 (Statistics in
+    Medicine 17, 891). In the simulation named there, with no difference, shifts, and single problems that become
+    solved, the interval covers in 93 % of the cases at least, in 98 % on average.
     """
     changes = [after[problem] - before[problem] for problem in sorted(before.keys() & after.keys())]
     if not changes:
         return None
-    interval = bootstrap_interval(changes, together(family)) if len(changes) >= FEWEST else None
-    return Difference(fmean(changes), interval, sign_flip_p([round(change * unit) for change in changes]))
+    mean, count = fmean(changes), len(changes)
+    scale = _scale(changes, 2 * UNSEEN)
+    changed = (sum(map(abs, changes)) + CHANGED) / (count + CHANGED)
+    p = student_p(mean / sqrt(scale * changed / count), 2 * count)
+    if count < FEWEST:
+        return Difference(mean, None, p)
+    factor = student_quantile(together(family), 2 * count) ** 2 * scale / count
+    lines = (0.0, changed), (1.0, 0.0), (-1.0, 0.0)
+    found = [ends for line in lines if (ends := _bounds(mean, factor, *line))]
+    return Difference(mean, (min(low for low, _ in found), max(high for _, high in found)), p)
 
 
 def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
@@ -137,50 +156,38 @@ def majority(answers: Sequence[tuple[int | None, bool]]) -> float:
     return sum(answer in right for answer in most) / len(most) if most else 0.0
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Return the bootstrap interval of the mean of per-problem values: problems are resampled, not samples.
-
-    Percentiles, expanded for few problems as by Hesterberg 2015 (arXiv 1411.5279): a resample's spread is too small by
-    √((m - 1) / m), and its percentiles are those of a normal where Student's t is due. Raises ValueError without
-    values.
-    """
-    if not len(values):
-        raise ValueError("an interval needs at least one value")
-    m = len(values)
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    if len(distinct) == 1:
-        return float(distinct[0]), float(distinct[0])
-    means = np.random.default_rng(seed).multinomial(m, counts / m, size=resamples) @ distinct / m
-    tail = NormalDist().cdf(-((m / (m - 1)) ** 0.5) * student_quantile(confidence, m - 1))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def share_interval(values: Sequence[float]) -> Interval:
-    """Return the interval of the mean of per-problem values in [0, 1]: `bootstrap_interval`, but where all are 0 or all
-    are 1, which says nothing to a bootstrap, that of Clopper and Pearson for none, or all, of so many problems.
+    """Return the interval of the mean of per-problem values in [0, 1]: problems are drawn, and samples of each.
+
+    Wilson's score interval (Wilson 1927, JASA 22, 209) with an effective number of problems, as for clustered samples
+    in Dean and Pagano 2015 (JSSAM 3, 484): the variance of a problem's value under a mean p is scale · p (1 - p). The
+    scale, from 0 where all values are alike to 1 where each is 0 or 1, is estimated with `UNSEEN` problems of scale 1
+    beside those at hand. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated with
+    6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it covers
+    in 94 % of the cases at least, in 97 % on average. Raises ValueError without values.
     """
-    low, high = bootstrap_interval(values)
-    reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(values))
-    if high == 0.0:
-        return 0.0, reach
-    return (1 - reach, 1.0) if low == 1.0 else (low, high)
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    factor = student_quantile(CONFIDENCE, 2 * len(values)) ** 2 * _scale(values, UNSEEN) / len(values)
+    found = _bounds(fmean(values), factor, 1.0, 0.0)
+    assert found is not None  # the mean itself is within
+    return found
 
 
-def sign_flip_p(differences: Sequence[int]) -> float:
-    """Return the two-sided p-value of paired differences, one a problem: how probable a sum at least as far from 0 is
-    if each of them were as likely to have the other sign. Exact: all 2^m choices of signs count, by their sums.
-    """
-    sizes = [abs(difference) for difference in differences if difference]
-    reach = sum(sizes)
-    chance = np.zeros(2 * reach + 1)
-    chance[reach] = 1.0
-    for size in sizes:
-        chance = (np.roll(chance, size) + np.roll(chance, -size)) / 2
-    extreme = np.abs(np.arange(-reach, reach + 1)) >= abs(sum(differences))
-    return min(float(chance[extreme].sum()), 1.0)
+def _scale(values: Sequence[float], unseen: float) -> float:
+    """Return the squared deviations over what they would be if every value were 0, 1 or -1, with so many of these."""
+    mean = fmean(values)
+    most = sum(map(abs, values)) - len(values) * mean**2
+    return (sum((value - mean) ** 2 for value in values) + unseen) / (max(most, 0.0) + unseen)
+
+
+def _bounds(mean: float, factor: float, slope: float, constant: float) -> Interval | None:
+    """Return the least and the greatest x with (x - mean)² ≤ factor · (slope · x + constant - x²); None without any."""
+    half = mean + factor * slope / 2
+    root = half**2 - (1 + factor) * (mean**2 - factor * constant)
+    if root < 0:
+        return None
+    return (half - sqrt(root)) / (1 + factor), (half + sqrt(root)) / (1 + factor)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

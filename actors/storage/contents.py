@@ -106,13 +106,21 @@ class Summary(TypedDict):
 
 
 @open_ended
+class Planned(TypedDict):
+    updates: Count
+    update_s: Amount
+    start_s: Amount
+
+
+@open_ended
 class Origin(TypedDict):
-    """origin.json: where a run comes from."""
+    """origin.json: where a run comes from, and what its plan expected."""
 
     command: NotRequired[str]
     commit: NotRequired[str]
     started: NotRequired[str]
     machine: NotRequired[str]
+    planned: NotRequired[Planned | None]
 
 
 Metrics = mapping("Metrics", {"update": Count}, others=float | None)
@@ -184,7 +192,7 @@ Policy: Any = Annotated[
 @open_ended
 class Paired(TypedDict):
     difference: Number
-    ci95: Interval
+    ci95: Interval | None
     p: Share
 
 
@@ -225,18 +233,10 @@ class Entry(TypedDict):
 
 
 @open_ended
-class Trial(Entry):
-    rung: Count
-    rate: Number | None
-    accuracy: Number | None
-
-
-@open_ended
 class Plan(TypedDict):
     """sweep.json."""
 
     cells: list[Entry]
-    tuning: NotRequired[list[Trial]]
     name: NotRequired[str | None]
 
 

@@ -76,7 +76,7 @@ class RunFolder(RunRecord):
             replace_text(self.path / "identity.json", json.dumps(uuid.uuid4().hex))
         (self.path / "summary.json").unlink(missing_ok=True)
 
-    def write_origin(self, origin: dict[str, str]) -> None:
+    def write_origin(self, origin: dict[str, Any]) -> None:
         """Keep where the run comes from."""
         replace_text(self.path / "origin.json", json.dumps(origin, indent=2) + "\n")
 

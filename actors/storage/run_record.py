@@ -43,8 +43,8 @@ class RunRecord:
         """Return the settings of the run as nested mappings."""
         return read_record(self.path / RECORD)
 
-    def origin(self) -> dict[str, str]:
-        """Return where the run comes from: command, commit, started and machine; empty if it was not kept."""
+    def origin(self) -> Row:
+        """Return where the run comes from: command, commit, started, machine, planned; empty if it was not kept."""
         return read_json(self.path / "origin.json", contents.Origin) or {}
 
     def summary(self) -> Row | None:

@@ -36,15 +36,6 @@ URL = Rule(
     lambda url: not url or re.fullmatch(r"[a-z][a-z0-9+]*://[^\s@?#]+", url) is not None,
     "give a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs into the environment",
 )
-SHARE = Rule(lambda share: 0 < share < 1, "use a share between 0 and 1")
-
-
-FACTORS = Rule(
-    lambda factors: (
-        len(factors) > 1 and all(0 < factor < 1e6 for factor in factors) and len({*factors}) == len(factors)
-    ),
-    "list at least two numbers above 0, each once",
-)
 
 
 @dataclass
@@ -140,17 +131,6 @@ class SweepConfig:
     the budget of its own settings."""
     minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H)
     """Budget of the whole sweep, minutes; replaces hours when given."""
-    stop_below: float | None = setting(None, "our choice", rule=SHARE)
-    """Early stopping: a cell is ended half-way through its budget if its accuracy on training samples, over the tenth
-    of the budget before, is below this share of that of the best cell of the same model by then. Null for none."""
-    tune: str | None = setting(None, "our choice: it takes time", choices=("learning_rate",))
-    """learning_rate: first find the learning rate of each setting (a rank, say) by successive halving, and give it to
-    all seeds of that setting. A trial is a short run with a seed of its own, judged by its accuracy on training samples
-    over the last fifth of its updates. It evaluates nothing: the held-out problems have no part in the choice."""
-    tune_factors: list[float] = setting([0.1, 0.3, 1.0, 3.0, 10.0], "our choice: a factor of about three", rule=FACTORS)
-    """The learning rates that are tried, as multiples of learner.learning_rate."""
-    tune_share: float = setting(0.3, "our choice", rule=SHARE)
-    """Share of the sweep's time that tuning takes. Every rung takes as much of it: fewer rates are tried for longer."""
 
     @property
     def seconds(self) -> float | None:

@@ -5,11 +5,10 @@ from typing import Any
 
 from actors.evaluation.statistics import (
     PASS_KS,
-    bootstrap_interval,
     majority,
+    paired_difference,
     pass_values,
     share_interval,
-    sign_flip_p,
 )
 from actors.messages import Status
 from rewards.verify.comparison import decide_by_text
@@ -41,17 +40,11 @@ def scores(samples: Sequence[Sequence[Row]]) -> dict[str, Any]:
 
 
 def comparison(base: Sequence[Sequence[Row]], adapter: Sequence[Sequence[Row]]) -> dict[str, Any]:
-    """Return pass@1 of the adapter less the base model's, with its 95 % interval over problems, and the p-value of a
-    sign-flip test.
-    """
-    n = len(base[0])
-    differences = [a - b for a, b in zip(correct(adapter), correct(base), strict=True)]
-    shares = [difference / n for difference in differences]
-    return {
-        "difference": _mean(shares),
-        "ci95": list(bootstrap_interval(shares)),
-        "p": sign_flip_p(differences),
-    }
+    """Return pass@1 of the adapter less the base model's, with its 95 % interval over problems and its p-value."""
+    before, after = ({i: of / len(base[0]) for i, of in enumerate(correct(rows))} for rows in (base, adapter))
+    found = paired_difference(before, after)
+    assert found is not None  # there are problems
+    return {"difference": found.value, "ci95": found.interval and list(found.interval), "p": found.p}
 
 
 def correct(samples: Sequence[Sequence[Row]]) -> list[int]:

@@ -131,18 +131,17 @@ def lines(document: Document) -> list[str]:
     said = [
         f"{protocol['model']} in {protocol['dtype']}: temperature {protocol['temperature']:g}, top_p "
         f"{protocol['top_p']:g}, at most {protocol['max_response_tokens']} tokens a response, seed {protocol['seed']}; "
-        "95 % bootstrap intervals over problems; time is the engine's, shared among the samples under way"
+        "95 % intervals over problems; time is the engine's, shared among the samples under way"
     ]
     if protocol["adapter"]:
         adapter = protocol["adapter_config"]
         said.append(f"adapter: {protocol['adapter']}, of rank {adapter['rank']}, made for {adapter['base']}")
     for benchmark in document["benchmarks"]:
         if paired := benchmark["paired"]:
-            low, high = paired["ci95"]
-            said.append(
-                f"{benchmark['name']}: adapter less base {paired['difference']:+.3f} in pass@1 (95 % interval "
-                f"{low:+.3f} to {high:+.3f}, p = {paired['p']:.2g} by sign flips over {benchmark['problems']} problems)"
-            )
+            sure = f"{benchmark['problems']} problems, too few to tell it from chance"
+            if paired["ci95"]:
+                sure = "95 % interval {:+.3f} to {:+.3f}".format(*paired["ci95"]) + f", p = {paired['p']:.2g}"
+            said.append(f"{benchmark['name']}: adapter less base {paired['difference']:+.3f} in pass@1 ({sure})")
         if benchmark["base"]["n"] < benchmark["n"]:
             said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {benchmark['n']} samples a problem so far")
         if dropped := benchmark["dropped"]:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
+from conf.departed import without_departed
 from conf.schema import Config
 from launch.hardware.machine import Machine
 from launch.plan.forecast import Pace
@@ -20,6 +21,9 @@ from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload, duration
 
 Row = dict[str, float]
+
+KEPT = "calibration.json"
+"""In the folder of all runs: what they have measured."""
 
 WARM_UP = 2
 """First updates, left out because kernels are used for the first time."""
@@ -123,40 +127,46 @@ def _predicted(plan: Plan) -> Row:
 
 def read_config(run: RunRecord) -> Config:
     """Return the configuration of a run."""
-    merged = OmegaConf.merge(OmegaConf.structured(Config), run.config())
+    merged = OmegaConf.merge(OmegaConf.structured(Config), without_departed(run.config()))
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]  # made of Config
     return config
+
+
+def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
+    """Plan a run by what earlier runs on the machine have measured. folder: that of the runs, if not `run.folder`."""
+    return make_plan(config, machine, recall(config, machine, folder))
 
 
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
     """Keep a measurement for the next plan with the same `run.folder`, in the place of the last one like it."""
     key = _machine_key(config, machine) + _lengths_key(config)
-    known = {other: found for other, found in _known(config).items() if other != key} | {key: asdict(calibration)}
     file = kept_in(config)
+    known = {other: found for other, found in _known(file).items() if other != key} | {key: asdict(calibration)}
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
     replace_text(file, json.dumps(known, indent=1) + "\n")
 
 
-def recall(config: Config, machine: Machine) -> Calibration:
+def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
     """Return what was measured of a model on this machine in this dtype; its workload only with the same lengths. Of
-    another machine the workload alone: how long answers are does not depend on it.
+    another machine the workload alone: how long answers are does not depend on it. folder: see `plan_measured`.
     """
     key = _machine_key(config, machine)
-    known = {name: read for name, found in _known(config).items() if (read := _read(found)) and name.startswith(key)}
+    kept = _known(folder / KEPT if folder else kept_in(config))
+    known = {name: read for name, found in kept.items() if (read := _read(found)) and name.startswith(key)}
     if (measured := known.get(key + _lengths_key(config))) is not None:
         return measured
     if known:
         return replace(list(known.values())[-1], workload=None)
     model, lengths = f", {config.model.path} in ", f": {_lengths_key(config)}"
-    elsewhere = [found for name, found in _known(config).items() if model in name and name.endswith(lengths)]
+    elsewhere = [found for name, found in kept.items() if model in name and name.endswith(lengths)]
     measured = next((read for found in reversed(elsewhere) if (read := _read(found))), UNMEASURED)
     return replace(UNMEASURED, workload=measured.workload)
 
 
-def _known(config: Config) -> dict[str, Any]:
+def _known(file: Path) -> dict[str, Any]:
     """Return all that was kept; nothing if the file cannot be read, since a plan can do without."""
     try:
-        known = json.loads(kept_in(config).read_text())
+        known = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
@@ -172,8 +182,9 @@ def _read(entry: Any) -> Calibration | None:
 
 
 def kept_in(config: Config) -> Path:
-    """Return the file of all that was measured."""
-    return Path(config.run.folder) / "calibration.json"
+    """Return the file of all that was measured: of the runs in a sweep's folder the one beside that."""
+    folder = Path(config.run.folder)
+    return (folder.parent if (folder / "sweep.json").exists() else folder) / KEPT
 
 
 def _machine_key(config: Config, machine: Machine) -> str:

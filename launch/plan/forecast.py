@@ -3,16 +3,17 @@
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
 from actors.runtime.placement import most_ranks
 from conf.devices import CARD_DTYPE
 from conf.errors import BadInput
+from conf.load import flatten
 from conf.schema.learner import LearnerConfig
 from launch.hardware.machine import Machine
 from launch.plan.fit import misfit
-from launch.plan.plan import Plan, make_plan, plan_for
+from launch.plan.plan import Plan, make_plan, plan_for, with_problems
 from launch.plan.refusal import advice
 from launch.plan.time import EFFICIENCY, LEARN_RANGE
 
@@ -21,6 +22,10 @@ LEARNING = ("update", "canary", "sync", "checkpoint")
 
 BUSY = 0.8
 """Share of the time from which on a part is the bottleneck; if none works so much, waits for each other are."""
+
+
+IMMATERIAL = ("run.name", "run.seed", "learner.learning_rate", "learner.schedule", "lora.alpha")
+"""Settings that change no figure of a plan, and in which the runs of a sweep often differ."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,11 @@ class Forecast(Pace):
         return updates if budget.updates is None else min(updates, budget.updates)
 
     @property
+    def kept(self) -> dict[str, float]:
+        """What a run keeps of its plan, to be compared with what came of it."""
+        return {"updates": self.updates, "update_s": self.update_s, "start_s": self.start_s}
+
+    @property
     def spent_s(self) -> float:
         """Seconds of the budget that are spent: all, unless the number of updates is limited."""
         budget = self.plan.config.budget
@@ -139,6 +149,25 @@ def forecast(plan: Plan) -> Forecast:
         staleness=found.staleness,
         plan=plan,
     )
+
+
+def foresee(plan: Plan) -> tuple[Plan, Forecast | None]:
+    """Return a plan with its problems counted, and how it would go; None where it has no estimate."""
+    counted = with_problems(plan)
+    return counted, forecast(counted) if counted.estimate else None
+
+
+def foresee_all(plans: Mapping[str, Plan]) -> dict[str, Forecast | None]:
+    """Return how each plan would go, by name; None without an estimate."""
+    known: dict[str, Forecast | None] = {}
+    found = {}
+    for name, plan in plans.items():
+        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in IMMATERIAL}
+        key = repr((sorted(settings.items()), plan.machine.name, plan.machine.gpus, len(plan.machine.cores)))
+        if key not in known:
+            known[key] = foresee(plan)[1]
+        found[name] = known[key]
+    return found
 
 
 def options(plan: Plan) -> Iterator[tuple[str, Forecast]]:

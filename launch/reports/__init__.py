@@ -1,10 +1,12 @@
-"""Reports of runs and sweeps: `write` makes one, `attempt` does so where a failure must not end a run."""
+"""Reports of runs and sweeps: `write` makes one, `attempt` and `conclusion` do so where no failure may end a run."""
 
 from pathlib import Path
 
 from actors.storage.files import replace_text
 from conf.command import near
-from launch.reports.history import compare, read_run, read_sweep
+from launch.reports import sweep_verdict, verdict
+from launch.reports.history import compare, is_sweep, read_run, read_sweep
+from launch.reports.wording import SPACE
 
 
 def write(*folders: Path) -> Path:
@@ -16,7 +18,7 @@ def write(*folders: Path) -> Path:
     if len(folders) > 1:
         sweep = compare(list(folders))
         report, place = sweep_report(sweep), sweep.folder / "comparison.html"
-    elif (folders[0] / "sweep.json").exists():
+    elif is_sweep(folders[0]):
         report, place = sweep_report(read_sweep(folders[0])), folders[0] / "report.html"
     else:
         report, place = run_report(read_run(folders[0])), folders[0] / "report.html"
@@ -33,3 +35,14 @@ def attempt(folder: Path) -> str:
         return near(write(folder))
     except Exception as error:
         return f"none ({type(error).__name__}: {error}); try again: python launch/report.py {folder}"
+
+
+def conclusion(folder: Path) -> str:
+    """Return the conclusion of a run's or a sweep's report for the screen, or why there is none."""
+    try:
+        if is_sweep(folder):
+            return sweep_verdict.verdict(read_sweep(folder)).replace(SPACE, " ")
+        run = read_run(folder)
+        return verdict.verdict(run, verdict.change(run)).replace(SPACE, " ")
+    except Exception as error:
+        return f"No conclusion ({type(error).__name__}: {error})"

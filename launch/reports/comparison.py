@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import comb, lcm
+from math import comb
 from statistics import fmean
 from typing import Any
 
@@ -133,17 +133,6 @@ def finished(sweep: Sweep) -> list[Group]:
     return [group for group in groups(sweep) if group.runs]
 
 
-def trials_of(sweep: Sweep, group: Group) -> list[Row]:
-    """Return the trials by which the sweep tuned a group's learning rate."""
-    own = group.settings.items()
-    return [trial for trial in sweep.trials if all(trial["overrides"].get(axis) == value for axis, value in own)]
-
-
-def learning_rate(group: Group) -> float | None:
-    """Return the learning rate of a group's runs; None before the first has begun."""
-    return next((float(run.config[LEARNING_RATE]) for run in group.cells if run.begun), None)
-
-
 def on_probe(sweep: Sweep) -> bool:
     """Whether all finished runs know how their entropy on the probe has changed, and so are compared by that."""
     return bool(sweep.finished) and all(run.plasticity.get("probe_entropy") for run in sweep.finished)
@@ -197,9 +186,8 @@ def _pairs(axis: str, alike: list[Group], best: bool, family: int) -> list[Contr
         if variance:
             difference = pooled_difference(low.values, high.values, variance, freedom, family)
         else:
-            unit = lcm(*((run.final or {})["n"] * len(group.runs) for group in (low, high) for run in group.runs))
             mere = Difference(fmean(high.values) - fmean(low.values))
-            difference = paired_difference(low.solved, high.solved, unit, family) or mere
+            difference = paired_difference(low.solved, high.solved, family) or mere
         found.append(Contrast(axis, low, high, best, difference, by_problem=not variance))
     return found
 

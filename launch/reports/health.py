@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+from actors.storage.run_record import FINISHED
 from launch.reports.history import Run
 from launch.reports.wording import WORDS, count, many, percent, time
 
@@ -20,6 +21,12 @@ NO_COLLAPSE = "length, reward and KL stayed within their bands, and entropy did 
 
 IDLE = 0.5
 """Groups without variance above this share: more than half of the generated tokens teach nothing."""
+
+BEHIND = 0.5
+"""Share of the planned updates below which a run is far behind its plan."""
+
+SLOWER = 1.5
+"""Times as long as planned that explain why a run is behind."""
 
 RESOURCES = ("disk", "shared memory", "memory")
 """What `warnings/…` of the ledger may count as low; others are trackers, whose lost calls it counts."""
@@ -41,8 +48,38 @@ class Flag:
 
 def flags(run: Run) -> list[Flag]:
     """Return all that is known about how a run went, the worst first."""
-    found = [*_course(run), *_mismatch(run), *_samples(run), *_evaluations(run), *_faults(run)]
+    found = [*_course(run), *_behind(run), *_mismatch(run), *_samples(run), *_evaluations(run), *_faults(run)]
     return sorted(found, key=lambda flag: LEVELS.index(flag.level))
+
+
+def behind(run: Run) -> str:
+    """Say how far a run that has ended by itself is behind its plan, as 1 of 15 planned updates; empty if it is not far
+    behind, or nothing was planned.
+    """
+    planned = (run.origin.get("planned") or {}).get("updates") or run.config.get("budget.updates") or 0
+    if run.status not in FINISHED or len(run.rows) >= BEHIND * planned:
+        return ""
+    return f"{len(run.rows)} of {planned:,} planned updates"
+
+
+def _behind(run: Run) -> Iterator[Flag]:
+    """Warn of a run far behind its plan, and say what took longer, or what else took most of its time."""
+    if not (said := behind(run)):
+        return
+    planned, spent = run.origin.get("planned") or {}, (run.ledger.get("seconds") or {}).get("run") or {}
+    took = {
+        "an update": (spent.get("training", 0.0) / max(len(run.rows), 1), planned.get("update_s")),
+        "the start": (spent.get("start", 0.0) + spent.get("starting", 0.0), planned.get("start_s")),
+    }
+    why = [
+        f"{part} took {time(seconds)}, not {time(expected)}"
+        for part, (seconds, expected) in took.items()
+        if expected and seconds > SLOWER * expected
+    ]
+    if not why and spent:
+        most = max(spent, key=lambda activity: float(spent[activity]))
+        why = [f"most of the time, {time(spent[most])}, went into {most.replace('_', ' ')}"]
+    yield Flag("warning", f"It made {said}", "; ".join(why) or "why was not recorded")
 
 
 def _late(run: Run, name: str) -> float:
@@ -62,7 +99,8 @@ def _course(run: Run) -> Iterator[Flag]:
     """Tell how the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
     reason = run.summary.get("reason") or "no summary.json was written"
     ended = f"The run {WORDS['endings'].get(run.status, run.status)}"
-    yield Flag(ENDINGS.get(run.status, "bad"), ended, f"{reason}; {many(len(run.rows), 'update')}")
+    level = "warning" if behind(run) else ENDINGS.get(run.status, "bad")
+    yield Flag(level, ended, f"{reason}; {many(len(run.rows), 'update')}")
     if budget := run.summary.get("budget_s"):
         level, kept = ("warning", "overrun") if run.spent_s > budget else ("good", "kept")
         used = f"{time(run.spent_s)} of {time(budget)}, {percent(run.spent_s / budget, 0)}"

@@ -34,12 +34,6 @@ IGNORED = (
 )
 """Settings in which runs of one setup may differ: they say how fast a run is done, or repeat others."""
 
-ASKED = (RANK, LEARNING_RATE, MODEL)
-"""Settings that a reader asks about first."""
-
-SETUP = "setup"
-"""The axis of a comparison that numbers the combinations of several other settings."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -54,7 +48,7 @@ class Run:
     foreign: what else that file is about; empty if nothing.
     overlaps: training problems that were kept although they overlap held-out ones.
     restores: how often weights were restored.
-    origin: command, commit, date and machine, as far as they were kept.
+    origin: command, commit, date and machine, and what the plan expected, as far as they were kept.
     """
 
     name: str
@@ -126,18 +120,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in a few settings.
-
-    axes: dotted keys, without the seed, and their values in order. others: the settings behind the axis `SETUP`.
-    trials: short runs by which the sweep itself tuned the learning rate, as sweep.json has them.
-    """
+    """Runs that differ in a few settings. axes: dotted keys, without the seed, and their values in order."""
 
     name: str
     folder: Path
     axes: dict[str, tuple[Any, ...]]
     runs: tuple[Run, ...]
-    others: tuple[str, ...] = ()
-    trials: tuple[Row, ...] = ()
 
     @property
     def finished(self) -> list[Run]:
@@ -208,7 +196,7 @@ def read_sweep(folder: Path) -> Sweep:
     keys = dict.fromkeys(key for entry in plan["cells"] for key in entry["overrides"] if key not in OWN)
     runs = tuple(_cells(folder))
     name = str(plan.get("name") or folder.name)
-    return Sweep(name, folder, _axes(keys, runs), runs, trials=tuple(plan.get("tuning", ())))
+    return Sweep(name, folder, _axes(keys, runs), runs)
 
 
 def compare(folders: list[Path]) -> Sweep:
@@ -222,7 +210,7 @@ def compare(folders: list[Path]) -> Sweep:
     found: dict[str, Run] = {}
     for folder in folders:
         path = os.path.relpath(folder.resolve(), place)
-        if _is_sweep(folder):
+        if is_sweep(folder):
             cells = _cells(folder)
             if not any(run.begun for run in cells):
                 raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
@@ -230,24 +218,13 @@ def compare(folders: list[Path]) -> Sweep:
         else:
             found[path] = read_run(folder)
     runs = [replace(run, name=name) for name, run in found.items()]
-    of_sweeps = any(_is_sweep(folder) or _is_sweep(folder.resolve().parent) for folder in folders)
+    of_sweeps = any(is_sweep(folder) or is_sweep(folder.resolve().parent) for folder in folders)
     ignored = (*IGNORED, "budget") if of_sweeps else IGNORED  # a sweep's cells get what others have left
     known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, ignored))
-    axes = _axes(known, runs)
-    others = tuple(key for key in axes if key not in ASKED)
-    if len(others) < 2:
-        return Sweep(f"Comparison of {len(runs)} runs", place, axes, tuple(runs))
-    setups = [tuple(run.settings.get(key) for key in others) for run in runs]
-    numbers = list(dict.fromkeys(setups))
-    runs = [
-        replace(run, config={**run.config, SETUP: numbers.index(setup) + 1})
-        for run, setup in zip(runs, setups, strict=True)
-    ]
-    axes = _axes([*(key for key in axes if key in ASKED), SETUP], runs)
-    return Sweep(f"Comparison of {len(runs)} runs", place, axes, tuple(runs), others)
+    return Sweep(f"Comparison of {len(runs)} runs", place, _axes(known, runs), tuple(runs))
 
 
-def _is_sweep(folder: Path) -> bool:
+def is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file()
 
 

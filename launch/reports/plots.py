@@ -74,7 +74,7 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
         axes.figure.legend(loc="outside upper left", ncols=columns)
         page = axes.figure.figure
         page.set_figheight(page.get_figheight() + LEGEND_ROW * max(-(-len(names) // columns) - LEGEND_ROWS, 0))
-    if x in ("update", "layer"):
+    if x == "update":
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
 
 
@@ -99,11 +99,6 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
     axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
 
 
-def _metrics(run: Run, prefix: str) -> list[str]:
-    """Return the metrics that begin so, in the order of their first appearance."""
-    return list(dict.fromkeys(name for row in run.rows for name in row if name.startswith(prefix)))
-
-
 def _bars(axes: Axes) -> None:
     """Leave horizontal bars without the lines of a curve."""
     axes.grid(visible=False)
@@ -113,8 +108,7 @@ def _bars(axes: Axes) -> None:
 
 def curves(run: Run) -> list[Plot]:
     """Draw all metrics that the run has."""
-    drawn = [*(_family(run, name) for name in WORDS["curves"]), _tokens_over_time(run)]
-    return [plot for plot in drawn if plot]
+    return [plot for name in WORDS["curves"] if (plot := _family(run, name))]
 
 
 def _family(run: Run, name: str) -> Plot | None:
@@ -148,30 +142,6 @@ def collapses(run: Run) -> list[int]:
 def in_plot(name: str) -> str:
     """Return the short name of a class of tokens or an activity."""
     return str(WORDS["in_plots"].get(name) or name.replace("_", " "))
-
-
-def norms(run: Run) -> Plot | None:
-    names = _metrics(run, "adapter/norm/")
-    if not names:
-        return None
-    axes = blank(HEIGHT + 0.3)
-    for name in names:
-        axes.plot(*run.series(name), label=name.removeprefix("adapter/norm/"))
-    axes.set_ylim(bottom=0)
-    label(axes, "Frobenius norm", lines=len(names))
-    return finish(axes, "norm", "Size of the adapter by kind of weights, over all layers")
-
-
-def _tokens_over_time(run: Run) -> Plot | None:
-    names = [name for name in _metrics(run, "ledger/tokens/") if any(run.series(name)[1])]
-    if not names:
-        return None
-    axes = blank(HEIGHT + 0.3)
-    heights = [[float(row.get(name) or 0.0) / 1000 for row in run.rows] for name in names]
-    labels = [in_plot(name.removeprefix("ledger/tokens/")) for name in names]
-    axes.stackplot([int(row["update"]) for row in run.rows], heights, labels=labels, linewidth=0)
-    label(axes, "thousand tokens", lines=len(names))
-    return finish(axes, "tokens", "Tokens generated so far, by what became of them")
 
 
 def _kind(activity: str) -> str:
@@ -237,20 +207,3 @@ def before_after(found: Change) -> Plot:
     label(axes, "", "held-out pass@1")
     intervals = " with 95 % intervals over problems" if found.after.interval else ""
     return finish(axes, "before-after", f"Held-out pass@1{intervals}")
-
-
-def effective_ranks(run: Run) -> Plot | None:
-    """Draw the effective rank of BA over the layers, a line for each kind of weights."""
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for place, rank in (run.plasticity.get("effective_rank") or {}).items():
-        layer, _, module = str(place).partition(".")
-        if layer.isdigit():
-            lines.setdefault(module, []).append((int(layer), float(rank)))
-    if not lines:
-        return None
-    axes = blank(HEIGHT + 0.3)
-    for module, spots in lines.items():
-        axes.plot(*zip(*sorted(spots), strict=True), label=module)
-    axes.set_ylim(bottom=0)
-    label(axes, "effective rank", "layer", len(lines))
-    return finish(axes, "rank", "Effective rank of the adapter's BA, by layer")

@@ -1,33 +1,26 @@
 """The tables of a sweep's report."""
 
-import json
 from statistics import fmean
 
-from actors.evaluation.statistics import PASS_KS, Estimate
+from actors.evaluation.statistics import Estimate
 from launch.reports.comparison import (
     Group,
     axis_name,
     best_rates,
     contrasts,
     groups,
-    learning_rate,
     on_probe,
     question,
-    trials_of,
 )
 from launch.reports.health import flags
-from launch.reports.history import LEARNING_RATE, MODEL, RANK, Row, Run, Sweep
-from launch.reports.paper import results_for
+from launch.reports.history import LEARNING_RATE, Run, Sweep
 from launch.reports.sweep_verdict import named, place
-from launch.reports.tables import MEASURED, SIDES, Cells, Table, conditions, entropy_by_rank, settings
+from launch.reports.tables import Cells, Table, settings
 from launch.reports.verdict import change
 from launch.reports.wording import MISSING, SPACE, compact, count, p_value, percent, points, shorten, span, time
 
 LINE_CHARACTERS = 400
 """Of what is said of a single run."""
-
-OF_ITS_OWN = ("model", "adapter", "seed", "limit")
-"""Parts of a protocol, or beginnings of their names, that say who was evaluated or on how many problems."""
 
 
 def runs(sweep: Sweep) -> Table:
@@ -93,11 +86,9 @@ def means(sweep: Sweep) -> Table | None:
     if not sweep.axes:
         return None
     probed = on_probe(sweep)
-    rates = [axis_name(LEARNING_RATE)] if sweep.trials else []
     rows = tuple(
         (
             *map(compact, group.settings.values()),
-            *(compact(learning_rate(group)) for _ in rates),
             *_mean(group),
             *_effort(group),
             _entropy(group.entropy(probed)),
@@ -105,7 +96,7 @@ def means(sweep: Sweep) -> Table | None:
         for group in groups(sweep)
     )
     effort = ("updates", "tokens", "time")
-    head = (*map(axis_name, sweep.axes), *rates, "final pass@1", "95 %", "from", *effort, "entropy, %")
+    head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", *effort, "entropy, %")
     return Table("Means over seeds", head, rows)
 
 
@@ -116,20 +107,6 @@ def _effort(group: Group) -> Cells:
     tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in group.runs)
     updates, spent_s = (fmean(values) for values in zip(*((len(r.rows), r.spent_s) for r in group.runs), strict=True))
     return f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
-
-
-def trials(sweep: Sweep) -> Table | None:
-    """Return the trials by which the sweep tuned the learning rate, and which rate was chosen."""
-    rows = []
-    for group in groups(sweep):
-        own = trials_of(sweep, group)
-        for trial in own:
-            last = trial["rung"] == max(other["rung"] for other in own)
-            chosen = ", chosen" if last and trial["rate"] == learning_rate(group) else ""
-            figures = (str(trial["rung"]), compact(trial["rate"]), percent(trial["accuracy"]))
-            rows.append((*map(compact, group.settings.values()), *figures, trial["status"].replace("_", " ") + chosen))
-    head = (*map(axis_name, sweep.axes), "rung", axis_name(LEARNING_RATE), "accuracy in training", "status")
-    return Table("Trials of the learning rate", head, tuple(rows)) if rows else None
 
 
 def _mean(group: Group) -> Cells:
@@ -177,70 +154,3 @@ def best_rate_table(sweep: Sweep) -> Table | None:
     )
     head = (*map(axis_name, keys[:-1]), "best learning rate", "final pass@1", "95 %", "from")
     return Table(f"Best learning rate of each {axis_name(axis)}", head, rows) if rows else None
-
-
-def entropy(sweep: Sweep) -> list[Table]:
-    """Return the paper's second table for each model, this sweep beside the paper."""
-    probed = on_probe(sweep)
-    measured: dict[str, dict[str, dict[int, str]]] = {run.model: {} for run in sweep.runs if run.begun}
-    for group in groups(sweep):
-        run = next((run for run in group.cells if run.begun), None)
-        if run and (mean := group.entropy(probed)):
-            rest = {key: value for key, value in group.settings.items() if key not in (RANK, MODEL)}
-            row = ", ".join(f"{axis_name(key)} {compact(value)}" for key, value in rest.items()) or "here"
-            by_rank = measured[run.model].setdefault(row, {})
-            by_rank[int(run.config.get(RANK, 0))] = _entropy(mean)
-    note = f"Here {MEASURED[probed]}; 95 % over seeds."
-    return [
-        entropy_by_rank(f"Change of entropy, % by rank: {model}", rows, results_for(model), note)
-        for model, rows in measured.items()
-        if rows
-    ]
-
-
-Evaluated = list[tuple[Run, Row]]
-"""Runs, each with what its evaluation says of one benchmark."""
-
-
-def benchmarks(sweep: Sweep) -> list[Table]:
-    """Return a table for each benchmark of launch/evaluate.py, the runs beside the paper."""
-    found: dict[str, Evaluated] = {}
-    for run in sweep.runs:
-        for benchmark in run.evaluation.get("benchmarks") or ():
-            found.setdefault(str(benchmark["name"]), []).append((run, benchmark))
-    papers = list(filter(None, map(results_for, dict.fromkeys(run.model for run in sweep.runs if run.begun))))
-    head = ("", "problems", "n", "cap, tokens", *(f"@{k}" for k in PASS_KS))
-    tables = []
-    for name, evaluated in found.items():
-        rows = _measured(evaluated)
-        for paper in papers:
-            for side, published in paper.benchmarks.get(name.lower(), {}).items():
-                shares = (percent(value / 100) for value in published)
-                rows.append((f"paper, {side}, {paper.model}", *(MISSING,) * 3, *shares))
-        tables.append(Table(name, head, tuple(rows), _protocols(evaluated)))
-    return tables
-
-
-def _measured(evaluated: Evaluated) -> list[Cells]:
-    rows: list[Cells] = []
-    for run, benchmark in evaluated:
-        cap = (run.evaluation.get("protocol") or {}).get("max_response_tokens")
-        for key, side in SIDES.items():
-            if values := benchmark.get(key):
-                size = map(compact, (benchmark.get("problems"), values.get("n"), cap))
-                shares = (percent((values.get(f"pass@{k}") or {}).get("value")) for k in PASS_KS)
-                rows.append((f"{run.name}, {side}", *size, *shares))
-    return rows
-
-
-def _protocols(evaluated: Evaluated) -> str:
-    """Say how a benchmark's rows were drawn, or in what they cannot be compared."""
-    ways: dict[str, set[str]] = {}
-    for run, benchmark in evaluated:
-        of_benchmark = {key: benchmark.get(key) for key in ("source", "problems", "n")}
-        for key, value in {**(run.evaluation.get("protocol") or {}), **of_benchmark}.items():
-            if not key.startswith(OF_ITS_OWN):
-                ways.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
-    if differing := sorted(key for key, values in ways.items() if len(values) > 1):
-        return f"Not comparable as they stand: the rows differ in {', '.join(differing)}."
-    return conditions(*evaluated[0])

@@ -3,25 +3,11 @@
 from statistics import fmean
 from typing import Any
 
-from launch.reports.comparison import (
-    Contrast,
-    Group,
-    axis_name,
-    contrasts,
-    finished,
-    groups,
-    learning_rate,
-    question,
-    trials_of,
-)
-from launch.reports.health import cut
+from launch.reports.comparison import Contrast, Group, axis_name, contrasts, finished, groups, question
 from launch.reports.history import LEARNING_RATE, RANK, Run, Sweep
 from launch.reports.wording import compact, decimal, many, p_value, span, time
 
 ALPHA = "lora.alpha"
-
-FEW = 20
-"""Updates below which a run has hardly begun to learn."""
 
 UNEQUAL = 1.2
 """Times as many updates that are worth a word."""
@@ -121,90 +107,61 @@ def sentence(contrast: Contrast) -> str:
 
 
 def caveats(sweep: Sweep) -> list[str]:
-    """Say what a reader of the verdict has to know."""
-    found, sizes = contrasts(sweep), [len(group.values) for group in groups(sweep)]
-    notes = []
-    if sweep.unfinished:
-        names = ", ".join(f"{run.name} ({_status(run)})" for run in sweep.unfinished)
-        notes.append(f"Without a final evaluation, and so in no mean: {names}.")
-    notes += _unequal(sweep)
-    if sweep.others:
-        notes.append(f"Setups are numbered combinations of: {', '.join(sweep.others)}.")
-    if any(contrast.best for contrast in found):
-        notes.append(
-            "The best of several learning rates is picked by the same evaluation: its mean is flattered, and so are"
-            " comparisons of it."
-        )
-    notes += [*_at_an_end(sweep, found), *_tuned(sweep)]
-    if 1 in sizes:
+    """Say what changes what a reader may conclude from the verdict."""
+    notes = [*_budgets(sweep), *_updates(sweep), *_scales(sweep), *_picked(sweep)]
+    if 1 in [len(group.values) for group in groups(sweep)]:
         notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
-    if question(sweep) and max(sizes, default=0) > 1:
-        notes.append("Intervals over seeds are Student's; those of differences pool the spread of all values compared.")
-    if any(contrast.family > 1 for contrast in found):
-        notes.append("p-values (Holm) and intervals of differences (Bonferroni) hold for all comparisons together.")
     return notes
 
 
-def _at_an_end(sweep: Sweep, found: list[Contrast]) -> list[str]:
-    """Say whose best learning rate is the lowest or the highest that was tried."""
-    best = {named(each, side): side for each in found if each.best for side in (each.low, each.high)}
-    rates = [group.settings[LEARNING_RATE] for group in finished(sweep)] if best else []
-    ends = [name for name, side in best.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
-    if not ends:
-        return []
-    axis = axis_name(str(question(sweep)))
-    return [f"The best learning rate is at an end of the range for {axis} {', '.join(ends)}: one beyond may be better."]
-
-
-def _tuned(sweep: Sweep) -> list[str]:
-    """Say how learning rates were found, and whose is the lowest or the highest that was tried."""
-    if not sweep.trials:
-        return []
-    ends = []
-    for group in finished(sweep):
-        tried, rate = {trial["rate"] for trial in trials_of(sweep, group)} - {None}, learning_rate(group)
-        if tried and rate in (min(tried), max(tried)):
-            ends.append(", ".join(f"{axis_name(axis)} {compact(value)}" for axis, value in group.settings.items()))
-    beyond = f" It is at an end of the range for {'; '.join(ends)}: one beyond may be better." if ends else ""
-    return [
-        "Each setting has a learning rate of its own, picked by accuracy on training samples in shorter runs of another"
-        f" seed; the held-out problems had no part in that.{beyond}"
-    ]
-
-
-def _unequal(sweep: Sweep) -> list[str]:
-    """Say in what the compared runs were not treated alike."""
-    notes = []
+def _budgets(sweep: Sweep) -> list[str]:
+    """Say if some runs had more time than others."""
     budgets = sorted((budget, run.name) for run in sweep.finished if (budget := run.budget_s))
-    if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
-        ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
-        notes.append(f"Budgets differ, from {ends}: who had more time may have learned more for that alone.")
-    if few := [f"{run.name} ({len(run.rows)})" for run in sweep.finished if len(run.rows) < FEW]:
-        notes.append(f"Fewer than {FEW} updates, too few for a difference to show: {', '.join(few)}.")
-    scales = {
-        float(alpha) / int(rank)
-        for run in sweep.finished
-        if (alpha := run.config.get(ALPHA)) and (rank := run.config.get(RANK))
-    }
-    if len({run.config.get(RANK) for run in sweep.finished}) > 1 and len(scales) > 1:
-        shown = ", ".join(f"{scale:.3g}" for scale in sorted(scales))
-        notes.append(
-            f"Alpha / rank, the scale of the adapter, differs between ranks ({shown}), which is in their effect."
-        )
+    if not budgets or time(budgets[0][0]) == time(budgets[-1][0]):
+        return []
+    ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
+    return [f"Budgets differ, from {ends}: runs with more time may have learned more for that alone."]
+
+
+def _updates(sweep: Sweep) -> list[str]:
+    """Say if values of the axis differ in how many updates their runs made."""
     axis = question(sweep)
     made: dict[Any, list[int]] = {}
     for run in sweep.finished if axis else ():
         made.setdefault(run.settings.get(str(axis)), []).append(len(run.rows))
     updates = {value: fmean(counts) for value, counts in made.items()}
-    if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
-        means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
-        notes.append(
-            f"Updates differ by the {axis_name(str(axis))}, in the mean {means}: who makes more in the same"
-            " time may have learned more for that alone."
-        )
-    if short := [f"{run.name} ({said})" for run in sweep.finished if (said := cut(run))]:
-        notes.append(f"Cut short by the budget, and yet in the means like the others: {', '.join(short)}.")
-    names = dict.fromkeys(name for run in sweep.finished for name in run.versions)
-    if differing := [name for name in names if len({run.versions.get(name) for run in sweep.finished}) > 1]:
-        notes.append(f"Not all runs had the same versions of {', '.join(differing)}.")
-    return notes
+    if not updates or max(updates.values()) <= UNEQUAL * min(updates.values()):
+        return []
+    means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
+    return [
+        f"Updates differ by the {axis_name(str(axis))}, in the mean {means}: runs with more updates may have"
+        " learned more for that alone."
+    ]
+
+
+def _scales(sweep: Sweep) -> list[str]:
+    """Say if ranks differ in the scale of their adapters too."""
+    ranks = {run.config.get(RANK) for run in sweep.finished} - {None}
+    scales = {
+        float(alpha) / int(rank)
+        for run in sweep.finished
+        if (alpha := run.config.get(ALPHA)) and (rank := run.config.get(RANK))
+    }
+    if len(ranks) < 2 or len(scales) < 2:
+        return []
+    shown = ", ".join(f"{scale:.3g}" for scale in sorted(scales))
+    return [f"Alpha / rank, the scale of the adapter, differs between ranks ({shown}), which is in their effect."]
+
+
+def _picked(sweep: Sweep) -> list[str]:
+    """Say that best learning rates are picked by the same evaluation, and which are at an end of what was tried."""
+    best = {named(each, side): side for each in contrasts(sweep) if each.best for side in (each.low, each.high)}
+    if not best:
+        return []
+    rates = [group.settings[LEARNING_RATE] for group in finished(sweep)]
+    ends = [name for name, side in best.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
+    beyond = f" At an end of the range: {axis_name(str(question(sweep)))} {', '.join(ends)}; one beyond may be better."
+    return [
+        "The best of several learning rates is picked by the same evaluation, which flatters its mean and comparisons"
+        f" of it.{beyond if ends else ''}"
+    ]

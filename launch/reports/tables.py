@@ -10,7 +10,7 @@ from actors.evaluation.statistics import PASS_KS
 from actors.messages import Status
 from conf.schema.reward import formula
 from launch.reports.history import RANK, Row, Run
-from launch.reports.paper import PaperResults, results_for
+from launch.reports.paper import results_for
 from launch.reports.verdict import Change
 from launch.reports.wording import (
     MISSING,
@@ -157,7 +157,8 @@ def _figures(run: Run, benchmark: Row) -> list[str]:
     """Say by how much pass@1 has changed, and what else was measured of each policy."""
     said = []
     if paired := benchmark.get("paired"):
-        change = f"{points(paired['difference'])} points (95 % {span(paired['ci95'])}; p = {paired['p']:.2g})"
+        sure = f"95 % {span(paired['ci95'])}; p = {paired['p']:.2g}" if paired["ci95"] else "too few problems to tell"
+        change = f"{points(paired['difference'])} points ({sure})"
         said.append(f"pass@1 changed by {change}.")
     for key, name in SIDES.items():
         side = benchmark.get(key) or {}
@@ -173,25 +174,18 @@ def _figures(run: Run, benchmark: Row) -> list[str]:
 
 
 def entropy(run: Run) -> Table | None:
-    """Return the paper's second table, with this run in it."""
-    if results_for(run.model) is None:
-        return None  # the table of plasticity has it
+    """Return the paper's second table, with this run in it; None of another model, whose change `plasticity` has."""
     probed = bool(run.plasticity.get("probe_entropy"))
-    change = run.entropy_change(probed)
-    if change is None:
+    paper, change = results_for(run.model), run.entropy_change(probed)
+    if paper is None or change is None:
         return None
-    here = {"this run": {int(run.config.get(RANK, 0)): points(change)}}
-    note = f"Here {MEASURED[probed]}."
-    return entropy_by_rank("Change of entropy, % by rank", here, results_for(run.model), note)
-
-
-def entropy_by_rank(caption: str, measured: dict[str, dict[int, str]], paper: PaperResults | None, note: str) -> Table:
-    """Return rows of changes of entropy by rank. measured: by row and rank."""
-    published = {"paper": {rank: signed(change) for rank, change in paper.entropy.items()}} if paper else {}
-    lines = {**measured, **published}
-    ranks = sorted({rank for line in lines.values() for rank in line})
+    here = {int(run.config.get(RANK, 0)): points(change)}
+    published = {rank: signed(of_paper) for rank, of_paper in paper.entropy.items()}
+    ranks = sorted({*here, *published})
+    lines = {"this run": here, "paper": published}
     rows = tuple((name, *(line.get(rank, MISSING) for rank in ranks)) for name, line in lines.items())
-    return Table(caption, ("", *(f"r = {rank}" for rank in ranks)), rows, note)
+    head = ("", *(f"r = {rank}" for rank in ranks))
+    return Table("Change of entropy, % by rank", head, rows, f"Here {MEASURED[probed]}.")
 
 
 def plasticity(run: Run) -> Table | None:

@@ -1,11 +1,11 @@
 """The verdict on a run: did it learn? One sentence, and what it rests on."""
 
 from dataclasses import dataclass
-from math import lcm
 
 from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
+from launch.reports.health import behind
 from launch.reports.history import Row, Run
-from launch.reports.wording import WORDS, decimal, many, p_value, percent, points, shorten, span
+from launch.reports.wording import WORDS, decimal, many, percent, points, shorten, span
 
 REASON_CHARACTERS = 160
 """Of the reason for a run's end in its verdict; the whole of it is among the flags."""
@@ -48,7 +48,7 @@ def change(run: Run) -> Change | None:
     if not base or not final:
         return None
     before, after = run.solved
-    difference = paired_difference(before, after, lcm(base["n"], final["n"]))
+    difference = paired_difference(before, after)
     if difference is None:
         levels = recorded(base), recorded(final)
         return Change(*levels, min(base["problems"], final["problems"]), Difference(levels[1].value - levels[0].value))
@@ -58,7 +58,15 @@ def change(run: Run) -> Change | None:
 
 
 def verdict(run: Run, found: Change | None) -> str:
-    """Return the verdict in one sentence, or why there is none. found: `change` of the run."""
+    """Return the verdict in one sentence, or why there is none, and a second one where the run is far behind its plan.
+
+    found: `change` of the run.
+    """
+    late = f" It made only {said}." if (said := behind(run)) else ""
+    return _sentence(run, found) + late
+
+
+def _sentence(run: Run, found: Change | None) -> str:
     if found is None:
         return f"No verdict: {_missing(run)}."
     difference, interval = found.difference.value, found.difference.interval
@@ -75,9 +83,7 @@ def verdict(run: Run, found: Change | None) -> str:
         return f"It learned: held-out pass@1 rose from {levels}, by {size} ({sure})."
     if found.finding == "fell":
         return f"It got worse: held-out pass@1 fell from {levels}, by {size} ({sure})."
-    if interval[0] <= 0 <= interval[1]:
-        return f"{unclear}, and the {sure} does not exclude zero."
-    return f"{unclear} ({sure}), but chance alone may do as much (p {p_value(found.difference.p)})."
+    return f"{unclear}, and the {sure} does not exclude zero."
 
 
 def basis(run: Run, found: Change | None) -> str:

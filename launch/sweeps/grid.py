@@ -1,5 +1,6 @@
 """Reads a sweep's command line: which runs it is made of."""
 
+import copy
 import json
 import re
 from collections import Counter
@@ -18,9 +19,8 @@ from conf.load import load, override, recipe_names
 from conf.schema import Config, ConfigWithSweep, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings
-from launch.sweeps.halving import Trial, trials
 
-SEED, RATE = "run.seed", "learner.learning_rate"
+SEED = "run.seed"
 
 AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""
@@ -38,17 +38,6 @@ TAKEN = {
 }
 """Settings that a sweep refuses, and what to do instead."""
 
-OF_A_TRIAL = (
-    SEED,
-    "run.name",
-    "eval.problems",
-    "validation.every",
-    "budget.hours",
-    "budget.minutes",
-    "budget.updates",
-)
-"""Settings that a trial has of its own."""
-
 MODEL = ("conf", "model.path")
 """Axes that change the model, and so what accuracy means."""
 
@@ -58,29 +47,12 @@ LISTS = {item.path for item in settings(Config) if get_origin(item.kind) is list
 
 @dataclass(frozen=True)
 class Cell:
-    """One run.
-
-    overrides: its value on each axis. arguments: of its `launch/run.py`. config: what they mean.
-    setting: names the cells that differ in the seed alone. rates: the learning rates that are tried for it, none where
-    it is not tuned. trial: what it is tried for; None for a run of the grid itself.
-    """
+    """One run. overrides: its value on each axis. arguments: of its `launch/run.py`. config: what they mean."""
 
     name: str
     overrides: dict[str, Any]
     arguments: tuple[str, ...]
     config: Config
-    setting: str = ""
-    rates: tuple[float, ...] = ()
-    trial: Trial | None = None
-
-    @property
-    def weight(self) -> float:
-        """Its budget as a multiple of that of a run of the grid itself."""
-        return self.trial.share if self.trial else 1.0
-
-    @property
-    def model(self) -> tuple[Any, ...]:
-        return tuple(self.overrides.get(key) for key in MODEL)
 
     @property
     def record(self) -> RunRecord:
@@ -90,7 +62,7 @@ class Cell:
 @dataclass(frozen=True)
 class Grid:
     """A sweep as it was asked for. cells: seeds change slowest, so that a sweep cut short has compared something.
-    folder: where the cells' folders are. trials: cells that come before those of their setting.
+    folder: where the cells' folders are.
     """
 
     name: str
@@ -99,11 +71,6 @@ class Grid:
     axes: dict[str, list[Any]]
     cells: tuple[Cell, ...]
     folder: Path
-    trials: tuple[Cell, ...] = ()
-
-    @property
-    def all(self) -> tuple[Cell, ...]:
-        return (*self.trials, *self.cells)
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
@@ -125,8 +92,6 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
     both = [key for key in ("budget.hours", "budget.minutes") if key in texts]
-    if of_sweep.tune and RATE in axes:
-        raise BadInput(f"{RATE}={texts[RATE]}: sweep.tune={of_sweep.tune} finds it; leave one of them out")
     if of_sweep.seconds is not None and both:
         raise BadInput(f"{both[0]} and a budget of the whole sweep are given: keep one")
     kept = [f"{key}={text}" for key, text in texts.items() if key != "models" and AXES.get(key, key) not in axes]
@@ -134,47 +99,34 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     order = sorted(axes, key=lambda key: (key != SEED, key not in MODEL))
     shown = sorted(order, key=lambda key: key == SEED)
     cells = []
+    known: dict[tuple[str, ...], Config] = {}
     for values in product(*(axes[key] for key in order)):
         chosen = dict(zip(order, values, strict=True))
         overrides = {key: chosen[key] for key in shown}
         word = "-".join(_word(key, value) for key, value in overrides.items())
-        setting = "-".join(_word(key, value) for key, value in overrides.items() if key != SEED)
         own = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
         run = [f"conf={overrides.get('conf', conf)}", *own, *kept, f"run.name={word}"]
-        config = load(run)
-        cells.append(Cell(word, overrides, tuple(run), config, setting, _rates(of_sweep, config)))
-    short = _trials(of_sweep, cells) if of_sweep.tune else []
-    word, times = Counter(cell.name for cell in (*short, *cells)).most_common(1)[0]
+        cells.append(Cell(word, overrides, tuple(run), _config(run, known)))
+    word, times = Counter(cell.name for cell in cells).most_common(1)[0]
     if times > 1:
         raise BadInput(
             f"{times} cells would be named {word}: give every value of an axis once, under another last part"
         )
-    return Grid(name, conf, of_sweep, axes, tuple(cells), root / name, tuple(short))
+    return Grid(name, conf, of_sweep, axes, tuple(cells), root / name)
 
 
-def _rates(settings: SweepConfig, config: Config) -> tuple[float, ...]:
-    """Return the learning rates to try for a setting, the lowest first."""
-    rates = [factor * config.learner.learning_rate for factor in sorted(settings.tune_factors)]
-    return tuple(float(f"{rate:.3g}") for rate in rates) if settings.tune else ()
+def _config(run: list[str], known: dict[tuple[str, ...], Config]) -> Config:
+    """Return what the arguments of a cell mean. known: cells so far, by arguments without seed and name, and seeds.
 
-
-def _trials(settings: SweepConfig, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the trials of every setting, rung after rung. Their seed is none of the grid's."""
-    first = {cell.setting: cell for cell in reversed(cells)}
-    seed = max(cell.config.run.seed for cell in cells) + 1
-    found = []
-    for trial in trials(len(settings.tune_factors), len(cells) // len(first), settings.tune_share):
-        for setting, cell in reversed(first.items()):
-            name = "-".join(filter(None, (setting, f"tune{trial.rung}", str(trial.place + 1))))
-            kept = [text for text in cell.arguments if text.partition("=")[0] not in OF_A_TRIAL]
-            run = [*kept, f"run.seed={seed}", "eval.problems=0", "validation.every=0", f"run.name={name}"]
-            if settings.seconds is None:
-                run.append(f"budget.minutes={cell.config.budget.seconds * trial.share / 60:.4f}")
-            if cell.config.budget.updates is not None:
-                run.append(f"budget.updates={max(round(cell.config.budget.updates * trial.share), 1)}")
-            overrides = {key: value for key, value in cell.overrides.items() if key != SEED}
-            found.append(Cell(name, overrides, tuple(run), load(run), setting, cell.rates, trial))
-    return found
+    Reading a configuration takes a tenth of a second: that of a cell which differs in the seed alone is copied.
+    """
+    seed = next((argument for argument in run if argument.startswith(f"{SEED}=")), "")
+    rest = tuple(argument for argument in run[:-1] if argument != seed)
+    if rest not in known or (seed,) not in known:
+        known[rest] = known[(seed,)] = load(run)
+    config = copy.deepcopy(known[rest])
+    config.run.name, config.run.seed = run[-1].partition("=")[2], known[(seed,)].run.seed
+    return config
 
 
 def _split(arguments: Sequence[str]) -> dict[str, str]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.parent import end_with
 from launch.hardware.machine import Machine, with_cards
-from launch.plan.calibration import recall
-from launch.plan.plan import Plan, make_plan
+from launch.plan.calibration import plan_measured
+from launch.plan.plan import Plan
 from launch.sweeps.grid import Cell, Grid
-from launch.sweeps.shared_budget import allowance
 from rewards.functions import check_functions
 
 RUN = (sys.executable, str(Path(__file__).parents[1] / "run.py"))
@@ -84,7 +83,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
 
     machines: of each cell. On a Ray cluster a run takes all of it.
     """
-    count = min(_most(grid, machines), len(grid.all))
+    count = min(_most(grid, machines), len(grid.cells))
     plans = _plans(grid, machines, count)
     while count > 1 and not all(plan.fits for plan in plans.values()):
         count -= 1
@@ -92,7 +91,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
     lanes = []
     for number in range(count):
         own = part(machines[number], number, count)
-        lanes.append(Lane(grid.all[number::count], own, own.cards[0].index if count > 1 else None, command))
+        lanes.append(Lane(grid.cells[number::count], own, own.cards[0].index if count > 1 else None, command))
     return lanes, plans
 
 
@@ -100,7 +99,7 @@ def _most(grid: Grid, machines: Sequence[Machine]) -> int:
     machine = machines[0]
     if os.environ.get("RAY_ADDRESS") or any(other != machine for other in machines):
         return 1
-    if any((c.config.learner.ranks or 1) > 1 or (c.config.rollout.actors or 1) > 1 for c in grid.all):
+    if any((c.config.learner.ranks or 1) > 1 or (c.config.rollout.actors or 1) > 1 for c in grid.cells):
         return 1
     return max(min(len(machine.cards), len(machine.cores)), 1)
 
@@ -108,14 +107,18 @@ def _most(grid: Grid, machines: Sequence[Machine]) -> int:
 def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Plan]:
     """Plan every cell on its lane's part of its machine, of so many, with its part of the sweep's budget."""
     plans, total = {}, grid.settings.seconds
-    longest = max(sum(cell.weight for cell in grid.all[number::count]) for number in range(count))
-    for number, (cell, machine) in enumerate(zip(grid.all, machines, strict=True)):
+    for number, (cell, machine) in enumerate(zip(grid.cells, machines, strict=True)):
         own = part(machine, number % count, count)
         if total is not None:
-            cell.config.budget.minutes = allowance(total, cell.weight, longest) / 60
+            cell.config.budget.minutes = equal_part(total, len(grid.cells[::count])) / 60
         check_functions(cell.config.reward)
-        plans[cell.name] = make_plan(cell.config, own, recall(cell.config, own))
+        plans[cell.name] = plan_measured(cell.config, own, grid.folder.parent)
     return plans
+
+
+def equal_part(left_s: float, cells: int) -> float:
+    """Return the seconds that the next of so many cells, which run one after another, may take of those left."""
+    return max(left_s, 0.0) / max(cells, 1)
 
 
 def part(machine: Machine, number: int, count: int) -> Machine:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from actors.storage.files import OTHERS
+from launch.reports import conclusion
 from tests.e2e.stranger import METRICS, SILENCE, answers
 from tests.faults.conftest import ENGINE, LEARNER, WORKER, Ended, Run, begin, begin_once
 
@@ -139,7 +140,8 @@ def test_held_out_problems_are_judged_before_and_after(ended: Ended) -> None:
         assert evaluation["problems"] == 16
         assert 0 <= evaluation["ci95"][0] <= evaluation["pass@1"] <= evaluation["ci95"][1] <= 1
         assert len((ended.folder / "samples" / f"eval-{when}.jsonl").read_text().splitlines()) == 16 * evaluation["n"]
-    assert "before" in ended.output
+    assert conclusion(ended.folder) in ended.output
+    assert "held-out pass@1" in conclusion(ended.folder)
 
 
 def test_rollouts_and_learner_overlap_within_the_staleness_bound(ended: Ended) -> None:

@@ -20,7 +20,11 @@ from actors.storage.files import lock
 from conf.load import dump, load
 from launch import sweep
 from launch.hardware.machine import GIB, Machine, detect
+from launch.plan.calibration import keep, recall
+from launch.plan.forecast import foresee
 from launch.plan.plan import Plan, make_plan
+from launch.plan.time import Calibration
+from launch.reports import conclusion
 from launch.sweep import machines_of, main
 from launch.sweeps import scheduler
 from launch.sweeps.grid import Grid, read_grid
@@ -35,8 +39,6 @@ folder.mkdir(parents=True, exist_ok=True)
 with (folder.parent / "calls").open("a") as calls:
     budget, card = given.get("budget.minutes", ""), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     calls.write(f"{given['run.name']} {budget or card}\n")
-with (folder.parent / "rates").open("a") as rates:
-    rates.write(f"{given['run.name']} {given.get('learner.learning_rate')}\n")
 conduct = json.loads((folder.parent.parent / "conduct.json").read_text()).get(given["run.name"], {})
 
 def end(code, status, reason="as told"):
@@ -48,11 +50,7 @@ def end(code, status, reason="as told"):
 signal.signal(signal.SIGTERM, lambda *_: end(143, "interrupted", "SIGTERM"))
 (folder / "spent").write_text(json.dumps({"spent_s": conduct.get("spent", 60.0)}))
 (folder / "spent").rename(folder / "spent.json")  # at once, as a run does
-for share in (0.45, 0.55):
-    row = {"update": 1, "budget/spent_s": share, "budget/left_s": 1 - share}
-    row["reward/accuracy"] = conduct.get("accuracy", 0.5)
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+(folder / "metrics.jsonl").write_text(json.dumps({"update": 1, "reward/accuracy": 0.5}) + "\n")
 time.sleep(conduct.get("sleep", 0))
 while conduct.get("beside", "") not in (folder.parent / "calls").read_text():
     time.sleep(0.01)
@@ -100,7 +98,7 @@ def test_cells_are_run_once_and_their_results_shown(
     assert set(standing(tmp_path).values()) == {("completed", "as told")}
     shown = capsys.readouterr().out
     assert "0.400–0.600" in shown
-    assert "lowest–highest" in shown
+    assert shown.rstrip().splitlines()[-1] == conclusion(tmp_path / "s")
     assert sweeping("ranks=[8,64]", "seeds=[0,1]") == 0
     assert len(calls(tmp_path)) == 4
 
@@ -154,114 +152,10 @@ def test_lanes_work_side_by_side_on_cards_of_their_own(
     assert sorted((tmp_path / "s" / "calls").read_text().splitlines()) == ["r1 3", "r2 5", "r4 3"]
 
 
-def test_a_hopeless_cell_is_stopped_early_for_good(sweeping: Callable[..., int], tmp_path: Path) -> None:
-    conduct = {"r2": {"accuracy": 0.1, "sleep": 60}, "r4": {"accuracy": 0.3}}
-    assert sweeping("ranks=[1,2,4]", "sweep.stop_below=0.5", **conduct) == 0
-    assert {cell: status for cell, (status, _) in standing(tmp_path).items()} == {
-        "r1": "completed",
-        "r2": "stopped_early",
-        "r4": "completed",
-    }
-    assert "0.100 half-way, where the best cell had 0.500" in str(standing(tmp_path)["r2"][1])
-    sweeping("ranks=[1,2,4]", "sweep.stop_below=0.5")
-    assert len(calls(tmp_path)) == 3
-
-
-TUNED = ("ranks=[1,8]", "seeds=[3,4]", "sweep.tune=learning_rate", "learner.learning_rate=1e-4", "budget.hours=10")
-
-
-def rates(folder: Path) -> dict[str, list[float]]:
-    """The learning rates each cell was started with."""
-    found: dict[str, list[float]] = {}
-    for line in (folder / "s" / "rates").read_text().splitlines():
-        name, _, rate = line.partition(" ")
-        found.setdefault(name, []).append(float(rate))
-    return found
-
-
-def accuracies(**cells: float) -> dict[str, dict[str, float]]:
-    return {name.replace("_", "-"): {"accuracy": accuracy} for name, accuracy in cells.items()}
-
-
-def test_every_setting_gets_the_learning_rate_that_did_best_in_its_trials(
-    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    conduct = accuracies(r1_tune1_4=0.7, r1_tune1_5=0.6, r1_tune2_2=0.9, r8_tune1_1=0.8, r8_tune1_2=0.8)
-    assert sweeping(*TUNED, **conduct) == 0
-    assert rates(tmp_path) == {
-        **{
-            f"{rank}-tune1-{n}": [rate]
-            for rank in ("r1", "r8")
-            for n, rate in enumerate([1e-5, 3e-5, 1e-4, 3e-4, 1e-3], 1)
-        },
-        "r1-tune2-1": [3e-4],
-        "r1-tune2-2": [1e-3],
-        "r8-tune2-1": [1e-5],
-        "r8-tune2-2": [3e-5],
-        "r1-seed3": [1e-3],
-        "r1-seed4": [1e-3],
-        "r8-seed3": [1e-5],
-        "r8-seed4": [1e-5],
-    }
-    record = json.loads((tmp_path / "s" / "sweep.json").read_text())
-    assert [(cell["cell"], cell["rate"]) for cell in record["cells"]][:2] == [("r1-seed3", 1e-3), ("r8-seed3", 1e-5)]
-    last = next(trial for trial in record["tuning"] if trial["cell"] == "r1-tune2-2")
-    assert (last["rung"], last["rate"], last["accuracy"], last["status"]) == (2, 1e-3, 0.9, "completed")
-    assert "tune1" not in capsys.readouterr().out.partition("held-out pass@1")[2]
-    before = len(calls(tmp_path))
-    assert sweeping(*TUNED) == 0
-    assert len(calls(tmp_path)) == before
-
-
-def test_a_trial_that_fails_is_out_and_tried_again_only_while_nothing_rests_on_it(
-    sweeping: Callable[..., int], tmp_path: Path
-) -> None:
-    lost = {f"r1-tune1-{n}": {"end": [1, "failed"]} for n in range(1, 6)}
-    assert sweeping(*TUNED, **lost, **{"r8-tune1-3": {"end": [3, "halted"], "accuracy": 1.0}}) == 1
-    assert standing(tmp_path)["r1-seed3"] == ("failed", scheduler.NO_RATE)
-    assert standing(tmp_path)["r8-seed3"] == ("completed", "as told")
-    assert "r1-tune2-1" not in rates(tmp_path)
-    assert sweeping(*TUNED, **accuracies(r1_tune1_2=0.9)) == 0
-    found = rates(tmp_path)
-    assert found["r1-tune1-1"] == [1e-5, 1e-5]
-    assert found["r1-seed3"] == [1e-5]
-    assert found["r8-tune1-3"] == [1e-4]
-
-
-def test_tuning_takes_its_share_of_a_sweeps_budget(sweeping: Callable[..., int], tmp_path: Path) -> None:
-    settings = ("ranks=[8]", "sweep.tune=learning_rate", "sweep.minutes=100", "sweep.tune_share=0.5")
-    conduct = {
-        f"r8-tune{rung}-{n}": {"spent": 60 * minutes}
-        for rung, minutes, most in ((1, 5.0, 5), (2, 12.5, 2))
-        for n in range(1, most + 1)
-    }
-    assert sweeping(*settings, **conduct) == 0
-    given = [line.split() for line in (tmp_path / "s" / "calls").read_text().splitlines()]
-    assert [float(minutes) for _, minutes in given] == pytest.approx([5.0] * 5 + [12.5] * 2 + [50.0], rel=1e-3)
-
-
-def test_tuning_goes_on_where_it_was_killed(sweeping: Callable[..., int], tmp_path: Path) -> None:
-    arguments = ("ranks=[8]", *TUNED[2:])
-    process = start(tmp_path, {"r8-tune2-1": {"sleep": 600}, **accuracies(**{"r8-tune1-2": 0.9})}, *arguments)
-    first = [f"r8-tune1-{n}" for n in range(1, 6)]
-    wait_for_call(process, tmp_path, *first, "r8-tune2-1")
-    process.kill()
-    process.wait()
-    assert sweeping(*arguments) == 0
-    assert calls(tmp_path) == [*first, "r8-tune2-1", "r8-tune2-1", "r8-tune2-2", "r8"]
-    assert rates(tmp_path)["r8-tune2-1"] == [3e-5, 3e-5]
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (
-            ["ranks=[8]", "sweep.tune=learning_rate", "learner.learning_rate=[1e-4,1e-3]"],
-            "sweep.tune=learning_rate finds it",
-        ),
-        (["ranks=[8]", "sweep.tune=rank"], "sweep.tune=rank"),
-        (["ranks=[8]", "sweep.tune=learning_rate", "sweep.tune_factors=[1]"], "sweep.tune_factors"),
-        (["ranks=[8]", "sweep.tune=learning_rate", "budget.minutes=2"], "too little for an update"),
+        (["ranks=[8]", "budget.minutes=0.1"], "r8 has"),
         (["ranks=[8,1000]"], "lora.rank=1000"),
         (["ranks=[8]", "learner.ranks=[1,1000]"], "learner.ranks=1000: too many"),
         (["ranks=[8]", "device=A40"], "no A40"),
@@ -305,6 +199,33 @@ def test_plan_where_cells_would_join_a_cluster_says_what_it_is_of(
     assert sweeping("ranks=[8,64]", "plan=true") == 0
     said = "Plan of this machine alone; a run would join the Ray cluster at 10.0.0.1:6379\n"
     assert capsys.readouterr().out.startswith(said)
+
+
+def test_a_plan_is_by_what_runs_have_measured(tmp_path: Path) -> None:
+    arguments = command(tmp_path, "ranks=[8,64]")
+    machine = detect("cpu")
+    config = load(["conf=quickstart", f"run.folder={tmp_path}", f"model.dtype={machine.dtype}"])
+    keep(Calibration(decode=3.0, of="a run"), config, machine)
+    grid = read_grid(arguments)
+    _, plans = plan_lanes(grid, machines_of(grid), RUN)
+    assert {plan.calibration.of for plan in plans.values()} == {"a run"}
+    grid.folder.mkdir()
+    (grid.folder / "sweep.json").touch()
+    cell = plans["r8"]
+    assert recall(cell.asked, machine).of == "a run"  # the cell itself plans by it too
+
+
+def test_a_plan_times_like_cells_once_and_flags_those_without_an_update(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Plan] = []
+    monkeypatch.setattr("launch.plan.forecast.foresee", lambda plan: (seen.append(plan), foresee(plan))[1])
+    axes = ("seeds=[0,1,2,3]", "learner.learning_rate=[1e-5,1e-4]", "ranks=[8,64]", "budget.minutes=0.1")
+    assert main(command(tmp_path, *axes, "plan=true")) == 0
+    assert len(seen) == 2
+    said = capsys.readouterr().out
+    assert "16 of 16" in said
+    assert "All fit" not in said
 
 
 def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-from itertools import combinations, product
+from itertools import combinations
 from math import comb, gamma, pi, sqrt
 from statistics import mean
 
@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from actors.evaluation.statistics import (
     FEWEST,
-    bootstrap_interval,
     holm,
     majority,
+    paired_difference,
     pass_at_k,
     pass_values,
     share_interval,
-    sign_flip_p,
     student_p,
     student_quantile,
 )
@@ -50,70 +49,77 @@ def test_pass_at_k_refuses_impossible_counts(correct: list[int], n: int, k: int)
         pass_at_k(correct, n, k)
 
 
-def test_interval_covers_the_mean_as_the_normal_approximation_does() -> None:
-    values = [0.0] * 60 + [1.0] * 40
-    low, high = bootstrap_interval(values)
-    half_width = 1.96 * (0.4 * 0.6 / 100) ** 0.5
-    assert low == pytest.approx(0.4 - half_width, abs=0.02)
-    assert high == pytest.approx(0.4 + half_width, abs=0.02)
+DIFFICULTIES = {"alike": None, "mixed": 1.0, "all or nothing": 0.0}
+"""Spreads of problems' difficulty: a + b of its Beta distribution, None for one difficulty, 0 for always or never."""
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 5))
-def test_interval_is_ordered_within_the_values_and_repeatable(values: list[float], seed: int) -> None:
-    low, high = bootstrap_interval(values, resamples=200, seed=seed)
-    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
-    assert (low, high) == bootstrap_interval(values, resamples=200, seed=seed)
+def chances(rng: np.random.Generator, mean: float, spread: float | None, shape: tuple[int, int]) -> np.ndarray:
+    if spread is None:
+        return np.full(shape, mean)
+    return rng.beta(mean * spread, (1 - mean) * spread, shape) if spread else (rng.random(shape) < mean).astype(float)
 
 
-def test_wider_confidence_gives_a_wider_interval() -> None:
-    values = [i / 10 for i in range(11)]
-    narrow, wide = bootstrap_interval(values, 0.5), bootstrap_interval(values, 0.99)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+@pytest.mark.parametrize("spread", DIFFICULTIES.values(), ids=DIFFICULTIES)
+@pytest.mark.parametrize(("problems", "n"), [(6, 1), (16, 16)])
+def test_intervals_on_few_hard_problems_cover_the_truth(problems: int, n: int, spread: float | None) -> None:
+    rng = np.random.default_rng(0)
+    before = chances(rng, 0.09, spread, (600, problems))
+    solved = before.copy()
+    solved[rng.random(before.shape) < 0.15] = 1.0  # some problems become easy
+    single, same, changed = [], [], []
+    for first, again, later in zip(*(rng.binomial(n, each) / n for each in (before, before, solved)), strict=True):
+        low, high = share_interval(first.tolist())
+        single.append(low <= 0.09 <= high)
+        for other, truth, covered in ((again, 0.0, same), (later, 0.15 * 0.91, changed)):
+            found = paired_difference(dict(enumerate(first.tolist())), dict(enumerate(other.tolist())))
+            assert found is not None
+            assert found.interval is not None
+            covered.append(found.interval[0] <= truth <= found.interval[1])
+    assert min(mean(single), mean(same), mean(changed)) >= 0.92
+
+
+@given(st.lists(st.integers(-4, 4), min_size=FEWEST, max_size=12))
+def test_an_interval_excludes_zero_exactly_where_p_is_below_5_percent(changes: list[int]) -> None:
+    found = paired_difference(dict.fromkeys(range(len(changes)), 0.0), dict(enumerate(c / 4 for c in changes)))
+    assert found is not None
+    assert found.interval is not None
+    assert found.p is not None
+    low, high = found.interval
+    assert -1 <= low <= found.value <= high <= 1
+    assert (low > 0 or high < 0) == (found.p < 0.05) == found.shown
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
+def test_an_interval_of_shares_is_around_their_mean(correct: list[int]) -> None:
+    low, high = share_interval([c / 4 for c in correct])
+    assert -1e-12 <= low <= mean(correct) / 4 <= high <= 1 + 1e-12
+    assert low < high
+
+
+def test_with_many_problems_an_interval_is_the_normal_approximation() -> None:
+    low, high = share_interval([0.0, 0.5, 0.5, 1.0] * 2500)
+    half_width = 1.96 * (0.125 / 10_000) ** 0.5
+    assert (low, high) == (pytest.approx(0.5 - half_width, rel=1e-3), pytest.approx(0.5 + half_width, rel=1e-3))
 
 
 def test_no_values_have_no_interval() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        bootstrap_interval([])
-
-
-@pytest.mark.parametrize(("problems", "n", "a", "b"), [(30, 16, 1.0, 1.0), (60, 2, 0.5, 1.5)])
-def test_95_percent_intervals_cover_the_truth_95_times_in_a_hundred(problems: int, n: int, a: float, b: float) -> None:
-    """Problems of Beta(a, b) difficulty, whose mean is a / (a + b)."""
-    rng = np.random.default_rng(0)
-    covered = []
-    for correct in rng.binomial(n, rng.beta(a, b, size=(1000, problems))):
-        low, high = bootstrap_interval(correct / n, resamples=500)
-        covered.append(low <= a / (a + b) <= high)
-    assert 0.93 <= mean(covered) <= 0.97
+        share_interval([])
 
 
 def test_none_or_all_solved_still_leaves_doubt() -> None:
     low, high = share_interval([0.0] * 30)
-    assert (low, 1 - high) == (0.0, pytest.approx(0.025 ** (1 / 30)))
-    assert share_interval([1.0] * 30) == (pytest.approx(1 - high), 1.0)
-    assert share_interval([0.0, 1.0] * 15) == bootstrap_interval([0.0, 1.0] * 15)
+    assert (low, high) == (0.0, pytest.approx(0.12, abs=0.02))
+    assert share_interval([1.0] * 30) == (pytest.approx(1 - high), pytest.approx(1.0))
 
 
-@given(st.lists(st.integers(-4, 4), min_size=1, max_size=8))
-def test_sign_flip_p_is_the_share_of_all_sign_choices(differences: list[int]) -> None:
-    sums = [
-        sum(s * d for s, d in zip(signs, differences, strict=True))
-        for signs in product((-1, 1), repeat=len(differences))
-    ]
-    expected = mean(abs(other) >= abs(sum(differences)) for other in sums)
-    assert sign_flip_p(differences) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("problems", "n"), [(30, 16), (60, 8)])
-def test_paired_test_rejects_equal_policies_5_times_in_a_hundred(problems: int, n: int) -> None:
-    rng = np.random.default_rng(0)
-    chances = rng.beta(0.5, 1.5, size=(1000, problems))
-    differences = rng.binomial(n, chances) - rng.binomial(n, chances)
-    assert 0.03 <= mean(sign_flip_p(row) <= 0.05 for row in differences.tolist()) <= 0.07
-
-
-def test_fewer_problems_than_a_verdict_needs_could_not_show_anything() -> None:
-    assert sign_flip_p([1] * FEWEST) <= 0.05 < sign_flip_p([1] * (FEWEST - 1))
+def test_fewer_problems_than_a_verdict_needs_show_nothing() -> None:
+    few, enough = (
+        paired_difference(dict.fromkeys(range(m), 0.0), dict.fromkeys(range(m), 1.0)) for m in (FEWEST - 1, FEWEST)
+    )
+    assert few is not None
+    assert enough is not None
+    assert (few.interval, few.shown, enough.shown) == (None, False, True)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 30, 127])
@@ -134,11 +140,6 @@ def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
                 break
             rejected.add(place)
         assert {place for place, p in enumerate(holm(p_values)) if p <= level} == rejected
-
-
-def test_paired_test_sees_a_real_difference() -> None:
-    assert sign_flip_p([1] * 10) == pytest.approx(2 / 2**10)
-    assert sign_flip_p([0] * 10) == 1.0
 
 
 @pytest.mark.parametrize(

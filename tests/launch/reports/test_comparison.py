@@ -19,11 +19,11 @@ def test_interval_over_seeds_by_hand() -> None:
 
 
 def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
-    """Solving 7 more of 24 problems and none fewer has p = 0.016, and so does not stand among ten comparisons."""
+    """Solving 7 more of 24 problems and none fewer has p = 0.013, and so does not stand among ten comparisons."""
     two = contrasts(swept(tmp_path / "two", **ranked(1, r8=5, r16=12)))
     five = contrasts(swept(tmp_path / "five", **ranked(1, r1=5, r2=5, r4=5, r8=5, r16=12)))
     assert [c.difference.shown for c in two] == [True]
-    assert two[0].difference.p == pytest.approx(2 / 2**7)
+    assert two[0].difference.p == pytest.approx(0.0129, abs=1e-4)
     assert len(five) == 10
     assert not any(c.difference.shown for c in five)
     assert max(c.difference.p or 0.0 for c in five) == 1.0
@@ -38,7 +38,7 @@ def test_seeds_that_all_ended_alike_are_judged_over_problems(tmp_path: Path) -> 
     assert mean.interval == share_interval([1.0] * 8 + [0.0] * 16)
     assert groups(sweep)[0].basis.endswith("over problems")
     assert found.basis.replace("\N{NO-BREAK SPACE}", " ") == "3 seeds each, over problems"
-    assert found.difference.p == 2 / 2**8
+    assert found.difference.p == pytest.approx(0.0079, abs=1e-4)
 
 
 def test_a_seed_that_was_run_twice_is_one_seed(tmp_path: Path) -> None:

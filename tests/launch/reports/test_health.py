@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from launch.reports import conclusion
 from launch.reports.health import flags
 from launch.reports.history import read_run
 from rewards.problems.loading import OVERLAP_DROPPED, OVERLAP_KEPT, write_listing
@@ -64,6 +65,19 @@ def test_what_the_updates_show_is_said(tmp_path: Path, change: dict[str, float],
     rows = [metrics(update, 10) | change for update in range(1, 11)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert titles(folder)[title] == level
+
+
+def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", updates=1, status="budget_exhausted")
+    planned = {"updates": 15, "update_s": 30.0, "start_s": 80.0}
+    (folder / "origin.json").write_text(json.dumps({"planned": planned}))
+    (flag,) = (flag for flag in flags(read_run(folder)) if "planned" in flag.title)
+    assert (flag.level, "1 of 15" in flag.title) == ("warning", True)
+    assert "an update" in flag.detail  # 450 s
+    assert "the start" not in flag.detail  # 90 s
+    assert "1 of 15" in conclusion(folder)
+    (folder / "origin.json").write_text(json.dumps({"planned": {**planned, "updates": 2}}))
+    assert "planned" not in conclusion(folder)
 
 
 def test_problems_that_were_trained_on_and_held_out_are_said(tmp_path: Path) -> None:

@@ -1,12 +1,8 @@
-import json
 from pathlib import Path
 
-import yaml
-
 from launch.reports.comparison import contrasts, groups
-from launch.reports.health import cut
-from launch.reports.history import read_run, read_sweep
-from launch.reports.sweep_tables import means, runs, shared, trials
+from launch.reports.history import read_sweep
+from launch.reports.sweep_tables import runs, shared
 from launch.reports.sweep_verdict import best_rate_sentences, caveats, verdict
 from tests.run_folders import ranked, swept, write_sweep
 
@@ -61,11 +57,11 @@ def test_lead_rather_quotes_what_several_seeds_show(tmp_path: Path) -> None:
 
 def test_lead_says_who_did_not_survive(tmp_path: Path) -> None:
     cells = ranked(3, r8=6, r64=20)
-    cells["r8-1"] |= {"after": None, "status": "stopped_early"}
+    cells["r8-1"] |= {"after": None, "status": "interrupted"}
     cells["r8-2"] |= {"after": None, "status": "failed"}
     said = verdict(swept(tmp_path, **cells)).replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("Rank matters here: ")
-    assert said.endswith("Without a final evaluation, and so left out: 2 of 3 runs of rank 8 (stopped early, failed).")
+    assert said.endswith("Without a final evaluation, and so left out: 2 of 3 runs of rank 8 (interrupted, failed).")
 
 
 def test_cells_without_result_are_in_no_mean_but_named(tmp_path: Path) -> None:
@@ -101,42 +97,7 @@ def test_best_learning_rate_at_an_end_of_the_range_is_said(tmp_path: Path) -> No
         for (rank, rate), after in solved.items()
     }
     notes = caveats(read_sweep(write_sweep(tmp_path / "sweep", cells)))
-    said = "The best learning rate is at an end of the range for rank 64 (4e-4): one beyond may be better."
-    assert said in notes
-
-
-def test_tuned_settings_are_compared_at_their_own_rates_with_what_they_took(tmp_path: Path) -> None:
-    cells = ranked(3, r8=18, r64=9)
-    for cell in cells.values():
-        cell["updates"] = 30 if cell["rank"] == 8 else 10
-    folder = write_sweep(tmp_path / "sweep", cells)
-    plan = json.loads((folder / "sweep.json").read_text())
-    plan["tuning"] = []
-    for entry, rank in ((entry, entry["overrides"]["lora.rank"]) for entry in plan["cells"]):
-        rate = {8: 2e-4, 64: 6e-4}[rank]
-        entry["overrides"].pop("learner.learning_rate", None)
-        config = yaml.safe_load((folder / entry["cell"] / "config.yaml").read_text())
-        config["learner"]["learning_rate"] = rate
-        (folder / entry["cell"] / "config.yaml").write_text(yaml.safe_dump(config))
-    for rank in (8, 64):
-        for rung, rates in ((1, (6e-5, 2e-4, 6e-4)), (2, (2e-4, 6e-4))):
-            for rate in rates:
-                trial = {"cell": "", "overrides": {"lora.rank": rank}, "status": "completed", "reason": None}
-                plan["tuning"].append({**trial, "run": "", "rung": rung, "rate": rate, "accuracy": 0.5})
-    (folder / "sweep.json").write_text(json.dumps(plan))
-    sweep = read_sweep(folder)
-    assert sweep.axes == {"lora.rank": (8, 64)}
-    assert verdict(sweep).startswith("Rank matters here: rank 64 ends 37.5 points below rank 8")
-    table = means(sweep)
-    assert table is not None
-    assert table.head[:2] == ("rank", "learning rate")
-    found = [dict(zip(table.head, row, strict=True)) for row in table.body]
-    assert [(row["learning rate"], row["updates"]) for row in found] == [("2e-4", "30"), ("6e-4", "10")]
-    tried = trials(sweep)
-    assert tried is not None
-    assert [row[:3] for row in tried.body if "chosen" in row[-1]] == [("8", "2", "2e-4"), ("64", "2", "6e-4")]
-    [note] = [note for note in caveats(sweep) if "picked by accuracy on training samples" in note]
-    assert "at an end of the range for rank 64: one beyond may be better" in note
+    assert any("At an end of the range: rank 64 (4e-4);" in note for note in notes)
 
 
 def test_unequal_treatment_is_said(tmp_path: Path) -> None:
@@ -148,18 +109,9 @@ def test_unequal_treatment_is_said(tmp_path: Path) -> None:
             "r256": {"rank": 256, "budget_s": 300.0},
         },
     )
-    assert cut(read_run(folder / "r8")) == ""
-    summary = json.loads((folder / "r256" / "summary.json").read_text())
-    summary["eval"]["final"]["problems"] = 12
-    (folder / "r256" / "summary.json").write_text(json.dumps(summary))
     sweep = read_sweep(folder)
     notes = [note.replace("\N{NO-BREAK SPACE}", " ") for note in caveats(sweep)]
-    assert (
-        "Budgets differ, from 4.0 min (r8) to 6.0 min (r64): who had more time may have learned more for that alone."
-        in notes
-    )
-    assert "Cut short by the budget, and yet in the means like the others: r256 (12 of 24 problems)." in notes
-    assert "Not all runs had the same versions of torch." in notes
+    assert any(note.startswith("Budgets differ, from 4.0 min (r8) to 6.0 min (r64)") for note in notes)
     assert [row[-2].replace("\N{NO-BREAK SPACE}", " ") for row in runs(sweep).body][:2] == [
         "9.8 of 4.0 min",
         "9.8 of 6.0 min",

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from launch.sweeps.view import Line, over_seeds, render, results
+from launch.sweeps.view import Line, render, results
 
 
 def line(rank: int, seed: int, after: float | None) -> Line:
@@ -12,7 +12,7 @@ def line(rank: int, seed: int, after: float | None) -> Line:
     summary: dict[str, Any] = {"eval": {"base": {"pass@1": 0.1}, "final": final}}
     status = "failed" if after is None else "completed"
     cell = f"r{rank}-learning_rate=0.0001-seed{seed}"
-    return Line(cell, {"lora.rank": rank, "run.seed": seed}, status, None, 200.0, 240.0, 12, 0.5, summary)
+    return Line(cell, status, None, 200.0, 240.0, 12, 0.5, summary)
 
 
 LINES = [line(8, 0, 0.4), line(64, 0, 0.7), line(8, 1, 0.6), line(64, 1, None), line(8, 10, 0.5)]
@@ -24,14 +24,10 @@ def shown(part: RenderableType, width: int) -> str:
     return screen.getvalue()
 
 
-def test_means_are_over_what_cells_have_in_common_but_their_seed() -> None:
-    assert over_seeds(LINES) == {"r8-learning_rate=0.0001": [0.4, 0.6, 0.5], "r64-learning_rate=0.0001": [0.7]}
-
-
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_read_within_the_screen(width: int) -> None:
     text = shown(render(LINES, 3600.0), width) + shown(results(LINES), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for words in ("3:20 of 4:00", "failed", "0.300–0.500", "0.400–0.600", "about 60 min left"):
+    for words in ("3:20 of 4:00", "failed", "0.300–0.500", "about 60 min left"):
         assert words in text
