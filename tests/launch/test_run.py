@@ -19,7 +19,7 @@ from conf.schema import DashboardConfig
 from launch import run
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
-from launch.session.ray_session import note_session
+from launch.session.ray_session import make_temporary
 
 
 @pytest.fixture
@@ -169,10 +169,10 @@ def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
 def test_room_is_measured_after_leftovers_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session, run_folder = tmp_path / "ray" / "session_before", tmp_path / "runs" / "quickstart"
-    for folder in (session, run_folder):
-        folder.mkdir(parents=True)
-    note_session(run_folder, session)
+    run_folder = tmp_path / "runs" / "quickstart"
+    run_folder.mkdir(parents=True)
+    (run_folder / "config.yaml").write_text(dump(load(["conf=quickstart"])))
+    session = make_temporary(run_folder)
 
     def measure(need: HostNeeds, folder: Path, overwrite: bool) -> None:
         assert not session.exists()
