@@ -3,13 +3,12 @@
 import csv
 import json
 import os
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors.runtime.patience import in_thread
 from conf.documents import checked, path_of, reason
 from conf.errors import BadInput
 from conf.schema import DataConfig
@@ -75,7 +74,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
         return [Row(fields) for fields in islice(rows, data.scan)]
 
     try:
-        return within(data.hub_timeout_s, load)
+        return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")
     except Exception as error:  # whatever the library raises, the person can do the same about it
         cause = (" ".join(str(error).split())[:300] or type(error).__name__).rstrip(".")
         raise BadInput(
@@ -83,26 +82,6 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
             f"the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or for a "
             f"gated data set accept its terms at https://huggingface.co/datasets/{owner}/{name} and set HF_TOKEN"
         ) from error
-
-
-def within(seconds: float, work: Callable[[], list[Row]]) -> list[Row]:
-    """Run `work`, which may wait for ever; TimeoutError after so many seconds."""
-    outcome: queue.SimpleQueue[tuple[list[Row], Exception | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put((work(), None))
-        except Exception as error:
-            outcome.put(([], error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        rows, error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"nothing came within data.hub_timeout_s={seconds:g}") from None
-    if error is not None:
-        raise error
-    return rows
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
