@@ -30,3 +30,6 @@ RUN = Layout("run", re.compile(_RUN, re.VERBOSE))
 
 RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))
 """Ray names its files itself: such a folder is known by its mark alone."""
+
+SWEEP = Layout("sweep", re.compile(r"sweep\.json|report\.(html|md)|[^/]+\.log"))
+"""Beside the folders of its runs."""

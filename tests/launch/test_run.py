@@ -160,6 +160,7 @@ def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
     kept = tmp_path / "quickstart" / "summary.json"
     kept.parent.mkdir()
     kept.write_text("{}")
+    kept.with_name("config.yaml").write_text(dump(load(["conf=quickstart"])))
     arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "data.source=file:nowhere.jsonl"]
     assert "nowhere.jsonl" in complaint([*arguments, "dashboard.port=0"], capsys)
     assert kept.read_text() == "{}"
@@ -265,6 +266,7 @@ def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("conf.models.load_tokenizer", lambda folder, path: None)
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
+    (tmp_path / "config.yaml").write_text(dump(config))
     request = run.prepare(make_plan(config, detect("cpu")), tmp_path, time.monotonic() - 30)
     assert request.spent_before == 12.5
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
