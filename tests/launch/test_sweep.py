@@ -346,6 +346,7 @@ def test_a_cell_at_work_in_another_process_is_waited_for(sweeping: Callable[...,
     descriptor = lock(tmp_path / "s" / "r1")
     assert descriptor is not None
     (tmp_path / "s" / "calls").touch()
+    (tmp_path / "s" / "sweep.json").write_text('{"cells": []}')
     release = threading.Timer(0.3, os.close, [descriptor])
     release.start()
     assert sweeping("ranks=[1,2]") == 0
