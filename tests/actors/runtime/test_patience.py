@@ -49,7 +49,7 @@ def test_thread_that_never_ends_is_left() -> None:
     for seconds, silent_s in ((0.02, math.inf), (None, 0.02), (60.0, 0.02)):
         with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
             in_thread(seconds, forever.wait, silent_s)
-    with pytest.raises(TimeoutError, match="patience_s=0.1"):
+    with pytest.raises(TimeoutError, match=r"patience_s=0\.1"):
         in_thread(0.1, forever.wait, 0.05, lambda: float(next(moves)), setting="patience_s")
     forever.set()
 
