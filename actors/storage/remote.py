@@ -33,9 +33,6 @@ LOCAL = {"adapters", "checkpoints", "ray-session", "wandb"}
 
 LINKS = ("latest", "best")
 
-TRIES = 5
-"""A run that goes on elsewhere may delete what is about to be read."""
-
 State = dict[str, Any]
 
 EMPTY: State = {"identity": None, "files": {}, "links": {}, "others": []}
@@ -78,22 +75,15 @@ class Remote:
                 raise BadInput(f"{where} names {path!r}, which is no file of a run: do not use it")
         return found
 
-    def names(self, of_runs: bool = False) -> list[str]:
-        """Return what is in this place, or in that of all runs."""
-        self._files.invalidate_cache()
-        try:
-            found = self._files.ls(self._root.rpartition("/")[0] if of_runs else self._root, detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
-
     def try_out(self) -> State | None:
         """Write and delete a file. Return the state. Raises BadInput if anything but a run's state is there."""
-        if (state := self.state()) is None and (others := self.names()):
-            raise BadInput(
-                f"{self.url} has {others[0]}, which is of no run's remote checkpoints: give another URL, or"
-                " run.name=OTHER"
-            )
+        if (state := self.state()) is None:
+            with suppress(FileNotFoundError):
+                for other in self._files.ls(self._root, detail=False):
+                    raise BadInput(
+                        f"{self.url} has {other.rstrip('/').rpartition('/')[2]}, which is of no run's remote"
+                        " checkpoints: give another URL, or run.name=OTHER"
+                    )
         name = f".{secrets.token_hex(8)}"
         self._make_folder(name)
         self._files.pipe_file(self._path(name), b"a run looks whether it can write here\n")
@@ -119,18 +109,11 @@ class Remote:
         """Make a run's folder, which is whole or absent, with the state that is there. Raises BadInput if there is no
         run, or another content than was written.
         """
-        for last in (*(False,) * (TRIES - 1), True):
-            if (state := self.state()) is None:
-                there = ", ".join(self.names(of_runs=True)) or "nothing"
-                raise BadInput(f"there is no run at {self.url}: give what checkpoint.mirror was; there is {there}")
-            try:
-                with new_folder(folder) as made:
-                    made.chmod(0o700)
-                    self._get(state, made)
-                return
-            except FileNotFoundError:
-                if last:
-                    raise
+        if (state := self.state()) is None:
+            raise BadInput(f"there is no run at {self.url}: give what checkpoint.mirror was")
+        with new_folder(folder) as made:
+            made.chmod(0o700)
+            self._get(state, made)
 
     def _get(self, state: State, folder: Path) -> None:
         checkpoints = RunRecord(folder).checkpoints
