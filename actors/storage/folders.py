@@ -27,10 +27,16 @@ TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
 
 @dataclass(frozen=True)
 class Layout:
-    """The files that we write into a kind of folder. names: matches their paths within it, with slashes."""
+    """The files that we write into a kind of folder.
+
+    names: matches their paths within it, with slashes. folders: of those that they are in. links: of those that may be
+    links.
+    """
 
     kind: str
     names: re.Pattern[str]
+    folders: re.Pattern[str] = re.compile("")
+    links: re.Pattern[str] = re.compile("")
 
     def knows(self, path: str) -> bool:
         """Whether a path is that of a file of ours, or of one that is being written. None leads out of the folder."""
@@ -39,6 +45,10 @@ class Layout:
             return False
         whole = "/".join(TEMPORARY.sub(r"\1", part) for part in parts)
         return path == MARK or self.names.fullmatch(whole) is not None
+
+    def leads_to(self, path: str) -> bool:
+        """Whether a path is that of a file of ours or of a folder with some."""
+        return self.knows(path) or self.folders.fullmatch(path) is not None
 
 
 def mark(folder: Path, kind: str, **facts: Any) -> None:
@@ -68,6 +78,15 @@ def foreign(folder: Path, layout: Layout) -> Path | None:
         return folder
     files, _ = _contents(folder)
     return next((file for file in sorted(files) if not layout.knows(file.relative_to(folder).as_posix())), None)
+
+
+def link_of_ours(folder: Path, layout: Layout) -> Path | None:
+    """Return the first link in a folder under a name of ours, or above one: what we write there would change another
+    file. None if there is none. The links that we make ourselves are the layout's `links`.
+    """
+    files, _ = _contents(folder)
+    names = [(file, file.relative_to(folder).as_posix()) for file in sorted(files) if file.is_symlink()]
+    return next((file for file, name in names if layout.leads_to(name) and not layout.links.fullmatch(name)), None)
 
 
 def discard(folder: Path, layout: Layout) -> Path | None:

@@ -26,7 +26,12 @@ CHECKPOINT = Layout("checkpoint", re.compile(_CHECKPOINT))
 
 EVALUATION = Layout("evaluation", re.compile(_EVALUATION))
 
-RUN = Layout("run", re.compile(_RUN, re.VERBOSE))
+RUN = Layout(
+    "run",
+    re.compile(_RUN, re.VERBOSE),
+    folders=re.compile(r"(samples|tensorboard|wandb|adapters|evaluation|checkpoints)(/[^/]+(/adapter)?)?"),
+    links=re.compile(r"checkpoints/(latest|best)|wandb/.+"),
+)
 
 RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))
 """Ray names its files itself: such a folder is known by its mark alone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.messages import ProblemSet
 from actors.storage.files import lock
-from actors.storage.folders import MARK, empty, foreign, is_marked, mark
+from actors.storage.folders import MARK, empty, foreign, is_marked, link_of_ours, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -45,8 +45,8 @@ def find_folder(config: Config) -> Path:
     spent its budget, was begun with other settings, or would lose a file that is not a run's.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
+    check_files(run, config.run.overwrite)
     if config.run.overwrite or not run.exists:
-        check_files(run, config.run.overwrite)
         return run.path
     run.check()
     if (summary := run.finished()) is not None:
@@ -88,8 +88,14 @@ def check_continuation(config: Config, run: RunRecord, summary: dict[str, Any]) 
 
 
 def check_files(run: RunRecord, overwrite: bool) -> None:
-    """Raise BadInput if there is a file in a folder that no run has written there, and a new run is to have it."""
+    """Raise BadInput if there is a file in a folder that no run has written there, and a new run is to have it; or a
+    link through which one that goes on would change other files.
+    """
     if not run.path.is_dir():
+        return
+    if run.exists and not overwrite:
+        if (link := link_of_ours(run.path.resolve(), RUN)) is not None:
+            raise BadInput(f"{link} is a link, and the run would change what it leads to: put the file or folder there")
         return
     if overwrite and _is_run(run.path):
         other = foreign(run.path.resolve(), RUN)
@@ -169,8 +175,8 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     """
     take_over(folder, f"run {config.run.name!r}")
     run = RunFolder(folder)
+    check_files(run, config.run.overwrite)
     if config.run.overwrite or not run.exists:
-        check_files(run, config.run.overwrite)
         if config.run.overwrite and _is_run(folder):
             empty(folder.resolve(), RUN, last=RECORD)
         mark(folder, RUN.kind)
