@@ -163,7 +163,7 @@ def test_results_are_written_as_promised(arguments: list[str], adapter: Path, ti
     assert evaluation.complete
     assert conclude(evaluation, "completed", console) == 0
     folder = tmp_path / "runs" / "quickstart" / "evaluation"
-    assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "evaluation.md", "samples"]
+    assert sorted(path.name for path in folder.iterdir()) == [".microbudget-rl", "evaluation.json", "evaluation.md", "samples"]
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [
         "few-adapter.jsonl",
         "few-base.jsonl",
