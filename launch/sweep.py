@@ -21,6 +21,8 @@ from functools import cache
 
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
+from actors.storage.folders import is_marked, mark
+from actors.storage.layout import SWEEP
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, asks_for_help
 from conf.command import command as guard
@@ -85,10 +87,16 @@ def machines_of(grid: Grid) -> list[Machine]:
 
 @contextmanager
 def claimed(grid: Grid) -> Iterator[None]:
-    """Make the sweep's folder this process's own; raises BadInput if another has it, or if it cannot be written to."""
+    """Make the sweep's folder this process's own; raises BadInput if another has it, if it cannot be written to, or if
+    other files were there before a sweep.
+    """
     if (descriptor := lock(grid.folder)) is None:
         raise BadInput(f"sweep {grid.name!r} is at work in another process: wait, or give sweep.name=OTHER")
     try:
+        others = sorted(grid.folder.iterdir())
+        if others and not is_marked(grid.folder, SWEEP) and not (grid.folder / "sweep.json").exists():
+            raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
+        mark(grid.folder, SWEEP.kind)
         yield
     finally:
         os.close(descriptor)

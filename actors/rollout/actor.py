@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -16,6 +15,8 @@ from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.storage.files import private_folder
+from actors.storage.folders import discard
+from actors.storage.layout import ADAPTER, ADAPTERS
 from conf.models import found_here
 from conf.schema import Config
 
@@ -34,8 +35,8 @@ class RolloutActor(RolloutEngine):
         share.bind()
         self._copies = private_folder() / "adapters" / config.run.name / str(os.getpid())
         for left in self._copies.parent.glob("[0-9]*"):
-            if not psutil.pid_exists(int(left.name)):
-                shutil.rmtree(left, ignore_errors=True)
+            if left.name.isdecimal() and not psutil.pid_exists(int(left.name)):
+                discard(left, ADAPTERS)
         super().__init__(config, found_here(model_path, config.model), share, cache_blocks)
 
     async def load_if_same(self, adapter: AdapterRef, expected: Fingerprint | None) -> bool:
@@ -52,11 +53,11 @@ class RolloutActor(RolloutEngine):
 
     async def retire(self, adapter: AdapterRef) -> None:
         await super().retire(adapter)
-        shutil.rmtree(self._copies / adapter.name, ignore_errors=True)
+        discard(self._copies / adapter.name, ADAPTER)
 
     async def close(self) -> None:
         await super().close()
-        shutil.rmtree(self._copies, ignore_errors=True)
+        discard(self._copies, ADAPTERS)
 
 
 class RemoteEngine:

@@ -1,11 +1,12 @@
 """Adapters sent through Ray's object store to nodes that do not share the learner's file system."""
 
-import shutil
 from pathlib import Path
 
 import ray
 
 from actors.messages import AdapterRef
+from actors.storage.folders import new_folder
+from actors.storage.layout import ADAPTER
 from conf.adapters import WEIGHTS_FILE
 
 Fingerprint = tuple[int, int]
@@ -37,10 +38,7 @@ class AdapterTransfer:
 
 def write_copy(files: dict[str, bytes], folder: Path) -> None:
     """Write an adapter's files into a folder, which appears complete or not at all."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    for path in (temporary, folder):
-        shutil.rmtree(path, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, content in files.items():
-        (temporary / Path(name).name).write_bytes(content)
-    temporary.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(folder, ADAPTER) as made:
+        for name, content in files.items():
+            (made / Path(name).name).write_bytes(content)

@@ -11,7 +11,7 @@ A checkpoint contains:
 
 import asyncio
 import json
-import shutil
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 
 from actors.storage.contents import State
 from actors.storage.files import damage, naming, read_json, seal, sync
+from actors.storage.folders import beside, discard, drop_leftovers
+from actors.storage.layout import CHECKPOINT
 from conf.errors import BadInput
 
 STATE = "coordinator.json"
@@ -69,18 +71,17 @@ class Checkpoints:
         keep_last: how many checkpoints stay, beside the best one.
         """
         final = self._path(version)
-        temporary = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()  # without its parents: a run folder that was deleted does not come back in part
+        drop_leftovers(final, CHECKPOINT)
+        temporary = beside(final)
         yield temporary
         await asyncio.to_thread(seal, temporary)
-        shutil.rmtree(final, ignore_errors=True)
+        self._remove(final)
         temporary.rename(final)
         link(self.folder / "latest", final)
         kept = [checkpoint for checkpoint in self.all if checkpoint.name <= final.name][-keep_last:]
         for other in self.all:
             if other not in kept and other.name != (self.best and self.best.name):
-                await asyncio.to_thread(shutil.rmtree, other)
+                await asyncio.to_thread(self._remove, other)
 
     def mark_best(self, version: int) -> None:
         """Point `best` at a version's checkpoint, which then is kept."""
@@ -97,7 +98,7 @@ class Checkpoints:
             (self.folder / "best").unlink()
         for checkpoint in self.all:
             if checkpoint.name > kept.name:
-                shutil.rmtree(checkpoint)
+                self._remove(checkpoint)
 
     def recover(self, refusal: Callable[[Path], str | None]) -> dict[int, str]:
         """Clean up after a dead process: make the newest good checkpoint the latest and move worse ones aside.
@@ -106,7 +107,7 @@ class Checkpoints:
         Returns the reasons by version of those moved aside. Raises BadInput if there are checkpoints but none is good.
         """
         for unfinished in self.unfinished:
-            shutil.rmtree(unfinished)
+            discard(unfinished, CHECKPOINT)
         latest = self.latest
         refused: dict[Path, str] = {}
         for checkpoint in reversed(self.all):
@@ -125,11 +126,16 @@ class Checkpoints:
                 )
         for checkpoint in refused:
             aside = checkpoint.with_name(f"refused-{checkpoint.name}")
-            shutil.rmtree(aside, ignore_errors=True)
+            self._remove(aside)
             checkpoint.rename(aside)
         if self.best is None:  # its version may come again, with another score
             (self.folder / "best").unlink(missing_ok=True)
         return {version_of(checkpoint): reason for checkpoint, reason in refused.items()}
+
+    def _remove(self, checkpoint: Path) -> None:
+        """Delete a checkpoint. One with a file in it that is not ours is kept, under a name that is no checkpoint's."""
+        if discard(checkpoint, CHECKPOINT) is not None:
+            checkpoint.rename(checkpoint.with_name(f"kept-{checkpoint.name}-{secrets.token_hex(4)}"))
 
     def _path(self, version: int) -> Path:
         return self.folder / f"update-{version:06d}"

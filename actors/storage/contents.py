@@ -3,7 +3,7 @@
 Checked wherever one of them is read (`conf.documents`), so that no reader meets a text where it needs a number.
 """
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -245,3 +245,20 @@ class State(TypedDict):
     """coordinator.json of a checkpoint."""
 
     validation: float | None
+
+
+class RemoteFile(TypedDict):
+    """place: folder of the `put` that has written it."""
+
+    place: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    bytes: Count
+    blake2b: Digest
+
+
+class RemoteState(TypedDict):
+    """remote.json: see `actors.storage.remote`."""
+
+    identity: Digest | None
+    files: dict[str, RemoteFile]
+    links: dict[Literal["latest", "best"], str]
+    others: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}/")]]

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -116,6 +115,8 @@ def damage(folder: Path, under: str = "") -> str | None:
             file = folder / name
             if not name.startswith(under):
                 continue
+            if ".." in file.relative_to(folder).parts:
+                return f"{MANIFEST} names {name}, which is elsewhere"
             if not file.is_file():
                 return f"{name} is missing"
             if file.stat().st_size != sealed["bytes"]:
@@ -139,26 +140,28 @@ def private_folder(root: str = "") -> Path:
     Its name can be foreseen, since other processes have to find it: raises BadInput if somebody else was there first.
     """
     shared = Path(root or tempfile.gettempdir())
-    if _is_private(shared):
+    if is_private(shared):
         return shared
     folder = shared / f"mbrl-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    if not _is_private(folder):
+    if not is_private(folder):
         raise BadInput(f"{folder} is not a folder of yours alone: remove it, or set TMPDIR to a folder of your own")
     return folder
 
 
-def _is_private(folder: Path) -> bool:
+def is_private(folder: Path) -> bool:
+    """Whether a path is that of a folder, and no link, that nobody else can enter. Raises OSError without one."""
     found = folder.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & OTHERS
 
 
-def lock(folder: Path) -> int | None:
+def lock(folder: Path, wait: bool = False, place: str = "run.folder") -> int | None:
     """Make a folder that is this user's alone, if there is none, and lock it for this process.
 
-    Return a descriptor, which no other process is given while it is open; None if another process holds the lock.
-    Raises BadInput if the folder cannot be made or written to.
+    Return a descriptor, which no other process is given while it is open; None if another process holds the lock,
+    unless it is to be waited for. Raises BadInput if the folder cannot be made or written to. place: what else a person
+    can set then.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -167,7 +170,7 @@ def lock(folder: Path) -> int | None:
             raise OSError(number, os.strerror(number))
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             os.close(descriptor)
             raise
@@ -176,12 +179,6 @@ def lock(folder: Path) -> int | None:
     except OSError as error:
         raise BadInput(
             f"the folder {folder} cannot be made or written to ({error.strerror}): make that possible, or give another"
-            " run.folder"
+            f" {place}"
         ) from error
     return descriptor
-
-
-def empty(folder: Path, last: str) -> None:
-    """Delete what is in a folder; last the file that says of what it is, should this process die meanwhile."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()

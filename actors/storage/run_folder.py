@@ -1,7 +1,6 @@
 """Writing a run folder, so that no half-written file is ever read."""
 
 import json
-import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 from actors.messages import AdapterRef, Group
 from actors.storage.checkpoints import version_of
 from actors.storage.files import append_row, drop_half_line, replace_text, sync
+from actors.storage.folders import discard
+from actors.storage.layout import ADAPTER
 from actors.storage.run_record import RunRecord
 from actors.tracking.tracking import Tracking
 from conf.load import RECORD
@@ -62,11 +63,11 @@ class RunFolder(RunRecord):
         return version + 1
 
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
-        """Delete all published versions but these."""
+        """Delete all published versions but these, and but what is not ours."""
         names = {adapter.name for adapter in keep}
         for folder in self.adapters.iterdir() if self.adapters.exists() else ():
             if folder.name not in names:
-                shutil.rmtree(folder)
+                discard(folder, ADAPTER)
 
     def write_config(self, text: str, problems_digest: str) -> None:
         """Write what the run is: its settings as YAML and its problems. The summary of an earlier process goes."""

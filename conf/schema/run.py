@@ -33,7 +33,7 @@ TRACKERS = Rule(
     "list some of tensorboard, wandb, trackio and mlflow, each once",
 )
 URL = Rule(
-    lambda url: not url or re.fullmatch(r"[a-z][a-z0-9+]*://[^\s@?#]+", url) is not None,
+    lambda url: not url or re.fullmatch(r"[a-z][a-z0-9+]*://((?!::)[^\s@?#])+", url) is not None,
     "give a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs into the environment",
 )
 
@@ -55,8 +55,8 @@ class RunConfig:
     trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=TRACKERS, resumable=True)
     """Where the run is shown while it goes on: tensorboard, wandb, trackio, mlflow, or none of them; docs/after.md."""
     restore: str = setting("", "our choice", rule=URL, resumable=True)
-    """URL that the run was mirrored to, as checkpoint.mirror names it: where there is no folder of the run here, it is
-    made from there first, and the run goes on. Where checkpoint.mirror is the same and has no such run, it begins."""
+    """URL of remote checkpoints, as checkpoint.mirror names it: where there is no folder of the run here, it is made
+    from there first, and the run goes on. Where checkpoint.mirror is the same and has no such run, it begins."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1)
     """Seed of the adapter's initialisation, the order of problems and every request."""
     mps: bool = setting(False, "our choice: a fault of one process then ends the other", resumable=True)
@@ -103,10 +103,8 @@ class CheckpointConfig:
     keep_last: int = setting(2, "our choice: one more than needed, should the newest be damaged", ge=1)
     """How many checkpoints to keep."""
     mirror: str = setting("", "our choice", rule=URL)
-    """URL of a folder, as of an object store, in which the run's is copied behind it under the same name: the latest
-    and the best checkpoint, metrics, samples, events and report, after every checkpoint and at the end."""
-    mirror_mb_s: float = setting(50.0, "our choice: a tenth of a data centre's network", gt=0, le=1e6)
-    """Megabytes a second that copying takes at most."""
+    """Remote checkpoints: URL of a folder, as of an object store, into which the run puts itself under its name: the
+    latest and the best checkpoint, metrics, samples, events and report, after every checkpoint and at the end."""
 
 
 @dataclass

@@ -10,7 +10,9 @@ from typing import Any
 
 from actors.evaluation.evaluator import response_limit
 from actors.storage.evaluation_folder import DOCUMENT, EvaluationFolder
-from actors.storage.files import digest, empty
+from actors.storage.files import digest
+from actors.storage.folders import empty, mark
+from actors.storage.layout import EVALUATION
 from actors.storage.run_record import RunRecord
 from conf.adapters import WEIGHTS_FILE, Adapter, model_names
 from conf.benchmarks import HELD_OUT
@@ -119,8 +121,12 @@ def take_evaluation(folder: EvaluationFolder, config: Config, protocol: dict[str
     """
     name = config.run.name
     take_over(folder.path, f"the evaluation {name!r}")
-    if config.run.overwrite:
-        empty(folder.path, last=DOCUMENT)
+    if config.run.overwrite and (other := empty(folder.path.resolve(), EVALUATION, last=DOCUMENT)) is not None:
+        raise BadInput(
+            f"{other} is not the file of an evaluation, and run.overwrite=true would delete it: move it away, or give"
+            " run.name=OTHER"
+        )
+    mark(folder.path, EVALUATION.kind)
     folder.recover()
     document = folder.document() or {}
     results: list[dict[str, Any]] = document.get("benchmarks", [])

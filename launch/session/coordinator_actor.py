@@ -30,7 +30,7 @@ from conf.load import public_settings
 from conf.schema import Config
 from conf.sizes import groups_at_once
 from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
-from launch.session.mirroring import make_courier
+from launch.session.remote_checkpoints import Putter
 from learner.actor import RemoteLearner
 from learner.training_state import foreign
 
@@ -77,7 +77,7 @@ class CoordinatorActor:
         )
         tracking = make_tracking(config.run.trackers, identity)
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
-        self._courier = make_courier(config, self._folder)
+        self._putter = Putter(config, self._folder) if config.checkpoint.mirror else None
         self._clock = WallClock()
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
@@ -92,8 +92,8 @@ class CoordinatorActor:
         """Run to the end, write summary.json and return its content. Raises BadInput if that ended the run."""
         bad_input: BadInput | None = None
         failure = ""
-        if self._courier:
-            self._courier.start()
+        if self._putter:
+            self._putter.start()
         try:
             async with asyncio.TaskGroup() as tasks:
                 guard = tasks.create_task(self._watch_host())
@@ -130,8 +130,8 @@ class CoordinatorActor:
 
     async def show_ending(self, summary: dict[str, Any], seconds: float) -> None:
         """Give trackers so long to show all of the run and how it ended."""
-        if self._courier:
-            self._courier.stop()
+        if self._putter:
+            self._putter.stop()
         await asyncio.to_thread(self._folder.tracking.end, summary, seconds)
 
     async def _carry_out(self) -> Outcome:
@@ -200,7 +200,7 @@ class CoordinatorActor:
         for alarm in alarms:
             self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
         self._note_trackers()
-        self._note_copies()
+        self._note_puts()
         if self._coordinator is None:
             self._folder.write_spent(self._budget.spent, self._ledger.record)
 
@@ -212,15 +212,15 @@ class CoordinatorActor:
                 event = f"{trouble.tracker} does not take what it is given"
                 self._folder.append_event(self._updates, event, trouble.reason)
 
-    def _note_copies(self) -> None:
-        """Count what was copied to the mirror, and write down when that begins to fail and when it is well again."""
-        if self._courier is None:
+    def _note_puts(self) -> None:
+        """Count what was put elsewhere, and write down when that begins to fail and when it is well again."""
+        if self._putter is None:
             return
-        passes = self._courier.passes()
-        for name, number in (("copies", passes.copies), ("failures", passes.failures), ("bytes", passes.bytes)):
+        puts = self._putter.puts()
+        for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
             self._ledger.count(f"mirror/{name}", number)
-        if passes.news:
-            self._folder.append_event(self._updates, "mirror", passes.news)
+        if puts.news:
+            self._folder.append_event(self._updates, "mirror", puts.news)
 
     def _note_replaced(self, name: str, text: str) -> None:
         self._note(f"{name} died", text, f"deaths/{name.partition('-')[0]}")

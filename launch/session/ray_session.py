@@ -1,10 +1,14 @@
-"""Starting Ray, and clearing its session folders: hundreds of megabytes of logs, which Ray itself never deletes."""
+"""Starting Ray in a temporary folder of its own, and clearing that: hundreds of megabytes of logs, and the sockets of
+all processes, which Ray and the libraries never delete.
+"""
 
 import contextlib
+import json
 import logging
 import os
-import shutil
+import secrets
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +16,21 @@ from typing import Any
 import psutil
 
 from actors.runtime.placement import Placement
-from actors.storage.files import private_folder, replace_text
+from actors.storage.files import is_private, private_folder, replace_text
+from actors.storage.folders import discard, mark, read_mark
+from actors.storage.layout import RAY_SESSION
 from conf.schema import Config
 from launch.hardware.network import require_token
 from launch.plan.memory import OBJECT_STORE_BYTES
 
 NOTE = "ray-session"
-"""File in the folder of a run or an evaluation that names its last Ray session."""
+"""File in the folder of a run or an evaluation that names the temporary folder of its last Ray session."""
+
+RAY = "ray"
+"""Folder of Ray within that one."""
 
 LONGEST = 42
-"""Characters of its folder's path that leave room for a session's sockets, whose paths have 107 at most."""
+"""Characters of the path of Ray's folder that leave room for a session's sockets, whose paths have 107 at most."""
 
 SERVERS = ("raylet", "gcs_server")
 """Processes of a Ray session after whose end all others should end."""
@@ -37,28 +46,34 @@ DEATH_S = 10.0
 def ray_session(
     config: Config, placement: Placement, folder: Path, dashboard: bool, joined: Any = None
 ) -> Iterator[tuple[Path, str, str]]:
-    """Start Ray on this machine with the placement's resources, and note its session in a folder.
+    """Start Ray on this machine with the placement's resources, in a temporary folder that is noted in a folder.
 
     joined: what `ray.init` returned for a cluster, which is then used instead, and stays.
     Yields the session folder and the addresses of dashboard and metrics. At the end all of a Ray that was started here
-    is gone but its session folder.
+    is gone but its temporary folder.
     """
     import ray
 
-    context = joined or start_ray(config, placement, dashboard)
-    found = addresses(context)
-    if joined is None:
-        note_session(folder, found[0])
+    if joined is not None:
+        try:
+            yield addresses(joined)
+        finally:
+            ray.shutdown()
+        return
+    temporary = make_temporary(folder)
+    context = start_ray(config, placement, dashboard, temporary)
     try:
-        yield found
+        yield addresses(context)
     finally:
         ray.shutdown()
-        if joined is None:
-            end_processes(found[0])
+        end_processes(temporary)
 
 
-def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
-    """Start a Ray of one's own, which listens on the loopback interface alone. Return what `ray.init` does."""
+def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: Path) -> Any:
+    """Start a Ray of one's own, which listens on the loopback interface alone. Return what `ray.init` does.
+
+    temporary: folder for the temporary files of its processes, Ray's own among them.
+    """
     require_token()
     # Off by default, and without it vLLM's engine process outlives a killed actor.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
@@ -76,11 +91,10 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
-    sessions = sessions_folder()
-    os.environ["TMPDIR"] = str(sessions.parent)  # libraries look for code they have compiled under foreseeable names
-
+    # Torch looks for code it has compiled under a foreseeable name, in a folder that the next run has too.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary.parent / "torchinductor"))
     shares = (*placement.rollouts, *placement.learners)
-    with out_of_the_terminals_reach():
+    with out_of_the_terminals_reach(), temporary_files_in(temporary):
         return ray.init(
             address="local",
             num_cpus=sum(share.threads for share in shares),
@@ -92,7 +106,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool) -> Any:
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace=config.run.name,
-            _temp_dir=str(sessions),
+            _temp_dir=str(temporary / RAY),
         )
 
 
@@ -108,10 +122,30 @@ def out_of_the_terminals_reach() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
 
 
-def sessions_folder() -> Path:
-    """Return a folder for Ray's sessions. Ray lets everybody write to it: it stands in one that is the user's alone."""
-    folder = private_folder() / "ray"
-    return folder if len(str(folder)) <= LONGEST else private_folder("/tmp") / "ray"
+@contextlib.contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have processes that are started meanwhile put their temporary files into a folder."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["TMPDIR"]
+        os.environ |= {} if before is None else {"TMPDIR": before}
+
+
+def make_temporary(folder: Path) -> Path:
+    """Make a temporary folder for Ray, and note it in a folder, whose alone it is. Ray lets everybody write to its own:
+    it stands in one that is the user's alone.
+    """
+    root = private_folder().resolve()
+    if len(f"{root}/run-12345678/{RAY}") > LONGEST:
+        root = private_folder("/tmp").resolve()
+    place = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+    number = secrets.token_hex(16)
+    mark(place, RAY_SESSION.kind, number=number, owner=folder.stat().st_ino)
+    replace_text(folder / NOTE, json.dumps({"temporary": str(place), "number": number}))
+    return place
 
 
 def addresses(context: Any) -> tuple[Path, str, str]:
@@ -120,39 +154,45 @@ def addresses(context: Any) -> tuple[Path, str, str]:
     return Path(node["session_dir"]), context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
 
 
-def note_session(folder: Path, session: Path) -> None:
-    """Note in a folder which session was started for it."""
-    replace_text(folder / NOTE, str(session))
-
-
 def clear_session(folder: Path) -> None:
     """End what is left of the last session noted in a folder, and delete its files. The folder must be locked."""
-    note = folder / NOTE
-    if not note.exists():
-        return
-    session = Path(note.read_text())
-    if session.name.startswith("session_") and session.parent.name == "ray":
-        end_processes(session)
-        shutil.rmtree(session, ignore_errors=True)
-    note.unlink()
+    if (temporary := _noted(folder)) is not None:
+        end_processes(temporary)
+        with contextlib.suppress(OSError):  # a process that is ending may add to it
+            discard(temporary, RAY_SESSION)
+        (folder / NOTE).unlink()
 
 
-def end_processes(session: Path) -> None:
-    """Kill what is left of a session and wait until it is gone. Ray's workers notice the end of their servers by timers
-    that follow the date: where the clock was set back, they notice it as much later.
+def _noted(folder: Path) -> Path | None:
+    """Return the temporary folder noted in a folder, if we made it for that one: a note may have come with a copy, or
+    from anybody. The folder's own number says so, which no copy has.
+    """
+    try:
+        note = json.loads((folder / NOTE).read_text())
+        place, number = Path(note["temporary"]), note["number"]
+        ours = place.is_absolute() and place.resolve() == place and is_private(place)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError):
+        return None
+    expected = {"kind": RAY_SESSION.kind, "number": number, "owner": folder.stat().st_ino}
+    return place if ours and read_mark(place) == expected else None
+
+
+def end_processes(temporary: Path) -> None:
+    """Kill what is left of a session in a temporary folder and wait until it is gone. Ray's workers notice the end of
+    their servers by timers that follow the date: where the clock was set back, they notice it as much later.
     """
     dying = list[psutil.Process]()
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended; it is another user's
-            if _belongs(process, session):
+            if _belongs(process, temporary):
                 dying += [process, *process.children(recursive=True)]
                 process.kill()
     psutil.wait_procs(dying, timeout=DEATH_S)
 
 
-def _belongs(process: psutil.Process, session: Path) -> bool:
+def _belongs(process: psutil.Process, temporary: Path) -> bool:
     if process.info["name"] in SERVERS:
-        return any(str(session) in argument for argument in process.cmdline())
+        return any(f"{temporary}/" in argument for argument in process.cmdline())
     return process.info["name"].startswith(WORKERS) and any(
-        Path(file.path).is_relative_to(session) for file in process.open_files()
+        Path(file.path).is_relative_to(temporary) for file in process.open_files()
     )

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import ProblemSet
-from actors.storage.files import empty, lock
+from actors.storage.files import lock
+from actors.storage.folders import MARK, empty, foreign, is_marked, link_of_ours, mark
+from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.documents import parse_yaml
 from conf.errors import BadInput
-from conf.load import RECORD, check_departed, dump, flatten
+from conf.load import RECORD, check_departed, dump, flatten, recorded
 from conf.schema import MAY_CHANGE, Config
 from launch.hardware.machine import Machine
 from launch.session.ray_session import clear_session
@@ -34,12 +36,16 @@ UNRECORDED = (
 )
 """Settings whose change says nothing about the run."""
 
+BEFORE = {MARK, "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
+"""What may be in the folder of a run that has not begun."""
+
 
 def find_folder(config: Config) -> Path:
     """Return the folder of a run that may start or go on. Raises BadInput if it is finished and is not to go on, has
-    spent its budget, or was begun with other settings.
+    spent its budget, was begun with other settings, or would lose a file that is not a run's.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
+    check_files(run, config.run.overwrite)
     if config.run.overwrite or not run.exists:
         return run.path
     run.check()
@@ -79,6 +85,33 @@ def check_continuation(config: Config, run: RunRecord, summary: dict[str, Any]) 
             " which a larger budget would raise again: go on from its adapter by run.name=OTHER"
             f" lora.start_from={run.checkpoints.folder / 'latest' / 'adapter'}"
         )
+
+
+def check_files(run: RunRecord, overwrite: bool) -> None:
+    """Raise BadInput if there is a file in a folder that no run has written there, and a new run is to have it; or a
+    link through which one that goes on would change other files.
+    """
+    if not run.path.is_dir():
+        return
+    if run.exists and not overwrite:
+        if (link := link_of_ours(run.path.resolve(), RUN)) is not None:
+            raise BadInput(f"{link} is a link, and the run would change what it leads to: put the file or folder there")
+        return
+    if overwrite and _is_run(run.path):
+        other = foreign(run.path.resolve(), RUN)
+    else:
+        other = next((path for path in sorted(run.path.iterdir()) if path.name not in BEFORE), None)
+    if other is not None:
+        why = "is no file of a run, and run.overwrite=true" if overwrite else "was there before the run, which"
+        raise BadInput(f"{other} {why} deletes none of yours: move it away, or give run.name=OTHER")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: by our mark, or by the settings of one that is older than the mark."""
+    try:
+        return is_marked(folder, RUN) or bool(recorded(folder))
+    except BadInput:  # a run's, with damaged values
+        return True
 
 
 def check_settings(config: Config, run: RunRecord) -> None:
@@ -137,15 +170,16 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     """Take a run's folder over and write down what the run is. Return the settings that a resumed run changes, as
     `key=before → now`.
 
-    Raises BadInput if another process holds the folder, if it would be overwritten without being a run's, or if an
-    unfinished run in it was begun with other problems.
+    Raises BadInput if another process holds the folder, if it has a file that is not a run's and a new run is to have
+    it, or if an unfinished run in it was begun with other problems.
     """
     take_over(folder, f"run {config.run.name!r}")
     run = RunFolder(folder)
-    if config.run.overwrite and run.exists:
-        empty(folder, last=RECORD)
-    elif config.run.overwrite and any(path != run.evaluation_folder for path in folder.iterdir()):
-        raise BadInput(f"{folder} is not the folder of a run: run.overwrite=true would delete it; give run.name=OTHER")
+    check_files(run, config.run.overwrite)
+    if config.run.overwrite or not run.exists:
+        if config.run.overwrite and _is_run(folder):
+            empty(folder.resolve(), RUN, last=RECORD)
+        mark(folder, RUN.kind)
     if run.problems_digest() not in (None, problems.digest):
         raise BadInput(
             f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "

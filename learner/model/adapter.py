@@ -1,6 +1,5 @@
 """The LoRA adapter: on its model, on disk in plain PEFT format, replaced by noise, and how large it has become."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from actors.storage.files import sync
+from actors.storage.folders import new_folder
+from actors.storage.layout import ADAPTER
 from conf.adapters import WEIGHTS_FILE
 from conf.schema import Config
 from learner.model.fused import fuse
@@ -67,18 +68,14 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
     until it is on the disk, for what a later process goes on from; until then it is in the host's memory, where others
     read it all the same.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
-    model.peft_config["default"].save_pretrained(str(temporary))
-    if durable:
-        for path in (*temporary.iterdir(), temporary):
+    with new_folder(folder, ADAPTER) as made:
+        save_file(weights, made / WEIGHTS_FILE, metadata={"format": "pt"})
+        model.peft_config["default"].save_pretrained(str(made))
+        for path in (*made.iterdir(), made) if durable else ():
             sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
     if durable:
         sync(folder.parent)
 

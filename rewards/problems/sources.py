@@ -3,14 +3,13 @@
 import csv
 import json
 import os
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors.runtime.patience import in_thread
 from conf.documents import checked, disguise_of, path_of, reason
 from conf.errors import BadInput
 from conf.hub import HubAway, newest
@@ -79,7 +78,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
             return [Row(fields) for fields in islice(rows, data.scan)]
 
     try:
-        return within(data.hub_timeout_s, load)
+        return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")
     except BadInput:
         raise
     except Exception as error:  # whatever the library raises, the person can do the same about it
@@ -103,26 +102,6 @@ def offline() -> Iterator[None]:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = kept
-
-
-def within(seconds: float, work: Callable[[], list[Row]]) -> list[Row]:
-    """Run `work`, which may wait for ever; TimeoutError after so many seconds."""
-    outcome: queue.SimpleQueue[tuple[list[Row], Exception | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put((work(), None))
-        except Exception as error:
-            outcome.put(([], error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        rows, error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"nothing came within data.hub_timeout_s={seconds:g}") from None
-    if error is not None:
-        raise error
-    return rows
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:

@@ -64,7 +64,7 @@ def test_kill_of_the_driver_takes_everything_along_and_is_resumed(
     run.process.kill()
     run.process.wait()
     run.check_nothing_left()
-    session = Path((run.folder / "ray-session").read_text())
+    session = Path(json.loads((run.folder / "ray-session").read_text())["temporary"])
     assert session.exists()
     saved, spent = latest(run.folder), json.loads((run.folder / "spent.json").read_text())["spent_s"]
     began = time.monotonic()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import BadInput
+from launch import embedded
 from launch.embedded import FILES, SHA256, forget, provide, unpack
 
 
@@ -45,11 +46,28 @@ def test_damaged_folders_and_leftovers_of_killed_processes_are_replaced(tmp_path
     target = tmp_path / "model"
     target.mkdir()
     (target / FILES[0]).write_text("old")
-    leftover = tmp_path / ".model-killed"
+    leftover = tmp_path / ".model.0123abcd.tmp"
     leftover.mkdir()
     provide(target, build_all)
     assert (target / FILES[0]).read_text() == "x"
     assert not leftover.exists()
+
+
+def test_other_files_are_not_replaced(tmp_path: Path) -> None:
+    thesis = tmp_path / "model" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.touch()
+    with pytest.raises(BadInput, match=r"thesis\.tex"):
+        provide(thesis.parent, build_all)
+    assert thesis.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["help"], 0), (["thesis"], 2), (["to="], 2), (["to=a", "to=b"], 2)]
+)
+def test_no_word_is_taken_for_a_folder(arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "provide", lambda *_: pytest.fail("a model was to be made"))
+    assert embedded.main(arguments) == code
 
 
 def test_the_files_are_readable_by_all(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from actors.messages import AdapterRef, Group, Sample
 from actors.storage.evaluation_folder import SampleFile
 from actors.storage.files import read_rows
+from actors.storage.folders import MARK
 from conf.errors import BadInput
 from conf.load import dump, load
 from launch import evaluate
@@ -163,7 +164,7 @@ def test_results_are_written_as_promised(arguments: list[str], adapter: Path, ti
     assert evaluation.complete
     assert conclude(evaluation, "completed", console) == 0
     folder = tmp_path / "runs" / "quickstart" / "evaluation"
-    assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "evaluation.md", "samples"]
+    assert sorted(path.name for path in folder.iterdir()) == [MARK, "evaluation.json", "evaluation.md", "samples"]
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [
         "few-adapter.jsonl",
         "few-base.jsonl",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from conf.errors import BadInput
 from launch.report import main
 from launch.reports import attempt, write
 from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
@@ -149,6 +150,11 @@ def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
     assert page == tmp_path / "comparison.html"
     assert "Rank matters here" in page.read_text()
     assert not (tmp_path / "a" / "report.html").exists()
+    assert write(*folders) == page
+    page.write_text("years of work")
+    with pytest.raises(BadInput, match=r"comparison\.html is not one of our reports"):
+        write(*folders)
+    assert page.read_text() == "years of work"
 
 
 def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from conf.schema import DashboardConfig
 from launch import run
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
-from launch.session.ray_session import note_session
+from launch.session.ray_session import make_temporary
 
 
 @pytest.fixture
@@ -170,6 +170,7 @@ def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
     kept = tmp_path / "quickstart" / "summary.json"
     kept.parent.mkdir()
     kept.write_text("{}")
+    kept.with_name("config.yaml").write_text(dump(load(["conf=quickstart"])))
     arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "data.source=file:nowhere.jsonl"]
     assert "nowhere.jsonl" in complaint([*arguments, "dashboard.port=0"], capsys)
     assert kept.read_text() == "{}"
@@ -179,10 +180,10 @@ def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
 def test_room_is_measured_after_leftovers_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session, run_folder = tmp_path / "ray" / "session_before", tmp_path / "runs" / "quickstart"
-    for folder in (session, run_folder):
-        folder.mkdir(parents=True)
-    note_session(run_folder, session)
+    run_folder = tmp_path / "runs" / "quickstart"
+    run_folder.mkdir(parents=True)
+    (run_folder / "config.yaml").write_text(dump(load(["conf=quickstart"])))
+    session = make_temporary(run_folder)
 
     def measure(need: HostNeeds, folder: Path, overwrite: bool) -> None:
         assert not session.exists()
@@ -275,6 +276,7 @@ def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("conf.models.load_tokenizer", lambda folder, path: None)
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
+    (tmp_path / "config.yaml").write_text(dump(config))
     request = run.prepare(make_plan(config, detect("cpu")), tmp_path, time.monotonic() - 30)
     assert request.spent_before == 12.5
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent

@@ -267,11 +267,21 @@ def test_a_cell_at_work_in_another_process_is_waited_for(sweeping: Callable[...,
     descriptor = lock(tmp_path / "s" / "r1")
     assert descriptor is not None
     (tmp_path / "s" / "calls").touch()
+    (tmp_path / "s" / "sweep.json").write_text('{"cells": []}')
     release = threading.Timer(0.3, os.close, [descriptor])
     release.start()
     assert sweeping("ranks=[1,2]") == 0
     assert not release.is_alive()
     assert calls(tmp_path) == ["r1", "r2"]
+
+
+def test_folder_with_other_files_is_no_sweep(sweeping: Callable[..., int], tmp_path: Path) -> None:
+    thesis = tmp_path / "s" / "report.html"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    assert sweeping("ranks=[1,2]") == 2
+    assert thesis.read_text() == "years of work"
+    assert [*thesis.parent.iterdir()] == [thesis]
 
 
 FOUR = "".join(f"{index}, GPU-{index}, NVIDIA A40, 46068, 45500, [N/A]\n" for index in range(4))

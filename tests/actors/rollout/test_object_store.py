@@ -23,7 +23,7 @@ def test_copy_has_the_files_and_replaces_what_was_there(tmp_path: Path) -> None:
     files = {"adapter_model.safetensors": b"weights", "../adapter_config.json": b"{}"}
     copy = tmp_path / "node" / "policy-v1-r0"
     copy.mkdir(parents=True)
-    (copy / "old").touch()
+    (copy / "adapter_config.json").write_text("old")
     write_copy(files, copy)
     assert sorted(path.name for path in copy.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]

@@ -1,10 +1,13 @@
 import asyncio
+import itertools
+import math
+import threading
 import time
 
 import pytest
 
 from actors.runtime import patience
-from actors.runtime.patience import within
+from actors.runtime.patience import in_thread, within
 
 
 def test_answer_in_time_is_returned_and_its_error_raised() -> None:
@@ -39,3 +42,19 @@ def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pyte
 
     assert asyncio.run(scenario(0.1)) == "answer"
     assert asyncio.run(scenario(0.02)) == "answer"  # after a stop there is always one more step
+
+
+def test_thread_that_never_ends_is_left() -> None:
+    forever, moves = threading.Event(), itertools.count()
+    for seconds, silent_s in ((0.02, math.inf), (None, 0.02), (60.0, 0.02)):
+        with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
+            in_thread(seconds, forever.wait, silent_s)
+    with pytest.raises(TimeoutError, match=r"patience_s=0\.1"):
+        in_thread(0.1, forever.wait, 0.05, lambda: float(next(moves)), setting="patience_s")
+    forever.set()
+
+
+def test_what_a_thread_finds_or_raises_comes_back() -> None:
+    assert in_thread(60.0, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        in_thread(None, lambda: 1 / 0)

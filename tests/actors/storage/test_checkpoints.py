@@ -81,7 +81,7 @@ def test_checkpoint_that_fails_half_way_is_not_seen(checkpoints: Checkpoints) ->
 
     async def fail() -> None:
         async with checkpoints.new(2, keep_last=2) as folder:
-            (folder / "half").write_text("half")
+            (folder / "learner.json").write_text("half")
             raise RuntimeError("the disk is full")
 
     with pytest.raises(RuntimeError):

@@ -12,6 +12,7 @@ import pytest
 from actors.messages import ProblemSet
 from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.files import replace_text
+from actors.storage.folders import MARK
 from conf.adapters import Adapter
 from conf.errors import BadInput
 from conf.load import load
@@ -41,7 +42,7 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> N
         take_evaluation(EvaluationFolder(tmp_path), changed, protocol(changed))
     changed.run.overwrite = True
     take_evaluation(EvaluationFolder(tmp_path), changed, protocol(changed))
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [MARK]
 
 
 def test_results_are_not_kept_under_another_protocol_though_their_samples_are_gone(tmp_path: Path) -> None:

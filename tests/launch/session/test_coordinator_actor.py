@@ -15,17 +15,15 @@ import pytest
 from actors.coordinator.coordinator import Coordinator
 from actors.errors import Interrupted
 from actors.messages import ProblemSet
-from actors.mirror import courier
-from actors.mirror.mirror import POINTER
-from actors.mirror.store import Store
 from actors.runtime.host_resources import HostFree, HostNeeds
 from actors.runtime.placement import place
 from actors.storage import files
+from actors.storage.remote import Remote
 from actors.storage.run_folder import RunFolder
 from actors.tracking.tracking import Tracking
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.session import coordinator_actor
+from launch.session import coordinator_actor, remote_checkpoints
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest
 
 
@@ -214,14 +212,14 @@ def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> Non
     assert (summary["status"], summary["reason"]) == ("failed", "lora.rank=3 is not possible: use 4")
 
 
-def test_mirror_and_trackers_are_counted_and_their_faults_written_down(
+def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:
         def begin(self, next_update: int) -> None:
             raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(courier, "LOOK_S", 0.01)
+    monkeypatch.setattr(remote_checkpoints, "LOOK_S", 0.01)
     monkeypatch.setattr(coordinator_actor, "make_tracking", lambda *_: Tracking({"fake": Dying()}))  # type: ignore[dict-item]
     request = make_request(tmp_path / "mine", seconds=coordinator_actor.FINISH_MARGIN_S + 2.5)
     request.config.run.name, request.config.checkpoint.mirror = "mine", f"file://{tmp_path}/far"
@@ -234,4 +232,6 @@ def test_mirror_and_trackers_are_counted_and_their_faults_written_down(
     (event,) = summary["events"]
     assert event["event"] == "fake does not take what it is given"
     assert event["detail"] == "ConnectionError: no route to host"
-    assert Store(request.config.checkpoint.mirror, "mine").document(POINTER)["files"]
+    state = Remote(request.config.checkpoint.mirror, "mine").state()
+    assert state is not None
+    assert state["files"]

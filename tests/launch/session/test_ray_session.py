@@ -1,4 +1,5 @@
 import contextlib
+import json
 import re
 import signal
 import subprocess
@@ -8,23 +9,36 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.storage.folders import MARK
 from launch.session import ray_session
-from launch.session.ray_session import clear_session, note_session, out_of_the_terminals_reach, sessions_folder
+from launch.session.ray_session import NOTE, RAY, clear_session, make_temporary, out_of_the_terminals_reach
 
 
-def test_session_of_an_earlier_process_is_deleted(tmp_path: Path) -> None:
-    session = tmp_path / "ray" / "session_2026-01-01_00-00-00_000000_1"
-    (session / "logs").mkdir(parents=True)
-    note_session(tmp_path, session)
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    """The temporary folder of the session of an earlier process of the run in `tmp_path`."""
+    made = make_temporary(tmp_path)
+    (made / RAY / "session_1" / "logs").mkdir(parents=True)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def private(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own folder for temporary files."""
+    folder = tmp_path_factory.mktemp("private")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(ray_session, "LONGEST", 1000)
+    return folder
+
+
+def test_session_of_an_earlier_process_is_deleted(tmp_path: Path, temporary: Path) -> None:
     clear_session(tmp_path)
-    assert not session.exists()
+    assert not temporary.exists()
     clear_session(tmp_path)
 
 
-def test_what_is_left_of_a_session_is_gone_before_room_is_measured(tmp_path: Path) -> None:
-    session = tmp_path / "ray" / "session_2026-01-01_00-00-00_000000_1"
-    session.mkdir(parents=True)
-    note_session(tmp_path, session)
+def test_what_is_left_of_a_session_is_gone_before_room_is_measured(tmp_path: Path, temporary: Path) -> None:
+    session = temporary / RAY / "session_1"
     server = tmp_path / "raylet"
     server.write_text("#!/bin/sh\n(while kill -0 $$; do sleep 0.5; done) 2> /dev/null &\necho started\nwait\n")
     server.chmod(0o755)
@@ -37,11 +51,9 @@ def test_what_is_left_of_a_session_is_gone_before_room_is_measured(tmp_path: Pat
         assert not worker.is_running()
 
 
-def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path) -> None:
-    session, other = (tmp_path / "ray" / f"session_2026-01-01_00-00-00_00000{number}_1" for number in (0, 1))
-    for folder in (session, other):
-        folder.mkdir(parents=True)
-    note_session(tmp_path, session)
+def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path, temporary: Path) -> None:
+    session, other = temporary / RAY / "session_1", Path(f"{temporary}2")
+    other.mkdir()
     program = tmp_path / "ray::Learner"
     program.symlink_to("/bin/sleep")
     with contextlib.ExitStack() as files:
@@ -59,12 +71,28 @@ def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path) -> None:
             process.wait()
 
 
-def test_nothing_but_a_session_is_deleted(tmp_path: Path) -> None:
-    precious = tmp_path / "thesis"
-    precious.mkdir()
-    note_session(tmp_path, precious)
-    clear_session(tmp_path)
-    assert precious.exists()
+@pytest.mark.parametrize("how", ["copied run", "no mark", "another number", "open to others", "link", "not a note"])
+def test_what_was_not_made_for_the_run_is_neither_deleted_nor_killed(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    note, run = json.loads((tmp_path / NOTE).read_text()), tmp_path
+    if how == "copied run":
+        run = tmp_path / "copy"
+        run.mkdir()
+    elif how == "no mark":
+        (temporary / MARK).unlink()
+    elif how == "another number":
+        note["number"] = "0"
+    elif how == "open to others":
+        temporary.chmod(0o755)
+    elif how == "link":
+        link = temporary.with_name("link")
+        link.symlink_to(temporary)
+        note["temporary"] = str(link)
+    (run / NOTE).write_text(str(temporary) if how == "not a note" else json.dumps(note))
+    monkeypatch.setattr(ray_session, "end_processes", lambda *_: pytest.fail("processes were to be killed"))
+    clear_session(run)
+    assert (temporary / RAY / "session_1" / "logs").exists()
 
 
 def blocked(status: str) -> int:
@@ -82,12 +110,12 @@ def test_keyboard_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
 
 @pytest.mark.parametrize(("longest", "root"), [(1000, ""), (10, "/tmp")])
 def test_sessions_are_in_a_private_folder_with_room_for_sockets(
-    longest: int, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    longest: int, root: str, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tmp_path.chmod(0o777)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    private.chmod(0o777)
     monkeypatch.setattr(ray_session, "LONGEST", longest)
-    folder = sessions_folder()
-    assert folder.is_relative_to(root or tmp_path)
-    assert folder.name == "ray"
-    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    folder = make_temporary(tmp_path)
+    assert folder.is_relative_to(root or private)
+    assert {place.stat().st_mode & 0o777 for place in (folder, folder.parent)} == {0o700}
+    clear_session(tmp_path)
+    assert not folder.exists()

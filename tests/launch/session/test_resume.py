@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from actors.messages import Problem, ProblemSet
-from actors.storage import files
-from actors.storage.files import empty
+from actors.storage import files, folders
+from actors.storage.layout import RUN
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
@@ -162,14 +162,12 @@ def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monke
     """Those that a killed process has not come to delete are never taken for another run's."""
     leave(tmp_path, "completed")
     run, gone = tmp_path / "quickstart", list[str]()
-    for name in "abcdefgh":
+    for name in ("events.jsonl", "spent.json", "ledger.json"):
         (run / name).touch()
-        (run / f"{name}.d").mkdir()
     with monkeypatch.context() as watching:
-        watching.setattr(Path, "unlink", lambda path: gone.append(path.name))
-        watching.setattr(files.shutil, "rmtree", lambda path: gone.append(path.name))
-        empty(run, last="config.yaml")
-    assert len(gone) == 18
+        watching.setattr(Path, "unlink", lambda path, missing_ok: gone.append(path.name))
+        folders.empty(run, RUN, last="config.yaml")
+    assert len(gone) == 5
     assert gone[-1] == "config.yaml"
 
 
@@ -179,12 +177,48 @@ def test_overwriting_clears_a_run_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "quickstart" / "checkpoints").mkdir()
     begin(config, tmp_path / "quickstart", problems("a"))
     left = sorted(path.name for path in (tmp_path / "quickstart").iterdir())
-    assert left == ["config.yaml", "identity.json", "problems.digest"]
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "thesis.tex").touch()
-    with pytest.raises(BadInput, match="is not the folder of a run"):
-        begin(config, tmp_path / "precious", problems("a"))
-    assert (tmp_path / "precious" / "thesis.tex").exists()
+    assert left == [".microbudget-rl", "config.yaml", "identity.json", "problems.digest"]
+
+
+@pytest.mark.parametrize("overwrite", ["true", "false"])
+@pytest.mark.parametrize("settings", ["", "model: mine\n", "learner: 1\nrollout: 2\nrun: 3\n"])
+def test_new_run_takes_no_folder_with_other_files(tmp_path: Path, overwrite: str, settings: str) -> None:
+    folder = tmp_path / "quickstart"
+    (folder / "adapters").mkdir(parents=True)
+    precious = [folder / "adapters" / "thesis.tex", *([folder / "config.yaml"] if settings else [])]
+    for file in precious:
+        file.write_text(settings)
+    config = configure(tmp_path, f"run.overwrite={overwrite}")
+    with pytest.raises(BadInput):
+        begin(config, find_folder(config), problems("a"))
+    assert all(file.read_text() == settings for file in precious)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "events.jsonl", "checkpoints/update-000001"])
+def test_run_does_not_go_on_through_links(tmp_path: Path, name: str) -> None:
+    leave(tmp_path, "interrupted")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "quickstart" / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(BadInput, match=f"{name} is a link"):
+        find_folder(configure(tmp_path))
+    link.unlink()
+    (tmp_path / "quickstart").rename(elsewhere / "quickstart")
+    (tmp_path / "quickstart").symlink_to(elsewhere / "quickstart")
+    (elsewhere / "quickstart" / "data").symlink_to(tmp_path)
+    (elsewhere / "quickstart" / "checkpoints").mkdir(exist_ok=True)
+    (elsewhere / "quickstart" / "checkpoints" / "latest").symlink_to("update-000001")
+    find_folder(configure(tmp_path))
+
+
+def test_overwriting_names_the_file_that_is_no_runs(tmp_path: Path) -> None:
+    leave(tmp_path, "completed")
+    (tmp_path / "quickstart" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match=r"thesis\.tex .*run\.name=OTHER"):
+        find_folder(configure(tmp_path, "run.overwrite=true"))
+    assert (tmp_path / "quickstart" / "config.yaml").exists()
 
 
 def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:

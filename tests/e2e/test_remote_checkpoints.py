@@ -1,4 +1,4 @@
-"""A run whose machine is lost: killed, its folder deleted, and brought back from its mirror."""
+"""A run whose machine is lost: killed, its folder deleted, and brought back from its remote checkpoints."""
 
 import json
 import os
@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from actors.mirror.mirror import POINTER
+from actors.storage.remote import POINTER
 from tests.e2e.conftest import read_rows, read_summary
 
 
 @pytest.mark.slow
-def test_run_goes_on_from_its_mirror(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_run_goes_on_from_its_remote_checkpoints(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     url = f"file://{tmp_path}/far"
     settings = (f"checkpoint.mirror={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=150")
-    folder = start.folder / "mirrored"  # type: ignore[attr-defined]
-    process = start("mirrored", *settings)
+    folder = start.folder / "far"  # type: ignore[attr-defined]
+    process = start("far", *settings)
     until = time.monotonic() + 400
-    pointer = tmp_path / "far" / "mirrored" / POINTER
+    pointer = tmp_path / "far" / "far" / POINTER
     while time.monotonic() < until:
         if pointer.exists() and "latest" in json.loads(pointer.read_text())["links"]:
             break
@@ -34,11 +34,11 @@ def test_run_goes_on_from_its_mirror(start: Callable[..., subprocess.Popen[str]]
     time.sleep(15)  # Ray's processes end without their driver
     shutil.rmtree(folder)
 
-    ended = start("mirrored", *settings)
+    ended = start("far", *settings)
     said, _ = ended.communicate(timeout=450)
     assert ended.returncode == 0, said
     assert f"Restored {folder}" in said
-    assert f"Mirror: {url}/mirrored" in said
+    assert f"Remote checkpoints: {url}/far" in said
     assert [row["update"] for row in read_rows(folder)] == list(range(1, 151))
     summary = read_summary(folder)
     assert summary["updates"] == 150

@@ -1,0 +1,158 @@
+"""Whose a folder is: the only code that deletes trees, and only what this project has written into them.
+
+A folder is ours by the mark that we write when we begin it, and each file in it by its name: a `Layout` knows the names
+that we give. What no layout knows is somebody else's. It is never deleted, and links are never followed.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.storage.files import replace_text
+from conf.errors import BadInput
+
+MARK = ".microbudget-rl"
+"""File that says that this project has made the folder, and of what kind it is."""
+
+TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
+"""Name of a file or folder that is being written: that of the whole one, and eight digits where two could meet."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files that we write into a kind of folder.
+
+    names: matches their paths within it, with slashes. folders: of those that they are in. links: of those that may be
+    links.
+    """
+
+    kind: str
+    names: re.Pattern[str]
+    folders: re.Pattern[str] = re.compile("")
+    links: re.Pattern[str] = re.compile("")
+
+    def knows(self, path: str) -> bool:
+        """Whether a path is that of a file of ours, or of one that is being written. None leads out of the folder."""
+        parts = path.split("/")
+        if not {"", ".", ".."}.isdisjoint(parts):
+            return False
+        whole = "/".join(TEMPORARY.sub(r"\1", part) for part in parts)
+        return path == MARK or self.names.fullmatch(whole) is not None
+
+    def leads_to(self, path: str) -> bool:
+        """Whether a path is that of a file of ours or of a folder with some."""
+        return self.knows(path) or self.folders.fullmatch(path) is not None
+
+
+def mark(folder: Path, kind: str, **facts: Any) -> None:
+    """Mark a folder as ours. facts: what else is to be known of it."""
+    replace_text(folder / MARK, json.dumps({"kind": kind, **facts}))
+
+
+def read_mark(folder: Path) -> dict[str, Any]:
+    """Return what the mark of a folder says; empty without one, or for one that cannot be read."""
+    try:
+        found = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_marked(folder: Path, layout: Layout) -> bool:
+    """Whether we have made a folder, of this kind."""
+    return read_mark(folder).get("kind") == layout.kind
+
+
+def foreign(folder: Path, layout: Layout) -> Path | None:
+    """Return the first thing in a folder that is not ours, which is the folder itself if it is none; None if all is."""
+    if not os.path.lexists(folder):
+        return None
+    if folder.is_symlink() or not folder.is_dir():
+        return folder
+    files, _ = _contents(folder)
+    return next((file for file in sorted(files) if not layout.knows(file.relative_to(folder).as_posix())), None)
+
+
+def link_of_ours(folder: Path, layout: Layout) -> Path | None:
+    """Return the first link in a folder under a name of ours, or above one: what we write there would change another
+    file. None if there is none. The links that we make ourselves are the layout's `links`.
+    """
+    files, _ = _contents(folder)
+    names = [(file, file.relative_to(folder).as_posix()) for file in sorted(files) if file.is_symlink()]
+    return next((file for file, name in names if layout.leads_to(name) and not layout.links.fullmatch(name)), None)
+
+
+def discard(folder: Path, layout: Layout) -> Path | None:
+    """Delete a folder. Return the first thing in it that is not ours: then nothing is deleted."""
+    if (other := empty(folder, layout)) is None and folder.exists():
+        folder.rmdir()
+    return other
+
+
+def empty(folder: Path, layout: Layout, last: str = "") -> Path | None:
+    """Delete what is in a folder. Return the first thing in it that is not ours: then nothing is deleted.
+
+    last: the file that says what the folder is, which goes last, should this process die meanwhile.
+    """
+    if (other := foreign(folder, layout)) is not None:
+        return other
+    files, folders = _contents(folder)
+    for file in sorted(files, key=lambda file: file == folder / last):
+        file.unlink(missing_ok=True)
+    for inner in folders[:-1]:
+        inner.rmdir()
+    return None
+
+
+def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return all files in a folder, links among them, and all folders, each after those in it."""
+    files, folders = list[Path](), list[Path]()
+    for place, inner, names in os.walk(folder, topdown=False):
+        here = Path(place)
+        files += [here / name for name in names] + [here / name for name in inner if (here / name).is_symlink()]
+        folders.append(here)
+    return files, folders
+
+
+def beside(folder: Path) -> Path:
+    """Make an empty folder, of a name that nothing else has, for `put_in_place`."""
+    made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    made.mkdir()
+    return made
+
+
+def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None:
+    """Give a folder that `beside` has made its name. One of that name is replaced if it is empty, or ours by a layout.
+
+    Raises BadInput if it is not.
+    """
+    if layout and (other := discard(folder, layout)) is not None:
+        raise BadInput(f"{other}: is not a file of ours, and {folder} is to be replaced: move it away")
+    made.rename(folder)
+
+
+@contextmanager
+def new_folder(folder: Path, layout: Layout | None = None) -> Iterator[Path]:
+    """Yield an empty folder that gets its name, as `put_in_place` has it, once the block has succeeded: no reader ever
+    sees half of it. It is deleted if the block fails.
+    """
+    made = beside(folder)
+    try:
+        yield made
+        put_in_place(made, folder, layout)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)  # made above, under a name that nobody else has
+        raise
+
+
+def drop_leftovers(folder: Path, layout: Layout) -> None:
+    """Delete what processes that died in `new_folder` have left beside a folder. No other may be in it now."""
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        discard(left, layout)

@@ -1,0 +1,40 @@
+"""The files of each kind of folder, by name: `actors.storage.folders` deletes these and no others."""
+
+import re
+
+from actors.storage.folders import Layout
+
+_ADAPTER = r"adapter_model\.safetensors|adapter_config\.json"
+_CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json"
+_EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
+_RUN = rf"""
+    config\.yaml | problems\.digest | problems-left-out\.jsonl | probe\.json | (metrics|events)\.jsonl
+    | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json | failure\.log | report\.(html|md)
+    | ray-session | samples/(eval|update|skipped)-[\w-]+\.jsonl | tensorboard/events\.out\.tfevents\.[^/]+
+    | wandb/(debug[\w.-]*\.log | latest-run | settings | (offline-)?run-.+)
+    | adapters/[^/]+/({_ADAPTER}) | evaluation/({_EVALUATION})
+    | checkpoints/(latest | best | (refused-)?update-\d+/({_CHECKPOINT}))
+"""
+
+ADAPTER = Layout("adapter", re.compile(_ADAPTER))
+"""A plain PEFT adapter."""
+
+ADAPTERS = Layout("adapters", re.compile(rf"[^/]+/({_ADAPTER})"))
+"""A folder of adapters."""
+
+CHECKPOINT = Layout("checkpoint", re.compile(_CHECKPOINT))
+
+EVALUATION = Layout("evaluation", re.compile(_EVALUATION))
+
+RUN = Layout(
+    "run",
+    re.compile(_RUN, re.VERBOSE),
+    folders=re.compile(r"(samples|tensorboard|wandb|adapters|evaluation|checkpoints)(/[^/]+(/adapter)?)?"),
+    links=re.compile(r"checkpoints/(latest|best)|wandb/.+"),
+)
+
+RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))
+"""Ray names its files itself: such a folder is known by its mark alone."""
+
+SWEEP = Layout("sweep", re.compile(r"sweep\.json|report\.(html|md)|[^/]+\.log"))
+"""Beside the folders of its runs."""

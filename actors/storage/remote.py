@@ -1,0 +1,224 @@
+"""Remote checkpoints: a run's folder as it stands, put under a URL that fsspec reaches, and got back from there.
+
+`remote.json` names every file of one state of the run and is written last. What it names is never written again, since
+each `put` writes into a folder of its own, so that whoever reads by it sees one state, whole. Nothing else is deleted
+there than what `remote.json` has once named.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from actors.storage.checkpoints import target
+from actors.storage.contents import RemoteState
+from actors.storage.files import MANIFEST, damage, digest, read_json, sync
+from actors.storage.folders import MARK, new_folder
+from actors.storage.layout import CHECKPOINT, RUN
+from actors.storage.run_record import RunRecord
+from conf.documents import parse_json
+from conf.errors import BadInput
+
+POINTER = "remote.json"
+
+CHUNK = 2**20
+"""Bytes that are moved at a time."""
+
+LOCAL = {"adapters", "checkpoints", "ray-session", "wandb"}
+"""Entries of a run folder that belong to this machine, or are put another way."""
+
+LINKS = ("latest", "best")
+
+State = dict[str, Any]
+
+EMPTY: State = {"identity": None, "files": {}, "links": {}, "others": []}
+
+
+class Remote:
+    """One run's place under a URL. What goes wrong there raises whatever the URL's library raises.
+
+    moved: bytes read and written so far, by which another thread sees that something happens.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        """Raises BadInput for a URL of a kind that cannot be used here."""
+        self.url = f"{url.rstrip('/')}/{name}"
+        self.moved = 0
+        try:
+            from fsspec.core import url_to_fs
+            from fsspec.implementations.local import LocalFileSystem
+
+            self._files, self._root = url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise BadInput(f"{url}: cannot be used here ({error}); install that, or give another URL") from None
+        self.folder = Path(self._root).resolve() if isinstance(self._files, LocalFileSystem) else None
+        """On a mounted disk; None elsewhere."""
+
+    def state(self) -> State | None:
+        """Return what is there: identity of the run, its files by path, the links among its checkpoints, and others,
+        which are in no state any more. None without one. Raises BadInput for one that cannot be ours.
+        """
+        self._files.invalidate_cache()
+        try:
+            with self._files.open(self._path(POINTER), "rb") as file:
+                text = file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return None
+        where = f"{self.url}/{POINTER}"
+        found: State = parse_json(text, RemoteState, where, "do not use it")
+        for path in [*found["files"], *(name.partition("/")[2] for name in found["others"])]:
+            if not RUN.knows(path):
+                raise BadInput(f"{where} names {path!r}, which is no file of a run: do not use it")
+        return found
+
+    def try_out(self) -> State | None:
+        """Write and delete a file. Return the state. Raises BadInput if anything but a run's state is there."""
+        if (state := self.state()) is None:
+            with suppress(FileNotFoundError):
+                for other in self._files.ls(self._root, detail=False):
+                    raise BadInput(
+                        f"{self.url} has {other.rstrip('/').rpartition('/')[2]}, which is of no run's remote"
+                        " checkpoints: give another URL, or run.name=OTHER"
+                    )
+        name = f".{secrets.token_hex(8)}"
+        self._make_folder(name)
+        self._files.pipe_file(self._path(name), b"a run looks whether it can write here\n")
+        self._files.rm_file(self._path(name))
+        return state
+
+    def put(self, run: RunRecord) -> None:
+        """Put the run as it stands. What fails leaves the state before; the next call cleans up after it."""
+        before, place = self.state() or EMPTY, secrets.token_hex(8)
+        for name in before["others"]:
+            with suppress(FileNotFoundError):
+                self._files.rm_file(self._path(name))
+        with ExitStack() as opened:
+            links, sealed = _open_checkpoints(run, opened)  # first: no history is older than its checkpoint
+            paths = [*sealed, *_small_files(run)]
+            self._point({**before, "others": [f"{place}/{path}" for path in paths]})
+            files = {path: self._put(place, path, sealed.get(path) or _read(run.path / path), before) for path in paths}
+        now = {_name(path, entry) for path, entry in files.items()}
+        others = [name for path, entry in before["files"].items() if (name := _name(path, entry)) not in now]
+        self._point({"identity": run.identity(), "files": files, "links": links, "others": others})
+
+    def get(self, folder: Path) -> None:
+        """Make a run's folder, which is whole or absent, with the state that is there. Raises BadInput if there is no
+        run, or another content than was written.
+        """
+        if (state := self.state()) is None:
+            raise BadInput(f"there is no run at {self.url}: give what checkpoint.mirror was")
+        with new_folder(folder) as made:
+            made.chmod(0o700)
+            self._get(state, made)
+
+    def _get(self, state: State, folder: Path) -> None:
+        checkpoints = RunRecord(folder).checkpoints
+        checkpoints.folder.mkdir()
+        for path, entry in state["files"].items():
+            file = folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("xb") as content:
+                for part in self._parts(_name(path, entry), entry["bytes"]):
+                    content.write(part)
+            sync(file)
+            if digest(file) != entry["blake2b"]:
+                raise BadInput(
+                    f"{self.url}/{_name(path, entry)} has another content than was written: restore it there"
+                )
+        for checkpoint in checkpoints.all:
+            if fault := damage(checkpoint):
+                raise BadInput(f"{self.url}: {checkpoint.name} is not as it was sealed ({fault}): restore it there")
+        for link, name in state["links"].items():
+            if checkpoints.folder / name not in checkpoints.all:
+                raise BadInput(f"{self.url}/{POINTER} names {name!r}, which is no checkpoint there: do not use it")
+            (checkpoints.folder / link).symlink_to(name)
+
+    def _put(self, place: str, path: str, source: "Source", before: State) -> State:
+        """Put a file, unless the state before has it. Return its entry."""
+        content, entry = source
+        known = before["files"].get(path)
+        if known and {**known, **entry} == known:
+            return known
+        self._make_folder(f"{place}/{path}")
+        with self._files.open(self._path(f"{place}/{path}"), "wb") as file:
+            while part := content.read(CHUNK):
+                file.write(part)
+                self.moved += len(part)
+        return {"place": place, **entry}
+
+    def _parts(self, name: str, size: int) -> Iterator[bytes]:
+        """Yield the parts of a file, and no more of it than its size and a part."""
+        with self._files.open(self._path(name), "rb") as file:
+            while size >= 0 and (part := file.read(CHUNK)):
+                self.moved += len(part)
+                size -= len(part)
+                yield part
+
+    def _point(self, state: State) -> None:
+        """Write the pointer in one step: object stores show a file when it is whole."""
+        text = json.dumps(state, indent=1).encode()
+        if self.folder is None:
+            self._files.pipe_file(self._path(POINTER), text)
+        else:
+            self._make_folder(POINTER)
+            self._files.pipe_file(self._path(f"{POINTER}.tmp"), text)
+            self._files.mv(self._path(f"{POINTER}.tmp"), self._path(POINTER))
+        self.moved += len(text)
+
+    def _make_folder(self, name: str) -> None:
+        if self.folder is not None:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, name: str) -> str:
+        """Return the whole path of a file. Raises BadInput for one to which links lead."""
+        if self.folder is not None and (self.folder / name).resolve() != self.folder / name:
+            raise BadInput(f"{self.folder / name} leads elsewhere by a link: make it a file, or give another URL")
+        return f"{self._root}/{name}"
+
+
+Source = tuple[IO[bytes], dict[str, Any]]
+"""Content of a file, and its size and digest."""
+
+
+def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[str, str], dict[str, Source]]:
+    """Open the files of what `latest` and `best` point at, which can be read even if they are deleted meanwhile.
+
+    Return the names by link and the files by path. opened: closes them.
+    """
+    places = {link: place for link in LINKS if (place := target(run.checkpoints.folder / link)) is not None}
+    files: dict[str, Source] = {}
+    for place in {*places.values()}:
+        for path, entry in read_json(place / MANIFEST).items():
+            if not CHECKPOINT.knows(path) or (place / path).resolve() != place / path:
+                raise BadInput(f"{place / MANIFEST} names {path!r}, which is no file of a checkpoint: restore it")
+            files[f"checkpoints/{place.name}/{path}"] = opened.enter_context((place / path).open("rb")), entry
+        files[f"checkpoints/{place.name}/{MANIFEST}"] = _read(place / MANIFEST)
+    return {link: place.name for link, place in places.items()}, files
+
+
+def _small_files(run: RunRecord) -> list[str]:
+    """Return the paths of everything else that a run has written."""
+    paths = (path.relative_to(run.path).as_posix() for path in sorted(run.path.rglob("*")) if path.is_file())
+    return [
+        path
+        for path in paths
+        if RUN.knows(path)
+        and path.partition("/")[0] not in LOCAL
+        and not (run.path / path).is_symlink()
+        and (path == MARK or not Path(path).name.startswith("."))
+    ]
+
+
+def _read(file: Path) -> Source:
+    content = file.read_bytes()
+    return BytesIO(content), {"bytes": len(content), "blake2b": hashlib.blake2b(content).hexdigest()}
+
+
+def _name(path: str, entry: State) -> str:
+    return f"{entry['place']}/{path}"

@@ -1,0 +1,177 @@
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.storage.remote import Remote
+from actors.storage.run_folder import RunFolder
+from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
+from conf.load import dump
+from conf.schema import Config
+from launch import run as run_command
+from launch.session import remote_checkpoints
+from launch.session.remote_checkpoints import Putter, bring_back, check_remote, put_ending
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    config = Config()
+    config.run.name, config.run.folder = "mine", str(tmp_path / "runs")
+    config.checkpoint.mirror = f"file://{tmp_path}/far"
+    return config
+
+
+def begin(config: Config) -> Path:
+    folder = Path(config.run.folder) / config.run.name
+    folder.mkdir(parents=True)
+    RunFolder(folder).write_config(dump(config), "digest")
+    return folder
+
+
+def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
+    check_remote(config)
+    folder = begin(config)
+    (folder / "report.html").write_text("well done")
+    assert put_ending(config, folder) == f"Remote checkpoints: {config.checkpoint.mirror}/mine"
+    identity = RunRecord(folder).identity()
+    shutil.rmtree(folder)
+    config.run.restore = config.checkpoint.mirror + "/"
+    assert bring_back(config) == f"Restored {folder} from {config.checkpoint.mirror}/mine"
+    assert (folder / "report.html").read_text() == "well done"
+    assert RunRecord(folder).identity() == identity
+    check_remote(config)
+    assert "is here: it goes on" in bring_back(config)
+
+
+def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
+    config.run.restore = config.checkpoint.mirror
+    assert bring_back(config).endswith("has no run yet: it begins")
+    config.checkpoint.mirror = ""
+    with pytest.raises(BadInput, match="there is no run at"):
+        bring_back(config)
+    assert not Path(config.run.folder, "mine").exists()
+
+
+def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
+    folder = begin(config)
+    put_ending(config, folder)
+    shutil.rmtree(folder)
+    pointer = Remote(config.checkpoint.mirror, "mine").state()
+    with pytest.raises(
+        BadInput, match=r"another run 'mine', which would be lost; go on with that one by run\.restore="
+    ):
+        check_remote(config)
+    begin(config)
+    with pytest.raises(BadInput, match="has another run 'mine', which would be lost"):
+        check_remote(config)
+    config.run.restore = config.checkpoint.mirror
+    with pytest.raises(BadInput, match="has another run 'mine' than"):
+        bring_back(config)
+    config.run.restore, config.run.overwrite = "", True
+    check_remote(config)
+    assert Remote(config.checkpoint.mirror, "mine").state() == pointer
+
+
+def test_what_cannot_be_written_to_is_refused(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "far").write_text("a file")
+    with pytest.raises(BadInput, match=r"checkpoint\.mirror=.*(NotADirectory|FileExists)Error"):
+        check_remote(config)
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A remote whose every write waits for ever."""
+    released = threading.Event()
+    monkeypatch.setattr(remote_checkpoints, "SILENT_S", 0.05)
+    monkeypatch.setattr(remote_checkpoints, "LOOK_S", 0.01)
+    monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(30))
+    yield
+    released.set()
+
+
+@pytest.mark.usefixtures("silent")
+def test_remote_that_is_silent_at_the_end_is_left(config: Config) -> None:
+    assert "the end of the run is not in" in put_ending(config, begin(config))
+
+
+@pytest.mark.usefixtures("silent")
+def test_remote_that_is_silent_meanwhile_is_one_failure(config: Config) -> None:
+    putter = Putter(config, RunRecord(begin(config)))
+    putter.start()
+    found = [putter.puts()]
+    while not found[-1].news and len(found) < 3000:
+        time.sleep(0.01)
+        found.append(putter.puts())
+    found.append(putter.puts())
+    assert sum(each.failures for each in found) == 1
+    assert "no answer" in found[-2].news
+    putter.stop()
+
+
+def test_remote_that_fails_and_comes_back(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = [OSError("far away")]
+    put = Remote.put
+
+    def try_to_put(remote: Remote, run: RunRecord) -> None:
+        if failing:
+            raise failing[0]
+        put(remote, run)
+
+    monkeypatch.setattr(remote_checkpoints, "LOOK_S", 0.01)
+    monkeypatch.setattr(remote_checkpoints, "PAUSE_S", 0.01)
+    monkeypatch.setattr(Remote, "put", try_to_put)
+    putter = Putter(config, RunRecord(begin(config)))
+    putter.start()
+    said = []
+    for _ in range(2):
+        for _ in range(3000):
+            if (puts := putter.puts()).news:
+                break
+            time.sleep(0.01)
+        said.append((puts.copies, puts.failures > 0, "far away" in puts.news))
+        failing.clear()
+    putter.stop()
+    assert said[0] == (0, True, True)
+    assert said[1][0] == 1
+
+
+@pytest.mark.parametrize("inside", ["run folder", "its parent", "a folder in it"])
+def test_remote_is_no_folder_of_the_run(config: Config, inside: str) -> None:
+    folder = begin(config)
+    there = {"run folder": folder.parent, "its parent": folder.parent.parent.parent, "a folder in it": folder / "x"}
+    config.run.name = {"its parent": folder.parent.parent.name}.get(inside, config.run.name)
+    config.run.folder = str(folder.parent / "mine") if inside == "its parent" else config.run.folder
+    config.checkpoint.mirror = f"file://{there[inside]}"
+    with pytest.raises(BadInput, match="are one"):
+        check_remote(config)
+
+
+def test_folder_with_other_files_is_no_remote(config: Config, tmp_path: Path) -> None:
+    thesis = tmp_path / "far" / "mine" / "thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    with pytest.raises(BadInput, match=r"has thesis\.tex"):
+        check_remote(config)
+    assert [*thesis.parent.iterdir()] == [thesis]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("checkpoint.mirror=/mnt/disk", "give a URL such as s3://bucket/folder"),
+        ("checkpoint.mirror=s3://key:secret@bucket/x", "without a key, which belongs into the environment"),
+        ("checkpoint.mirror=gopher://x", "gopher://x: cannot be used here"),
+        ("run.restore=file:///no/such/place", "there is no run at file:///no/such/place/quickstart"),
+        ("run.trackers=[neptune]", "list some of tensorboard, wandb, trackio and mlflow"),
+    ],
+)
+def test_bad_input_is_one_line(setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command.main(["conf=quickstart", f"run.folder={tmp_path}/runs", "device=cpu", setting]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs" / "quickstart").exists()
