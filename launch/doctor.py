@@ -39,8 +39,7 @@ from launch.plan.forecast import forecast
 from launch.plan.plan import Plan, make_plan
 from launch.plan.refusal import check_plan
 from launch.plan.time import duration
-from launch.session.origin import command_line, commit
-from launch.session.resume import resolve_dtype
+from launch.session.resume import command_line, commit, resolve_dtype
 
 MEASURE = "measure="
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from actors.messages import ProblemSet
-from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_signals, raise_exit, software_versions
 from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -51,14 +51,10 @@ from launch.plan.time import duration
 from launch.plan.view import render, render_scaling
 from launch.reports import attempt
 from launch.result import describe
-from launch.session.afterwards import next_steps
-from launch.session.failure import write_ending
+from launch.session.ending import OnEnd, next_steps, write_ending
 from launch.session.mirroring import bring_back, check_mirror, copy_ending
-from launch.session.on_end import OnEnd
-from launch.session.origin import origin
 from launch.session.ray_session import clear_session, ray_session
-from launch.session.resume import begin, find_folder, resolve_dtype, take_over
-from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
+from launch.session.resume import begin, find_folder, origin, resolve_dtype, take_over
 
 if TYPE_CHECKING:
     from launch.session.coordinator_actor import RunRequest

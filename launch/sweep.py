@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, asks_for_help

@@ -18,10 +18,9 @@ from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, Plasticity
 from actors.coordinator.ledger import UNDECIDED
-from actors.coordinator.metrics import describe_batch, describe_check
+from actors.coordinator.metrics import Standing, describe_batch, describe_check
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
-from actors.coordinator.standing import Standing
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Outcome, Progress
 from actors.storage.checkpoints import read_state, write_state
@@ -37,6 +36,10 @@ FAULTS = 3
 
 DEATHS = 5
 """Deaths of the learner without a checkpoint between them: it would go on to die at the same place."""
+
+UNSAVED_S = 60.0
+SAVING_SHARE = 0.02
+"""A checkpoint is due after so many seconds, or once writing it takes at most this share of the time since the last."""
 
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
@@ -70,7 +73,7 @@ class Coordinator:
         """Continue the bookkeeping of a checkpoint, or begin it anew."""
         state = read_state(checkpoint) if checkpoint else {}
         rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
-        self._saved = state.get("version", 0)
+        self._saved, self._saved_at = state.get("version", 0), self._clock.now()
         self.ledger.go_back(state.get("counts", {}))
         self._publisher = PolicyPublisher(self._run, self._probes, self._startup_check, state.get("noise"))
         self._producer = RolloutProducer(self._run, self._publisher, state, draw=rollbacks)
@@ -154,7 +157,6 @@ class Coordinator:
             adapter = await self._learner.publish()
         except LearnerDied as death:
             self._note_death(death)
-            self._check_deaths(death)
             await self._publish()
         else:
             await self._adopt(adapter)
@@ -192,7 +194,6 @@ class Coordinator:
                     inspection.cancel()
             except LearnerDied as death:
                 self._note_death(death)
-                self._check_deaths(death)
                 if self._updating:
                     self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
                 trusted, self._updating = self._saved, False
@@ -215,13 +216,20 @@ class Coordinator:
                 return trusted
             best = row.get("validation/pass@1", -1.0) > self._folder.checkpoints.best_score
             # The first checkpoint comes early: the reserve for the last one is learned from it.
-            if best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
-                await self._save(row.get("validation/pass@1"))
+            planned = best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint")
+            if planned or self._much_unsaved:
+                await self._save(row.get("validation/pass@1"), passing=not planned)
             if best:
                 self._folder.checkpoints.mark_best(self.updates)
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
         return None
+
+    @property
+    def _much_unsaved(self) -> bool:
+        """Whether a death would now cost a minute's work, or more where a checkpoint takes long."""
+        saving = self._budget.expected("checkpoint")
+        return self._clock.now() - self._saved_at >= max(UNSAVED_S, saving / SAVING_SHARE)
 
     async def _next_batch(self) -> Batch | None:
         """Return the groups of the next update, or None when the training is to end."""
@@ -308,17 +316,19 @@ class Coordinator:
         await self._stopping.notify()
         return figures
 
-    async def _save(self, validation: float | None = None) -> None:
-        """Write a checkpoint of the current version. validation: its pass@1, if that was measured."""
+    async def _save(self, validation: float | None = None, passing: bool = False) -> None:
+        """Write a checkpoint of the current version. validation: its pass@1, if that was measured. passing: the next
+        one takes its place.
+        """
         started = self._clock.now()
-        async with self._folder.checkpoints.new(self.updates, self._config.checkpoint.keep_last) as folder:
+        async with self._folder.checkpoints.new(self.updates, self._config.checkpoint.keep_last, passing) as folder:
             await self._busy("checkpoint", self._learner.save(str(folder)))
             noise, counts = self._publisher.noise, self.ledger.counts
             write_state(folder, self._producer.state | {"noise": noise, "counts": counts, "validation": validation})
             self._folder.write_spent(self._budget.spent, self.ledger.record)  # never older than a checkpoint's counts
             self._folder.flush()
-        self._saved, self._deaths = self.updates, 0
-        self._budget.expect("checkpoint", self._clock.now() - started)
+        self._saved, self._saved_at, self._deaths = self.updates, self._clock.now(), 0
+        self._budget.expect("checkpoint", self._saved_at - started)
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
         """Write warnings down; go back before a collapse, write it down, or halt, as was asked for; the version to go
@@ -384,10 +394,12 @@ class Coordinator:
             try:
                 if self.updates != self._saved:
                     await self._save()
+                else:
+                    await self._folder.checkpoints.prune(self._config.checkpoint.keep_last)
                 if not self._stopping.stopped:
                     await self._stopping.unless_stopped(self._publisher.check())
             except LearnerDied as death:
-                self._note_death(death)
+                self._note_death(death, f"update {self._saved} is evaluated")
                 await self._go_back(self._saved)
         checkpoint = self._folder.checkpoints.latest
         if self._publisher.policy is None and checkpoint is not None and not self._stopping.stopped:
@@ -403,18 +415,22 @@ class Coordinator:
             return await self._heldout.final(policy), None
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
-    def _note_death(self, death: LearnerDied) -> None:
+    def _note_death(self, death: LearnerDied, then: str = "") -> None:
+        """Write a death of the learner down. then: what happens next, by default a restart.
+
+        Raises Halted instead of that if the run gets nowhere between one death and the next.
+        """
         self._learner_usable = False
         self.ledger.count("deaths/learner")
-        self._note("learner died", str(death))
         self._deaths += 1
-
-    def _check_deaths(self, death: LearnerDied) -> None:
-        """Raise Halted if the run gets nowhere between one death and the next."""
-        if self._deaths >= DEATHS:
-            raise Halted(f"the learner has died {DEATHS} times without a checkpoint in between: {death}") from death
+        hopeless = not then and self._deaths >= DEATHS
+        restart = f"restarting from update {self._saved}, attempt {self._deaths} of {DEATHS - 1}"
+        self._note("learner died", f"{death.cause}; {'it is not restarted again' if hopeless else then or restart}")
+        if hopeless:
+            raise Halted(
+                f"the learner has died {DEATHS} times without a checkpoint in between, the last time: {death.cause}"
+            ) from death
 
     def _note(self, event: str, detail: str) -> None:
-        """Write down what a person should know of, and show it."""
+        """Write down what a person should know of; the driver shows it."""
         self._folder.append_event(self.updates, event, detail)
-        self._standing.notice = f"{event}: {detail}"

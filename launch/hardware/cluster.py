@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.runtime.placement import Node, Placement
-from actors.runtime.software_versions import software_versions
+from actors.runtime.process import software_versions
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.machine import Machine, check_build, detect

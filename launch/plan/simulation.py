@@ -399,5 +399,5 @@ class UnkeptCheckpoints(Checkpoints):
     """Checkpoints that are written and forgotten."""
 
     @asynccontextmanager
-    async def new(self, version: int, keep_last: int) -> AsyncIterator[Path]:
+    async def new(self, version: int, keep_last: int, passing: bool = False) -> AsyncIterator[Path]:
         yield self.folder

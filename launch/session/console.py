@@ -49,7 +49,7 @@ class RunView:
 
 
 def render(progress: Progress, width: int) -> RenderableType:
-    """Return the bar over the budget, below it where training stands, and what happened last."""
+    """Return the bar over the budget, and below it where training stands."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column()
@@ -61,8 +61,7 @@ def render(progress: Progress, width: int) -> RenderableType:
         f"{clock(progress.spent)} of {clock(total)}, {clock(progress.left)} left",
     )
     lines = [Text(line) for line in wrapped(figures(progress), width)]
-    notice = [Text(progress.notice, style="yellow", no_wrap=True, overflow="ellipsis")] if progress.notice else []
-    return Group(bar, *lines, *notice)
+    return Group(bar, *lines)
 
 
 def describe(progress: Progress) -> str:
@@ -94,10 +93,17 @@ def figures(progress: Progress) -> list[str]:
         f"accuracy {accuracy:.2f}",
         f"length {row['completion/mean_length']:.0f}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
-        f"{row['rollout/tokens_per_second']:.0f} tok/s",
+        *speed(progress),
         *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
         *([progress.doing] if progress.doing else []),
     ]
+
+
+def speed(progress: Progress) -> list[str]:
+    """Return how fast the engines have generated of late; while they do not, what they do instead."""
+    if not progress.answers:
+        return ["engine restarts"]
+    return [f"{progress.latest['rollout/tokens_per_second']:.0f} tok/s"] if progress.phase == "training" else []
 
 
 def clock(seconds: float) -> str:

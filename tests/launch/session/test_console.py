@@ -32,12 +32,11 @@ def test_clock(seconds: float, shown: str) -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_display_has_all_figures_at_every_width(width: int) -> None:
-    progress = replace(TRAINING, cost=1.25, notice="collapse: entropy fell")
+    progress = replace(TRAINING, cost=1.25)
     shown = text_of(render(progress, width), width)
     for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
         assert words in shown
     assert "6:48 left" in shown
-    assert "collapse: entropy fell" in shown
     assert max(map(len, shown.splitlines())) <= width
 
 
@@ -50,6 +49,11 @@ def test_reward_that_is_the_accuracy_is_shown_once() -> None:
 def test_entropy_is_shown_only_when_something_was_trained_on() -> None:
     assert not [figure for figure in figures(TRAINING) if "entropy" in figure]
     assert "entropy 0.50" in figures(replace(TRAINING, latest={**ROW, "policy/entropy": 0.5}))
+
+
+def test_speed_is_shown_only_while_engines_generate() -> None:
+    for other in (replace(TRAINING, answers=False), replace(TRAINING, phase="finishing")):
+        assert not [figure for figure in figures(other) if "tok/s" in figure]
 
 
 def lines_of(*shown: Progress) -> list[str]:
