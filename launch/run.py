@@ -33,7 +33,7 @@ from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.choice import check_installed
-from conf.command import PlainConsole, asks_for_help, command, near
+from conf.command import WORDS, PlainConsole, command, near
 from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
@@ -46,7 +46,7 @@ from launch.plan.calibration import recall
 from launch.plan.forecast import forecast, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.plan import Plan, make_plan, with_problems
-from launch.plan.refusal import check_plan
+from launch.plan.refusal import check_budget, check_plan
 from launch.plan.time import duration
 from launch.plan.view import render, render_scaling
 from launch.reports import attempt
@@ -70,7 +70,7 @@ LATE_S = 10.0
 GENERATED = "reasoning_gym:"
 
 SHUTDOWN_S = 30.0
-"""That Ray is given to end once all is saved."""
+"""Seconds Ray gets to shut down after everything is saved."""
 
 
 @command("run.py")
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = PlainConsole()
     try:
-        if asks_for_help(arguments):
+        if not WORDS.isdisjoint(arguments):
             explain(arguments, __doc__)
             return 0
         config = load(arguments)
@@ -148,6 +148,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_plan(plan)
         check_build(config, plan.machine, software_versions(VLLM_BUILDS))
     check_mps(config, plan.placement, joined=bool(cluster))
+    check_budget(plan)
     folder = find_folder(config)
     counted = with_problems(plan)
     console.print(render(counted, forecast(counted) if counted.estimate else None))
