@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from actors.formats import duration
 from actors.storage.run_record import RunRecord
 from conf.command import command
 from conf.errors import BadInput
@@ -19,7 +20,7 @@ from conf.errors import BadInput
 def describe(summary: dict[str, Any]) -> list[str]:
     """Say how and when a run ended, and held-out pass@1 before and after where it was measured."""
     summary = {"updates": 0, "spent_s": 0.0, "reason": None, "eval": {}} | summary
-    spent = f"{summary['spent_s'] / 60:.1f} minutes"
+    spent = duration(summary["spent_s"])
     if summary.get("cost") is not None:
         spent += f", at a cost of {summary['cost']:.2f}"
     lines = [f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"]

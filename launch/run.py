@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_signals, raise_exit, software_versions
 from actors.storage.checkpoints import version_of
@@ -47,7 +48,6 @@ from launch.plan.forecast import forecast, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.plan import Plan, make_plan, with_problems
 from launch.plan.refusal import check_budget, check_plan
-from launch.plan.time import duration
 from launch.plan.view import render, render_scaling
 from launch.reports import attempt
 from launch.result import describe

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
+from actors.formats import duration
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
 from actors.storage.run_record import RunRecord
@@ -31,7 +32,6 @@ from launch.hardware.mps import check_mps
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
-from launch.plan.time import duration
 from launch.session.resume import check_settings, resolve_dtype
 from launch.sweeps.grid import Cell, Grid, read_grid
 from launch.sweeps.lanes import RUN, plan_lanes

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from actors.formats import duration
 from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
 from conf.schema import Config
@@ -22,7 +23,7 @@ from launch.hardware.machine import Machine
 from launch.plan.forecast import Pace
 from launch.plan.plan import make_plan
 from launch.plan.simulation import simulate
-from launch.plan.time import UNMEASURED, Calibration, Workload, duration
+from launch.plan.time import UNMEASURED, Calibration, Workload
 
 Row = dict[str, float]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import accumulate
 from operator import or_
 
+from actors.formats import duration
 from conf.errors import BadInput
 from conf.sizes import kv_bytes_per_token, longest_sample, parameters
 from launch.hardware.machine import GIB
 from launch.plan.fit import misfit
 from launch.plan.plan import Plan, plan_for
-from launch.plan.time import duration
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""

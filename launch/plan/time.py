@@ -297,11 +297,3 @@ def estimate(config: Config, costs: Costs, workload: Workload, placement: Placem
         together=learner.max_staleness > 0 and not placement.shared,
         evaluate_s=config.eval.problems * config.eval.n * answer * costs.decode_s(evaluated) / evaluated / engines,
     )
-
-
-def duration(seconds: float) -> str:
-    """Write seconds in the unit a person would use."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

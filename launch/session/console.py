@@ -6,6 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from actors.formats import duration
 from actors.messages import Progress
 
 REFRESH_PER_SECOND = 2
@@ -58,14 +59,14 @@ def render(progress: Progress, width: int) -> RenderableType:
     bar.add_row(
         Text(f"{progress.phase:<9}", style="bold cyan"),
         ProgressBar(total=total, completed=min(progress.spent, total)),
-        f"{clock(progress.spent)} of {clock(total)}, {clock(progress.left)} left",
+        f"{duration(progress.left)} left of {duration(total)}",
     )
     lines = [Text(line) for line in wrapped(figures(progress), width)]
     return Group(bar, *lines)
 
 
 def describe(progress: Progress) -> str:
-    return f"[{clock(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}".rstrip()
+    return f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}".rstrip()
 
 
 def wrapped(figures: list[str], width: int) -> list[str]:
@@ -104,10 +105,3 @@ def speed(progress: Progress) -> list[str]:
     if not progress.answers:
         return ["engine restarts"]
     return [f"{progress.latest['rollout/tokens_per_second']:.0f} tok/s"] if progress.phase == "training" else []
-
-
-def clock(seconds: float) -> str:
-    """Format seconds as h:mm:ss, or m:ss below an hour."""
-    whole = max(int(seconds), 0)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

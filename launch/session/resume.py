@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.storage.files import empty, lock
 from actors.storage.run_folder import RunFolder
@@ -58,7 +59,7 @@ def find_folder(config: Config) -> Path:
         check_continuation(config, run, summary)
     if (spent := run.spent) >= config.budget.seconds:
         raise BadInput(
-            f"run {config.run.name!r} has spent {spent / 60:.1f} minutes, all of its budget: give it more, as "
+            f"run {config.run.name!r} has spent {duration(spent)}, all of its budget: give it more, as "
             f"budget.minutes={spent / 60 + 10:.0f}, or start it anew with run.overwrite=true"
         )
     check_settings(config, run)

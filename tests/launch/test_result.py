@@ -22,7 +22,7 @@ SUMMARY: dict[str, Any] = {
 
 def test_before_and_after_stand_in_one_line() -> None:
     assert describe(SUMMARY) == [
-        "budget_exhausted after 40 updates in 9.9 minutes: no further update fits",
+        "budget_exhausted after 40 updates in 9.9 min: no further update fits",
         "held-out pass@1: 0.050 before, 0.625 after (95 % interval 0.550–0.700; 128 problems, 2 samples each)",
     ]
 
