@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.coordinator.budget import SAFETY
-from actors.coordinator.coordinator import SAVING_SHARE, UNSAVED_S
+from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
 from actors.messages import Batch, UpdateStats
 from tests.actors.virtual_run import Run, make_config, score_each
 from tests.fakes import FakeEngine
