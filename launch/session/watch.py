@@ -25,6 +25,7 @@ from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from launch.hardware.machine import detect
 from launch.plan.calibration import ENOUGH, learn_from
+from launch.session.actors import free_learners
 from launch.session.console import RunView
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
 from launch.session.ending import write_ending
@@ -124,6 +125,7 @@ class Watch:
             cause = f"it gave no sign of life for {SILENCE_S:.0f} s and was killed"
         else:
             cause = cause_of_death(str(error), self._watcher, self._logs)
+        free_learners()
         end_actors()
         latest = self._folder.checkpoints.latest
         if latest != self._began_at:

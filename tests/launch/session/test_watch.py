@@ -40,6 +40,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause before a restart, and no actors of a Ray."""
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr(watch, "end_actors", lambda: None)
+    monkeypatch.setattr(watch, "free_learners", lambda: None)
 
 
 @pytest.fixture
