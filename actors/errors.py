@@ -4,8 +4,13 @@
 class ActorDied(Exception):
     """An actor is gone, or answers no more, and what was asked of it is lost.
 
-    The text names the actor and the cause: exit code or signal, the out-of-memory killer, its last log lines.
+    The text names the actor and the cause: exit code or signal, the out-of-memory killer, its log.
     """
+
+    @property
+    def cause(self) -> str:
+        """The text without the actor's name."""
+        return str(self).partition(" died: ")[2] or str(self)
 
 
 class LearnerDied(ActorDied):

@@ -259,8 +259,8 @@ class Progress:
     updates_left: forecast of the updates that still fit.
     latest: the last row of metrics.jsonl.
     cost: of the time spent, if an hour has a price.
-    notice: the last event.
     doing: the step of a phase that takes long, in words.
+    answers: whether an engine is up.
     base: held-out pass@1 of the base model, once it is known.
     """
 
@@ -271,8 +271,8 @@ class Progress:
     updates_left: int | None
     latest: dict[str, float] = field(default_factory=dict)
     cost: float | None = None
-    notice: str = ""
     doing: str = ""
+    answers: bool = True
     base: float | None = None
 
 

@@ -5,6 +5,7 @@ becomes a BadInput that names the file, the place in it and the remedy.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -150,9 +151,19 @@ def line_of(text: str, key: str) -> int:
 
 @cache
 def _loader() -> Any:
+    """Return a loader that leaves text what YAML 1.1 alone reads otherwise: 1:30 is no 90, and `on` no truth."""
     from omegaconf._yaml import get_yaml_loader  # 2.4: reads 1e-5 as a number, and refuses a key given twice
 
-    return get_yaml_loader()
+    def narrowed(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
+        if tag == "tag:yaml.org,2002:bool":
+            return re.compile("(true|True|TRUE|false|False|FALSE)$")
+        number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        return re.compile(f"(?!.*:)(?:{pattern.pattern})", pattern.flags) if number else pattern
+
+    base = get_yaml_loader()
+    rules = base.yaml_implicit_resolvers.items()
+    narrow = {first: [(tag, narrowed(tag, pattern)) for tag, pattern in each] for first, each in rules}
+    return type("Loader", (base,), {"yaml_implicit_resolvers": narrow})
 
 
 def checked(document: Any) -> Any:

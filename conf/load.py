@@ -53,6 +53,8 @@ RECORD = "config.yaml"
 
 RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
 
+CLOCK_TIME = re.compile(r"\d+(:\d\d)+")
+
 MOST_ARGUMENTS = 500
 """On a command line; there are fewer settings."""
 
@@ -206,14 +208,12 @@ def override(key: str, value: str) -> DictConfig:
         raise BadInput(f"{key}={value}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
         value.encode()
-        parse_yaml(value)
-        parsed = OmegaConf.from_dotlist([f"{key}={value}"])
+        parsed = OmegaConf.create()
+        OmegaConf.update(parsed, key, parse_yaml(value) if value else "")
     except UnicodeEncodeError:
         raise BadInput(f"{key}={value}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None
     except (ValueError, OmegaConfBaseException) as error:
         raise BadInput(f"{key}={value}: not a value in YAML ({_first_line(error)}); quote it") from None
-    if value == "":
-        OmegaConf.update(parsed, key, "")
     return parsed
 
 
@@ -312,7 +312,8 @@ def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) 
         if is_dataclass(kinds[key]):
             _check_keys(value, kinds[key], inner, where, known)
         elif not fits(value, kinds[key]):
-            raise BadInput(f"{where}{inner}={show(value)}: expected {expected(kinds[key])}")
+            clock = ", such as 1.5 for 1:30" if CLOCK_TIME.fullmatch(str(value)) else ""
+            raise BadInput(f"{where}{inner}={show(value)}: expected {expected(kinds[key])}{clock}")
         elif isinstance(value, list) and get_origin(kinds[key]) is list and is_dataclass(get_args(kinds[key])[0]):
             record: Any = get_args(kinds[key])[0]
             for number, entry in enumerate(value):

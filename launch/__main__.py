@@ -29,7 +29,11 @@ COMMANDS = {
 @command("microbudget")
 def main(arguments: list[str]) -> int:
     """Do a command. Return its exit code."""
-    if not arguments or arguments[0] in WORDS:
+    if not arguments:
+        raise BadInput(
+            "no command given: start with `microbudget run conf=quickstart`; `microbudget help` has the others"
+        )
+    if arguments[0] in WORDS:
         print("microbudget COMMAND …; `microbudget COMMAND help` says more\n")
         print("\n".join(f"  {name:<9} {about}" for name, (_, about) in COMMANDS.items()))
         return 0

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from actors.messages import Problem
 from actors.runtime.placement import place_engines
-from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput

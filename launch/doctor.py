@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from actors.errors import ActorDied
+from actors.formats import duration
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
@@ -38,9 +39,7 @@ from launch.plan.calibration import kept_in, recall
 from launch.plan.forecast import forecast
 from launch.plan.plan import Plan, make_plan
 from launch.plan.refusal import check_plan
-from launch.plan.time import duration
-from launch.session.origin import command_line, commit
-from launch.session.resume import resolve_dtype
+from launch.session.resume import command_line, commit, resolve_dtype
 
 MEASURE = "measure="
 

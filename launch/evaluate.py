@@ -24,7 +24,7 @@ from rich.console import Console
 from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
 from actors.runtime.placement import Placement, place_engines
-from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.runtime.process import VLLM_BUILDS, exit_at_once, handle_signals, software_versions
 from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from actors.storage.run_record import RunRecord
 from conf.adapters import adopt_adapter
@@ -52,7 +52,6 @@ from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reports import attempt
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import resolve_dtype
-from launch.session.signals import exit_at_once, handle_signals
 from rewards.pool import check_judges
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function

@@ -27,11 +27,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from actors.runtime.process import handle_signals, raise_exit
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.models import weight_files
-from launch.session.signals import handle_signals, raise_exit
 from launch.trained.policy import LATEST, Trained, find_trained
 
 FORMATS = ("merged", "gguf", "adapter")

@@ -22,10 +22,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from actors.runtime.process import handle_signals, raise_exit
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
-from launch.session.signals import handle_signals, raise_exit
 from launch.trained.policy import Trained, find_trained
 
 YES_NO = ("true", "false")

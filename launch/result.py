@@ -10,6 +10,7 @@ Example:
 import sys
 from typing import Any
 
+from actors.formats import duration
 from actors.storage.run_record import RunRecord
 from conf.arguments import run_and_options
 from conf.command import command
@@ -20,7 +21,7 @@ from launch.reports import conclusion
 def describe(summary: dict[str, Any]) -> str:
     """Say how and when a run ended."""
     summary = {"updates": 0, "spent_s": 0.0, "reason": None} | summary
-    spent = f"{summary['spent_s'] / 60:.1f} minutes"
+    spent = duration(summary["spent_s"])
     if summary.get("cost") is not None:
         spent += f", at a cost of {summary['cost']:.2f}"
     return f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"

@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from actors.formats import duration
 from actors.messages import ProblemSet
-from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_signals, raise_exit, software_versions
 from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.choice import check_installed
-from conf.command import PlainConsole, asks_for_help, command, near
+from conf.command import WORDS, PlainConsole, command, near
 from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
@@ -46,19 +47,14 @@ from launch.plan.calibration import plan_measured
 from launch.plan.forecast import Forecast, foresee, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.plan import Plan
-from launch.plan.refusal import check_plan
-from launch.plan.time import duration
+from launch.plan.refusal import check_budget, check_plan
 from launch.plan.view import render, render_scaling
 from launch.reports import attempt, conclusion
 from launch.result import describe
-from launch.session.afterwards import next_steps
-from launch.session.failure import write_ending
-from launch.session.on_end import OnEnd
-from launch.session.origin import origin
+from launch.session.ending import OnEnd, next_steps, write_ending
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import begin, find_folder, resolve_dtype, take_over
-from launch.session.signals import after, exit_at_once, handle_signals, raise_exit
+from launch.session.resume import begin, find_folder, origin, resolve_dtype, take_over
 from rewards.functions import check_functions
 
 if TYPE_CHECKING:
@@ -75,7 +71,7 @@ LATE_S = 10.0
 GENERATED = "reasoning_gym:"
 
 SHUTDOWN_S = 30.0
-"""That Ray is given to end once all is saved."""
+"""Seconds Ray gets to shut down after everything is saved."""
 
 
 @command("run.py")
@@ -85,7 +81,7 @@ def main(arguments: list[str]) -> int:
     handle_signals(exit_at_once)  # there is nothing to save yet
     console = PlainConsole()
     try:
-        if asks_for_help(arguments):
+        if not WORDS.isdisjoint(arguments):
             explain(arguments, __doc__)
             return 0
         config = load(arguments)
@@ -153,6 +149,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_plan(plan)
         check_build(config, plan.machine, software_versions(VLLM_BUILDS))
     check_mps(config, plan.placement, joined=bool(cluster))
+    check_budget(plan)
     folder = find_folder(config)
     counted, expected = foresee(plan)
     console.print(render(counted, expected))

@@ -26,16 +26,14 @@ from functools import partial
 from typing import Any
 
 from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
-from actors.runtime.parent import end_with
 from actors.runtime.placement import place_engines
-from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.runtime.process import VLLM_BUILDS, end_with, handle_signals, raise_exit, software_versions
 from conf.arguments import run_and_options
 from conf.command import command, near
 from conf.errors import BadInput
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
-from launch.session.signals import handle_signals, raise_exit
 from launch.trained.off_screen import log_of
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-from actors.runtime.software_versions import VLLM_BUILDS, software_versions
+from actors.formats import duration
+from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
 from actors.storage.folders import is_marked, mark
 from actors.storage.layout import SWEEP
@@ -32,7 +33,6 @@ from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.forecast import foresee_all
 from launch.plan.refusal import check_plan
-from launch.plan.time import duration
 from launch.session.resume import check_settings, resolve_dtype
 from launch.sweeps.grid import Grid, read_grid
 from launch.sweeps.lanes import RUN, plan_lanes

@@ -18,13 +18,13 @@ from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, Plasticity
 from actors.coordinator.ledger import UNDECIDED
-from actors.coordinator.metrics import describe_batch, describe_check
+from actors.coordinator.metrics import Standing, describe_batch, describe_check
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
-from actors.coordinator.standing import Standing
+from actors.coordinator.saving import Saving
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Outcome, Progress
-from actors.storage.checkpoints import read_state, write_state
+from actors.storage.checkpoints import read_state
 
 TICK_S = 1.0
 """How often the time spent is written down and the budget looked at."""
@@ -55,7 +55,7 @@ class Coordinator:
         self._run = run
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
-        self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
+        self._heldout, self._plasticity, self._saving = HeldoutEvaluations(run), Plasticity(run), Saving(run)
         self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
         self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
@@ -70,7 +70,7 @@ class Coordinator:
         """Continue the bookkeeping of a checkpoint, or begin it anew."""
         state = read_state(checkpoint) if checkpoint else {}
         rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
-        self._saved = state.get("version", 0)
+        self._saving.go_on_from(state.get("version", 0))
         self.ledger.go_back(state.get("counts", {}))
         self._publisher = PolicyPublisher(self._run, self._probes, self._startup_check, state.get("noise"))
         self._producer = RolloutProducer(self._run, self._publisher, state, draw=rollbacks)
@@ -154,7 +154,6 @@ class Coordinator:
             adapter = await self._learner.publish()
         except LearnerDied as death:
             self._note_death(death)
-            self._check_deaths(death)
             await self._publish()
         else:
             await self._adopt(adapter)
@@ -192,10 +191,9 @@ class Coordinator:
                     inspection.cancel()
             except LearnerDied as death:
                 self._note_death(death)
-                self._check_deaths(death)
                 if self._updating:
                     self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
-                trusted, self._updating = self._saved, False
+                trusted, self._updating = self._saving.version, False
         return trusted
 
     async def _train_in_turns(self) -> int | None:
@@ -215,8 +213,9 @@ class Coordinator:
                 return trusted
             best = row.get("validation/pass@1", -1.0) > self._folder.checkpoints.best_score
             # The first checkpoint comes early: the reserve for the last one is learned from it.
-            if best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint"):
-                await self._save(row.get("validation/pass@1"))
+            planned = best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint")
+            if planned or self._saving.due:
+                await self._save(row.get("validation/pass@1"), passing=not planned)
             if best:
                 self._folder.checkpoints.mark_best(self.updates)
             self._budget.expect("turn", self._clock.now() - turn_began)
@@ -308,17 +307,16 @@ class Coordinator:
         await self._stopping.notify()
         return figures
 
-    async def _save(self, validation: float | None = None) -> None:
-        """Write a checkpoint of the current version. validation: its pass@1, if that was measured."""
-        started = self._clock.now()
-        async with self._folder.checkpoints.new(self.updates, self._config.checkpoint.keep_last) as folder:
-            await self._busy("checkpoint", self._learner.save(str(folder)))
-            noise, counts = self._publisher.noise, self.ledger.counts
-            write_state(folder, self._producer.state | {"noise": noise, "counts": counts, "validation": validation})
-            self._folder.write_spent(self._budget.spent, self.ledger.record)  # never older than a checkpoint's counts
-            self._folder.flush()
-        self._saved, self._deaths = self.updates, 0
-        self._budget.expect("checkpoint", self._clock.now() - started)
+    async def _save(self, validation: float | None = None, passing: bool = False) -> None:
+        """Write a checkpoint of the current version. validation: its pass@1, if that was measured. passing: the next
+        one takes its place.
+        """
+
+        def state() -> dict[str, Any]:
+            return self._producer.state | {"noise": self._publisher.noise, "validation": validation}
+
+        await self._saving.save(self.updates, state, passing)
+        self._deaths = 0
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
         """Write warnings down; go back before a collapse, write it down, or halt, as was asked for; the version to go
@@ -382,16 +380,18 @@ class Coordinator:
         """
         if self._publisher.policy is not None and self._learner_usable:
             try:
-                if self.updates != self._saved:
+                if self.updates != self._saving.version:
                     await self._save()
+                else:
+                    await self._folder.checkpoints.prune(self._config.checkpoint.keep_last)
                 if not self._stopping.stopped:
                     await self._stopping.unless_stopped(self._publisher.check())
             except LearnerDied as death:
-                self._note_death(death)
-                await self._go_back(self._saved)
+                self._note_death(death, f"update {self._saving.version} is evaluated")
+                await self._go_back(self._saving.version)
         checkpoint = self._folder.checkpoints.latest
         if self._publisher.policy is None and checkpoint is not None and not self._stopping.stopped:
-            adapter = AdapterRef(self._saved, self._folder.next_incarnation(), str(checkpoint / "adapter"))
+            adapter = AdapterRef(self._saving.version, self._folder.next_incarnation(), str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
     async def _evaluate_end(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -403,18 +403,22 @@ class Coordinator:
             return await self._heldout.final(policy), None
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
-    def _note_death(self, death: LearnerDied) -> None:
+    def _note_death(self, death: LearnerDied, then: str = "") -> None:
+        """Write a death of the learner down. then: what happens next, by default a restart.
+
+        Raises Halted instead of that if the run gets nowhere between one death and the next.
+        """
         self._learner_usable = False
         self.ledger.count("deaths/learner")
-        self._note("learner died", str(death))
         self._deaths += 1
-
-    def _check_deaths(self, death: LearnerDied) -> None:
-        """Raise Halted if the run gets nowhere between one death and the next."""
-        if self._deaths >= DEATHS:
-            raise Halted(f"the learner has died {DEATHS} times without a checkpoint in between: {death}") from death
+        hopeless = not then and self._deaths >= DEATHS
+        restart = f"restarting from update {self._saving.version}, attempt {self._deaths} of {DEATHS - 1}"
+        self._note("learner died", f"{death.cause}; {'it is not restarted again' if hopeless else then or restart}")
+        if hopeless:
+            raise Halted(
+                f"the learner has died {DEATHS} times without a checkpoint in between, the last time: {death.cause}"
+            ) from death
 
     def _note(self, event: str, detail: str) -> None:
-        """Write down what a person should know of, and show it."""
+        """Write down what a person should know of; the driver shows it."""
         self._folder.append_event(self.updates, event, detail)
-        self._standing.notice = f"{event}: {detail}"

@@ -73,6 +73,11 @@ class EnginePool:
         self._slots = [EngineSlot(engine, clock, record, self._adapters) for engine in engines]
         self._pool = WorkerPool(self._slots)
 
+    @property
+    def answers(self) -> bool:
+        """Whether one of the engines is well."""
+        return any(slot.healthy for slot in self._slots)
+
     async def ready(self) -> None:
         await asyncio.gather(*(slot.insist(lambda engine: engine.ready()) for slot in self._slots))
 

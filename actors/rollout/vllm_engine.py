@@ -215,7 +215,7 @@ class RolloutEngine:
         except EngineDeadError as error:
             ended = self._llm.engine_core.resources.engine_manager.finished_procs()
             causes = [describe_exit(code) for code in ended.values()] or ["it gave up"]
-            raise ActorDied(f"of its engine process: {causes[0]}") from error
+            raise ActorDied(f"in its engine process: {causes[0]}") from error
 
 
 def _use_kernel_sizes() -> None:

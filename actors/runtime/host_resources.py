@@ -26,7 +26,7 @@ LAST_MARGIN = 128 * MIB
 
 SHARED_MEMORY_LOW = 64 * MIB
 MEMORY_LOW_SHARE = 0.06
-"""Ray's memory monitor begins to kill at 5 % of the machine's memory left."""
+"""Of all memory: with less left the kernel may soon kill a process."""
 
 
 @dataclass(frozen=True)

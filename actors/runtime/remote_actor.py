@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.errors import ActorDied
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
-from actors.runtime.patience import within
+from actors.runtime.clock import within
 from actors.runtime.placement import Share
 from conf.errors import BadInput
 

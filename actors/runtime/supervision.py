@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from actors.errors import ActorDied
 from actors.protocols import Clock
 
 DEATHS_IN_A_ROW = 3
-"""So many deaths without an answer in between end an actor: it would not start the next time either."""
+"""After so many deaths without an answer in between an actor is not restarted: it would not start the next time."""
 
 DEATHS_LATELY = 6
 LATELY_S = 1800.0
@@ -27,6 +27,11 @@ class RestartLimit:
         self._in_a_row = 0
         self._times: deque[float] = deque(maxlen=DEATHS_LATELY)
 
+    @property
+    def attempt(self) -> str:
+        """The restart that follows the last death, in words."""
+        return f"attempt {self._in_a_row} of {DEATHS_IN_A_ROW - 1}"
+
     def answered(self) -> None:
         """Note that the actor has done something since its last restart."""
         self._in_a_row = 0
@@ -36,11 +41,14 @@ class RestartLimit:
         self._in_a_row += 1
         self._times.append(now)
         if self._in_a_row >= DEATHS_IN_A_ROW:
-            raise ActorDied(f"{self._name} died {DEATHS_IN_A_ROW} times in a row: {death}") from death
+            self._give_up(f"{DEATHS_IN_A_ROW} times in a row", death)
         if len(self._times) == DEATHS_LATELY and now - self._times[0] < LATELY_S:
             minutes = (now - self._times[0]) / 60
-            raise ActorDied(f"{self._name} died {DEATHS_LATELY} times in {minutes:.0f} minutes: {death}") from death
+            self._give_up(f"{DEATHS_LATELY} times in {minutes:.0f} minutes", death)
         return FIRST_PAUSE_S * 2 ** (self._in_a_row - 2) if self._in_a_row > 1 else 0.0
+
+    def _give_up(self, times: str, death: ActorDied) -> NoReturn:
+        raise ActorDied(f"{self._name} died {times}, the last time: {death.cause}") from death
 
 
 class Restartable(Protocol):
@@ -58,8 +66,11 @@ class Restartable(Protocol):
 M = TypeVar("M", bound=Restartable)
 T = TypeVar("T")
 
+DIED = "died"
+"""How an event that is an actor's death ends; the other is "restarted"."""
+
 Record = Callable[[str, str], None]
-"""Takes an actor's name and a sentence about what became of it."""
+"""Takes an event of an actor, its name in front, and the rest of the sentence."""
 
 
 class Lost(Exception):
@@ -139,13 +150,14 @@ class Supervised(Generic[M]):
         await self.actor.close()
 
     async def _restart(self, death: ActorDied) -> None:
-        began, cause = self._clock.now(), death
+        name, began = self.actor.name, self._clock.now()
         while True:
             try:
                 pause = self._limit.pause(self._clock.now(), death)
-            except ActorDied as end:
-                self._record(self.actor.name, f"not replaced any more; {end}")
+            except ActorDied:
+                self._record(f"{name} {DIED}", f"{death.cause}; it is not restarted again")
                 raise
+            self._record(f"{name} {DIED}", f"{death.cause}; restarting, {self._limit.attempt}")
             await self._clock.sleep(pause)
             try:
                 await self.actor.revive()
@@ -154,10 +166,10 @@ class Supervised(Generic[M]):
             except ActorDied as again:
                 death = again
             except Exception as error:  # another restart would not help
-                self._record(self.actor.name, f"not replaced any more; {error!r} while it was; {cause}")
+                self._record(f"{name} not restarted", repr(error))
                 raise
         seconds = self._clock.now() - began
-        self._record(self.actor.name, f"replaced within {seconds:.1f} s, {self._lost} requests asked again; {cause}")
+        self._record(f"{name} restarted", f"within {seconds:.1f} s, {self._lost} requests asked again")
         self._lost = 0
         self._restarts += 1
         self.restart = None

@@ -31,6 +31,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._passing = ""
 
     @property
     def all(self) -> list[Path]:
@@ -64,11 +65,12 @@ class Checkpoints:
         return max((found for found in versions if found <= version), default=min(versions, default=0))
 
     @asynccontextmanager
-    async def new(self, version: int, keep_last: int) -> AsyncIterator[Path]:
+    async def new(self, version: int, keep_last: int, passing: bool = False) -> AsyncIterator[Path]:
         """Yield a temporary folder that becomes the checkpoint of a version and `latest` once the block has succeeded.
 
         Its gigabytes are hashed and synced beside the event loop; cancelled meanwhile, it stays a temporary folder.
-        keep_last: how many checkpoints stay, beside the best one.
+        keep_last: how many checkpoints stay, beside the best one. passing: this one is not among them, and stays until
+        there is a newer one.
         """
         final = self._path(version)
         drop_leftovers(final, CHECKPOINT)
@@ -78,10 +80,17 @@ class Checkpoints:
         self._remove(final)
         temporary.rename(final)
         link(self.folder / "latest", final)
-        kept = [checkpoint for checkpoint in self.all if checkpoint.name <= final.name][-keep_last:]
-        for other in self.all:
-            if other not in kept and other.name != (self.best and self.best.name):
-                await asyncio.to_thread(self._remove, other)
+        await self.prune(keep_last, passing)
+
+    async def prune(self, keep_last: int, passing: bool = False) -> None:
+        """Delete all but the latest checkpoint, the best, and the last ones; arguments as for `new`."""
+        latest, best = (each.name if each else "" for each in (self.latest, self.best))
+        lasting = [each.name for each in self.all if each.name < latest and each.name != self._passing]
+        lasting += [latest] * (not passing)
+        self._passing = latest if passing else ""
+        for each in self.all:
+            if each.name not in {latest, best, *lasting[-keep_last:]}:
+                await asyncio.to_thread(self._remove, each)
 
     def mark_best(self, version: int) -> None:
         """Point `best` at a version's checkpoint, which then is kept."""

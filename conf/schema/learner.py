@@ -63,11 +63,6 @@ class LearnerConfig:
     because what the others can generate depends on model and lengths; otherwise one, whose threads use all its
     cores."""
 
-    def __post_init__(self) -> None:
-        """YAML reads on and off without quotes as booleans, which a text field then holds as these words."""
-        words = {"True": "on", "False": "off"}
-        self.gradient_checkpointing = words.get(self.gradient_checkpointing, self.gradient_checkpointing)
-
 
 @dataclass
 class AlgorithmConfig:

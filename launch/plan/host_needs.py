@@ -49,7 +49,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     adapter = trained * DTYPE_BYTES[config.model.dtype]
     checkpoint = trained * CHECKPOINT_BYTES + adapter
     published = (2 * ADAPTER_SLOTS + 1) * adapter  # those served, synthetic ones, and the one being written
-    kept = config.checkpoint.keep_last + (config.validation.every > 0)  # the best one may be an old one
+    kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # a passing one; the best may be an old one
     return HostNeeds(
         disk=(kept + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,

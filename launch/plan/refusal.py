@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from itertools import accumulate
 from operator import or_
 
+from actors.formats import duration
 from conf.errors import BadInput
 from conf.sizes import kv_bytes_per_token, longest_sample, parameters
 from launch.hardware.machine import GIB
 from launch.plan.fit import misfit
 from launch.plan.plan import Plan, plan_for
-from launch.plan.time import duration
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""
 
 NEWER_CARD = "take a card that can: an A40, an RTX 3090 or a newer one"
+
+LEAST_START = 0.5
+"""Part of the expected start that a budget must cover: where nothing was measured a machine may be so much faster."""
 
 Change = dict[str, object]
 """Settings by key."""
@@ -38,6 +41,19 @@ def check_plan(plan: Plan) -> None:
         )
     if plan.cache_too_small or not (plan.fits or insists):
         raise BadInput(f"model.path={config.model.path}: {misfit(plan)}; {advice(plan)}")
+
+
+def check_budget(plan: Plan) -> None:
+    """Raise BadInput if not even the start of the run fits into its budget."""
+    budget, costs = plan.config.budget, plan.costs
+    if costs is None or budget.seconds >= LEAST_START * costs.start_s:
+        return
+    needed = costs.start_s + (plan.estimate.update_s + 2 * plan.estimate.evaluate_s if plan.estimate else 0.0)
+    given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
+    raise BadInput(
+        f"budget.{given}: the start alone takes about {duration(costs.start_s)}; give at least"
+        f" budget.minutes={math.ceil(needed / 60)}"
+    )
 
 
 def advice(plan: Plan) -> str:

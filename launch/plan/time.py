@@ -250,11 +250,3 @@ def costs_of(
         checkpoint_s=trained * CHECKPOINT_BYTES / DISK_RATE,
         start_s=START_S[placement.device],
     )
-
-
-def duration(seconds: float) -> str:
-    """Write seconds in the unit a person would use."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

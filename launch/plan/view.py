@@ -11,6 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from actors.formats import duration
 from actors.runtime.placement import Share
 from conf.devices import CARD_DTYPE
 from conf.load import flatten
@@ -22,7 +23,7 @@ from launch.plan.fit import misfit
 from launch.plan.forecast import Forecast
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
-from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE, duration
+from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE
 
 Rows = list[tuple[str, str]]
 """A name and what there is to say of it."""

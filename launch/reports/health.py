@@ -186,7 +186,8 @@ def _faults(run: Run) -> Iterator[Flag]:
     deaths = {name.removeprefix("deaths/"): n for name, n in counts.items() if name.startswith("deaths/")}
     for name, number in deaths.items():
         yield Flag("warning", f"{many(number, 'death')} survived", f"of the {name}; events.jsonl says why")
-    resumed = run.restores - deaths.get("learner", 0) - events.count("collapse, rolled back")
+    restarts = sum(deaths.get(name, 0) for name in ("learner", "coordinator"))
+    resumed = run.restores - restarts - events.count("collapse, rolled back")
     if resumed > 0:
         yield Flag("note", f"Resumed {'once' if resumed == 1 else f'{resumed} times'}", "from a checkpoint")
     if skipped := counts.get("updates/skipped", 0):

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from actors.formats import duration
+
 WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text("utf-8"))
 
 MISSING = "–"
@@ -78,11 +80,7 @@ def count(number: float) -> str:
 
 def time(seconds: float) -> str:
     """Write seconds in the unit that suits them."""
-    if seconds < 120:
-        return f"{seconds:.1f}{SPACE}s" if seconds < 10 else f"{seconds:.0f}{SPACE}s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f}{SPACE}min"
-    return f"{seconds / 3600:.1f}{SPACE}h"
+    return duration(seconds).replace(" ", SPACE)
 
 
 def many(number: int, thing: str) -> str:

@@ -1,9 +1,10 @@
 """Starting the Ray actors of a run or an evaluation."""
 
 import asyncio
+import contextlib
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.protocols import Clock
@@ -22,6 +23,9 @@ from rewards.reward import reward_function
 
 RESERVE_S = 120
 """How long the learner waits for its place in a cluster where something else may just be ending."""
+
+LEARNERS = "learners"
+"""Name of the reserved shares of the learner's ranks, in the namespace of the run."""
 
 NODE_LABEL = "ray.io/node-id"
 """Label that Ray gives to every node, with its id."""
@@ -70,6 +74,7 @@ async def reserve_learners(placement: Placement) -> PlacementGroup:
     group = placement_group(
         [{"CPU": share.threads, "GPU": share.gpus} for share in shares],
         strategy="STRICT_PACK" if together else "PACK",
+        name=LEARNERS,
         bundle_label_selector=[{NODE_LABEL: share.node} if share.node else {} for share in shares],
     )
     if not await asyncio.to_thread(group.wait, RESERVE_S):
@@ -78,6 +83,12 @@ async def reserve_learners(placement: Placement) -> PlacementGroup:
             f"the learner needs {needs}, which Ray has not had free for {RESERVE_S} s: end what else it runs"
         )
     return group
+
+
+def free_learners() -> None:
+    """Give back what a coordinator that has died had reserved: Ray keeps that until the driver ends."""
+    with contextlib.suppress(ValueError):  # there is no such group
+        remove_placement_group(get_placement_group(LEARNERS))
 
 
 def start_ranks(

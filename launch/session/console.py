@@ -6,6 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from actors.formats import duration
 from actors.messages import Progress
 
 REFRESH_PER_SECOND = 2
@@ -49,7 +50,7 @@ class RunView:
 
 
 def render(progress: Progress, width: int) -> RenderableType:
-    """Return the bar over the budget, below it where training stands, and what happened last."""
+    """Return the bar over the budget, and below it where training stands."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column()
@@ -58,15 +59,14 @@ def render(progress: Progress, width: int) -> RenderableType:
     bar.add_row(
         Text(f"{progress.phase:<9}", style="bold cyan"),
         ProgressBar(total=total, completed=min(progress.spent, total)),
-        f"{clock(progress.spent)} of {clock(total)}, {clock(progress.left)} left",
+        f"{duration(progress.left)} left of {duration(total)}",
     )
     lines = [Text(line) for line in wrapped(figures(progress), width)]
-    notice = [Text(progress.notice, style="yellow", no_wrap=True, overflow="ellipsis")] if progress.notice else []
-    return Group(bar, *lines, *notice)
+    return Group(bar, *lines)
 
 
 def describe(progress: Progress) -> str:
-    return f"[{clock(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}".rstrip()
+    return f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}".rstrip()
 
 
 def wrapped(figures: list[str], width: int) -> list[str]:
@@ -94,14 +94,14 @@ def figures(progress: Progress) -> list[str]:
         f"accuracy {accuracy:.2f}",
         f"length {row['completion/mean_length']:.0f}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
-        f"{row['rollout/tokens_per_second']:.0f} tok/s",
+        *speed(progress),
         *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
         *([progress.doing] if progress.doing else []),
     ]
 
 
-def clock(seconds: float) -> str:
-    """Format seconds as h:mm:ss, or m:ss below an hour."""
-    whole = max(int(seconds), 0)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+def speed(progress: Progress) -> list[str]:
+    """Return how fast the engines have generated of late; while they do not, what they do instead."""
+    if not progress.answers:
+        return ["engine restarts"]
+    return [f"{progress.latest['rollout/tokens_per_second']:.0f} tok/s"] if progress.phase == "training" else []

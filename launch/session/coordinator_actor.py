@@ -1,6 +1,7 @@
 """The Ray actor of a run: starts the other actors, hands them to a Coordinator, writes down how it ended."""
 
 import asyncio
+import contextlib
 import time
 import traceback
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from actors.coordinator.stopping import StopController
 from actors.errors import Halted, Interrupted, root_cause
 from actors.messages import Outcome, ProblemSet, Progress
 from actors.protocols import Engine, Learner, Verifier
+from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.host_resources import Alarm, HostGuard, HostNeeds, measure, total_memory
 from actors.runtime.placement import Placement
 from actors.runtime.ray_metrics import RayMetrics
-from actors.runtime.software_versions import software_versions
-from actors.storage.checkpoints import version_of
+from actors.runtime.supervision import DIED
 from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
 from actors.tracking.choice import make_tracking
@@ -30,9 +31,12 @@ from conf.load import public_settings
 from conf.schema import Config
 from conf.sizes import groups_at_once
 from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
+from launch.session.ending import summarise
 from launch.session.remote_checkpoints import Putter
 from learner.actor import RemoteLearner
 from learner.training_state import foreign
+
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 LOOK_S = 5.0
 """Seconds between two looks at what is left on the host, and two reports to Ray's metrics."""
@@ -47,6 +51,7 @@ class RunRequest:
     hardware: what the run is on, for a person.
     started_at: when run.py began, by the machine's monotonic clock, which no change of the date moves, in seconds.
     spent_before: seconds that earlier processes of the run have used.
+    restarted: whether a coordinator of this run.py has died before.
     """
 
     config: Config
@@ -58,6 +63,7 @@ class RunRequest:
     hardware: str
     started_at: float
     spent_before: float
+    restarted: bool = False
 
     @property
     def spent(self) -> float:
@@ -69,6 +75,8 @@ class CoordinatorActor:
     """One run, as an asynchronous actor: `run` goes on while `progress` and `stop` are answered."""
 
     def __init__(self, request: RunRequest) -> None:
+        with contextlib.suppress(OSError):  # Ray makes its workers the first to go; this one frees next to nothing
+            OOM_SCORE.write_text("0")
         config, spent = request.config, request.spent
         self._request = request
         self._folder = RunFolder(request.folder)
@@ -83,7 +91,10 @@ class CoordinatorActor:
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
         for actor in ("run", "rollouts", "rewards", "learner"):
             self._ledger.enter(actor, "start")
+        if request.restarted:
+            self._ledger.count("deaths/coordinator")
         self._actors: list[Engine | Learner | Verifier] = []
+        self._engines: EnginePool | None = None
         self._coordinator: Coordinator | None = None
         self._stopping = StopController(self._clock, config.budget.grace_s)
         self._fatal: Alarm | None = None
@@ -109,7 +120,7 @@ class CoordinatorActor:
         if self._fatal and outcome.status == "interrupted":
             reason = f"{self._fatal.text}: make room in {self._folder.path}, then give the same command"
             outcome = replace(outcome, status="halted", reason=reason)
-        summary = self._write_ending(self._summarise(outcome), failure)
+        summary = self._write_ending(summarise(self._request, outcome, self._updates, self._ledger.record), failure)
         if bad_input:
             raise bad_input
         return summary
@@ -118,7 +129,7 @@ class CoordinatorActor:
         if self._coordinator is None:
             doing = "engine, learner and judges start"
             return Progress("starting", 0, self._budget.spent, self._budget.left, None, doing=doing)
-        return self._coordinator.progress
+        return replace(self._coordinator.progress, answers=self._engines is not None and self._engines.answers)
 
     async def stop(self, reason: str) -> None:
         """End the run gracefully; told again, at once."""
@@ -153,13 +164,13 @@ class CoordinatorActor:
         request, config, clock = self._request, self._request.config, self._clock
         given = config, request.model_path, request.placement
         reserved = await reserve_learners(request.placement)
-        engines = start_engines(*given, clock=clock, record=self._note_replaced)
+        engines = self._engines = start_engines(*given, clock=clock, record=self._note_actor)
         self._actors.append(engines)
         if request.placement.device == "cuda":
             await engines.ready()
         ranks = start_ranks(*given, adapters_folder=str(self._folder.adapters), reserved=reserved)
         learner = RemoteLearner(ranks, clock)
-        verifier = start_verifier(config, request.placement, clock=clock, record=self._note_replaced)
+        verifier = start_verifier(config, request.placement, clock=clock, record=self._note_actor)
         self._actors += [learner, verifier]
         run = RunContext(
             config=config,
@@ -198,7 +209,8 @@ class CoordinatorActor:
                 await self.stop(alarm.text)
         metrics.show(await self.progress(), self._ledger.record)
         for alarm in alarms:
-            self._note(f"{alarm.kind} low", alarm.text, f"warnings/{alarm.kind}")
+            self._ledger.count(f"warnings/{alarm.kind}")
+            self._folder.append_event(self._updates, f"{alarm.kind} low", alarm.text)
         self._note_trackers()
         self._note_puts()
         if self._coordinator is None:
@@ -222,12 +234,10 @@ class CoordinatorActor:
         if puts.news:
             self._folder.append_event(self._updates, "mirror", puts.news)
 
-    def _note_replaced(self, name: str, text: str) -> None:
-        self._note(f"{name} died", text, f"deaths/{name.partition('-')[0]}")
-
-    def _note(self, event: str, detail: str, count: str) -> None:
-        """Write an event down, and count it in the ledger."""
-        self._ledger.count(count)
+    def _note_actor(self, event: str, detail: str) -> None:
+        """Write down what became of an actor, and count a death."""
+        if event.endswith(DIED):
+            self._ledger.count(f"deaths/{event.partition('-')[0]}")
         self._folder.append_event(self._updates, event, detail)
 
     @property
@@ -248,28 +258,6 @@ class CoordinatorActor:
             trouble = disk_trouble(self._folder.path, error) or last_line(error)
             return summary if summary["status"] == "halted" else {**summary, "status": "halted", "reason": trouble}
         return summary
-
-    def _summarise(self, outcome: Outcome) -> dict[str, Any]:
-        base, final = self._coordinator and self._coordinator.base, outcome.final
-        best = self._folder.checkpoints.best
-        improved = base and final and final["pass@1"] > base["pass@1"]
-        updates = self._updates
-        without_validation = (updates if improved else 0) if final else None
-        return {
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "updates": updates,
-            "budget_s": self._budget.total,
-            "spent_s": self._budget.spent,
-            "cost": self._budget.cost,
-            "eval": {"base": base, "final": final},
-            "plasticity": outcome.plasticity,
-            "best_update": version_of(best) if best else without_validation,
-            "ledger": self._ledger.record,
-            "events": self._folder.events(),
-            "versions": software_versions(),
-            "hardware": self._request.hardware,
-        }
 
 
 def status_of(cause: BaseException) -> str:

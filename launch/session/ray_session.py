@@ -38,6 +38,9 @@ SERVERS = ("raylet", "gcs_server")
 WORKERS = "ray::"
 """How the names of those others begin. Only the files of the session that they have open say whose they are."""
 
+ACTORS = tuple(f"{WORKERS}{kind}"[:15] for kind in ("CoordinatorActor", "RolloutActor", "RewardActor", "LearnerActor"))
+"""How the names of a run's own processes begin, of which the kernel keeps 15 characters."""
+
 DEATH_S = 10.0
 """Seconds that those others are waited for: until then they hold memory."""
 
@@ -82,6 +85,9 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
     os.environ["RAY_worker_niceness"] = "0"
     # Else a /dev/shm that others have filled kills the store, and the run, when it takes its next page.
     os.environ["RAY_preallocate_plasma_memory"] = "1"
+    # Ray 2.60's monitor ends all workers at once, the coordinator too, while a neighbour takes the memory for a moment.
+    # The kernel takes the largest worker, and only where there is none left.
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"
     # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: `_node_ip_address` is
     # resolved to another. Its processes read the variable; here its module may have been imported before.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -187,6 +193,21 @@ def end_processes(temporary: Path) -> None:
             if _belongs(process, temporary):
                 dying += [process, *process.children(recursive=True)]
                 process.kill()
+    psutil.wait_procs(dying, timeout=DEATH_S)
+
+
+def end_actors() -> None:
+    """Kill what is left of the actors of a coordinator that has died, of a Ray that this process started, and wait
+    until it is gone: the next ones need its memory, and write to the same folder.
+    """
+    dying = list[psutil.Process]()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith(ACTORS):
+                dying += [process, *process.children(recursive=True)]
+    for process in dying:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(dying, timeout=DEATH_S)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.runtime.patience import in_thread
+from actors.runtime.clock import in_thread
 from actors.storage.remote import Remote
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput, in_brief

@@ -1,10 +1,15 @@
-"""Whether a run may start or go on in a folder, and taking that folder over."""
+"""Whether a run may start or go on in a folder, taking that folder over, and where the run comes from."""
 
 import math
+import shlex
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.storage.files import lock
 from actors.storage.folders import MARK, empty, foreign, is_marked, link_of_ours, mark
@@ -14,7 +19,7 @@ from actors.storage.run_record import RunRecord
 from conf.documents import parse_yaml
 from conf.errors import BadInput
 from conf.load import RECORD, check_departed, dump, flatten, recorded
-from conf.schema import MAY_CHANGE, Config
+from conf.schema import MAY_CHANGE, PRIVATE, Config
 from launch.hardware.machine import Machine
 from launch.session.ray_session import clear_session
 
@@ -39,6 +44,13 @@ UNRECORDED = (
 BEFORE = {MARK, "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
 """What may be in the folder of a run that has not begun."""
 
+PROJECT = Path(__file__).parents[2]
+
+UNREPEATED = (*PRIVATE, "run.overwrite")
+"""Settings that are not repeated: reports, which people share, show the command; and the last would delete the run."""
+
+GIT_S = 10.0
+
 
 def find_folder(config: Config) -> Path:
     """Return the folder of a run that may start or go on. Raises BadInput if it is finished and is not to go on, has
@@ -53,7 +65,7 @@ def find_folder(config: Config) -> Path:
         check_continuation(config, run, summary)
     if (spent := run.spent) >= config.budget.seconds:
         raise BadInput(
-            f"run {config.run.name!r} has spent {spent / 60:.1f} minutes, all of its budget: give it more, as "
+            f"run {config.run.name!r} has spent {duration(spent)}, all of its budget: give it more, as "
             f"budget.minutes={spent / 60 + 10:.0f}, or start it anew with run.overwrite=true"
         )
     check_settings(config, run)
@@ -190,3 +202,34 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     ]
     run.write_config(dump(config), problems.digest)
     return changed
+
+
+def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
+    """Return command, commit, date and machine of a run that begins now."""
+    return {
+        "command": command_line("run.py", arguments),
+        "commit": commit(),
+        "started": datetime.now().astimezone().isoformat(timespec="minutes"),
+        "machine": machine,
+    }
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """Return what a person types to have a program of launch/ do the same again."""
+    kept = [argument for argument in arguments if not among(argument.partition("=")[0], UNREPEATED)]
+    return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')
+
+
+def commit() -> str:
+    """Return the commit of the project, with a plus if files differ from it; empty where git cannot tell."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, timeout=GIT_S, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.SubprocessError):
+        return ""

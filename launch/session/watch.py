@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -12,17 +14,22 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from actors.errors import ActorDied
 from actors.messages import Progress
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
+from actors.runtime.process import after, handle_signals
 from actors.runtime.remote_actor import BAD_INPUT
+from actors.runtime.supervision import DIED, RestartLimit
+from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from launch.hardware.machine import detect
 from launch.plan.calibration import ENOUGH, learn_from
+from launch.session.actors import free_learners
 from launch.session.console import RunView
 from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
-from launch.session.failure import write_ending
-from launch.session.signals import after, handle_signals
+from launch.session.ending import write_ending
+from launch.session.ray_session import end_actors
 
 POLL_S = 0.5
 CLOSE_S = 10.0
@@ -41,7 +48,8 @@ T = TypeVar("T")
 
 
 class Watch:
-    """Starts one coordinator and follows it to its end. Make it after ray.init, whose SIGTERM handler it replaces.
+    """Starts a coordinator, another one when it dies, and follows the run to its end. Make it after ray.init, whose
+    SIGTERM handler it replaces.
 
     The first signal ends the run gracefully, the second at once, a third leaves without a summary.
     """
@@ -55,40 +63,89 @@ class Watch:
         self._events_shown = len(self._folder.events())
         self._machine = detect(request.config.device)
         self._measured = False
-        self._watcher: ExitWatcher | None = None
-        remote: Any = ray.remote(CoordinatorActor)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._coordinator = remote.options(name="coordinator", num_cpus=0, scheduling_strategy=here).remote(request)
+        self._limit = RestartLimit("the coordinator")
+        self._starts = 0
+        self._start(request)
         handle_signals(self._on_signal)
 
     def follow(self) -> dict[str, Any]:
-        """Show the run until it ends and return its summary, also if the coordinator died. Raises BadInput if that
+        """Show the run until it ends and return its summary, also if coordinators keep dying. Raises BadInput if that
         ended it.
         """
         try:
             with RunView(self._console) as view:
-                self._watcher = ExitWatcher(self._wait_for_coordinator())
-                ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
-                while not ray.wait([ending], timeout=POLL_S)[0]:
-                    progress = self._progress()
-                    view.show(progress)
-                    self._show_events()
-                    if not self._measured and progress.latest.get("update", 0) >= ENOUGH:  # its row is written
-                        self._measured = True
-                        self._console.print(self._measure(), soft_wrap=True, highlight=False)
-            return ray.get(ending)
+                while True:
+                    try:
+                        return self._follow(view)
+                    except (RayActorError, OutOfMemoryError, GetTimeoutError) as error:
+                        if (summary := self._start_again(error)) is not None:
+                            return summary
         except RayTaskError as error:
             if isinstance(error.cause, BadInput):
                 raise error.cause from error
             return self._failure(f"the coordinator failed: {last_line(error)}", str(error))
-        except GetTimeoutError:
-            return self._failure(f"the coordinator gave no sign of life for {SILENCE_S:.0f} s")
+        except ActorDied as end:
+            return self._failure(str(end))
         except OSError as error:  # of the run folder, before there is a coordinator to notice it, or of the terminal
             return self._failure(f"the driver failed: {error}")
-        except (RayActorError, OutOfMemoryError) as error:
-            if bad := BAD_INPUT.search(str(error)):
-                raise BadInput(bad[1]) from error
-            return self._failure(f"the coordinator died: {cause_of_death(str(error), self._watcher, self._logs)}")
+
+    def _start(self, request: RunRequest) -> None:
+        """Start a coordinator, which goes on from the run's last checkpoint."""
+        self._starts += 1
+        self._began_at = self._folder.checkpoints.latest
+        self._watcher: ExitWatcher | None = None
+        remote: Any = ray.remote(CoordinatorActor)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        name = "coordinator" if self._starts == 1 else f"coordinator-life-{self._starts}"
+        self._coordinator = remote.options(name=name, num_cpus=0, scheduling_strategy=here).remote(request)
+
+    def _follow(self, view: RunView) -> dict[str, Any]:
+        """Show the run of one coordinator and return its summary. Raises what Ray does if it dies or hangs."""
+        self._watcher = ExitWatcher(self._wait_for_coordinator())
+        ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
+        while not ray.wait([ending], timeout=POLL_S)[0]:
+            progress = self._progress()
+            view.show(progress)
+            self._show_events()
+            if not self._measured and progress.latest.get("update", 0) >= ENOUGH:  # its row is written
+                self._measured = True
+                self._console.print(self._measure(), soft_wrap=True, highlight=False)
+        self._show_events()
+        return ray.get(ending)
+
+    def _start_again(self, error: Exception) -> dict[str, Any] | None:
+        """Start another coordinator after the death of one. Return the summary instead if the run ends with it.
+
+        Raises BadInput if that ended it, ActorDied if there is to be no other.
+        """
+        if bad := BAD_INPUT.search(str(error)):
+            raise BadInput(bad[1]) from error
+        if isinstance(error, GetTimeoutError):
+            ray.kill(self._coordinator)
+            cause = f"it gave no sign of life for {SILENCE_S:.0f} s and was killed"
+        else:
+            cause = cause_of_death(str(error), self._watcher, self._logs)
+        free_learners()
+        end_actors()
+        latest = self._folder.checkpoints.latest
+        if latest != self._began_at:
+            self._limit.answered()
+        if not self._over():
+            pause = self._limit.pause(time.monotonic(), ActorDied(cause))
+            version = version_of(latest) if latest else 0
+            then = f"restarting from update {version}, {self._limit.attempt}"
+            self._folder.append_event(version, f"coordinator {DIED}", f"{cause}; {then}")
+            self._show_events()
+            time.sleep(pause)
+        if (summary := self._over()) is None:
+            self._start(replace(self._request, restarted=True))
+        return summary
+
+    def _over(self) -> dict[str, Any] | None:
+        """Return the summary of a run that its coordinator has ended, or that was told to stop; None of any other."""
+        if self._signals:
+            return write_ending(self._request, "interrupted", signal.Signals(self._signals[0]).name)
+        return self._folder.summary()
 
     def close(self, summary: dict[str, Any]) -> None:
         """Learn from the run that has ended, have it shown, and free what its actors hold."""

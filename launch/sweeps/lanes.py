@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.runtime.cause_of_death import describe_exit
-from actors.runtime.parent import end_with
+from actors.runtime.process import end_with
 from launch.hardware.machine import Machine, with_cards
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan

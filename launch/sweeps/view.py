@@ -9,10 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from actors.formats import duration
 from launch.plan.forecast import Forecast, foresee_all
 from launch.plan.plan import Plan
-from launch.plan.time import duration
-from launch.session.console import clock
 from launch.sweeps.grid import Grid
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
@@ -47,7 +46,7 @@ def render(lines: Sequence[Line], left: float) -> RenderableType:
         table.add_row(
             line.cell,
             Text(line.status, STYLE.get(line.status, "")),
-            f"{clock(line.spent)} of {clock(line.budget)}",
+            f"{line.spent / line.budget:.0%} of {duration(line.budget)}",
             str(line.updates or ""),
             "" if line.accuracy is None else f"{line.accuracy:.2f}",
         )
@@ -58,7 +57,7 @@ def describe(line: Line) -> str:
     """Return how a cell stands in one line of text."""
     words = f"{line.cell}: {line.status}"
     if line.spent:
-        words += f", {clock(line.spent)} of {clock(line.budget)}, {line.updates} updates"
+        words += f", {duration(line.spent)} of {duration(line.budget)}, {line.updates} updates"
     return words + (f", {line.reason}" if line.reason else "")
 
 

@@ -2,8 +2,8 @@
 writes a checkpoint.
 
 A line for each fault as it is over: updates lost, groups asked for again, and seconds until the run was further than
-before the fault. Actors are replaced by the run itself; where the coordinator or the driver dies, the same command is
-given again at once. In the end, what the whole history has to be is checked.
+before the fault. The run itself starts actors and coordinator anew; where the driver dies, the same command is given
+again at once. In the end, what the whole history has to be is checked.
 """
 
 import re
@@ -19,8 +19,14 @@ from tests.faults.conftest import COORDINATOR, ENGINE, LEARNER, REWARD, ROLLOUT,
 
 DRIVER = "launch/run.py"
 FAULTS = (ENGINE, ROLLOUT, WORKER, REWARD, LEARNER, COORDINATOR, DRIVER)
-NAMES = {ENGINE: "rollout-0", ROLLOUT: "rollout-0", REWARD: "reward-0", LEARNER: "learner"}
-"""Of actors whose death is an event."""
+NAMES = {
+    ENGINE: "rollout-0 restarted",
+    ROLLOUT: "rollout-0 restarted",
+    REWARD: "reward-0 restarted",
+    LEARNER: "learner died",
+    COORDINATOR: "coordinator died",
+}
+"""Events that tell of an actor's death."""
 
 SETTINGS = ("budget.minutes=120", "eval.problems=0", "checkpoint.every=3", "learner.learning_rate=1e-6")
 """A policy that has learned all there is would end the run."""
@@ -50,10 +56,10 @@ class Trial:
         if writing:
             folder = run.folder / "checkpoints"
             run.wait_until(lambda: any(folder.glob(".update-*.tmp")), "checkpoint under way", pause=0.001)
-        before = run.counts
+        before, reached, saved = run.counts, run.updates, latest(run.folder)
         began = time.monotonic()
         target.kill()
-        if victim in (COORDINATOR, DRIVER):
+        if victim == DRIVER:
             run.process.wait()
             self._former.append(run)
             self._run = self._begin("table", *SETTINGS)
@@ -70,6 +76,8 @@ class Trial:
         run.wait_until(lambda: run.updates > at, "progress")
         seconds = time.monotonic() - began
         time.sleep(2 * TICK_S)  # until the ledger is written
+        if victim == COORDINATOR:
+            return reached - saved, (reached - saved) * PER_UPDATE, seconds
         lost, again = (run.counts.get(f"{kind}/abandoned", 0) - before.get(f"{kind}/abandoned", 0) for kind in KINDS)
         if victim in (ENGINE, ROLLOUT, REWARD):
             again += sum(int(ASKED_AGAIN.findall(text)[0]) for text in run.events(NAMES[victim])[told:])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage.files import seal
 from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from, named
 
@@ -38,21 +39,41 @@ def check_continued(ended: Ended, uninterrupted: Ended) -> None:
     assert {index: problems[index] for index in common} == {index: expected[index] for index in common}
 
 
-def test_kill_of_the_coordinator_is_told_and_resumed(begin: Begin, uninterrupted: Ended, table: Table) -> None:
+def test_run_goes_on_by_itself_when_the_coordinator_is_killed(begin: Begin, table: Table) -> None:
     run = begin("coordinator", "budget.updates=16", *SETTINGS)
     run.wait_for_update(4)
-    run.kill(COORDINATOR)
+    coordinator = run.find(COORDINATOR)
+    assert Path(f"/proc/{coordinator.pid}/oom_score_adj").read_text().strip() == "0"
+    run.look()
+    at, saved, began = run.updates, latest(run.folder), time.monotonic()
+    coordinator.kill()
+    run.wait_until(lambda: latest(run.folder) > saved, "checkpoint after the restart")
+    table.append(("kill -9 of the coordinator", f"updates {saved} → {at}", time.monotonic() - began))
     ended = run.end()
-    at, saved = len(ended.rows), latest(ended.folder)
+    assert ended.code == 0, ended.output
+    assert [row["update"] for row in ended.rows] == list(range(1, 17))
+    learned_from(ended)
+    (event,) = ended.events("coordinator died")
+    assert ended.output.count(f"coordinator died: {event}") == 1
+    assert f"restarting from update {saved}, attempt 1 of" in event
+    assert ended.summary["ledger"]["counts"]["deaths/coordinator"] == 1
+
+
+def test_coordinator_that_never_comes_back_ends_the_run(begin: Begin) -> None:
+    run = begin("hopeless-coordinator", "budget.updates=16", *SETTINGS)
+    killed: set[int] = set()
+
+    def kill_the_next() -> bool:
+        for process in run.look():
+            if process.pid not in killed and named(process, COORDINATOR):
+                killed.add(process.pid)
+                process.kill()
+        return run.process.poll() is not None or len(killed) == DEATHS_IN_A_ROW
+
+    run.wait_until(kill_the_next, "last death")
+    ended = run.end()
     assert ended.code == 1, ended.output
-    assert ended.summary["status"] == "failed"
-    assert "the coordinator died: " in ended.summary["reason"]
-    assert "the coordinator died: " in ended.output
-    began = time.monotonic()
-    again = begin("coordinator", "budget.updates=16", *SETTINGS)
-    again.wait_until(lambda: latest(again.folder) > saved, "checkpoint after the resume")
-    table.append(("kill -9 of the coordinator", f"updates {saved} → {at}, resumed by hand", time.monotonic() - began))
-    check_continued(again.end(), uninterrupted)
+    assert f"died {DEATHS_IN_A_ROW} times in a row" in ended.summary["reason"]
 
 
 def test_kill_of_the_driver_takes_everything_along_and_is_resumed(
@@ -87,17 +108,9 @@ def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, 
     folder = run.folder / "checkpoints"
     run.wait_until(lambda: any(folder.glob(".update-*.tmp")), "checkpoint under way", pause=0.001)
     process.kill()
-    ended = run.end()
-    if victim == LEARNER:
-        check_continued(ended, uninterrupted)
-        table.append(("kill -9 of the learner while it saves", "one checkpoint", 0.0))
-        return
-    assert ended.code == 1, ended.output
-    saved = latest(run.folder)
-    again = begin(name, *settings)
-    check_continued(again.end(), uninterrupted)
+    check_continued(run.end(), uninterrupted)
+    table.append((f"kill -9 of {victim} while a checkpoint is written", "one checkpoint", 0.0))
     assert not list(folder.glob(".update-*.tmp"))
-    table.append(("kill -9 of the coordinator while it saves", f"updates after {saved}", 0.0))
 
 
 def test_damaged_checkpoint_gives_way_to_the_one_before(begin: Begin, uninterrupted: Ended) -> None:

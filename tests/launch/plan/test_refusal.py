@@ -4,7 +4,7 @@ import pytest
 
 from conf.errors import BadInput
 from launch.hardware.machine import GIB
-from launch.plan.refusal import check_plan, remedy
+from launch.plan.refusal import check_budget, check_plan, remedy
 from tests.launch.plan.plans import CPU, machine, plan
 
 
@@ -76,3 +76,12 @@ def test_host_too_small_is_refused() -> None:
 def test_card_that_is_not_there_is_for_plans_only() -> None:
     with pytest.raises(BadInput, match="device=A40: this machine has no A40; add plan=true"):
         check_plan(plan("r8_instruct", replace(machine("A40"), present=False), "device=A40"))
+
+
+@pytest.mark.parametrize("given", ["budget.minutes=0.01", "budget.hours=0.0001"])
+def test_budget_that_the_start_alone_takes_is_refused_with_one_that_will_do(given: str) -> None:
+    with pytest.raises(BadInput, match=given) as caught:
+        check_budget(plan("quickstart", CPU, given))
+    least = str(caught.value).rpartition("at least ")[2]
+    check_budget(plan("quickstart", CPU, least))
+    check_budget(plan("quickstart", CPU))

@@ -1,6 +1,6 @@
 import pytest
 
-from launch.plan.time import duration
+from actors.formats import duration
 from tests.launch.plan.plans import entry, machine, plan
 
 

@@ -18,9 +18,9 @@ from launch.reports.wording import compact, count, percent, points, shorten, spa
         (compact(True), "on"),
         (count(17829), "17,829"),
         (count(2.5e6), "2.5 million"),
-        (time(3.04), "3.0 s"),
-        (time(600), "10.0 min"),
-        (time(86400), "24.0 h"),
+        (time(3.04), "3.04 s"),
+        (time(600), "10 min"),
+        (time(86400), "24 h"),
     ],
 )
 def test_numbers_read_well(said: str, expected: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from actors.messages import Progress
-from launch.session.console import RunView, clock, figures, render
+from launch.session.console import RunView, figures, render
 
 ROW = {
     "update": 12,
@@ -25,19 +25,13 @@ def text_of(renderable: object, width: int = 80) -> str:
     return output.getvalue()
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(-3, "0:00"), (65, "1:05"), (3600, "1:00:00"), (86399, "23:59:59")])
-def test_clock(seconds: float, shown: str) -> None:
-    assert clock(seconds) == shown
-
-
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_display_has_all_figures_at_every_width(width: int) -> None:
-    progress = replace(TRAINING, cost=1.25, notice="collapse: entropy fell")
+    progress = replace(TRAINING, cost=1.25)
     shown = text_of(render(progress, width), width)
     for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
         assert words in shown
-    assert "6:48 left" in shown
-    assert "collapse: entropy fell" in shown
+    assert "6.8 min left" in shown
     assert max(map(len, shown.splitlines())) <= width
 
 
@@ -50,6 +44,11 @@ def test_reward_that_is_the_accuracy_is_shown_once() -> None:
 def test_entropy_is_shown_only_when_something_was_trained_on() -> None:
     assert not [figure for figure in figures(TRAINING) if "entropy" in figure]
     assert "entropy 0.50" in figures(replace(TRAINING, latest={**ROW, "policy/entropy": 0.5}))
+
+
+def test_speed_is_shown_only_while_engines_generate() -> None:
+    for other in (replace(TRAINING, answers=False), replace(TRAINING, phase="finishing")):
+        assert not [figure for figure in figures(other) if "tok/s" in figure]
 
 
 def lines_of(*shown: Progress) -> list[str]:
@@ -66,7 +65,7 @@ def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> N
     begun = replace(TRAINING, updates=13)  # its version is there, its row is not
     done = replace(begun, latest={**ROW, "update": 13, "reward/accuracy": 0.4})
     lines = lines_of(TRAINING, TRAINING, begun, done, replace(done, phase="finishing"))
-    assert [line.split()[1:4] for line in lines] == [
+    assert [line.partition("] ")[2].split()[:3] for line in lines] == [
         ["training", "update", "12"],
         ["training", "update", "13"],
         ["finishing", "update", "13"],

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from launch.hardware.machine import GIB, Machine
-from launch.session.resume import begin, find_folder, resolve_dtype, take_over
+from launch.session.resume import begin, find_folder, origin, resolve_dtype, take_over
 
 
 def leave(folder: Path, status: str | None, *settings: str) -> None:
@@ -285,3 +286,11 @@ def test_run_that_goes_on_is_unfinished_again(tmp_path: Path) -> None:
     config = configure(tmp_path, "learner.schedule=constant", "budget.minutes=20")
     assert begin(config, find_folder(config), problems("a")) == ["budget.minutes=8.0 → 20.0"]
     assert not (tmp_path / "quickstart" / "summary.json").exists()
+
+
+def test_origin_repeats_the_command_without_what_is_private() -> None:
+    found = origin(["conf=mine", "data.source=file:my problems.csv", "run.on_end=curl secret"], "CPU, 2 cores")
+    assert found["command"] == 'python launch/run.py conf=mine "data.source=file:my problems.csv"'
+    assert found["machine"] == "CPU, 2 cores"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d[+-]\d\d:\d\d", found["started"])
+    assert re.fullmatch(r"([0-9a-f]{10}\+?)?", found["commit"])

@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from rich.console import Console
 
+from actors.runtime import supervision
+from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage import files
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
@@ -30,6 +33,14 @@ def failing(error: Exception) -> Call:
         raise error
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause before a restart, and no actors of a Ray."""
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(watch, "end_actors", lambda: None)
+    monkeypatch.setattr(watch, "free_learners", lambda: None)
 
 
 @pytest.fixture
@@ -50,7 +61,9 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
             return reference()
 
         coordinator = SimpleNamespace(
-            __ray_call__=SimpleNamespace(remote=lambda _: up), run=SimpleNamespace(remote=lambda: ending)
+            __ray_call__=SimpleNamespace(remote=lambda _: up),
+            run=SimpleNamespace(remote=lambda: ending),
+            stop=SimpleNamespace(remote=lambda _: None),
         )
         actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda _: coordinator))
         ray = SimpleNamespace(
@@ -58,6 +71,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
             get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "0" * 56),
             wait=wait,
             get=get,
+            kill=lambda _: None,
         )
         monkeypatch.setattr(watch, "ray", ray)
         return Watch(make_request(tmp_path, spent_before=50.0), Console(quiet=True), tmp_path).follow()
@@ -103,8 +117,9 @@ def test_coordinator_that_never_answers_ends_the_run(
     follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "SILENCE_S", 3 * watch.POLL_S)
-    summary = follow(looks=4)
-    assert summary["reason"] == "the coordinator gave no sign of life for 2 s"
+    summary = follow(looks=1000)
+    assert summary["status"] == "failed"
+    assert "gave no sign of life for 2 s" in summary["reason"]
 
 
 def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
@@ -119,7 +134,54 @@ def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
     assert "No space left on device): make room there, then give the same command" in summary["reason"]
 
 
-def test_time_of_a_coordinator_that_dies_early_counts(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     summary = follow(up=failing(RayActorError()))
-    assert summary["reason"].startswith("the coordinator died: ")
+    assert (summary["status"], summary["updates"]) == ("failed", 0)
+    assert f"died {DEATHS_IN_A_ROW} times in a row" in summary["reason"]
     assert summary["spent_s"] == RunRecord(tmp_path).spent >= 50.0
+    assert [event["event"] for event in summary["events"]] == ["coordinator died"] * (DEATHS_IN_A_ROW - 1)
+
+
+def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
+    """A call in which so many coordinators die, each after it has done something."""
+    deaths = iter(range(times))
+
+    def call() -> Any:
+        if next(deaths, None) is None:
+            return then()
+        meanwhile()
+        raise RayActorError
+
+    return call
+
+
+def test_run_goes_on_under_another_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    assert follow(ending=dying(1, lambda: {"status": "completed"})) == {"status": "completed"}
+    (event,) = RunRecord(tmp_path).events()
+    assert event["event"] == "coordinator died"
+    assert event["detail"].endswith("restarting from update 0, attempt 1 of 2")
+
+
+def test_coordinators_that_save_something_may_die_more_often(
+    follow: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    versions, latest = count(1), tmp_path / "checkpoints" / "latest"
+
+    def save() -> None:
+        folder = latest.with_name(f"update-{next(versions):06d}")
+        folder.mkdir(parents=True)
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(folder.name)
+
+    assert follow(ending=dying(DEATHS_IN_A_ROW + 1, lambda: {"status": "completed"}, save))["status"] == "completed"
+    assert [event["update"] for event in RunRecord(tmp_path).events()] == [1, 2, 3, 4]
+
+
+def test_run_that_is_told_to_stop_is_not_started_again(follow: Callable[..., dict[str, Any]]) -> None:
+    summary = follow(ending=dying(1, dict, lambda: signal.raise_signal(signal.SIGTERM)))
+    assert (summary["status"], summary["reason"]) == ("interrupted", "SIGTERM")
+
+
+def test_run_that_has_ended_is_not_started_again(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    end = {"status": "completed", "reason": "3 updates were asked for"}
+    assert follow(ending=dying(1, dict, lambda: (tmp_path / "summary.json").write_text(json.dumps(end)))) == end

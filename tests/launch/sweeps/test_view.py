@@ -29,5 +29,5 @@ def test_tables_read_within_the_screen(width: int) -> None:
     text = shown(render(LINES, 3600.0), width) + shown(results(LINES), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for words in ("3:20 of 4:00", "failed", "0.300–0.500", "about 60 min left"):
+    for words in ("83% of 4 min", "failed", "0.300–0.500", "about 60 min left"):
         assert words in text

@@ -1,7 +1,9 @@
 import errno
 import json
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,10 @@ import pytest
 
 from actors.storage import files
 from actors.storage.run_record import RunRecord
-from launch.session.failure import write_ending
+from conf.command import near
+from conf.schema import Config
+from launch.session import ending
+from launch.session.ending import OnEnd, next_steps, write_ending
 from tests.launch.session.test_coordinator_actor import make_request
 
 
@@ -71,3 +76,65 @@ def test_process_that_outlives_its_budget_once_all_is_written_ends_as_that_says(
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert outlive(tmp_path) == 143
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+SUMMARY = {"status": "halted", "reason": "the adapter is not 'the' one; $HOME"}
+
+
+def command(text: str, folder: Path) -> OnEnd:
+    config = Config()
+    config.run.name, config.run.on_end = "mine", text
+    return OnEnd(config, folder)
+
+
+def test_command_learns_how_the_run_ended_and_runs_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    names = ("STATUS", "REASON", "EXIT_CODE", "NAME", "FOLDER")
+    end = command("; ".join(f'echo "$MICROBUDGET_{name}"' for name in names), tmp_path)
+    threads = [threading.Thread(target=end, args=(SUMMARY, 3)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert capfd.readouterr().out.splitlines() == ["halted", SUMMARY["reason"], "3", "mine", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("exit 7", "run.on_end=exit 7: ended with exit code 7; the run itself is as said above"),
+        ("no-such-command", "ended with exit code 127"),
+        ("sleep 60", "was killed after 0 s"),
+    ],
+)
+def test_what_goes_wrong_is_said(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ending, "PATIENCE_S", 0.05 if "sleep" in text else 60.0)
+    command(text, tmp_path)(SUMMARY, 3)
+    assert said in capfd.readouterr().err
+
+
+def test_reason_that_no_environment_can_hold(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command("true", tmp_path)({**SUMMARY, "reason": "a\0b"}, 1)
+    assert "could not be run" in capfd.readouterr().err
+
+
+def test_without_a_command_nothing_happens(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command("", tmp_path)(SUMMARY, 3)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed", "halted"])
+def test_a_run_that_can_go_on_says_how(status: str) -> None:
+    assert next_steps({"status": status, "updates": 3}, Path("runs/one")) == ["The same command resumes the run."]
+
+
+def test_a_finished_run_says_what_it_is_good_for(tmp_path: Path) -> None:
+    steps = next_steps({"status": "completed", "updates": 3}, tmp_path / "runs" / "one")
+    assert steps[1] == "  talk to it    python launch/chat.py runs/one"
+    assert next_steps({"status": "completed", "updates": 0}, tmp_path) == []
+
+
+def test_paths_are_shown_as_they_are_typed_here(tmp_path: Path) -> None:
+    assert near(tmp_path / "runs" / "one") == os.path.join("runs", "one")
+    assert near(Path("/elsewhere")) == "/elsewhere"

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from actors.runtime import patience
-from actors.runtime.patience import in_thread, within
+from actors.runtime import clock
+from actors.runtime.clock import in_thread, within
 
 
 def test_answer_in_time_is_returned_and_its_error_raised() -> None:
@@ -21,7 +21,7 @@ def test_answer_in_time_is_returned_and_its_error_raised() -> None:
 
 
 def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "STEP_S", 0.01)
+    monkeypatch.setattr(clock, "STEP_S", 0.01)
 
     async def scenario() -> None:
         work = asyncio.ensure_future(asyncio.sleep(600))
@@ -34,7 +34,7 @@ def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "STEP_S", 0.02)
+    monkeypatch.setattr(clock, "STEP_S", 0.02)
 
     async def scenario(deadline_s: float) -> str:
         asyncio.get_running_loop().call_later(0.01, time.sleep, 0.3)  # nothing in this process happens meanwhile

@@ -1,0 +1,10 @@
+"""Numbers as a person reads them."""
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in the unit a person would use."""
+    seconds = max(seconds, 0.0)
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

