@@ -5,9 +5,18 @@ from collections.abc import Sequence
 
 from actors.messages import Status
 from rewards.verify.algebra import Unparsable, equivalent
-from rewards.verify.names import SIMPLE, chain
+from rewards.verify.names import SIMPLE, chain, is_combined
 from rewards.verify.numbers import number
-from rewards.verify.scalars import INFINITE, Equivalent, by_algebra, compact, equal_scalars, is_equation, written
+from rewards.verify.scalars import (
+    INFINITE,
+    Equivalent,
+    by_algebra,
+    compact,
+    equal_scalars,
+    is_equation,
+    is_relation,
+    written,
+)
 from rewards.verify.shapes import Kind, Shape, shape
 from rewards.verify.text.brackets import depth, split
 from rewards.verify.text.words import choice, labelled, phrase
@@ -17,6 +26,8 @@ INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
 """A word in an expression, where no product of letters is as long."""
+
+LETTER_BEHIND, COMMA = re.compile(r".*\d [A-Za-z]"), re.compile(r"-?\d+,\d+")
 
 EMPTY_SET = r"\emptyset"
 
@@ -82,6 +93,18 @@ def readable(gold: str) -> bool:
         return not PROSE.search(expression) and by_algebra(expression, expression, equivalent)
     except Unparsable:
         return False
+
+
+def unusual(gold: str) -> str:
+    """Say as what a plain gold answer is read, where its writer may mean something else; empty for other answers."""
+    of = shape(gold)
+    if LETTER_BEHIND.fullmatch(gold) and quantity(gold).unit:
+        return "a number and its unit"
+    if COMMA.fullmatch(gold) and of.kind is Kind.LIST:
+        return "two values, and no decimal"
+    if of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0])):
+        return "an equation, which its right side alone does not answer"
+    return ""
 
 
 def _status(gold: str, answer: str, algebra: Equivalent) -> Status:

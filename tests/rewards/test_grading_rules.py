@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.messages import Status
 from rewards.verify import verify
-from rewards.verify.comparison import decide_by_text
+from rewards.verify.comparison import decide_by_text, unusual
 from rewards.verify.text.spelling import plain
 from tests.rewards.corpus import read
 
@@ -50,6 +50,16 @@ def test_held_out_answers_are_judged_no_worse_than_when_they_were_scored() -> No
     assert [case for case, taken in verdicts if taken and case.status is Status.WRONG] == []
     refused = [case for case, taken in verdicts if not taken and case.status is Status.CORRECT]
     assert len(refused) <= MOST_REFUSED, refused
+
+
+@pytest.mark.parametrize("gold", ["750 g", "3,75", "p^2+q=0", "2x=9"])
+def test_gold_answers_that_may_mean_something_else_are_told(gold: str) -> None:
+    assert unusual(plain(gold))
+
+
+@pytest.mark.parametrize("gold", ["750", r"750\text{ g}", "3, 75", "1,750", "q=9", "f(2)=9", "2x+1", "x>9", "(3,75)"])
+def test_other_gold_answers_are_not(gold: str) -> None:
+    assert not unusual(plain(gold))
 
 
 SIGN = ("-", "")

@@ -130,6 +130,14 @@ def test_answers_inside_the_thinking_count_only_if_they_may(response: str, insid
     assert verify("7", response, after_thinking=True).status is after
 
 
+@pytest.mark.parametrize("form", ["{}", "0.({})", "{} g", r"\${}", r"3 \pmod{{{}}}", "{}:3", "{} h 5 min", "{}th"])
+def test_numbers_of_any_length_have_a_status(form: str) -> None:
+    for digits in (990, 5_000):
+        answer = plain(form.format("7" * digits))
+        assert decide_by_text("12", answer) in (Status.WRONG, Status.UNPARSABLE)
+        assert decide_by_text(answer, "12") in (Status.WRONG, Status.UNPARSABLE)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_are_never_right_at_once(name: str) -> None:
     gold, response = HOSTILE[name]
