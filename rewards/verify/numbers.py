@@ -48,9 +48,7 @@ def number(text: str) -> Number | None:
     if match := PLAIN.fullmatch(text):
         digits, places = _precision(match[2])
         return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=places)
-    if match := FRACTION.fullmatch(text):
-        return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
-    if match := SLASH.fullmatch(text):
+    if match := FRACTION.fullmatch(text) or SLASH.fullmatch(text):
         return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
     if match := ENCLOSED.fullmatch(text):
         inner = number(match[2])

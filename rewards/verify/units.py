@@ -8,20 +8,8 @@ from fractions import Fraction
 from rewards.verify.numbers import Number, equal, number, without_thousands
 from rewards.verify.vocabulary import ASIDE, COUNTED, KNOWN, NO_UNIT, TOGETHER
 
-CURRENCIES = {
-    "$": "dollar",
-    "USD": "dollar",
-    "€": "euro",
-    "EUR": "euro",
-    "£": "pound sterling",
-    "GBP": "pound sterling",
-    "¥": "yen",
-    "₹": "rupee",
-    "Rs": "rupee",
-    "RMB": "yuan",
-}
 CURRENCY = re.compile(
-    rf"([+-]?)\s*(?:\\text\{{\s*)?(?:US\s?)?\\?({'|'.join(map(re.escape, CURRENCIES))})\.?\s*\}}?\s*(?=[-+.\d\\])"
+    r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)\.?\s*\}?\s*(?=[-+.\d\\])"
 )
 BASE = re.compile(r"([+-]?[0-9A-F]*\d[0-9A-F]*)_(?:(\d)|\{(\d{1,2})\})")
 DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
@@ -76,7 +64,7 @@ def quantity(text: str, also: frozenset[str] = frozenset()) -> Quantity:
     text = without_thousands(text.strip())
     if match := CURRENCY.match(text):
         rest = quantity(text[match.end() :], also)
-        return Quantity(match[1] + rest.body, CURRENCIES[match[2]])
+        return Quantity(match[1] + rest.body, KNOWN[match[2].lower()])
     if match := PERCENT.fullmatch(text):
         return Quantity(match[1], "percent")
     if match := DEGREE.fullmatch(text):

@@ -95,6 +95,7 @@ def test_last_box_counts(response: str, extracted: str | None, status: Status) -
         (r"\boxed{1}, \boxed{2}, and \boxed{3}", "1, 2, 3"),
         (r"\(\boxed{1}\) or \(\boxed{2}\)", "1, 2"),
         (r"\boxed{1} \text{ and } \boxed{2}", "1, 2"),
+        (r"\boxed{1} \quad\text{and}\quad \boxed{2}", "1, 2"),
         (r"\boxed{2} and \boxed{2}", "2"),
         (r"\boxed{2}. \boxed{2}", "2"),
         (r"\boxed{1}, no, it is \boxed{2}", "2"),
