@@ -166,7 +166,8 @@ def with_parameter(gold: str, answer: str) -> str:
 
 def renamed(text: str, letter: str, new: str) -> str:
     """Replace a letter that is no part of a command."""
-    return re.sub(rf"\\[A-Za-z]+|{letter}", lambda match: new if match[0] == letter else match[0], text)
+    pattern = rf"\\[A-Za-z]+|{re.escape(letter)}"
+    return re.sub(pattern, lambda match: f"{new} " if match[0] == letter else match[0], text)
 
 
 def _letters_only(text: str) -> str:

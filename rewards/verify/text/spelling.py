@@ -56,6 +56,7 @@ LAYOUT = [
     (re.compile(r"((?:^|[,;])\s*(?:\\text\{\s*)?[A-Za-z]{4,})\s*:\s*(\}?)\s*(?=[-+\d\\(])"), r"\1\2 = "),
     (re.compile(r"\\text\{[\s.,;:]*\}|^\s*=|\\text\{\s*(?:either|both)\s*\}|^\s*(?:[Ee]ither|[Bb]oth)(?=\s)"), " "),
     (re.compile(r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}"), r"\\\1 "),
+    (re.compile(r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}"), r"\\text{\1} \2 "),
     (re.compile(rf"{BEFORE_SET}[a-z]\s*\\in\s*\\mathbb\s*\{{?Z\}}?\s*\)?\s*$"), ""),
     (re.compile(rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))"), ""),
     (re.compile(rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$"), r"\\mod{\1}"),
