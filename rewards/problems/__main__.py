@@ -9,12 +9,13 @@ Examples:
     python -m rewards.problems reasoning_gym:chain_sum data.size=100
 
 SOURCE as in data.source; settings as for launch/run.py, over conf=base if none is named. Prints how many rows are used
-and why others are not, and sample prompts as the model will see them; the rows left out are listed in
-problems-left-out.jsonl.
+and why others are not, which gold answers are read unusually, and sample prompts as the model will see them; the rows
+left out are listed in problems-left-out.jsonl.
 """
 
 import json
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from conf.errors import BadInput
 from conf.load import load as load_config
 from conf.models import load_tokenizer, locate
 from rewards.problems.loading import load, write_listing
+from rewards.verify.comparison import unusual
+from rewards.verify.text.spelling import plain
 
 LISTING = Path("problems-left-out.jsonl")
 SAMPLES = 3
@@ -45,6 +48,11 @@ def main(arguments: list[str]) -> int:
     if problems.left_out:
         write_listing(LISTING, problems.left_out)
         say(f"  listed in {LISTING}")
+    posed = (*problems.train, *problems.heldout)
+    readings = {problem.gold: unusual(plain(problem.gold)) for problem in posed if not problem.grader}
+    for reading, count in Counter(filter(None, readings.values())).items():
+        gold = next(gold for gold, found in readings.items() if found == reading)
+        say(f"Warning: {count} gold answers such as {gold!r} are read as {reading}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
     say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
     if problems.train[0].prompt.rstrip().endswith("<think>"):

@@ -29,6 +29,10 @@ OVERSIZED = re.compile(
 IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
 """The imaginary unit beside a digit, which math-verify takes for a variable, though not beside a space."""
 
+INDEXED = re.compile(r"(?<![A-Za-z\\])[IE](?=_)")
+STAND_INS = {"I": r"\Upsilon ", "E": r"\Xi "}
+"""Letters with an index that math-verify takes for constants, index and all."""
+
 DEEPEST = 60
 """Levels of brackets; the parser is recursive."""
 
@@ -50,6 +54,13 @@ def _math_verify() -> tuple[Any, tuple[Any, ...]]:
     return math_verify, (extraction,)
 
 
+POINTS = (13, -19, 41, -53, 73, -89, 137, -151, 311, -401, 577, -701)
+"""Hundredths, nearly, at which expressions are compared: on both sides of 0 and 1."""
+
+DIGITS, SAME = 30, 1e-20
+"""Digits that are evaluated, and the relative difference of what is the same."""
+
+
 class Unparsable(Exception):
     """An answer that is no mathematics."""
 
@@ -67,9 +78,9 @@ def refused(answer: str) -> bool:
 
 def parse(answer: str) -> list[Any]:
     """Read a plain answer as sympy expressions; empty if it has no reading."""
-    boxed = rf"\boxed{{{IMAGINARY.sub(' i', answer)}}}"
+    answer = INDEXED.sub(lambda letter: STAND_INS[letter[0]], IMAGINARY.sub(" i", answer))
     math_verify, extraction = _math_verify()
-    readings = math_verify.parse(boxed, extraction, fallback_mode="no_fallback", parsing_timeout=None)
+    readings = math_verify.parse(rf"\boxed{{{answer}}}", extraction, fallback_mode="no_fallback", parsing_timeout=None)
     return [reading for reading in readings if not isinstance(reading, str)]
 
 
@@ -91,7 +102,27 @@ def equivalent(gold: str, answer: str, rounded: bool = False) -> bool:
         return rounds(Fraction(float(exact)), decimal)
     if all(map(_is_real, (expected[0], given[0]))) and not _near(expected[0], given[0]):
         return False  # math-verify would look for a power of 10 that shows log_10 3 to be 8,000,000
+    if _equal_at_points(expected[0], given[0]):
+        return True
     return bool(_math_verify()[0].verify(expected, given, timeout_seconds=None)) and _near(expected[0], given[0])
+
+
+def _equal_at_points(gold: Any, answer: Any) -> bool:
+    """Whether two expressions with letters have the same real values at points. Sympy may not find out, or not soon."""
+    from sympy import Expr, Rational
+
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.is_number or answer.is_number:
+        return False
+    letters, agreed = sorted(gold.free_symbols | answer.free_symbols, key=str), 0
+    for place, point in enumerate(POINTS):
+        values = {letter: Rational(point + 29 * index * (-1) ** place, 97) for index, letter in enumerate(letters)}
+        one, other = (expression.subs(values).evalf(DIGITS) for expression in (gold, answer))
+        if not (one.is_Float or other.is_Float):
+            continue
+        if not abs(one - other) <= abs(one) * SAME:
+            return False
+        agreed += 1
+    return agreed >= len(POINTS) // 4
 
 
 def _is_real(value: Any) -> bool:

@@ -5,17 +5,29 @@ from collections.abc import Sequence
 
 from actors.messages import Status
 from rewards.verify.algebra import Unparsable, equivalent
-from rewards.verify.names import chain
-from rewards.verify.scalars import INFINITE, Equivalent, by_algebra, compact, equal_scalars, is_equation, written
+from rewards.verify.names import SIMPLE, chain, is_combined
+from rewards.verify.numbers import number
+from rewards.verify.scalars import (
+    INFINITE,
+    Equivalent,
+    by_algebra,
+    compact,
+    equal_scalars,
+    is_equation,
+    is_relation,
+    written,
+)
 from rewards.verify.shapes import Kind, Shape, shape
 from rewards.verify.text.brackets import depth, split
 from rewards.verify.text.words import choice, labelled, phrase
-from rewards.verify.units import quantity, words_of
+from rewards.verify.units import compound, quantity, words_of
 
 INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
 """A word in an expression, where no product of letters is as long."""
+
+LETTER_BEHIND, COMMA = re.compile(r".*\d [A-Za-z]"), re.compile(r"-?\d+,\d+")
 
 EMPTY_SET = r"\emptyset"
 
@@ -69,7 +81,7 @@ def readable(gold: str) -> bool:
         return all(part != gold and readable(part) for part in of.parts)
     text = of.parts[0]
     asked = quantity(text, words_of(text))
-    if asked.number or asked.base or choice(text) or phrase(text) or INFINITE.fullmatch(asked.body):
+    if asked.number or asked.base or compound(text) or choice(text) or phrase(text) or INFINITE.fullmatch(asked.body):
         return True
     sides = chain(text)
     if len(sides) > 1 and all(quantity(side).number for _, side in sides):
@@ -81,6 +93,18 @@ def readable(gold: str) -> bool:
         return not PROSE.search(expression) and by_algebra(expression, expression, equivalent)
     except Unparsable:
         return False
+
+
+def unusual(gold: str) -> str:
+    """Say as what a plain gold answer is read, where its writer may mean something else; empty for other answers."""
+    of = shape(gold)
+    if LETTER_BEHIND.fullmatch(gold) and quantity(gold).unit:
+        return "a number and its unit"
+    if COMMA.fullmatch(gold) and of.kind is Kind.LIST:
+        return "two values, and no decimal"
+    if of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0])):
+        return "an equation, which its right side alone does not answer"
+    return ""
 
 
 def _status(gold: str, answer: str, algebra: Equivalent) -> Status:
@@ -119,10 +143,13 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         return _in_order(gold.parts, answer.parts, algebra)  # x = 1, y = 2 are not two values of one unknown
     if kinds <= {Kind.LIST, Kind.SET}:
         return _any_order(gold.parts, answer.parts, algebra)
-    if Kind.SCALAR in kinds and kinds <= {Kind.SCALAR, Kind.SET} and len(gold.parts) == len(answer.parts) == 1:
-        return matches(shape(gold.parts[0]), shape(answer.parts[0]), algebra)
+    if kinds in ({Kind.SET, Kind.SCALAR}, {Kind.SET, Kind.SEQUENCE}) and (alone := _alone(gold, answer)):
+        return matches(*alone, algebra)
     if kinds == {Kind.LIST, Kind.SEQUENCE}:
-        return "()" in (gold.brackets, answer.brackets) and _in_order(gold.parts, answer.parts, algebra)
+        point = "()" in (gold.brackets, answer.brackets) and not (gold.interval or answer.interval)
+        return point and _in_order(gold.parts, answer.parts, algebra)
+    if kinds == {Kind.RATIO, Kind.SCALAR}:
+        return _is_ratio(*(of.parts for of in sorted((gold, answer), key=lambda of: of.kind)))
     if Kind.SCALAR in kinds and kinds & {Kind.UNION, Kind.SEQUENCE, Kind.SET}:
         special = gold if gold.kind is Kind.SCALAR else answer
         return bool(SPECIAL.search(special.parts[0])) and by_algebra(written(gold), written(answer), algebra)
@@ -147,7 +174,9 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
     if len(golds) != len(answers):
         return False
     expected, given = [*map(shape, golds)], [*map(shape, answers)]
-    names = [of.names for of in given if of.names]
+    if _sets(expected) != _sets(given):
+        return False
+    names = [of.names for of in given if of.names and SIMPLE.fullmatch(of.names[0])]
     if names and not any(of.names for of in expected) and names != sorted(set(names)):
         return False  # y = 1, x = 2 is not (1, 2)
     return all(matches(one, other, algebra) for one, other in zip(expected, given, strict=True))
@@ -160,6 +189,8 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
     if len(golds) != len(answers) or max(map(_elements, (golds, answers))) > MOST_ELEMENTS:
         return False
     expected, left = [*map(shape, golds)], [*map(shape, answers)]
+    if _sets(expected) != _sets(left):
+        return False
     if len({_stem(of) for of in left}) > 1 and not any(of.names for of in expected):
         return False  # a set of values of one unknown, and values of several
     open_golds: list[tuple[Shape, list[Shape]]] = []
@@ -184,6 +215,26 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
             return False
         left.remove(match)
     return True
+
+
+def _alone(gold: Shape, answer: Shape) -> tuple[Shape, Shape] | None:
+    """Return a set of one as its value, beside the other; None for larger sets."""
+    values = [shape(*of.parts) if of.kind is Kind.SET and len(of.parts) == 1 else of for of in (gold, answer)]
+    return None if values == [gold, answer] else (values[0], values[1])
+
+
+def _sets(shapes: Sequence[Shape]) -> int:
+    """Return the number of sets: a set of one value is that value only where it stands alone."""
+    return sum(of.kind is Kind.SET for of in shapes)
+
+
+def _is_ratio(ratio: Sequence[str], value: Sequence[str]) -> bool:
+    """Whether a number is one of two that are joined by a colon."""
+    numbers = [number(part) for part in (*ratio, *value)]
+    if len(numbers) != 3 or None in numbers:
+        return False
+    one, other, quotient = (part.value for part in numbers if part)
+    return one == quotient * other
 
 
 def _elements(parts: Sequence[str]) -> int:

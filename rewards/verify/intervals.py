@@ -9,6 +9,7 @@ INFINITY = r"\infty"
 VARIABLE = rf"(?:{LETTER}(?:\s?\([a-z]\))?|\\text\{{\s*\w+\s*\}}|[A-Z]{{2,3}})"
 BOUND = re.compile(rf"(?:([^<>=]+?)\s*(<|>|\\leq|\\geq)\s*)?({VARIABLE})\s*(?:(<|>|\\leq|\\geq)\s*([^<>=]+))?")
 UNEQUAL = re.compile(rf"({VARIABLE})\s*\\neq\s*([^<>=,;]+)")
+POINT = re.compile(rf"({VARIABLE})\s*=\s*([^<>=,;]+)")
 MODULUS = re.compile(rf"\|\s*({VARIABLE})\s*\|\s*(<|>|\\leq|\\geq)\s*(\d[^<>=,;|]*)")
 BUILDER = re.compile(
     rf"\\\{{\s*({VARIABLE})\s*(?:\\in\s*(?:\\mathbb\s*\{{?R\}}?|\\R|R)\s*)?(?:\\mid(?![a-z])|\||:)\s*(.+?)\s*\\\}}",
@@ -18,7 +19,7 @@ OR = re.compile(r"\s*(?:\\text\{\s*,?\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\
 RELATION = re.compile(r"<|>|\\leq|\\geq|\\neq")
 
 Interval = tuple[str, str, str]
-"""Brackets, low and high end."""
+"""Brackets, low and high end; braces around a point."""
 
 
 def solution(text: str) -> tuple[str, list[Interval]] | None:
@@ -47,6 +48,8 @@ def _one(text: str) -> tuple[str, list[Interval]] | None:
             return _name(name), [("()" if sign == "<" else "[]", f"-{value}", value)]
         opens, closes = ("(", ")") if sign == ">" else ("[", "]")
         return _name(name), [(f"({closes}", f"-{INFINITY}", f"-{value}"), (f"{opens})", value, INFINITY)]
+    if (match := POINT.fullmatch(text)) and not _unknown(match[2]):
+        return _name(match[1]), [("{}", match[2].strip(), "")]
     return _bounds(text)
 
 

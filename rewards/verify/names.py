@@ -6,6 +6,7 @@ an equation that is yet to be solved.
 """
 
 import re
+from itertools import product
 
 from rewards.verify.text.brackets import split
 
@@ -53,7 +54,11 @@ GREEK_LETTER = re.compile(GREEK)
 UNKNOWN = re.compile(LETTER)
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
 CONSTANTS = {"e", "i"}
-COORDINATES = {"x", "y", "z"}
+ARGUMENT = re.compile(rf"({LETTER})\(({LETTER})\)")
+"""A function of one letter: f(x), x(t)."""
+
+PARAMETERS = {"k", "l", "m", "n"}
+"""Letters that stand for any integer in the solutions of an equation of angles."""
 
 
 def chain(text: str) -> list[tuple[str, str]]:
@@ -93,13 +98,15 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
 
 def is_name(side: str, value: str, defined: bool = False) -> bool:
     """Whether a side of a chain names its value. defined: whether a name stands before it, as before s^2 in A = s^2."""
-    if WORDS.fullmatch(side):
-        return not HEDGES.search(side)
-    if TUPLE.fullmatch(side) or MAGNITUDE.fullmatch(side):
+    if HEDGES.search(side):
+        return False
+    if WORDS.fullmatch(side) or TUPLE.fullmatch(side) or MAGNITUDE.fullmatch(side):
         return True
     of_value = variables(value)
     if match := SIMPLE.fullmatch(side):
         return match[1] is None or variables(match[1].partition("_")[0]).isdisjoint(of_value)
+    if (match := ARGUMENT.fullmatch(_compact(side))) and match[2] in of_value:
+        return True
     addends = _addends(side)
     if len(addends) == 1 and FUNCTION.match(side):
         return True
@@ -111,9 +118,14 @@ def is_name(side: str, value: str, defined: bool = False) -> bool:
     return len(unknowns) > (0 if defined else 1) and all(map(variables, addends))
 
 
-def is_curve(name: str) -> bool:
-    """Whether a name combines coordinates, so that x^2+y^2 = 25 as a gold answer is a curve and not 25."""
-    return not (SIMPLE.fullmatch(name) or is_special(name) or COORDINATES.isdisjoint(variables(name)))
+def is_combined(name: str) -> bool:
+    """Whether a name combines letters, so that x^2+y^2 = 25 as a gold answer is an equation and not 25.
+
+    Lengths are no unknowns, nor are the sides of a ratio: AB/CD = 2, a:b = 2.
+    """
+    if SIMPLE.fullmatch(name) or ARGUMENT.fullmatch(name) or is_special(name) or ":" in name:
+        return False
+    return bool(re.search(r"[a-z]|(?<![A-Z])[A-Z](?![A-Z])", _letters_only(name)))
 
 
 def is_special(name: str) -> bool:
@@ -136,9 +148,31 @@ def variables(text: str) -> set[str]:
     return {*GREEK_LETTER.findall(text), *re.findall(r"[A-Za-z]", COMMAND.sub("", TEXT.sub("", text)))} - CONSTANTS
 
 
+def with_argument(gold: tuple[str, ...], answer: tuple[str, ...], value: str) -> tuple[tuple[str, ...], str]:
+    """Write the f(t) = 2t of an answer with the letter of the gold answer's f(x)."""
+    for one, other in product(map(ARGUMENT.fullmatch, gold), map(ARGUMENT.fullmatch, answer)):
+        if one and other and one[1] == other[1] and {one[2], other[2]} & variables(value) == {other[2]}:
+            return (one[0],), renamed(value, other[2], one[2])
+    return answer, value
+
+
+def with_parameter(gold: str, answer: str) -> str:
+    r"""Write n\pi with the letter of the gold answer's k\pi."""
+    one, other = variables(gold), variables(answer)
+    if r"\pi" in gold and len(one - other) == len(other - one) == 1 and one ^ other <= PARAMETERS:
+        return renamed(answer, *(other - one), *(one - other))
+    return answer
+
+
+def renamed(text: str, letter: str, new: str) -> str:
+    """Replace a letter that is no part of a command."""
+    pattern = rf"\\[A-Za-z]+|{re.escape(letter)}"
+    return re.sub(pattern, lambda match: f"{new} " if match[0] == letter else match[0], text)
+
+
 def _letters_only(text: str) -> str:
     return COMMAND.sub(lambda match: match[0] if GREEK_LETTER.fullmatch(match[0]) else " ", TEXT.sub("", text))
 
 
 def _compact(name: str) -> str:
-    return re.sub(r"\s", "", name)
+    return re.sub(r"(\\[A-Za-z]+\s(?=[A-Za-z]))|\s", r"\1", name)

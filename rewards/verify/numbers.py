@@ -13,7 +13,7 @@ APPROXIMATION_DIGITS = 6
 SIGN = r"([+-]?)\s*"
 DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
 PLAIN = re.compile(rf"{SIGN}({DECIMAL})")
-REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)\\overline\s*\{{(\d+)\}}")
+REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{{(\d+)\}}|\((\d+)\))")
 OVER = rf"\\frac\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))"
 FRACTION = re.compile(rf"{SIGN}{OVER}")
 BELOW = rf"(?:({DECIMAL})|\(\s*([+-]?\s*{DECIMAL})\s*\))"
@@ -46,12 +46,9 @@ class Number:
 def number(text: str) -> Number | None:
     """Read an integer, decimal, fraction, mixed number or power of ten that is written out; None for all else."""
     if match := PLAIN.fullmatch(text):
-        whole, _, part = match[2].partition(".")
-        digits = len((whole + part).lstrip("0"))
-        return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=len(part))
-    if match := FRACTION.fullmatch(text):
-        return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
-    if match := SLASH.fullmatch(text):
+        digits, places = _precision(match[2])
+        return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=places)
+    if match := FRACTION.fullmatch(text) or SLASH.fullmatch(text):
         return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
     if match := ENCLOSED.fullmatch(text):
         inner = number(match[2])
@@ -65,7 +62,7 @@ def number(text: str) -> Number | None:
     if match := ENGINEERING.fullmatch(text):
         return _scaled(match[1], match[2], match[3])
     if match := REPEATING.fullmatch(text):
-        once, period = match[3], match[4]
+        once, period = match[3], match[4] or match[5]
         value = Fraction(int((match[2] + once) or "0"), 10 ** len(once))
         value += Fraction(int(period), 10 ** len(once) * (10 ** len(period) - 1))
         return Number(_signed(match[1], value), ratio=True)
@@ -111,11 +108,18 @@ def _ratio(sign: str, whole: Fraction, numerator: str, denominator: str) -> Numb
     return Number(_signed(sign, whole + Fraction(numerator.replace(" ", "")) / below), ratio=True)
 
 
+def _precision(decimal: str) -> tuple[int, int]:
+    """Return the significant digits of a decimal, and those behind its point."""
+    whole, _, part = decimal.partition(".")
+    return len((whole + part).lstrip("0")), len(part)
+
+
 def _scaled(sign: str, factor: str, exponent: str) -> Number | None:
     power = int(exponent)
     if abs(power) > LARGEST_EXPONENT:
         return None
-    return Number(_signed(sign, Fraction(factor) * Fraction(10) ** power))
+    value, (digits, places) = Fraction(factor) * Fraction(10) ** power, _precision(factor)
+    return Number(_signed(sign, value), digits=digits, places=places - power)
 
 
 def _terminates(value: Fraction) -> bool:

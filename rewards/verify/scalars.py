@@ -1,15 +1,25 @@
 """Compares single values and equations: numbers with units, words, chains of equal values; algebra for the rest."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
 
 from rewards.verify.algebra import Unparsable, refused
-from rewards.verify.names import APPROXIMATELY, RELATION, chain, is_curve, is_special, variables
+from rewards.verify.names import (
+    APPROXIMATELY,
+    RELATION,
+    chain,
+    is_combined,
+    is_special,
+    variables,
+    with_argument,
+    with_parameter,
+)
 from rewards.verify.numbers import rounds
 from rewards.verify.shapes import Kind, Shape
 from rewards.verify.text.words import TEXT, choice, phrase
-from rewards.verify.units import Quantity, compatible, quantity, same, words_of
+from rewards.verify.units import Quantity, compatible, compound, quantity, same, words_of
 
 
 class Equivalent(Protocol):
@@ -19,17 +29,19 @@ class Equivalent(Protocol):
 
 
 INFINITE = re.compile(r"[+-]?\s*\\infty")
-SPACE = re.compile(r"(?<!\w) | (?!\w)")
+MEANINGLESS = re.compile(r"(?<!\w) | (?!\w)|(?<=[_^])\{(\w)\}")
 
 
 def equal_scalars(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     """Whether two scalar answers are the same. The sides of a chain such as x = 24/2 = 12 have to agree."""
-    expected, given = gold.parts[0], answer.parts[0]
+    names, value = with_argument(gold.names, answer.names, answer.parts[0])
+    answer = replace(answer, names=names, parts=(value,))
+    expected, given = gold.parts[0], value
     if set(gold.names).isdisjoint(answer.names):
         if is_relation(gold) and is_relation(answer):
             special = any(map(is_special, (*gold.names, *answer.names)))
             return not special and _equal_relations(written(gold), written(answer), algebra)
-        if any(map(is_curve, gold.names)):
+        if gold.names and is_combined(gold.names[0]):
             return False
     if compact(expected) == compact(given):
         return True
@@ -71,14 +83,16 @@ def written(of: Shape) -> str:
 
 
 def compact(text: str) -> str:
-    """Remove the spaces that mean nothing: 1 234 and a b keep theirs."""
-    return SPACE.sub("", text)
+    """Remove the spaces and braces that mean nothing: 1 234 and a b keep their space."""
+    return MEANINGLESS.sub(r"\1", text)
 
 
 def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -> bool:
     """Whether two values are equal. words: what may stand behind a number, besides the units that are known."""
     if compact(gold) == compact(answer):
         return True
+    if amounts := compound(gold) or compound(answer):
+        return amounts == compound(gold) == compound(answer)
     expected, given = quantity(gold, words), quantity(answer, words)
     if expected.base or given.base:
         return compatible(expected, given) and expected.body.lstrip("0") == given.body.lstrip("0")
@@ -93,9 +107,10 @@ def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -
         return words_of_gold == words_of_answer
     if TEXT.search(given.body) and not TEXT.search(expected.body):
         return False  # words that are neither read nor a unit
-    if variables(expected.body) != variables(given.body) or not compatible(expected, given):
+    body = with_parameter(expected.body, given.body)
+    if variables(expected.body) != variables(body) or not compatible(expected, given):
         return False
-    return by_algebra(expected.body, given.body, algebra)
+    return by_algebra(expected.body, body, algebra)
 
 
 def _answers(sides: list[tuple[str, str]]) -> list[str]:

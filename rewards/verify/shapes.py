@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rewards.verify.intervals import INFINITY, OR, solution
-from rewards.verify.names import named
+from rewards.verify.names import MEMBER, named
 from rewards.verify.text.brackets import CLOSING, OPENING, partner, split, unwrapped
+from rewards.verify.units import compound
 
 ENVIRONMENT = re.compile(
     r"\\begin\s*\{(matrix|pmatrix|bmatrix|vmatrix|Bmatrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)"
@@ -39,6 +40,7 @@ class Shape:
     brackets: of a sequence, such as "(]"
     columns: of a matrix
     names: what stands before the value, x in x = 3, or between bounds
+    interval: whether it is surely one, which two values in their order are not
     """
 
     kind: Kind
@@ -46,6 +48,7 @@ class Shape:
     brackets: str = ""
     columns: int = 0
     names: tuple[str, ...] = ()
+    interval: bool = False
 
 
 def shape(text: str) -> Shape:
@@ -55,7 +58,9 @@ def shape(text: str) -> Shape:
         return _intervals(*found)
     names, value = named(text)
     if names:
-        return replace(shape(value), names=names)
+        return replace(inner := shape(value), names=names, interval=inner.interval or MEMBER.search(text) is not None)
+    if compound(text):
+        return Shape(Kind.SCALAR, (text,))
     if len(union := split(text, r"\cup")) > 1 or (union := _either(text)):
         return Shape(Kind.UNION, union)
     if match := ENVIRONMENT.fullmatch(match[1] if (match := WRAPPED.fullmatch(text)) else text):
@@ -69,7 +74,7 @@ def shape(text: str) -> Shape:
     if text[:1] and text[0] in OPENING and text[-1] in CLOSING and partner(text) == len(text) - 1:
         parts = split(text[1:-1], ",")
         if len(parts) > 1:
-            return Shape(Kind.SEQUENCE, parts, text[0] + text[-1])
+            return Shape(Kind.SEQUENCE, parts, text[0] + text[-1], interval=INFINITY in text)
     if ":" in text and len(parts := split(text, ":")) > 1:
         return Shape(Kind.RATIO, parts)
     return Shape(Kind.SCALAR, (text,))
@@ -78,8 +83,10 @@ def shape(text: str) -> Shape:
 def _intervals(name: str, intervals: list[tuple[str, str, str]]) -> Shape:
     if len(intervals) == 1:
         brackets, low, high = intervals[0]
-        return Shape(Kind.SEQUENCE, (low, high), brackets, names=(name,))
-    parts = tuple(f"{brackets[0]}{low}, {high}{brackets[1]}" for brackets, low, high in intervals)
+        return Shape(Kind.SEQUENCE, (low, high), brackets, names=(name,), interval=True)
+    parts = tuple(
+        f"{brackets[0]}{low}, {high}{brackets[1]}" if high else rf"\{{{low}\}}" for brackets, low, high in intervals
+    )
     return Shape(Kind.UNION, parts, names=(name,))
 
 
@@ -101,6 +108,9 @@ def _elements(text: str) -> list[str]:
     """Split a list at commas, semicolons, "and" and "or"."""
     if not re.search(r"[,;]|and|or|\\vee", text):
         return [text]
+    groups = [split(group, ",") for group in split(text, ";")]
+    if len(groups) > 1 and len(sizes := {len(group) for group in groups}) == 1 and sizes != {1}:
+        return [f"({', '.join(group)})" for group in groups]  # x=1, y=2; x=3, y=4
     text = CONJUNCTION.sub(" ; ", text)
     commas = [text] if THOUSANDS_ONLY.fullmatch(text) else list(split(text, ","))
     return [piece for part in commas for piece in split(part, ";") if piece]

@@ -1,20 +1,34 @@
-"""Reads what stands around a number: currency, percent, degrees, units, bases."""
+"""Reads what stands around a number: currency, percent, degrees, units, bases, moduli."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from fractions import Fraction
 
 from rewards.verify.numbers import Number, equal, number, without_thousands
-from rewards.verify.vocabulary import ASIDE, COUNTED, KNOWN, NO_UNIT
+from rewards.verify.vocabulary import ASIDE, COUNTED, KNOWN, NO_UNIT, TOGETHER
 
-CURRENCY = re.compile(r"([+-]?)\s*(?:\\\$|\\text\{\s*\\\$\s*\}|[€£])\s*")
-CURRENCIES = {"€": "euro", "£": "pound sterling"}
+CURRENCY = re.compile(
+    r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)\.?\s*\}?\s*(?=[-+.\d\\])"
+)
 BASE = re.compile(r"([+-]?[0-9A-F]*\d[0-9A-F]*)_(?:(\d)|\{(\d{1,2})\})")
-DEGREE = re.compile(r"(.*\S)\s*\^\\circ(\s*[CF])?")
+DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
+DEGREES = {"": "degree", "c": "celsius", "f": "fahrenheit"}
 PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*(?:%|percent|per cent)\s*\}|(?<=[\d} ])\s*per ?cent)")
 POWER = r"(\^\s*\{?\s*[23]\s*\}?)?"
 TAIL = re.compile(rf"(.*\S)\s*\\text\{{([^{{}}\d]*)\}}\s*{POWER}")
-WORDS_AFTER = re.compile(rf"(.*[\d}}])\s+([A-Za-z][A-Za-z./ -]*[A-Za-z.])\s*{POWER}")
-GLUED = re.compile(rf"(.*\d)((?:mm|cm|km|kg|mg|ml|ft|min|hrs?|cents?|dollars?|degrees?)\b)\s*{POWER}")
+WORDS_AFTER = re.compile(
+    rf"(.*[\d}}])\s+(?![A-Za-z](?: [A-Za-z])+(?![A-Za-z]))([A-Za-z](?:[A-Za-z./ -]*[A-Za-z.])?)\s*{POWER}"
+)
+GLUED = re.compile(rf"(.*\d)(mm|cm|km|kg|mg|ml|ft|hr|[A-Za-z]|[A-Za-z]{{3,}})\s*{POWER}")
+"""A unit that touches its number. A single letter is one only if it is the gold answer's."""
+
+MODULUS = re.compile(r"(.*\S)\s*\\mod\{(\w+)\}")
+MEASURE = re.compile(
+    r"(\d+(?:\.\d+)?)\s?(?:\\text\{\s?)?([A-Za-z]+)\.?,?(?:\s?and)?\s?\}?,?\s?(?:\\text\{\s?and\s?\}|and)?\s?"
+)
+COMPOUND = ("year month week day h min s", "yd ft in", "lb oz", "dollar cent")
+"""Units that one amount is given in together, the larger first."""
 
 WORD = re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)*\.?|\S")
 AREAS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
@@ -42,26 +56,41 @@ def words_of(gold: str) -> frozenset[str]:
     """Return the words in a gold answer that may be its unit, though no list has them."""
     words = {word.lower() for tail in re.findall(r"\\text\{([^{}\d]*)\}", gold) for word in WORD.findall(tail)}
     words |= {word.lower() for word in WORD.findall(match[2])} if (match := WORDS_AFTER.fullmatch(gold)) else set()
-    return frozenset(word for word in words if len(word) > 1) - NO_UNIT
+    return frozenset(word for word in words if len(word) > 1 or word in KNOWN) - NO_UNIT
 
 
 def quantity(text: str, also: frozenset[str] = frozenset()) -> Quantity:
     """Take a scalar answer and its unit apart. A tail with a word that is in no list, nor in `also`, is no unit."""
     text = without_thousands(text.strip())
     if match := CURRENCY.match(text):
-        symbol = match[0].strip()[-1]
-        return Quantity(match[1] + text[match.end() :].strip(), CURRENCIES.get(symbol, "dollar"))
+        rest = quantity(text[match.end() :], also)
+        return Quantity(match[1] + rest.body, KNOWN[match[2].lower()])
     if match := PERCENT.fullmatch(text):
         return Quantity(match[1], "percent")
     if match := DEGREE.fullmatch(text):
-        return Quantity(match[1], "degree")
+        return Quantity(match[1], DEGREES[(match[2] or "")[:1].lower()])
+    if (match := MODULUS.fullmatch(text)) and number(match[1]):
+        return Quantity(match[1], f"mod {match[2]}")
     if match := BASE.fullmatch(text):
         return Quantity(match[1], base=int(match[2] or match[3]))
     for pattern in (TAIL, WORDS_AFTER, GLUED):
         if match := pattern.fullmatch(text):
+            if len(match[2]) == 1 and not _is_unit_letter(match[2], match[1], also if pattern is GLUED else KNOWN):
+                return Quantity(text)
             unit = _unit(match[2], match[3] or "", also)
             return Quantity(text) if unit is None else Quantity(match[1].strip(), unit)
     return Quantity(text)
+
+
+def compound(text: str) -> tuple[tuple[Fraction, str], ...]:
+    """Read "2 hours and 30 min" as 2 h and 30 min; empty for other texts."""
+    parts, end = [], 0
+    while match := MEASURE.match(text, end):
+        parts.append((Fraction(match[1]), KNOWN.get(match[2]) or KNOWN.get(match[2].lower(), "")))
+        end = match.end()
+    units = [unit for _, unit in parts]
+    together = any(units == [unit for unit in group.split() if unit in units] for group in COMPOUND)
+    return tuple(parts) if end == len(text) and len(parts) > 1 and together else ()
 
 
 def same(gold: Quantity, answer: Quantity) -> bool:
@@ -82,13 +111,21 @@ def same(gold: Quantity, answer: Quantity) -> bool:
 
 def compatible(gold: Quantity, answer: Quantity) -> bool:
     """Whether units and bases allow two quantities to be the same. Only the gold answer's base may be left out."""
-    different_units = bool(gold.unit and answer.unit and gold.unit != answer.unit)
-    return not different_units and answer.base in (0, gold.base)
+    different_units = len(units := {gold.unit, answer.unit} - {""}) > 1
+    scales = units in ({"degree", "celsius"}, {"degree", "fahrenheit"})
+    return (scales or not different_units) and answer.base in (0, gold.base)
+
+
+def _is_unit_letter(letter: str, body: str, units: Collection[str]) -> bool:
+    """Whether a letter behind a number is a unit: in 2\\pi r it is none."""
+    return letter in KNOWN and (letter in units or letter.lower() in units) and number(body) is not None
 
 
 def _unit(tail: str, power: str, also: frozenset[str]) -> str | None:
     """Return the unit of measurement among a tail's words; empty if things are counted, None if it is no unit."""
-    sides = re.split(r"\s*/\s*|\s+per\s+", tail.strip().strip("()"))
+    if not (tail := TOGETHER.sub(" ", tail).strip(" ()")):
+        return ""
+    sides = re.split(r"\s*/\s*|\s+per\s+", tail)
     units = [_measure(WORD.findall(side), also) for side in sides]
     if None in units:
         return None
@@ -98,18 +135,20 @@ def _unit(tail: str, power: str, also: frozenset[str]) -> str | None:
 
 
 def _measure(words: list[str], also: frozenset[str]) -> str | None:
-    """Read "square feet" as ft2, "different students" as empty, and "plus one" as None."""
-    exponent, unit, counted = "", "", False
+    """Read "square feet" as ft2, "tall students" as empty, and "plus one" as None. Any word may be an adjective."""
+    exponent, unit, counted, adjective = "", "", False, False
     for word in words:
         bare = word.rstrip(".").lower()
         if bare in AREAS:
             exponent = AREAS[bare]
         elif known := KNOWN.get(word) or (len(bare) > 1 and (KNOWN.get(word.lower()) or KNOWN.get(bare))):
-            unit, counted = unit or known, True
+            unit, counted = known if unit in ("", "degree") else unit, True
         elif bare in COUNTED or bare in also or word.lower() in also:
-            counted = True
-        elif bare not in ASIDE:
+            counted, adjective = True, False
+        elif bare in NO_UNIT or len(bare) < 3:
             return None
-    if not counted:
+        elif bare not in ASIDE:
+            adjective = True
+    if not counted or adjective:
         return None
     return unit + exponent if unit else ""

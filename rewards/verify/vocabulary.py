@@ -1,4 +1,6 @@
-"""The words that may follow a without changing it: units of measurement, and things that are counted."""
+"""The words that may follow a number without changing it: units of measurement, and things that are counted."""
+
+import re
 
 SPELLINGS = {
     "mm": "mm millimeter millimetre",
@@ -22,12 +24,18 @@ SPELLINGS = {
     "week": "week",
     "month": "month",
     "year": "yr year",
-    "dollar": "dollar usd buck",
+    "dollar": "dollar usd buck $",
     "cent": "cent ¢",
-    "euro": "euro",
+    "euro": "euro eur €",
+    "pound sterling": "gbp £",
+    "yuan": "yuan rmb cny",
+    "yen": "yen jpy ¥",
+    "rupee": "rupee inr rs ₹",
     "degree": "degree deg",
+    "celsius": "celsius",
+    "fahrenheit": "fahrenheit",
     "radian": "radian rad",
-    "percent": "percent",
+    "percent": "percent percentage pct",
     "ml": "ml mL milliliter millilitre",
     "liter": "l L liter litre",
     "gal": "gal gallon",
@@ -45,6 +53,10 @@ SPELLINGS = {
     "W": "W watt",
     "V": "V volt",
     "Hz": "Hz hertz",
+    "A": "A amp ampere",
+    "K": "kelvin",
+    "Pa": "Pa pascal",
+    "kW": "kW kilowatt",
 }
 """Units of measurement and their spellings in the singular; two that differ contradict each other."""
 
@@ -89,10 +101,14 @@ COUNTED = _with_plurals("""
 """Things that are counted in problems; they never contradict each other. A gold answer's own words count, too."""
 
 ASIDE = words("""
-    a an the of in each per old total all more different distinct possible such whole full positive real unique ago
-    apart away long tall high wide deep red blue green black white ordered
+    a an the of in per old ago apart away long tall high wide deep
 """)
-"""Words that may stand beside a unit and say nothing of the value."""
+"""Words that may stand behind a unit and say nothing of the value."""
+
+TOGETHER = re.compile(
+    r"\b(?:in (?:all|total)|all together|altogether|more|total|left(?: over)?|remaining|overall|each|apiece)\b"
+)
+"""Words that belong to an amount and need no unit: 5 more, 5 in all."""
 
 NO_UNIT = words("""
     or and not either neither nor but maybe perhaps if except than is are was approximately about around at most least
@@ -100,5 +116,6 @@ NO_UNIT = words("""
     trillion half halves third thirds quarter quarters fourth fourths fifth fifths sixth tenth tenths hundredth
     hundredths percent double twice triple zero one two three four five six seven eight nine ten pi inf infty infinity
     sin cos tan cot sec csc log ln exp sqrt root lim max min mod gcd lcm frac factorial
+    negative dozens scores hundreds thousands millions billions
 """)
 """Words that change a value, whatever a gold answer says."""

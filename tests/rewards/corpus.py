@@ -60,6 +60,7 @@ FILES = ("numbers", "units", "names", "words", "expressions", "collections", "in
 CORPUS: dict[str, list[Case]] = {topic: cases for file in FILES for topic, cases in read(file).items()}
 
 CORPUS["not printable"] = [
+    Case("\x0crac{3}{8}", r"\frac38", Status.CORRECT, RULES["SPELLING"]),
     Case("12", "\x00\x01", Status.UNPARSABLE),
     Case("12", "\ud800", Status.UNPARSABLE),
     Case("12", "1\x002", Status.UNPARSABLE),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.messages import Status
 from rewards.verify import verify
-from rewards.verify.comparison import decide_by_text
+from rewards.verify.comparison import decide_by_text, unusual
 from rewards.verify.text.spelling import plain
 from tests.rewards.corpus import read
 
@@ -52,6 +52,16 @@ def test_held_out_answers_are_judged_no_worse_than_when_they_were_scored() -> No
     assert len(refused) <= MOST_REFUSED, refused
 
 
+@pytest.mark.parametrize("gold", ["750 g", "3,75", "p^2+q=0", "2x=9"])
+def test_gold_answers_that_may_mean_something_else_are_told(gold: str) -> None:
+    assert unusual(plain(gold))
+
+
+@pytest.mark.parametrize("gold", ["750", r"750\text{ g}", "3, 75", "1,750", "q=9", "f(2)=9", "2x+1", "x>9", "(3,75)"])
+def test_other_gold_answers_are_not(gold: str) -> None:
+    assert not unusual(plain(gold))
+
+
 SIGN = ("-", "")
 
 RATIONAL: list[Callable[[Fraction], str]] = [
@@ -73,6 +83,8 @@ INTEGRAL: list[Callable[[int], str]] = [
     lambda value: f"{value:,}".replace(",", "{,}"),
     lambda value: f"{SIGN[value >= 0]}({abs(value)})",
 ]
+EQUATION = "m+n={}"
+"""Names a value in an answer; as a gold answer it is an equation, which its right side alone does not answer."""
 AROUND = [
     "{}",
     "$ {} $.",
@@ -83,7 +95,7 @@ AROUND = [
     r"\mathbf{{{}}}",
     r"\displaystyle {}",
     r"\textbf{{(C)}}\ {}",
-    "m+n={}",
+    EQUATION,
     "f(3) = {}",
     r"\sin\theta={}",
     "P(X=2)={}",
@@ -143,7 +155,8 @@ def test_a_fraction_is_itself_in_every_spelling(
 def test_an_integer_is_itself_in_every_spelling(value: int, spelt: Callable[[int], str], around: str) -> None:
     assume("," not in spelt(value) or "left(" not in around)  # (1,234) is a point
     assert settled(str(value), around.format(spelt(value))) is Status.CORRECT
-    assert settled(around.format(spelt(value)), str(value)) is Status.CORRECT
+    alone = Status.WRONG if around == EQUATION else Status.CORRECT
+    assert settled(around.format(spelt(value)), str(value)) is alone
 
 
 @given(RATIONALS, RATIONALS, st.sampled_from(RATIONAL), st.sampled_from(AROUND))

@@ -95,6 +95,7 @@ def test_last_box_counts(response: str, extracted: str | None, status: Status) -
         (r"\boxed{1}, \boxed{2}, and \boxed{3}", "1, 2, 3"),
         (r"\(\boxed{1}\) or \(\boxed{2}\)", "1, 2"),
         (r"\boxed{1} \text{ and } \boxed{2}", "1, 2"),
+        (r"\boxed{1} \quad\text{and}\quad \boxed{2}", "1, 2"),
         (r"\boxed{2} and \boxed{2}", "2"),
         (r"\boxed{2}. \boxed{2}", "2"),
         (r"\boxed{1}, no, it is \boxed{2}", "2"),
@@ -128,6 +129,14 @@ def test_joined_boxes_answer_for_several_values_and_not_for_one() -> None:
 def test_answers_inside_the_thinking_count_only_if_they_may(response: str, inside: Status, after: Status) -> None:
     assert verify("7", response).status is inside
     assert verify("7", response, after_thinking=True).status is after
+
+
+@pytest.mark.parametrize("form", ["{}", "0.({})", "{} g", r"\${}", r"3 \pmod{{{}}}", "{}:3", "{} h 5 min", "{}th"])
+def test_numbers_of_any_length_have_a_status(form: str) -> None:
+    for digits in (990, 5_000):
+        answer = plain(form.format("7" * digits))
+        assert decide_by_text("12", answer) in (Status.WRONG, Status.UNPARSABLE)
+        assert decide_by_text(answer, "12") in (Status.WRONG, Status.UNPARSABLE)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -15,8 +15,9 @@ BOX = "\\boxed"
 END_OF_THOUGHT = "</think>"
 
 NAME = r"(?:[A-Za-z](?:_\w|_\{\w+\}|')?|\\[a-z]+)"
+SPACE = r"(?:[\s$]|\\q?quad|\\[ ,;:])*"
 BETWEEN = re.compile(
-    rf"[\s$]*(?:\\[)\]])?[\s$]*(?:,|;|,?\s*(?:and|or|\\text\{{\s*,?\s*(?:and|or)\s*\}}))[\s$]*(?:\\[(\[])?[\s$]*"
+    rf"{SPACE}(?:\\[)\]])?{SPACE}(?:,|;|,?\s*(?:and|or|\\text\{{\s*,?\s*(?:and|or)\s*\}})){SPACE}(?:\\[(\[])?{SPACE}"
     rf"(?:({NAME})\s*=\s*)?"
 )
 """What joins two boxes to a list: a comma, "and" or "or", perhaps with the name of the next value."""

@@ -27,6 +27,7 @@ SPECIAL = str.maketrans(
         "∅": r"\emptyset ",
         "∣": "|",
         "∠": r"\angle ",
+        "∀": r"\forall ",
         "∑": r"\sum ",
         "ℝ": r"\mathbb{R}",
         "ℤ": r"\mathbb{Z}",
@@ -73,6 +74,8 @@ def _written(character: str) -> str:
         return character
     if unicodedata.category(character) == "Nd":
         return str(unicodedata.decimal(character))
+    if unicodedata.decomposition(character).startswith("<circle>"):
+        return f"({unicodedata.normalize('NFKC', character)}), "
     flat = unicodedata.normalize("NFKC", character)  # ½ becomes 1⁄2, the italic 𝑥 an x, the full-width ＋ a +
     numerator, bar, denominator = flat.partition(FRACTION_BAR)
     if bar:

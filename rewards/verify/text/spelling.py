@@ -16,7 +16,18 @@ START = ""
 DOLLAR = "\x02"
 """Stands for a currency while the dollars that delimit mathematics are removed."""
 
+ESCAPE = re.compile(r"\x08(?=egin|inom)|\x0c(?=rac)|\t(?=ext\s*\{|imes|heta|frac)|\\\\(?=[A-Za-z{}])")
+ESCAPES = {"\x08": r"\b", "\x0c": r"\f", "\t": r"\t"}
+"""What a backslash too few, or one too many, makes of LaTeX in JSON; rows of matrices have two."""
+
 MARKDOWN = re.compile(r"\s*(\*\*|__|`|\*)(?P<inside>[^*`]+)\1\s*")
+
+BEFORE_SET = r"(?:[,(]|\\text\{\s*,?\s*(?:where|for|with)?\s*\}|(?<=\s)(?:where|for|with)(?=\s))\s*"
+FOR_ALL = (
+    r",?\s*(?:\\text\{\s*,?\s*|(?<=\s))for (?:all|every|any|each)(?: [A-Za-z]+){0,4}\s*\}?"
+    r"\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?(?:\^[+*]|[_^]\{[^{}]*\})?)?)?"
+)
+MOD = r"\s*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|(?:\\text\{\s*\(?\s*|(?<=[\s(]))mod(?:ulo)?(?![A-Za-z]))"
 
 LAYOUT = [
     (re.compile(r"\\left\s*\.|\\right\s*\."), ""),
@@ -24,11 +35,13 @@ LAYOUT = [
     (re.compile(r"\{\s*\\(?:rm|textrm)\s+([^{}]*)\}"), r"\\text{\1}"),
     (re.compile(r"\\(?:bf|it|sf|tt|rm|normalsize|small|[lL]arge|LARGE|[hH]uge|boldmath)(?![A-Za-z])"), ""),
     (re.compile(r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}"), FREE),
+    (re.compile(r"(?<=\d),\\!\s*(?=\d{3})"), ","),
     (re.compile(r"\\!|\\h?phantom\s*(?:\{[^{}]*\}|\S)"), ""),
     (re.compile(r"(?<=\d)(?:\\,|\\thinspace\s?|\{,\})(?=\d{3}(?!\d))"), ","),
-    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:thinspace|medspace|thickspace|enspace|q?quad)(?![A-Za-z])"), " "),
+    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\q?quad"), " "),
+    (re.compile(r"\s+"), " "),
     (re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$"), ""),
-    (re.compile(r"\\(?:[dtc]|nice|s)frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtc]|nice|s)(frac|binom)(?![A-Za-z])"), r"\\\1"),
     (re.compile(r"\\(frac|binom)\s*([A-Za-z\d])"), r"\\\1{\2}"),
     (re.compile(r"\\(frac|binom)(\{[^{}]*\})\s*([A-Za-z\d])"), r"\\\1\2{\3}"),
     (re.compile(r"\\(?:mathrm|text|textrm|mathit|operatorname)\s*\{\s*([ie])\s*\}"), r" \1 "),
@@ -39,13 +52,22 @@ LAYOUT = [
     ),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|underline|fbox|boxed)(?=\s*\{)"), FREE),
     (re.compile(r"\\text\s+\{"), r"\\text{"),
+    (re.compile(r"<sup>([^<>]*)</sup>"), r"^{\1}"),
+    (re.compile(r"((?:^|[,;])\s*(?:\\text\{\s*)?[A-Za-z]{4,})\s*:\s*(\}?)\s*(?=[-+\d\\(])"), r"\1\2 = "),
+    (re.compile(r"\\text\{[\s.,;:]*\}|^\s*=|\\text\{\s*(?:either|both)\s*\}|^\s*(?:[Ee]ither|[Bb]oth)(?=\s)"), " "),
+    (re.compile(r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}"), r"\\\1 "),
+    (re.compile(r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}"), r"\\text{\1} \2 "),
+    (re.compile(rf"{BEFORE_SET}[a-z]\s*\\in\s*\\mathbb\s*\{{?Z\}}?\s*\)?\s*$"), ""),
+    (re.compile(rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))"), ""),
+    (re.compile(rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$"), r"\\mod{\1}"),
+    (re.compile(r"\\equiv(?=.*\\mod\{\w+\}$)"), "="),
     (re.compile(r"^\\text\{\s*(?:The )?(?:final )?answer(?: is)?:?\s*\}(?!\s*=)", re.IGNORECASE), ""),
     (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|\\textdegree"), r"^\\circ"),
     (re.compile(r"_\s*\{\s*(\w)\s*\}"), r"_\1"),
     (re.compile(r"_\s*\{\s*(\w+)\s*\}"), r"_{\1}"),
     (re.compile(r"\\text\{\s*(\w+)\s*\}(?=_[\d{])"), r"\1"),
     (re.compile(r"\\(l|g)(?:eqslant|eqq|e)(?![A-Za-z])"), r"\\\1eq"),
-    (re.compile(r"\\ne(?![A-Za-z])"), r"\\neq"),
+    (re.compile(r"\\ne(?![A-Za-z])|(?<=\s)!="), r"\\neq"),
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
     (re.compile(r"\\gt(?![A-Za-z])"), ">"),
     (re.compile(r"<=(?!>)"), r"\\leq "),
@@ -60,7 +82,8 @@ LAYOUT = [
     (re.compile(r"\\text\{\s*(\\(?:pi|theta)) \s*\}"), r"\1 "),
     (re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|log|ln)(?=[ (])"), r"\\\1"),
     (re.compile(r"\*\*"), "^"),
-    (re.compile(r"(?<![A-Za-z\\])inf(?:inity|ty)?(?![A-Za-z])"), r"\\infty"),
+    (re.compile(r"(?<![A-Za-z\\])(?:inf(?:inity|ty)?|[Ii]nfinitely many)(?![A-Za-z])"), r"\\infty"),
+    (re.compile(r"^((?:[a-z]\s*\\in)?\s*)\\(?:mathbb\s*\{?R\}?|R)$"), r"\1(-\\infty, \\infty)"),
     (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
     (re.compile(r"\s+"), " "),
@@ -88,6 +111,8 @@ def plain(answer: str) -> str:
 
     Empty for one that holds control characters or lone surrogates, or is too long.
     """
+    single = "\\" if r"\begin" not in answer else r"\\"
+    answer = ESCAPE.sub(lambda match: ESCAPES.get(match[0], single), answer)
     if len(answer) > MAX_ANSWER or any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer):
         return ""
     answer = ascii_latex(answer).strip()

@@ -26,16 +26,22 @@ PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "fourths": 4, "fifths"
 SCALED = re.compile(rf"(?<=\d)\s*(\\text\{{)?[\s-]*({'|'.join(SCALES)})(?![A-Za-z])\s*(\}})?")
 PARTED = re.compile(rf"(?<![\d.,])(\d+)\s*(?:\\text\{{)?[\s-]*({'|'.join(PARTS)})(?![A-Za-z])\s*\}}?")
 BASE = re.compile(rf"(?<=\w)_\{{?\\text\{{\s*({'|'.join(UNITS)})\s*\}}\}}?")
-ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{\s*)?(st|nd|rd|th)\s*\}?\s*\}?")
+ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?")
 
-CHOICE = re.compile(r"\(?\s*(?:\\text\{\s*)?\(?\s*([A-Z])\s*\)?\s*\}?\s*\)?\s*\.?")
-LABELLED = re.compile(r"(?:\\text\{\s*\(\s*([A-J])\s*\)\s*\}|\(([A-J])\))[\s.:]*(.+)", re.DOTALL)
-LABEL = re.compile(r"\([A-J]\)")
+OPTION = r"(?:\\text\{\s*)?(?:(?:[Oo]ption|[Cc]hoice)\s*)?(?:\\text\{\s*)?"
+CHOICE = re.compile(rf"\(?\s*{OPTION}\(?\s*([A-Z])\s*\)?\s*\}}?\s*\)?\s*\.?")
+LABEL = r"\(\s*([A-J])\s*\)|(?<![A-Za-z])([A-J])(?:\)|[.:](?=\s))"
+LABELLED = re.compile(rf"{OPTION}(?:{LABEL})[\s.:]*\}}?[\s.:]*(.+)", re.DOTALL)
 
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
 PHRASE = re.compile(r"\(?[A-Za-z][A-Za-z']*(?:[ ,-]+[A-Za-z0-9']+)*\)?")
 SYMBOLS = frozenset({"pi", "inf", "infty", "infinity"})
 """Names that stand for a value, though they look like words."""
+
+NOTHING = re.compile(
+    r"(?:there (?:is|are) )?no (?:real |integer )?(?:solutions?|roots?)(?: exists?)?|(?:the )?empty set", re.IGNORECASE
+)
+REALS = re.compile(r"(?:the set of )?(?:all )?(?:the )?real(?: number)?s|all real(?: values of)? [a-z]", re.IGNORECASE)
 
 MOST_WORDS = 8
 """Words of an answer; more are an explanation."""
@@ -48,8 +54,12 @@ def read_words(text: str) -> str:
     cardinal = CARDINALS.get(re.sub(r"[\s-]+", "-", text.lower()))
     if cardinal is not None:
         return str(cardinal)
-    if (match := ORDINAL.fullmatch(text)) and match[2] == _suffix(int(match[1][-2:])):
-        return match[1]
+    if NOTHING.fullmatch(text):
+        return r"\emptyset"
+    if REALS.fullmatch(text):
+        return r"(-\infty, \infty)"
+    if (match := ORDINAL.match(text)) and match[2] == _suffix(int(match[1][-2:])):
+        return f"{match[1]} {text[match.end() :]}".strip()
     text = SCALED.sub(_scaled, text)
     text = PARTED.sub(lambda match: rf"\frac{{{match[1]}}}{{{PARTS[match[2]]}}}", text)
     return BASE.sub(lambda match: f"_{{{CARDINALS[match[1]]}}}", text)
@@ -74,7 +84,7 @@ def choice(text: str) -> str:
 def labelled(text: str) -> tuple[str, str]:
     r"""Take \text{(C)} 8 apart, into letter and value; the letter is empty if the text has no label, or several."""
     match = LABELLED.fullmatch(text)
-    if not match or LABEL.search(match[3]):
+    if not match or re.search(LABEL, match[3]):
         return "", text
     return match[1] or match[2], match[3]
 

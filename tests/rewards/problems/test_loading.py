@@ -359,10 +359,12 @@ def test_importing_problems_does_not_import_torch() -> None:
 
 
 def test_command_reports_a_source_and_shows_prompts(tmp_path: Path, tiny_model: Path) -> None:
-    write_jsonl(tmp_path / "rows.jsonl", [*SUMS, *SUMS[:2], {"problem": "What is nothing?", "answer": ""}])
+    others = [{"problem": "What is nothing?", "answer": ""}, {"problem": "What is its mass?", "answer": "750 g"}]
+    write_jsonl(tmp_path / "rows.jsonl", [*SUMS, *SUMS[:2], *others])
     command = [sys.executable, "-m", "rewards.problems", f"file:{tmp_path}/rows.jsonl", f"model.path={tiny_model}"]
     done = subprocess.run([*command, "eval.problems=5"], capture_output=True, text=True, check=True)
-    assert "25 problems to train on, 5 held out" in done.stdout
+    assert "26 problems to train on, 5 held out" in done.stdout
+    assert "'750 g'" in done.stdout
     assert f"2 {DUPLICATE}" in done.stdout
     assert done.stdout.count("<|im_start|>user\nWhat is ") == 3
     assert len((tmp_path / "problems-left-out.jsonl").read_text().splitlines()) == 3
