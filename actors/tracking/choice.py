@@ -6,14 +6,12 @@ from importlib.util import find_spec
 
 from actors.protocols import Tracker
 from actors.tracking.identity import Identity
-from actors.tracking.mlflow_tracker import MlflowTracker
 from actors.tracking.tensorboard_tracker import TensorBoardTracker
 from actors.tracking.tracking import Tracking
-from actors.tracking.trackio_tracker import TrackioTracker
 from actors.tracking.wandb_tracker import WandbTracker
 from conf.errors import BadInput
 
-REQUIREMENTS = {"wandb": "wandb~=0.31", "trackio": "trackio~=0.43", "mlflow": "mlflow~=3.17"}
+REQUIREMENTS = {"wandb": "wandb~=0.31"}
 """Packages of those trackers that do not come with the project, as its extra `trackers` has them."""
 
 
@@ -38,8 +36,4 @@ def _make(name: str, identity: Identity) -> Tracker:
             return TensorBoardTracker(identity.folder / "tensorboard")
         case "wandb":
             return WandbTracker(identity)
-        case "trackio":
-            return TrackioTracker(identity)
-        case "mlflow":
-            return MlflowTracker(identity)
     raise ValueError(name)
