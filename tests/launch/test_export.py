@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -6,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from conf.errors import BadInput
 from conf.load import load
 from launch import export
-from launch.exports import merged
+from launch.exports import merged, verified
 from launch.trained.policy import find_trained
 from tests.trained_runs import write_model, write_trained
 
@@ -189,3 +191,34 @@ def test_rules_younger_than_the_run_do_not_matter(run: Path) -> None:
     with pytest.raises(BadInput, match="all samples would be the same"):
         load([f"adapter={run}/checkpoints/latest/adapter"])
     assert find_trained(run).config.eval.n == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["type=float32"], ["format=gguf"], ["format=gguf", "type=f16"]])
+def test_room_is_counted_before_anything_is_written(
+    arguments: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted: list[int] = []
+    check = verified.check_room
+    monkeypatch.setattr(verified, "check_room", lambda *given: counted.append(given[1]) or check(*given))
+    assert export.main([str(run), "to=place/out", *arguments]) == 0
+    size = sum(file.stat().st_size for file in Path("place/out").iterdir() if file.name != export.RECORD)
+    assert size <= counted[0] <= 1.2 * size + 2**20  # the tiny model is mostly tokens
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, counted[0] - 1))  # type: ignore[attr-defined]
+    capsys.readouterr()
+    assert export.main([str(run), "to=another/out", *arguments]) == 2
+    assert f"{counted[0] / 1e9:.2f} GB" in capsys.readouterr().err
+    assert not Path("another").exists()
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("os error 28")])
+def test_disk_that_fills_meanwhile_leaves_nothing(
+    fault: Exception, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: object, file: Path, **__: object) -> None:
+        file.write_bytes(b"half")
+        raise fault
+
+    monkeypatch.setattr(merged, "save_file", full)
+    assert export.main([str(run), "to=place/out"]) == 2
+    assert "make room" in capsys.readouterr().err
+    assert list(Path("place").iterdir()) == []
