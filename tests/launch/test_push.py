@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from launch import push
+from launch.hub import repository
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
 from tests.trained_runs import write_trained
@@ -187,6 +188,33 @@ def test_hub_out_of_reach(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert push.main([str(run), "to=me/mine"]) == 2
     assert "the hub cannot be reached (ConnectError)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", ["whoami-v2", "me/mine", "create", "commit/main"])
+@pytest.mark.parametrize("kind", ["silent", "nonsense"])
+def test_hub_that_says_nothing_or_nonsense(
+    kind: str, at: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(repository, "SILENCE_S", 0.3)
+    setattr(hub, kind, at)
+    code = push.main([str(run), "to=me/mine"])
+    if (kind, at) == ("nonsense", "whoami-v2"):  # which nobody reads
+        assert code == 0
+        return
+    assert code == 2
+    error = capsys.readouterr().err
+    assert "to=me/mine" in error
+    assert ("silent" in error) == (kind == "silent")
+    assert not hub.commits
+
+
+@pytest.mark.parametrize("token", ["hf_ключ", "hf_a\nb", "  "])
+def test_token_that_no_request_can_bring(
+    token: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert push.main([str(run), "to=me/mine"]) == 2
+    assert "HF_TOKEN" in capsys.readouterr().err
 
 
 def test_merged_model_that_is_not_what_was_trained_stays_here(

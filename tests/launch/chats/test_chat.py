@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Problem, Sampling, Verdict
+from actors.messages import AdapterRef, Problem, Sampling, Verdict
 from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.schema.data import ExampleConfig
 from launch.chats.chat import HELP, Chat, typed
-from launch.chats.conversation import Conversation
-from launch.chats.policies import Policies
 from rewards.verify import verify
 
 
@@ -76,8 +74,9 @@ def say(config: Config, engine: Echo) -> Say:
         chat = Chat(
             config,
             console,
-            Policies(engine, adapter="the adapter"),  # type: ignore[arg-type]
-            Conversation(config, Words()),
+            Words(),
+            engine,
+            AdapterRef(0, 0, "the adapter"),
             Judge(),
             lambda: problems,
             samples,
