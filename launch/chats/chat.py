@@ -56,7 +56,7 @@ class Chat:
         samples: Callable[[], object],
         asked: Callable[[str], str] = str.strip,
     ) -> None:
-        """config: whose prompts are as long as a conversation may become. problems: returns the held-out ones, in order.
+        """config: its prompts are as long as a conversation may become. problems: returns the held-out ones, in order.
         samples: prints what changed. asked: returns of a prompt what is not in all of them.
         """
         self._config, self._console, self._tokenizer = config, console, tokenizer

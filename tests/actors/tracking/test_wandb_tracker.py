@@ -26,8 +26,8 @@ import json, sys
 from pathlib import Path
 from actors.tracking.choice import make_tracking
 from actors.tracking.identity import Identity
-name, folder, rows, samples, summary = sys.argv[1], Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
-shown = make_tracking([name], Identity("abcdef0123456789", "mine", folder, {"lora": {"rank": 8}}))
+folder, rows, samples, summary = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+shown = make_tracking(["wandb"], Identity("abcdef0123456789", "mine", folder, {"lora": {"rank": 8}}))
 shown.begin(rows[0]["update"])
 for row in rows:
     shown.scalars(row["update"], row)
@@ -38,12 +38,12 @@ assert not troubles, troubles
 """
 
 
-def show(name: str, folder: Path, rows: list[dict[str, Any]], **variables: str) -> None:
-    """Show rows as a process of a run does, with a tracker of this name."""
+def show(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Show rows as a process of a run does."""
     given = map(json.dumps, (rows, SAMPLES, SUMMARY))
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
-    subprocess.run([sys.executable, "-c", PROCESS, name, str(folder), *given], env=environment, check=True, timeout=240)
+    environment = {**os.environ, "PYTHONPATH": path, "WANDB_MODE": "offline"}
+    subprocess.run([sys.executable, "-c", PROCESS, str(folder), *given], env=environment, check=True, timeout=240)
 
 
 def records(log: bytes) -> Iterator[bytes]:
@@ -73,8 +73,8 @@ def test_wandb_offline(folder: Path) -> None:
     pytest.importorskip("wandb", reason="pip install 'microbudget-rl[trackers]'")
     from wandb.proto import wandb_internal_pb2
 
-    show("wandb", folder, ROWS[:3], WANDB_MODE="offline")
-    show("wandb", folder, ROWS[3:], WANDB_MODE="offline")
+    show(folder, ROWS[:3])
+    show(folder, ROWS[3:])
     history: list[dict[str, Any]] = []
     ids = set()
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
