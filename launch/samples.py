@@ -14,8 +14,7 @@ the answer after training.
 """
 
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -74,8 +73,9 @@ def choose(by_outcome: dict[str, list[Pair]], shown: str, verdict: str) -> list[
 
     What became wrong comes first, and problems that lost most before others.
     """
+    gains = Counter(pair.after["problem"] for pair in by_outcome[SHOWN["better"]])
+    gains.subtract(pair.after["problem"] for pair in by_outcome[SHOWN["worse"]])
     names = {"": ("worse", "better"), "all": tuple(SHOWN)}.get(shown, (shown,))
-    gains = gained(pair for pairs in by_outcome.values() for pair in pairs)
     return [
         pair
         for name in names
@@ -84,24 +84,13 @@ def choose(by_outcome: dict[str, list[Pair]], shown: str, verdict: str) -> list[
     ]
 
 
-def gained(pairs: Iterable[Pair]) -> dict[str, int]:
-    """Return by problem how many more of its samples are right after training."""
-    gains: defaultdict[str, int] = defaultdict(int)
-    for pair in pairs:
-        right = [side["status"] == Status.CORRECT for side in (pair.after, pair.before)]
-        gains[pair.after["problem"]] += right[0] - right[1]
-    return gains
-
-
 def show(pairs: list[Pair], console: Console) -> None:
     """Print problem, gold answer, and both answers with their verdicts."""
     for pair in pairs:
-        asked = f"{pair.problem.strip()}\ngold: {pair.gold}"
-        console.print(visible(asked))
+        console.print(visible(f"{pair.problem.strip()}\ngold: {pair.gold}"))
         sides = (pair.before, pair.after)
         verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides]
-        answers = [str(side["response"]) for side in sides]
-        console.print(side_by_side(("base", "trained"), (answers[0], answers[1]), (verdicts[0], verdicts[1])))
+        console.print(side_by_side(("base", "trained"), [str(side["response"]) for side in sides], verdicts))
 
 
 if __name__ == "__main__":
