@@ -23,7 +23,7 @@ from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environm
 from actors.runtime.placement import place_engines
 from actors.runtime.software_versions import VLLM_BUILDS, software_versions
 from conf.command import command, near
-from conf.errors import BadInput
+from conf.errors import BadInput, printable
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     check_address(host, port)
     trained = find_trained(folder, given.get("checkpoint", LATEST))
     server = server_command(talking(trained), host, port)
-    print(f"Starting a server of {near(trained.checkpoint)}. Once it is up, ask it, for example by")
+    print(f"Starting a server of {printable(near(trained.checkpoint))}. Once it is up, ask it, for example by")
     print(f"\n    {example(host, port)}\n", flush=True)
     os.execv(server[0], server)
 
@@ -66,7 +66,7 @@ def check_address(host: str, port: str) -> None:
         try:
             probe.bind((host, int(port)))
             address = probe.getsockname()[0]
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             raise BadInput(f"host={host} port={port}: cannot be used ({error}); give another port or address") from None
     if not loopback(address) and not key:
         raise BadInput(

