@@ -23,7 +23,7 @@ from actors.messages import Status
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from launch.reports.tables import Pair, pairs_by_outcome
-from launch.trained.arguments import split
+from launch.trained.arguments import split, whole
 from launch.trained.policy import find_run
 from launch.trained.side_by_side import side_by_side, visible
 
@@ -37,24 +37,24 @@ SHOWN = {
 
 OPTIONS = {"show": (*SHOWN, "all"), "verdict": tuple(Status), "limit": ()}
 
-LIMIT = "10"
+LIMIT, MOST = "10", 10**6
+"""Answers that are shown unless `limit` says otherwise, and at most."""
 
 
 @command("samples.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
     folder, given = split(arguments, OPTIONS)
-    limit = given.get("limit", LIMIT)
-    if not limit.isdecimal() or limit == "0":
-        raise BadInput(f"limit={limit}: use 1 or more")
+    if not (limit := whole(given.get("limit", LIMIT), MOST)):
+        raise BadInput(f"limit={given['limit']}: use a number from 1 to {MOST}")
     by_outcome = read_pairs(folder)
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
     console = PlainConsole()
-    show(chosen[: int(limit)], console)
+    show(chosen[:limit], console)
     if not chosen and "show" not in given:
         console.print("No answer has changed; show=all shows all of them")
     counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
-    console.print(f"Shown {min(len(chosen), int(limit))} of {len(chosen)}; of all answers: {counts}")
+    console.print(f"Shown {min(len(chosen), limit)} of {len(chosen)}; of all answers: {counts}")
     return 0
 
 

@@ -27,7 +27,7 @@ from conf.errors import BadInput, printable
 from conf.models import shape_from_config
 from launch.evaluations.hardware import check_engines
 from launch.hardware.machine import check_build, detect
-from launch.trained.arguments import split
+from launch.trained.arguments import split, whole
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 from launch.trained.server_guard import KEY, ServerGuard, loopback
 
@@ -59,7 +59,7 @@ def check_address(host: str, port: str) -> None:
         os.environ[KEY] = key
     if not (key.isascii() and key.isprintable()):
         raise BadInput(f"{KEY}: no request can bring the key as it is; set one of ASCII letters, digits and marks")
-    if not (port.isdecimal() and 1 <= int(port) <= 65535):
+    if not whole(port, 65535):
         raise BadInput(f"port={port}: use a number from 1 to 65535")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -13,6 +13,7 @@ from actors.messages import AdapterRef, Problem, Sampling, Verdict
 from actors.seeds import request_seed
 from conf.errors import BadInput
 from conf.schema import Config
+from launch.trained.arguments import whole
 from launch.trained.side_by_side import side_by_side, visible
 from rewards.problems.chat import render
 
@@ -114,9 +115,9 @@ class Chat:
     async def _pose(self, number: str) -> None:
         """Pose a held-out problem under the settings of the run's evaluation, and judge the answers."""
         problems = self._problems()
-        if not (number.isdecimal() and 1 <= int(number) <= len(problems)):
+        if not (place := whole(number, len(problems))):
             raise BadInput(f"/problem {number}: give a number from 1 to {len(problems)}")
-        problem = problems[int(number) - 1]
+        problem = problems[place - 1]
         self._say(f"{self._asked(problem.prompt).strip()}\ngold: {problem.gold}")
         answers = await self._answer(dict.fromkeys(SIDES, problem), response_limit(self._config))
         verdicts = [

@@ -32,3 +32,9 @@ def split(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> tup
             raise BadInput(f"{argument}: use {', '.join(options[name]) or 'a value'}")
         given[name] = value
     return Path(folders[0]), given
+
+
+def whole(text: str, most: int) -> int:
+    """Return the number that a text is, from 1 to `most`; 0 if it is none. (int() refuses 5,000 digits.)"""
+    number = int(text) if text.isdecimal() and len(text) <= len(str(most)) else 0
+    return number if number <= most else 0

@@ -85,6 +85,7 @@ def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
         (["mine", "show=both"], "show=both"),
         (["mine", "verdict=false"], "verdict=false"),
         (["mine", "limit=0"], "limit=0"),
+        (["mine", f"limit={'9' * 5000}"], "limit=999"),
         (["unended"], "samples/eval-final.jsonl"),
     ],
 )

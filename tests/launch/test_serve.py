@@ -95,6 +95,8 @@ def test_key_that_no_request_can_bring_is_refused(
     [
         (["nowhere"], "nowhere"),
         (["runs/mine", "port=http"], "port=http"),
+        (["runs/mine", f"port={'9' * 5000}"], "port=999"),
+        (["runs/mine", "port=65536"], "port=65536"),
         (["runs/mine", "host=no.such.host.invalid"], "host=no.such.host.invalid"),
         (["runs/mine", "hots=127.0.0.1"], "host"),
         (["runs/mine", "checkpoint=update-000009"], "checkpoint=update-000009"),

@@ -133,6 +133,7 @@ def test_on_a_terminal_answers_stand_side_by_side(say: Say) -> None:
         ("/problem", "/problem"),
         ("/ask", "/ask"),
         ("/problem 3", "/problem 3"),
+        (f"/problem {'9' * 5000}", "/problem 999"),
         ("/samples", "the run has no samples"),
         ("/prblem 1", "/prblem"),
         ("word " * 20, "the conversation has 21 tokens"),
