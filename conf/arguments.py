@@ -66,6 +66,12 @@ def run_and_options(arguments: Sequence[str], options: Options) -> tuple[Path, d
     return Path(folder), given
 
 
+def whole(text: str, most: int) -> int:
+    """Return the number that a text is, from 1 to `most`; 0 if it is none. (int() refuses 5,000 digits.)"""
+    number = int(text) if text.isdecimal() and len(text) <= len(str(most)) else 0
+    return number if number <= most else 0
+
+
 def _spelled(argument: str, example: str, known: Iterable[str]) -> str:
     """Say how an argument that is not `key=value`, or has dashes before it, is to be written."""
     bare = argument.lstrip("-")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.messages import Problem
+from actors.messages import AdapterRef, Problem
 from actors.runtime.placement import place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options
@@ -51,18 +51,17 @@ def main(arguments: list[str]) -> int:
 
 def chat(trained: Trained, folder: Path, console: Console) -> int:
     """Start an engine and talk until the input ends. Raises BadInput if this machine has no room for one."""
-    long = talking(trained)
-    machine = detect(long.config.device)
-    check_build(long.config, machine, software_versions(VLLM_BUILDS))
+    config = talking(trained).config
+    machine = detect(config.device)
+    check_build(config, machine, software_versions(VLLM_BUILDS))
     placement = place_engines(machine.cores, machine.gpus)
-    check_engines(long.config, shape_from_config(trained.model_path), machine, placement)
+    check_engines(config, shape_from_config(trained.model_path), machine, placement)
     share = placement.rollouts[0]
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 
+    from actors.rollout.vllm_engine import RolloutEngine
     from launch.chats.chat import Chat, typed
-    from launch.chats.conversation import Conversation
-    from launch.chats.policies import Policies
     from rewards.pool import VerifierPool
     from rewards.reward import reward_function
 
@@ -76,24 +75,24 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     def asked(prompt: str) -> str:
         return problem_in({problem.prompt for problem in problems()})[prompt]
 
-    def changed() -> None:
-        changes(folder, console)
+    def samples() -> None:
+        show(choose(read_pairs(folder), "", "")[:SHOWN_SAMPLES], console)
+
+    async def start() -> tuple[RolloutEngine, AdapterRef]:
+        engine, adapter = RolloutEngine(config, trained.model_path, share), AdapterRef(0, 0, str(trained.adapter))
+        await engine.load(adapter)
+        return engine, adapter
 
     with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as judge:
-        policies = runner.run(Policies.start(long, share))
+        engine, adapter = runner.run(start())
         try:
             console.print("Ready: /problem 1 poses a held-out problem, /ask one of yours, /help lists all commands.")
-            conversation = Conversation(long.config, tokenizer)
-            loop = Chat(long.config, console, policies, conversation, judge, problems, changed, asked)
-            loop.talk(runner, typed(console))
+            Chat(config, console, tokenizer, engine, adapter, judge, problems, samples, asked).talk(
+                runner, typed(console)
+            )
         finally:
-            runner.run(policies.close())
+            runner.run(engine.close())
     return 0
-
-
-def changes(folder: Path, console: Console) -> None:
-    """Print some of what changed in the run's own answers. Raises BadInput if it has none."""
-    show(choose(read_pairs(folder), "", "")[:SHOWN_SAMPLES], console)
 
 
 def heldout(trained: Trained, tokenizer: object) -> Sequence[Problem]:

@@ -17,7 +17,6 @@ what was trained.
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,11 +26,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from actors.runtime.placement import SPINS
 from actors.runtime.process import handle_signals, raise_exit
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from conf.models import weight_files
 from launch.trained.policy import LATEST, Trained, find_trained
 
 FORMATS = ("merged", "gguf", "adapter")
@@ -52,6 +51,7 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported
     try:
         folder, given = run_and_options(arguments, OPTIONS)
         trained = find_trained(folder, given.get("checkpoint", LATEST))
@@ -69,14 +69,14 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
     name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
     target = Path(to) if to else Path("exports", f"{name}-{kind or form}")
     with _writable(target):
-        check_target(target, weight_files(Path(trained.model_path)))
-    if form == "gguf":
-        from launch.exports.gguf_file import check_convertible
-
-        check_convertible(trained)
+        parent = place_of(target)
     console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
-    from launch.exports.verified import write_verified
+    from launch.exports.gguf_file import check_convertible
+    from launch.exports.verified import check_room, needed_bytes, write_verified
 
+    if form == "gguf":
+        check_convertible(trained)
+    check_room(parent, needed_bytes(trained, form, kind), "give to=FOLDER elsewhere")
     with _writable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
@@ -103,16 +103,14 @@ def _writable(target: Path) -> Iterator[None]:
         raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
 
 
-def check_target(target: Path, weights: list[Path]) -> None:
-    """Raise BadInput if a folder is there already, cannot be made, or would not fit on its disk."""
+def place_of(target: Path) -> Path:
+    """Return the folder, of those that are there, in which a new one is made. Raises BadInput if none can be."""
     if target.exists():
         raise BadInput(f"{target} is there already: delete it, or give to=ANOTHER")
     parent = next(parent for parent in target.absolute().parents if parent.exists())
     if not parent.is_dir():
         raise BadInput(f"to={target}: {parent} is no folder; name another")
-    needed, free = sum(file.stat().st_size for file in weights), shutil.disk_usage(parent).free
-    if free < needed:
-        raise BadInput(f"{target} takes up to {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: make room")
+    return parent
 
 
 if __name__ == "__main__":

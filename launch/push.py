@@ -15,17 +15,21 @@ in the environment alone. dry_run=true prints the files and the card, and needs 
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import yaml
 from rich.console import Console
-from rich.table import Table
 
+from actors.runtime.placement import SPINS
 from actors.runtime.process import handle_signals, raise_exit
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
+from conf.load import RECORD, public_settings
+from launch.reports.history import Run, read_run
 from launch.trained.policy import Trained, find_trained
 
 YES_NO = ("true", "false")
@@ -38,12 +42,16 @@ OPTIONS = {
     "dry_run": YES_NO,
 }
 
+TRAINING = "training"
+"""Folder of report, settings and metrics in the repository."""
+
 
 @command("push.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 published, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported
     try:
         folder, given = run_and_options(arguments, OPTIONS)
         if "to" not in given:
@@ -54,11 +62,9 @@ def main(arguments: list[str]) -> int:
 
 
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
-    """Make the parcel beside nothing else and send it, or show it. Return the exit code."""
-    from launch.hub.card import base_name, local_licence, on_hub
-    from launch.hub.parcel import add_evidence, listing
+    """Make the model and what goes with it in a folder of its own, and send or show that. Return the exit code."""
+    from launch.hub.card import base_name, local_licence, model_card, on_hub
     from launch.hub.repository import Repository, check_name
-    from launch.reports.history import read_run
 
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     check_name(name)
@@ -71,17 +77,22 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         repository.check(overwrite=given.get("overwrite") == "true")
         licence = licence or (repository.licence_of(base) if on_hub(base) else "")
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
-        parcel = Path(scratch)
+        parcel, run = Path(scratch), read_run(folder)
         if fault := write_model(trained, form, parcel, console):
             console.print(f"Not published: {fault}", soft_wrap=True)
             return 1
-        add_evidence(parcel, trained, read_run(folder), form, name, licence)
-        console.print(table(listing(parcel)))
+        card = model_card(trained, run, form, name, licence)
+        card.save(parcel / "README.md")
+        add_evidence(parcel / TRAINING, trained, run)
+        files = sorted(file for file in parcel.rglob("*") if file.is_file())
+        for file in files:
+            console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(parcel)}")
         if repository is None:
-            console.print((parcel / "README.md").read_text("utf-8"), soft_wrap=True)
+            console.print(str(card), soft_wrap=True)
             console.print(f"Nothing was sent: without dry_run=true these files would go to {name}", soft_wrap=True)
             return 0
         message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
+        console.print(f"Sending them to {name} …", soft_wrap=True)
         address = repository.fill(parcel, message, private=given.get("private") != "false")
     console.print(f"Published: {address}", soft_wrap=True)
     return 0
@@ -92,25 +103,26 @@ def write_model(trained: Trained, form: str, folder: Path, console: Console) -> 
 
     An adapter is copied as the run has sealed it; a merged model is new, and so is verified.
     """
-    if form == "adapter":
-        from launch.exports.adapter import write_adapter
-        from launch.hub.card import base_name
+    from launch.exports.verified import check_room, needed_bytes, write_adapter, write_verified
+    from launch.hub.card import base_name
 
+    check_room(folder, needed_bytes(trained, form, ""), "set TMPDIR to a folder elsewhere")
+    if form == "adapter":
         write_adapter(trained, folder, base_name(trained))
         return ""
-    from launch.exports.verified import write_verified
-
     return write_verified(trained, form, "", "", folder, console).fault
 
 
-def table(files: list[tuple[str, int]]) -> Table:
-    """Return the files of a parcel and their sizes as a table."""
-    shown = Table(title="Files", title_justify="left")
-    shown.add_column("file")
-    shown.add_column("bytes", justify="right")
-    for name, size in files:
-        shown.add_row(name, f"{size:,}")
-    return shown
+def add_evidence(folder: Path, trained: Trained, run: Run) -> None:
+    """Write into a new folder what shows how the model was trained: report, settings and metrics."""
+    from launch.reports.page import run_report
+
+    folder.mkdir()
+    settings = yaml.safe_dump(public_settings(trained.config), sort_keys=False, allow_unicode=True)
+    (folder / trained.run.report.name).write_text(run_report(run, settings).html, encoding="utf-8")
+    (folder / RECORD).write_text(settings, encoding="utf-8")
+    if trained.run.metrics.exists():
+        shutil.copyfile(trained.run.metrics, folder / trained.run.metrics.name)
 
 
 if __name__ == "__main__":

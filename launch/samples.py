@@ -13,16 +13,14 @@ Without `show` what has changed: what became wrong first, and of that the proble
 the answer after training.
 """
 
-import re
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 
 from actors.messages import Status
-from conf.arguments import run_and_options
+from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from launch.reports.tables import Pair, pairs_by_outcome
@@ -39,24 +37,24 @@ SHOWN = {
 
 OPTIONS = {"show": (*SHOWN, "all"), "verdict": tuple(Status), "limit": ()}
 
-LIMIT = "10"
+LIMIT, MOST = "10", 10**6
+"""Answers that are shown unless `limit` says otherwise, and at most."""
 
 
 @command("samples.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
     folder, given = run_and_options(arguments, OPTIONS)
-    limit = given.get("limit", LIMIT)
-    if not re.fullmatch(r"[1-9]\d{0,8}", limit):
-        raise BadInput(f"limit={limit}: use a whole number from 1 on")
+    if not (limit := whole(given.get("limit", LIMIT), MOST)):
+        raise BadInput(f"limit={given['limit']}: use a number from 1 to {MOST}")
     by_outcome = read_pairs(folder)
     chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
     console = PlainConsole()
-    show(chosen[: int(limit)], console)
+    show(chosen[:limit], console)
     if not chosen and "show" not in given:
         console.print("No answer has changed; show=all shows all of them")
     counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
-    console.print(f"Shown {min(len(chosen), int(limit))} of {len(chosen)}; of all answers: {counts}")
+    console.print(f"Shown {min(len(chosen), limit)} of {len(chosen)}; of all answers: {counts}")
     return 0
 
 
@@ -75,8 +73,9 @@ def choose(by_outcome: dict[str, list[Pair]], shown: str, verdict: str) -> list[
 
     What became wrong comes first, and problems that lost most before others.
     """
+    gains = Counter(pair.after["problem"] for pair in by_outcome[SHOWN["better"]])
+    gains.subtract(pair.after["problem"] for pair in by_outcome[SHOWN["worse"]])
     names = {"": ("worse", "better"), "all": tuple(SHOWN)}.get(shown, (shown,))
-    gains = gained(pair for pairs in by_outcome.values() for pair in pairs)
     return [
         pair
         for name in names
@@ -85,24 +84,13 @@ def choose(by_outcome: dict[str, list[Pair]], shown: str, verdict: str) -> list[
     ]
 
 
-def gained(pairs: Iterable[Pair]) -> dict[str, int]:
-    """Return by problem how many more of its samples are right after training."""
-    gains: defaultdict[str, int] = defaultdict(int)
-    for pair in pairs:
-        right = [side["status"] == Status.CORRECT for side in (pair.after, pair.before)]
-        gains[pair.after["problem"]] += right[0] - right[1]
-    return gains
-
-
 def show(pairs: list[Pair], console: Console) -> None:
     """Print problem, gold answer, and both answers with their verdicts."""
     for pair in pairs:
-        asked = f"{pair.problem.strip()}\ngold: {pair.gold}"
-        console.print(asked)
+        console.print(f"{pair.problem.strip()}\ngold: {pair.gold}")
         sides = (pair.before, pair.after)
         verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides]
-        answers = [str(side["response"]) for side in sides]
-        console.print(side_by_side(("base", "trained"), (answers[0], answers[1]), (verdicts[0], verdicts[1])))
+        console.print(side_by_side(("base", "trained"), [str(side["response"]) for side in sides], verdicts))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TypeVar
 import psutil
 import torch
 from torch import Tensor
-from torch.distributed import HashStore, TCPStore
+from torch.distributed import TCPStore
 
 T = TypeVar("T")
 
@@ -27,10 +27,14 @@ class Ranks:
         return self.rank == 0
 
     def join(self, backend: str) -> None:
-        """Wait until all ranks have come; a second call does nothing. backend: nccl or gloo."""
+        """Wait until all ranks have come; a second call does nothing. backend: nccl or gloo.
+
+        DeepSpeed asks for a group of one, too: its backend is torch's fake one, whose results are what it is given, and
+        which opens no port.
+        """
         if not torch.distributed.is_initialized():
-            store = self.store or HashStore()
-            torch.distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
+            backend = "fake" if self.size == 1 else backend
+            torch.distributed.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size)
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all ranks, in their order. All must call it."""

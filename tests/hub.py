@@ -15,7 +15,10 @@ TOKEN = "hf_stand_in"
 
 @dataclass
 class Hub:
-    """What was received. files: by repository and path. created: what `create` was asked. large: by digest."""
+    """What was received. files: by repository and path. created: what `create` was asked. large: by digest.
+
+    silent: requests whose path ends so get no answer. nonsense: those get one of no use.
+    """
 
     url: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -23,6 +26,9 @@ class Hub:
     commits: list[str] = field(default_factory=list)
     large: dict[str, bytes] = field(default_factory=dict)
     cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    silent: str = "none"
+    nonsense: str = "none"
+    closed: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -38,6 +44,12 @@ def running_hub() -> Iterator[Hub]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = self.path.partition("?")[0]
+            if path.endswith(hub.silent):
+                hub.closed.wait(60)
+                return None
+            if path.endswith(hub.nonsense):
+                return self.answer(200, "<html>")
             uploaded = self.path.startswith("/store/")
             if not uploaded and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 return self.answer(401, {"error": "Invalid username or password."})
@@ -61,6 +73,7 @@ def running_hub() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.closed.set()
         server.shutdown()
         server.server_close()
 

@@ -1,8 +1,9 @@
 """TensorBoard: event files in the run folder."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from actors.tracking.identity import Identity
 
 TEXT_SAMPLES = 3
 """Responses of an update that are shown."""
@@ -23,8 +24,8 @@ OVERVIEW = {
 class TensorBoardTracker:
     """Writes tensorboard/."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, identity: Identity) -> None:
+        self._folder = identity.folder / "tensorboard"
         self._writer: Any = None
 
     def begin(self, next_update: int) -> None:

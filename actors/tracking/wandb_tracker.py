@@ -4,7 +4,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from actors.tracking.identity import PROJECT, Identity, endings
+from actors.tracking.identity import Identity
+
+PROJECT = "microbudget"
+"""Where WANDB_PROJECT names no other."""
+
+ENDING = ("status", "reason", "updates", "spent_s", "budget_s", "cost", "best_update", "hardware")
+"""Entries of summary.json that are single values."""
 
 
 class WandbTracker:
@@ -37,7 +43,7 @@ class WandbTracker:
         self._run.log({f"samples/{_kind(name)}": _table(rows), "update": step})
 
     def end(self, summary: dict[str, Any]) -> None:
-        self._run.summary.update(endings(summary))
+        self._run.summary.update({key: summary[key] for key in ENDING if summary.get(key) is not None})
         if summary.get("events"):
             self._run.log({"events": _table(summary["events"])})
         self._run.finish()

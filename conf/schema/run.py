@@ -29,8 +29,8 @@ FOLDER = Rule(
     "name a folder, of 255 letters at most, of 3,000 with those above it",
 )
 TRACKERS = Rule(
-    lambda names: {*names} <= {"tensorboard", "wandb", "trackio", "mlflow"} and len({*names}) == len(names),
-    "list some of tensorboard, wandb, trackio and mlflow, each once",
+    lambda names: {*names} <= {"tensorboard", "wandb"} and len({*names}) == len(names),
+    "list tensorboard, wandb, both or neither, each once",
 )
 URL = Rule(
     lambda url: not url or re.fullmatch(r"[a-z][a-z0-9+]*://((?!::)[^\s@?#])+", url) is not None,
@@ -53,7 +53,7 @@ class RunConfig:
     with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
     It has five minutes; whether it fails does not change the exit code."""
     trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=TRACKERS, resumable=True)
-    """Where the run is shown while it goes on: tensorboard, wandb, trackio, mlflow, or none of them; docs/after.md."""
+    """Where the run is shown while it goes on: tensorboard, wandb, or neither; docs/after.md."""
     restore: str = setting("", "our choice", rule=URL, resumable=True)
     """URL of remote checkpoints, as checkpoint.mirror names it: where there is no folder of the run here, it is made
     from there first, and the run goes on. Where checkpoint.mirror is the same and has no such run, it begins."""

@@ -97,7 +97,7 @@ def write_gguf(trained: Trained, kind: str, file: Path) -> None:
     config = AutoConfig.from_pretrained(base)
     architecture = ARCHITECTURES[config.architectures[0]]
     quantization, file_type = TYPES[kind]
-    writer = GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True)
+    writer = GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(trained.run.path.resolve().name)
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -1,4 +1,4 @@
-"""Whether an export is the policy that was trained, by log-probabilities of held-out probes under base, adapter and it.
+"""Whether an export is what was trained, by log-probabilities of held-out answers under base, adapter and export.
 
 All are computed in float32 from what is on disk. An export's rounding is measured by that of others: by what the
 adapter's log-probabilities differ by when they are computed in bfloat16, as engines do; in the case of q8_0, by what
@@ -8,15 +8,15 @@ the base model's do when its weights are rounded so.
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 from peft import PeftModel
+from rich.table import Table
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from conf.errors import BadInput
@@ -28,6 +28,9 @@ PROBES = 32
 PROBE_TOKENS = 128
 """Of each answer, at most: 32 answers then take a 1.5B model about a minute on two cores."""
 
+BATCH_TOKENS, BATCH_LOGITS = 2**14, 2**27
+"""Tokens, padding included, and logits of one forward pass at most: half a GiB of logits in float32."""
+
 FLOOR = 1e-4
 """Mean |Δ log p| that always counts as agreement: float32 itself differs by a tenth of it."""
 
@@ -38,8 +41,12 @@ APART = 2.0
 """An export has to be so many times farther from the base model than from the adapter: one that is not has lost, in
 rounding, what was learned."""
 
-
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
+
+Probe = tuple[list[int], list[int]]
+"""Token ids of a prompt and of its answer."""
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,34 +67,48 @@ class Verification:
     differences: tuple[Difference, ...]
     fault: str
 
+    @property
+    def table(self) -> Table:
+        shown = Table(title=f"|Δ log p| of {self.tokens} held-out tokens, nats", title_justify="left")
+        shown.add_column("between")
+        for name in ("mean", "99 % below", "largest"):
+            shown.add_column(name, justify="right")
+        for each in self.differences:
+            shown.add_row(each.between, *(f"{value:.5f}" for value in (each.mean, each.p99, each.largest)))
+        return shown
 
-def verify(trained: Trained, load_export: Callable[[], Any], q8_0: bool) -> Verification:
+
+def verify(trained: Trained, load_export: Callable[[], Any], q8_0: bool, say: Say) -> Verification:
     """Compare an export with base and adapter.
 
     load_export: returns the model, in float32, as it is on disk. q8_0: whether its weights are rounded to that.
+    say: told what is computed.
     """
     disable_progress_bar()
     probes = read_probes(trained)
-    model = PeftModel.from_pretrained(load_base(trained), str(trained.adapter))
+    say(f"Scoring {len(probes)} held-out answers: with the adapter")
+    model = PeftModel.from_pretrained(load(trained.model_path), str(trained.adapter))
     adapter = logprobs(model, probes)
     with model.disable_adapter():
+        say("… with the base model")
         base = logprobs(model, probes)
-    if q8_0:
-        with model.disable_adapter():
-            noise = ("base in q8_0 and unrounded", (logprobs(round_weights(model), probes), base))
-    else:
-        noise = ("adapter in bfloat16 and in float32", (logprobs(model.to(torch.bfloat16), probes), adapter))
+        if q8_0:
+            say("… with the base model in q8_0")
+            noise = ("base in q8_0 and unrounded", logprobs(round_weights(model), probes), base)
+    if not q8_0:
+        say("… with the adapter in bfloat16")
+        noise = ("adapter in bfloat16 and in float32", logprobs(model.to(torch.bfloat16), probes), adapter)
     del model
     gc.collect()
+    say("… with the export")
     export = logprobs(load_export(), probes)
-    pairs = [
-        ("adapter and base", (adapter, base)),
-        noise,
-        ("export and adapter", (export, adapter)),
-        ("export and base", (export, base)),
-    ]
-    found = [difference(name, *pair) for name, pair in pairs]
-    return Verification(len(base), tuple(found), fault(*(each.mean for each in found)))
+    found = (
+        difference("adapter and base", adapter, base),
+        difference(*noise),
+        difference("export and adapter", export, adapter),
+        difference("export and base", export, base),
+    )
+    return Verification(len(base), found, fault(*(each.mean for each in found)))
 
 
 def fault(learned: float, noise: float, off: float, away: float) -> str:
@@ -108,34 +129,14 @@ def fault(learned: float, noise: float, off: float, away: float) -> str:
     return ""
 
 
-def load_base(trained: Trained) -> Any:
-    """Return the base model in float32, on a card if there is one."""
-    return _load(trained.model_path)
-
-
-def load_gguf(file: Path) -> Any:
-    """Return the model of a GGUF file in float32."""
-    unpacked = GgufConfig(dequantize=True)
-    return _load(str(file.parent), gguf_file=file.name, quantization_config=unpacked)
-
-
-def load_merged(folder: Path) -> Any:
-    """Return the model of a folder in float32."""
-    return _load(str(folder))
-
-
-def load_adapter(trained: Trained, folder: Path) -> Any:
-    """Return the base model in float32 under the adapter in a folder."""
-    return PeftModel.from_pretrained(load_base(trained), str(folder))
-
-
-def _load(path: str, **settings: Any) -> Any:
+def load(path: str, **settings: Any) -> Any:
+    """Return the model of a folder in float32, on a card if there is one."""
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **settings)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def read_probes(trained: Trained) -> list[tuple[list[int], list[int]]]:
-    """Return token ids of prompt and answer, which ends as answers do, of held-out samples in the run's folder."""
+def read_probes(trained: Trained) -> list[Probe]:
+    """Return held-out samples in the run's folder, shortest first. An answer ends as answers do."""
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
     names = ("eval-final", "eval-base", *reversed(trained.run.sampled_updates()))
     rows = next(filter(None, map(trained.run.samples, names)), None)
@@ -145,22 +146,42 @@ def read_probes(trained: Trained) -> list[tuple[list[int], list[int]]]:
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
-    return [
+    probes = [
         (ids(row["prompt"]), [*ids(row["response"]), tokenizer.eos_token_id][:PROBE_TOKENS]) for row in rows[:PROBES]
     ]
+    return sorted(probes, key=lambda probe: len(probe[0]) + len(probe[1]))
 
 
 @torch.inference_mode()
-def logprobs(model: Any, probes: list[tuple[list[int], list[int]]]) -> Tensor:
+def logprobs(model: Any, probes: list[Probe]) -> Tensor:
     """Return the log-probability of every token of the probes' answers."""
-    return torch.cat(list(_logprobs(model, probes)))
+    parts = []
+    for batch in batches(probes, model.config.vocab_size):
+        ids = [torch.tensor([*prompt, *answer]) for prompt, answer in batch]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(model.device)
+        first = min(len(prompt) for prompt, _ in batch) - 1
+        # Padding is behind each text, which looks back only.
+        logits = model(input_ids=padded, logits_to_keep=padded.shape[1] - first, use_cache=False).logits
+        for row, (prompt, answer) in enumerate(batch):
+            start = len(prompt) - 1 - first
+            scored = logits[row, start : start + len(answer)].float().log_softmax(-1)
+            parts.append(scored.gather(1, torch.tensor(answer, device=scored.device)[:, None])[:, 0].cpu())
+    return torch.cat(parts)
 
 
-def _logprobs(model: Any, probes: list[tuple[list[int], list[int]]]) -> Iterator[Tensor]:
-    for prompt, answer in probes:
-        ids = torch.tensor([[*prompt, *answer]], device=model.device)
-        logits = model(input_ids=ids, logits_to_keep=len(answer) + 1, use_cache=False).logits[0, :-1]
-        yield logits.float().log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].cpu()
+def batches(probes: list[Probe], vocabulary: int) -> Iterator[list[Probe]]:
+    """Yield the probes in batches within BATCH_TOKENS and BATCH_LOGITS, or of one."""
+    batch: list[Probe] = []
+    for probe in probes:
+        grown = [*batch, probe]
+        longest = max(len(prompt) + len(answer) for prompt, answer in grown)
+        kept = longest - min(len(prompt) for prompt, _ in grown) + 1
+        fits = len(grown) * longest <= BATCH_TOKENS and len(grown) * kept * vocabulary <= BATCH_LOGITS
+        if batch and not fits:
+            yield batch
+            grown = [probe]
+        batch = grown
+    yield batch
 
 
 @torch.no_grad()

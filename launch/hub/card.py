@@ -1,19 +1,18 @@
-"""A run's report as the model card of a repository on the Hugging Face Hub."""
+"""What a run has trained, as the model card of a repository on the Hugging Face Hub."""
 
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
 from conf.models import EMBEDDED
 from conf.schema.reward import formula
 from conf.sizes import padded_rank
 from launch.exports.adapter import from_hub
+from launch.reports.health import flags
 from launch.reports.history import Run
-from launch.reports.page import cell, clean, run_report
+from launch.reports.page import cell, clean
 from launch.reports.verdict import Change, basis, change, verdict
 from launch.reports.wording import many, percent, shorten, span, time
 from launch.trained.policy import Trained
@@ -23,11 +22,8 @@ HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 LICENCES = {EMBEDDED: "apache-2.0"}
 
-LIBRARIES = {"adapter": "peft", "merged": "transformers"}
-"""What the hub is told to load a format with."""
-
-RELATIONS = {"adapter": "adapter", "merged": "finetune"}
-"""What a format is of its base model, in the hub's words."""
+OF_FORMAT = {"adapter": ("peft", "adapter"), "merged": ("transformers", "finetune")}
+"""By format the library that loads it, and what it is of its base model, in the hub's words."""
 
 TAGS = ["reinforcement-learning", "rlvr", "grpo", "lora", "reasoning", "microbudget-rl"]
 
@@ -40,23 +36,18 @@ SMALL_PRINT = [
 ]
 
 
-def model_card(trained: Trained, run: Run, form: str, repository: str, licence: str) -> str:
-    """Return README.md: the hub's metadata, what was trained and how, before and after with intervals, and limits.
+def model_card(trained: Trained, run: Run, form: str, repository: str, licence: str) -> ModelCard:
+    """Return the hub's metadata, what was trained and how, before and after with intervals, and limits.
 
     licence: of the base model, as the hub abbreviates it; empty if it is not known.
     """
-    found = change(run)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"cell": cell, "block": block}
-    base = base_name(trained)
-    _, _, report = run_report(run).markdown.split("\n\n**", 2)  # after the verdict, which the card has above
-    body = environment.get_template("card.md").render(
-        title=repository.partition("/")[2],
+    found, base = change(run), base_name(trained)
+    example = next(iter(trained.run.samples("eval-final")), None)
+    return ModelCard.from_template(
+        metadata(trained, run, form, repository, licence, found),
+        template_path=str(Path(__file__).parent / "templates" / "card.md"),
+        cell=cell,
+        block=block,
         repository=repository,
         base=base if on_hub(base) else "FOLDER_OF_THE_BASE_MODEL",
         form=form,
@@ -64,93 +55,78 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
         verdict=verdict(run, found),
         basis=basis(run, found),
         facts=facts(trained, run, found, licence),
-        example=example(trained),
+        example=example and {**example, "text": shorten(example["prompt"] + example["response"])},
         limits=limits(trained, run, form, found),
-        report=f"**{report}",
     )
-    return f"---\n{metadata(trained, run, form, repository, licence, found)}\n---\n\n{body}"
 
 
-def metadata(trained: Trained, run: Run, form: str, repository: str, licence: str, found: Change | None) -> str:
-    """Return what the hub understands: base model, library, tags, data, licence and the result, as YAML."""
+def metadata(
+    trained: Trained, run: Run, form: str, repository: str, licence: str, found: Change | None
+) -> ModelCardData:
+    """Return what the hub understands: base model, library, tags, data, licence and held-out pass@1."""
     base, source = base_name(trained), str(trained.config.data.source)
     dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
-    of_hub = on_hub(base)
-    card = ModelCardData(
-        base_model=base if of_hub else None,
-        base_model_relation=RELATIONS[form] if of_hub else None,
-        datasets=[dataset] if dataset.count("/") == 1 else None,
-        library_name=LIBRARIES[form],
-        license=licence or None,
-        pipeline_tag="text-generation",
-        tags=TAGS,
-        model_name=repository.partition("/")[2],
-        eval_results=[result(run, found, source)] if found else None,
-    )
-    return card.to_yaml().strip()
-
-
-def result(run: Run, found: Change, source: str) -> EvalResult:
-    """Return held-out pass@1 of the trained policy in the hub's form."""
-    name = str(run.config.get("data.eval_source") or source)
-    return EvalResult(
+    library, relation = OF_FORMAT[form]
+    measured = str(run.config.get("data.eval_source") or source)
+    result = found and EvalResult(
         task_type="text-generation",
-        dataset_type=name.removeprefix("hub:"),
-        dataset_name=f"{many(found.problems, 'held-out problem')} of {name}".replace("\N{NO-BREAK SPACE}", " "),
+        dataset_type=measured.removeprefix("hub:"),
+        dataset_name=f"{many(found.problems, 'held-out problem')} of {measured}".replace("\N{NO-BREAK SPACE}", " "),
         metric_type="pass@1",
         metric_value=round(found.after.value, 4),
         metric_name=f"pass@1 ({found.before.value:.4f} before training)",
     )
-
-
-def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> list[tuple[str, str]]:
-    """Return name and value of what a reader asks first."""
-    config, summary = trained.config, run.summary
-    passed = (
-        [
-            (f"held-out pass@1 {when}", f"{percent(of.value)} (95 % interval {span(of.interval)})")
-            for when, of in (("before", found.before), ("after", found.after))
-        ]
-        if found
-        else []
+    return ModelCardData(
+        base_model=base if on_hub(base) else None,
+        base_model_relation=relation if on_hub(base) else None,
+        datasets=[dataset] if dataset.count("/") == 1 else None,
+        library_name=library,
+        license=licence or None,
+        pipeline_tag="text-generation",
+        tags=TAGS,
+        model_name=repository.partition("/")[2],
+        eval_results=[result] if result else None,
     )
+
+
+def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> dict[str, str]:
+    """Return by name what a reader asks first."""
+    config, summary, passed = trained.config, run.summary, {}
+    if found:
+        for when, level in (("before", found.before), ("after", found.after)):
+            passed[f"held-out pass@1 {when}"] = f"{percent(level.value)} (95 % interval {span(level.interval)})"
     cost = summary.get("cost")
-    known = [
-        ("base model", base_name(trained)),
-        ("licence of the base model", licence or "see the page of the base model"),
-        ("data", config.data.source),
-        ("method", f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}"),
-        ("reward", formula(run.config)),
-        ("learning rate", f"{config.learner.learning_rate:g}, {config.learner.schedule}"),
-        ("updates", str(summary.get("updates", len(run.rows)))),
-        *passed,
-        ("hardware", str(summary.get("hardware") or run.origin.get("machine") or "not recorded")),
-        ("time", time(run.spent_s)),
-        ("cost", "not recorded" if cost is None else f"{cost:.2f} at {config.budget.price_per_hour:g} an hour"),
-        ("seed", str(config.run.seed)),
-    ]
-    return [(name, str(value)) for name, value in known]
-
-
-def example(trained: Trained) -> dict[str, str] | None:
-    """Return the first sample of the final evaluation; None without any."""
-    row = next(iter(trained.run.samples("eval-final")), None)
-    return row and {**row, "text": shorten(row["prompt"] + row["response"])}
+    known = {
+        "base model": base_name(trained),
+        "licence of the base model": licence or "see the page of the base model",
+        "data": config.data.source,
+        "method": f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}",
+        "reward": formula(run.config),
+        "learning rate": f"{config.learner.learning_rate:g}, {config.learner.schedule}",
+        "updates": summary.get("updates", len(run.rows)),
+        **passed,
+        "hardware": summary.get("hardware") or run.origin.get("machine") or "not recorded",
+        "time": time(run.spent_s),
+        "cost": "not recorded" if cost is None else f"{cost:.2f} at {config.budget.price_per_hour:g} an hour",
+        "seed": config.run.seed,
+    }
+    return {name: str(value) for name, value in known.items()}
 
 
 def limits(trained: Trained, run: Run, form: str, found: Change | None) -> list[str]:
-    """Return what the result does not say."""
-    copied = BASES.get(trained.config.model.path)
-    said = [
-        *([copied + (", and not measured on the original." if form == "adapter" else ".")] if copied else []),
+    """Return what the result does not say, and what was wrong with the run."""
+    said = [f"{flag.title}: {flag.detail}" for flag in flags(run) if flag.level in ("bad", "warning")]
+    if found is None:
+        said.append("Not evaluated both before and after training: what it has learned is not known.")
+    elif found.finding != "rose":
+        said.append("An improvement on held-out problems was not shown.")
+    if copied := BASES.get(trained.config.model.path):
+        said.append(copied + (", and not measured on the original." if form == "adapter" else "."))
+    said += [
         "One run with one seed: another seed may end elsewhere.",
         f"Answers were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",
         *SMALL_PRINT,
     ]
-    if found is None:
-        said.insert(0, "Not evaluated both before and after training: what it has learned is not known.")
-    elif found.finding != "rose":
-        said.insert(0, "An improvement on held-out problems was not shown.")
     if run.overlaps:
         said.append(f"{run.overlaps} training problems overlap the held-out ones.")
     return said
@@ -169,27 +145,15 @@ def on_hub(base: str) -> bool:
 
 def block(text: str) -> str:
     """Return text as a block that Markdown shows as it is, whatever it holds."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(longest + 1, 3)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{clean(text)}\n{fence}"
 
 
 def local_licence(trained: Trained) -> str:
     """Return the licence that the base model's own card states; empty if it is not beside the model."""
-    if (known := LICENCES.get(trained.config.model.path)) is not None:
-        return known
     card = Path(trained.model_path) / "README.md"
-    if not card.is_file():
-        return ""
-    stated = _front_matter(card.read_text("utf-8", errors="replace")).get("license")
-    return stated if isinstance(stated, str) else ""
-
-
-def _front_matter(text: str) -> dict[str, Any]:
-    if not text.startswith("---\n"):
-        return {}
     try:
-        found = yaml.safe_load(text[4:].partition("\n---")[0])
-    except yaml.YAMLError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        stated = (metadata_load(card) or {}).get("license") if card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # a card that is none
+        stated = None
+    return LICENCES.get(trained.config.model.path) or (stated if isinstance(stated, str) else "")

@@ -6,21 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from conf.errors import BadInput
+from conf.errors import BadInput, in_brief
 
 TOKEN = "HF_TOKEN"
 
-ANSWER_S = 30.0
-"""For the hub's first answer."""
+SILENCE_S = 30.0
+"""Seconds that the hub may be silent; its library by itself waits without end."""
 
 OF_THE_HUB = {".gitattributes"}
 """Files of a repository that holds nothing yet."""
-
-UNREACHABLE = (httpx2.TransportError, OfflineModeIsEnabled)
 
 
 def check_name(name: str) -> None:
@@ -37,22 +35,21 @@ class Repository:
     """A model's repository, under the token in the environment. Every refusal of the hub becomes BadInput."""
 
     def __init__(self, name: str) -> None:
-        token = os.environ.get(TOKEN)
-        if not token:
+        token = os.environ.get(TOKEN, "")
+        if not (token.strip() and token.isascii() and token.isprintable()):
             raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the hub that may write there")
-        self.name = name
-        self._api = HfApi(token=token)
+        self.name, self._api = name, HfApi(token=token)
+        get_session().timeout = httpx2.Timeout(SILENCE_S)
 
     def check(self, overwrite: bool) -> None:
         """Raise BadInput if the token is refused, or if something is in the repository that is not to be replaced."""
         with _refusals(self.name):
             self._api.whoami()
             try:
-                info = self._api.model_info(self.name, timeout=ANSWER_S)
+                siblings = self._api.model_info(self.name, timeout=SILENCE_S).siblings or ()
             except RepositoryNotFoundError:
                 return
-        files = {file.rfilename for file in info.siblings or ()} - OF_THE_HUB
-        if files and not overwrite:
+        if {file.rfilename for file in siblings} - OF_THE_HUB and not overwrite:
             raise BadInput(
                 f"to={self.name}: there is a model already; give another name, or overwrite=true for a new commit there"
             )
@@ -60,8 +57,9 @@ class Repository:
     def licence_of(self, base: str) -> str:
         """Return the licence that a model on the hub states; empty if that cannot be read."""
         try:
-            card = self._api.model_info(base, timeout=ANSWER_S).card_data
-        except (HfHubHTTPError, *UNREACHABLE):
+            with _refusals(self.name):
+                card = self._api.model_info(base, timeout=SILENCE_S).card_data
+        except BadInput:
             return ""
         stated = card.get("license") if card else None
         return stated if isinstance(stated, str) else ""
@@ -76,7 +74,7 @@ class Repository:
 
 @contextmanager
 def _refusals(name: str) -> Iterator[None]:
-    """Turn what the hub refuses, and that it cannot be reached, into BadInput."""
+    """Turn what the hub refuses, its silence and answers that are none into BadInput."""
     try:
         yield
     except HfHubHTTPError as error:
@@ -85,6 +83,10 @@ def _refusals(name: str) -> Iterator[None]:
                 f"to={name}: the hub refuses the token in {TOKEN}; give one that may write to that owner's models"
             ) from None
         raise BadInput(f"to={name}: the hub refuses ({error}); nothing was published, try again") from None
-    except UNREACHABLE as error:
+    except httpx2.TimeoutException:
+        raise BadInput(f"to={name}: the hub stays silent for more than {SILENCE_S:.0f} s; try again later") from None
+    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
         cause = type(error).__name__
         raise BadInput(f"to={name}: the hub cannot be reached ({cause}); check the network, then try again") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a library that reads what is no answer
+        raise BadInput(f"to={name}: the hub's answer cannot be read ({in_brief(error)}); try again later") from None

@@ -12,27 +12,19 @@ from typing import TextIO
 from actors.errors import ActorDied, root_cause
 
 
-def log_of(command: str) -> Path:
-    """Make an empty file for what an engine and libraries say."""
-    descriptor, name = tempfile.mkstemp(prefix=f"microbudget-{command}-", suffix=".log")
-    os.close(descriptor)
-    return Path(name)
-
-
 @contextmanager
 def off_screen(command: str) -> Iterator[TextIO]:
     """Yield a stream to stdout. All else that is printed meanwhile, here or by a new process, goes to a file.
 
     An engine that fails becomes a sentence that names the file, and SystemExit with 1. Else the file is deleted.
     """
-    log, streams = log_of(command), (1, 2)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    kept = [os.dup(number) for number in streams]
+    descriptor, log = tempfile.mkstemp(prefix=f"microbudget-{command}-", suffix=".log")
+    flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
     screen = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
-    with log.open("ab") as file:
-        for number in streams:
-            os.dup2(file.fileno(), number)
+    for number, _ in kept:
+        os.dup2(descriptor, number)
+    os.close(descriptor)
     failed = ""
     try:
         with screen:
@@ -44,12 +36,16 @@ def off_screen(command: str) -> Iterator[TextIO]:
         failed = f"{command}.py: failed: {' '.join(str(cause).split())}; what the engine said is in {log}"
         raise SystemExit(1) from None
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for number, original in zip(streams, kept, strict=True):
+        flush()
+        for number, original in kept:
             os.dup2(original, number)
             os.close(original)
         if failed:
             print(failed, file=sys.stderr)
         else:
-            log.unlink()
+            Path(log).unlink()
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

@@ -1,5 +1,7 @@
 """Two answers beside each other in a terminal."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 from rich.text import Text
 
@@ -10,7 +12,7 @@ STYLES = {"correct": "green", "wrong": "red"}
 """By verdict; all others are yellow."""
 
 
-def side_by_side(heads: tuple[str, str], answers: tuple[str, str], verdicts: tuple[str, str] | None = None) -> Table:
+def side_by_side(heads: Sequence[str], answers: Sequence[str], verdicts: Sequence[str] = ()) -> Table:
     """Return a table of two answers, with their verdicts below."""
     table = Table(expand=True)
     for head in heads:

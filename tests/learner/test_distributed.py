@@ -3,6 +3,8 @@
 import asyncio
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -255,3 +257,23 @@ def test_a_rank_that_dies_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest
                 await rank.call("publish")
 
     run(work())
+
+
+ALONE = """
+import psutil, torch
+from learner.distributed import Ranks
+ranks = Ranks()
+ranks.join("gloo")
+group = torch.distributed.new_group([0])
+tensor = torch.arange(4.0)
+torch.distributed.all_reduce(tensor, group=group)
+torch.distributed.broadcast(tensor, 0)
+assert tensor.tolist() == [0, 1, 2, 3]
+assert ranks.gather("mine") == ["mine"]
+print([each.laddr for each in psutil.Process().net_connections() if each.status == "LISTEN"])
+"""
+
+
+def test_a_rank_alone_opens_no_port_and_exchanges_nothing() -> None:
+    ended = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

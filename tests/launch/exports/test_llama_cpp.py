@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launch import export
-from launch.exports.verification import load_adapter
+from launch.exports.verified import load_adapter
 from launch.trained.policy import find_trained
 from tests.trained_runs import write_model, write_trained
 
