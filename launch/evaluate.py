@@ -23,33 +23,33 @@ from rich.console import Console
 
 from actors.errors import ActorDied, root_cause
 from actors.messages import AdapterRef
+from actors.models.adapters import adopt_adapter
+from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, exit_at_once, handle_signals, software_versions
 from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from actors.storage.run_record import RunRecord
-from conf.adapters import adopt_adapter
 from conf.benchmarks import find_benchmarks
 from conf.checks import check_lengths
 from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import load, run_of
-from conf.models import load_tokenizer, locate, shape_from_config
 from conf.schema import Config
-from launch.evaluations.hardware import check_engines
-from launch.evaluations.sampling_protocol import (
+from launch.evaluation.hardware import check_engines
+from launch.evaluation.sampling_protocol import (
     check_heldout_problems,
     check_heldout_settings,
     evaluation_folder,
     protocol_of,
     take_evaluation,
 )
-from launch.evaluations.scores import comparison, scores
-from launch.evaluations.view import EvaluationView, lines, markdown, results
+from launch.evaluation.scores import comparison, scores
+from launch.evaluation.view import EvaluationView, lines, markdown, results
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
-from launch.reports import attempt
+from launch.reporting import attempt
 from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import resolve_dtype
 from rewards.pool import check_judges
@@ -182,7 +182,7 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     cause: BaseException | None = None
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
-        from launch.evaluations.drawing import draw_samples
+        from launch.evaluation.drawing import draw_samples
 
         with EvaluationView(console, evaluation.sample_files) as view:
             work = draw_samples(

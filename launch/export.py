@@ -71,8 +71,8 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
     with _writable(target):
         parent = place_of(target)
     console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
-    from launch.exports.gguf_file import check_convertible
-    from launch.exports.verified import check_room, needed_bytes, write_verified
+    from launch.artifacts.gguf_file import check_convertible
+    from launch.artifacts.verified import check_room, needed_bytes, write_verified
 
     if form == "gguf":
         check_convertible(trained)

@@ -29,7 +29,7 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import RECORD, public_settings
-from launch.reports.history import Run, read_run
+from launch.reporting.history import Run, read_run
 from launch.trained.policy import Trained, find_trained
 
 YES_NO = ("true", "false")
@@ -103,7 +103,7 @@ def write_model(trained: Trained, form: str, folder: Path, console: Console) -> 
 
     An adapter is copied as the run has sealed it; a merged model is new, and so is verified.
     """
-    from launch.exports.verified import check_room, needed_bytes, write_adapter, write_verified
+    from launch.artifacts.verified import check_room, needed_bytes, write_adapter, write_verified
     from launch.hub.card import base_name
 
     check_room(folder, needed_bytes(trained, form, ""), "set TMPDIR to a folder elsewhere")
@@ -115,7 +115,7 @@ def write_model(trained: Trained, form: str, folder: Path, console: Console) -> 
 
 def add_evidence(folder: Path, trained: Trained, run: Run) -> None:
     """Write into a new folder what shows how the model was trained: report, settings and metrics."""
-    from launch.reports.page import run_report
+    from launch.reporting.page import run_report
 
     folder.mkdir()
     settings = yaml.safe_dump(public_settings(trained.config), sort_keys=False, allow_unicode=True)

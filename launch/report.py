@@ -16,7 +16,7 @@ from pathlib import Path
 from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
-from launch.reports import write
+from launch.reporting import write
 
 
 @command("report.py", __doc__)

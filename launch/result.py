@@ -15,7 +15,7 @@ from actors.storage.run_record import RunRecord
 from conf.arguments import run_and_options
 from conf.command import command
 from conf.text import printable
-from launch.reports import conclusion
+from launch.reporting import conclusion
 
 
 def describe(summary: dict[str, Any]) -> str:

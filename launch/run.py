@@ -49,7 +49,7 @@ from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_budget, check_plan
 from launch.plan.view import render, render_scaling
-from launch.reports import attempt, conclusion
+from launch.reporting import attempt, conclusion
 from launch.result import describe
 from launch.session.ending import OnEnd, next_steps, write_ending
 from launch.session.ray_session import clear_session, ray_session
@@ -168,8 +168,8 @@ def prepare(
     plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Forecast | None = None
 ) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
-    from conf.adapters import check_adapter
-    from conf.models import load_tokenizer, locate
+    from actors.models.adapters import check_adapter
+    from actors.models.files import load_tokenizer, locate
     from launch.session.coordinator_actor import RunRequest
     from learner.model.architecture import check_architecture
     from rewards.pool import check_judges

@@ -23,7 +23,7 @@ from actors.messages import Status
 from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
-from launch.reports.tables import Pair, pairs_by_outcome
+from launch.reporting.tables import Pair, pairs_by_outcome
 from launch.trained.policy import find_run
 from launch.trained.side_by_side import side_by_side
 

@@ -19,15 +19,15 @@ import socket
 import sys
 from typing import Any
 
+from actors.models.files import shape_from_config
 from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
 from actors.runtime.placement import place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput
-from conf.models import shape_from_config
 from conf.text import printable
-from launch.evaluations.hardware import check_engines
+from launch.evaluation.hardware import check_engines
 from launch.hardware.machine import check_build, detect
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 from launch.trained.server_guard import KEY, ServerGuard, loopback

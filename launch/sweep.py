@@ -34,10 +34,10 @@ from launch.hardware.mps import check_mps
 from launch.plan.forecast import foresee_all
 from launch.plan.refusal import check_plan
 from launch.session.resume import check_settings, resolve_dtype
-from launch.sweeps.grid import Grid, read_grid
-from launch.sweeps.lanes import RUN, plan_lanes
-from launch.sweeps.scheduler import Scheduler
-from launch.sweeps.view import idle, render_plans
+from launch.sweep_runs.grid import Grid, read_grid
+from launch.sweep_runs.lanes import RUN, plan_lanes
+from launch.sweep_runs.scheduler import Scheduler
+from launch.sweep_runs.view import idle, render_plans
 
 
 @guard("sweep.py")

@@ -12,12 +12,12 @@ import ray
 
 from actors.errors import ActorDied, LearnerDied
 from actors.messages import Batch
+from actors.models.files import found_here
 from actors.protocols import Clock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S, RemoteActor
 from actors.runtime.supervision import RestartLimit
 from conf.errors import BadInput
-from conf.models import found_here
 from conf.schema import Config
 
 HANG_FACTOR = 10.0

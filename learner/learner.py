@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
+from actors.models.files import shape_from_config
+from actors.models.sizes import ADAPTER_SLOTS, recomputes
 from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.errors import BadInput
-from conf.models import shape_from_config
 from conf.schema import Config
-from conf.sizes import ADAPTER_SLOTS, recomputes
 from learner.batching import Example, MicroBatch, Tokens, divide, examples, pack
 from learner.distributed import ALONE, Ranks
 from learner.losses import Observed, Totals, policy_loss

@@ -10,9 +10,9 @@ from actors.protocols import Clock
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.schema import RewardConfig
+from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
-from rewards.worker import ATTEMPTS, CLOCK_FACTOR
 
 GROUPS_AHEAD = 8
 """Enough to keep a worker busy while answers need algebra now and then."""

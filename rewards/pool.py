@@ -18,12 +18,12 @@ from conf.errors import BadInput
 from rewards.functions import BadReward, check_functions, number
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
 from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
+from rewards.killable_worker import Died, Failed, Hung, Limits, Worker
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
 from rewards.verify.comparison import INTEGER
 from rewards.verify.text.boxes import BOX, boxed
 from rewards.verify.text.spelling import plain
-from rewards.worker import Died, Failed, Hung, Limits, Worker
 
 VERDICTS_AHEAD = 64
 """Verdicts requested ahead of the one being read, per worker: enough to keep it busy, small against any memory."""
@@ -82,7 +82,7 @@ class VerifierPool:
 
     @property
     def absent_walls(self) -> list[str]:
-        """Walls of `rewards.sandbox` that the kernel of this machine does not give, each a sentence."""
+        """Walls of `rewards.isolation` that the kernel of this machine does not give, each a sentence."""
         return self._workers[0].absent
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from actors.evaluation.statistics import share_interval
-from launch.reports.history import Sweep, read_sweep
+from launch.reporting.history import Sweep, read_sweep
 
 HOSTILE = (
     "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & &lt; **b** _i_ ~~s~~"

@@ -9,6 +9,7 @@ from dataclasses import replace
 import psutil
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.models.files import found_here
 from actors.protocols import Engine
 from actors.rollout.object_store import AdapterTransfer, Fingerprint, fingerprint, write_copy
 from actors.rollout.vllm_engine import RolloutEngine
@@ -17,7 +18,6 @@ from actors.runtime.remote_actor import RemoteActor
 from actors.storage.files import private_folder
 from actors.storage.folders import discard
 from actors.storage.layout import ADAPTER, ADAPTERS
-from conf.models import found_here
 from conf.schema import Config
 
 SLOWEST_TOKEN_S = {"cpu": 2.0, "cuda": 0.3}

@@ -5,9 +5,9 @@ from pathlib import Path
 import ray
 
 from actors.messages import AdapterRef
+from actors.models.adapters import WEIGHTS_FILE
 from actors.storage.folders import new_folder
 from actors.storage.layout import ADAPTER
-from conf.adapters import WEIGHTS_FILE
 
 Fingerprint = tuple[int, int]
 """Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""

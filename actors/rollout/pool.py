@@ -7,10 +7,10 @@ from typing import Protocol
 
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.models.sizes import ADAPTER_SLOTS
 from actors.protocols import Clock, Engine
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.runtime.supervision import Lost, Record, Restartable, Supervised, WorkerPool
-from conf.sizes import ADAPTER_SLOTS
 
 
 class RestartableEngine(Engine, Restartable, Protocol):

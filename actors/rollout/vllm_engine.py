@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from actors.models.files import stop_token_ids
+from actors.models.sizes import ADAPTER_SLOTS, answers_alone, longest_sample, padded_rank
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.lora_kernels import write_kernel_sizes
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.placement import Share
-from conf.models import stop_token_ids
 from conf.schema import Config, LoraConfig
-from conf.sizes import ADAPTER_SLOTS, answers_alone, longest_sample, padded_rank
 
 if TYPE_CHECKING:
     from vllm import RequestOutput

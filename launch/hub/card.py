@@ -6,15 +6,15 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
-from conf.models import EMBEDDED
+from actors.models.files import EMBEDDED
+from actors.models.sizes import padded_rank
 from conf.schema.reward import formula
-from conf.sizes import padded_rank
-from launch.exports.adapter import from_hub
-from launch.reports.health import flags
-from launch.reports.history import Run
-from launch.reports.page import cell, clean
-from launch.reports.verdict import Change, basis, change, verdict
-from launch.reports.wording import many, percent, shorten, span, time
+from launch.artifacts.adapter import from_hub
+from launch.reporting.health import flags
+from launch.reporting.history import Run
+from launch.reporting.page import cell, clean
+from launch.reporting.verdict import Change, basis, change, verdict
+from launch.reporting.wording import many, percent, shorten, span, time
 from launch.trained.policy import Trained
 
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}

@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from actors.models.sizes import ADAPTER_SLOTS, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
-from conf.sizes import ADAPTER_SLOTS, answers_alone, groups_at_once
 from launch.plan.time import Costs, Workload
 
 ROUNDS = 100

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from actors.models.sizes import longest_sample
 from actors.runtime.placement import Placement
 from conf.devices import CARD_DTYPE
 from conf.schema import Config, ShapeConfig
-from conf.sizes import longest_sample
 from launch.hardware.machine import GIB, Machine
 from launch.plan.memory import Memory
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.models.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters, padded_rank, parameters
 from actors.runtime.host_resources import (
     DISK_MARGIN,
     MIB,
@@ -19,7 +20,6 @@ from actors.runtime.host_resources import (
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
-from conf.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters, padded_rank, parameters
 from launch.hardware.machine import GIB
 from launch.plan.memory import ENGINE_PROCESSES, OBJECT_STORE_BYTES, OTHER_PROCESSES
 from launch.plan.plan import Plan

@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.runtime.placement import Node, Placement
-from conf.schema import Config, ShapeConfig
-from conf.sizes import (
+from actors.models.sizes import (
     ADAPTER_SLOTS,
     CHECKPOINT_BYTES,
     DTYPE_BYTES,
@@ -18,6 +16,8 @@ from conf.sizes import (
     parameters,
     recomputes,
 )
+from actors.runtime.placement import Node, Placement
+from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB, Machine
 
 CUDA_CONTEXT = GIB // 2

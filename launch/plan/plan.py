@@ -5,11 +5,11 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from actors.models.files import shape_of
+from actors.models.sizes import answers_alone, recomputes
 from actors.runtime.placement import place
 from conf.checks import check_lengths
-from conf.models import shape_of
 from conf.schema import Config, ShapeConfig
-from conf.sizes import answers_alone, recomputes
 from launch.hardware.machine import Machine
 from launch.plan.estimate import Estimate, estimate
 from launch.plan.fit import Fit

@@ -7,8 +7,8 @@ from itertools import accumulate
 from operator import or_
 
 from actors.formats import duration
+from actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
 from conf.errors import BadInput
-from conf.sizes import kv_bytes_per_token, longest_sample, parameters
 from launch.hardware.machine import GIB
 from launch.plan.fit import misfit
 from launch.plan.plan import Plan, plan_for

@@ -5,9 +5,7 @@ Decoding reads all weights in every step, and each sample's keys and values. Lea
 
 from dataclasses import dataclass
 
-from actors.runtime.placement import Placement
-from conf.schema import Config, ShapeConfig
-from conf.sizes import (
+from actors.models.sizes import (
     CHECKPOINT_BYTES,
     DTYPE_BYTES,
     kv_bytes_per_token,
@@ -15,6 +13,8 @@ from conf.sizes import (
     matmul_parameters,
     recomputes,
 )
+from actors.runtime.placement import Placement
+from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import CORE_BANDWIDTH, Machine
 
 

@@ -7,6 +7,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.models.sizes import answers_alone
 from actors.protocols import Clock
 from actors.rollout.actor import RemoteEngine, RolloutActor
 from actors.rollout.object_store import AdapterTransfer
@@ -16,7 +17,6 @@ from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
 from conf.errors import BadInput
 from conf.schema import Config
-from conf.sizes import answers_alone
 from learner.actor import LearnerActor
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import reward_function

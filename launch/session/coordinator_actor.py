@@ -15,6 +15,7 @@ from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import Halted, Interrupted, root_cause
 from actors.messages import Outcome, ProblemSet, Progress
+from actors.models.sizes import groups_at_once
 from actors.protocols import Engine, Learner, Verifier
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
@@ -29,7 +30,6 @@ from actors.tracking.identity import Identity
 from conf.errors import BadInput
 from conf.load import public_settings
 from conf.schema import Config
-from conf.sizes import groups_at_once
 from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
 from launch.session.ending import summarise
 from launch.session.remote_checkpoints import Putter

@@ -4,8 +4,8 @@ from functools import partial
 
 from rich.console import Console
 
+from actors.models.files import load_tokenizer, locate
 from conf.load import dump
-from conf.models import load_tokenizer, locate
 from conf.schema import Config
 from rewards.problems.loading import load
 

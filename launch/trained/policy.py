@@ -5,15 +5,15 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from actors.models.adapters import adopt_adapter
+from actors.models.files import locate, shape_from_config
+from actors.models.sizes import longest_sample
 from actors.storage.checkpoints import target
 from actors.storage.files import damage
 from actors.storage.run_record import RunRecord
-from conf.adapters import adopt_adapter
 from conf.errors import BadInput
 from conf.load import recorded, settings_of
-from conf.models import locate, shape_from_config
 from conf.schema import Config
-from conf.sizes import longest_sample
 
 LATEST = "latest"
 

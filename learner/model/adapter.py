@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from actors.models.adapters import WEIGHTS_FILE
 from actors.storage.files import sync
 from actors.storage.folders import new_folder
 from actors.storage.layout import ADAPTER
-from conf.adapters import WEIGHTS_FILE
 from conf.schema import Config
 from learner.model.fused import fuse
 from learner.model.projection import Projection
@@ -56,7 +56,7 @@ def load_model(config: Config, model_path: str, device: str | torch.device = "cp
     model = get_peft_model(base, lora, autocast_adapter_dtype=False)
     # PEFT makes a set of them, which every process would write in an order of its own.
     cast(LoraConfig, model.peft_config["default"]).target_modules = list(config.lora.target_modules)
-    if config.lora.start_from and begins:  # a folder that `conf.adapters.check_adapter` has accepted
+    if config.lora.start_from and begins:  # a folder that `actors.models.adapters.check_adapter` has accepted
         set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
     return cast(PeftModel, model.to(device))
 

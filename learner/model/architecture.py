@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from actors.models.families import check_family
 from conf.errors import BadInput
-from conf.families import check_family
 from conf.schema import Config
 from conf.schema.model import FUSED, PROJECTIONS
 

@@ -19,11 +19,11 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+from actors.models.files import load_tokenizer, locate
 from conf.arguments import KEY
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load as load_config
-from conf.models import load_tokenizer, locate
 from rewards.problems.loading import load, write_listing
 from rewards.verify.comparison import unusual
 from rewards.verify.text.spelling import plain

@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 from jinja2 import TemplateError
 
+from actors.models.files import stop_token_ids
 from conf.documents import reason
 from conf.errors import BadInput
-from conf.models import stop_token_ids
 from conf.schema import Config, DataConfig
 
 Message = dict[str, str]

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors.models.hub import HubAway, newest
 from actors.runtime.clock import in_thread
 from conf.documents import checked, disguise_of, path_of, reason
 from conf.errors import BadInput
-from conf.hub import HubAway, newest
 from conf.schema import DataConfig
 from conf.suggestions import nearest
 from rewards.functions import find

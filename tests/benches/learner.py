@@ -17,7 +17,7 @@ from time import perf_counter
 from actors.messages import AdapterRef, Batch, Group
 from conf.load import load
 from conf.schema import Config
-from launch.doctors.random_groups import random_group
+from launch.checkup.random_groups import random_group
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
 from tests.benches.processes import measured
@@ -138,7 +138,7 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
 def model_of(config: Config, device: str, folder: Path) -> str:
     """Return the folder of a recipe's model; on a card one of its shape with random weights, made anew."""
     if device == "cpu":
-        from conf.models import locate
+        from actors.models.files import locate
 
         return locate(config.model)
     made = folder / "model"

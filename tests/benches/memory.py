@@ -18,7 +18,7 @@ import psutil
 from actors.messages import AdapterRef, Batch, Group, Sampling
 from conf.load import load
 from conf.schema import Config
-from launch.doctors.random_groups import random_group
+from launch.checkup.random_groups import random_group
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
 from launch.session.resume import resolve_dtype
@@ -64,8 +64,8 @@ def measure(case: Case) -> Figures:
 def measure_here(case: Case) -> Figures:
     import ray
 
+    from actors.models.files import locate
     from actors.rollout.actor import RolloutActor
-    from conf.models import locate
     from launch.plan.memory import OBJECT_STORE_BYTES
     from learner.actor import LearnerActor
 

@@ -22,12 +22,12 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from actors.models.files import locate
+from actors.models.sizes import lora_parameters, matmul_parameters
 from actors.storage.checkpoints import version_of
 from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.run_record import RunRecord
 from conf.load import load
-from conf.models import locate
-from conf.sizes import lora_parameters, matmul_parameters
 from launch.hardware.machine import detect
 from launch.plan.forecast import Pace
 from launch.session.resume import resolve_dtype
@@ -222,7 +222,7 @@ def operations(config: Any) -> float:
 
     N: weights of the base model in products, L: weights of the adapter. In float32 ours saves some while it learns.
     """
-    from conf.models import load_tokenizer
+    from actors.models.files import load_tokenizer
 
     tokenizer = load_tokenizer(locate(config.model), config.model.path)
     chats = ([{"role": "user", "content": row["problem"]}] for row, _ in zip(problems(), range(GROUPS), strict=False))

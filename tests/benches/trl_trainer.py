@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
+from actors.models.files import load_tokenizer, locate
 from conf.load import load
-from conf.models import load_tokenizer, locate
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
 from rewards.problems.loading import load as load_problems

@@ -9,12 +9,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from actors.models.sizes import lora_parameters
 from conf.errors import BadInput
 from conf.load import dump, load, recipe_names
 from conf.schema import Config, ExampleConfig, RunConfig
 from conf.schema.model import PROJECTIONS
 from conf.settings import settings as known
-from conf.sizes import lora_parameters
 
 
 def quickstart(*overrides: str) -> Config:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from actors.storage.files import OTHERS
-from launch.reports import conclusion
+from launch.reporting import conclusion
 from tests.e2e.stranger import METRICS, SILENCE, answers
 from tests.faults.conftest import ENGINE, LEARNER, WORKER, Ended, Run, begin, begin_once
 

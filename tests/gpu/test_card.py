@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM
 
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
+from actors.models.files import locate
 from actors.rollout.actor import RemoteEngine, RolloutActor
 from actors.rollout.object_store import AdapterTransfer
 from actors.runtime.clock import WallClock
 from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
-from conf.models import locate
 from conf.schema import Config
 from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan

@@ -10,12 +10,12 @@ import pytest
 from actors.errors import ActorDied
 from conf.load import load
 from launch import doctor
+from launch.checkup.findings import Finding
+from launch.checkup.measurement import DOCTOR
 from launch.doctor import main
-from launch.doctors.findings import Finding
-from launch.doctors.measurement import DOCTOR
 from launch.hardware.machine import detect
 from launch.plan.calibration import recall
-from tests.launch.doctors.test_measurement import MEASURED
+from tests.launch.checkup.test_measurement import MEASURED
 
 COMMAND = ["conf=quickstart", "device=cpu", "model.dtype=bfloat16"]
 

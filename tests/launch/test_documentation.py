@@ -18,7 +18,7 @@ from conf.help import explain
 from conf.load import load
 from conf.reference import reference
 from launch import export, push, report, run, samples, serve
-from launch.sweeps.grid import read_grid
+from launch.sweep_runs.grid import read_grid
 from rewards.verify.__main__ import named
 from tests.actors.virtual_run import Run
 from tests.conftest import ROOT

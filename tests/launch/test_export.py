@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from conf.errors import BadInput
 from conf.load import load
 from launch import export
-from launch.exports import merged, verified
+from launch.artifacts import merged, verified
 from launch.trained.policy import find_trained
 from tests.trained_runs import write_model, write_trained
 

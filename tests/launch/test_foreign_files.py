@@ -31,7 +31,7 @@ from conf.errors import BadInput
 from conf.load import load
 from launch import export
 from launch.embedded import FILES, provide
-from launch.evaluations.sampling_protocol import take_evaluation
+from launch.evaluation.sampling_protocol import take_evaluation
 from launch.session.ray_session import NOTE, clear_session, make_temporary
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
@@ -216,7 +216,7 @@ ACTIONS: list[Callable[[World], Any]] = [
 def test_file_that_is_not_ours_survives(before: Any, begin_first: bool, after: Any, actions: Any) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
         found = SimpleNamespace(write_verified=lambda *_: Found())
-        patched.setitem(sys.modules, "launch.exports.verified", found)  # type: ignore[arg-type]
+        patched.setitem(sys.modules, "launch.artifacts.verified", found)  # type: ignore[arg-type]
         world = World(Path(place).resolve())
         if begin_first:
             for action in (start, save, put, make_model):

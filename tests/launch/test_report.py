@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from conf.errors import BadInput
 from launch.report import main
-from launch.reports import attempt, write
+from launch.reporting import attempt, write
 from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")

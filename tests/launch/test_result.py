@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from launch import result
-from launch.reports import conclusion
+from launch.reporting import conclusion
 from launch.result import describe
 from tests.run_folders import write_run
 

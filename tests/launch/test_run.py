@@ -269,11 +269,11 @@ def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: i
 
 
 def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conf.models.locate", lambda model: "nowhere")
+    monkeypatch.setattr("actors.models.files.locate", lambda model: "nowhere")
     monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
-    monkeypatch.setattr("conf.adapters.check_adapter", lambda config, path: None)
+    monkeypatch.setattr("actors.models.adapters.check_adapter", lambda config, path: None)
     monkeypatch.setattr("rewards.problems.loading.load", lambda config, tokenizer: ProblemSet((), (), {}))
-    monkeypatch.setattr("conf.models.load_tokenizer", lambda folder, path: None)
+    monkeypatch.setattr("actors.models.files.load_tokenizer", lambda folder, path: None)
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
     (tmp_path / "config.yaml").write_text(dump(config))

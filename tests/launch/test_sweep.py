@@ -24,12 +24,12 @@ from launch.plan.calibration import keep, recall
 from launch.plan.forecast import foresee
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import Calibration
-from launch.reports import conclusion
+from launch.reporting import conclusion
 from launch.sweep import machines_of, main
-from launch.sweeps import scheduler
-from launch.sweeps.grid import Grid, read_grid
-from launch.sweeps.lanes import RUN, Lane, plan_lanes
-from launch.sweeps.scheduler import Scheduler
+from launch.sweep_runs import scheduler
+from launch.sweep_runs.grid import Grid, read_grid
+from launch.sweep_runs.lanes import RUN, Lane, plan_lanes
+from launch.sweep_runs.scheduler import Scheduler
 
 STAND_IN = r"""
 import json, os, pathlib, signal, sys, time
@@ -109,7 +109,7 @@ def test_a_finished_sweep_does_not_fail_for_its_report(
     def fail(*_: Path) -> None:
         raise ValueError("no curve has an end")
 
-    monkeypatch.setattr("launch.reports.write", fail)
+    monkeypatch.setattr("launch.reporting.write", fail)
     assert sweeping("ranks=[8]") == 0
     assert "none (ValueError: no curve has an end)" in capsys.readouterr().out
 
@@ -232,7 +232,7 @@ def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.
     (folder / "run.py").write_text(STAND_IN)
     (folder / "conduct.json").write_text(json.dumps(conduct))
     script = (
-        "import sys; from launch import sweep; from launch.sweeps import scheduler; scheduler.POLL_S = 0.01;"
+        "import sys; from launch import sweep; from launch.sweep_runs import scheduler; scheduler.POLL_S = 0.01;"
         f"sys.exit(sweep.main({command(folder, *arguments)}, (sys.executable, {str(folder / 'run.py')!r})))"
     )
     return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)

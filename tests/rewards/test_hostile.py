@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from actors.messages import Problem, Sample, Status
 from conf.schema import CustomRewardConfig, RewardConfig
+from rewards.killable_worker import Hung, Worker
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
-from rewards.worker import Hung, Worker
 from tests.rewards.hostile import HOSTILE
 
 MIB = 2**20

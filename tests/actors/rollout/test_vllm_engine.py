@@ -24,12 +24,12 @@ from actors.adapter_check.probes import Probes
 from actors.adapter_check.startup_check import StartupCheck
 from actors.errors import ActorDied, Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from actors.models.files import shape_from_config
+from actors.models.sizes import kv_bytes_per_token
 from actors.rollout.actor import RemoteEngine
 from actors.rollout.vllm_engine import CPU_BLOCK, RolloutEngine, card_settings
 from actors.runtime.placement import Share
-from conf.models import shape_from_config
 from conf.schema import Config
-from conf.sizes import kv_bytes_per_token
 from learner.learner import LoraLearner
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's")

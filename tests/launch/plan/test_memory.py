@@ -4,9 +4,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from actors.models.sizes import activation_bytes
 from actors.runtime.placement import Node
 from conf.load import load
-from conf.sizes import activation_bytes
 from launch.plan.forecast import forecast
 from launch.plan.refusal import check_plan
 from launch.plan.view import render

@@ -14,8 +14,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from actors.models.files import shape_of
 from conf.errors import BadInput
-from conf.models import shape_of
 from conf.schema import Config
 from conf.schema.model import PROJECTIONS
 from learner.model.architecture import check_architecture

@@ -11,8 +11,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from actors.models.adapters import adopt_adapter, check_adapter
 from actors.protocols import FAITHFUL
-from conf.adapters import adopt_adapter, check_adapter
 from conf.schema import Config
 from learner.learner import LoraLearner
 from learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
+from actors.models.files import TIED_BY_DEFAULT
 from conf.errors import BadInput
-from conf.models import TIED_BY_DEFAULT
 from conf.schema import Config
 from conf.schema.model import PROJECTIONS
 from learner.model.architecture import check_architecture, check_modules

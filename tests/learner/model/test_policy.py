@@ -14,8 +14,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from actors.models.files import locate
 from conf.load import load
-from conf.models import locate
 from learner.batching import Tokens, pack
 from learner.model.policy import Policy
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from actors.messages import Status
+from actors.models.hub import HubAway
 from conf.benchmarks import SOURCES
 from conf.errors import BadInput
-from conf.hub import HubAway
 from conf.schema import Config, CustomRewardConfig
 from rewards.pool import VerifierPool
 from rewards.problems import sources

@@ -1,0 +1,261 @@
+"""Where a model's files are, and what shape they declare."""
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+
+from actors.models.families import check_family, common_context, read_config
+from actors.models.hub import HubAway, newest
+from conf.documents import mapping, path_of, read_json, reason
+from conf.errors import BadInput
+from conf.schema import ModelConfig, ShapeConfig
+
+EMBEDDED = "embedded:smollm2-135m"
+
+WEIGHT_INDEX = "model.safetensors.index.json"
+"""Says which file each weight is in, of a model that has several."""
+
+SHAPE_FILES = ["config.json"]
+TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
+WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
+MODEL_FILES = [*SHAPE_FILES, *TOKENIZER_FILES, *WEIGHT_FILES, "generation_config.json", "chat_template*"]
+"""What is fetched from the hub: never code, never pickles."""
+
+SHAPE_KEYS = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "intermediate": "intermediate_size",
+    "heads": "num_attention_heads",
+    "vocabulary": "vocab_size",
+    "context": "max_position_embeddings",
+}
+"""Fields of ShapeConfig that every config.json of a Llama-shaped model states."""
+
+
+TIED_BY_DEFAULT = {
+    *("cohere", "cohere2", "ernie4_5", "gemma", "gemma2", "gemma3_text", "lfm2", "minicpm3", "smollm3", "starcoder2"),
+    "vaultgemma",
+}
+"""Values of `model_type` for which transformers ties the head to the embedding where config.json does not say."""
+
+HEAD_NORMED = {"afmoe", "apertus", "exaone4", "gemma3_text", "olmo2", "olmo3", "qwen3"}
+"""Values of `model_type` with norms of queries and keys; of others config.json says so, under one of HEAD_NORM_KEYS."""
+
+HEAD_NORM_KEYS = ("use_qk_norm", "qk_layernorm")
+
+Shard = Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
+Index = mapping("Index", {"weight_map": Annotated[dict[str, Shard], Field(min_length=1)]})
+"""model.safetensors.index.json."""
+
+LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?!.*\brotary_emb\b)(.+)")
+"""Matches the name of a weight: number of its layer, and what it is there. Old files hold rotary_emb in some layers."""
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def locate(model: ModelConfig) -> str:
+    """Return the local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
+
+    Raises BadInput if it is missing, unreachable or gated, lacks weights, or differs from its declared shape.
+    """
+    actual = vars(shape_from_config(_folder(model.path, SHAPE_FILES)))
+    for name, declared in vars(model.shape).items():
+        if model.shape != ShapeConfig() and declared != actual[name]:
+            raise BadInput(
+                f"model.shape.{name}={declared}: {model.path} has {actual[name]}; correct it, or leave model.shape out"
+            )
+    folder = _folder(model.path, MODEL_FILES)
+    _check_weights(folder, model.path)
+    _check_readable(weight_files(folder), model.path, shape_from_config(folder))
+    return str(folder)
+
+
+def shape_of(model: ModelConfig) -> ShapeConfig:
+    """Return the declared shape, or else the one in the model's config.json, which alone is fetched from the hub for
+    it, and which has to be of a family that can be trained.
+    """
+    if model.shape != ShapeConfig():
+        return model.shape
+    folder = _folder(model.path, SHAPE_FILES)
+    check_family(folder)
+    return shape_from_config(folder)
+
+
+def load_tokenizer(folder: str, path: str) -> Any:
+    """Return the tokenizer of a model in a local folder, whose own code is never run.
+
+    path: as model.path has it. Raises BadInput if model or tokenizer are not what transformers can load.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer("a")  # with a model_max_length that is no number it fails
+        return tokenizer
+    except Exception as error:  # the tokenizers' library raises no class of its own
+        raise BadInput(
+            f"model.path={path}: transformers cannot load its configuration or tokenizer ({type(error).__name__}: "
+            f"{reason(error)}); restore the files, or choose a model that needs no code of its own"
+        ) from None
+
+
+def found_here(path: str, model: ModelConfig) -> str:
+    """Return the model's folder on this machine, which may be another than the one where `locate` has found `path`."""
+    return path if Path(path).is_dir() else locate(model)
+
+
+def embedded_folder() -> Path:
+    """Return where set-up puts the embedded model."""
+    cache = os.environ.get("XDG_CACHE_HOME") or path_of("~/.cache", "XDG_CACHE_HOME")
+    return Path(cache) / "microbudget-rl" / "smollm2-135m-instruct"
+
+
+def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
+    """Return the ids of `model.stop_tokens`; raises BadInput if one is not a token of the model's tokenizer."""
+    known = tokenizer.get_vocab()
+    for token in model.stop_tokens:
+        if token not in known:
+            raise BadInput(
+                f"model.stop_tokens: {token!r} is no token of {model.path}; choose from its special tokens, "
+                f"{', '.join(tokenizer.all_special_tokens)}"
+            )
+    return [known[token] for token in model.stop_tokens]
+
+
+def shape_from_config(folder: str | Path) -> ShapeConfig:
+    """Return the shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model.
+
+    The context ends where engine and learner would begin to differ.
+    """
+    path, stated = Path(folder) / "config.json", read_config(folder)
+    if missing := [key for key in SHAPE_KEYS.values() if key not in stated]:
+        raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
+    sizes = {name: stated[key] for name, key in SHAPE_KEYS.items()}
+    if common := common_context(stated):
+        sizes["context"] = min(common, sizes["context"])
+    kv_heads = stated.get("num_key_value_heads") or sizes["heads"]
+    if sizes["heads"] % kv_heads:
+        raise BadInput(
+            f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={sizes['heads']}; restore the"
+            " model's own file"
+        )
+    return ShapeConfig(
+        **sizes,
+        kv_heads=kv_heads,
+        head_dim=stated.get("head_dim") or sizes["hidden"] // sizes["heads"],
+        tied_head=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
+        head_norms=stated.get("model_type") in HEAD_NORMED or any(stated.get(key) is True for key in HEAD_NORM_KEYS),
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that a model's weights are in; a folder may hold others."""
+    index = folder / WEIGHT_INDEX
+    if not os.path.lexists(index):
+        return [folder / "model.safetensors"]
+    weight_map = read_json(index, Index, "restore the model's own file")["weight_map"]
+    return sorted({folder / shard for shard in weight_map.values()})
+
+
+def _folder(path: str, patterns: list[str]) -> Path:
+    """Return the folder a model path stands for, with at least its config.json."""
+    if path == EMBEDDED:
+        folder = embedded_folder()
+        if not (folder / "config.json").is_file():
+            raise BadInput(
+                f"model.path={path}: the embedded model is not in {folder}; put it there by bash launch/setup.sh, or"
+                " where the package was installed from elsewhere, by microbudget embedded"
+            )
+        return folder
+    folder = path_of(path, f"model.path={path}")
+    if os.path.isdir(folder):
+        if not os.path.lexists(folder / "config.json"):
+            raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
+        return folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path):
+        raise BadInput(f"model.path={path}: no such folder; name a local folder, a hub id OWNER/NAME or {EMBEDDED}")
+    return _from_hub(path, patterns)
+
+
+def _from_hub(name: str, patterns: list[str]) -> Path:
+    """Return the newest revision in the hub's cache, fetched first where the hub can be reached."""
+    import httpx2
+    from huggingface_hub import constants, errors, snapshot_download
+
+    page = f"https://huggingface.co/{name}"
+    try:
+        try:
+            revision = newest("model", name)
+        except HubAway:
+            return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns="*/*", local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"))
+    except errors.GatedRepoError:
+        raise BadInput(
+            f"model.path={name}: the model is gated; accept its licence at {page} and set HF_TOKEN, or name a local"
+            " folder that holds it"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise BadInput(
+            f"model.path={name}: neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
+            " if it is private"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
+        away = error.__context__
+        cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__
+        raise BadInput(
+            f"model.path={name}: not in the local cache, and the hub cannot be reached ({cause}); check the network,"
+            " or name a local folder that holds the model"
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BadInput(
+            f"model.path={name}: the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete what"
+            " is damaged there, set HF_HOME to another folder, or name a local folder that holds the model"
+        ) from None
+
+
+def _check_weights(folder: Path, path: str) -> None:
+    """Raise BadInput unless all safetensors weights are there."""
+    shards = weight_files(folder)
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing and any(folder.glob("pytorch_model*.bin")):
+        raise BadInput(
+            f"model.path={path}: {folder} holds pickled weights, which can run code when loaded; save the model"
+            " as safetensors"
+        )
+    if missing:
+        raise BadInput(
+            f"model.path={path}: {missing[0]} is missing in {folder}; name a folder with safetensors weights"
+        )
+
+
+def _check_readable(shards: list[Path], path: str, shape: ShapeConfig) -> None:
+    """Raise BadInput for weights that are cut off or damaged, or not of the shape that config.json states: what is
+    missing would be random, and what is too much left out.
+    """
+    layers: dict[str, set[int]] = defaultdict(set)
+    for shard in shards:
+        try:
+            with safe_open(shard, framework="numpy") as weights:
+                names = set(weights.keys())
+                rows = weights.get_slice(EMBEDDING).get_shape() if EMBEDDING in names else None
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
+        if rows not in (None, [shape.vocabulary, shape.hidden]):
+            raise BadInput(
+                f"model.path={path}: {EMBEDDING} has the shape {rows}, and config.json says vocab_size="
+                f"{shape.vocabulary} and hidden_size={shape.hidden}; restore the model's own files"
+            )
+        for found in filter(None, map(LAYER.search, names)):
+            layers[found[2]].add(int(found[1]))
+    for name, numbers in layers.items() or [("a layer", set())]:
+        if numbers != set(range(shape.layers)):
+            raise BadInput(
+                f"model.path={path}: its files have {name} {len(numbers)} times, and config.json says num_hidden_layers"
+                f"={shape.layers}; restore the model's own files"
+            )

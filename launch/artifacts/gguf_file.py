@@ -1,0 +1,168 @@
+"""The base model with the adapter added to its weights as one GGUF file, for llama.cpp and what is built on it.
+
+Sums are taken in float32 and rounded once, to float16 or to q8_0: blocks of 32 numbers of eight bits with a scale.
+Norms and biases stay in float32. Only what transformers can load back, so that it can be verified, is written; for
+other models llama.cpp's own converter takes the merged export.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
+
+from actors.models.files import stop_token_ids
+from conf.errors import BadInput
+from launch.artifacts.merged import Sum
+from launch.trained.policy import Trained
+
+TYPES = {
+    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+}
+
+LLAMA = gguf.MODEL_ARCH.LLAMA
+ARCHITECTURES = {
+    "LlamaForCausalLM": LLAMA,
+    "MistralForCausalLM": LLAMA,
+    "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
+    "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
+}
+
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBERS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPLITS = {
+    ("ByteLevel",): "gpt-2",
+    ("Digits", "ByteLevel"): "smollm",
+    (_WORDS.replace("NUMBERS", r"\p{N}"),): "qwen2",
+    (_WORDS.replace("NUMBERS", r"\p{N}{1,3}"),): "llama-bpe",
+}
+"""llama.cpp's name of the way in which a text is cut before pairs are merged, by the steps of a tokenizer.json."""
+
+REMEDY = "give format=merged, and convert that with llama.cpp: python convert_hf_to_gguf.py FOLDER --outtype q8_0"
+
+
+def check_convertible(trained: Trained) -> None:
+    """Raise BadInput for a model or a tokenizer that `write_gguf` does not know."""
+    base = Path(trained.model_path)
+    config = AutoConfig.from_pretrained(base)
+    (architecture,) = config.architectures
+    if architecture not in ARCHITECTURES:
+        raise BadInput(f"format=gguf: knows no {architecture}; {REMEDY}")
+    lost = {
+        "scaled rotary positions": config.rope_parameters.get("rope_type", "default") != "default",
+        "a sliding window": getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None),
+        "heads of another width than 128": architecture == "Qwen3ForCausalLM" and config.head_dim != 128,
+    }
+    if found := [what for what, present in lost.items() if present]:
+        raise BadInput(f"format=gguf: the model has {found[0]}, which transformers does not read back; {REMEDY}")
+    split_name(AutoTokenizer.from_pretrained(base))
+
+
+def split_name(loaded: Any) -> str:
+    """Return llama.cpp's name for how a tokenizer cuts a text. Raises BadInput if it has none for it.
+
+    loaded: as the run had it: transformers gives the tokenizers of some models other steps than their files have.
+    """
+    tokenizer = json.loads(loaded.backend_tokenizer.to_str())
+    first = tokenizer["pre_tokenizer"] or {}
+    steps = first.get("pretokenizers", [first])
+    name = SPLITS.get(tuple(filter(None, map(_step, steps))))
+    normalizer = (tokenizer["normalizer"] or {"type": "NFC"})["type"]
+    same = name is not None and bool(tokenizer["model"].get("ignore_merges")) == (name == "llama-bpe")
+    if tokenizer["model"]["type"] != "BPE" or normalizer != "NFC" or not same:
+        raise BadInput(f"format=gguf: the model's tokenizer is of a kind that is not known; {REMEDY}")
+    return str(name)
+
+
+def _step(step: dict[str, Any]) -> str:
+    """Return what a step of a pre-tokenizer does, empty if nothing; in doubt all of it, which is in no table."""
+    match step:
+        case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}:
+            return str(pattern)
+        case {"type": "Digits", "individual_digits": True}:
+            return "Digits"
+        case {"type": "ByteLevel", "add_prefix_space": False}:
+            return "ByteLevel" if step.get("use_regex", True) else ""
+    return repr(step)
+
+
+def write_gguf(trained: Trained, kind: str, file: Path) -> None:
+    """Write a GGUF file of the kind f16 or q8_0. The model is one that `check_convertible` has let pass."""
+    base = Path(trained.model_path)
+    config = AutoConfig.from_pretrained(base)
+    architecture = ARCHITECTURES[config.architectures[0]]
+    quantization, file_type = TYPES[kind]
+    writer = GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
+    writer.add_name(trained.run.path.resolve().name)
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _describe(writer, config)
+    _add_tokenizer(writer, trained, config.vocab_size)
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    for _, name, weight, _ in Sum(trained.adapter).of_model(base):
+        if config.tie_word_embeddings and name == "lm_head.weight":
+            continue
+        known = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if known is None:
+            raise BadInput(f"format=gguf: knows no weight {name}; {REMEDY}")
+        if architecture == LLAMA:
+            weight = _interleaved(name, weight, config)
+        as_numpy = weight.float().numpy()
+        # A row of q8_0 is whole blocks of 32.
+        fits = weight.ndim > 1 and weight.shape[-1] % gguf.GGML_QUANT_SIZES[quantization][0] == 0
+        own = quantization if fits else (GGMLQuantizationType.F16 if weight.ndim > 1 else GGMLQuantizationType.F32)
+        writer.add_tensor(known, gguf.quants.quantize(as_numpy, own), raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _interleaved(name: str, weight: Tensor, config: Any) -> Tensor:
+    """Return a weight with the two halves of each head's queries and keys interleaved, as llama.cpp's Llama turns them
+    by position; all others as they are.
+    """
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+    if heads is None:
+        return weight
+    return weight.reshape(heads, 2, -1, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
+
+
+def _describe(writer: GGUFWriter, config: Any) -> None:
+    """Write the model's sizes."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_dimension_count(head)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+
+
+def _add_tokenizer(writer: GGUFWriter, trained: Trained, rows: int) -> None:
+    """Write tokens, merges, special tokens and chat template. rows: of the embedding, of which some may be unused."""
+    base = Path(trained.model_path)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    words = {number: token for token, number in tokenizer.get_vocab().items()}
+    added = tokenizer.added_tokens_decoder
+    kinds = {number: TokenType.CONTROL if token.special else TokenType.USER_DEFINED for number, token in added.items()}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(split_name(tokenizer))
+    writer.add_token_list([words.get(number, f"[PAD{number}]") for number in range(rows)])
+    writer.add_token_types(
+        [kinds.get(number, TokenType.NORMAL) if number in words else TokenType.UNUSED for number in range(rows)]
+    )
+    gguf.SpecialVocab(base, load_merges=True, n_vocab=rows).add_to_gguf(writer, quiet=True)
+    if ends := stop_token_ids(trained.config.model, tokenizer):
+        writer.add_eot_token_id(ends[0])

@@ -1,0 +1,81 @@
+"""Writing an export of any format where there is room for it, and looking whether it is what was trained."""
+
+import math
+import shutil
+from functools import partial
+from pathlib import Path
+
+from peft import PeftModel
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+from transformers import GgufConfig
+
+from actors.models.files import MODEL_FILES, weight_files
+from conf.errors import BadInput
+from launch.artifacts import verification
+from launch.artifacts.adapter import write_adapter
+from launch.artifacts.gguf_file import write_gguf
+from launch.artifacts.merged import write_merged
+from launch.trained.policy import Trained
+
+BYTES = {"float32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+"""Bytes of a weight by number type; one without keeps those of the base model's file."""
+
+SLACK = 1.02
+"""Times what is counted: norms are in float32 everywhere, and a GGUF file names its tokens again."""
+
+
+def needed_bytes(trained: Trained, form: str, kind: str) -> int:
+    """Return the size of an export before it is written, on the safe side."""
+    if form == "adapter":
+        return sum(file.stat().st_size for file in trained.adapter.iterdir())
+    base = Path(trained.model_path)
+    others = {file for pattern in MODEL_FILES for file in base.glob(pattern) if file.suffix != ".safetensors"}
+    sizes = [file.stat().st_size for file in others]
+    sizes += [int(BYTES[kind] * elements(file)) if kind else file.stat().st_size for file in weight_files(base)]
+    return int(SLACK * sum(sizes))
+
+
+def elements(file: Path) -> int:
+    """Return the number of weights in a safetensors file."""
+    with safe_open(file, framework="pt") as weights:
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+
+
+def check_room(folder: Path, needed: int, remedy: str) -> None:
+    """Raise BadInput if so many bytes are not free where a folder is."""
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise BadInput(
+            f"{folder} has {free / 1e9:.2f} GB free, and the export takes {needed / 1e9:.2f} GB: make room, or {remedy}"
+        )
+
+
+def write_verified(
+    trained: Trained, form: str, kind: str, name: str, folder: Path, console: Console
+) -> verification.Verification:
+    """Write an export into an empty folder, verify it, and print by how much it differs. Return what was found.
+
+    Raises BadInput if the disk fills meanwhile.
+    """
+    say = partial(console.print, soft_wrap=True)
+    say(f"Writing {needed_bytes(trained, form, kind) / 1e9:.2f} GB …")
+    loaded = partial(verification.load, str(folder))
+    try:
+        if form == "merged":
+            write_merged(trained, folder, whole=kind == "float32")
+        elif form == "gguf":
+            write_gguf(trained, kind, folder / f"{name}-{kind}.gguf")
+            loaded = partial(loaded, gguf_file=f"{name}-{kind}.gguf", quantization_config=GgufConfig(dequantize=True))
+        else:
+            write_adapter(trained, folder)
+            loaded = partial(load_adapter, trained, folder)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"the export cannot be written ({error}); make room, or name another folder") from None
+    found = verification.verify(trained, loaded, kind == "q8_0", say)
+    console.print(found.table)
+    return found
+
+
+def load_adapter(trained: Trained, folder: Path) -> PeftModel:
+    """Return the base model in float32 under the adapter in a folder."""
+    return PeftModel.from_pretrained(verification.load(trained.model_path), str(folder))

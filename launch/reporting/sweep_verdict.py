@@ -1,0 +1,167 @@
+"""The verdict on a sweep: does the rank, or whatever differs, matter, and how sure is that? In words."""
+
+from statistics import fmean
+from typing import Any
+
+from launch.reporting.comparison import Contrast, Group, axis_name, contrasts, finished, groups, question
+from launch.reporting.history import LEARNING_RATE, RANK, Run, Sweep
+from launch.reporting.wording import compact, decimal, many, p_value, span, time
+
+ALPHA = "lora.alpha"
+
+UNEQUAL = 1.2
+"""Times as many updates that are worth a word."""
+
+
+def verdict(sweep: Sweep) -> str:
+    """Answer the question of a sweep in a sentence or two.
+
+    What is compared at the best learning rate is left out, since that is picked by the same evaluation.
+    """
+    axis = question(sweep)
+    found = [contrast for contrast in contrasts(sweep) if not contrast.best]
+    results = len(sweep.finished)
+    have = f"{results} of {many(len(sweep.runs), 'run')} {'has' if results == 1 else 'have'} a final evaluation"
+    if axis is None:
+        return f"Nothing differs between these runs but the seed; {have}."
+    name = axis_name(axis)
+    if not found:
+        return f"No verdict: no two values of the {name} can be compared yet; {have}."
+    shown: dict[str, bool] = {}
+    for contrast in found:
+        shown[place(contrast)] = shown.get(place(contrast), False) or contrast.difference.shown
+    lead = f"{name.capitalize()} matters here"
+    if not any(shown.values()):
+        lead = f"No effect of the {name} can be shown here"
+    elif not all(shown.values()):
+        lead = f"{name.capitalize()} matters here in part"
+    quoted = clearest(found)
+    if quoted.difference.shown and quoted.of_one_seed:
+        lead += ", as far as one seed each can tell"
+    return " ".join([f"{lead}: {sentence(quoted)}.", *_lost(sweep, axis)])
+
+
+def clearest(found: list[Contrast]) -> Contrast:
+    """Return what is shown before what is not, what several seeds say before what one does, then the least likely to be
+    chance, then the largest.
+    """
+
+    def order(each: Contrast) -> tuple[bool, bool, float, float]:
+        difference = each.difference
+        p = 1.0 if difference.p is None else difference.p
+        return not difference.shown, each.of_one_seed, p, -abs(difference.value)
+
+    return min(found, key=order)
+
+
+def _lost(sweep: Sweep, axis: str) -> list[str]:
+    """Say which values of the axis lack some of their runs."""
+    parts = []
+    for value in sweep.axes[axis]:
+        lost = [run for run in sweep.unfinished if run.settings.get(axis) == value]
+        if lost:
+            ends = ", ".join(dict.fromkeys(map(_status, lost)))
+            runs = sum(run.settings.get(axis) == value for run in sweep.runs)
+            parts.append(f"{len(lost)} of {many(runs, 'run')} of {axis_name(axis)} {compact(value)} ({ends})")
+    return [f"Without a final evaluation, and so left out: {', '.join(parts)}."] if parts else []
+
+
+def _status(run: Run) -> str:
+    return run.cell_status.replace("_", " ")
+
+
+def best_rate_sentences(sweep: Sweep) -> list[str]:
+    """Return the clearest comparison of values at the best learning rate of each, if there is one."""
+    best = [contrast for contrast in contrasts(sweep) if contrast.best]
+    return [sentence(clearest(best))] if best else []
+
+
+def place(contrast: Contrast) -> str:
+    """Say where two values are compared."""
+    free = (contrast.axis, LEARNING_RATE) if contrast.best else (contrast.axis,)
+    settings = {key: value for key, value in contrast.low.settings.items() if key not in free}
+    shared = " and ".join(f"{axis_name(axis)} {compact(value)}" for axis, value in settings.items())
+    parts = ["each at its best learning rate"] if contrast.best else []
+    return ", ".join([*parts, f"at {shared}"] if shared else parts)
+
+
+def named(contrast: Contrast, group: Group) -> str:
+    """Name the value of one side of a comparison."""
+    rate = f" ({compact(group.settings[LEARNING_RATE])})" if contrast.best else ""
+    return f"{compact(group.settings[contrast.axis])}{rate}"
+
+
+def sentence(contrast: Contrast) -> str:
+    """Put one comparison into words, without a full stop."""
+    where, name, difference = place(contrast), axis_name(contrast.axis), contrast.difference
+    size = decimal(abs(difference.value) * 100)
+    stands = f"{size} points {'above' if difference.value > 0 else 'below'}" if float(size) else "level with"
+    sure = [f"95 % interval {span(difference.interval)}"] if difference.interval else []
+    if difference.p is not None:
+        corrected = f", both for {contrast.family} comparisons together" if contrast.family > 1 else ""
+        sure.append(f"p {p_value(difference.p)}{corrected}")
+    return (
+        f"{where}{', ' if where else ''}{name} {named(contrast, contrast.high)} ends {stands} {name}"
+        f" {named(contrast, contrast.low)} ({'; '.join([*sure, contrast.basis])})"
+    )
+
+
+def caveats(sweep: Sweep) -> list[str]:
+    """Say what changes what a reader may conclude from the verdict."""
+    notes = [*_budgets(sweep), *_updates(sweep), *_scales(sweep), *_picked(sweep)]
+    if 1 in [len(group.values) for group in groups(sweep)]:
+        notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
+    return notes
+
+
+def _budgets(sweep: Sweep) -> list[str]:
+    """Say if some runs had more time than others."""
+    budgets = sorted((budget, run.name) for run in sweep.finished if (budget := run.budget_s))
+    if not budgets or time(budgets[0][0]) == time(budgets[-1][0]):
+        return []
+    ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
+    return [f"Budgets differ, from {ends}: runs with more time may have learned more for that alone."]
+
+
+def _updates(sweep: Sweep) -> list[str]:
+    """Say if values of the axis differ in how many updates their runs made."""
+    axis = question(sweep)
+    made: dict[Any, list[int]] = {}
+    for run in sweep.finished if axis else ():
+        made.setdefault(run.settings.get(str(axis)), []).append(len(run.rows))
+    updates = {value: fmean(counts) for value, counts in made.items()}
+    if not updates or max(updates.values()) <= UNEQUAL * min(updates.values()):
+        return []
+    means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
+    return [
+        f"Updates differ by the {axis_name(str(axis))}, in the mean {means}: runs with more updates may have"
+        " learned more for that alone."
+    ]
+
+
+def _scales(sweep: Sweep) -> list[str]:
+    """Say if ranks differ in the scale of their adapters too."""
+    ranks = {run.config.get(RANK) for run in sweep.finished} - {None}
+    scales = {
+        float(alpha) / int(rank)
+        for run in sweep.finished
+        if (alpha := run.config.get(ALPHA)) and (rank := run.config.get(RANK))
+    }
+    if len(ranks) < 2 or len(scales) < 2:
+        return []
+    shown = ", ".join(f"{scale:.3g}" for scale in sorted(scales))
+    return [f"Alpha / rank, the scale of the adapter, differs between ranks ({shown}), which is in their effect."]
+
+
+def _picked(sweep: Sweep) -> list[str]:
+    """Say that best learning rates are picked by the same evaluation, and which are at an end of what was tried."""
+    best = {named(each, side): side for each in contrasts(sweep) if each.best for side in (each.low, each.high)}
+    if not best:
+        return []
+    rates = [group.settings[LEARNING_RATE] for group in finished(sweep)]
+    ends = [name for name, side in best.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
+    beyond = f" At an end of the range: {axis_name(str(question(sweep)))} {', '.join(ends)}; one beyond may be better."
+    return [
+        "The best of several learning rates is picked by the same evaluation, which flatters its mean and comparisons"
+        f" of it.{beyond if ends else ''}"
+    ]

@@ -1,0 +1,100 @@
+"""Adapters to start from: what PEFT itself writes is accepted, anything vLLM or this run could not use is refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from actors.models.adapters import _shapes, check_adapter
+from actors.models.files import shape_from_config
+from conf.errors import BadInput
+from conf.schema import Config
+
+
+@pytest.fixture
+def adapter(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> Path:
+    """What PEFT saves of a fresh adapter; `tiny_config` starts from it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    lora = tiny_config.lora
+    settings = LoraConfig(
+        task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.target_modules)
+    )
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), settings).save_pretrained(tmp_path)
+    lora.start_from = str(tmp_path)
+    return tmp_path
+
+
+def edit(folder: Path, **settings: Any) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+def test_what_peft_writes_is_accepted(adapter: Path, tiny_config: Config, tiny_model: Path) -> None:
+    check_adapter(tiny_config, str(tiny_model))
+    stored = load_file(adapter / "adapter_model.safetensors")
+    expected = _shapes(tiny_config, shape_from_config(tiny_model))
+    assert {name: list(value.shape) for name, value in stored.items()} == expected
+    edit(adapter, base_model_name_or_path=f"/cache/models--me--{tiny_model.name}/snapshots/0123")
+    check_adapter(tiny_config, str(tiny_model))
+    tiny_config.lora.start_from = ""
+    check_adapter(tiny_config, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"peft_type": "LOHA"}, "no LoRA"),
+        ({"use_dora": True}, "cannot serve DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save.*cannot serve whole modules"),
+        ({"rank_pattern": {"q_proj": 8}}, "one rank"),
+        ({"alpha_pattern": {"q_proj": 8}}, "one alpha"),
+        ({"bias": "all"}, "trained biases"),
+        ({"lora_bias": True}, "bias in the adapter"),
+        ({"init_lora_weights": "pissa"}, "changes the base weights"),
+        ({"layers_to_transform": [0]}, "every layer"),
+        ({"r": 8}, "rank 8, this run has lora.rank=4"),
+        ({"lora_alpha": 16}, "alpha 16, this run has lora.alpha=8"),
+        ({"use_rslora": True}, "rslora True, this run has lora.rslora=False"),
+        ({"target_modules": ["q_proj"]}, "target_modules"),
+        ({"base_model_name_or_path": "someone/else"}, "made for someone/else"),
+        ({"base_model_name_or_path": None}, "does not say which model .*; write that model's name"),
+    ],
+)
+def test_adapters_of_another_kind_are_refused_with_the_reason(
+    adapter: Path, tiny_config: Config, tiny_model: Path, settings: dict[str, Any], words: str
+) -> None:
+    edit(adapter, **settings)
+    with pytest.raises(BadInput, match=words) as caught:
+        check_adapter(tiny_config, str(tiny_model))
+    assert str(caught.value).startswith(f"lora.start_from={adapter}: ")
+
+
+def test_weights_must_be_whole_safetensors_of_the_models_shape(
+    adapter: Path, tiny_config: Config, tiny_model: Path
+) -> None:
+    file = adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    name = next(iter(weights))
+    save_file({**weights, name: weights[name][:, :-1].copy()}, file)
+    with pytest.raises(BadInput, match=f"{name} has shape"):
+        check_adapter(tiny_config, str(tiny_model))
+    save_file({**weights, name: weights[name] * math.nan}, file)
+    with pytest.raises(BadInput, match="not finite"):
+        check_adapter(tiny_config, str(tiny_model))
+    save_file({key: value for key, value in weights.items() if key != name}, file)
+    with pytest.raises(BadInput, match=f"{name} has shape None"):
+        check_adapter(tiny_config, str(tiny_model))
+    file.write_bytes(b"not safetensors")
+    with pytest.raises(BadInput, match="cannot be read"):
+        check_adapter(tiny_config, str(tiny_model))
+    file.rename(adapter / "adapter_model.bin")
+    with pytest.raises(BadInput, match="pickles"):
+        check_adapter(tiny_config, str(tiny_model))
+    (adapter / "adapter_config.json").unlink()
+    with pytest.raises(BadInput, match=r"adapter_config\.json cannot be read"):
+        check_adapter(tiny_config, str(tiny_model))

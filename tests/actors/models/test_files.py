@@ -1,0 +1,200 @@
+import json
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import huggingface_hub.constants
+import numpy
+import pytest
+from safetensors.numpy import save_file
+
+from actors.models import hub as hub_at_the_door
+from actors.models.files import embedded_folder, locate, shape_from_config, shape_of
+from conf.errors import BadInput
+from conf.schema import ModelConfig, ShapeConfig
+
+STATED: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 100,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 256,
+}
+SHAPE = ShapeConfig(
+    layers=2,
+    hidden=64,
+    intermediate=96,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    vocabulary=100,
+    tied_head=True,
+    context=256,
+)
+
+
+def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str = "model.safetensors") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(STATED if stated is None else stated))
+    write_weights(folder / weights, range(2))
+    return folder
+
+
+def write_weights(file: Path, layers: Iterable[int]) -> None:
+    tensors = {f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}
+    save_file(tensors, file)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """A hub of one's own that answers every request with a given status, headers and body."""
+    server: list[HTTPServer] = []
+
+    def serve(status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        server.append(HTTPServer(("127.0.0.1", 0), Answer))
+        Thread(target=server[0].serve_forever, args=(0.01,), daemon=True).start()
+        point_hub_at(monkeypatch, tmp_path, server[0].server_port)
+
+    yield serve
+    for running in server:
+        running.shutdown()
+        running.server_close()
+
+
+def point_hub_at(monkeypatch: pytest.MonkeyPatch, cache: Path, port: int) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+
+
+def test_local_folder(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    model = ModelConfig(path=str(folder))
+    assert locate(model) == str(folder)
+    assert shape_of(model) == SHAPE
+
+
+def test_declared_shape_needs_no_files() -> None:
+    assert shape_of(ModelConfig(path="/nowhere", shape=SHAPE)) is SHAPE
+
+
+def test_shape_fills_what_old_configurations_leave_out(tmp_path: Path) -> None:
+    stated = {key: value for key, value in STATED.items() if key not in ("num_key_value_heads", "head_dim")}
+    shape = shape_from_config(write_model(tmp_path, stated))
+    assert (shape.kv_heads, shape.head_dim) == (4, 16)
+
+
+@pytest.mark.parametrize(
+    ("stated", "has"),
+    [
+        ({"model_type": "llama"}, False),
+        ({"model_type": "qwen3"}, True),
+        ({"model_type": "cohere"}, False),
+        ({"model_type": "cohere", "use_qk_norm": True}, True),
+    ],
+)
+def test_norms_of_heads_are_known_by_family_or_setting(stated: dict[str, Any], has: bool, tmp_path: Path) -> None:
+    assert shape_from_config(write_model(tmp_path, STATED | stated)).head_norms is has
+
+
+def test_embedded_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = ModelConfig(path="embedded:smollm2-135m")
+    with pytest.raises(BadInput, match=r"launch/setup\.sh.*microbudget embedded"):
+        locate(model)
+    write_model(embedded_folder())
+    assert locate(model) == str(tmp_path / "microbudget-rl" / "smollm2-135m-instruct")
+
+
+def test_a_wrong_declaration_is_named(tmp_path: Path) -> None:
+    shape = ShapeConfig(**{**vars(SHAPE), "layers": 3})
+    with pytest.raises(BadInput, match=r"model.shape.layers=3: .*2"):
+        locate(ModelConfig(path=str(write_model(tmp_path)), shape=shape))
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, weights="pytorch_model.bin")
+    with pytest.raises(BadInput, match="pickled"):
+        locate(ModelConfig(path=str(folder)))
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, weights="model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(BadInput, match=r"model-00002-of-00002\.safetensors is missing"):
+        locate(ModelConfig(path=str(folder)))
+    write_weights(folder / "model-00001-of-00002.safetensors", [0])
+    write_weights(folder / "model-00002-of-00002.safetensors", [1])
+    assert locate(ModelConfig(path=str(folder))) == str(folder)
+
+
+def test_an_empty_folder_and_a_foreign_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no config\.json"):
+        locate(ModelConfig(path=str(tmp_path)))
+    with pytest.raises(BadInput, match="states no num_hidden_layers"):
+        locate(ModelConfig(path=str(write_model(tmp_path, {"n_layer": 12}))))
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./model", "gpt2", "a/b/c", "embedded:other"])
+def test_what_is_neither_folder_nor_hub_id_is_refused_without_asking_the_hub(path: str) -> None:
+    with pytest.raises(BadInput, match="no such folder"):
+        locate(ModelConfig(path=path))
+
+
+def test_gated_model_names_page_and_token(hub: Callable[..., None]) -> None:
+    hub(403, {"X-Error-Code": "GatedRepo"})
+    with pytest.raises(BadInput, match=r"https://huggingface\.co/owner/name.*HF_TOKEN"):
+        locate(ModelConfig(path="owner/name"))
+
+
+def test_unknown_model(hub: Callable[..., None]) -> None:
+    hub(404, {"X-Error-Code": "RepoNotFound"})
+    with pytest.raises(BadInput, match=r"owner/name.*HF_TOKEN"):
+        locate(ModelConfig(path="owner/name"))
+
+
+def test_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub_at_the_door, "HUB_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        point_hub_at(monkeypatch, tmp_path, silent.getsockname()[1])
+        with pytest.raises(BadInput, match=r"ReadTimeout.*local folder"):
+            shape_of(ModelConfig(path="owner/name"))
+
+
+@pytest.mark.parametrize("layers", [[], [0], [0, 2], [0, 1, 2]])
+def test_weights_of_other_layers_than_config_json_states_are_refused(layers: list[int], tmp_path: Path) -> None:
+    write_weights(write_model(tmp_path) / "model.safetensors", layers)
+    with pytest.raises(BadInput, match=r"num_hidden_layers=2; restore"):
+        locate(ModelConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"<html>", b'{"id": 3, "sha": 3}'])
+def test_a_hub_that_answers_nonsense_is_as_good_as_none(hub: Callable[..., None], body: bytes) -> None:
+    hub(200, {}, body)
+    with pytest.raises(BadInput, match="cannot be reached"):
+        locate(ModelConfig(path="owner/name"))
+
+
+@pytest.mark.parametrize("token", ["häß", "a b", "a\x1bb"])
+def test_a_token_that_is_none_is_named(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(BadInput, match="HF_TOKEN"):
+        locate(ModelConfig(path="owner/name"))

@@ -1,0 +1,110 @@
+"""What the doctor makes of measured seconds."""
+
+import asyncio
+import random
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.messages import AdapterRef, Batch, Group, Problem, Sample, Sampling
+from launch.checkup import measurement
+from launch.checkup.measurement import DOCTOR, Measured, batch, costs, decoding_s, store
+from launch.plan.calibration import keep, recall
+from launch.plan.time import UNMEASURED, Calibration, Costs
+from tests.launch.plan.plans import CPU, machine, plan
+from tests.virtual_time import run_virtually
+
+MEASURED = Measured(
+    seconds={"decode": 12.0, "learn": 3.0, "update": 1.0, "swap": 0.5},
+    predicted={"decode": 6.0, "learn": 6.0, "update": 1.0, "swap": 1000.0},
+    together=1.2,
+    decoded=3000.0,
+    learned=9000.0,
+)
+
+
+def test_ratios_correct_the_next_plan() -> None:
+    found = MEASURED.calibration
+    assert (found.decode, found.learn, found.update, found.swap) == (2.0, 0.5, 1.0, 0.05)
+    assert (found.together, found.of) == (1.2, DOCTOR)
+
+
+def test_a_run_says_more_than_the_doctor(tmp_path: Path) -> None:
+    made = plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}")
+    assert store(MEASURED, made.config, made.machine)
+    assert recall(made.config, made.machine).decode == 2.0
+    assert store(MEASURED, made.config, made.machine)
+    keep(Calibration(decode=1.5, of="20 updates"), made.config, made.machine)
+    assert not store(MEASURED, made.config, made.machine)
+    assert recall(made.config, made.machine).decode == 1.5
+
+
+@pytest.mark.parametrize("setting", ["run.mps=true", "learner.fused_kernels=false", "rollout.lora_kernel_sizes=false"])
+def test_what_was_measured_with_a_setting_says_nothing_of_runs_without(setting: str, tmp_path: Path) -> None:
+    usual, changed = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
+    assert store(MEASURED, changed.config, changed.machine)
+    assert recall(usual.config, usual.machine) == UNMEASURED
+    assert recall(changed.config, changed.machine).of == DOCTOR
+
+
+def test_samples_that_end_early_make_steps_cheaper() -> None:
+    made = plan("r8_instruct", machine("A40"))
+    spent = costs(made, 128, 10.0)
+    assert decoding_s(spent, [10, 10], 0) == pytest.approx(10 * spent.decode_s(2))
+    assert decoding_s(spent, [10, 5], 0) == pytest.approx(5 * spent.decode_s(2) + 5 * spent.decode_s(1))
+
+
+@pytest.mark.parametrize("where", [CPU, machine("A40")])
+def test_the_learner_gets_work_of_a_runs_kind(where: object) -> None:
+    made = plan("quickstart" if where is CPU else "r256_instruct", where)  # type: ignore[arg-type]
+    work = batch(made, random.Random(0))
+    lengths = [len(sample.token_ids) for group in work.groups for sample in group.samples]
+    assert len(lengths) == len(work.groups) * made.config.rollout.samples_per_problem
+    assert sum(lengths) / len(lengths) == pytest.approx(made.workload.response, rel=0.2)
+    assert all(len({reward.total for reward in group.rewards}) == 2 for group in work.groups)
+
+
+class Planned:
+    """Engine and learner that take as long as is planned."""
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+
+    async def publish(self) -> AdapterRef:
+        return AdapterRef(0, 0, "")
+
+    async def load(self, adapter: AdapterRef) -> None:
+        await asyncio.sleep(self._costs.swap_s)
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        await asyncio.sleep(sampling.max_tokens * self._costs.decode_s(128))
+        samples = (Sample((0,) * sampling.max_tokens, (), "", "length"),) * sampling.samples
+        return Group(index, problem, adapter, samples)
+
+    async def accumulate(self, batch: Batch) -> None:
+        tokens = sum(group.tokens + len(group.problem.prompt_ids) for group in batch.groups)
+        await asyncio.sleep(tokens * self._costs.learn_s)
+
+    async def step(self, progress: float) -> None:
+        await asyncio.sleep(self._costs.update_s)
+
+
+def test_what_goes_as_planned_is_measured_as_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan("r256_instruct", machine("A40"))
+    assert made.costs
+
+    async def timed(work: Awaitable[Any]) -> tuple[Any, float]:
+        began = asyncio.get_running_loop().time()
+        return await work, asyncio.get_running_loop().time() - began
+
+    monkeypatch.setattr(measurement, "timed", timed)
+    both: Any = Planned(made.costs)
+    found = run_virtually(measurement._measure(made, both, both))
+    for name in ("update", "swap"):
+        assert found.seconds[name] == pytest.approx(found.predicted[name])
+    # These samples have fewer tokens behind them than those of a run, for which the costs are.
+    assert found.seconds["learn"] == pytest.approx(found.predicted["learn"], rel=0.1)
+    assert found.together > 1
+    assert found.decoded == pytest.approx(made.at_once * 256 / found.seconds["decode"], rel=0.05)

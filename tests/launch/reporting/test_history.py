@@ -1,0 +1,152 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.storage.files import digest
+from conf.errors import BadInput
+from launch.reporting.health import flags
+from launch.reporting.history import compare, read_run, read_sweep
+from tests.run_folders import write_evaluation, write_run, write_sweep
+
+
+def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "one", rank=64, updates=5))
+    assert (run.name, run.status, run.config["lora.rank"]) == ("one", "completed", 64)
+    assert run.series("reward/accuracy") == ([1, 2, 3, 4, 5], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert sum(run.solved[0].values()) == 2
+    assert sum(run.solved[1].values()) == 18
+
+
+def test_validation_begins_with_the_base_model(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", updates=2)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["eval"]["base"]["validation/pass@1"] = 0.25
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert read_run(folder).series("validation/pass@1") == ([0, 1, 2], [0.25, 0.5, 1.0])
+
+
+def test_row_that_is_being_written_and_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", updates=0)
+    rows = '{"update": 1, "loss": 1.0}\n{"update": 2, "loss": NaN}\n{"update": 3, "loss": 3.0}\n{"update": 4, "lo'
+    (folder / "metrics.jsonl").write_text(rows)
+    assert read_run(folder).series("loss") == ([1, 3], [1.0, 3.0])
+
+
+def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").unlink()
+    (folder / "eval-base.json").write_text(json.dumps(summary["eval"]["base"]))
+    (folder / "spent.json").write_text('{"spent_s": 12.0}')
+    run = read_run(folder)
+    assert (run.status, run.spent_s, run.base, run.final) == ("unfinished", 12.0, summary["eval"]["base"], None)
+
+
+def test_an_evaluation_is_of_this_run_by_place_or_by_content(tmp_path: Path) -> None:
+    folder, other = write_run(tmp_path / "one"), tmp_path / "elsewhere"
+    weights = folder / "checkpoints" / "update-000040" / "adapter" / "adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    write_evaluation(folder)
+    assert read_run(folder).evaluation["benchmarks"]
+    write_evaluation(folder, adapter=str(other), adapter_digest=digest(weights))
+    assert read_run(folder).evaluation["benchmarks"]
+    write_evaluation(folder, adapter=None)
+    assert read_run(folder).evaluation["benchmarks"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({"adapter": "/elsewhere", "adapter_digest": "abc"}, "adapter /elsewhere"),
+        ({"adapter": "/elsewhere"}, "adapter /elsewhere"),
+        ({"model": "other/model"}, "model other/model"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_left_out(tmp_path: Path, protocol: dict[str, Any], said: str) -> None:
+    folder = write_run(tmp_path / "one")
+    write_evaluation(folder, **protocol)
+    run = read_run(folder)
+    assert (run.evaluation, run.foreign) == ({}, said)
+    assert any(said in flag.detail for flag in flags(run))
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"config\.yaml"):
+        read_run(tmp_path)
+    with pytest.raises(BadInput, match=r"sweep\.json"):
+        read_sweep(tmp_path)
+
+
+def test_damaged_file_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    (folder / "summary.json").write_text("{")
+    with pytest.raises(BadInput, match=r"summary\.json is not JSON"):
+        read_run(folder)
+
+
+def test_axes_of_a_sweep_are_what_differs_but_for_the_seed(tmp_path: Path) -> None:
+    sweep = read_sweep(
+        write_sweep(
+            tmp_path / "sweep",
+            {
+                "r64-0": {"rank": 64, "seed": 0},
+                "r8-0": {"rank": 8, "seed": 0},
+                "r8-1": {"rank": 8, "seed": 1, "status": "pending"},
+            },
+        )
+    )
+    assert sweep.axes == {"lora.rank": (8, 64)}
+    assert [(run.seed, run.begun) for run in sweep.runs] == [(0, True), (0, True), (1, False)]
+
+
+def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "a", learning_rate=1e-5),
+        write_run(tmp_path / "b", learning_rate=1e-4, seed=1),
+    ]
+    sweep = compare(folders)
+    assert sweep.axes == {"learner.learning_rate": (1e-5, 1e-4)}
+    assert sweep.folder == tmp_path
+
+
+def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
+    """A stage of ranks and one of learning rates, with cells of the same names and budgets that failures have moved."""
+    ranks = {f"r{rank}": {"rank": rank, "learning_rate": 1e-4} for rank in (8, 64)}
+    rates = {"r8": {"rank": 8, "learning_rate": 3e-5}, "r64": {"rank": 64, "learning_rate": 3e-5, "status": "pending"}}
+    first, second = write_sweep(tmp_path / "ranks", ranks), write_sweep(tmp_path / "rates", rates)
+    with (second / "r8" / "config.yaml").open("a") as config:
+        config.write("budget: {minutes: 4.5}\n")
+    sweep = compare([first, second, first])
+    assert sweep.axes == {"lora.rank": (8, 64), "learner.learning_rate": (3e-5, 1e-4)}
+    assert [run.name for run in sweep.runs] == ["ranks/r8", "ranks/r64", "rates/r8", "rates/r64"]
+    with pytest.raises(BadInput, match="none of its runs can be read yet"):
+        compare([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
+
+
+def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
+    (folder / "r8" / "events.jsonl").write_text("{\n")
+    damaged, sound = read_sweep(folder).runs
+    assert (damaged.begun, damaged.cell_status) == (False, "unreadable")
+    assert "events.jsonl, line 1 is not JSON" in damaged.reason
+    assert damaged.settings["lora.rank"] == 8
+    assert sound.begun
+
+
+def test_settings_that_one_run_alone_has_tell_runs_apart(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name) for name in ("a", "b")]
+    for folder, settings in zip(folders, ("{}", "{enable_thinking: false}"), strict=True):
+        with (folder / "config.yaml").open("a") as config:
+            config.write(f"chat: {settings}\n")
+    assert compare(folders).axes == {"chat.enable_thinking": (None, False)}
+
+
+def test_runs_that_have_little_in_common_are_told_apart_by_all_their_settings(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, rank=rank) for name, rank in (("a", 8), ("b", 8), ("c", 64))]
+    config = folders[2] / "config.yaml"
+    config.write_text(config.read_text().replace(" 1.0", " 0.5").replace(": 24", ": 32").replace("sums", "products"))
+    others = {"data.source", "eval.temperature", "eval.top_p", "rollout.max_response_tokens"}
+    assert compare(folders).axes.keys() == {"lora.rank", *others}

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from conf.errors import BadInput
+from conf.load import load
+from launch.sweep_runs.grid import read_grid
+
+
+def names(*arguments: str) -> list[str]:
+    return [cell.name for cell in read_grid(["conf=quickstart", *arguments]).cells]
+
+
+def test_every_list_is_an_axis_and_seeds_change_slowest() -> None:
+    grid = read_grid(["conf=quickstart", "seeds=[0,1]", "ranks=[8,64]", "learner.learning_rate=[1e-4,2.0e-4]"])
+    assert [cell.name for cell in grid.cells[:5]] == [
+        "r8-learning_rate=0.0001-seed0",
+        "r8-learning_rate=0.0002-seed0",
+        "r64-learning_rate=0.0001-seed0",
+        "r64-learning_rate=0.0002-seed0",
+        "r8-learning_rate=0.0001-seed1",
+    ]
+    assert grid.axes == {"run.seed": [0, 1], "lora.rank": [8, 64], "learner.learning_rate": [1e-4, 2e-4]}
+    assert grid.cells[0].overrides == {"lora.rank": 8, "learner.learning_rate": 1e-4, "run.seed": 0}
+    assert (grid.name, grid.folder) == ("quickstart-sweep", Path("runs/quickstart-sweep"))
+
+
+def test_cells_are_ordinary_runs() -> None:
+    grid = read_grid(["conf=quickstart", "ranks=[8]", "budget.minutes=4", "run.folder=/data", "sweep.name=mine"])
+    (cell,) = grid.cells
+    config = load(list(cell.arguments))
+    assert cell.config == config
+    assert (config.run.folder, config.run.name) == ("/data/mine", "r8")
+    assert (config.lora.rank, config.budget.seconds) == (8, 240)
+    for cell in read_grid(["conf=quickstart", "ranks=[8,64]", "seeds=[3,4]"]).cells:
+        assert cell.config == load(list(cell.arguments))
+
+
+def test_models_are_recipes_or_paths() -> None:
+    recipes = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8,64]"])
+    assert [cell.name for cell in recipes.cells] == ["llama-r8", "llama-r64", "qwen3-r8", "qwen3-r64"]
+    assert recipes.cells[2].config.model.path == "Qwen/Qwen3-0.6B"
+    paths = read_grid(["conf=paper", "models=[/models/one,owner/two]"])
+    assert [cell.overrides for cell in paths.cells] == [{"model.path": "/models/one"}, {"model.path": "owner/two"}]
+    assert [cell.name for cell in paths.cells] == ["one", "two"]
+
+
+def test_settings_that_are_lists_take_a_list_of_lists() -> None:
+    modules = "lora.target_modules"
+    assert names("ranks=[8]", f"{modules}=[q_proj,v_proj]") == ["r8"]
+    assert names(f"{modules}=[[q_proj],[q_proj,v_proj]]") == ["target_modules=q_proj", "target_modules=q_proj_v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["nothing to sweep", "ranks=[8,64]"]),
+        (["ranks=[]"], ["ranks=[]", "without values"]),
+        (["lora.rnak=[1,2]"], ["lora.rnak", "lora.rank"]),
+        (["ranks=[8,-1]"], ["lora.rank=-1"]),
+        (["ranks=[8,8]"], ["named r8", "once"]),
+        (["models=[a/one,b/one]"], ["named one"]),
+        (["ranks=[8]", "lora.rank=4"], ["lora.rank is twice"]),
+        (["ranks=[8"], ["ranks=[8", "YAML"]),
+        (["ranks"], ["'ranks'", "key=value"]),
+        (["seeds=[a]"], ["run.seed=a", "whole number"]),
+        (["models=[instruct,/x]"], ["mixed"]),
+        (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
+        (["ranks=[8]", "run.overwrite=true"], ["run.overwrite=true", "sweep's folder"]),
+        (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
+        (["ranks=[8]", "sweep.name=../x"], ["sweep.name=../x", "folder name"]),
+        (["ranks=[8]", "sweep.minutes=0"], ["sweep.minutes=0", "above 0"]),
+        (["ranks=[8]", "sweep.minutes=9", "budget.minutes=4"], ["budget.minutes", "keep one"]),
+    ],
+)
+def test_what_is_no_sweep_is_refused(arguments: list[str], words: list[str]) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_grid(["conf=quickstart", *arguments])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_no_recipe_is_refused() -> None:
+    with pytest.raises(BadInput, match="conf=quickstart"):
+        read_grid(["ranks=[8]"])
