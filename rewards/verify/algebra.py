@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
-from rewards.verify.numbers import number, rounds
+from rewards.verify.numbers import Number, number, rounds
 
 RELATIVE_ERROR = 1e-6
 """Two numbers that math-verify takes for equal, rounding to six decimals, must also agree to six digits."""
@@ -95,9 +95,17 @@ def equivalent(gold: str, answer: str, rounded: bool = False) -> bool:
     expected, given = parse_gold(gold), parse(answer)
     if not expected or not given:
         raise Unparsable
-    if rounded:
-        exact, decimal = expected[0].evalf(), number(answer)
-        if decimal is None or not exact.is_Float or abs(exact) > LARGEST_ROUNDED:
+    try:
+        return _same_readings(expected, given, number(answer) if rounded else None)
+    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError) as error:  # sympy's
+        raise Unparsable from error
+
+
+def _same_readings(expected: list[Any], given: list[Any], decimal: Number | None) -> bool:
+    """Whether readings are equal. decimal: of an answer that may be the gold value rounded or cut"""
+    if decimal is not None:
+        exact = expected[0].evalf()
+        if not exact.is_Float or abs(exact) > LARGEST_ROUNDED:
             return False
         return rounds(Fraction(float(exact)), decimal)
     if all(map(_is_real, (expected[0], given[0]))) and not _near(expected[0], given[0]):
@@ -116,12 +124,13 @@ def _equal_at_points(gold: Any, answer: Any) -> bool:
     letters, agreed = sorted(gold.free_symbols | answer.free_symbols, key=str), 0
     for place, point in enumerate(POINTS):
         values = {letter: Rational(point + 29 * index * (-1) ** place, 97) for index, letter in enumerate(letters)}
-        one, other = (expression.subs(values).evalf(DIGITS) for expression in (gold, answer))
-        if not (one.is_Float or other.is_Float):
-            continue
-        if not abs(one - other) <= abs(one) * SAME:
+        try:
+            one, other = (expression.subs(values).evalf(DIGITS) for expression in (gold, answer))
+        except (ArithmeticError, NotImplementedError, TypeError, ValueError):  # sympy cannot: math-verify may
             return False
-        agreed += 1
+        if one.is_Float != other.is_Float or (one.is_Float and abs(one - other) > abs(one) * SAME):
+            return False
+        agreed += one.is_Float
     return agreed >= len(POINTS) // 4
 
 

@@ -54,9 +54,6 @@ SPELLINGS = {
     "V": "V volt",
     "Hz": "Hz hertz",
     "A": "A amp ampere",
-    "K": "kelvin",
-    "Pa": "Pa pascal",
-    "kW": "kW kilowatt",
 }
 """Units of measurement and their spellings in the singular; two that differ contradict each other."""
 

@@ -136,7 +136,7 @@ TAILS = [
     r"\text{{not }} {}",
     r"\text{{half of }} {}",
     r"\text{{minus }} {}",
-    r"{} \approx 0.001",
+    r"{} \approx 0.00001",
     r"\{{0, {}\}}",
 ]
 

@@ -139,6 +139,11 @@ def test_numbers_of_any_length_have_a_status(form: str) -> None:
         assert decide_by_text(answer, "12") in (Status.WRONG, Status.UNPARSABLE)
 
 
+@pytest.mark.parametrize(("gold", "answer"), [(r"\gcd(n,2)", r"2-\gcd(n,2)"), (r"\sin\infty", r"0+\sin\infty")])
+def test_what_sympy_cannot_compare_is_unparsable(gold: str, answer: str) -> None:
+    assert verify(gold, rf"\boxed{{{answer}}}").status is Status.UNPARSABLE
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_are_never_right_at_once(name: str) -> None:
     gold, response = HOSTILE[name]
