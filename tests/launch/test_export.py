@@ -141,7 +141,7 @@ def leave(_: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "prepare", "said"),
     [
-        (["to=x"], leave, "folder"),
+        (["to=x"], leave, "to=x"),
         (["runs/mine", "runs/mine"], leave, "runs/mine"),
         (["runs/mine", "fromat=gguf"], leave, "fromat=gguf"),
         (["runs/mine", "format=onnx"], leave, "format=onnx"),

@@ -65,7 +65,7 @@ def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: 
     assert hub.commits == ["mine, update-000004, as adapter"]
     _, header, card = files["README.md"].decode().split("---\n", 2)
     formula = "1 · accuracy"
-    assert card.count(formula) == 2  # of the card, and of the report in it
+    assert formula in card
     assert formula in files["training/report.html"].decode()
     metadata = yaml.safe_load(header)
     assert metadata["library_name"] == "peft"

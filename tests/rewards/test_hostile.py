@@ -104,9 +104,9 @@ def swell(prompt, response, gold):
     ],
 )
 def test_a_users_function_is_isolated_too(function: str, status: Status, value: float, tmp_path: Path) -> None:
-    (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
+    (tmp_path / "hostile_rewards.py").write_text(FUNCTIONS)
     before = memory()
-    config = RewardConfig(custom=[CustomRewardConfig(f"my_rewards:{function}")], deadline_s=0.5)
+    config = RewardConfig(custom=[CustomRewardConfig(f"hostile_rewards:{function}")], deadline_s=0.5)
     with VerifierPool(RewardFunction(config), workers=1) as pool:
         pairs = [(Problem("id", "2 + 2 =", (1,), "4"), Sample((1,), (0.0,), r"\boxed{4}", "stop"))] * 2
         rewards = list(pool.rewards_all(pairs))

@@ -91,7 +91,7 @@ def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
         await asyncio.sleep(0.5)  # for the watcher to have seen it
         cause = await cause_of(actor, "die", signal.SIGKILL)
         assert cause.startswith("patient died: ")
-        assert cause.endswith("these were its last words")
+        assert "these were its last words" in cause
         assert await cause_of(actor, "alive") == cause
         actor.start()
         assert await actor.call("process_id") != first
