@@ -234,7 +234,7 @@ def _is_ratio(ratio: Sequence[str], value: Sequence[str]) -> bool:
     if len(numbers) != 3 or None in numbers:
         return False
     one, other, quotient = (part.value for part in numbers if part)
-    return one == quotient * other
+    return other != 0 and one == quotient * other
 
 
 def _elements(parts: Sequence[str]) -> int:
