@@ -92,10 +92,7 @@ def test_few_prompts_are_on_two_ranks(groups: list, ranks: int) -> None:
     assert cuts <= ranks - 1
 
 
-def test_equal_groups_stay_whole() -> None:
+def test_equal_groups_stay_whole_and_ranks_without_a_sample_idle() -> None:
     samples = flatten([((i,), [(7,) * 5] * 8) for i in range(8)])
     assert [len(part) for part in divide(samples, 4)] == [16] * 4
-
-
-def test_more_ranks_than_samples_leave_some_idle() -> None:
     assert sorted(map(len, divide([Tokens((1,), (2,))], 3))) == [0, 0, 1]

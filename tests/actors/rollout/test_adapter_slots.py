@@ -81,7 +81,7 @@ async def test_retired_version_takes_no_request() -> None:
     await slots.occupy(V0)
     async with slots.request(V0):
         await slots.retire(V0)
-        with pytest.raises(ValueError, match="v0-r0 is not served: policy-v0-r0 loaded"):
+        with pytest.raises(ValueError, match="policy-v0-r0 is not served"):
             async with slots.request(V0):
                 raise AssertionError
 

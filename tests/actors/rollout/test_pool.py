@@ -87,7 +87,7 @@ async def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it
     assert [(group.index, group.version) for group in groups] == [(0, 0), (1, 1)]
     assert engine.served == [(0, "policy-v0-r0"), (1, "policy-v1-r0")]
     assert [event.partition(":")[0] for event in events] == ["rollout-0 died", "rollout-0 restarted"]
-    assert "it was killed by signal 9; restarting, attempt 1 of 2" in events[0]
+    assert "signal 9" in events[0]
     assert "5.0 s, 2 requests" in events[1]
 
 

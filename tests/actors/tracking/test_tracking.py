@@ -115,7 +115,7 @@ def test_tracker_that_hangs_holds_nobody_up() -> None:
     (trouble,) = shown.troubles()
     assert trouble.tracker == "hanging"
     assert trouble.lost >= tracking.WAITING - 2
-    assert trouble.reason == f"it is {tracking.WAITING} calls behind"
+    assert str(tracking.WAITING) in trouble.reason
     while well.calls[-1] != ("end", "completed"):
         time.sleep(0.005)
     hanging.released.set()
