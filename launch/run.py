@@ -33,7 +33,7 @@ from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_sign
 from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.tracking.choice import check_installed
+from actors.tracking.trackers import check_installed
 from conf.command import WORDS, PlainConsole, command, near
 from conf.errors import BadInput
 from conf.help import explain, show_settings

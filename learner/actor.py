@@ -30,6 +30,9 @@ UPDATES = ("accumulate", "step")
 MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
 """Of a learner that computes beside an engine: a step of decoding goes first and finds multiprocessors free."""
 
+METHODS = ("publish", "publish_synthetic", "accumulate", "step", "score", "explain", "inspect", "save", "restore")
+"""Methods of `LoraLearner` that its actor has, too."""
+
 LOOPBACK = "127.0.0.1"
 
 DEATH_NOTICE_S = 10.0
@@ -100,16 +103,9 @@ class LearnerActor:
     def _ask(self, method: str, *arguments: Any) -> Any:
         return getattr(self._learner, method)(*arguments)
 
-    # Ray takes calls of methods that the class has.
-    publish = partialmethod(_ask, "publish")
-    publish_synthetic = partialmethod(_ask, "publish_synthetic")
-    accumulate = partialmethod(_ask, "accumulate")
-    step = partialmethod(_ask, "step")
-    score = partialmethod(_ask, "score")
-    explain = partialmethod(_ask, "explain")
-    inspect = partialmethod(_ask, "inspect")
-    save = partialmethod(_ask, "save")
-    restore = partialmethod(_ask, "restore")
+
+for _method in METHODS:  # Ray takes calls of methods that the class has
+    setattr(LearnerActor, _method, partialmethod(LearnerActor._ask, _method))
 
 
 class RemoteLearner:

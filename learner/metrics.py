@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from conf.schema import AlgorithmConfig
-from learner.batching import MicroBatch
 from learner.losses import Observed, clipped_tokens
 from learner.mismatch import describe_mismatch, k3
+from learner.packing import MicroBatch
 
 
 class UpdateRecord:
     """What one rank sees of an update.
 
-    counts: tokens, rows and padded rows of a pass; over all passes, tokens compared and what each bound clipped
+    counts: tokens, entries and padded entries of a pass; over all passes, tokens compared and what each bound clipped
     columns: by name, of the micro-batches before the first step
     losses, norms: of each step that was taken, of all ranks together
     """
 
     def __init__(self, parts: Sequence[MicroBatch]) -> None:
         """parts: the micro-batches of a pass."""
-        sizes = ("tokens", "rows", "padded_rows")
+        sizes = ("tokens", "entries", "padded_entries")
         self.counts: Counter[str] = Counter({name: sum(getattr(part, name) for part in parts) for name in sizes})
         self.columns: defaultdict[str, list[Tensor]] = defaultdict(list)
         self.losses: list[float] = []
@@ -68,7 +68,7 @@ def update_metrics(algorithm: AlgorithmConfig, ranks: Sequence[UpdateRecord]) ->
     own = columns["own"]
     mismatch = describe_mismatch(own, columns["engine"], columns["lengths"], algorithm.mismatch)
     metrics |= {
-        "learner/padding": 1.0 - counts["rows"] / counts["padded_rows"],
+        "learner/padding": 1.0 - counts["entries"] / counts["padded_entries"],
         "policy/entropy": columns["entropy"].mean().item(),
         **{f"mismatch/{name}": value for name, value in mismatch.items()},
         **{name: count / counts["compared"] for name, count in counts.items() if name.startswith("clip/")},

@@ -8,7 +8,7 @@ entry's own, by our comparison. Partial credit never counts: only the full score
 import json
 import re
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 EXACT = "exact"
 """The grader of an entry whose answer is compared as text, or as a number where it is one."""
@@ -51,44 +51,37 @@ VALUES = {
 """Sets whose answers are numbers, or lists of them in any order, that are rounded or can be spelled in several ways."""
 
 
-class Scoring(NamedTuple):
-    """A set that the library scores. why: what makes several answers right. word: how a word of an answer looks."""
-
-    why: str
-    word: str = r"\S+"
-
-
 ROLES = "altruist|angel|devil|egoist|fool|hero|knave|knight|laggard|pioneer|sage|saint|sinner|villain"
 
 SCORED = {
-    "advanced_geometry": Scoring("rounded"),
-    "bitwise_arithmetic": Scoring("any base", r"[-+]?(0[xX])?[0-9a-fA-F]+"),
-    "cryptarithm": Scoring("any solution"),
-    "decimal_arithmetic": Scoring("rounded", r"[-+]?[0-9.]+"),
-    "fraction_simplification": Scoring(
-        "any spelling of the reduced fraction", r"\$?\\d?frac\{[0-9]+\}\{[0-9]+\}\$?|[0-9]+|[0-9]*/[0-9]*"
-    ),
-    "graph_color": Scoring("any colouring"),
-    "group_anagrams": Scoring("any order"),
-    "jugs": Scoring("any moves"),
-    "kakurasu": Scoring("any solution", r"[01]+"),
-    "knight_swap": Scoring("any moves"),
-    "knights_knaves": Scoring("any order", rf"\(?[A-Z][a-z]+,?|is|an?|and|({ROLES})[,.)]*"),
-    "palindrome_generation": Scoring("any palindrome"),
-    "palindrome_partitioning": Scoring("any order"),
-    "pool_matrix": Scoring("rounded", r"-?[0-9.]+"),
-    "power_function": Scoring("rounded", r"[-+]?[0-9.]+([eE][-+]?[0-9]{1,3})?"),
-    "prime_factorization": Scoring("any order", r"[0-9×]+"),
-    "quantum_lock": Scoring("any shortest sequence", r"[ABC→]+"),
-    "rubiks_cube": Scoring("any moves", r"[A-Za-z]{1,2}'?[0-9]?'?"),
-    "rush_hour": Scoring("any moves", r"[A-Z][-+][0-9],?"),
-    "shortest_path": Scoring("any shortest path", r"[a-z]+"),
-    "sokoban": Scoring("any moves", r"[UDLR]+"),
-    "time_intervals": Scoring("any spelling of a time", r"-?[0-9:.]+,?|days?,?"),
-    "tower_of_hanoi": Scoring("any moves", r"[A-Za-z]+|[0-9][.,]?"),
-    "word_ladder": Scoring("any ladder", r"[A-Za-z,]+"),
+    "advanced_geometry": r"\S+",
+    "bitwise_arithmetic": r"[-+]?(0[xX])?[0-9a-fA-F]+",
+    "cryptarithm": r"\S+",
+    "decimal_arithmetic": r"[-+]?[0-9.]+",
+    "fraction_simplification": r"\$?\\d?frac\{[0-9]+\}\{[0-9]+\}\$?|[0-9]+|[0-9]*/[0-9]*",
+    "graph_color": r"\S+",
+    "group_anagrams": r"\S+",
+    "jugs": r"\S+",
+    "kakurasu": r"[01]+",
+    "knight_swap": r"\S+",
+    "knights_knaves": rf"\(?[A-Z][a-z]+,?|is|an?|and|({ROLES})[,.)]*",
+    "palindrome_generation": r"\S+",
+    "palindrome_partitioning": r"\S+",
+    "pool_matrix": r"-?[0-9.]+",
+    "power_function": r"[-+]?[0-9.]+([eE][-+]?[0-9]{1,3})?",
+    "prime_factorization": r"[0-9×]+",
+    "quantum_lock": r"[ABC→]+",
+    "rubiks_cube": r"[A-Za-z]{1,2}'?[0-9]?'?",
+    "rush_hour": r"[A-Z][-+][0-9],?",
+    "shortest_path": r"[a-z]+",
+    "sokoban": r"[UDLR]+",
+    "time_intervals": r"-?[0-9:.]+,?|days?,?",
+    "tower_of_hanoi": r"[A-Za-z]+|[0-9][.,]?",
+    "word_ladder": r"[A-Za-z,]+",
 }
-"""Sets that the library scores. It looks for moves in any text, and repeats one as often as it is told to."""
+"""Sets that the library scores, since several answers are right: rounded ones, those in another order or spelling, or
+any solution. Each with how a word of an answer looks: the library looks for moves in any text, and repeats one as often
+as it is told to."""
 
 WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{(.*)\}", re.DOTALL)
 AROUND = re.compile(r"\s*([][(){},:;])\s*")
@@ -153,7 +146,7 @@ def score_entry(grader: str, answer: str) -> bool:
     """
     asked = json.loads(grader)
     entries = _entries(asked["generator"], json.dumps(asked["settings"]))
-    word = re.compile(SCORED[asked["generator"]].word)
+    word = re.compile(SCORED[asked["generator"]])
     if not all(map(word.fullmatch, answer.split())):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Walls around a process that judges answers, should one of them, or a library, make it run code after all.
+"""Encloses a process that verifies answers in walls, should one of them, or a library, make it run code after all.
 
 No files but Python's and the project's, none to write to, no network, no further process, no say over other processes,
 no privileges, no tokens in the environment. Landlock (files, since Linux 5.13) and seccomp (system calls) are asked for

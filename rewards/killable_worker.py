@@ -1,4 +1,4 @@
-"""Runs what may hang, crash or swell in a process that is killed and replaced when it does."""
+"""Runs the verification of an answer in a process that is killed and replaced if it hangs, crashes or swells."""
 
 import contextlib
 import json

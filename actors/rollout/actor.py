@@ -1,22 +1,27 @@
-"""A vLLM engine in a Ray actor, and that actor as the coordinator calls it."""
+"""A vLLM engine in a Ray actor, and that actor as the coordinator calls it.
+
+A node that does not see the learner's files gets a copy of each adapter through Ray's object store.
+"""
 
 import asyncio
 import math
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
+import ray
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.models.adapters import WEIGHTS_FILE
 from actors.models.files import found_here
 from actors.protocols import Engine
-from actors.rollout.object_store import AdapterTransfer, Fingerprint, fingerprint, write_copy
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.storage.files import private_folder
-from actors.storage.folders import discard
+from actors.storage.folders import discard, new_folder
 from actors.storage.layout import ADAPTER, ADAPTERS
 from conf.schema import Config
 
@@ -26,6 +31,15 @@ five times what a card shared with a learner is planned with."""
 
 SLOWEST_ANSWER_S = 120.0
 """Seconds that a request may take besides its tokens: compilations on first use."""
+
+Fingerprint = tuple[int, int]
+"""Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
+
+
+def fingerprint(folder: str) -> Fingerprint | None:
+    """Return the fingerprint of the adapter in a folder, None if this machine has no such folder."""
+    file = Path(folder, WEIGHTS_FILE)
+    return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
 
 
 class RolloutActor(RolloutEngine):
@@ -58,6 +72,31 @@ class RolloutActor(RolloutEngine):
     async def close(self) -> None:
         await super().close()
         discard(self._copies, ADAPTERS)
+
+
+def write_copy(files: dict[str, bytes], folder: Path) -> None:
+    """Write an adapter's files into a folder, which appears complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(folder, ADAPTER) as made:
+        for name, content in files.items():
+            (made / Path(name).name).write_bytes(content)
+
+
+class AdapterTransfer:
+    """Puts each adapter into the object store once, for however many nodes, and keeps the latest few there."""
+
+    def __init__(self, kept: int = 2) -> None:
+        self._kept = kept
+        self._stored: dict[str, ray.ObjectRef[dict[str, bytes]]] = {}
+
+    def store(self, adapter: AdapterRef) -> "ray.ObjectRef[dict[str, bytes]]":
+        """Return a reference to the contents of an adapter's files, by file name."""
+        if adapter.path not in self._stored:
+            files = {file.name: file.read_bytes() for file in sorted(Path(adapter.path).iterdir())}
+            self._stored[adapter.path] = ray.put(files)
+            for path in list(self._stored)[: -self._kept]:
+                del self._stored[path]
+        return self._stored[adapter.path]
 
 
 class RemoteEngine:

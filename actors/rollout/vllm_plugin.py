@@ -18,13 +18,13 @@ def register() -> None:
         from vllm.model_executor.models import registry
         from vllm.v1.sample import sampler
 
-        from actors.rollout import cpu_norm, cpu_ranks
+        from actors.rollout import cpu_kernels
 
         platform: Any = type(current_platform)
         # By methods of the platform, which hold however vLLM is started. For the wrapper vLLM 0.32 has no setting.
-        platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_lora.DenseLoRA")
-        platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_norm.priority())
-        sampler.batched_count_greater_than = cpu_ranks.count_at_least
+        platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_kernels.DenseLoRA")
+        platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_kernels.norm_priority())
+        sampler.batched_count_greater_than = cpu_kernels.count_at_least
         # vLLM does this in another process, so as not to touch the card; that takes 9 s the first time on a machine.
         registry._run_in_subprocess = lambda fn: fn()
     die_with_parent()

@@ -9,8 +9,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.models.sizes import answers_alone
 from actors.protocols import Clock
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.object_store import AdapterTransfer
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.rollout.pool import EnginePool
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor

@@ -25,8 +25,7 @@ from actors.runtime.ray_metrics import RayMetrics
 from actors.runtime.supervision import DIED
 from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
-from actors.tracking.choice import make_tracking
-from actors.tracking.identity import Identity
+from actors.tracking.trackers import Identity, make_tracking
 from conf.errors import BadInput
 from conf.load import public_settings
 from conf.schema import Config

@@ -2,7 +2,7 @@
 
 Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row, without padding and
 with each prompt, and what all prompts begin with, only once. Only here are they spread into rows: a sample's prompt,
-then its response.
+then its response. `learner.packing` shows the layout.
 """
 
 import logging
@@ -14,7 +14,8 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from learner.batching import Block, MicroBatch, Segments, Tokens, pack
+from learner.examples import Tokens
+from learner.packing import Block, MicroBatch, Segments, pack
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ UNPADDED = "unpadded"
 def hidden_states(base: Any, batch: MicroBatch) -> Tensor:
     """Return the last hidden state of every token, [n, h], of a causal language model with this attention."""
     ids, positions = batch.ids[None], batch.positions[None]
-    layout = {"blocks": batch.blocks, "homes": batch.homes, "segments": batch.segments}
+    layout = {"blocks": batch.blocks, "output_places": batch.output_places, "segments": batch.segments}
     output = base.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, **layout)
     states: Tensor = output.last_hidden_state[0]
     return states
@@ -44,15 +45,16 @@ def attend(
     attention_mask: None,
     *,
     blocks: tuple[Block, ...],
-    homes: Tensor,
+    output_places: Tensor,
     scaling: float,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each sample, as transformers' attention function; the result is [1, n, heads, d].
 
-    query: [1, heads, n, d]; key, value: [1, kv_heads, n, d], positions encoded. blocks, homes: see `MicroBatch`. On
-    the CPU it computes in float32: the backward pass of torch's kernel takes five times as long in bfloat16.
+    query: [1, heads, n, d]; key, value: [1, kv_heads, n, d], positions encoded. blocks, output_places: see
+    `MicroBatch`. On the CPU it computes in float32: the backward pass of torch's kernel takes five times as long in
+    bfloat16.
     """
     flat = [x[0].transpose(0, 1).to(precision(query)) for x in (query, key, value)]
     outputs = []
@@ -64,7 +66,7 @@ def attend(
             queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[homes][None].to(query.dtype), None
+    return torch.cat(outputs)[output_places][None].to(query.dtype), None
 
 
 def attend_unpadded(
@@ -127,7 +129,7 @@ def unpadded_serves(shape: Any, device: torch.device) -> bool:
         torch.randn(1, count, batch.tokens, size, device=device, dtype=torch.bfloat16, generator=generator)
         for count in (heads, kv_heads, kv_heads)
     )
-    layout: dict[str, Any] = {"scaling": size**-0.5, "blocks": batch.blocks, "homes": batch.homes}
+    layout: dict[str, Any] = {"scaling": size**-0.5, "blocks": batch.blocks, "output_places": batch.output_places}
     for layout["sliding_window"] in (None, 16):
         try:
             found, _ = attend_unpadded(nn.Module(), query, key, value, None, segments=batch.segments, **layout)

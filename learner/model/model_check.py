@@ -19,10 +19,11 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from conf.errors import BadInput
-from learner.batching import MicroBatch, Tokens, pack
+from learner.examples import Tokens
 from learner.model.architecture import FOREIGN, layers_of
 from learner.model.attention import PACKED, hidden_states
 from learner.model.head import head_of
+from learner.packing import MicroBatch, pack
 
 BAND = 5.0
 """A difference counts beyond this multiple of the measured noise."""
@@ -159,7 +160,7 @@ def _packed(base: Any, batch: MicroBatch, targets: list[Tensor]) -> list[Tensor]
     for module in base.modules():
         if isinstance(module, LoraLayer):
             module.lora_dropout.eval()
-    hidden = hidden_states(base, batch)[batch.places]
+    hidden = hidden_states(base, batch)[batch.predictors]
     base.eval()
     head = head_of(base)
     columns = [head.logprobs(hidden, column.contiguous(), 1.0, len(hidden))[0] for column in torch.cat(targets).T]

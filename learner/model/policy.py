@@ -6,10 +6,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from learner.batching import MicroBatch
 from learner.model.attention import PACKED, UNPADDED, hidden_states, unpadded_serves
 from learner.model.head import head_of
 from learner.model.model_check import check_model
+from learner.packing import MicroBatch
 
 
 class Policy(nn.Module):
@@ -49,13 +49,13 @@ class Policy(nn.Module):
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy, float [t] each, of a micro-batch's response tokens."""
-        hidden = hidden_states(self._base, batch)[batch.places]
+        hidden = hidden_states(self._base, batch)[batch.predictors]
         return head_of(self._base).logprobs(hidden, batch.targets, self.temperature, self.chunk, self.entropy_gradient)
 
     @torch.no_grad()
     def against_base(self, batch: MicroBatch) -> list[Tensor]:
         """Return the policy's entropy, the base's and KL(policy ‖ base), float [t] each, at the response tokens."""
-        hidden = hidden_states(self._base, batch)[batch.places]
+        hidden = hidden_states(self._base, batch)[batch.predictors]
         with self.model.disable_adapter():
-            base = hidden_states(self._base, batch)[batch.places]
+            base = hidden_states(self._base, batch)[batch.predictors]
         return head_of(self._base).divergence(hidden, base, self.temperature, self.chunk)

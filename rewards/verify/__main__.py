@@ -80,18 +80,12 @@ def main(arguments: list[str]) -> int:
     rows = read_rows(file)
     chosen = named(given["recipe"]) if given else RewardFunction(RewardConfig())
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
-        if not given:
-            for verdict in pool.verify_all((row.gold, row.response) for row in rows):
-                print(json.dumps(asdict(verdict)), flush=True)
-        else:
-            for reward in pool.rewards_all(map(as_sample, rows)):
-                earned = {
-                    "reward": reward.total,
-                    "parts": reward.parts,
-                    "failure": reward.failure,
-                    "masked": reward.masked,
-                }
-                print(json.dumps({**asdict(reward.verdict), **earned}), flush=True)
+        for reward in pool.rewards_all(map(as_sample, rows)):
+            line = asdict(reward.verdict)
+            if given:
+                line |= {"reward": reward.total, "parts": reward.parts}
+                line |= {"failure": reward.failure, "masked": reward.masked}
+            print(json.dumps(line), flush=True)
     return 0
 
 

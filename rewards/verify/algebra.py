@@ -7,6 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from rewards.verify.numbers import Number, number, rounds
+from rewards.verify.text.brackets import depth
 
 RELATIVE_ERROR = 1e-6
 """Two numbers that math-verify takes for equal, rounding to six decimals, must also agree to six digits."""
@@ -67,13 +68,7 @@ class Unparsable(Exception):
 
 def refused(answer: str) -> bool:
     """Whether an answer has numbers too large to write down, or too many levels of brackets."""
-    if OVERSIZED.search(answer):
-        return True
-    depth = deepest = 0
-    for character in answer:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-    return deepest > DEEPEST
+    return bool(OVERSIZED.search(answer)) or depth(answer) > DEEPEST
 
 
 def parse(answer: str) -> list[Any]:

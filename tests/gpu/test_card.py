@@ -20,8 +20,7 @@ from transformers import AutoModelForCausalLM
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
 from actors.models.files import locate
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.object_store import AdapterTransfer
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.runtime.clock import WallClock
 from actors.runtime.remote_actor import RemoteActor
 from conf.load import load

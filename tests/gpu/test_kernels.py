@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM
 from conf.load import load
 from conf.schema import Config
 from launch.hardware.machine import GIB
-from learner.batching import Tokens, pack
+from learner.examples import Tokens
 from learner.model import adapter, logprobs, projection
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
 from learner.model.policy import Policy
+from learner.packing import pack
 from tests.learner.full_size import fullest, modeling
 from tests.random_model import configuration
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.messages import ProblemSet
-from actors.rollout.object_store import write_copy
+from actors.rollout.actor import write_copy
 from actors.storage.checkpoints import write_state
 from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.run_folder import RunFolder

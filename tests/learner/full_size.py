@@ -22,11 +22,12 @@ from conf.load import load
 from conf.schema import Config
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import Plan, make_plan
-from learner.batching import Block, MicroBatch, Tokens, pack
+from learner.examples import Tokens
 from learner.model import attention, projection
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.policy import Policy
+from learner.packing import Block, MicroBatch, pack
 from tests.random_model import KINDS, configuration
 
 RECIPES = ("instruct", "math", "deepscaler", "llama", "qwen3")
@@ -179,7 +180,7 @@ def peak(plan: Plan, fused: bool) -> float:
             checkpointing=config.learner.gradient_checkpointing == "on",
             fused=fused,
         ).train()
-        names = ("ids", "positions", "homes", "places", "targets")
+        names = ("ids", "positions", "output_places", "predictors", "targets")
         moved = {name: mode.from_tensor(getattr(batch, name)) for name in names}
         ends = {name: mode.from_tensor(getattr(batch.segments, name)) for name in ("query_ends", "key_ends")}
         blocks = tuple(

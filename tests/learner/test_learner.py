@@ -12,10 +12,10 @@ import torch
 
 from actors.messages import AdapterRef, Batch, Group
 from conf.schema import Config
-from learner.advantages import group_advantages
-from learner.batching import Tokens, pack
+from learner.examples import Tokens, group_advantages
 from learner.learner import LoraLearner, StaleBatch
 from learner.model.adapter import adapter_norms
+from learner.packing import pack
 from tests.learner.helpers import Build, batch, own_attention, reference_logprobs, same, update, weights
 from tests.learner.reference import Response, divisor, slope
 

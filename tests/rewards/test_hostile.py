@@ -41,11 +41,7 @@ def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool
     normal = [("x^2+2x+1", rf"\boxed{{(x+1)^2 + {n} - {n}}}") for n in range(20)]
     assert [verdict.status for verdict in pool.verify_all(normal)] == [Status.CORRECT] * 20
     assert memory() - before < 500 * MIB
-
-
-def test_most_hostile_answers_cost_no_deadline(pool: VerifierPool) -> None:
-    """What is beyond all proportion is seen as it stands; only algebra that looks harmless may run until the end."""
-    assert pool.health["hung"] <= len(HOSTILE) // 20
+    assert pool.health["hung"] <= len(HOSTILE) // 20  # only algebra that looks harmless may run until the deadline
 
 
 @pytest.mark.parametrize(("busy", "calls"), [(True, 1), (False, 3)])

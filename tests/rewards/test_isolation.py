@@ -156,7 +156,7 @@ import errno, os, sys
 from rewards import isolation
 def absent(*_):
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-setattr(sandbox, sys.argv[1], absent)
+setattr(isolation, sys.argv[1], absent)
 print(*isolation.enclose([]))
 try:
     open("written", "w")

@@ -234,7 +234,9 @@ def test_stop_tokens_end_a_response(rig: Rig) -> None:
 def test_swap_in_flight_keeps_every_request_on_its_version(
     rig: Rig, adapters: list[AdapterRef], tiny_model: Path
 ) -> None:
-    """Requests of version 1 run on while 2 is loaded and serves; 3 waits until the last of 1 has ended."""
+    """Requests of version 1 run on while 2 is loaded and serves; 3 waits until the last of 1 has ended, which then is
+    served no more.
+    """
     one, two, three = adapters
     engine = rig.engine
 
@@ -264,6 +266,8 @@ def test_swap_in_flight_keeps_every_request_on_its_version(
         assert group.version == own.version
         assert disagreement(group.samples[0], tiny_model, own) < 0.1
         assert disagreement(group.samples[0], tiny_model, other) > 0.3
+    with pytest.raises(ValueError, match="policy-v1-r0 is not served"):
+        rig.generate(one)
 
 
 class Spoiled:
@@ -340,14 +344,6 @@ def test_startup_check_names_the_fault(rig: Rig, learner: LoraLearner, tmp_path:
             rig.run(check.check())
 
 
-def test_retired_version_is_refused(rig: Rig, adapters: list[AdapterRef]) -> None:
-    adapter = AdapterRef(20, 0, adapters[0].path)
-    rig.run(rig.engine.load(adapter))
-    rig.run(rig.engine.retire(adapter))
-    with pytest.raises(ValueError, match="policy-v20-r0 is not served"):
-        rig.generate(adapter)
-
-
 def test_more_prompt_tokens_than_one_step_takes_are_served_with_seeds(rig: Rig) -> None:
     """vLLM 0.32 on the CPU crashes when a seeded request's prompt is computed in chunks."""
 
@@ -404,29 +400,23 @@ def test_question_that_the_engine_process_dies_over_is_answered_by_its_death(
         rig.run(ask())
 
 
-def test_adapter_that_cannot_be_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
+def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
+    """One that cannot be, and one that is given up meanwhile."""
+
+    async def give_up(adapter: AdapterRef) -> None:
+        task = asyncio.create_task(rig.engine.load(adapter))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+
     for version in range(30, 34):
         with pytest.raises(Exception, match="No adapter found for /nowhere"):
             rig.run(rig.engine.load(AdapterRef(version, 0, "/nowhere")))
+        rig.run(give_up(AdapterRef(20 + version, 0, adapters[0].path)))
     good = [AdapterRef(version, 0, adapters[0].path) for version in (40, 41)]
     for adapter in good:
         rig.run(rig.engine.load(adapter))
         assert len(rig.generate(adapter).samples) == 2
+    assert len(rig.run(rig.engine._llm.list_loras())) == 2
     for adapter in good:
         rig.run(rig.engine.retire(adapter))
-
-
-def test_load_that_is_given_up_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
-    async def scenario() -> None:
-        for version in range(50, 54):
-            task = asyncio.create_task(rig.engine.load(AdapterRef(version, 0, adapters[0].path)))
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait({task})
-        for version in (54, 55):
-            await rig.engine.load(AdapterRef(version, 0, adapters[0].path))
-        assert len(await rig.engine._llm.list_loras()) == 2
-        for version in (54, 55):
-            await rig.engine.retire(AdapterRef(version, 0, adapters[0].path))
-
-    rig.run(scenario())

@@ -12,8 +12,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.rollout.actor import RemoteEngine
-from actors.rollout.object_store import AdapterTransfer, Fingerprint
+from actors.rollout.actor import AdapterTransfer, Fingerprint, RemoteEngine
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Node, Placement, place

@@ -22,8 +22,7 @@ BLOCK = 2**15
 PROCESS = """
 import json, sys
 from pathlib import Path
-from actors.tracking.choice import make_tracking
-from actors.tracking.identity import Identity
+from actors.tracking.trackers import Identity, make_tracking
 folder, rows, samples, summary = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
 shown = make_tracking(["wandb"], Identity("abcdef0123456789", "mine", folder, {"lora": {"rank": 8}}))
 shown.begin(rows[0]["update"])

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from learner.batching import MicroBatch, Tokens, pack
+from learner.examples import Tokens
 from learner.model import attention
 from learner.model.attention import attend, attend_unpadded, unpadded_serves
+from learner.packing import MicroBatch, pack
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 
@@ -60,7 +61,7 @@ def passes(attend: object, batch: MicroBatch, dtype: torch.dtype, window: int | 
         torch.randn(1, heads, batch.tokens, SIZE, generator=generator).to(dtype).requires_grad_()
         for heads in (HEADS, KV_HEADS, KV_HEADS)
     ]
-    layout = {"blocks": batch.blocks, "homes": batch.homes, "segments": batch.segments}
+    layout = {"blocks": batch.blocks, "output_places": batch.output_places, "segments": batch.segments}
     output, _ = attend(nn.Module(), *leaves, None, **layout, scaling=0.3, sliding_window=window)  # type: ignore[operator]
     (output * torch.randn(output.shape, generator=generator)).sum().backward()
     return [output.detach().float(), *(leaf.grad.float() for leaf in leaves if leaf.grad is not None)]
@@ -124,7 +125,9 @@ def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) 
     values = torch.randn(1, KV_HEADS, batch.tokens, SIZE, requires_grad=True)
     keys, queries = torch.randn(1, KV_HEADS, batch.tokens, SIZE), torch.randn(1, HEADS, batch.tokens, SIZE)
     first = slice(0, len(rows[batch.samples[0]].prompt) + len(rows[batch.samples[0]].response) - 1)
-    output, _ = attend(nn.Module(), queries, keys, values, None, blocks=batch.blocks, homes=batch.homes, scaling=1.0)
+    output, _ = attend(
+        nn.Module(), queries, keys, values, None, blocks=batch.blocks, output_places=batch.output_places, scaling=1.0
+    )
     output[:, first].sum().backward()
     assert values.grad is not None
     assert not values.grad[:, :, first.stop :].any()

@@ -16,8 +16,9 @@ from transformers import (
 
 from actors.models.files import locate
 from conf.load import load
-from learner.batching import Tokens, pack
+from learner.examples import Tokens
 from learner.model.policy import Policy
+from learner.packing import pack
 
 SAMPLES = [
     Tokens(tuple(range(3, 3 + prompt)), tuple(range(50 + i, 50 + i + length)))

@@ -68,9 +68,14 @@ def test_products_in_a_chain_compute_what_peft_computes(
         assert (own - true).norm() <= 1.5 * (other - true).norm() + 2**-8 * sizes.norm()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_chain_keeps_input_and_inner_vector(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection, "chains", lambda x: True)
+@pytest.mark.parametrize(
+    ("chain", "dtype"), [(False, torch.float32), (True, torch.float32), (True, torch.bfloat16)], ids=str
+)
+def test_little_but_the_input_is_kept_for_the_backward_pass(
+    chain: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain of products keeps its inner vector, too."""
+    monkeypatch.setattr(projection, "chains", lambda x: chain)
     kept: list[tuple[int, ...]] = []
 
     def pack(tensor: Tensor) -> Tensor:
@@ -78,25 +83,13 @@ def test_a_chain_keeps_input_and_inner_vector(dtype: torch.dtype, monkeypatch: p
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        layer(Projection, 6, 8, 4, bias=True).to(dtype)(torch.randn(1, 40, 6, dtype=dtype, requires_grad=True))
-    assert sorted(kept) == [(1, 40, 6), (4, 6), (8, 4), (8, 6), (40, 4)]
+        layer(Projection, 6, 8, 4, bias=chain).to(dtype)(torch.randn(1, 40, 6, dtype=dtype, requires_grad=True))
+    assert sorted(kept) == [(1, 40, 6), (4, 6), (8, 4), (8, 6), *[(40, 4)] * chain]
 
 
 def test_both_ways_to_the_gradients_are_taken() -> None:
     assert not full_gradient_pays(torch.Size((12, 12)), rank=1)
     assert full_gradient_pays(torch.Size((12, 12)), rank=16)
-
-
-def test_nothing_but_the_input_is_kept_for_the_backward_pass() -> None:
-    kept: list[tuple[int, ...]] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept.append(tuple(tensor.shape))
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        layer(Projection, 6, 8, 4, bias=False)(torch.randn(1, 40, 6, requires_grad=True))
-    assert sorted(kept) == [(1, 40, 6), (4, 6), (8, 4), (8, 6)]
 
 
 @pytest.mark.parametrize("case", ["dropout", "bfloat16", "disabled", "evaluated"])

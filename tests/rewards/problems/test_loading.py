@@ -177,12 +177,16 @@ def test_phrases_of_a_source_are_no_overlap(config: Config, tmp_path: Path, byte
     assert (len(problems.train), problems.dropped) == (30, {})
 
 
-def test_rows_left_out_are_listed(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
+def test_rows_left_out_are_listed_some_of_every_reason(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     write_jsonl(tmp_path / "sums.jsonl", [*SUMS, {"problem": "What is open?", "answer": "3 +"}])
     problems = load(config, byte_tokenizer)
     write_listing(tmp_path / "left-out.jsonl", problems.left_out)
     (row,) = map(json.loads, (tmp_path / "left-out.jsonl").read_text().splitlines())
     assert row == {"source": "source", "reason": BAD_GOLD, "problem": "What is open?", "gold": "3 +"}
+    many = [LeftOut("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5)
+    write_listing(tmp_path / "left-out.jsonl", (*many, *problems.left_out))
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "left-out.jsonl").read_text().splitlines()]
+    assert (reasons.count(DUPLICATE), reasons.count(BAD_GOLD)) == (MOST_LISTED, 1)
 
 
 @pytest.mark.parametrize(
@@ -284,58 +288,43 @@ def test_generated_problems(byte_tokenizer: Any) -> None:
         assert eval(text) == int(problem.gold)
 
 
-@pytest.mark.parametrize("setting", ["problem_field", "answer_field"])
-def test_unknown_field_is_refused_with_the_fields_there_are(setting: str, config: Config, byte_tokenizer: Any) -> None:
-    setattr(config.data, setting, "nope")
-    refuse(config, byte_tokenizer, f"data.{setting}", "'nope'", "problem, answer")
-
-
-def test_no_field_to_guess_is_refused(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "sums.jsonl", [{"text": "1 + 1", "answer": "2"}])
-    refuse(config, byte_tokenizer, "problem|question|prompt", "text, answer")
-
-
-def test_empty_file_is_refused(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
-    (tmp_path / "sums.jsonl").write_text("")
-    refuse(config, byte_tokenizer, "data.problem_field", "empty")
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"problem_field": "nope"}, ("data.problem_field", "'nope'", "problem, answer, nothing")),
+        ({"answer_field": "nope"}, ("data.answer_field", "'nope'", "problem, answer, nothing")),
+        ({"source": "file:text.jsonl"}, ("problem|question|prompt", "text, answer")),
+        ({"source": "file:empty.jsonl"}, ("data.problem_field", "empty")),
+        ({"source": "file:/nowhere/rows.jsonl"}, ("data.source", "/nowhere/rows.jsonl")),
+        ({"source": "file:rows.txt"}, ("data.source", "rows.txt", ".jsonl, .json, .csv, .parquet")),
+        ({"source": "reasoning_gym:chain_sun"}, ("data.source", "'chain_sun'", "chain_sum")),
+        ({"eval_source": "file:open.jsonl"}, ("data.eval_source", BAD_GOLD)),
+        ({"problem_pattern": "^never (.)"}, ("leaves 0 training problems", "data.problem_pattern=''")),
+        ({"answer_field": "nothing"}, ("leaves 0 training problems", "data.answer_field=NAME")),
+    ],
+)
+def test_sources_that_give_nothing_are_refused_with_what_there_is(
+    settings: dict[str, str], words: tuple[str, ...], config: Config, byte_tokenizer: Any, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "sums.jsonl", [{**row, "nothing": ""} for row in SUMS])
+    write_jsonl(tmp_path / "text.jsonl", [{"text": "1 + 1", "answer": "2"}])
+    write_jsonl(tmp_path / "open.jsonl", [{"problem": "p", "answer": "}{"}])
+    write_jsonl(tmp_path / "empty.jsonl", [])
+    for name, value in settings.items():
+        setattr(config.data, name, value)
+    refuse(config, byte_tokenizer, *words)
 
 
 def test_too_few_problems_are_refused(config: Config, byte_tokenizer: Any) -> None:
     config.eval.problems, config.eval.share = 27, 1.0
-    refuse(
-        config,
-        byte_tokenizer,
-        "3 training problems",
-        "27 held-out",
-        "fewer than learner.problems_per_update=4: give learner.problems_per_update=3, or eval.problems=26",
-    )
+    remedies = ("learner.problems_per_update=4", "learner.problems_per_update=3", "eval.problems=26")
+    refuse(config, byte_tokenizer, "3 training problems", "27 held-out", *remedies)
 
 
 def test_of_a_small_source_a_share_is_held_out(config: Config, byte_tokenizer: Any) -> None:
     config.eval.problems, config.eval.share = 128, 0.25
     problems = load(config, byte_tokenizer)
     assert (len(problems.train), len(problems.heldout)) == (23, 7)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("problem_pattern", "^never (.)", "give data.problem_pattern='', or one that matches"),
-        ("answer_field", "nothing", "name the columns, as data.problem_field=NAME data.answer_field=NAME"),
-    ],
-)
-def test_a_reason_for_which_all_rows_are_dropped_names_its_setting(
-    key: str, value: str, words: str, config: Config, byte_tokenizer: Any, tmp_path: Path
-) -> None:
-    write_jsonl(tmp_path / "sums.jsonl", [{**row, "nothing": ""} for row in SUMS])
-    setattr(config.data, key, value)
-    refuse(config, byte_tokenizer, "leaves 0 training problems", words)
-
-
-def test_eval_source_without_a_usable_problem_is_refused(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "eval.jsonl", [{"problem": "p", "answer": "}{"}])
-    config.data.eval_source = f"file:{tmp_path / 'eval.jsonl'}"
-    refuse(config, byte_tokenizer, "data.eval_source", BAD_GOLD)
 
 
 def test_tokenizer_without_chat_template_is_refused(config: Config, byte_tokenizer: Any) -> None:
@@ -372,20 +361,7 @@ def test_command_reports_a_source_and_shows_prompts(tmp_path: Path, tiny_model: 
 
 @pytest.mark.parametrize("arguments", [["data.size=3"], ["file:nowhere.jsonl"], ["elsewhere:x"]])
 def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], tmp_path: Path, tiny_model: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "rewards.problems",
-        *arguments,
-        *([f"model.path={tiny_model}"] if arguments else []),
-    ]
+    command = [sys.executable, "-m", "rewards.problems", *arguments, f"model.path={tiny_model}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_listing_has_some_rows_of_every_reason(tmp_path: Path) -> None:
-    rows = [LeftOut("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5) + [LeftOut("source", BAD_GOLD, "p", "}{")]
-    write_listing(tmp_path / "left-out.jsonl", rows)
-    reasons = [json.loads(line)["reason"] for line in (tmp_path / "left-out.jsonl").read_text().splitlines()]
-    assert (reasons.count(DUPLICATE), reasons.count(BAD_GOLD)) == (MOST_LISTED, 1)

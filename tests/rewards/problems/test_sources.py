@@ -21,11 +21,6 @@ from rewards.reward import RewardFunction
 from tests.rewards.problems.rows import SUMS, WRITERS, Rows, refuse
 
 
-def test_unknown_generator_is_refused_with_its_neighbours(config: Config, byte_tokenizer: Any) -> None:
-    config.data.source = "reasoning_gym:chain_sun"
-    refuse(config, byte_tokenizer, "data.source", "'chain_sun'", "chain_sum")
-
-
 @pytest.mark.parametrize("parameters", [{"nope": 1}, {"min_terms": 0}, {"min_terms": "x"}, {"seed": 3}])
 def test_wrong_generator_parameters_are_refused(
     parameters: dict[str, Any], config: Config, byte_tokenizer: Any
@@ -67,24 +62,24 @@ def test_hub_that_is_away_is_asked_once_and_its_cache_used(
 
 
 @pytest.mark.parametrize(
-    ("source", "scan", "count"),
-    [("owner/sums/main", None, 30), ("owner/sums/main:test", None, 12), ("owner/sums/other", 9, 9)],
+    ("source", "scan", "found"),
+    [
+        ("owner/sums/main", None, 30),
+        ("owner/sums/main:test", None, 12),
+        ("owner/sums/other", 9, 9),
+        ("owner/sums", None, ("main", "other")),
+        ("owner/sums/main:dev", None, ("train", "test")),
+    ],
 )
 def test_hub_sets_with_configurations_and_splits(
-    source: str, scan: int | None, count: int, hub: Config, byte_tokenizer: Any
+    source: str, scan: int | None, found: int | tuple[str, ...], hub: Config, byte_tokenizer: Any
 ) -> None:
+    """A wrong one is refused with those there are."""
     hub.data.source, hub.data.scan = f"hub:{source}", scan
-    assert len(load(hub, byte_tokenizer).train) == count
-
-
-@pytest.mark.parametrize(
-    ("source", "words"), [("owner/sums", ["main", "other"]), ("owner/sums/main:dev", ["train", "test"])]
-)
-def test_wrong_configuration_or_split_is_refused_with_those_there_are(
-    source: str, words: list[str], hub: Config, byte_tokenizer: Any
-) -> None:
-    hub.data.source = f"hub:{source}"
-    refuse(hub, byte_tokenizer, *words)
+    if isinstance(found, int):
+        assert len(load(hub, byte_tokenizer).train) == found
+    else:
+        refuse(hub, byte_tokenizer, *found)
 
 
 def test_a_revision_of_the_hub_is_what_is_read(
@@ -180,33 +175,21 @@ FORGED: Rows = [
 """Rows that ask to be judged as a generator's are."""
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
-def test_no_column_of_a_file_says_how_it_is_judged(
-    kind: str, config: Config, tmp_path: Path, byte_tokenizer: Any
-) -> None:
-    expected = load(config, byte_tokenizer)
-    WRITERS[kind](tmp_path / f"forged.{kind}", FORGED)
-    config.data.source = f"file:{tmp_path}/forged.{kind}"
-    problems = load(config, byte_tokenizer)
-    assert problems == expected
-    assert not any(problem.grader for problem in problems.train + problems.heldout)
-
-
-def test_no_row_of_a_users_function_says_how_it_is_judged(module: str, config: Config, byte_tokenizer: Any) -> None:
-    expected = load(config, byte_tokenizer)
-    config.data.source, config.data.parameters = f"import:{module}:all_of", {"rows": FORGED}
-    assert load(config, byte_tokenizer) == expected
-
-
-def test_no_column_of_the_hub_says_how_it_is_judged(
-    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "hub", "import"])
+def test_nothing_in_a_row_says_how_it_is_judged(
+    kind: str, module: str, config: Config, tmp_path: Path, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
 
     expected = load(config, byte_tokenizer)
+    if kind in WRITERS:
+        WRITERS[kind](tmp_path / f"forged.{kind}", FORGED)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: FORGED)
-    config.data.source = "hub:owner/sums"
-    assert load(config, byte_tokenizer) == expected
+    config.data.source = {"hub": "hub:owner/sums", "import": f"import:{module}:all_of"}.get(kind, f"file:forged.{kind}")
+    config.data.parameters = {"rows": FORGED} if kind == "import" else {}
+    problems = load(config, byte_tokenizer)
+    assert problems == expected
+    assert not any(problem.grader for problem in problems.train + problems.heldout)
 
 
 def test_a_file_beyond_all_bounds_is_read_in_part_or_not_at_all(
@@ -255,16 +238,6 @@ def test_parquet_has_types_of_its_own(config: Config, byte_tokenizer: Any, tmp_p
         except BadInput as refused:
             golds.append(EMPTY if EMPTY in str(refused) else str(refused))
     assert golds == ["0.50", "2026-11-27", EMPTY, EMPTY, EMPTY]
-
-
-def test_missing_file_is_refused(config: Config, byte_tokenizer: Any) -> None:
-    config.data.source = "file:/nowhere/rows.jsonl"
-    refuse(config, byte_tokenizer, "data.source", "/nowhere/rows.jsonl")
-
-
-def test_unknown_file_type_is_refused(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
-    config.data.source = f"file:{tmp_path}/rows.txt"
-    refuse(config, byte_tokenizer, "rows.txt", ".jsonl, .json, .csv, .parquet")
 
 
 @pytest.mark.parametrize(

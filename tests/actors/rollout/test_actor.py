@@ -1,3 +1,5 @@
+"""An engine on a node that does not see the adapters that the learner writes."""
+
 import asyncio
 from pathlib import Path
 from typing import Any
@@ -5,9 +7,7 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout import object_store as adapter_transfer
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.object_store import AdapterTransfer, fingerprint, write_copy
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor, fingerprint, write_copy
 from actors.rollout.vllm_engine import RolloutEngine
 
 
@@ -39,7 +39,7 @@ def test_adapter_is_put_into_the_store_once_and_forgotten_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put: list[dict[str, bytes]] = []
-    monkeypatch.setattr(adapter_transfer.ray, "put", lambda files: put.append(files) or len(put))
+    monkeypatch.setattr("ray.put", lambda files: put.append(files) or len(put))
     transfer = AdapterTransfer(kept=2)
     adapters = [make_adapter(tmp_path, version) for version in range(3)]
     assert [transfer.store(adapters[number]) for number in (0, 0, 1, 0, 2, 1)] == [1, 1, 2, 1, 3, 2]
@@ -78,7 +78,7 @@ def test_engine_loads_a_copy_where_it_does_not_see_the_adapter(
 
     async def retire(self: Actor, adapter: AdapterRef) -> None: ...
 
-    monkeypatch.setattr(adapter_transfer.ray, "put", lambda files: files)
+    monkeypatch.setattr("ray.put", lambda files: files)
     monkeypatch.setattr(RolloutEngine, "load", load)
     monkeypatch.setattr(RolloutEngine, "retire", retire)
     adapter, actor = make_adapter(tmp_path), Actor(tmp_path)

@@ -1,12 +1,13 @@
 import random
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.batching import ROWS_PER_TOKEN, MicroBatch, Tokens, divide, pack
+from learner.examples import Tokens
+from learner.packing import ENTRIES_PER_TOKEN, MicroBatch, pack
+from tests.learner.test_examples import start_of_all
 
 ids = st.integers(1, 50)
 prompts = st.lists(ids, min_size=1, max_size=12).map(tuple)
@@ -20,13 +21,6 @@ def sample_lists(draw: st.DrawFn) -> list[Tokens]:
     choices = draw(st.lists(prompts, min_size=1, max_size=4))
     pairs = draw(st.lists(st.tuples(st.sampled_from(choices), responses), max_size=24))
     return [Tokens(start + prompt, response) for prompt, response in pairs]
-
-
-def start_of_all(samples: list[Tokens]) -> tuple[int, ...]:
-    """What all prompts begin with."""
-    shortest = min((sample.prompt for sample in samples), key=len, default=())
-    starts = (shortest[:n] for n in range(len(shortest), -1, -1))
-    return next(start for start in starts if all(sample.prompt[: len(start)] == start for sample in samples))
 
 
 def contexts(batch: MicroBatch) -> list[tuple[tuple[int, ...], int]]:
@@ -43,8 +37,8 @@ def contexts(batch: MicroBatch) -> list[tuple[tuple[int, ...], int]]:
         for number, query in enumerate(queries)
     ]
     found = []
-    for place, target in zip(batch.places.tolist(), batch.targets.tolist(), strict=True):
-        query, keys, last = asked[int(batch.homes[place])]
+    for place, target in zip(batch.predictors.tolist(), batch.targets.tolist(), strict=True):
+        query, keys, last = asked[int(batch.output_places[place])]
         seen = keys[: last + 1]
         assert seen[-1] == query == place
         assert batch.positions[seen].tolist() == list(range(len(seen)))
@@ -68,7 +62,7 @@ def test_every_response_token_is_predicted_once_from_what_precedes_it(samples: l
 @given(sample_lists(), st.integers(1, 120))
 def test_budget_is_kept_but_for_single_samples(samples: list[Tokens], budget: int) -> None:
     for batch in pack(samples, budget):
-        assert (batch.tokens <= budget and batch.rows <= ROWS_PER_TOKEN * budget) or len(batch.samples) == 1
+        assert (batch.tokens <= budget and batch.entries <= ENTRIES_PER_TOKEN * budget) or len(batch.samples) == 1
 
 
 @given(sample_lists(), st.integers(1, 120))
@@ -92,7 +86,7 @@ def test_padding_stays_small_on_mixed_lengths(longest: int, share: float) -> Non
         for _ in range(8)
     ]
     batches = pack(samples, 8192)
-    rows, padded = (sum(getattr(batch, name) for batch in batches) for name in ("rows", "padded_rows"))
+    rows, padded = (sum(getattr(batch, name) for batch in batches) for name in ("entries", "padded_entries"))
     assert 1 - rows / padded < share
 
 
@@ -120,59 +114,6 @@ def test_padding_goes_through_all_tokens(longest: int) -> None:
     samples = [Tokens((1,) * 20, (7,) * int(longest * 10 ** -rng.random())) for _ in range(8)]
     for batch in pack(samples, 8192):
         uses = Counter(token for block in batch.blocks for token in block.keys.flatten().tolist())
-        padding = 2 * (batch.padded_rows - batch.rows) // batch.tokens + 1
+        padding = 2 * (batch.padded_entries - batch.entries) // batch.tokens + 1
         assert max(uses.values()) <= len(batch.samples) + 1 + padding
         assert max(uses[token] for token in range(20, batch.tokens)) <= 1 + padding
-
-
-long_prompts = st.lists(st.integers(1, 3), min_size=1, max_size=40).map(tuple)
-long_responses = st.lists(st.just(7), min_size=1, max_size=60).map(tuple)
-groups = st.lists(
-    st.tuples(long_prompts, st.lists(long_responses, min_size=1, max_size=8)), max_size=8, unique_by=lambda g: g[0]
-)
-ranks = st.integers(1, 6)
-
-
-def flatten(groups: list[tuple[tuple[int, ...], list[tuple[int, ...]]]]) -> list[Tokens]:
-    return [Tokens(prompt, response) for prompt, responses in groups for response in responses]
-
-
-def work(samples: list[Tokens], positions: list[int]) -> float:
-    uses = Counter(sample.prompt for sample in samples)
-    own = len(start_of_all(samples))
-    return sum(len(samples[i].response) + (len(samples[i].prompt) - own) / uses[samples[i].prompt] for i in positions)
-
-
-@given(groups, ranks)
-def test_every_sample_has_one_rank(groups: list, ranks: int) -> None:
-    samples = flatten(groups)
-    parts = divide(samples, ranks)
-    assert len(parts) == ranks
-    assert [i for part in parts for i in part] == list(range(len(samples)))
-
-
-@given(groups, ranks)
-def test_no_rank_is_further_from_the_mean_than_a_sample(groups: list, ranks: int) -> None:
-    samples = flatten(groups)
-    everything = range(len(samples))
-    mean = work(samples, list(everything)) / ranks
-    largest = max((work(samples, [i]) for i in everything), default=0.0)
-    for part in divide(samples, ranks):
-        assert abs(work(samples, part) - mean) <= largest + 1e-6
-
-
-@given(groups, ranks)
-def test_few_prompts_are_on_two_ranks(groups: list, ranks: int) -> None:
-    samples = flatten(groups)
-    owners = [rank for rank, part in enumerate(divide(samples, ranks)) for _ in part]
-    cuts = sum(a.prompt == b.prompt and o != p for (a, o), (b, p) in pairwise(zip(samples, owners, strict=True)))
-    assert cuts <= ranks - 1
-
-
-def test_equal_groups_stay_whole() -> None:
-    samples = flatten([((i,), [(7,) * 5] * 8) for i in range(8)])
-    assert [len(part) for part in divide(samples, 4)] == [16] * 4
-
-
-def test_more_ranks_than_samples_leave_some_idle() -> None:
-    assert sorted(map(len, divide([Tokens((1,), (2,))], 3))) == [0, 0, 1]

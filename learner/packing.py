@@ -1,121 +1,82 @@
-"""From verified groups to micro-batches: the samples to learn from, divided among the ranks and packed."""
+"""Packs samples into micro-batches in which no token is computed twice.
 
-from collections import Counter, defaultdict
+Three samples: responses a and b to the prompt S P, and c to the prompt S Q. S is what all prompts begin with, say a
+system prompt. The last token of a response is never an input.
+
+    pieces      S         P     a                 b         Q     c       each once; their tokens are the input
+    ids         s s s s   p p   a a a a a a a a   b b b b   q q   c c
+    positions   0 1 2 3   4 5   6 7 8 9 …         6 7 8 9   4 5   6 7
+
+    rows        S P a      S P b      S Q c                               what attention sees: a sample each
+
+    blocks      queries   keys      offset     rows of nearly equal length in one padded block
+                S P a     S P a     0          a is longer than its prompt, so its row asks for the prompt, too
+                b         S P b     6          a shorter response asks alone, and so does
+                Q         S Q       4          each piece for which no row has asked
+                c         S Q c     6
+
+    segments    queries   keys                 the rows end to end, without padding: each asks for its pieces that
+                S P a     S P a                no row before it has, so that the queries are `ids`, in order
+                b         S P b
+                Q c       S Q c
+"""
+
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, cycle, islice, takewhile
+from itertools import chain, cycle, islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from actors.messages import Group
-from conf.schema import AlgorithmConfig
-from learner.advantages import group_advantages
+from learner.examples import Tokens, shared_start
 
-ROWS_PER_TOKEN = 2
-"""Attention repeats the prompt for every sample: it may have so many positions for each token of a micro-batch.
-A position in attention keeps about a seventh of what a token keeps in all; one that is only a key, at most half of it.
+ENTRIES_PER_TOKEN = 2
+"""Attention repeats the prompt for every sample: it may have so many entries for each token of a micro-batch.
+An entry keeps about a seventh of what a token keeps in all; one that is only a key, at most half of it.
 """
 
 FULL = 0.92
 """A row joins a block if it fills at least this share of its width: with lengths spread evenly, 4 % is padding."""
 
 
-class Tokens(NamedTuple):
-    """The token ids of a sample: at least one of the prompt, and the response to it."""
-
-    prompt: tuple[int, ...]
-    response: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sample to learn from.
-
-    name: for people, "group 12 sample 3"
-    engine: the engine's log-probability of each response token
-    """
-
-    name: str
-    tokens: Tokens
-    engine: Sequence[float]
-    advantage: float
-
-
-def examples(groups: Iterable[Group], algorithm: AlgorithmConfig) -> Iterator[Example]:
-    """Yield the samples with a gradient: those with an advantage, and with a KL or entropy term all others too.
-
-    Samples without a verdict are left out. With `mask_truncated` so are those that hit the limit, after they have
-    counted in their group's baseline.
-    """
-    for group in groups:
-        rewards = torch.tensor([reward.total for reward in group.rewards], dtype=torch.float64)
-        masked = torch.tensor([reward.masked for reward in group.rewards])
-        advantages = group_advantages(rewards, masked, algorithm.advantages).tolist()
-        rows = zip(group.samples, group.rewards, advantages, strict=True)
-        for number, (sample, reward, advantage) in enumerate(rows):
-            left_out = reward.masked or (algorithm.mask_truncated and sample.truncated)
-            if sample.token_ids and not left_out and (advantage or algorithm.regularised):
-                tokens = Tokens(group.problem.prompt_ids, sample.token_ids)
-                yield Example(f"group {group.index} sample {number}", tokens, sample.logprobs, advantage)
-
-
-def divide(samples: Sequence[Tokens], ranks: int) -> list[list[int]]:
-    """Return each rank's positions in `samples`: neighbours together, about the same work for all.
-
-    Work is input tokens; a prompt counts once for all its samples, without what all prompts begin with: every rank has
-    that. Every rank is within one sample of the mean and can be left with none. At most `ranks` - 1 groups are cut, and
-    their prompts computed twice.
-    """
-    uses, shared = Counter(prompt for prompt, _ in samples), _shared(samples)
-    work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
-    total = sum(work)
-    parts: list[list[int]] = [[] for _ in range(ranks)]
-    for position, (own, done) in enumerate(zip(work, accumulate(work), strict=True)):
-        parts[int((done - own / 2) * ranks / total)].append(position)
-    return parts
-
-
 @dataclass(frozen=True)
 class MicroBatch:
-    """b samples for one forward pass over n tokens, in pieces: what all prompts begin with, say a system prompt and
-    worked examples, the rest of each different prompt, and the responses to it.
-
-    The last token of a response is never an input.
+    """b samples for one forward pass over n tokens.
 
     samples: b positions in the list given to `pack`, in the order of the results
     ids: int64 [n], the tokens
     positions: int64 [n], their places in their sequences
     blocks: the rows of attention, padded
-    homes: int64 [n], where a token's output is among the flattened queries of all blocks: where it comes first
+    output_places: int64 [n], where a token's output is among the flattened queries of all blocks: where it comes first
     segments: the same rows without padding
-    places: int64 [t], indices into `ids` of the tokens that predict the response
+    predictors: int64 [t], indices into `ids` of the tokens that predict the response
     targets: int64 [t], the response tokens
-    rows: half of the queries and keys in the blocks that are not padding
+    entries: half of the queries and keys in the blocks that are not padding
     """
 
     samples: tuple[int, ...]
     ids: Tensor
     positions: Tensor
     blocks: tuple["Block", ...]
-    homes: Tensor
+    output_places: Tensor
     segments: "Segments"
-    places: Tensor
+    predictors: Tensor
     targets: Tensor
-    rows: float
+    entries: float
 
     @property
     def tokens(self) -> int:
         return len(self.ids)
 
     @property
-    def padded_rows(self) -> float:
+    def padded_entries(self) -> float:
         """Half of the queries and keys in the blocks, padding included."""
         return sum(block.queries.numel() + block.keys.numel() for block in self.blocks) / 2
 
     def to(self, device: torch.device) -> "MicroBatch":
-        names = ("ids", "positions", "homes", "places", "targets")
+        names = ("ids", "positions", "output_places", "predictors", "targets")
         moved = {name: getattr(self, name).to(device) for name in names}
         blocks = tuple(block.to(device) for block in self.blocks)
         return replace(self, **moved, blocks=blocks, segments=self.segments.to(device))
@@ -124,9 +85,6 @@ class MicroBatch:
 @dataclass(frozen=True)
 class Block:
     """Rows of attention of nearly equal length, padded on the right with any tokens.
-
-    A response longer than its prompt makes a row with it, all of whose tokens are queries and keys. Of a shorter one
-    each piece asks alone, of itself and what comes before it, once for all its samples.
 
     queries: int64 [b, q], indices into `MicroBatch.ids`
     keys: int64 [b, k], likewise
@@ -155,17 +113,10 @@ class Block:
         return Block(self.queries.to(device), self.keys.to(device), offsets)
 
 
-class Row(NamedTuple):
-    """Indices of a row's tokens, all of them keys, those from an offset on queries too."""
-
-    keys: list[int]
-    offset: int
-
-
 @dataclass(frozen=True)
 class Segments:
     """The rows of attention one after another. The queries of a row are the tokens that come first in it, which are its
-    last ones; its keys are all of it. All queries together are the tokens of a micro-batch, in order.
+    last ones; its keys are all of it.
 
     pieces: lengths of the pieces that a micro-batch consists of, in its order
     keys: pieces that the keys of all rows consist of
@@ -198,14 +149,8 @@ def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
     Samples with an empty response are left out. Those of one prompt stand together; where a micro-batch ends amid them,
     the next one repeats the prompt. Each repeats what all prompts begin with.
     """
-    shared = _shared(samples)
-    return [_build([samples[i] for i in part], part, shared) for part in _split(samples, budget, shared)]
-
-
-def _shared(samples: Sequence[Tokens]) -> int:
-    """Return how many tokens all prompts begin with."""
-    columns = zip(*(sample.prompt for sample in samples), strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    shared = shared_start(samples)
+    return [_build(samples, part, shared) for part in _split(samples, budget, shared)]
 
 
 def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tuple[int, ...]]:
@@ -217,26 +162,26 @@ def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tupl
     for index, sample in enumerate(samples):
         if sample.response:
             groups[sample.prompt].append(index)
+
+    def longest_first(part: list[int]) -> tuple[int, ...]:
+        return tuple(sorted(part, key=lambda i: -len(samples[i].prompt) - len(samples[i].response)))
+
     part: list[int] = []
-    tokens, rows = 0, 0.0
+    tokens, entries = 0, 0.0
     for prompt, members in groups.items():
         known = shared if part else 0
         for index in sorted(members, key=lambda i: -len(samples[i].response)):
             new, more = _size(samples[index], known, shared)
-            if part and (tokens + new > budget or rows + more > ROWS_PER_TOKEN * budget):
-                yield _longest_first(samples, part)
-                part, tokens, rows = [], 0, 0.0
+            if part and (tokens + new > budget or entries + more > ENTRIES_PER_TOKEN * budget):
+                yield longest_first(part)
+                part, tokens, entries = [], 0, 0.0
                 new, more = _size(samples[index], 0, shared)
             part.append(index)
             tokens += new
-            rows += more
+            entries += more
             known = len(prompt)
     if part:
-        yield _longest_first(samples, part)
-
-
-def _longest_first(samples: Sequence[Tokens], part: list[int]) -> tuple[int, ...]:
-    return tuple(sorted(part, key=lambda i: -len(samples[i].prompt) - len(samples[i].response)))
+        yield longest_first(part)
 
 
 def _asks_alone(sample: Tokens) -> bool:
@@ -245,7 +190,7 @@ def _asks_alone(sample: Tokens) -> bool:
 
 
 def _size(sample: Tokens, known: int, shared: int) -> tuple[int, float]:
-    """Return how many tokens a sample adds to a micro-batch, and at most how much to its `rows`.
+    """Return how many tokens a sample adds to a micro-batch, and at most how much to its `entries`.
 
     known: tokens of the prompt that are in it already. shared: tokens that all prompts begin with.
     """
@@ -256,15 +201,15 @@ def _size(sample: Tokens, known: int, shared: int) -> tuple[int, float]:
     return tokens, tokens + (prompt + (shared if known < prompt else 0)) / 2
 
 
-def _build(samples: list[Tokens], part: tuple[int, ...], shared: int) -> MicroBatch:
-    """Return the micro-batch of these samples. part: their positions in the list given to `pack`."""
+def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> MicroBatch:
+    """Return the micro-batch of the samples at these positions."""
     ids: list[int] = []
     positions: list[int] = []
-    places: list[int] = []
+    predictors: list[int] = []
     pieces: list[range] = []
-    rows: list[list[int]] = []
-    fresh: list[int] = []
-    known: dict[tuple[int, ...], int] = {}  # pieces by all that is said until their end
+    rows: list[list[int]] = []  # numbers of pieces
+    new_tokens: list[int] = []  # of each row, in no row before it
+    known: dict[tuple[int, ...], int] = {}  # pieces of prompts, by all that is said until their end
 
     def add(tokens: Sequence[int], before: int) -> int:
         pieces.append(range(len(ids), len(ids) + len(tokens)))
@@ -272,37 +217,45 @@ def _build(samples: list[Tokens], part: tuple[int, ...], shared: int) -> MicroBa
         positions.extend(range(before, before + len(tokens)))
         return len(pieces) - 1
 
-    for prompt, response in samples:
+    members = [samples[i] for i in part]
+    for prompt, response in members:
         start, row = len(ids), []
         for begin, end in ((0, shared), (shared, len(prompt))):
             if begin < end:
                 if prompt[:end] not in known:
                     known[prompt[:end]] = add(prompt[begin:end], begin)
                 row.append(known[prompt[:end]])
-        places.append(pieces[row[-1]][-1])
+        predictors.append(pieces[row[-1]][-1])
         if len(response) > 1:
             row.append(add(response[:-1], len(prompt)))
-            places.extend(pieces[row[-1]])
+            predictors.extend(pieces[row[-1]])
         rows.append(row)
-        fresh.append(len(ids) - start)
-    asking = _asking(pieces, rows, [_asks_alone(sample) for sample in samples])
-    blocks, homes = _blocks(asking, len(ids))
+        new_tokens.append(len(ids) - start)
+    asking = _asking(pieces, rows, [_asks_alone(sample) for sample in members])
+    blocks, output_places = _blocks(asking, len(ids))
     return MicroBatch(
         samples=part,
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
         blocks=blocks,
-        homes=homes,
-        segments=_segments(pieces, rows, fresh),
-        places=torch.tensor(places),
-        targets=torch.tensor([token for sample in samples for token in sample.response]),
-        rows=sum(len(row.keys) - row.offset / 2 for row in chain(*asking)),
+        output_places=output_places,
+        segments=_segments(pieces, rows, new_tokens),
+        predictors=torch.tensor(predictors),
+        targets=torch.tensor([token for sample in members for token in sample.response]),
+        entries=sum(len(row.keys) - row.offset / 2 for row in chain(*asking)),
     )
 
 
+class Row(NamedTuple):
+    """Indices of a row's tokens, all of them keys, those from an offset on queries too."""
+
+    keys: list[int]
+    offset: int
+
+
 def _asking(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[Row]]:
-    """Return what is asked in attention, by how many pieces come before it: the samples that do not ask alone as a
-    whole, then each piece that none of them asks for.
+    """Return the rows of the blocks, by how many pieces come before their queries: the samples that do not ask alone as
+    a whole, then each piece that none of them asks for.
     """
     asked = {number for row, short in zip(rows, alone, strict=True) if not short for number in row}
     found: dict[int, list[Row]] = defaultdict(list)
@@ -343,9 +296,9 @@ def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...],
             blocks.append(Block(asking, keys, torch.tensor([row.offset for row in rows])))
         else:
             blocks.append(Block(asking, asking, None))
-    homes = torch.zeros(tokens, dtype=torch.int64)
-    homes.scatter_reduce_(0, torch.tensor(asked), torch.cat(places), "amin", include_self=False)
-    return tuple(blocks), homes
+    output_places = torch.zeros(tokens, dtype=torch.int64)
+    output_places.scatter_reduce_(0, torch.tensor(asked), torch.cat(places), "amin", include_self=False)
+    return tuple(blocks), output_places
 
 
 def _alike(rows: list[Row]) -> Iterator[list[Row]]:
@@ -360,9 +313,9 @@ def _alike(rows: list[Row]) -> Iterator[list[Row]]:
         yield alike
 
 
-def _segments(pieces: list[range], rows: list[list[int]], fresh: list[int]) -> Segments:
-    """Return the rows as segments. fresh: tokens of each that no row before it has."""
-    asking = [(row, new) for row, new in zip(rows, fresh, strict=True) if new]
+def _segments(pieces: list[range], rows: list[list[int]], new_tokens: list[int]) -> Segments:
+    """Return the rows as segments."""
+    asking = [(row, new) for row, new in zip(rows, new_tokens, strict=True) if new]
     queries = [0, *(new for _, new in asking)]
     lengths = [0, *(sum(len(pieces[number]) for number in row) for row, _ in asking)]
     query_ends, key_ends = torch.tensor([queries, lengths], dtype=torch.int32).cumsum(1, dtype=torch.int32)

@@ -1,0 +1,141 @@
+"""The trackers that a run can choose: TensorBoard, and Weights & Biases where it is installed."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from actors.protocols import Tracker
+from actors.tracking.tracking import Tracking
+from conf.errors import BadInput
+
+WANDB = "wandb~=0.31"
+"""Package of the tracker that does not come with the project, as its extra `trackers` has it."""
+
+PROJECT = "microbudget"
+"""Project in wandb where WANDB_PROJECT names no other."""
+
+ENDING = ("status", "reason", "updates", "spent_s", "budget_s", "cost", "best_update", "hardware")
+"""Entries of summary.json that are single values."""
+
+TEXT_SAMPLES = 3
+"""Responses of an update that TensorBoard shows."""
+
+FLUSH_S = 5
+
+OVERVIEW = {
+    "reward/accuracy": "accuracy",
+    "eval/pass@1": "held-out pass@1",
+    "validation/pass@1": "held-out pass@1",
+    "completion/mean_length": "length",
+    "policy/entropy": "entropy",
+    "policy/kl_to_base": "KL to the base model",
+}
+"""The curves that a person wants first, by their names in TensorBoard's group `0 overview`, the first one."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """How a run is known to trackers.
+
+    id: unlike that of any other run, the same over all resumes.
+    folder: the run folder. settings: as nested mappings, without what is its owner's business.
+    """
+
+    id: str
+    name: str
+    folder: Path
+    settings: dict[str, Any]
+
+
+class TensorBoardTracker:
+    """Writes event files into tensorboard/ of the run folder."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._folder = identity.folder / "tensorboard"
+        self._writer: Any = None
+
+    def begin(self, next_update: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer:
+            self._writer.close()
+        self._writer = SummaryWriter(str(self._folder), purge_step=next_update, flush_secs=FLUSH_S)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+            if name in OVERVIEW:
+                self._writer.add_scalar(f"0 overview/{OVERVIEW[name]}", value, step)
+
+    def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        for number, row in enumerate(rows[:TEXT_SAMPLES]):
+            text = f"{row['status']}, gold {row['gold']}\n\n---\n\n{row['prompt']}\n\n---\n\n{row['response']}"
+            self._writer.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), step)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        self._writer.close()
+
+
+class WandbTracker:
+    """Logs to one run of wandb, over all resumes, in the mode, project and by the key of wandb's own environment
+    variables. Numbers are drawn over `update`, which may come again.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._run: Any = None
+
+    def begin(self, next_update: int) -> None:
+        import wandb
+
+        if self._run:
+            return
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=self._identity.name,
+            id=self._identity.id,
+            resume="allow",
+            config=self._identity.settings,
+            dir=str(self._identity.folder),
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        self._run.define_metric("*", step_metric="update")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({**values, "update": step})
+
+    def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        kind = "update" if name.startswith("update-") else name  # all updates are one table with versions
+        self._run.log({f"samples/{kind}": _table(rows), "update": step})
+
+    def end(self, summary: dict[str, Any]) -> None:
+        self._run.summary.update({key: summary[key] for key in ENDING if summary.get(key) is not None})
+        if summary.get("events"):
+            self._run.log({"events": _table(summary["events"])})
+        self._run.finish()
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    import wandb
+
+    columns = list(rows[0]) if rows else []
+    return wandb.Table(columns=columns, data=[[row.get(column) for column in columns] for row in rows])
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Raise BadInput for a tracker whose package is not there."""
+    if "wandb" in names and find_spec("wandb") is None:
+        raise BadInput(
+            f"run.trackers=wandb: the package wandb is not installed; install it by {sys.executable} -m pip"
+            f" install '{WANDB}', or leave wandb out"
+        )
+
+
+def make_tracking(names: Sequence[str], identity: Identity) -> Tracking:
+    """Return the trackers of these names, none of which has begun."""
+    kinds: dict[str, Callable[[Identity], Tracker]] = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
+    return Tracking({name: kinds[name](identity) for name in names})

@@ -1,0 +1,112 @@
+"""What replaces vLLM's own on its CPU backend, against plain mathematics."""
+
+import pytest
+import torch
+from vllm.lora.layers import LoRAMapping
+from vllm.platforms import current_platform
+
+if not current_platform.is_cpu():
+    pytest.skip("of vLLM's CPU build", allow_module_level=True)
+
+from actors.rollout import cpu_kernels
+from actors.rollout.cpu_kernels import DenseLoRA, count_at_least
+
+RANK, WIDTH, SLICES = 8, 16, (12, 4, 4)
+EPSILON = 1e-5
+
+
+@pytest.mark.parametrize(
+    "adapters",
+    [(1, 1, 1, 1), (1, 2, 1, 2), (0, 2, 2, 0), (0, 0, 0, 0), (2, 0, 1, 1)],
+    ids=["one adapter", "interleaved", "with base rows", "base only", "all three"],
+)
+def test_every_row_gets_its_own_adapter(adapters: tuple[int, ...]) -> None:
+    """Slot 0 holds adapter 2 and slot 1 adapter 1; id 0 is the base model. Fused projection with three slices. The
+    rows of a batch before it are forgotten.
+    """
+    torch.manual_seed(0)
+    wrapper = DenseLoRA(max_num_batched_tokens=8, max_batches=8, device="cpu")
+    for batch in ((1, 0), adapters):
+        wrapper.update_metadata(LoRAMapping(batch, batch, is_prefill=True), [2, 1], 2, 100)
+    x = torch.randn(len(adapters), WIDTH)
+    a = tuple(torch.randn(2, 1, RANK, WIDTH) for _ in SLICES)
+    b = tuple(torch.randn(2, 1, width, RANK) for width in SLICES)
+    y = torch.randn(len(adapters), sum(SLICES))
+
+    expected = y.clone()
+    for row, adapter in enumerate(adapters):
+        if adapter:
+            slot = [2, 1].index(adapter)
+            deltas = [b_[slot, 0] @ (a_[slot, 0] @ x[row]) for a_, b_ in zip(a, b, strict=True)]
+            expected[row] += 0.5 * torch.cat(deltas)
+
+    wrapper.add_lora_linear(y, x, a, b, 0.5, SLICES)
+    torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 8), (65, 576), (3, 2, 64)])
+def test_the_norm_is_exact_but_for_rounding(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """A rounding is off by less than one unit in the last place: on a CPU without bfloat16 vLLM cuts digits off. The
+    norm of a sum is rounded twice. In float32 the mean square is off by 2⁻²⁴ per value at most, and its root by half.
+    """
+    torch.manual_seed(0)
+    x, residual = (EPSILON**0.5 * torch.randn(2, *shape)).to(dtype)  # so small that epsilon matters
+    weight = (1.0 + 0.1 * torch.randn(shape[-1])).to(dtype)
+
+    def check(found: torch.Tensor, expected: torch.Tensor, roundings: int) -> None:
+        bound = (1.0 + torch.finfo(dtype).eps) ** roundings - 1.0 + (shape[-1] / 2 + 4) * 2**-24
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=bound, atol=0.0)
+
+    def norm(values: torch.Tensor) -> torch.Tensor:
+        return values * (values.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight.double()
+
+    total = x.double() + residual.double()
+    check(cpu_kernels.rms_norm.impl_fn(x, weight, EPSILON), norm(x.double()), roundings=1)
+    normed, summed = cpu_kernels.fused_add_rms_norm.impl_fn(x.clone(), residual.clone(), weight, EPSILON)
+    check(summed, total, roundings=1)
+    check(normed, norm(total), roundings=2)
+
+
+def test_what_the_norms_kernel_would_misread_is_left_to_vllm() -> None:
+    """A head's part of a fused projection has gaps between its rows; weights may have another dtype, or none be; a row
+    may end amid a vector.
+    """
+    serves, serves_sum = cpu_kernels.rms_norm.supports_args, cpu_kernels.fused_add_rms_norm.supports_args
+    x, weight, gaps, odd = torch.randn(4, 8), torch.ones(8), torch.randn(4, 16)[:, :8], torch.randn(4, 12)
+    assert serves(x, weight, 1e-5)
+    assert serves_sum(x, x.clone(), weight, 1e-5)
+    given = ((gaps, weight), (x, weight.bfloat16()), (x, None), (odd, torch.ones(12)), (x.double(), weight.double()))
+    for values, weights in given:
+        assert not serves(values, weights, 1e-5)
+        assert not serves_sum(values, values.clone().contiguous(), weights, 1e-5)
+    assert not serves(x, weight, 1e-5, 4)
+    for residual in (gaps, x.bfloat16()):
+        assert not serves_sum(x, residual, weight, 1e-5)
+    priority = cpu_kernels.norm_priority()
+    assert priority.rms_norm == priority.fused_add_rms_norm == [cpu_kernels.KERNEL, "native"]
+    assert priority.gelu_and_mul_sparse == ["native"]
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (3, 49152), (2, 262144)])
+def test_ranks_are_those_that_vllm_counts(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape).log_softmax(-1)
+    x[:, 2] = -torch.inf  # cut off by top-p
+    x[0] = x[0, 0]  # all alike
+    values = x[:, :1]
+    found = count_at_least(x, values)
+    assert found.dtype == torch.int64
+    assert found.tolist() == (x >= values).sum(-1).tolist()
+    assert found[0] == shape[1]
+
+
+def test_vllm_uses_them() -> None:
+    from vllm.plugins import load_general_plugins
+    from vllm.v1.sample import sampler
+
+    load_general_plugins()
+    assert sampler.batched_count_greater_than is count_at_least
+    assert current_platform.get_punica_wrapper() == f"{DenseLoRA.__module__}.DenseLoRA"
+    assert current_platform.get_default_ir_op_priority(None).rms_norm[0] == cpu_kernels.KERNEL
