@@ -6,9 +6,9 @@ from actors.models.files import shape_of
 from actors.runtime.placement import place_engines
 from conf.errors import BadInput
 from conf.load import load
-from launch.evaluation.hardware import check_engines, fit_of_engines
 from launch.hardware.cards import Card
 from launch.hardware.machine import GIB, Machine, detect, with_cards
+from launch.plan.engines import check_engines, fit_of_engines
 from launch.plan.plan import Plan, make_plan
 
 CORES = tuple(range(8))

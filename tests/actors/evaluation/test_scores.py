@@ -1,0 +1,47 @@
+from typing import Any
+
+from actors.evaluation.scores import comparison, scores, votes
+
+
+def row(status: str, extracted: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"status": status, "extracted": extracted, "tokens": 10, "finish_reason": "stop", "format": 1.0, **more}
+
+
+def alike(answer: str, other: str) -> bool:
+    """One without digits cannot be read."""
+    return answer.replace(",", "") == other.replace(",", "") != ""
+
+
+RIGHT, WRONG = row("correct", "7"), row("wrong", "8", tokens=30, finish_reason="length", format=0.0)
+
+
+def test_scores_of_a_policy() -> None:
+    found = scores([[RIGHT, WRONG], [WRONG, WRONG]], alike)
+    assert (found["n"], found["mean_length"], found["truncated"], found["format"]) == (2, 25.0, 0.75, 0.25)
+    assert [found[name]["value"] for name in ("pass@1", "pass@2", "maj@n")] == [0.25, 0.5, 0.25]
+    low, high = found["pass@1"]["ci95"]
+    assert low <= 0.25 <= high
+
+
+def test_answers_that_hang_the_grader_are_not_solved_and_counted() -> None:
+    found = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
+    assert (found["unjudged"], found["pass@1"]["value"]) == (0.5, 0.25)
+
+
+def test_pass_at_8_and_16_and_n() -> None:
+    names = [name for name in scores([[RIGHT] * 20], alike) if "@" in name]
+    assert names == ["pass@1", "pass@8", "pass@16", "pass@20", "maj@n"]
+
+
+def test_comparison_is_paired_by_problem() -> None:
+    found = comparison([[WRONG, RIGHT]] * 12, [[RIGHT, RIGHT]] * 12)
+    assert found["difference"] == 0.5
+    assert 0 < found["ci95"][0] < 0.5 < found["ci95"][1]
+    assert found["p"] < 0.001
+    assert comparison([[WRONG]] * 5, [[RIGHT]] * 5)["ci95"] is None  # too few problems
+
+
+def test_equal_answers_are_one_vote_however_they_are_written() -> None:
+    right = [row("correct", answer) for answer in ("1/2", "0.5")]
+    others = [row("wrong", answer) for answer in ("1,000", "1000", "2", None)]
+    assert [number for number, _ in votes(right + others, alike)] == [-1, -1, 0, 0, 1, None]
