@@ -63,7 +63,6 @@ from rewards.verify.text.spelling import plain
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
-
 CLOSE_S = 10.0
 """Seconds that actors have to end by themselves; Ray's shutdown kills who hangs."""
 

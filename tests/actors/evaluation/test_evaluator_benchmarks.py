@@ -134,10 +134,10 @@ def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "samples" / "sums-base.jsonl"
     text = file.read_text()
     file.write_text(text.replace('"gold": "1"', '"gold": "2"'))
-    with pytest.raises(BadInput, match="another prompt or answer of problem p0"):
+    with pytest.raises(BadInput, match="problem p0"):
         open_sample_files(tmp_path, 1)
     file.write_text("{}\n" + text)
-    with pytest.raises(BadInput, match="line 1: problem: field required"):
+    with pytest.raises(BadInput, match="line 1: problem"):
         open_sample_files(tmp_path, 1)
 
 
