@@ -7,11 +7,12 @@ validation in a run: it keeps to a deadline and stays in memory. `complete` is f
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from actors.evaluation.protocol import response_limit
 from actors.evaluation.samples import SampleFile
-from actors.evaluation.statistics import PASS_KS, pass_at_k, share_interval
+from actors.evaluation.statistics import PASS_KS, pass_values, share_interval
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
@@ -60,16 +61,17 @@ class Evaluator:
         self._clock = clock
 
     async def evaluate(
-        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, deadline: float, round_s: float = 0.0
+        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, seconds: float, round_s: float = 0.0
     ) -> Evaluation | None:
         """Draw `n` rounds; None if not even one problem fits. adapter: None for the base model.
 
-        deadline: a time of the clock. A round that does not finish by then is dropped whole.
+        seconds: time for it. A round that does not finish within is dropped whole.
         round_s: seconds that a round is expected to take, 0 while unknown. Where time is short, the problems of the
         first round are drawn in parts, in their (random) order, and the estimate may be from fewer of them.
         Base and trained policy see the same problems, seeds and limits.
         """
         started = self._clock.now()
+        deadline = started + seconds
         rounds: list[list[Group]] = []
         times: list[float] = []
         whole = True
@@ -194,7 +196,7 @@ def estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> E
         sum(group.rewards[0].verdict.score == 1.0 for group in of_problem) for of_problem in zip(*rounds, strict=True)
     ]
     return Evaluation(
-        pass_at={k: pass_at_k(correct, n, k) for k in sorted({*PASS_KS, n}) if k <= n},
+        pass_at={k: fmean(pass_values(correct, n, k)) for k in sorted({*PASS_KS, n}) if k <= n},
         n=n,
         problems=len(correct),
         ci95=list(share_interval([c / n for c in correct])),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation.statistics import PASS_KS, majority, paired_difference, pass_values, share_interval
+from actors.evaluation.statistics import PASS_KS, paired_difference, pass_values, share_interval
 from actors.messages import Status
 
 Samples = Sequence[Sequence[dict[str, Any]]]
@@ -22,7 +22,7 @@ def scores(samples: Samples, alike: Alike) -> dict[str, Any]:
     """
     n = len(samples[0])
     values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASS_KS, n}) if k <= n}
-    values["maj@n"] = [majority(votes(rows, alike)) for rows in samples]
+    values["maj@n"] = [majority(rows, alike) for rows in samples]
     rows = [row for of_problem in samples for row in of_problem]
     return {
         "n": n,
@@ -47,22 +47,17 @@ def correct(samples: Samples) -> list[int]:
     return [sum(row["status"] == Status.CORRECT for row in rows) for rows in samples]
 
 
-def votes(rows: Sequence[dict[str, Any]], alike: Alike) -> list[tuple[int | None, bool]]:
-    """Number the answers to a problem, equal ones alike, and say which are correct. None: it cannot be read.
+def majority(rows: Sequence[dict[str, Any]], alike: Alike) -> float:
+    """Whether the commonest answer to a problem is correct: 1 or 0, of several equally common ones the correct share.
 
-    Answers that the verifier found correct are equal.
+    Answers that the verifier found correct are one; one that cannot be read has no vote.
     """
-    known: list[str] = []
-    cast: list[tuple[int | None, bool]] = []
+    solved = sum(row["status"] == Status.CORRECT for row in rows)
+    others: dict[str, int] = {}
     for row in rows:
         answer = row["extracted"] or ""
-        if row["status"] == Status.CORRECT:
-            cast.append((-1, True))
-        elif not alike(answer, answer):
-            cast.append((None, False))
-        else:
-            number = next((i for i, other in enumerate(known) if alike(other, answer)), len(known))
-            if number == len(known):
-                known.append(answer)
-            cast.append((number, False))
-    return cast
+        if row["status"] != Status.CORRECT and alike(answer, answer):
+            same = next((other for other in others if alike(other, answer)), answer)
+            others[same] = others.get(same, 0) + 1
+    counts = [solved, *others.values()]
+    return 1 / counts.count(solved) if solved and solved == max(counts) else 0.0

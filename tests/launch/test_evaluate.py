@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,34 +204,10 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
     assert "1.000" in capsys.readouterr().out
 
 
-def test_engines_see_the_cards_they_were_placed_on_unless_others_hold_them(
-    arguments: list[str],
-    nvidia_smi: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_engines_that_do_not_fit_are_refused_before_anything_is_asked(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def session(*_: object, **__: object) -> None:
-        raise BadInput(f"cards {os.environ['CUDA_VISIBLE_DEVICES']}")
-
-    monkeypatch.setattr(evaluate, "check_build", lambda *_: None)
-    monkeypatch.setattr(evaluate, "ray_session", session)
-    on_card = [*(a for a in arguments if "dtype" not in a), "model.dtype=bfloat16", "device=A40"]
-    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
-    assert "cards 1" in complaint(on_card, capsys)
-    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 35000, [N/A]\n")
-    assert "34.2 GiB" in complaint(on_card, capsys)
-
-
-def test_card_that_cannot_compute_in_the_models_dtype_is_refused_before_anything_is_asked(
-    arguments: list[str], nvidia_smi: Callable[[str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    nvidia_smi("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n")
-    other = [argument for argument in arguments if not argument.startswith("model.dtype")]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(evaluate, "check_build", lambda *_: None)
-        patched.setattr(evaluate, "carry_out", None)  # no engine is started where the check is missing
-        said = complaint([*other, "model.dtype=bfloat16"], capsys)
-    assert "model.dtype=bfloat16" in said
+    assert "rollout.kv_cache_gib" in complaint([*arguments, "rollout.kv_cache_gib=0.0001"], capsys)
     assert not (tmp_path / "runs").exists()
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from rich.console import Console
 from actors.storage.files import lock
 from conf.load import dump, load
 from launch import sweep
-from launch.hardware.machine import GIB, Machine, detect
+from launch.hardware.cards import Card
+from launch.hardware.machine import GIB, Machine, detect, with_cards
 from launch.plan.calibration import keep, recall
 from launch.plan.forecast import foresee
 from launch.plan.plan import Plan, make_plan
@@ -252,15 +254,14 @@ def test_a_cell_at_work_in_another_process_is_waited_for(sweeping: Callable[...,
     assert calls(tmp_path) == ["r1", "r2"]
 
 
-FOUR = "".join(f"{index}, GPU-{index}, NVIDIA A40, 46068, 45500, [N/A]\n" for index in range(4))
+CARDS = [Card(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4)]
+FOUR = replace(with_cards(CARDS, tuple(range(16))), host_memory=256 * GIB)
 
 
 @pytest.fixture
-def four_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(FOUR)
+def four_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "detect", lambda _: FOUR)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr("launch.hardware.machine.total_memory", lambda: 256 * GIB)
 
 
 def planned(folder: Path, *arguments: str) -> tuple[list[Plan], list[Lane], Scheduler]:
@@ -274,7 +275,7 @@ def planned(folder: Path, *arguments: str) -> tuple[list[Plan], list[Lane], Sche
 @pytest.mark.usefixtures("four_cards")
 def test_cells_side_by_side_are_planned_on_the_card_they_get(tmp_path: Path) -> None:
     plans, _, _ = planned(tmp_path, "seeds=[0,1,2,3,4]")
-    alone = make_plan(plans[0].asked, detect())
+    alone = make_plan(plans[0].asked, FOUR)
     assert [plan.machine.gpus for plan in plans] == [1] * 5
     assert [card.index for plan in plans for card in plan.machine.cards] == ["0", "1", "2", "3", "0"]
     assert plans[0].estimate
@@ -300,13 +301,8 @@ def test_the_plan_of_a_sweep_says_how_long_its_lanes_take(tmp_path: Path, capsys
 
 
 @pytest.mark.usefixtures("four_cards")
-def test_mps_is_refused_before_a_cell_would_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["conf=r8_instruct", "seeds=[0,1]", f"run.folder={tmp_path}", "sweep.name=s", "run.mps=true"]
-    assert main(arguments) == 2
+def test_mps_is_refused_before_a_cell_would_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["conf=r8_instruct", "seeds=[0,1]", f"run.folder={tmp_path}", "sweep.name=s", "run.mps=true"]
+    assert main(asked) == 2
     assert "2 runs at a time" in capsys.readouterr().err
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    assert main(arguments) == 2
-    assert "nvidia-cuda-mps-control" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()

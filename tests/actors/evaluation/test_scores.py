@@ -1,6 +1,8 @@
 from typing import Any
 
-from actors.evaluation.scores import comparison, scores, votes
+import pytest
+
+from actors.evaluation.scores import comparison, majority, scores
 
 
 def row(status: str, extracted: str | None = None, **more: Any) -> dict[str, Any]:
@@ -41,7 +43,16 @@ def test_comparison_is_paired_by_problem() -> None:
     assert comparison([[WRONG]] * 5, [[RIGHT]] * 5)["ci95"] is None  # too few problems
 
 
-def test_equal_answers_are_one_vote_however_they_are_written() -> None:
-    right = [row("correct", answer) for answer in ("1/2", "0.5")]
-    others = [row("wrong", answer) for answer in ("1,000", "1000", "2", None)]
-    assert [number for number, _ in votes(right + others, alike)] == [-1, -1, 0, 0, 1, None]
+@pytest.mark.parametrize(
+    ("right", "others", "expected"),
+    [
+        (["1/2", "0.5"], ["2"], 1.0),
+        (["7"], ["1,000", "1000"], 0.0),
+        (["7"], ["1,000", "1001", None, None], 1 / 3),
+        ([], [None], 0.0),
+    ],
+)
+def test_majority_of_votes(right: list[str], others: list[str | None], expected: float) -> None:
+    """Equal answers are one however they are written, and one that cannot be read is none."""
+    rows = [row("wrong", answer) for answer in others] + [row("correct", answer) for answer in right]
+    assert majority(rows, alike) == expected
