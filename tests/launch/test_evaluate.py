@@ -50,9 +50,11 @@ def adapter(tiny_model: Path, tmp_path: Path) -> Path:
 def save_adapter(model: Path, folder: Path, std: float) -> Path:
     """What PEFT saves of an adapter of rank 8 on two modules, its B of this spread."""
     from peft import LoraConfig, get_peft_model
+    from torch import manual_seed
     from torch.nn.init import normal_
     from transformers import AutoModelForCausalLM
 
+    manual_seed(0)
     lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=4, target_modules=["q_proj", "up_proj"])
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora)
     for name, weight in adapted.named_parameters():
