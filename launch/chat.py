@@ -29,8 +29,8 @@ from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from launch.evaluation.hardware import check_engines
 from launch.hardware.machine import check_build, detect
+from launch.plan.engines import check_engines
 from launch.reporting.tables import problem_in
 from launch.samples import choose, read_pairs, show
 from launch.trained.off_screen import off_screen

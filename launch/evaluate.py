@@ -13,57 +13,64 @@ An adapter of a run is evaluated under that run's settings, which need no conf=N
 """
 
 import asyncio
+import contextlib
+import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from actors.adapter_check.effect_check import check_effect
+from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause
-from actors.messages import AdapterRef
+from actors.evaluation.evaluator import Evaluator
+from actors.evaluation.protocol import Protocol
+from actors.evaluation.samples import EvaluationFolder, SampleFile
+from actors.evaluation.scores import comparison, scores
+from actors.messages import AdapterRef, Status
 from actors.models.adapters import adopt_adapter
 from actors.models.files import load_tokenizer, locate, shape_from_config
+from actors.runtime.clock import WallClock
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, exit_at_once, handle_signals, software_versions
-from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from actors.storage.run_record import RunRecord
-from conf.benchmarks import find_benchmarks
+from conf.benchmarks import HELD_OUT, find_benchmarks
 from conf.checks import check_lengths
 from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import load, run_of
-from conf.schema import Config
-from launch.evaluation.hardware import check_engines
-from launch.evaluation.sampling_protocol import (
-    check_heldout_problems,
-    check_heldout_settings,
-    evaluation_folder,
-    protocol_of,
-    take_evaluation,
-)
-from launch.evaluation.scores import comparison, scores
-from launch.evaluation.view import EvaluationView, lines, markdown, results
+from conf.schema import MAY_CHANGE, Config
+from launch.evaluation.view import EvaluationView, lines, markdown, table
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, detect
+from launch.plan.engines import check_engines
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
 from launch.session.ray_session import clear_session, ray_session
-from launch.session.resume import resolve_dtype
+from launch.session.resume import among, changes, resolve_dtype, take_over
 from rewards.pool import check_judges
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function
+from rewards.verify.comparison import decide_by_text
+from rewards.verify.text.spelling import plain
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
+CLOSE_S = 10.0
+"""Seconds that actors have to end by themselves; Ray's shutdown kills who hangs."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Everything an evaluation is given.
+class PreparedEvaluation:
+    """What is to be drawn, and where it is kept.
 
-    protocol: what its samples depend on, see `protocol_of`.
     samples: of each benchmark those of the base model and, if there is one, of the adapter.
     others: results of benchmarks that were asked for before, and not this time.
     """
@@ -72,7 +79,7 @@ class Evaluation:
     folder: EvaluationFolder
     model_path: str
     placement: Placement
-    protocol: dict[str, Any]
+    protocol: Protocol
     samples: list[tuple[BenchmarkProblems, list[SampleFile]]]
     others: list[dict[str, Any]]
 
@@ -109,7 +116,7 @@ def main(arguments: list[str]) -> int:
         return 128 + int(told.code or 0)
 
 
-def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | None:
+def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvaluation | None:
     """Find and check model, adapter and problems, and only then touch the folder.
 
     Return None if only the plan was asked for, which is what is printed here.
@@ -124,7 +131,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         placement = replace(placement, reward_workers=config.reward.workers)
     check_engines(config, shape, machine, placement)
     run = run_of(config.adapter)
-    folder = evaluation_folder(config, run)
+    folder = EvaluationFolder.of(config, run)
     if run:
         check_heldout_settings(config, run)
         console.print(f"Settings of the run in {near(run)}", soft_wrap=True, highlight=False, markup=False)
@@ -144,10 +151,11 @@ def prepare(config: Config, machine: Machine, console: Console) -> Evaluation | 
         return None
     for wall in check_judges(reward_function(config), posed[0].problems[:1]):
         console.print(f"Judges have no {wall}", soft_wrap=True, highlight=False, markup=False)
-    protocol = protocol_of(config, model_path, adapter)
-    results = take_evaluation(folder, config, protocol)
+    protocol = Protocol.of(config, model_path, adapter)
+    take_over(folder.path, f"the evaluation {config.run.name!r}")
+    results = folder.begin(config, protocol)
     policies = [None, *([AdapterRef(0, 0, str(adapter.folder))] if adapter else [])]
-    return Evaluation(
+    return PreparedEvaluation(
         config=config,
         folder=folder,
         model_path=model_path,
@@ -172,7 +180,31 @@ def check_request(config: Config, machine: Machine) -> None:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
 
 
-def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
+def check_heldout_settings(config: Config, run: Path) -> None:
+    """Raise BadInput if held-out problems are asked for, and would be chosen otherwise than for the run that the
+    adapter comes from.
+    """
+    if HELD_OUT not in config.benchmarks:
+        return
+    for key, (before, now) in changes(config, RunRecord(run)).items():
+        if among(key, ("data", "eval.problems")) and not among(key, MAY_CHANGE):
+            raise BadInput(
+                f"benchmarks={HELD_OUT}: the run in {run} has {key}={before}, not {now}, under which problems could "
+                "count as held out that it was trained on; leave that setting as it was"
+            )
+
+
+def check_heldout_problems(config: Config, run: Path, posed: Iterable[BenchmarkProblems]) -> None:
+    """Raise BadInput if the held-out problems are not those that the run began with."""
+    known = RunRecord(run).problems_digest()
+    if known is not None and any(each.digest not in ("", known) for each in posed):
+        raise BadInput(
+            f"benchmarks={HELD_OUT}: {config.data.source} has other problems now than the run in {run} was begun "
+            "with, some of which it may have been trained on; restore data and settings, or name other benchmarks"
+        )
+
+
+def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float) -> str:
     """Start Ray and the engines and draw what is missing. deadline: of time.monotonic.
 
     Return how that ended: completed, budget_exhausted, failed, or the name of a signal.
@@ -181,26 +213,16 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     cause: BaseException | None = None
-    with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
-        from launch.evaluation.drawing import draw_samples
-
-        with EvaluationView(console, evaluation.sample_files) as view:
-            work = draw_samples(
-                config,
-                evaluation.model_path,
-                placement,
-                evaluation.sample_files,
-                deadline=deadline,
-                record=view.note,
-                on_start=lambda: write_results(evaluation, "running"),
-                on_sample=view.show,
-            )
-            try:
-                status = asyncio.run(work)
-            except Exception as error:  # from a task group; what is foreseen is told below, the rest goes on up
-                cause = root_cause(error)
-                if not isinstance(cause, ActorDied | BadInput):
-                    raise
+    with (
+        ray_session(config, placement, folder, dashboard=False) as (session, _, _),
+        EvaluationView(console, evaluation.sample_files) as view,
+    ):
+        try:
+            status = asyncio.run(draw(evaluation, deadline, view))
+        except Exception as error:  # from a task group; what is foreseen is told below, the rest goes on up
+            cause = root_cause(error)
+            if not isinstance(cause, ActorDied | BadInput):
+                raise
     if isinstance(cause, ActorDied):
         console.print(f"failed: {cause}; more is in {session / 'logs'}", highlight=False, markup=False)
         return "failed"
@@ -210,12 +232,55 @@ def carry_out(evaluation: Evaluation, console: Console, deadline: float) -> str:
     return status
 
 
-def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
+async def draw(evaluation: PreparedEvaluation, deadline: float, view: EvaluationView) -> str:
+    """Draw what is missing, once the answers of every engine have differed with the adapter and without.
+
+    Return how it ended: completed, budget_exhausted, or the name of a signal. The first SIGINT or SIGTERM stops the
+    drawing, the second ends this process.
+    """
+    from launch.session.actors import start_engines, start_verifier
+
+    config, placement, sample_files = evaluation.config, evaluation.placement, evaluation.sample_files
+    clock = WallClock()
+    stopping = StopController(clock)
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.stopped:
+            os._exit(128 + signal.Signals[stopping.reason])
+        stopping.stop(number.name)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    engines = start_engines(config, evaluation.model_path, placement, clock=clock, record=view.note)
+    verifier = start_verifier(config, placement, clock=clock, record=view.note)
+
+    async def work() -> str:
+        await engines.ready()
+        if adapter := next((each.adapter for each in sample_files if each.adapter), None):
+            await engines.load(adapter)
+            await check_effect(config, engines, adapter, sample_files[0].problems[: config.canary.problems])
+        write_results(evaluation, "running")
+        at_once = config.rollout.max_concurrent_samples * len(placement.rollouts)
+        await Evaluator(config, engines, verifier, clock).complete(sample_files, at_once, view.show)
+        return "completed"
+
+    try:
+        async with asyncio.timeout(deadline - clock.now()):
+            return await stopping.unless_stopped(work()) or stopping.reason
+    except TimeoutError:
+        return "budget_exhausted"
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.gather(engines.close(), verifier.close(), return_exceptions=True)
+
+
+def write_results(evaluation: PreparedEvaluation, status: str) -> dict[str, Any]:
     """Write evaluation.json and evaluation.md from all that is complete. Return the content of the former."""
     written = evaluation.folder.document()
     document = {
         "status": status,
-        "protocol": evaluation.protocol,
+        "protocol": asdict(evaluation.protocol),
         "benchmarks": evaluation.others
         + [result for each in evaluation.samples if (result := result_of(*each, evaluation.config))],
         "versions": written["versions"] if written and status == "completed" else software_versions(),
@@ -224,13 +289,23 @@ def write_results(evaluation: Evaluation, status: str) -> dict[str, Any]:
     return document
 
 
+spelled = cache(plain)
+
+
+def alike(answer: str, other: str) -> bool:
+    """Whether two answers are the same by the verifier's rules of text and number, without algebra."""
+    return decide_by_text(spelled(answer), spelled(other)) is Status.CORRECT
+
+
 def result_of(posed: BenchmarkProblems, sample_files: list[SampleFile], config: Config) -> dict[str, Any] | None:
     """Return what was asked of a benchmark and its scores over the rounds that all policies have; None without any."""
     rounds = min(sample_file.rounds for sample_file in sample_files)
     if not rounds:
         return None
     rows = [sample_file.samples(rounds) for sample_file in sample_files]
-    base, *adapted = [scores(own) | sample_file.cost for own, sample_file in zip(rows, sample_files, strict=True)]
+    base, *adapted = [
+        scores(own, alike) | sample_file.cost for own, sample_file in zip(rows, sample_files, strict=True)
+    ]
     return {
         "name": posed.benchmark.name,
         "source": posed.benchmark.source,
@@ -244,11 +319,11 @@ def result_of(posed: BenchmarkProblems, sample_files: list[SampleFile], config: 
     }
 
 
-def conclude(evaluation: Evaluation, status: str, console: Console) -> int:
+def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> int:
     """Write and show the results. Return the exit code."""
     document = write_results(evaluation, status)
     if document["benchmarks"]:
-        console.print(results(document, console.width))
+        console.print(table(document))
     for line in lines(document):
         console.print(line, highlight=False, markup=False)
     if not evaluation.complete:

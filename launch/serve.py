@@ -27,8 +27,8 @@ from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput
 from conf.text import printable
-from launch.evaluation.hardware import check_engines
 from launch.hardware.machine import check_build, detect
+from launch.plan.engines import check_engines
 from launch.trained.policy import LATEST, Trained, find_trained, talking
 from launch.trained.server_guard import KEY, ServerGuard, loopback
 

@@ -7,7 +7,7 @@ from typing import Any
 from actors.coordinator.context import RunContext
 from actors.errors import LearnerDied
 from actors.evaluation.evaluator import Evaluation, Evaluator
-from actors.messages import AdapterRef, Group, Inspection, Problem, Sample, Sampling
+from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
 
 BASE_SHARE = 1 / 3
@@ -60,7 +60,7 @@ class HeldoutEvaluations:
         if not affordable or not budget.allows("validate"):
             return {}
         self._run.ledger.enter("learner", "validate")
-        result = await self._draw(problems, adapter, 1, budget.left - budget.reserve, 0.0)
+        result = await self._evaluator.evaluate(problems, adapter, 1, budget.left - budget.reserve)
         if result is None or result.problems < len(problems):
             return {}
         budget.expect("validate", result.seconds)
@@ -74,7 +74,7 @@ class HeldoutEvaluations:
         if not self._heldout:
             return None
         n, round_s = self._run.config.eval.n, self._run.budget.expected("round")
-        result = await self._draw(self._heldout, adapter, n, seconds, round_s)
+        result = await self._evaluator.evaluate(self._heldout, adapter, n, seconds, round_s)
         self._learn(result.round_seconds if result else seconds)
         if result is None:
             return None
@@ -89,12 +89,6 @@ class HeldoutEvaluations:
         if not settings.every or result.problems < count:
             return {}
         return {"validation/pass@1": fmean(group.rewards[0].verdict.score for group in result.groups[:count])}
-
-    async def _draw(
-        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, seconds: float, round_s: float
-    ) -> Evaluation | None:
-        deadline = self._run.clock.now() + seconds
-        return await self._evaluator.evaluate(problems, adapter, n, deadline, round_s)
 
     def _learn(self, round_seconds: float) -> None:
         self._run.budget.expect("round", round_seconds)

@@ -7,13 +7,15 @@ validation in a run: it keeps to a deadline and stays in memory. `complete` is f
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from actors.evaluation.statistics import PASS_KS, pass_at_k, share_interval
+from actors.evaluation.protocol import response_limit
+from actors.evaluation.samples import SampleFile
+from actors.evaluation.statistics import PASS_KS, pass_values, share_interval
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
-from actors.storage.evaluation_folder import SampleFile
 from conf.schema import Config
 
 AMPLE = 3.0
@@ -59,33 +61,31 @@ class Evaluator:
         self._clock = clock
 
     async def evaluate(
-        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, deadline: float, round_s: float = 0.0
+        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, n: int, seconds: float, round_s: float = 0.0
     ) -> Evaluation | None:
         """Draw `n` rounds; None if not even one problem fits. adapter: None for the base model.
 
-        deadline: a time of the clock. A round that does not finish by then is dropped whole.
+        seconds: time for it. A round that does not finish within is dropped whole.
         round_s: seconds that a round is expected to take, 0 while unknown. Where time is short, the problems of the
         first round are drawn in parts, in their (random) order, and the estimate may be from fewer of them.
         Base and trained policy see the same problems, seeds and limits.
         """
         started = self._clock.now()
+        deadline = started + seconds
         rounds: list[list[Group]] = []
         times: list[float] = []
-        if round_s and deadline - started < AMPLE * round_s:
-            first = await self._first_round(problems, adapter, deadline, round_s)
-            if not first:
-                return None
-            rounds.append(first)
-            times.append((self._clock.now() - started) * len(problems) / len(first))
-            if len(first) < len(problems):
-                return estimate(rounds, times, self._clock.now() - started)
-        while len(rounds) < n:
+        whole = True
+        while whole and len(rounds) < n:
             began = self._clock.now()
-            drawn = await self._round(problems, adapter, len(rounds), range(len(problems)), deadline)
-            if drawn is None:
+            if not rounds and round_s and deadline - began < AMPLE * round_s:
+                drawn = await self._first_round(problems, adapter, deadline, round_s)
+            else:
+                drawn = await self._round(problems, adapter, len(rounds), range(len(problems)), deadline)
+            if not drawn:
                 break
             rounds.append(drawn)
-            times.append(self._clock.now() - began)
+            times.append((self._clock.now() - began) * len(problems) / len(drawn))
+            whole = len(drawn) == len(problems)
         return estimate(rounds, times, self._clock.now() - started) if rounds else None
 
     async def complete(
@@ -123,7 +123,7 @@ class Evaluator:
         while len(drawn) < len(problems):
             indices = range(len(drawn), min(len(drawn) + max(1, int(size)), len(problems)))
             part = await self._round(problems, adapter, 0, indices, deadline)
-            if part is None:
+            if not part:
                 break
             drawn += part
             now = self._clock.now()
@@ -132,8 +132,8 @@ class Evaluator:
 
     async def _round(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, number: int, indices: range, deadline: float
-    ) -> list[Group] | None:
-        """Draw one sample of these problems; None if they are not all there by the deadline."""
+    ) -> list[Group]:
+        """Draw one sample of these problems; none if they are not all there by the deadline."""
         seeds = [request_seed(self._config.run.seed, "eval", number * len(problems) + index) for index in indices]
         try:
             async with asyncio.timeout(max(deadline - self._clock.now(), 0.0)), asyncio.TaskGroup() as tasks:
@@ -142,7 +142,7 @@ class Evaluator:
                     for index, seed in zip(indices, seeds, strict=True)
                 ]
         except TimeoutError:
-            return None
+            return []
         return [task.result() for task in drawn]
 
     async def _sample(self, index: int, problem: Problem, adapter: AdapterRef | None, seed: int) -> Group:
@@ -187,11 +187,6 @@ def missing(sample_files: Sequence[SampleFile]) -> Iterator[tuple[SampleFile, in
                 yield sample_file, number, index
 
 
-def response_limit(config: Config) -> int:
-    """Return the tokens that an evaluated response may have."""
-    return config.eval.max_response_tokens or config.rollout.max_response_tokens
-
-
 def estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> Evaluation:
     """Make figures of rounds. times: seconds that a round of all problems took, each."""
     n = len(rounds)
@@ -201,7 +196,7 @@ def estimate(rounds: list[list[Group]], times: list[float], seconds: float) -> E
         sum(group.rewards[0].verdict.score == 1.0 for group in of_problem) for of_problem in zip(*rounds, strict=True)
     ]
     return Evaluation(
-        pass_at={k: pass_at_k(correct, n, k) for k in sorted({*PASS_KS, n}) if k <= n},
+        pass_at={k: fmean(pass_values(correct, n, k)) for k in sorted({*PASS_KS, n}) if k <= n},
         n=n,
         problems=len(correct),
         ci95=list(share_interval([c / n for c in correct])),

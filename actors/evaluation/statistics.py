@@ -136,26 +136,6 @@ def pass_values(correct: Sequence[int], n: int, k: int) -> list[float]:
     return [1 - comb(n - c, k) / comb(n, k) for c in correct]
 
 
-def pass_at_k(correct: Sequence[int], n: int, k: int) -> float:
-    """Return `pass_values` averaged over problems."""
-    return sum(pass_values(correct, n, k)) / len(correct)
-
-
-def majority(answers: Sequence[tuple[int | None, bool]]) -> float:
-    """Whether the commonest answer of a problem is correct: 1 or 0, of several equally common ones the correct share.
-
-    answers: of each sample the number of its answer, None for no answer, which is no vote, and whether it is correct.
-    """
-    votes: dict[int, int] = {}
-    right = set()
-    for answer, correct in answers:
-        if answer is not None:
-            votes[answer] = votes.get(answer, 0) + 1
-            right |= {answer} if correct else set()
-    most = [answer for answer, count in votes.items() if count == max(votes.values())]
-    return sum(answer in right for answer in most) / len(most) if most else 0.0
-
-
 def share_interval(values: Sequence[float]) -> Interval:
     """Return the interval of the mean of per-problem values in [0, 1]: problems are drawn, and samples of each.
 

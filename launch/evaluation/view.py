@@ -1,25 +1,21 @@
 """Progress and results of an evaluation on the console and in Markdown."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from actors.evaluation.samples import SampleFile
 from actors.formats import duration
-from actors.storage.evaluation_folder import SampleFile
 
 LINES = 20
 """Lines of progress where there is no terminal to draw a bar on."""
 
-WIDE = 120
-"""Columns from which a table of all scores is readable."""
-
-FURTHER = ("maj@n", "length", "cut", "format", "tokens", "time")
-"""Columns after those of pass@k."""
+POLICIES = ("base", "adapter")
 
 Document = dict[str, Any]
 """Content of evaluation.json."""
@@ -73,56 +69,58 @@ class EvaluationView:
 def running_estimate(sample_files: Sequence[SampleFile]) -> str:
     """Return a sentence on pass@1 of all samples so far, by policy."""
     parts = []
-    for policy in ("base", "adapter"):
-        own = [
-            sample_file for sample_file in sample_files if (sample_file.adapter is not None) == (policy == "adapter")
-        ]
+    for policy in POLICIES:
+        own = [sample_file for sample_file in sample_files if bool(sample_file.adapter) == (policy == "adapter")]
         if drawn := sum(sample_file.drawn for sample_file in own):
             parts.append(f"{policy} {sum(sample_file.correct for sample_file in own) / drawn:.3f}")
     return "pass@1 so far: " + ", ".join(parts)
 
 
-def results(document: Document, width: int) -> RenderableType:
-    """Return the scores as a table, or below WIDE columns as a block for each benchmark."""
-    return table(document) if width >= WIDE else Group(*_blocks(document))
-
-
-def _blocks(document: Document) -> Iterator[RenderableType]:
-    names = pass_names(document)
+def rows(document: Document) -> list[tuple[str, ...]]:
+    """Return the table of results, headings first: a row for each score of each benchmark, policies side by side."""
+    policies = [policy for policy in POLICIES if any(benchmark[policy] for benchmark in document["benchmarks"])]
+    found: list[tuple[str, ...]] = [("benchmark", "score", *policies)] if policies else []
     for benchmark in document["benchmarks"]:
-        policies = [policy for policy in ("base", "adapter") if benchmark[policy]]
-        block = Table.grid(padding=(0, 2))
-        block.add_row("", *(Text(policy, "bold") for policy in policies))
-        columns = [_cells(benchmark[policy], names, "{} ({})") for policy in policies]
-        for heading, *cells in zip(("n", *names, *FURTHER), *columns, strict=True):
-            if any(cells):
-                block.add_row(Text(heading, "cyan"), *cells)
-        yield Text(f"{benchmark['name']}, {benchmark['problems']} problems", "bold")
-        yield Padding(block, (0, 0, 1, 2))
+        title = f"{benchmark['name']}, {benchmark['problems']} problems"
+        columns = [_cells(benchmark[policy]) if benchmark[policy] else {} for policy in policies]
+        for name in columns[0]:
+            found.append((title, name, *(column.get(name, "") for column in columns)))
+            title = ""
+    return found
+
+
+def _cells(scores: Document) -> dict[str, str]:
+    """Return the scores of a policy as a person reads them, in the order of the table."""
+    passes = sorted((name for name in scores if name.startswith("pass@")), key=lambda name: int(name[5:]))
+    measured = [(name, scores[name]) for name in (*passes, "maj@n") if name in scores]
+    return {
+        "n": str(scores["n"]),
+        **{name: "{:.3f} ({:.3f}–{:.3f})".format(found["value"], *found["ci95"]) for name, found in measured},
+        "length": f"{scores['mean_length']:.0f}",
+        "cut": f"{scores['truncated']:.0%}",
+        "format": f"{scores['format']:.0%}",
+        "tokens": f"{scores['tokens']:,}",
+        "time": duration(scores["seconds"]),
+    }
 
 
 def table(document: Document) -> Table:
-    """Return a table with a row for each policy on each benchmark, intervals under the values."""
-    view = Table()
-    for number, heading in enumerate(("benchmark", "policy", "n", *pass_names(document), *FURTHER)):
+    """Return the results for the console."""
+    headings, *body = rows(document)
+    view = Table(box=SIMPLE_HEAD)
+    for number, heading in enumerate(headings):
         view.add_column(heading, justify="left" if number < 2 else "right")
-    for benchmark, policy, scores in _policies(document):
-        name = f"{benchmark['name']}\n{benchmark['problems']} problems"
-        cells = (name, policy, *_cells(scores, pass_names(document), "{}\n{}"))
-        parts = (cell.partition("\n") for cell in cells)
-        view.add_row(*(Text(first).append(line + second, "dim") for first, line, second in parts))
+    for row in body:
+        view.add_row(*map(Text, row))
     return view
 
 
 def markdown(document: Document) -> str:
-    """Return the table for pasting, with `lines` below it."""
-    headings = ("benchmark", "problems", "policy", "n", *pass_names(document), *FURTHER)
-    rows = [
-        (benchmark["name"], str(benchmark["problems"]), policy, *_cells(scores, pass_names(document), "{} ({})"))
-        for benchmark, policy, scores in _policies(document)
-    ]
-    body = [headings, ("---",) * len(headings), *rows] if rows else []
-    return "\n".join(["| " + " | ".join(row) + " |" for row in body] + [""] + [f"{line}\n" for line in lines(document)])
+    """Return the same table for pasting, with `lines` below it."""
+    found = rows(document)
+    if found:
+        found.insert(1, ("---",) * len(found[0]))
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in found), "", *(f"{line}\n" for line in lines(document))])
 
 
 def lines(document: Document) -> list[str]:
@@ -147,38 +145,11 @@ def lines(document: Document) -> list[str]:
         if dropped := benchmark["dropped"]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
             said.append(f"{benchmark['name']}: beside its {benchmark['problems']} problems were dropped: {reasons}")
-    said += [
-        f"{benchmark['name']}: {scores['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
-        for benchmark, policy, scores in _policies(document)
-        if scores["unjudged"]
-    ]
+        said += [
+            f"{benchmark['name']}: {scores['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
+            for policy in POLICIES
+            if (scores := benchmark[policy]) and scores["unjudged"]
+        ]
     if not document["benchmarks"]:
         said.append("No round of samples is complete yet")
     return said
-
-
-def pass_names(document: Document) -> list[str]:
-    """Return the names of all pass@k of a document, by k."""
-    names = {name for _, _, scores in _policies(document) for name in scores if name.startswith("pass@")}
-    return sorted(names, key=lambda name: int(name.removeprefix("pass@")))
-
-
-def _policies(document: Document) -> Iterator[tuple[Document, str, Document]]:
-    for benchmark in document["benchmarks"]:
-        for policy in ("base", "adapter"):
-            if benchmark[policy]:
-                yield benchmark, policy, benchmark[policy]
-
-
-def _cells(scores: Document, passes: Sequence[str], form: str) -> list[str]:
-    """Return a row from its n on. form: of a value with its interval; the cell is empty where there is none."""
-    measured = [scores.get(name) for name in (*passes, "maj@n")]
-    return [
-        str(scores["n"]),
-        *(form.format(f"{f['value']:.3f}", "{:.3f}–{:.3f}".format(*f["ci95"])) if f else "" for f in measured),
-        f"{scores['mean_length']:.0f}",
-        f"{scores['truncated']:.0%}",
-        f"{scores['format']:.0%}",
-        f"{scores['tokens']:,}",
-        duration(scores["seconds"]),
-    ]

@@ -83,11 +83,10 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
 
     machines: of each cell. On a Ray cluster a run takes all of it.
     """
-    count = min(_most(grid, machines), len(grid.cells))
-    plans = _plans(grid, machines, count)
-    while count > 1 and not all(plan.fits for plan in plans.values()):
-        count -= 1
+    for count in range(min(_most(grid, machines), len(grid.cells)), 0, -1):
         plans = _plans(grid, machines, count)
+        if all(plan.fits for plan in plans.values()):
+            break
     lanes = []
     for number in range(count):
         own = part(machines[number], number, count)

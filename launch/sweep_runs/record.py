@@ -1,6 +1,7 @@
-"""sweep.json: how every cell of a sweep stands, whole after any crash."""
+"""How the cells of a sweep stand, and sweep.json, which is whole after any crash."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from actors.storage.contents import Plan
@@ -10,40 +11,63 @@ from conf.errors import BadInput
 from launch.sweep_runs.grid import Cell, Grid
 
 
+@dataclass
+class Standing:
+    """How a cell stands. budget: seconds."""
+
+    cell: Cell
+    budget: float
+    status: str = "pending"
+    reason: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def spent(self) -> float:
+        return self.cell.record.spent
+
+    @property
+    def left(self) -> float:
+        return max(self.budget - self.spent, 0.0)
+
+    def latest(self, metric: str) -> float | None:
+        """Return a metric of the last update."""
+        return (self.cell.record.rows() or [{}])[-1].get(metric)
+
+    def evaluation(self, name: str) -> dict[str, Any] | None:
+        """Return the run's evaluation of this name, `base` or `final`, once it has ended."""
+        summary = self.cell.record.summary() if self.status != "running" else None
+        return summary["eval"].get(name) if summary else None
+
+
 class SweepRecord:
     """Goes on from the record of an earlier process; raises BadInput if that knows of other cells."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, budgets: dict[str, float]) -> None:
+        """budgets: of the cells by name, in seconds."""
         self._grid = grid
         self._file = grid.folder / "sweep.json"
-        self.status = {cell.name: "pending" for cell in grid.cells}
-        self.reason: dict[str, str | None] = dict.fromkeys(self.status)
+        self.standings = {cell.name: Standing(cell, budgets[cell.name]) for cell in grid.cells}
         for entry in (read_json(self._file, Plan) or {"cells": []})["cells"]:
-            if entry["cell"] not in self.status:
+            if (standing := self.standings.get(entry["cell"])) is None:
                 raise BadInput(
                     f"sweep {grid.name!r} has a cell {entry['cell']} that this command leaves out: "
                     f"give all its axes, or sweep.name=OTHER"
                 )
-            self.status[entry["cell"]] = entry["status"]
-            self.reason[entry["cell"]] = entry.get("reason")
-
-    def finished(self, cell: Cell) -> bool:
-        return self.status[cell.name] in FINISHED
-
-    def put(self, cell: Cell, status: str, reason: str | None = None) -> None:
-        self.status[cell.name], self.reason[cell.name] = status, reason
-        self.write()
+            standing.status, standing.reason = entry["status"], entry.get("reason")
 
     def write(self) -> None:
-        content: dict[str, Any] = {"name": self._grid.name, "conf": self._grid.conf, "axes": self._grid.axes}
-        content["cells"] = [self._entry(cell) for cell in self._grid.cells]
+        cells = [
+            {
+                "cell": name,
+                "overrides": standing.cell.overrides,
+                "run": name,
+                "status": standing.status,
+                "reason": standing.reason,
+            }
+            for name, standing in self.standings.items()
+        ]
+        content = {"name": self._grid.name, "conf": self._grid.conf, "axes": self._grid.axes, "cells": cells}
         replace_text(self._file, json.dumps(content, indent=2) + "\n")
-
-    def _entry(self, cell: Cell) -> dict[str, Any]:
-        return {
-            "cell": cell.name,
-            "overrides": cell.overrides,
-            "run": cell.name,
-            "status": self.status[cell.name],
-            "reason": self.reason[cell.name],
-        }

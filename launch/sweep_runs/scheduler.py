@@ -13,8 +13,8 @@ from launch.plan.plan import Plan
 from launch.reporting import attempt, conclusion
 from launch.sweep_runs.grid import Cell, Grid
 from launch.sweep_runs.lanes import Lane, equal_part
-from launch.sweep_runs.record import SweepRecord
-from launch.sweep_runs.view import Line, describe, render, results
+from launch.sweep_runs.record import Standing, SweepRecord
+from launch.sweep_runs.view import describe, render, results
 
 POLL_S = 1.0
 
@@ -26,17 +26,17 @@ class Scheduler:
         self._grid = grid
         self._lanes = lanes
         self._console = console
-        self._record = SweepRecord(grid)
+        self._record = SweepRecord(grid, {name: plan.config.budget.seconds for name, plan in plans.items()})
+        self._standings = self._record.standings
         self._received: list[int] = []
         self._passed_on = 0
-        self._budgets = {name: plan.config.budget.seconds for name, plan in plans.items()}
 
     def run(self) -> int:
         """Carry out the sweep; the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        for cell in self._grid.cells:
-            self._look_back(cell)
+        for standing in self._standings.values():
+            self._look_back(standing)
         self._record.write()
         live = Live(console=self._console, auto_refresh=False, transient=True)
         if self._console.is_terminal:
@@ -44,17 +44,17 @@ class Scheduler:
         try:
             while self._turn():
                 if live.is_started:
-                    live.update(render(self._lines(), self.left()), refresh=True)
+                    live.update(render(self._standings.values(), self.left()), refresh=True)
                 time.sleep(POLL_S)
         finally:
             live.stop()
-        self._console.print(results(self._lines()))
+        self._console.print(results(self._standings.values()))
         report = attempt(self._grid.folder)
         for line in (f"Report         {report}", conclusion(self._grid.folder)):
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
         if self._received:
             return 128 + self._received[0]
-        return 0 if all(map(self._record.finished, self._grid.cells)) else 1
+        return 0 if all(standing.finished for standing in self._standings.values()) else 1
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._received.append(number)
@@ -67,7 +67,8 @@ class Scheduler:
                 lane.signal(signalled)
         for lane in self._lanes:
             if end := lane.ended():
-                self._put(*end)
+                cell, status, reason = end
+                self._put(self._standings[cell.name], status, reason)
             if not lane.running and not self._received:
                 self._start(lane)
         running = any(lane.running for lane in self._lanes)
@@ -81,69 +82,49 @@ class Scheduler:
                 return  # the run of a sweep that was killed is still saving its work
             os.close(descriptor)
             lane.waiting.pop(0)
-            self._look_back(cell)
-            if self._record.finished(cell):
+            standing = self._standings[cell.name]
+            self._look_back(standing)
+            if standing.finished:
                 continue
             arguments = list(cell.arguments)
             if not any(argument.startswith("dashboard.port=") for argument in arguments):
                 arguments.append("dashboard.port=0")
             if self._grid.settings.seconds is not None:
-                budget_s = self._budgets[cell.name] = self.share(lane, cell)
-                if cell.record.spent >= budget_s:
+                standing.budget = self.share(lane, cell)
+                if not standing.left:
                     continue
-                arguments.append(f"budget.minutes={budget_s / 60:.4f}")
+                arguments.append(f"budget.minutes={standing.budget / 60:.4f}")
             lane.start(cell, arguments, self._grid.folder / f"{cell.name}.log")
-            self._put(cell, "running")
+            self._put(standing, "running")
             return
 
-    def _look_back(self, cell: Cell) -> None:
+    def _look_back(self, standing: Standing) -> None:
         """Learn what became of a cell that an earlier process of the sweep did not live to write down, or whose folder
         somebody has deleted, to have it done again.
         """
-        status = self._record.status[cell.name]
-        if self._record.finished(cell):
-            if not cell.record.path.exists():
-                self._put(cell, "pending", "its folder is gone")
-        elif summary := cell.record.finished():
-            self._put(cell, summary["status"], summary["reason"])
-        elif status == "running":
-            self._put(cell, "interrupted", "the sweep died")
+        record = standing.cell.record
+        if standing.finished:
+            if not record.path.exists():
+                self._put(standing, "pending", "its folder is gone")
+        elif summary := record.finished():
+            self._put(standing, summary["status"], summary["reason"])
+        elif standing.status == "running":
+            self._put(standing, "interrupted", "the sweep died")
+
+    def _put(self, standing: Standing, status: str, reason: str | None = None) -> None:
+        standing.status, standing.reason = status, reason
+        self._record.write()
+        self._console.print(describe(standing), soft_wrap=True, highlight=False, markup=False)
 
     def share(self, lane: Lane, cell: Cell) -> float:
         """Return the budget of a cell out of the whole sweep's, in seconds."""
-        waiting = [other for other in lane.waiting if not self._record.finished(other)]
+        waiting = [other for other in lane.waiting if not self._standings[other.name].finished]
         over = [other for other in lane.cells if other != cell and other not in waiting]
         longest = max(len(each.cells) for each in self._lanes)
         left_s = (self._grid.settings.seconds or 0.0) - sum(other.record.spent for other in over)
         return equal_part(left_s, longest - len(over))
 
-    def _put(self, cell: Cell, status: str, reason: str | None = None) -> None:
-        self._record.put(cell, status, reason)
-        self._console.print(describe(self._line(cell)), soft_wrap=True, highlight=False, markup=False)
-
-    def _line(self, cell: Cell) -> Line:
-        status, latest = self._record.status[cell.name], (cell.record.rows() or [{}])[-1]
-        return Line(
-            cell=cell.name,
-            status=status,
-            reason=self._record.reason[cell.name],
-            spent=cell.record.spent,
-            budget=self._budgets[cell.name],
-            updates=int(latest.get("update", 0)),
-            accuracy=latest.get("reward/accuracy"),
-            summary=cell.record.summary() if status != "running" else None,
-        )
-
-    def _lines(self) -> list[Line]:
-        return [self._line(cell) for cell in self._grid.cells]
-
     def left(self) -> float:
         """Return the seconds until the last lane is expected to be done."""
-        return max(
-            sum(
-                max(self._budgets[cell.name] - cell.record.spent, 0.0)
-                for cell in lane.cells
-                if cell in lane.waiting or cell == lane.running
-            )
-            for lane in self._lanes
-        )
+        ahead = [[*lane.waiting, *([lane.running] if lane.running else [])] for lane in self._lanes]
+        return max(sum(self._standings[cell.name].left for cell in cells) for cells in ahead)

@@ -1,9 +1,7 @@
 """What a person sees of a sweep: a line a cell while it goes on, and what came of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,79 +11,67 @@ from actors.formats import duration
 from launch.plan.forecast import Forecast, foresee_all
 from launch.plan.plan import Plan
 from launch.sweep_runs.grid import Grid
+from launch.sweep_runs.record import Standing
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
-
-@dataclass(frozen=True)
-class Line:
-    """How a cell stands. spent, budget: seconds. accuracy: of the last update's samples. summary: once it is over."""
-
-    cell: str
-    status: str
-    reason: str | None
-    spent: float
-    budget: float
-    updates: int = 0
-    accuracy: float | None = None
-    summary: dict[str, Any] | None = None
-
-    @property
-    def evaluations(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Before and after, where both were measured."""
-        found = self.summary["eval"] if self.summary else {}
-        return (found["base"], found["final"]) if found.get("base") and found.get("final") else None
+WORDS = ("cell", "memory", "status")
+"""Columns of words, which begin at the left."""
 
 
-def render(lines: Sequence[Line], left: float) -> RenderableType:
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", title_style="bold")
+    for name in columns:
+        table.add_column(name, no_wrap=name in ("cell", "spent"), justify="left" if name in WORDS else "right")
+    return table
+
+
+def _status(standing: Standing) -> Text:
+    return Text(standing.status, STYLE.get(standing.status, ""))
+
+
+def render(standings: Iterable[Standing], left: float) -> RenderableType:
     """Show every cell in a line, and when the sweep is expected to end. left: seconds."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("cell", "status", "spent", "updates", "accuracy"):
-        table.add_column(name, no_wrap=name != "status", justify="left" if name in ("cell", "status") else "right")
-    for line in lines:
+    table = _table("cell", "status", "spent", "updates", "accuracy")
+    for standing in standings:
+        updates, accuracy = standing.latest("update"), standing.latest("reward/accuracy")
         table.add_row(
-            line.cell,
-            Text(line.status, STYLE.get(line.status, "")),
-            f"{line.spent / line.budget:.0%} of {duration(line.budget)}",
-            str(line.updates or ""),
-            "" if line.accuracy is None else f"{line.accuracy:.2f}",
+            standing.cell.name,
+            _status(standing),
+            f"{standing.spent / standing.budget:.0%} of {duration(standing.budget)}",
+            f"{updates:.0f}" if updates else "",
+            "" if accuracy is None else f"{accuracy:.2f}",
         )
-    return Group(table, Text(remaining(left), style="dim"))
-
-
-def describe(line: Line) -> str:
-    """Return how a cell stands in one line of text."""
-    words = f"{line.cell}: {line.status}"
-    if line.spent:
-        words += f", {duration(line.spent)} of {duration(line.budget)}, {line.updates} updates"
-    return words + (f", {line.reason}" if line.reason else "")
-
-
-def remaining(left: float) -> str:
     end = datetime.now() + timedelta(seconds=left)
-    return f"about {duration(left)} left, until {end:%H:%M}" + (f" on {end:%d %B}" if left > 43200 else "")
+    said = f"about {duration(left)} left, until {end:%H:%M}" + (f" on {end:%d %B}" if left > 43200 else "")
+    return Group(table, Text(said, style="dim"))
 
 
-def results(lines: Sequence[Line]) -> RenderableType:
+def describe(standing: Standing) -> str:
+    """Return how a cell stands in one line of text."""
+    words = f"{standing.cell.name}: {standing.status}"
+    if spent := standing.spent:
+        updates = standing.latest("update") or 0
+        words += f", {duration(spent)} of {duration(standing.budget)}, {updates:.0f} updates"
+    return words + (f", {standing.reason}" if standing.reason else "")
+
+
+def results(standings: Iterable[Standing]) -> RenderableType:
     """Show held-out accuracy of every cell, with its interval; means over seeds are in the report."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title="held-out pass@1", title_justify="left", title_style="bold")
-    for name in ("cell", "before", "after", "95 % interval", "status"):
-        table.add_column(name, justify="left" if name in ("cell", "status") else "right")
-    for line in lines:
+    table = _table("cell", "before", "after", "95 % interval", "status")
+    table.title = "held-out pass@1"
+    for standing in standings:
+        base, final = standing.evaluation("base"), standing.evaluation("final")
         figures = ("", "", "")
-        if line.evaluations:
-            base, final = line.evaluations
-            low, high = final["ci95"]
-            figures = (f"{base['pass@1']:.3f}", f"{final['pass@1']:.3f}", f"{low:.3f}–{high:.3f}")
-        table.add_row(line.cell, *figures, Text(line.status, STYLE.get(line.status, "")))
+        if base and final:
+            figures = (f"{base['pass@1']:.3f}", f"{final['pass@1']:.3f}", "{:.3f}–{:.3f}".format(*final["ci95"]))
+        table.add_row(standing.cell.name, *figures, _status(standing))
     return table
 
 
 def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableType:
     """Show what every cell would be on its lane's part of the machine, and the whole in hours."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
-        table.add_column(name, justify="left" if name == "cell" else "right")
+    table = _table("cell", "memory", "budget", "an update", "updates", "evaluations")
     forecasts = foresee_all(plans)
     for name, plan in plans.items():
         figures: tuple[str | Text, ...] = ("", "", "")
@@ -103,7 +89,8 @@ def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableTy
     price = first.config.budget.price_per_hour
     cost = "" if price is None else f", {price * lanes * longest / 3600:,.2f} at {price:.2f} an hour"
     said = f"{len(grid.cells)} cells on {where}: {duration(total)} in all, {way}{cost}"
-    return Group(_fitness(plans, forecasts) + Text(said), Text(), table, Text(_source(plans), style="dim"))
+    source = f"what was measured here: {first.calibration.of}" if first.calibration.of else "rates and sizes alone"
+    return Group(_fitness(plans, forecasts) + Text(said), Text(), table, Text(f"Times are from {source}.", style="dim"))
 
 
 def _fitness(plans: dict[str, Plan], forecasts: dict[str, Forecast | None]) -> Text:
@@ -114,13 +101,6 @@ def _fitness(plans: dict[str, Plan], forecasts: dict[str, Forecast | None]) -> T
     }
     said = "".join(f"{number} of {len(plans)} {fault}. " for fault, number in faults.items() if number)
     return Text(said, "bold red") if said else Text("All fit. ", "bold green")
-
-
-def _source(plans: dict[str, Plan]) -> str:
-    """Say what the times rest on."""
-    plan = next(iter(plans.values()))
-    measured = f"what was measured here: {plan.calibration.of}" if plan.calibration.of else "rates and sizes alone"
-    return f"Times are from {measured}."
 
 
 def idle(forecasts: dict[str, Forecast | None]) -> list[str]:

@@ -22,10 +22,10 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from actors.evaluation.samples import EvaluationFolder
 from actors.models.files import locate
 from actors.models.sizes import lora_parameters, matmul_parameters
 from actors.storage.checkpoints import version_of
-from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.run_record import RunRecord
 from conf.load import load
 from launch.hardware.machine import detect

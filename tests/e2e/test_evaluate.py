@@ -11,27 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.test_evaluate import save_adapter
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 N = 40
 PROBLEMS = 30
-
-
-def save_adapter(path: Path, folder: Path, std: float) -> Path:
-    """An adapter of the tiny model, with a B of this spread."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    lora = LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "o_proj", "down_proj"])
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), lora)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=std)
-    model.save_pretrained(folder)
-    return folder
 
 
 def command(model: Path, adapter: Path, folder: Path) -> list[str]:
@@ -98,5 +84,5 @@ def test_adapter_that_the_engine_cannot_tell_from_none_is_refused(boxing_model: 
     asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=1e-9), tmp_path)
     ended = subprocess.run(asked, capture_output=True, text=True)
     assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert "its answers to 4 problems are the base model's" in ended.stderr.splitlines()[-1]
+    assert f"adapter={tmp_path / 'adapter'}" in ended.stderr.splitlines()[-1]
     assert not (tmp_path / "quickstart" / "evaluation" / "samples").exists()

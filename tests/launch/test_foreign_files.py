@@ -21,17 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.evaluation.protocol import Protocol
+from actors.evaluation.samples import EvaluationFolder
 from actors.messages import ProblemSet
 from actors.rollout.actor import write_copy
 from actors.storage.checkpoints import write_state
-from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.run_folder import RunFolder
 from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.load import load
 from launch import export
 from launch.embedded import FILES, provide
-from launch.evaluation.sampling_protocol import take_evaluation
 from launch.session.ray_session import NOTE, clear_session, make_temporary
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
@@ -159,7 +159,9 @@ def mirror_elsewhere(world: World) -> None:
 def evaluate(world: World) -> None:
     take_over.cache_clear()
     world.config.run.overwrite = True
-    take_evaluation(EvaluationFolder(world.run.evaluation_folder), world.config, {})
+    folder = EvaluationFolder(world.run.evaluation_folder)
+    take_over(folder.path, "the evaluation")
+    folder.begin(world.config, Protocol.of(world.config, "nowhere", None))
 
 
 def make_model(world: World) -> None:

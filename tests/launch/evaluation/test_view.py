@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from actors.evaluation.samples import SampleFile
 from actors.messages import AdapterRef
-from actors.storage.evaluation_folder import SampleFile
-from launch.evaluation.view import LINES, EvaluationView, lines, markdown, results, running_estimate, table
+from launch.evaluation.view import LINES, EvaluationView, lines, markdown, rows, table
 from tests.fakes import make_group, make_problem
 
 PROBLEMS = tuple(make_problem(number) for number in range(50))
@@ -62,40 +62,33 @@ def test_progress_is_a_bar_or_a_few_lines(sample_files: list[SampleFile], termin
                 group = make_group(index, scores=(float(index < 10),))
                 sample_file.append(0, type(group)(index, problem, None, group.samples, group.rewards), 1.0)
                 view.show()
-    assert running_estimate(sample_files) == "pass@1 so far: base 0.200, adapter 0.200"
     if not terminal:
         said = console.export_text().splitlines()
         assert len(said) == LINES + 1
-        assert said[-1] == "100 of 100 samples, pass@1 so far: base 0.200, adapter 0.200"
+        assert all(part in said[-1] for part in ("100 of 100", "base 0.200", "adapter 0.200"))
 
 
-def test_table_and_markdown_say_the_same() -> None:
-    console = Console(record=True, width=200)
+def test_table_of_80_columns_and_markdown_say_the_same() -> None:
+    console = Console(record=True, width=80)
     console.print(table(document(16)))
     shown, pasted = console.export_text(), markdown(document(16))
-    assert "9 problems" in shown
-    for part in ("aime24", "own", "0.250", "0.000–0.750", "pass@4", "12,345", "4 min", "25%"):
-        assert part in shown
-        assert part in pasted
+    for row in rows(document(16)):
+        for cell in row:
+            assert cell in shown
+            assert cell in pasted
+    assert ("", "pass@1", "0.250 (0.000–0.750)", "0.500 (0.000–0.750)") in rows(document(16))
+    assert ("", "pass@4", "0.900 (0.000–0.750)", "") in rows(document(16))
     assert pasted.splitlines()[1].count("---") == pasted.splitlines()[0].count("|") - 1
 
 
 def test_sentences_have_protocol_comparison_and_what_is_missing() -> None:
-    said = "\n".join(lines(document(16)))
-    assert "temperature 0.6, top_p 0.95, at most 3584 tokens" in said
-    assert "aime24: adapter less base +0.250 in pass@1 (95 % interval +0.100 to +0.400, p = 0.012" in said
-    assert "adapter: runs/x, of rank 8, made for me/model" in said
-    assert "own: 4 of 16 samples a problem so far" in said
-    assert "own: beside its 9 problems were dropped: 2 duplicate, 1 too long" in said
-    assert "old: 4 of" not in said
-    assert "aime24: 16 of" not in said
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_every_score_can_be_read_at_every_width(width: int) -> None:
-    console = Console(record=True, width=width)
-    console.print(results(document(16), width))
-    shown = console.export_text()
-    assert "…" not in shown
-    for words in ("aime24", "own", "30 problems", "pass@1", "adapter", "0.500", "0.000–0.750", "12,345"):
-        assert words in shown
+    said = lines(document(16))
+    for parts in (
+        ("0.6", "0.95", "3584"),
+        ("runs/x", "rank 8"),
+        ("aime24", "+0.250", "+0.100", "+0.400", "0.012"),
+        ("own", "4 of 16"),
+        ("own", "9", "2 duplicate", "1 too long"),
+    ):
+        assert any(all(part in line for part in parts) for line in said), parts
+    assert not any(f"{name}: {n} of" in line for line in said for name, n in (("old", 4), ("aime24", 16)))

@@ -13,7 +13,10 @@ def test_record_is_whole_and_goes_on(tmp_path: Path) -> None:
     arguments = ["conf=quickstart", "ranks=[8,64]", f"run.folder={tmp_path}"]
     grid = read_grid(arguments)
     grid.folder.mkdir()
-    SweepRecord(grid).put(grid.cells[0], "failed", "why")
+    budgets = dict.fromkeys(("r8", "r64", "r256"), 60.0)
+    record = SweepRecord(grid, budgets)
+    record.standings["r8"].status, record.standings["r8"].reason = "failed", "why"
+    record.write()
     content: dict[str, Any] = json.loads((grid.folder / "sweep.json").read_text())
     assert content == {
         "name": "quickstart-sweep",
@@ -24,7 +27,8 @@ def test_record_is_whole_and_goes_on(tmp_path: Path) -> None:
             {"cell": "r64", "overrides": {"lora.rank": 64}, "run": "r64", "status": "pending", "reason": None},
         ],
     }
-    assert SweepRecord(grid).status == {"r8": "failed", "r64": "pending"}
-    assert SweepRecord(read_grid([*arguments[:1], "ranks=[8,64,256]", *arguments[2:]])).status["r256"] == "pending"
-    with pytest.raises(BadInput, match=r"has a cell r8 that this command leaves out"):
-        SweepRecord(read_grid([*arguments[:1], "ranks=[64]", *arguments[2:]]))
+    more = read_grid([*arguments[:1], "ranks=[8,64,256]", *arguments[2:]])
+    standings = SweepRecord(more, budgets).standings.values()
+    assert [standing.status for standing in standings] == ["failed", "pending", "pending"]
+    with pytest.raises(BadInput, match="r8"):
+        SweepRecord(read_grid([*arguments[:1], "ranks=[64]", *arguments[2:]]), budgets)

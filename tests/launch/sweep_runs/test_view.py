@@ -1,21 +1,22 @@
 from io import StringIO
-from typing import Any
+from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
-from launch.sweep_runs.view import Line, render, results
+from conf.load import load
+from launch.sweep_runs.grid import Cell
+from launch.sweep_runs.record import Standing
+from launch.sweep_runs.view import render, results
+from tests.run_folders import write_run
 
 
-def line(rank: int, seed: int, after: float | None) -> Line:
-    final = None if after is None else {"pass@1": after, "ci95": [after - 0.1, after + 0.1]}
-    summary: dict[str, Any] = {"eval": {"base": {"pass@1": 0.1}, "final": final}}
-    status = "failed" if after is None else "completed"
-    cell = f"r{rank}-learning_rate=0.0001-seed{seed}"
-    return Line(cell, status, None, 200.0, 240.0, 12, 0.5, summary)
-
-
-LINES = [line(8, 0, 0.4), line(64, 0, 0.7), line(8, 1, 0.6), line(64, 1, None), line(8, 10, 0.5)]
+def standing(folder: Path, seed: int, status: str) -> Standing:
+    """A cell that has ended, in a folder of its own."""
+    name = f"r64-learning_rate=0.0001-seed{seed}"
+    write_run(folder / name, status=status, after=None if status == "failed" else 12)
+    (folder / name / "spent.json").write_text('{"spent_s": 200.0}')
+    return Standing(Cell(name, {}, (), load(["conf=quickstart", f"run.folder={folder}"])), 240.0, status)
 
 
 def shown(part: RenderableType, width: int) -> str:
@@ -25,9 +26,10 @@ def shown(part: RenderableType, width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_tables_read_within_the_screen(width: int) -> None:
-    text = shown(render(LINES, 3600.0), width) + shown(results(LINES), width)
+def test_tables_read_within_the_screen(width: int, tmp_path: Path) -> None:
+    standings = [standing(tmp_path, seed, status) for seed, status in enumerate(("completed", "failed"))]
+    text = shown(render(standings, 3600.0), width) + shown(results(standings), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for words in ("83% of 4 min", "failed", "0.300–0.500", "about 60 min left"):
+    for words in ("83% of 4 min", "failed", "0.500", "60 min"):
         assert words in text

@@ -6,11 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from actors.evaluation.protocol import Protocol
 from actors.messages import AdapterRef, Group, Problem, Status
+from actors.models.adapters import model_names
 from actors.storage.contents import DrawnSample, Evaluated
 from actors.storage.files import append_row, drop_half_line, read_json, read_rows, replace_text
+from actors.storage.folders import empty, mark
+from actors.storage.layout import EVALUATION
 from actors.storage.run_folder import sample_row
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
+from conf.load import recorded
+from conf.schema import Config
 
 Row = dict[str, Any]
 
@@ -26,18 +33,50 @@ class EvaluationFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @classmethod
+    def of(cls, config: Config, run: Path | None) -> "EvaluationFolder":
+        """Return the folder of an evaluation. run: the one that the adapter comes from.
+
+        Raises BadInput if that would be within another run, or one of another model, whose report would show the
+        results as its own.
+        """
+        home = RunRecord(Path(config.run.folder) / config.run.name)
+        if known := recorded(home.path):
+            if config.adapter and home.path.resolve() != run:
+                raise BadInput(f"adapter={config.adapter}: is not of the run in {home.path}; give run.name=OTHER")
+            model = known["model"]["path"]
+            if not model_names(model) & model_names(config.model.path):
+                raise BadInput(
+                    f"model.path={config.model.path}: the run in {home.path} is of {model}; "
+                    "give that, or run.name=OTHER"
+                )
+        return cls(home.evaluation_folder)
+
+    def begin(self, config: Config, protocol: Protocol) -> list[Row]:
+        """Clean up after the process before. Return the results that there are so far.
+
+        Raises BadInput if samples were drawn under another protocol, or if an evaluation that is to start anew would
+        delete a file of somebody else.
+        """
+        if config.run.overwrite and (other := empty(self.path.resolve(), EVALUATION, last=DOCUMENT)) is not None:
+            raise BadInput(
+                f"{other} is not the file of an evaluation, and run.overwrite=true would delete it: move it away, or "
+                "give run.name=OTHER"
+            )
+        mark(self.path, EVALUATION.kind)
+        files = list((self.path / "samples").glob("*.jsonl"))
+        for file in files:
+            drop_half_line(file)
+        document = self.document() or {}
+        results: list[Row] = document.get("benchmarks", [])
+        if document and (results or files):
+            what = f"the evaluation {config.run.name!r} in {self.path}"
+            protocol.check_continues(Protocol.recorded(document["protocol"]), what)
+        return results
+
     def document(self) -> Row | None:
         """Return evaluation.json: status, protocol, benchmarks, versions."""
         return read_json(self.path / DOCUMENT, Evaluated)
-
-    @property
-    def has_samples(self) -> bool:
-        return any(self._sample_files())
-
-    def recover(self) -> None:
-        """Drop what a dead process has left half written."""
-        for file in self._sample_files():
-            drop_half_line(file)
 
     def write(self, document: Row, markdown: str) -> None:
         """Write the results, for programs and for people."""
@@ -50,9 +89,6 @@ class EvaluationFolder:
         """Return the file of a policy's samples on a benchmark, with those that it has so far."""
         policy = "adapter" if adapter else "base"
         return SampleFile(self.path / "samples" / f"{benchmark}-{policy}.jsonl", problems, n, adapter)
-
-    def _sample_files(self) -> list[Path]:
-        return list((self.path / "samples").glob("*.jsonl"))
 
 
 class SampleFile:
@@ -73,14 +109,15 @@ class SampleFile:
         known = {problem.id: problem for problem in problems}
         for number, row in enumerate(read_rows(file, DrawnSample), start=1):
             problem = known.get(row["problem"])
-            same = problem is None or (row["prompt"], row["gold"]) == (problem.prompt, problem.gold)
-            if same and problem is not None and row["sample"] < n:
-                self._keep(row)
-            if not same:
+            if problem is None:
+                continue
+            if (row["prompt"], row["gold"]) != (problem.prompt, problem.gold):
                 raise BadInput(
                     f"{file}: line {number} has another prompt or answer of problem {row['problem']} than now: restore "
                     "the data, or give run.name=OTHER or run.overwrite=true"
                 )
+            if row["sample"] < n:
+                self._keep(row)
 
     def missing(self, number: int) -> list[int]:
         """Return the indices of the problems whose sample of this number is still to be drawn."""

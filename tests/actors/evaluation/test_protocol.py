@@ -1,0 +1,90 @@
+"""What may go on in the folder of an evaluation, and what would mix samples of two policies."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.evaluation.protocol import Protocol, model_digest
+from actors.evaluation.samples import EvaluationFolder
+from actors.models.adapters import Adapter
+from actors.storage.files import replace_text
+from actors.storage.folders import MARK
+from conf.errors import BadInput
+from conf.load import load
+from conf.schema import Config
+
+
+def protocol(config: Config, **changed: Any) -> Protocol:
+    """Of the base model, without reading any."""
+    return replace(Protocol.of(config, "nowhere", None), **changed)
+
+
+def begun(folder: Path, protocol: Protocol, **document: Any) -> EvaluationFolder:
+    """Leave behind what an evaluation by this protocol would."""
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    (folder / "samples" / "sums-base.jsonl").touch()
+    replace_text(folder / "evaluation.json", json.dumps({"protocol": asdict(protocol), **document}))
+    return EvaluationFolder(folder)
+
+
+@pytest.mark.parametrize("change", ["eval.temperature=0.7", "run.seed=1", "rollout.max_response_tokens=99"])
+def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> None:
+    folder = begun(tmp_path, protocol(load(["conf=quickstart"])))
+    changed = load(["conf=quickstart", change])
+    key = change.partition("=")[0].rpartition(".")[2]
+    with pytest.raises(BadInput, match=f"{key}=.*run.overwrite=true"):
+        folder.begin(changed, protocol(changed))
+    changed.run.overwrite = True
+    folder.begin(changed, protocol(changed))
+    assert [path.name for path in tmp_path.iterdir()] == [MARK]
+
+
+def test_results_are_not_kept_under_another_protocol_though_their_samples_are_gone(tmp_path: Path) -> None:
+    config = load(["conf=quickstart"])
+    folder = begun(tmp_path, protocol(config, seed=1), benchmarks=[{"name": "sums"}])
+    shutil.rmtree(tmp_path / "samples")
+    with pytest.raises(BadInput, match="seed=1"):
+        folder.begin(config, protocol(config))
+
+
+def test_more_samples_and_problems_may_be_asked_for(tmp_path: Path) -> None:
+    folder = begun(tmp_path, protocol(load(["conf=quickstart"])))
+    more = load(["conf=quickstart", "n=64", "limit=3", "budget.minutes=1"])
+    folder.begin(more, protocol(more))
+
+
+def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
+    config = load(["conf=quickstart"])
+    base = protocol(config)
+    joined = replace(base, adapter="a", adapter_digest="1", adapter_config={"alpha": 4})
+    begun(tmp_path, base).begin(config, joined)
+    folder = begun(tmp_path, joined)
+    for other, said in (
+        (replace(joined, adapter_digest="2"), "adapter=a, not a with other content"),
+        (replace(joined, adapter_config={"alpha": 8}), "adapter_config={'alpha': 4}"),
+        (replace(joined, model_digest="2"), f"model={config.model.path}, .* with other content"),
+        (base, "adapter=a, not None"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            folder.begin(config, other)
+
+
+def test_policy_is_known_by_what_its_files_hold(tiny_model: Path, tiny_config: Config, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    assert model_digest(str(model)) == model_digest(str(tiny_model))
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    assert model_digest(str(model)) != model_digest(str(tiny_model))
+
+    (tmp_path / "adapter_model.safetensors").touch()
+    adapter = Adapter(tmp_path, tiny_model.name)
+    before = asdict(Protocol.of(tiny_config, str(tiny_model), adapter))
+    tiny_config.lora.alpha *= 2
+    after = asdict(Protocol.of(tiny_config, str(model), adapter))
+    assert {key for key in before if before[key] != after[key]} == {"adapter_config", "model_digest"}
