@@ -36,7 +36,6 @@ from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, recall
-from launch.plan.forecast import forecast
 from launch.plan.plan import Plan, make_plan
 from launch.plan.refusal import check_plan
 from launch.session.resume import command_line, commit, resolve_dtype
@@ -77,7 +76,8 @@ def read(arguments: list[str]) -> tuple[Config, bool]:
 
 def outlook(plan: Plan) -> str:
     """Say how many updates the recipe makes, and how that is known."""
-    expected, budget_s = forecast(plan), plan.config.budget.seconds
+    expected, budget_s = plan.estimate, plan.config.budget.seconds
+    assert expected is not None
     known = f"measured here: {plan.calibration.of}" if plan.calibration.of else "by the plan: nothing was measured here"
     return (
         f"{plan.config.run.name}: an update takes about {duration(expected.update_s)}, about {expected.updates:,} in"

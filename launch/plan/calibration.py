@@ -1,8 +1,8 @@
 """How far a machine is from the predicted times: measured by every run, kept for the next plan."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -17,7 +17,6 @@ from actors.storage.run_record import RunRecord
 from conf.departed import without_departed
 from conf.schema import Config
 from launch.hardware.machine import Machine
-from launch.plan.forecast import Pace
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 
@@ -32,11 +31,53 @@ WARM_UP = 2
 ENOUGH = WARM_UP + 4
 """Updates after which a run can be measured."""
 
+LEARNING = ("update", "canary", "sync", "checkpoint")
+"""What the learner does for an update, in the ledger's words."""
+
 LEAST_VARIED = 0.05
 """Smallest fraction of groups with something to learn from: a plan divides by it."""
 
 LEAST = 0.05
 """Smallest factor: a part that takes less is lost in what is around it."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Mean seconds of an update in a run.
+
+    start_s: until the first group is requested
+    generate_s: in which any engine generates
+    learn_s: in which the learner works
+    """
+
+    start_s: float
+    update_s: float
+    generate_s: float
+    learn_s: float
+
+    @classmethod
+    def between(cls, rows: Sequence[Mapping[str, float]], skipped: int) -> "Pace":
+        """Read the pace from rows of metrics.jsonl, without the first ones."""
+        first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
+
+        def passed(*names: str) -> float:
+            return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
+
+        return cls(
+            start_s=first["ledger/run/start"] + first["ledger/run/starting"],
+            update_s=passed("budget/spent_s"),
+            generate_s=passed("ledger/rollouts/generate"),
+            learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
+        )
+
+    @property
+    def rollouts_idle(self) -> float:
+        """Fraction of the time in which no engine generates."""
+        return 1 - self.generate_s / self.update_s
+
+    @property
+    def learner_idle(self) -> float:
+        return 1 - self.learn_s / self.update_s
 
 
 def learn_from(folder: Path, machine: Machine) -> str:

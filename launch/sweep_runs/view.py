@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.formats import duration
-from launch.plan.forecast import Forecast, foresee_all
+from launch.plan.estimate import Estimate
+from launch.plan.options import estimate_all
 from launch.plan.plan import Plan
 from launch.sweep_runs.grid import Grid
 
@@ -86,7 +87,7 @@ def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableTy
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("cell", "memory", "budget", "an update", "updates", "evaluations"):
         table.add_column(name, justify="left" if name == "cell" else "right")
-    forecasts = foresee_all(plans)
+    forecasts = estimate_all(plans)
     for name, plan in plans.items():
         figures: tuple[str | Text, ...] = ("", "", "")
         if expected := forecasts[name]:
@@ -106,7 +107,7 @@ def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableTy
     return Group(_fitness(plans, forecasts) + Text(said), Text(), table, Text(_source(plans), style="dim"))
 
 
-def _fitness(plans: dict[str, Plan], forecasts: dict[str, Forecast | None]) -> Text:
+def _fitness(plans: dict[str, Plan], forecasts: dict[str, Estimate | None]) -> Text:
     """Say whether all cells fit, and whether the budget of each is enough for an update."""
     faults = {
         "do not fit": sum(not plan.fits for plan in plans.values()),
@@ -123,6 +124,6 @@ def _source(plans: dict[str, Plan]) -> str:
     return f"Times are from {measured}."
 
 
-def idle(forecasts: dict[str, Forecast | None]) -> list[str]:
+def idle(forecasts: dict[str, Estimate | None]) -> list[str]:
     """Return the cells whose budget is too small for an update."""
     return [name for name, expected in forecasts.items() if expected and not expected.updates]

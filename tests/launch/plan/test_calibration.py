@@ -10,7 +10,7 @@ from actors.formats import duration
 from conf.load import dump, load
 from conf.schema import Config
 from launch.hardware.machine import GIB, Machine
-from launch.plan.calibration import ENOUGH, keep, learn_from, measure, recall
+from launch.plan.calibration import ENOUGH, Pace, keep, learn_from, measure, recall
 from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 
@@ -171,3 +171,13 @@ def test_a_damaged_file_is_as_if_it_were_not_there_until_it_is_written_anew(text
     assert recall(recipe(tmp_path), MACHINE) == UNMEASURED
     keep(FOUND, recipe(tmp_path), MACHINE)
     assert recall(recipe(tmp_path), MACHINE) == FOUND
+
+
+def test_the_pace_is_what_passed_between_two_rows() -> None:
+    common = {"ledger/run/start": 2.0, "ledger/run/starting": 30.0}
+    first = {"budget/spent_s": 50.0, "ledger/rollouts/generate": 20.0, "ledger/learner/update": 10.0}
+    last = {"budget/spent_s": 110.0, "ledger/rollouts/generate": 50.0, "ledger/learner/update": 40.0}
+    learner = {"ledger/learner/canary": 2.0, "ledger/learner/sync": 4.0}
+    pace = Pace.between([{}, common | first, *[common] * 9, common | last | learner], skipped=2)
+    assert pace == Pace(start_s=32.0, update_s=6.0, generate_s=3.0, learn_s=3.6)
+    assert (pace.rollouts_idle, pace.learner_idle) == (0.5, pytest.approx(0.4))
