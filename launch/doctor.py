@@ -28,9 +28,15 @@ from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
-from launch.checkup.driver import look_at_cards
-from launch.checkup.findings import Finding, render
-from launch.checkup.host import look_at_machine, look_at_model, look_at_resources, look_at_software
+from launch.checkup.look import (
+    Finding,
+    look_at_cards,
+    look_at_machine,
+    look_at_model,
+    look_at_resources,
+    look_at_software,
+    render,
+)
 from launch.checkup.measurement import Measured, measure, store
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import detect
