@@ -54,6 +54,9 @@ memory adds up to 2.9 GiB, of which they share a third."""
 PINNED = 2
 """Pinned memory takes at most so many times its size: torch rounds every tensor up to a power of two."""
 
+LOADED = "engine: adapters as loaded"
+"""The part of an engine that an evaluation, which serves one adapter, hardly needs."""
+
 LOGIT_BYTES = 12
 """Bytes per logit of a chunk: the logit, its exponential and one temporary, all fp32."""
 
@@ -117,7 +120,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     yield Memory(place, "engine: base weights", here * base * size, f"{base / 1e6:,.0f} million × {size} bytes{each}")
     yield Memory(place, "engine: adapter slots", here * slots(padded), f"{ADAPTER_SLOTS} at rank {padded}{each}")
     loaded, pinned = engines * slots(lora.rank) * (PINNED if cuda else 1), ", pinned" if cuda else ""
-    yield Memory("host", "engine: adapters as loaded", loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{times}")
+    yield Memory("host", LOADED, loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{times}")
     if cuda:
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
         cache = group * kv_bytes_per_token(shape, dtype)
