@@ -28,15 +28,20 @@ from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
-from launch.checkup.driver import look_at_cards
-from launch.checkup.findings import Finding, render
-from launch.checkup.host import look_at_machine, look_at_model, look_at_resources, look_at_software
+from launch.checkup.look import (
+    Finding,
+    look_at_cards,
+    look_at_machine,
+    look_at_model,
+    look_at_resources,
+    look_at_software,
+    render,
+)
 from launch.checkup.measurement import Measured, measure, store
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, recall
-from launch.plan.forecast import forecast
 from launch.plan.plan import Plan, make_plan
 from launch.plan.refusal import check_plan
 from launch.session.resume import command_line, commit, resolve_dtype
@@ -77,7 +82,8 @@ def read(arguments: list[str]) -> tuple[Config, bool]:
 
 def outlook(plan: Plan) -> str:
     """Say how many updates the recipe makes, and how that is known."""
-    expected, budget_s = forecast(plan), plan.config.budget.seconds
+    expected, budget_s = plan.estimate, plan.config.budget.seconds
+    assert expected is not None
     known = f"measured here: {plan.calibration.of}" if plan.calibration.of else "by the plan: nothing was measured here"
     return (
         f"{plan.config.run.name}: an update takes about {duration(expected.update_s)}, about {expected.updates:,} in"

@@ -44,9 +44,10 @@ from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import PRICE, check_mps, mps_service
 from launch.hardware.network import cluster_warning, require_token
 from launch.plan.calibration import plan_measured
-from launch.plan.forecast import Forecast, foresee, options, scale
+from launch.plan.estimate import Estimate
 from launch.plan.host_needs import check_host, needs_of_run
-from launch.plan.plan import Plan
+from launch.plan.options import options, scale
+from launch.plan.plan import Plan, with_problems
 from launch.plan.refusal import check_budget, check_plan
 from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
@@ -105,12 +106,12 @@ def main(arguments: list[str]) -> int:
 def show_plan(config: Config, console: Console) -> None:
     """Print what a run of this machine, or of the one it is to be planned for, would do."""
     machine = detect(config.device)
-    plan, expected = foresee(plan_on(config, machine))
+    plan = with_problems(plan_on(config, machine))
     if note := cluster_note():
         console.print(note, soft_wrap=True, highlight=False, markup=False)
-    console.print(render(plan, expected, dict(options(plan)) if expected else None))
+    console.print(render(plan, options(plan)))
     if config.simulate:
-        console.print(render_scaling(tuple(scale(plan, machine, config.simulate))))
+        console.print(render_scaling(scale(plan, machine, config.simulate)))
 
 
 def plan_on(config: Config, machine: Machine) -> Plan:
@@ -151,8 +152,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     check_mps(config, plan.placement, joined=bool(cluster))
     check_budget(plan)
     folder = find_folder(config)
-    counted, expected = foresee(plan)
-    console.print(render(counted, expected))
+    counted = with_problems(plan)
+    console.print(render(counted))
     if os.path.exists(folder):
         take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
     check_host(needs_of_run(plan), folder, config.run.overwrite)
@@ -161,11 +162,11 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     if not cluster:
         show_only(cards)
     with mps_service(config):
-        return carry_out(prepare(plan, folder, started_at, arguments, expected), console, context)
+        return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
 
 
 def prepare(
-    plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Forecast | None = None
+    plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Estimate | None = None
 ) -> "RunRequest":
     """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
     from actors.models.adapters import check_adapter

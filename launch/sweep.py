@@ -31,7 +31,7 @@ from conf.errors import BadInput
 from conf.help import explain
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
-from launch.plan.forecast import foresee_all
+from launch.plan.options import estimate_all
 from launch.plan.refusal import check_plan
 from launch.session.resume import check_settings, resolve_dtype
 from launch.sweep_runs.grid import Grid, read_grid
@@ -66,7 +66,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)
         check_settings(plan.config, RunRecord(grid.folder / cell.name))
-    if not joined and (names := idle(foresee_all(plans))):
+    if not joined and (names := idle(estimate_all(plans))):
         budget = duration(plans[names[0]].config.budget.seconds)
         raise BadInput(
             f"{names[0]} has {budget}, too little for one update here, as {len(names)} of {len(plans)} cells have:"

@@ -7,18 +7,17 @@ corrected by.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
+from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.supervision import Record
 from conf.schema import Config
-from launch.checkup.random_groups import random_group, random_ids
 from launch.hardware.machine import Machine
 from launch.plan.calibration import keep, recall
 from launch.plan.plan import Plan
@@ -41,6 +40,9 @@ DOCTOR = "the doctor's check"
 
 LEAST, MOST = 0.05, 20.0
 """Bounds of a ratio: beyond them what was measured was something else."""
+
+TOKEN_IDS = (100, 49_000)
+"""Ordinary tokens of the embedded model's vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,20 @@ def batch(plan: Plan, rng: random.Random) -> Batch:
     lengths = [max(1, round(length * (0.5 + number / max(each - 1, 1)))) for number in range(each)]
     groups = min(count, config.learner.problems_per_update)
     return Batch(0, tuple(random_group(rng, n, prompt, lengths, AdapterRef(0, 0, "")) for n in range(groups)))
+
+
+def random_ids(rng: random.Random, count: int) -> tuple[int, ...]:
+    return tuple(rng.randrange(*TOKEN_IDS) for _ in range(count))
+
+
+def random_group(rng: random.Random, index: int, prompt: int, lengths: Iterable[int], adapter: AdapterRef) -> Group:
+    """Return a group with a prompt and responses of so many tokens; every other response earns 1."""
+    problem = Problem(str(index), "", random_ids(rng, prompt), "")
+    samples = tuple(Sample(random_ids(rng, length), (-8.0,) * length, "", "stop") for length in lengths)
+    verdict = Verdict(0.0, Status.WRONG, None, 0.0)
+    return Group(
+        index, problem, adapter, samples, tuple(Reward(float(i % 2), {}, verdict) for i in range(len(samples)))
+    )
 
 
 def mean_length(work: Batch) -> float:

@@ -1,17 +1,17 @@
-"""The NVIDIA cards of this machine, as nvidia-smi shows them, and which of them a run uses."""
+"""The NVIDIA cards of this machine, as the driver's library NVML shows them, and which of them a run uses."""
 
 import os
-import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from actors.runtime.host_resources import MIB, amount
+from actors.runtime.clock import in_thread
+from actors.runtime.host_resources import amount
 from actors.runtime.placement import Placement
 from conf.devices import devices
 from conf.errors import BadInput
 
-COLUMNS = ("index", "uuid", "name", "memory.total", "memory.free", "mig.mode.current")
+T = TypeVar("T")
 
 ANSWER_S = 20.0
 """Seconds the driver may take to answer: where nothing keeps the cards awake, it wakes them one after another."""
@@ -23,15 +23,20 @@ NO_MIG = "a run takes whole cards, and vLLM 0.32 takes the number of a MIG devic
 class Card:
     """One card.
 
-    index: in nvidia-smi's order, which is that of PCI buses
-    memory: bytes in all
+    index: in the driver's order, which is that of PCI buses
+    memory: bytes in all, 0 for a card without memory of its own
     free: bytes that no process holds, None where the driver does not say
+    capability: compute capability, major and minor
+    divided: by MIG
     """
 
     index: str
     name: str
     memory: int
     free: int | None
+    uuid: str = ""
+    capability: tuple[int, int] = (0, 0)
+    divided: bool = False
 
 
 def find_cards(device: str = "auto") -> list[Card]:
@@ -40,63 +45,86 @@ def find_cards(device: str = "auto") -> list[Card]:
     None without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, if it does not
     say how large a card is, or if a card is divided by MIG.
     """
+    from pynvml import NVMLError
+
     try:
-        answer = ask_driver(COLUMNS)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        _, cards = ask_driver()
+    except TimeoutError as error:
         if device != "auto":
             return []
-        why = error.strerror if isinstance(error, OSError) else f"not within {ANSWER_S:g} s"
-        raise BadInput(f"nvidia-smi does not answer ({why}): restart the driver, or give device=cpu") from error
-    if answer is None or answer.returncode != 0:
+        raise BadInput(
+            f"NVIDIA's driver does not answer within {ANSWER_S:g} s: restart it, or give device=cpu"
+        ) from error
+    except NVMLError:
         return []
-    return parse_cards(answer.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"), device)
+    return select(cards, os.environ.get("CUDA_VISIBLE_DEVICES"), device)
 
 
-def ask_driver(columns: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
-    """Have nvidia-smi print these columns of all cards, sizes in MiB; None where there is no nvidia-smi.
+def ask_driver() -> tuple[str, list[Card]]:
+    """Return the version of the driver and all its cards.
 
-    Raises OSError if it cannot be started, TimeoutExpired if it does not answer.
+    Raises TimeoutError if it does not answer, NVMLError_LibraryNotFound where there is none, and NVMLError if it fails.
     """
-    if (tool := shutil.which("nvidia-smi")) is None:
-        return None
-    query = [tool, f"--query-gpu={','.join(columns)}", "--format=csv,noheader,nounits"]
-    return subprocess.run(query, capture_output=True, text=True, timeout=ANSWER_S)
+    return in_thread(ANSWER_S, _ask)
 
 
-def rows_of(table: str, columns: Sequence[str]) -> list[list[str]]:
-    """Return the cells of the lines that describe a card; other lines say that there are none."""
-    rows = ([cell.strip() for cell in line.split(",")] for line in table.splitlines())
-    return [row for row in rows if len(row) == len(columns)]
+def _ask() -> tuple[str, list[Card]]:
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        return pynvml.nvmlSystemGetDriverVersion(), [_card(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def parse_cards(table: str, visible: str | None, device: str = "auto") -> list[Card]:
-    """Return the cards of the device's name in nvidia-smi's table of COLUMNS, sizes in MiB.
+def _card(number: int) -> Card:
+    import pynvml
+
+    def said(ask: Callable[..., T]) -> T | None:
+        try:
+            return ask(handle)
+        except pynvml.NVMLError_NotSupported:
+            return None
+
+    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+    memory, mig = said(pynvml.nvmlDeviceGetMemoryInfo), said(pynvml.nvmlDeviceGetMigMode)
+    return Card(
+        index=str(number),
+        name=pynvml.nvmlDeviceGetName(handle),
+        memory=memory.total if memory else 0,
+        free=memory.free if memory else None,
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        capability=pynvml.nvmlDeviceGetCudaComputeCapability(handle),
+        divided=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
+    )
+
+
+def select(cards: Sequence[Card], visible: str | None, device: str = "auto") -> list[Card]:
+    """Return the cards of a device's name among those that are visible.
 
     visible: the value of CUDA_VISIBLE_DEVICES, which selects and orders them; None for all
     """
-    rows = rows_of(table, COLUMNS)
     if visible is not None:
         wanted = [entry for part in visible.split(",") if (entry := part.strip())]
-        if rows and (divided := [entry for entry in wanted if entry.startswith("MIG-")]):
+        if cards and (divided := [entry for entry in wanted if entry.startswith("MIG-")]):
             raise BadInput(f"CUDA_VISIBLE_DEVICES={divided[0]}: {NO_MIG}; name a card that is not divided")
-        rows = [row for entry in wanted for row in rows if means(entry, row)]
-    return [_card(index, name, *sizes) for index, _, name, *sizes in rows if device in ("auto", card_of(name))]
+        cards = [card for entry in wanted for card in cards if means(entry, card)]
+    chosen = [card for card in cards if device in ("auto", card_of(card.name))]
+    for card in chosen:
+        if card.divided:
+            raise BadInput(f"card {card.index}, {card.name}, is {without_mig(card.index)}")
+        if not card.memory:
+            raise BadInput(
+                f"card {card.index}, {card.name}, has no memory of its own, and no plan is possible without: leave it"
+                " out, by CUDA_VISIBLE_DEVICES or with device=cpu"
+            )
+    return chosen
 
 
-def means(entry: str, row: Sequence[str]) -> bool:
-    """Return whether an entry of CUDA_VISIBLE_DEVICES means the card of a row, which begins with index and uuid."""
-    return entry == row[0] or row[1].startswith(entry)
-
-
-def _card(index: str, name: str, total: str, free: str, mig: str) -> Card:
-    if mig == "Enabled":
-        raise BadInput(f"card {index}, {name}, is {without_mig(index)}")
-    if not total.isdigit():
-        raise BadInput(
-            f"nvidia-smi gives {total} for the memory of card {index}, {name}, as it does where a card has no memory of"
-            " its own, and no plan is possible without: leave it out, by CUDA_VISIBLE_DEVICES or with device=cpu"
-        )
-    return Card(index, name, int(total) * MIB, int(free) * MIB if free.isdigit() else None)
+def means(entry: str, card: Card) -> bool:
+    """Return whether an entry of CUDA_VISIBLE_DEVICES means a card."""
+    return entry == card.index or card.uuid.startswith(entry)
 
 
 def without_mig(index: str) -> str:

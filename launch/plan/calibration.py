@@ -1,8 +1,8 @@
 """How far a machine is from the predicted times: measured by every run, kept for the next plan."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -17,7 +17,6 @@ from actors.storage.run_record import RunRecord
 from conf.departed import without_departed
 from conf.schema import Config
 from launch.hardware.machine import Machine
-from launch.plan.forecast import Pace
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 
@@ -32,11 +31,53 @@ WARM_UP = 2
 ENOUGH = WARM_UP + 4
 """Updates after which a run can be measured."""
 
+LEARNING = ("update", "canary", "sync", "checkpoint")
+"""What the learner does for an update, in the ledger's words."""
+
 LEAST_VARIED = 0.05
 """Smallest fraction of groups with something to learn from: a plan divides by it."""
 
 LEAST = 0.05
 """Smallest factor: a part that takes less is lost in what is around it."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Mean seconds of an update in a run.
+
+    start_s: until the first group is requested
+    generate_s: in which any engine generates
+    learn_s: in which the learner works
+    """
+
+    start_s: float
+    update_s: float
+    generate_s: float
+    learn_s: float
+
+    @classmethod
+    def between(cls, rows: Sequence[Mapping[str, float]], skipped: int) -> "Pace":
+        """Read the pace from rows of metrics.jsonl, without the first ones."""
+        first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
+
+        def passed(*names: str) -> float:
+            return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
+
+        return cls(
+            start_s=first["ledger/run/start"] + first["ledger/run/starting"],
+            update_s=passed("budget/spent_s"),
+            generate_s=passed("ledger/rollouts/generate"),
+            learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
+        )
+
+    @property
+    def rollouts_idle(self) -> float:
+        """Fraction of the time in which no engine generates."""
+        return 1 - self.generate_s / self.update_s
+
+    @property
+    def learner_idle(self) -> float:
+        return 1 - self.learn_s / self.update_s
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
@@ -60,11 +101,10 @@ def measure(folder: Path, machine: Machine) -> Calibration:
     workload = _workload(run, measured)
     of = f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}"
     plan = make_plan(config, machine, replace(UNMEASURED, workload=workload))
-    predicted = _predicted(plan)
     factors: dict[str, Any] = {
-        name: max(seconds / predicted[name], LEAST)
-        for name, seconds in _seconds(rows, config, workload).items()
-        if seconds and predicted[name]
+        name: max(seconds / predicted, LEAST)
+        for name, (seconds, predicted) in _seconds(rows, plan).items()
+        if seconds and predicted
     }
     found = replace(UNMEASURED, workload=workload, of=of, **factors)
     corrected = make_plan(config, machine, found).estimate
@@ -88,41 +128,32 @@ def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
     )
 
 
-def _seconds(rows: Sequence[Row], config: Config, workload: Workload) -> Row:
-    """Return the seconds behind each factor of a Calibration, per unit of its work; 0 where there was none."""
+def _seconds(rows: Sequence[Row], plan: Plan) -> dict[str, tuple[float, float]]:
+    """Return the measured seconds behind each factor of a Calibration and the planned ones, per unit of its work.
+    Measured ones are 0 where there was no such work.
+    """
+    config, costs, found = plan.config, plan.costs, plan.estimate
+    assert costs is not None
+    assert found is not None
 
     def total(name: str) -> float:
         return sum(row[name] for row in rows[WARM_UP:])
 
-    problems, count = config.learner.problems_per_update, len(rows) - WARM_UP
-    trained = sum(
-        row["tokens/trained"] + (1 - row["groups/zero_variance"]) * problems * workload.fresh for row in rows[WARM_UP:]
-    )
+    problems, count, steps = config.learner.problems_per_update, len(rows) - WARM_UP, config.algorithm.steps_per_batch
+    varied = count - total("groups/zero_variance")
+    trained = total("tokens/trained") + varied * problems * plan.workload.fresh
     passes = total("time/learn") - total("time/step")  # over a batch once: the later passes are part of the step
     checkpoints = 1 + len(rows) // config.checkpoint.every
     return {
-        "decode": Pace.between(rows, WARM_UP).generate_s,
-        "learn": passes / trained if trained else 0.0,
-        "update": max(total("time/step") - (config.algorithm.steps_per_batch - 1) * passes, 0.0) / count,
-        "swap": total("time/sync") / count,
-        "verify": total("time/verify") / count,
-        "checkpoint": rows[-1].get("ledger/learner/checkpoint", 0.0) / checkpoints,
-    }
-
-
-def _predicted(plan: Plan) -> Row:
-    """Return the plan's seconds for what `_seconds` returns."""
-    costs, found = plan.costs, plan.estimate
-    assert costs is not None
-    assert found is not None
-    steps = plan.config.algorithm.steps_per_batch
-    return {
-        "decode": found.generate_s,
-        "learn": found.contended * costs.learn_s / steps / len(plan.placement.learners),
-        "update": costs.update_s,
-        "swap": costs.swap_s,
-        "verify": costs.verify_s * plan.config.rollout.samples_per_problem,
-        "checkpoint": costs.checkpoint_s,
+        "decode": (Pace.between(rows, WARM_UP).generate_s, found.generate_s),
+        "learn": (
+            passes / trained if trained else 0.0,
+            found.contended * costs.learn_s / steps / len(plan.placement.learners),
+        ),
+        "update": (max(total("time/step") - (steps - 1) * passes, 0.0) / count, costs.update_s),
+        "swap": (total("time/sync") / count, costs.swap_s),
+        "verify": (total("time/verify") / count, costs.verify_s * config.rollout.samples_per_problem),
+        "checkpoint": (rows[-1].get("ledger/learner/checkpoint", 0.0) / checkpoints, costs.checkpoint_s),
     }
 
 
@@ -151,17 +182,15 @@ def recall(config: Config, machine: Machine, folder: Path | None = None) -> Cali
     """Return what was measured of a model on this machine in this dtype; its workload only with the same lengths. Of
     another machine the workload alone: how long answers are does not depend on it. folder: see `plan_measured`.
     """
-    key = _machine_key(config, machine)
+    here, lengths = _machine_key(config, machine), _lengths_key(config)
     kept = _known(folder / KEPT if folder else kept_in(config))
-    known = {name: read for name, found in kept.items() if (read := _read(found)) and name.startswith(key)}
-    if (measured := known.get(key + _lengths_key(config))) is not None:
-        return measured
+    found = {name: read for name, entry in kept.items() if (read := _read(entry))}
+    known = {name: read for name, read in found.items() if name.startswith(here)}
     if known:
-        return replace(list(known.values())[-1], workload=None)
-    model, lengths = f", {config.model.path} in ", f": {_lengths_key(config)}"
-    elsewhere = [found for name, found in kept.items() if model in name and name.endswith(lengths)]
-    measured = next((read for found in reversed(elsewhere) if (read := _read(found))), UNMEASURED)
-    return replace(UNMEASURED, workload=measured.workload)
+        return known.get(here + lengths) or replace(list(known.values())[-1], workload=None)
+    model = f", {config.model.path} in "
+    elsewhere = [read for name, read in found.items() if model in name and name.endswith(f": {lengths}")]
+    return replace(UNMEASURED, workload=elsewhere[-1].workload if elsewhere else None)
 
 
 def _known(file: Path) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import Machine
-from launch.plan.fit import Fit, misfit
-from launch.plan.memory import available_memory, cache_tokens, engine_memory
+from launch.plan.memory import Fit, available_memory, cache_tokens, engine_memory, misfit
 from launch.plan.refusal import NEWER_CARD
 
 

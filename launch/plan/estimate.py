@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
 from actors.models.sizes import ADAPTER_SLOTS, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
@@ -25,11 +26,15 @@ ROUNDS = 100
 LEAST_ROOM = 0.1
 """Updates that a batch always has for its generation; where the learner alone takes longer, P follows from that."""
 
+BUSY = 0.8
+"""Fraction of the time from which on a part is the bottleneck; if none works so much, waits for each other are."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean seconds of an update and of an evaluation.
+    """Mean seconds of an update and of an evaluation, and what they come to within the budget.
 
+    start_s: until the first group is requested
     tokens: generated per update
     generate_s: in which an engine generates
     learn_s: in which the learner computes or waits for the weight sync
@@ -39,6 +44,8 @@ class Estimate:
     staleness: updates between the version that sampled a batch and the one that it trains
     """
 
+    config: Config
+    start_s: float
     tokens: float
     update_s: float
     generate_s: float
@@ -48,6 +55,55 @@ class Estimate:
     scores_s: float
     staleness: int
     evaluate_s: float
+
+    @property
+    def rollouts_busy(self) -> float:
+        return self.generate_s / self.update_s
+
+    @property
+    def learner_busy(self) -> float:
+        return self.learn_s / self.update_s
+
+    @property
+    def groups_per_s(self) -> float:
+        return self.config.learner.problems_per_update / self.update_s
+
+    @property
+    def bottleneck(self) -> str:
+        if max(self.rollouts_busy, self.learner_busy) < BUSY:
+            return "waits"
+        return "generation" if self.generate_s > self.learn_s else "learning"
+
+    @property
+    def validate_s(self) -> float:
+        """Seconds of validation per update, up to the fraction it may have."""
+        validation, problems = self.config.validation, self.config.eval.problems
+        if not validation.every or not problems:
+            return 0.0
+        each = self.evaluate_s * min(validation.problems, problems) / (problems * self.config.eval.n)
+        most = self.update_s * validation.share / (1 - validation.share) if validation.share < 1 else math.inf
+        return min(each / validation.every, most)
+
+    @property
+    def updates(self) -> int:
+        """Updates that fit the budget beside the start, both evaluations and validations."""
+        budget = self.config.budget
+        reserve = min(EVALUATION_SAFETY * self.evaluate_s, MOST_EVALUATION * budget.seconds)
+        left = budget.seconds - self.start_s - self.evaluate_s - reserve
+        updates = max(0, int(left / (self.update_s + self.validate_s)))
+        return updates if budget.updates is None else min(updates, budget.updates)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of the budget that are spent: all, unless the number of updates is limited."""
+        budget = self.config.budget
+        asked = self.start_s + self.updates * (self.update_s + self.validate_s) + 2 * self.evaluate_s
+        return min(asked, budget.seconds) if budget.updates else budget.seconds
+
+    @property
+    def kept(self) -> dict[str, float]:
+        """What a run keeps of its plan, to be compared with what came of it."""
+        return {"updates": self.updates, "update_s": self.update_s, "start_s": self.start_s}
 
 
 @dataclass(frozen=True)
@@ -103,6 +159,8 @@ def estimate(
     redrawn = 1 / workload.varied if config.learner.refill else 1.0
     groups = config.learner.problems_per_update * redrawn
     return Estimate(
+        config=config,
+        start_s=costs.start_s,
         tokens=groups * config.rollout.samples_per_problem * workload.response,
         update_s=update_s,
         generate_s=min(alone_s + slowed_s, update_s),

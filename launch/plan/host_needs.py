@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.models.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters, padded_rank, parameters
+from actors.models.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters
 from actors.runtime.host_resources import (
     DISK_MARGIN,
     MIB,
@@ -20,8 +20,7 @@ from actors.runtime.host_resources import (
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
-from launch.hardware.machine import GIB
-from launch.plan.memory import ENGINE_PROCESSES, OBJECT_STORE_BYTES, OTHER_PROCESSES
+from launch.plan.memory import LOADED, OBJECT_STORE_BYTES, OTHER_PROCESSES, engine_memory
 from launch.plan.plan import Plan
 
 SESSION_BYTES = 512 * MIB
@@ -60,12 +59,14 @@ def needs_of_run(plan: Plan) -> HostNeeds:
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
     """Return what an evaluation, which has engines and no learner, needs of its host."""
-    memory = OBJECT_STORE_BYTES + OTHER_PROCESSES + ENGINE_PROCESSES[placement.device] * len(placement.rollouts)
-    if placement.device == "cpu":
-        width = DTYPE_BYTES[config.model.dtype]
-        slot = lora_parameters(shape, padded_rank(config.lora.rank), config.lora.target_modules) * width
-        memory += parameters(shape) * width + ADAPTER_SLOTS * slot + config.rollout.kv_cache_gib * GIB
-    return HostNeeds(disk=DISK_MARGIN, checkpoint=0, shared_memory=_shared_memory(placement), memory=int(memory))
+    entries = engine_memory(config, shape, placement, len(placement.rollouts))
+    memory = sum(entry.bytes for entry in entries if entry.place == "host" and entry.what != LOADED)
+    return HostNeeds(
+        disk=DISK_MARGIN,
+        checkpoint=0,
+        shared_memory=_shared_memory(placement),
+        memory=int(memory + OBJECT_STORE_BYTES + OTHER_PROCESSES),
+    )
 
 
 def _shared_memory(placement: Placement) -> int:

@@ -1,5 +1,6 @@
-"""What each process of a run needs of memory, from configuration and the model's shape alone."""
+"""What each process of a run needs of memory, from configuration and the model's shape alone, and whether it fits."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,14 @@ from actors.models.sizes import (
     activation_bytes,
     kept_on,
     kv_bytes_per_token,
+    longest_sample,
     lora_parameters,
     padded_rank,
     parameters,
     recomputes,
 )
 from actors.runtime.placement import Node, Placement
+from conf.devices import CARD_DTYPE
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB, Machine
 
@@ -50,6 +53,9 @@ memory adds up to 2.9 GiB, of which they share a third."""
 
 PINNED = 2
 """Pinned memory takes at most so many times its size: torch rounds every tensor up to a power of two."""
+
+LOADED = "engine: adapters as loaded"
+"""The part of an engine that an evaluation, which serves one adapter, hardly needs."""
 
 LOGIT_BYTES = 12
 """Bytes per logit of a chunk: the logit, its exponential and one temporary, all fp32."""
@@ -114,7 +120,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     yield Memory(place, "engine: base weights", here * base * size, f"{base / 1e6:,.0f} million × {size} bytes{each}")
     yield Memory(place, "engine: adapter slots", here * slots(padded), f"{ADAPTER_SLOTS} at rank {padded}{each}")
     loaded, pinned = engines * slots(lora.rank) * (PINNED if cuda else 1), ", pinned" if cuda else ""
-    yield Memory("host", "engine: adapters as loaded", loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{times}")
+    yield Memory("host", LOADED, loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{times}")
     if cuda:
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
         cache = group * kv_bytes_per_token(shape, dtype)
@@ -192,3 +198,64 @@ def cache_tokens(
         fixed = sum(entry.bytes for entry in memory if entry.place == "rollout GPU" and not entry.elastic)
         cache = max(0.0, (available["rollout GPU"] or 0) - fixed)
     return int(cache / kv_bytes_per_token(shape, config.model.dtype))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a configuration needs of a machine.
+
+    memory: the needs of each place, part by part
+    available: bytes that each place has, None if unknown
+    cache_tokens: tokens that the KV cache of one engine holds
+    """
+
+    config: Config
+    machine: Machine
+    placement: Placement
+    shape: ShapeConfig
+    memory: tuple[Memory, ...]
+    available: dict[str, float | None]
+    cache_tokens: int
+
+    def needed(self, place: str) -> float:
+        """Return the bytes that all parts in one place need."""
+        return sum(entry.bytes for entry in self.memory if entry.place == place)
+
+    @property
+    def overfull(self) -> list[str]:
+        """Places that need more memory than they have."""
+        return [place for place, has in self.available.items() if has is not None and self.needed(place) > has]
+
+    @property
+    def computes(self) -> bool:
+        """Whether the machine computes in the model's dtype, as far as is known."""
+        dtype, rates = self.config.model.dtype, self.machine.rates
+        if self.machine.gpus:
+            return dtype == CARD_DTYPE and rates.get(dtype, math.inf) > 0
+        return dtype in rates
+
+    @property
+    def cache_too_small(self) -> bool:
+        """Whether an engine's KV cache cannot hold one sample, with which vLLM does not start."""
+        return self.cache_tokens < longest_sample(self.config)
+
+    @property
+    def fits(self) -> bool:
+        return self.computes and not self.overfull and not self.cache_too_small
+
+
+def misfit(fit: Fit) -> str:
+    """Say why a configuration does not fit."""
+    dtype, machine = fit.config.model.dtype, fit.machine
+    if not fit.computes:
+        if machine.gpus and dtype != CARD_DTYPE:
+            return f"vLLM serves LoRA on a card in {CARD_DTYPE}, not in model.dtype={dtype}"
+        return f"the {machine.name} cannot compute in model.dtype={dtype}"
+    if not fit.overfull:
+        return (
+            f"an engine's KV cache holds {fit.cache_tokens:,} tokens, and a sample may have"
+            f" {longest_sample(fit.config):,}, prompt included"
+        )
+    place = fit.overfull[0]
+    has = fit.available[place] or 0
+    return f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}"

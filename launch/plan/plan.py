@@ -2,20 +2,20 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from actors.messages import LeftOut
 from actors.models.files import shape_of
 from actors.models.sizes import answers_alone, recomputes
-from actors.runtime.placement import place
+from actors.runtime.placement import most_engines, most_ranks, place
 from conf.checks import check_lengths
+from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import Machine
 from launch.plan.estimate import Estimate, estimate
-from launch.plan.fit import Fit
-from launch.plan.learner_ranks import possible_ranks
-from launch.plan.memory import available_memory, cache_tokens, memory_of
-from launch.plan.problems import Problems, count_problems
+from launch.plan.memory import Fit, available_memory, cache_tokens, memory_of
 from launch.plan.time import (
     TOGETHER,
     UNMEASURED,
@@ -26,10 +26,26 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
+from rewards.problems.loading import EVAL_SEED, TRAIN_SEED, check_number, held_out, read_pairs
 
 CACHE_MARGIN = 1.2
 """Of the KV cache for each token that samples have in the mean: with less, vLLM would often take away a sample's part,
 and with it the time to compute it again."""
+
+FILE = "file:"
+
+
+Change = dict[str, object]
+"""Settings by key."""
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Numbers of problems to train on and held out, and of rows left out so far."""
+
+    train: int
+    heldout: int
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -101,13 +117,26 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     return min(plans, key=lambda plan: (not plan.fits, plan.estimate.update_s if plan.estimate else math.inf))
 
 
-def with_problems(plan: Plan) -> Plan:
-    """Return the plan with the problems of its file counted, and no more held out than there are."""
-    if (problems := count_problems(plan.asked)) is None:
-        return plan
-    config, asked = copy.deepcopy(plan.config), copy.deepcopy(plan.asked)
-    config.eval.problems = asked.eval.problems = problems.heldout
-    return replace(plan, config=config, asked=asked, problems=problems)
+def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
+    """Return the numbers of ranks to choose from, fewest first: as configured, or all that leave the engines a card.
+
+    Raises BadInput if more ranks or engines are configured than the machine has cards or cores for.
+    """
+    engines, most_actors = config.rollout.actors, most_engines(machine.cores, machine.gpus)
+    asked, most = config.learner.ranks, most_ranks(machine.cores, machine.gpus, engines)
+    if engines is not None and engines > most_actors:
+        raise _too_many(machine, f"rollout.actors={engines}", "the learner", most_actors)
+    if asked is None:
+        return range(1, most + 1) if machine.gpus else (1,)
+    if asked > most:
+        raise _too_many(machine, f"learner.ranks={asked}", "a rollout actor", most)
+    return (asked,)
+
+
+def _too_many(machine: Machine, what: str, other: str, most: int) -> BadInput:
+    count = f"{machine.gpus} × {machine.name}" if machine.gpus else f"{len(machine.cores)} cores"
+    least = f"each has a card, and {other} one too" if machine.gpus else "each has a core"
+    return BadInput(f"{what}: too many for {count}, since {least}; use at most {most}, or leave it out")
 
 
 def plan_for(
@@ -119,8 +148,46 @@ def plan_for(
         placement = replace(placement, reward_workers=config.reward.workers)
     available = available_memory(machine, placement)
     card = available.get("learner GPU") or 0.0
-    decided = copy.deepcopy(config)
-    decided.learner.gradient_checkpointing = "on" if recomputes(config, shape, card) else "off"
+    again = "on" if recomputes(config, shape, card) else "off"
+    decided = changed(config, {"learner.gradient_checkpointing": again})
     memory = tuple(entry for entry in memory_of(decided, shape, placement, card, machine.nodes) if entry.bytes)
     tokens = cache_tokens(decided, shape, placement, memory, available)
     return Plan(decided, machine, placement, shape, memory, available, tokens, config, calibration)
+
+
+def changed(config: Config, change: Change) -> Config:
+    """Return a copy of a configuration with other settings."""
+    copied = copy.deepcopy(config)
+    for key, value in change.items():
+        section, name = key.split(".")
+        setattr(getattr(copied, section), name, value)
+    return copied
+
+
+def with_problems(plan: Plan) -> Plan:
+    """Return the plan with the problems of its file counted, and no more held out than there are."""
+    if (problems := count_problems(plan.asked)) is None:
+        return plan
+    fewer: Change = {"eval.problems": problems.heldout}
+    return replace(plan, config=changed(plan.config, fewer), asked=changed(plan.asked, fewer), problems=problems)
+
+
+def count_problems(config: Config) -> Problems | None:
+    """Count the problems of a run whose data is in a file; None for another source, which takes time or a network.
+
+    Raises BadInput where a run would: for a file that is not there or cannot be read, or with too few problems in it.
+    """
+    data = config.data
+    if not data.source.startswith(FILE):
+        return None
+    left_out: list[LeftOut] = []
+    train = len(read_pairs("data.source", data.source, data, TRAIN_SEED, left_out))
+    heldout = config.eval.problems
+    if not data.eval_source:
+        heldout = held_out(train, config)
+        train -= heldout
+    elif heldout and data.eval_source.startswith(FILE):
+        heldout = min(heldout, len(read_pairs("data.eval_source", data.eval_source, data, EVAL_SEED, left_out)))
+    train = min(train, data.size or train)
+    check_number(train, heldout, config, left_out)
+    return Problems(train, heldout, len(left_out))

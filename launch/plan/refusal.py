@@ -1,6 +1,5 @@
 """Refusing a plan that does not fit, with the smallest change of settings that would."""
 
-import copy
 import math
 from collections.abc import Iterator
 from itertools import accumulate
@@ -10,8 +9,8 @@ from actors.formats import duration
 from actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
 from conf.errors import BadInput
 from launch.hardware.machine import GIB
-from launch.plan.fit import misfit
-from launch.plan.plan import Plan, plan_for
+from launch.plan.memory import misfit
+from launch.plan.plan import Change, Plan, changed, plan_for
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""
@@ -20,9 +19,6 @@ NEWER_CARD = "take a card that can: an A40, an RTX 3090 or a newer one"
 
 LEAST_START = 0.5
 """Part of the expected start that a budget must cover: where nothing was measured a machine may be so much faster."""
-
-Change = dict[str, object]
-"""Settings by key."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -78,10 +74,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
 
 
 def _fits_with(plan: Plan, change: Change) -> bool:
-    config = copy.deepcopy(plan.asked)
-    for key, value in change.items():
-        section, name = key.split(".")
-        setattr(getattr(config, section), name, value)
+    config = changed(plan.asked, change)
     return plan_for(config, plan.machine, plan.shape, config.learner.ranks or len(plan.placement.learners)).fits
 
 

@@ -3,7 +3,7 @@
 Decoding reads all weights in every step, and each sample's keys and values. Learning and prefill multiply matrices.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.models.sizes import (
     CHECKPOINT_BYTES,
@@ -163,18 +163,10 @@ class Calibration:
     of: str = ""
 
     def correct(self, costs: Costs) -> Costs:
-        return Costs(
-            step_s=costs.step_s * self.decode,
-            sample_s=costs.sample_s * self.decode,
-            prefill_s=costs.prefill_s * self.decode,
-            learn_s=costs.learn_s * self.learn,
-            score_s=costs.score_s * self.score,
-            update_s=costs.update_s * self.update,
-            swap_s=costs.swap_s * self.swap,
-            verify_s=costs.verify_s * self.verify,
-            checkpoint_s=costs.checkpoint_s * self.checkpoint,
-            start_s=costs.start_s if self.start_s is None else self.start_s,
-        )
+        factors = dict.fromkeys(("step", "sample", "prefill"), self.decode)
+        factors |= {name: getattr(self, name) for name in ("learn", "score", "update", "swap", "verify", "checkpoint")}
+        corrected = {f"{name}_s": getattr(costs, f"{name}_s") * factor for name, factor in factors.items()}
+        return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
 
 
 UNMEASURED = Calibration()

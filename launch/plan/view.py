@@ -1,7 +1,7 @@
 """The plan as a person reads it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
@@ -19,8 +19,8 @@ from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
 from launch.hardware.machine import GIB
-from launch.plan.fit import misfit
-from launch.plan.forecast import Forecast
+from launch.plan.estimate import Estimate
+from launch.plan.memory import misfit
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
 from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE
@@ -29,32 +29,32 @@ Rows = list[tuple[str, str]]
 """A name and what there is to say of it."""
 
 
-def render(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast] | None = None) -> RenderableType:
-    """Show settings, placement, memory and time, from 80 columns up. others: forecasts of other splits, by name."""
+def render(plan: Plan, others: Mapping[str, Estimate] | None = None) -> RenderableType:
+    """Show settings, placement, memory and time, from 80 columns up. others: estimates of other splits, by name."""
     parts: list[RenderableType] = [
         Rule(Text(plan.config.run.name, "bold"), align="left"),
-        verdict(plan, forecast),
+        verdict(plan),
         Text(),
         Padding(_grid(_settings(plan)), (0, 0, 1, 2)),
     ]
     for heading, part in (
         ("Placement", _grid(_placement(plan))),
         ("Memory", _memory(plan)),
-        ("Time", _time(plan, forecast, others or {})),
+        ("Time", _time(plan, others or {})),
     ):
         parts += [Text(heading, style="bold"), Padding(part, (0, 0, 1, 2))]
     return Group(*parts)
 
 
-def verdict(plan: Plan, forecast: Forecast | None) -> Text:
+def verdict(plan: Plan) -> Text:
     """Say whether the run fits, and what it comes to; or why it does not, and what would."""
     if not plan.fits:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
-    if forecast is None:
+    if (found := plan.estimate) is None:
         return Text("Fits. How long it takes cannot be said: no rates of this card are known.", style="bold green")
     budget, price = plan.config.budget, plan.config.budget.price_per_hour
-    cost = "" if price is None else f", {price * forecast.spent_s / 3600:,.2f} at {price:.2f} an hour"
-    return Text(f"Fits. About {forecast.updates:,} updates in {duration(budget.seconds)}{cost}.", style="bold green")
+    cost = "" if price is None else f", {price * found.spent_s / 3600:,.2f} at {price:.2f} an hour"
+    return Text(f"Fits. About {found.updates:,} updates in {duration(budget.seconds)}{cost}.", style="bold green")
 
 
 def _settings(plan: Plan) -> Rows:
@@ -147,27 +147,27 @@ def _memory(plan: Plan) -> RenderableType:
     return Group(table, *notes)
 
 
-def _time(plan: Plan, forecast: Forecast | None, others: Mapping[str, Forecast]) -> RenderableType:
-    if plan.estimate is None or forecast is None:
+def _time(plan: Plan, others: Mapping[str, Estimate]) -> RenderableType:
+    if (found := plan.estimate) is None:
         known = plan.machine.rates and not plan.fits
         return Text(f"no estimate: {misfit(plan) if known else 'the rates of this card are not in conf/devices.yaml'}")
-    tokens, price = plan.estimate.tokens, plan.config.budget.price_per_hour
-    bound = "waits of rollouts and learner for each other" if forecast.bottleneck == "waits" else forecast.bottleneck
+    tokens, price = found.tokens, plan.config.budget.price_per_hour
+    bound = "waits of rollouts and learner for each other" if found.bottleneck == "waits" else found.bottleneck
     shared = f", on the same {'card' if plan.machine.gpus else 'core'}"
     manner = shared if plan.placement.shared else "" if plan.config.learner.max_staleness else ", in turn"
     cost = "budget.price_per_hour says what the machine costs"
     if price is not None:
-        each = price * forecast.update_s / 3600
-        cost = f"{price * forecast.spent_s / 3600:,.2f} in all, {each:.2g} an update"
+        each = price * found.update_s / 3600
+        cost = f"{price * found.spent_s / 3600:,.2f} in all, {each:.2g} an update"
     rows = [
-        ("an update", f"about {duration(forecast.update_s)}, bound by {bound}"),
+        ("an update", f"about {duration(found.update_s)}, bound by {bound}"),
         (
             "",
-            f"rollouts generate {duration(forecast.generate_s)} of it ({_count(tokens)} tokens), the learner works"
-            f" {duration(forecast.learn_s)}{manner}",
+            f"rollouts generate {duration(found.generate_s)} of it ({_count(tokens)} tokens), the learner works"
+            f" {duration(found.learn_s)}{manner}",
         ),
-        ("start, evaluation", f"{duration(forecast.start_s)}, {duration(forecast.evaluate_s)} twice"),
-        ("the budget", f"about {forecast.updates:,} updates, {_count(forecast.updates * tokens)} tokens"),
+        ("start, evaluation", f"{duration(found.start_s)}, {duration(found.evaluate_s)} twice"),
+        ("the budget", f"about {found.updates:,} updates, {_count(found.updates * tokens)} tokens"),
         ("cost", cost),
         *(
             (name, f"about {other.updates:,} updates, {duration(other.update_s)} each")
@@ -198,21 +198,23 @@ def _assumptions(plan: Plan) -> str:
     )
 
 
-def render_scaling(scaling: Sequence[Forecast]) -> RenderableType:
+def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
     """Show what more cards would do, one number of cards in a row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("GPUs", "batch", "split", "busy", "updates/h", "staleness", "groups/s", "bound by"):
         table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
-    for row in scaling:
+    for plan in scaling:
+        found = plan.estimate
+        assert found is not None
         table.add_row(
-            str(row.plan.machine.gpus),
-            str(row.plan.config.learner.problems_per_update),
-            f"{len(row.plan.placement.rollouts)} + {len(row.plan.placement.learners)}",
-            f"{row.rollouts_busy:.0%} + {row.learner_busy:.0%}",
-            f"{3600 / row.update_s:,.1f}",
-            f"{row.staleness:.0f}",
-            f"{row.groups_per_s:.2g}",
-            row.bottleneck,
+            str(plan.machine.gpus),
+            str(plan.config.learner.problems_per_update),
+            f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
+            f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
+            f"{3600 / found.update_s:,.1f}",
+            f"{found.staleness:.0f}",
+            f"{found.groups_per_s:.2g}",
+            found.bottleneck,
         )
     notes = (
         "By the plan's formulas, first with the recipe's batch, then with one that grows with the GPUs. split: rollout"

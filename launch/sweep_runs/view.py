@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.formats import duration
-from launch.plan.forecast import Forecast, foresee_all
+from launch.plan.estimate import Estimate
+from launch.plan.options import estimate_all
 from launch.plan.plan import Plan
 from launch.sweep_runs.grid import Grid
 from launch.sweep_runs.record import Standing
@@ -72,7 +73,7 @@ def results(standings: Iterable[Standing]) -> RenderableType:
 def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableType:
     """Show what every cell would be on its lane's part of the machine, and the whole in hours."""
     table = _table("cell", "memory", "budget", "an update", "updates", "evaluations")
-    forecasts = foresee_all(plans)
+    forecasts = estimate_all(plans)
     for name, plan in plans.items():
         figures: tuple[str | Text, ...] = ("", "", "")
         if expected := forecasts[name]:
@@ -93,7 +94,7 @@ def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableTy
     return Group(_fitness(plans, forecasts) + Text(said), Text(), table, Text(f"Times are from {source}.", style="dim"))
 
 
-def _fitness(plans: dict[str, Plan], forecasts: dict[str, Forecast | None]) -> Text:
+def _fitness(plans: dict[str, Plan], forecasts: dict[str, Estimate | None]) -> Text:
     """Say whether all cells fit, and whether the budget of each is enough for an update."""
     faults = {
         "do not fit": sum(not plan.fits for plan in plans.values()),
@@ -103,6 +104,6 @@ def _fitness(plans: dict[str, Plan], forecasts: dict[str, Forecast | None]) -> T
     return Text(said, "bold red") if said else Text("All fit. ", "bold green")
 
 
-def idle(forecasts: dict[str, Forecast | None]) -> list[str]:
+def idle(forecasts: dict[str, Estimate | None]) -> list[str]:
     """Return the cells whose budget is too small for an update."""
     return [name for name, expected in forecasts.items() if expected and not expected.updates]

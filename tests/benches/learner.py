@@ -17,7 +17,7 @@ from time import perf_counter
 from actors.messages import AdapterRef, Batch, Group
 from conf.load import load
 from conf.schema import Config
-from launch.checkup.random_groups import random_group
+from launch.checkup.measurement import random_group
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
 from tests.benches.processes import measured

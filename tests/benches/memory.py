@@ -18,7 +18,7 @@ import psutil
 from actors.messages import AdapterRef, Batch, Group, Sampling
 from conf.load import load
 from conf.schema import Config
-from launch.checkup.random_groups import random_group
+from launch.checkup.measurement import random_group
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
 from launch.session.resume import resolve_dtype

@@ -6,7 +6,7 @@ for word the same answers, since each run's batches hold versions of another age
 
 from tempfile import TemporaryDirectory
 
-from launch.plan.forecast import Pace
+from launch.plan.calibration import Pace
 from tests.benches.processes import carry_out
 from tests.benches.table import Result, Row
 

@@ -29,7 +29,7 @@ from actors.storage.checkpoints import version_of
 from actors.storage.run_record import RunRecord
 from conf.load import load
 from launch.hardware.machine import detect
-from launch.plan.forecast import Pace
+from launch.plan.calibration import Pace
 from launch.session.resume import resolve_dtype
 from tests.benches.learner import matmul_limit
 from tests.benches.processes import ROOT, carry_out, measured

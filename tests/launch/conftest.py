@@ -1,28 +1,56 @@
-"""A stand-in for the driver."""
+"""A stand-in for NVIDIA's driver."""
 
-import os
+import sys
 from collections.abc import Callable
-from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+MIB = 2**20
+
+
+class Nvml(ModuleType):
+    """What pynvml says of cards in a table; a card's handle is its row."""
+
+    NVML_DEVICE_MIG_ENABLE = 1
+    NVMLError = type("NVMLError", (Exception,), {})
+    NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
+    NVMLError_LibraryNotFound = type("NVMLError_LibraryNotFound", (NVMLError,), {})
+
+    def __init__(self, table: str) -> None:
+        super().__init__("pynvml")
+        rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
+        version = next((row[6] for row in rows if len(row) > 6), "580.65.06")
+        self.nvmlInit = self.nvmlShutdown = lambda: None
+        self.nvmlSystemGetDriverVersion = lambda: version
+        self.nvmlDeviceGetCount = lambda: len(rows)
+        self.nvmlDeviceGetHandleByIndex = rows.__getitem__
+        self.nvmlDeviceGetUUID = lambda row: row[1]
+        self.nvmlDeviceGetName = lambda row: row[2]
+        self.nvmlDeviceGetMemoryInfo = lambda row: SimpleNamespace(total=self._mib(row[3]), free=self._mib(row[4]))
+        self.nvmlDeviceGetMigMode = lambda row: [self._known(row[5]) == "Enabled", False]
+        self.nvmlDeviceGetCudaComputeCapability = lambda row: tuple(map(int, (row[7:] or ["8.6"])[0].split(".")))
+
+    def _mib(self, cell: str) -> int:
+        return int(self._known(cell)) * MIB
+
+    def _known(self, cell: str) -> str:
+        if cell == "[N/A]":
+            raise self.NVMLError_NotSupported("Not Supported")
+        return cell
+
 
 @pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Puts a tool on the path that prints a table, or does what a script says that starts with `#!`. All cards are
-    visible.
+def nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Nvml]:
+    """Makes NVML show the cards of a table in nvidia-smi's words: index, uuid, name, memory and what is free of it in
+    MiB, MIG mode, and if need be the driver's version and the compute capability. All cards are visible.
     """
-    folder = tmp_path / "driver"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.setenv(name, "")  # what is set meanwhile ends with the test
         monkeypatch.delenv(name)
 
-    def install(says: str) -> Path:
-        tool = folder / "nvidia-smi"
-        tool.write_text(says if says.startswith("#!") else f"#!/bin/sh\n/bin/cat <<EOF\n{says}EOF\n")
-        tool.chmod(0o755)
-        return tool
+    def install(table: str) -> Nvml:
+        monkeypatch.setitem(sys.modules, "pynvml", nvml := Nvml(table))
+        return nvml
 
     return install

@@ -100,15 +100,6 @@ def test_mps_without_its_tool_is_refused_before_anything_starts(
     assert "no nvidia-cuda-mps-control on the PATH" in capsys.readouterr().err
 
 
-def test_a_card_without_bfloat16_is_refused(
-    nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
-    nvidia_smi("0, GPU-a, Tesla T4, 15360, 15100, [N/A]\n")
-    code, plans, _ = start()
-    assert (code, plans) == (2, [])
-    assert "the Tesla T4 cannot compute in model.dtype=bfloat16" in capsys.readouterr().err
-
-
 def test_an_engine_on_a_card_has_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "2"})
     set_environment(Share(gpus=0.45, memory=0.45, threads=2), 2)

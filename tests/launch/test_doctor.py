@@ -10,7 +10,7 @@ import pytest
 from actors.errors import ActorDied
 from conf.load import load
 from launch import doctor
-from launch.checkup.findings import Finding
+from launch.checkup.look import Finding
 from launch.checkup.measurement import DOCTOR
 from launch.doctor import main
 from launch.hardware.machine import detect
@@ -62,7 +62,7 @@ def test_a_card_that_cannot_be_used_is_all_it_says(
     nvidia_smi("0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 550.54.15, 8.6\n")
     assert main([argument for argument in here if argument != "device=cpu"]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "bad driver: 550.54.15, and CUDA 13 needs 580" in said
+    assert "bad driver: 550.54.15" in said
     assert "Python" not in said
 
 

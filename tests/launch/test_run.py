@@ -99,9 +99,10 @@ def test_card_that_others_hold_is_refused_by_a_run_and_not_by_a_plan(
 def test_cards_are_looked_at_once_nothing_is_left_of_the_process_before(
     with_cards: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    tool = with_cards("0, GPU-aa, NVIDIA L4, 23034, 100, [N/A]\n")
+    table = "0, GPU-aa, NVIDIA L4, 23034, {}, [N/A]\n"
+    with_cards(table.format(100))
     (tmp_path / "quickstart").mkdir()
-    monkeypatch.setattr(run, "take_over", lambda *_: tool.write_text(tool.read_text().replace("100", "22500")))
+    monkeypatch.setattr(run, "take_over", lambda *_: with_cards(table.format(22500)))
     assert run.main(["conf=quickstart", f"run.folder={tmp_path}"]) == 0
 
 

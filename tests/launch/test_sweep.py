@@ -23,8 +23,7 @@ from launch import sweep
 from launch.hardware.cards import Card
 from launch.hardware.machine import GIB, Machine, detect, with_cards
 from launch.plan.calibration import keep, recall
-from launch.plan.forecast import foresee
-from launch.plan.plan import Plan, make_plan
+from launch.plan.plan import Plan, make_plan, with_problems
 from launch.plan.time import Calibration
 from launch.reporting import conclusion
 from launch.sweep import machines_of, main
@@ -198,7 +197,7 @@ def test_a_plan_times_like_cells_once_and_flags_those_without_an_update(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Plan] = []
-    monkeypatch.setattr("launch.plan.forecast.foresee", lambda plan: (seen.append(plan), foresee(plan))[1])
+    monkeypatch.setattr("launch.plan.options.with_problems", lambda plan: (seen.append(plan), with_problems(plan))[1])
     axes = ("seeds=[0,1,2,3]", "learner.learning_rate=[1e-5,1e-4]", "ranks=[8,64]", "budget.minutes=0.1")
     assert main(command(tmp_path, *axes, "plan=true")) == 0
     assert len(seen) == 2

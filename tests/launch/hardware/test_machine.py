@@ -38,8 +38,8 @@ def test_a_cpu_computes_in_what_it_multiplies_fastest(
 
 
 @pytest.mark.parametrize("name", devices())
-def test_a_named_card_is_one_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")  # without nvidia-smi
+def test_a_named_card_is_one_card(name: str, nvidia_smi: Callable[[str], object]) -> None:
+    nvidia_smi("")
     machine = detect(name)
     assert (machine.name, machine.gpus, machine.present) == (name, 1, False)
     assert machine.host_memory is None
@@ -63,8 +63,8 @@ TABLE = """0, GPU-aa, NVIDIA A40, 46068, 45500, [N/A]
 """
 
 
-def test_a_machine_with_cards_is_found_by_the_drivers_tool(
-    nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+def test_a_machine_with_cards_is_found_by_the_driver(
+    nvidia_smi: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi(TABLE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -76,7 +76,7 @@ def test_a_machine_with_cards_is_found_by_the_drivers_tool(
     assert detect("cpu").gpus == 0
 
 
-def test_a_mixture_is_planned_by_its_smallest_card_or_without_it(nvidia_smi: Callable[[str], Path]) -> None:
+def test_a_mixture_is_planned_by_its_smallest_card_or_without_it(nvidia_smi: Callable[[str], object]) -> None:
     nvidia_smi(TABLE)
     mixture, alike = detect(), detect("A40")
     assert (mixture.name, mixture.gpus) == ("Tesla T4", 3)

@@ -51,6 +51,8 @@ def config() -> Config:
 
 def test_it_runs_meanwhile_and_counts_cards_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
     tool(SERVICE)
+    with mps_service(load(["conf=r8_instruct"])):
+        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
     with mps_service(config):
         pipe = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
         started = (pipe / "started").read_text()
@@ -62,29 +64,22 @@ def test_it_runs_meanwhile_and_counts_cards_as_the_driver_does(tool: Callable[[s
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
-def test_without_being_asked_for_it_is_not_there(tool: Callable[[str], None]) -> None:
-    tool(SERVICE)
-    with mps_service(load(["conf=r8_instruct"])):
-        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-
-
 def test_one_that_does_not_start_is_said_with_its_last_words(tool: Callable[[str], None], config: Config) -> None:
     tool(
         '#!/bin/bash\n[ "$1" = -f ] && echo "no permission" > "$CUDA_MPS_LOG_DIRECTORY/control.log" && exit 1\nexit 0\n'
     )
-    with pytest.raises(BadInput, match="ended with 1 and said: no permission"), mps_service(config):
+    with pytest.raises(BadInput, match=r"run\.mps.*no permission"), mps_service(config):
         pass
 
 
 def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: Config) -> None:
     shared = place((0, 1), 1)
-    with pytest.raises(BadInput, match="share no card here"):
-        check_mps(config, place((0, 1), 0), joined=False)
-    with pytest.raises(BadInput, match="share no card here"):
-        check_mps(config, place(tuple(range(8)), 2), joined=False)
-    with pytest.raises(BadInput, match="on a cluster"):
+    for placement in (place((0, 1), 0), place(tuple(range(8)), 2)):
+        with pytest.raises(BadInput, match="share no card"):
+            check_mps(config, placement, joined=False)
+    with pytest.raises(BadInput, match="cluster"):
         check_mps(config, shared, joined=True)
-    with pytest.raises(BadInput, match="no nvidia-cuda-mps-control on the PATH"):
+    with pytest.raises(BadInput, match="nvidia-cuda-mps-control"):
         check_mps(config, shared, joined=False)
     tool(SERVICE)
     check_mps(config, shared, joined=False)

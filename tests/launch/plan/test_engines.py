@@ -39,8 +39,8 @@ def test_the_papers_models_fit_a_card_of_their_size() -> None:
     ("where", "said"),
     [
         (machine("Tesla T4", 15), r"Tesla T4 .*model\.dtype=bfloat16"),
-        (machine("NVIDIA L4", 4), r"4\.6 GiB .*3\.6 .*NVIDIA L4; give smaller"),
-        (machine("NVIDIA L4", 5.2), "KV cache .*; give smaller"),
+        (machine("NVIDIA L4", 4), r"rollout GPU .*4\.6 GiB.* 3\.6 .*NVIDIA L4"),
+        (machine("NVIDIA L4", 5.2), "an engine's KV cache holds .* tokens, .*; give smaller"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_plans_reason(where: Machine, said: str) -> None:

@@ -2,10 +2,12 @@ from dataclasses import replace
 
 import pytest
 
+from actors.coordinator.budget import EVALUATION_SAFETY
 from actors.runtime.placement import Placement, Share
 from conf.schema import Config
 from launch.plan.estimate import Estimate, estimate, longest_of
 from launch.plan.time import Costs, Workload
+from tests.launch.plan.plans import CPU, plan
 
 COSTS = Costs(
     step_s=0.1,
@@ -88,3 +90,28 @@ def test_the_longest_of_many_is_longer_up_to_the_limit() -> None:
     assert lengths[2] == pytest.approx(182, rel=0.03)  # the mean over 100,000 draws
     assert longest_of(128, spread, 150) == 150
     assert longest_of(128, WORK, 10_000) == 100
+
+
+def quickstart(*settings: str) -> Estimate:
+    found = plan("quickstart", CPU, *settings).estimate
+    assert found
+    return found
+
+
+def test_the_budget_holds_start_evaluations_and_updates() -> None:
+    found, few = quickstart(), quickstart("budget.updates=3")
+    left = 480 - found.start_s - (1 + EVALUATION_SAFETY) * found.evaluate_s
+    assert found.updates == int(left / found.update_s)
+    assert found.spent_s == 480
+    assert few.updates == 3
+    assert few.spent_s == pytest.approx(few.start_s + 3 * few.update_s + 2 * few.evaluate_s)
+
+
+def test_validations_take_updates_from_the_budget_up_to_their_share() -> None:
+    never, often, always = (
+        quickstart(f"validation.every={every}", f"validation.share={share}")
+        for every, share in ((0, 0.05), (2, 0.5), (1, 0.5))
+    )
+    assert always.updates < often.updates < never.updates
+    short = replace(never, update_s=0.01)
+    assert replace(short, config=always.config).updates == pytest.approx(short.updates / 2, abs=1)

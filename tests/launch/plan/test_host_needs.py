@@ -61,9 +61,9 @@ def test_what_is_going_to_be_overwritten_counts_as_room(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("scarce", "said"),
     [
-        ("disk", "run.folder=runs: its disk has 100 MiB free and the run needs"),
-        ("shared_memory", "/dev/shm has 100 MiB free and the run needs 512 MiB: enlarge it"),
-        ("memory", "the host's memory has 100 MiB free and the run needs"),
+        ("disk", "run.folder=runs: .* 100 MiB"),
+        ("shared_memory", "/dev/shm .* 100 MiB .* 512 MiB"),
+        ("memory", "memory .* 100 MiB"),
     ],
 )
 def test_host_without_room_is_refused_with_numbers(scarce: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_host_without_room_is_refused_with_numbers(scarce: str, said: str, monke
 
 def test_host_without_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_needs, "SHARED_MEMORY", Path("/dev/nowhere"))
-    with pytest.raises(BadInput, match="there is no /dev/nowhere, in which Ray's processes meet"):
+    with pytest.raises(BadInput, match="/dev/nowhere"):
         host_needs.check_host(need(), Path("runs/mine"))
 
 
@@ -95,5 +95,5 @@ def test_host_that_lets_few_files_be_open_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, resource.RLIM_INFINITY))
     host_needs.check_host(need(), Path("runs/mine"))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
-    with pytest.raises(BadInput, match="ulimit -n 64: a run needs 1024 open files"):
+    with pytest.raises(BadInput, match=r"ulimit -n 64: .*1024"):
         host_needs.check_host(need(), Path("runs/mine"))

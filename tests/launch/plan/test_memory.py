@@ -7,7 +7,6 @@ from rich.console import Console
 from actors.models.sizes import activation_bytes
 from actors.runtime.placement import Node
 from conf.load import load
-from launch.plan.forecast import forecast
 from launch.plan.refusal import check_plan
 from launch.plan.view import render
 from tests.launch.plan.plans import CPU, entry, machine, plan
@@ -76,7 +75,7 @@ def test_ranks_on_a_processor_hold_a_model_each_and_one_optimizer() -> None:
         assert entry(two, f"learner: {what}") == factor * entry(one, f"learner: {what}")
     assert two.estimate
     screen = StringIO()
-    Console(width=120, file=screen).print(render(two, forecast(two)))
+    Console(width=120, file=screen).print(render(two))
     assert "learner × 2  core 0; core 1" in screen.getvalue()
 
 

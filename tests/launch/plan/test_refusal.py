@@ -59,7 +59,7 @@ def test_only_what_is_needed_is_changed_to_make_it_fit() -> None:
 def test_cache_that_holds_not_one_sample_is_refused() -> None:
     long = ("rollout.max_response_tokens=20000", "learner.tokens_per_microbatch=20512")
     made = plan("r8_qwen3", CPU, "device=cpu", *long, "learner.gradient_checkpointing=on")
-    with pytest.raises(BadInput, match=r"KV cache holds 18,724 tokens, .* fits with rollout\.kv_cache_gib=3$"):
+    with pytest.raises(BadInput, match=r"18,724 tokens, .* rollout\.kv_cache_gib=3$"):
         check_plan(made)
     check_plan(
         plan("r8_qwen3", CPU, "device=cpu", *long, "learner.gradient_checkpointing=on", "rollout.kv_cache_gib=3")
@@ -74,7 +74,7 @@ def test_host_too_small_is_refused() -> None:
 
 
 def test_card_that_is_not_there_is_for_plans_only() -> None:
-    with pytest.raises(BadInput, match="device=A40: this machine has no A40; add plan=true"):
+    with pytest.raises(BadInput, match=r"device=A40: .*plan=true"):
         check_plan(plan("r8_instruct", replace(machine("A40"), present=False), "device=A40"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from conf.devices import devices
-from launch.plan.forecast import forecast, options
+from launch.plan.options import options
 from launch.plan.view import render
 from tests.launch.plan.plans import CPU, machine, plan
 
@@ -21,7 +21,7 @@ def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
         where = replace(where, name="a new card", bandwidth=None, rates={})
     made = plan("r256_instruct", where)
     screen = StringIO()
-    Console(width=width, file=screen).print(render(made, forecast(made) if made.estimate else None))
+    Console(width=width, file=screen).print(render(made))
     text = screen.getvalue()
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
@@ -32,7 +32,7 @@ def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
 def test_plan_of_a_deterministic_run_says_how_and_at_what_cost() -> None:
     made = plan("quickstart", CPU, "run.deterministic=true", "budget.updates=20")
     screen = StringIO()
-    Console(width=200, file=screen).print(render(made, forecast(made), dict(options(made))))
+    Console(width=200, file=screen).print(render(made, options(made)))
     assert "an engine answers one request at a time" in screen.getvalue()
     assert re.search(r"run\.deterministic=false +about 20 updates, [\d.]+ s each", screen.getvalue())
 
@@ -40,12 +40,12 @@ def test_plan_of_a_deterministic_run_says_how_and_at_what_cost() -> None:
 def test_planning_needs_no_framework() -> None:
     script = (
         "import sys; from conf.load import load; from launch.hardware.machine import detect;"
+        "from launch.plan.options import options, scale;"
         "from launch.plan.plan import make_plan;"
         "from launch.plan.view import render, render_scaling;"
-        "from launch.plan.forecast import forecast, options, scale;"
         "machine = detect('A40'); plan = make_plan(load(['conf=r256_instruct']), machine);"
-        "render(plan, forecast(plan), dict(options(plan)));"
-        "render_scaling(tuple(scale(plan, machine, [1, 2])));"
+        "render(plan, options(plan));"
+        "render_scaling(scale(plan, machine, [1, 2]));"
         "assert not {'torch', 'ray', 'vllm', 'transformers', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

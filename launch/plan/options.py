@@ -1,0 +1,83 @@
+"""What other settings or machines would change of a planned run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+
+from actors.runtime.placement import most_ranks
+from conf.devices import CARD_DTYPE
+from conf.errors import BadInput
+from conf.load import flatten
+from conf.schema.learner import LearnerConfig
+from launch.hardware.machine import Machine
+from launch.plan.estimate import Estimate
+from launch.plan.memory import misfit
+from launch.plan.plan import Change, Plan, changed, make_plan, plan_for, with_problems
+from launch.plan.refusal import advice
+from launch.plan.time import EFFICIENCY, LEARN_RANGE
+
+IMMATERIAL = ("run.name", "run.seed", "learner.learning_rate", "learner.schedule", "lora.alpha")
+"""Settings that change no figure of a plan, and in which the runs of a sweep often differ."""
+
+
+def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
+    """Return the estimate of each plan with its problems counted, by name; None without one."""
+    known: dict[str, Estimate | None] = {}
+    found = {}
+    for name, plan in plans.items():
+        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in IMMATERIAL}
+        key = repr((sorted(settings.items()), plan.machine.name, plan.machine.gpus, len(plan.machine.cores)))
+        if key not in known:
+            known[key] = with_problems(plan).estimate
+        found[name] = known[key]
+    return found
+
+
+def options(plan: Plan) -> dict[str, Estimate]:
+    """Return what taking turns, MPS or its absence, other splits of the machine and one card more would give, by name;
+    of a deterministic run, what one that is not would take; and, where the card was not measured, what slower and
+    faster learning would.
+    """
+    machine, ranks, measured = plan.machine, len(plan.placement.learners), plan.calibration
+    others: dict[str, Plan] = {}
+
+    def add(name: str, change: Change, ranks: int = ranks) -> None:
+        calibration = replace(measured, together=None) if "run.mps" in change else measured
+        others[name] = plan_for(changed(plan.asked, change), machine, plan.shape, ranks, calibration)
+
+    if plan.config.run.deterministic:
+        staleness = LearnerConfig().max_staleness
+        add("run.deterministic=false", {"run.deterministic": False, "learner.max_staleness": staleness})
+    if plan.config.learner.max_staleness:
+        add("learner.max_staleness=0", {"learner.max_staleness": 0})
+    if machine.gpus:
+        reached = EFFICIENCY["cuda", CARD_DTYPE].learn
+        for share in () if measured.of else LEARN_RANGE:
+            slower = replace(measured, learn=reached / share)
+            others[f"learning at {share:.0%} of the rate"] = replace(plan, calibration=slower)
+        if plan.placement.shared:
+            mps = not plan.config.run.mps
+            add(f"run.mps={str(mps).lower()}", {"run.mps": mps})
+        most = most_ranks(machine.cores, machine.gpus, plan.config.rollout.actors)
+        for number in (ranks - 1, ranks + 1):
+            if 1 <= number <= most:
+                add(f"learner.ranks={number}", {}, number)
+        more = replace(machine, gpus=machine.gpus + 1)
+        others[f"{more.gpus} × {machine.name}"] = make_plan(plan.asked, more, measured)
+    return {name: other.estimate for name, other in others.items() if other.estimate}
+
+
+def scale(plan: Plan, machine: Machine, gpus: list[int]) -> Iterator[Plan]:
+    """Plan the run on each number of GPUs: with its own batch, then with one that grows with the GPUs.
+
+    Raises BadInput if there is no card, its rates are not known, or the run does not fit.
+    """
+    if gpus and not (machine.gpus and machine.rates):
+        raise BadInput(f"simulate={gpus}: no card whose rates are known; name one, as device=A40")
+    problems = plan.asked.learner.problems_per_update
+    for count, factor in [(count, 1) for count in gpus] + [(count, count) for count in gpus if count > 1]:
+        config = changed(plan.asked, {"learner.problems_per_update": problems * factor})
+        cores = tuple(range(len(machine.cores) * count))
+        scaled = make_plan(config, replace(machine, gpus=count, cores=cores), plan.calibration)
+        if not scaled.fits:
+            raise BadInput(f"simulate={gpus}: on {count} × {machine.name}, {misfit(scaled)}; {advice(scaled)}")
+        yield scaled

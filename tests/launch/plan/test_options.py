@@ -1,0 +1,54 @@
+from dataclasses import replace
+
+import pytest
+
+from conf.errors import BadInput
+from conf.load import load
+from launch.plan.options import options, scale
+from launch.plan.time import LEARN_RANGE, TOGETHER, Calibration
+from tests.launch.plan.plans import CPU, machine, plan
+
+
+def test_other_splits_are_named() -> None:
+    learning = ["learning at 20% of the rate", "learning at 43% of the rate"]
+    names = list(options(plan("r8_instruct", machine("A40", 4))))
+    assert names == ["learner.max_staleness=0", *learning, "learner.ranks=2", "5 × A40"]
+    names = list(options(plan("r8_instruct", machine("A40", 4), "rollout.actors=2", "learner.ranks=2")))
+    assert names == ["learner.max_staleness=0", *learning, "learner.ranks=1", "5 × A40"]
+    assert list(options(plan("quickstart", CPU))) == ["learner.max_staleness=0"]
+
+
+def test_what_nobody_has_measured_of_a_shared_card_is_a_range() -> None:
+    """And what it would do through MPS stands beside what it does in turn."""
+    made = plan("r256_instruct", machine("A40"))
+    found, others = made.estimate, options(made)
+    slow, fast = (others[f"learning at {share:.0%} of the rate"] for share in LEARN_RANGE)
+    assert found
+    assert fast.update_s < found.update_s < slow.update_s
+    assert others["run.mps=true"].update_s < 0.95 * found.update_s
+    measured = replace(made, calibration=Calibration(together=1.1, of="20 updates"))
+    assert list(options(measured)) == ["learner.max_staleness=0", "run.mps=true", "2 × A40"]
+    assert (made.together, measured.together) == (TOGETHER[False], 1.1)
+
+
+def test_cards_are_planned_with_the_batch_and_with_one_that_grows() -> None:
+    rows = list(scale(plan("r8_instruct", machine("A40")), machine("A40"), [1, 2]))
+    assert [(row.machine.gpus, row.config.learner.problems_per_update) for row in rows] == [(1, 16), (2, 16), (2, 32)]
+    assert rows[0].estimate
+    assert rows[1].estimate
+    assert rows[0].estimate.update_s > rows[1].estimate.update_s
+
+
+def test_what_has_no_card_or_does_not_fit_is_not_scaled() -> None:
+    with pytest.raises(BadInput, match=r"simulate=\[4\]: no card"):
+        list(scale(plan("quickstart", CPU), CPU, [4]))
+    with pytest.raises(BadInput, match=r"simulate=\[1\]: .*T4.*model\.dtype"):
+        list(scale(plan("r8_instruct", machine("T4")), machine("T4"), [1]))
+
+
+@pytest.mark.parametrize(
+    "settings", [["simulate=[8]"], ["simulate=[0]", "plan=true"], ["simulate=[2000]", "plan=true"]]
+)
+def test_only_plans_simulate_and_not_without_end(settings: list[str]) -> None:
+    with pytest.raises(BadInput, match="simulate="):
+        load(["conf=r8_instruct", *settings])
