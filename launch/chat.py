@@ -29,12 +29,12 @@ from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
+from launch.after.screen import off_screen
+from launch.after.trained import LATEST, Trained, find_trained, talking
 from launch.evaluation.hardware import check_engines
 from launch.hardware.machine import check_build, detect
 from launch.reporting.tables import problem_in
 from launch.samples import choose, read_pairs, show
-from launch.trained.off_screen import off_screen
-from launch.trained.policy import LATEST, Trained, find_trained, talking
 
 SHOWN_SAMPLES = 3
 """By /samples."""
@@ -61,7 +61,7 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
     from transformers import AutoTokenizer
 
     from actors.rollout.vllm_engine import RolloutEngine
-    from launch.chats.chat import Chat, typed
+    from launch.after.conversation import Chat, typed
     from rewards.pool import VerifierPool
     from rewards.reward import reward_function
 

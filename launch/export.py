@@ -31,7 +31,7 @@ from actors.runtime.process import handle_signals, raise_exit
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from launch.trained.policy import LATEST, Trained, find_trained
+from launch.after.trained import LATEST, Trained, find_trained
 
 FORMATS = ("merged", "gguf", "adapter")
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
@@ -71,8 +71,8 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
     with _writable(target):
         parent = place_of(target)
     console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
-    from launch.artifacts.gguf_file import check_convertible
-    from launch.artifacts.verified import check_room, needed_bytes, write_verified
+    from launch.after.artifact import check_room, needed_bytes, write_verified
+    from launch.after.gguf_file import check_convertible
 
     if form == "gguf":
         check_convertible(trained)

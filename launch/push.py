@@ -29,8 +29,8 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import RECORD, public_settings
+from launch.after.trained import Trained, find_trained
 from launch.reporting.history import Run, read_run
-from launch.trained.policy import Trained, find_trained
 
 YES_NO = ("true", "false")
 
@@ -63,8 +63,8 @@ def main(arguments: list[str]) -> int:
 
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
     """Make the model and what goes with it in a folder of its own, and send or show that. Return the exit code."""
-    from launch.hub.card import base_name, local_licence, model_card, on_hub
-    from launch.hub.repository import Repository, check_name
+    from launch.after.card import base_name, local_licence, model_card, on_hub
+    from launch.after.repository import Repository, check_name
 
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     check_name(name)
@@ -103,8 +103,8 @@ def write_model(trained: Trained, form: str, folder: Path, console: Console) -> 
 
     An adapter is copied as the run has sealed it; a merged model is new, and so is verified.
     """
-    from launch.artifacts.verified import check_room, needed_bytes, write_adapter, write_verified
-    from launch.hub.card import base_name
+    from launch.after.artifact import check_room, needed_bytes, write_adapter, write_verified
+    from launch.after.card import base_name
 
     check_room(folder, needed_bytes(trained, form, ""), "set TMPDIR to a folder elsewhere")
     if form == "adapter":

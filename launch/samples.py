@@ -23,9 +23,9 @@ from actors.messages import Status
 from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
+from launch.after.screen import side_by_side
+from launch.after.trained import find_run
 from launch.reporting.tables import Pair, pairs_by_outcome
-from launch.trained.policy import find_run
-from launch.trained.side_by_side import side_by_side
 
 SHOWN = {
     "worse": "right before, wrong after",

@@ -27,10 +27,10 @@ from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput
 from conf.text import printable
+from launch.after.server_guard import KEY, ServerGuard, loopback
+from launch.after.trained import LATEST, Trained, find_trained, talking
 from launch.evaluation.hardware import check_engines
 from launch.hardware.machine import check_build, detect
-from launch.trained.policy import LATEST, Trained, find_trained, talking
-from launch.trained.server_guard import KEY, ServerGuard, loopback
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from conf.errors import BadInput
 from conf.load import load
 from launch import export
-from launch.artifacts import merged, verified
-from launch.trained.policy import find_trained
+from launch.after import artifact, merged
+from launch.after.trained import find_trained
 from tests.trained_runs import write_model, write_trained
 
 
@@ -196,8 +196,8 @@ def test_room_is_counted_before_anything_is_written(
     arguments: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted: list[int] = []
-    check = verified.check_room
-    monkeypatch.setattr(verified, "check_room", lambda *given: counted.append(given[1]) or check(*given))
+    check = artifact.check_room
+    monkeypatch.setattr(artifact, "check_room", lambda *given: counted.append(given[1]) or check(*given))
     assert export.main([str(run), "to=place/out", *arguments]) == 0
     size = sum(file.stat().st_size for file in Path("place/out").iterdir() if file.name != export.RECORD)
     assert size <= counted[0] <= 1.2 * size + 2**20  # the tiny model is mostly tokens

@@ -10,7 +10,7 @@ from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.schema.data import ExampleConfig
-from launch.chats.chat import HELP, Chat, typed
+from launch.after.conversation import HELP, Chat, typed
 from rewards.verify import verify
 
 

@@ -9,13 +9,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 from actors.models.files import EMBEDDED
 from actors.models.sizes import padded_rank
 from conf.schema.reward import formula
-from launch.artifacts.adapter import from_hub
+from launch.after.artifact import from_hub
+from launch.after.trained import Trained
 from launch.reporting.health import flags
 from launch.reporting.history import Run
 from launch.reporting.page import cell, clean
 from launch.reporting.verdict import Change, basis, change, verdict
 from launch.reporting.wording import many, percent, shorten, span, time
-from launch.trained.policy import Trained
 
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Of models that come with the project."""

@@ -1,15 +1,23 @@
-"""Engines and libraries kept off the screen, which then shows what a command itself says."""
+"""What a command shows: engines and libraries kept off the screen, and two answers beside each other."""
 
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from rich.table import Table
+from rich.text import Text
+
 from actors.errors import ActorDied, root_cause
+from conf.command import LAYOUT
+from conf.text import printable
+
+STYLES = {"correct": "green", "wrong": "red"}
+"""By verdict; all others are yellow."""
 
 
 @contextmanager
@@ -49,3 +57,15 @@ def off_screen(command: str) -> Iterator[TextIO]:
 def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+
+
+def side_by_side(heads: Sequence[str], answers: Sequence[str], verdicts: Sequence[str] = ()) -> Table:
+    """Return a table of two answers, with their verdicts below."""
+    table = Table(expand=True)
+    for head in heads:
+        table.add_column(head, ratio=1, overflow="fold")
+    table.add_row(*(Text(printable(answer, LAYOUT)) for answer in answers))
+    if verdicts:
+        table.add_section()
+        table.add_row(*(Text(verdict, style=STYLES.get(verdict.split(",")[0], "yellow")) for verdict in verdicts))
+    return table

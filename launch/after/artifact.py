@@ -1,5 +1,6 @@
 """Writing an export of any format where there is room for it, and looking whether it is what was trained."""
 
+import json
 import math
 import shutil
 from functools import partial
@@ -10,13 +11,13 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from transformers import GgufConfig
 
+from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from actors.models.files import MODEL_FILES, weight_files
 from conf.errors import BadInput
-from launch.artifacts import verification
-from launch.artifacts.adapter import write_adapter
-from launch.artifacts.gguf_file import write_gguf
-from launch.artifacts.merged import write_merged
-from launch.trained.policy import Trained
+from launch.after import verification
+from launch.after.gguf_file import write_gguf
+from launch.after.merged import write_merged
+from launch.after.trained import Trained
 
 BYTES = {"float32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 """Bytes of a weight by number type; one without keeps those of the base model's file."""
@@ -79,3 +80,21 @@ def write_verified(
 def load_adapter(trained: Trained, folder: Path) -> PeftModel:
     """Return the base model in float32 under the adapter in a folder."""
     return PeftModel.from_pretrained(verification.load(trained.model_path), str(folder))
+
+
+def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
+    """Copy the adapter into an empty folder.
+
+    base: the name that it gives its base model; if empty the model's id on the hub, or its path here.
+    """
+    shutil.copyfile(trained.adapter / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    stated = json.loads((trained.adapter / CONFIG_FILE).read_text())
+    if base or from_hub(trained):
+        stated["base_model_name_or_path"] = base or trained.config.model.path
+    (folder / CONFIG_FILE).write_text(json.dumps(stated, indent=2) + "\n")
+
+
+def from_hub(trained: Trained) -> bool:
+    """Whether the base model was named by its id on the hub."""
+    base = trained.config.model.path
+    return not base.startswith("embedded:") and not Path(base).exists()

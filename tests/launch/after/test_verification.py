@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.artifacts import verification
-from launch.artifacts.verification import batches, fault, load, logprobs
+from launch.after import verification
+from launch.after.verification import batches, fault, load, logprobs
 
 
 @pytest.mark.parametrize(

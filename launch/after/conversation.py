@@ -14,7 +14,7 @@ from actors.seeds import request_seed
 from conf.arguments import whole
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.trained.side_by_side import side_by_side
+from launch.after.screen import side_by_side
 from rewards.problems.chat import render
 
 SIDES = ("base", "trained")

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from launch.trained.server_guard import KEY, MOST_BYTES, ServerGuard
+from launch.after.server_guard import KEY, MOST_BYTES, ServerGuard
 
 HERE, OPEN = "http://127.0.0.1:8000", "http://10.0.0.5:8000"
 """Addresses that the server is asked at; the guard knows them by the socket, not by what a request says."""
