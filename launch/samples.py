@@ -88,9 +88,9 @@ def show(pairs: list[Pair], console: Console) -> None:
     """Print problem, gold answer, and both answers with their verdicts."""
     for pair in pairs:
         console.print(f"{pair.problem.strip()}\ngold: {pair.gold}")
-        sides = (pair.before, pair.after)
-        verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides]
-        console.print(side_by_side(("base", "trained"), [str(side["response"]) for side in sides], verdicts))
+        sides = {"base": pair.before, "trained": pair.after}
+        verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides.values()]
+        console.print(side_by_side({name: str(side["response"]) for name, side in sides.items()}, verdicts))
 
 
 if __name__ == "__main__":

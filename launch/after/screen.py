@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -17,7 +17,7 @@ from conf.command import LAYOUT
 from conf.text import printable
 
 STYLES = {"correct": "green", "wrong": "red"}
-"""By verdict; all others are yellow."""
+"""Colours of verdicts; all others are yellow."""
 
 
 @contextmanager
@@ -27,15 +27,11 @@ def off_screen(command: str) -> Iterator[TextIO]:
     An engine that fails becomes a sentence that names the file, and SystemExit with 1. Else the file is deleted.
     """
     descriptor, log = tempfile.mkstemp(prefix=f"microbudget-{command}-", suffix=".log")
-    flush()
-    kept = [(number, os.dup(number)) for number in (1, 2)]
-    screen = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
-    for number, _ in kept:
-        os.dup2(descriptor, number)
+    kept, failed = [os.dup(1), os.dup(2)], ""
+    direct([descriptor] * 2)
     os.close(descriptor)
-    failed = ""
     try:
-        with screen:
+        with os.fdopen(os.dup(kept[0]), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as screen:
             yield screen
     except Exception as error:  # one of an engine, perhaps in a task group, is told here; others go on up
         if not isinstance(cause := root_cause(error), ActorDied | RuntimeError):
@@ -44,9 +40,8 @@ def off_screen(command: str) -> Iterator[TextIO]:
         failed = f"{command}.py: failed: {' '.join(str(cause).split())}; what the engine said is in {log}"
         raise SystemExit(1) from None
     finally:
-        flush()
-        for number, original in kept:
-            os.dup2(original, number)
+        direct(kept)
+        for original in kept:
             os.close(original)
         if failed:
             print(failed, file=sys.stderr)
@@ -54,17 +49,19 @@ def off_screen(command: str) -> Iterator[TextIO]:
             Path(log).unlink()
 
 
-def flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+def direct(descriptors: Sequence[int]) -> None:
+    """Have stdout and stderr, in this order, go to other files."""
+    for stream, number, descriptor in zip((sys.stdout, sys.stderr), (1, 2), descriptors, strict=True):
         stream.flush()
+        os.dup2(descriptor, number)
 
 
-def side_by_side(heads: Sequence[str], answers: Sequence[str], verdicts: Sequence[str] = ()) -> Table:
-    """Return a table of two answers, with their verdicts below."""
+def side_by_side(answers: Mapping[str, str], verdicts: Sequence[str] = ()) -> Table:
+    """Return a table of answers under their heads, with their verdicts below."""
     table = Table(expand=True)
-    for head in heads:
+    for head in answers:
         table.add_column(head, ratio=1, overflow="fold")
-    table.add_row(*(Text(printable(answer, LAYOUT)) for answer in answers))
+    table.add_row(*(Text(printable(answer, LAYOUT)) for answer in answers.values()))
     if verdicts:
         table.add_section()
         table.add_row(*(Text(verdict, style=STYLES.get(verdict.split(",")[0], "yellow")) for verdict in verdicts))

@@ -5,17 +5,11 @@ vLLM loads it by `--middleware`. Nothing but the OpenAI API and a bare GET /heal
 
 import hmac
 import ipaddress
-import json
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 KEY = "VLLM_API_KEY"
 """Environment variable of the key. The process list shows what is on a command line to all users."""
@@ -38,53 +32,43 @@ MOST_BYTES = 2**20
 class ServerGuard:
     """An ASGI middleware that refuses foreign hosts, missing keys, unknown paths and large bodies, in this order."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Callable[[Any, Any, Any], Awaitable[None]]) -> None:
         self._app, self._key = app, os.environ.get(KEY, "").strip().encode()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.datastructures import Headers  # of vLLM, which not every environment has
+
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
-        headers, asked = list(scope["headers"]), (scope["method"], scope["path"])
-        if loopback(str((scope["server"] or ("",))[0])) and not self._named_here(headers):
-            return await refuse(send, HTTPStatus.FORBIDDEN, "ask it by the name localhost or a loopback address")
-        if asked == HEALTH:
-            return await self._app(scope, receive, send)
-        if self._key and not self._has_key(headers):
-            return await refuse(send, HTTPStatus.UNAUTHORIZED, f"send the key of {KEY} as a bearer token")
-        if asked not in SERVED:
-            return await refuse(send, HTTPStatus.NOT_FOUND, "the server has the OpenAI API alone")
-        body = await read_body(headers, receive)
-        if body is None:
-            return await refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MOST_BYTES} bytes")
-        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+        headers, asked = Headers(scope=scope), (scope["method"], scope["path"])
+        refusal = self._refusal(str((scope["server"] or ("",))[0]), asked, headers)
+        if refusal is None and asked != HEALTH:
+            body = await read_body(headers, receive)
+            if body is None:
+                refusal = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MOST_BYTES} bytes"
+            else:
+                receive = replay(body, receive)
+        if refusal is not None:
+            return await refuse(*refusal)(scope, receive, send)
+        return await self._app(scope, receive, send)
 
-        async def again() -> Message:
-            return next(parts, None) or await receive()
-
-        return await self._app(scope, again, send)
-
-    def _named_here(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Whether the Host header is this machine's own: the name of a page elsewhere may resolve to loopback, too."""
-        hosts = values(headers, b"host")
-        return len(hosts) == 1 and loopback(hostname(hosts[0].decode("latin-1")))
-
-    def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        given = values(headers, b"authorization")
-        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._key)
-
-
-def values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    """Return all values of a header, whose name is in lower case."""
-    return [value for key, value in headers if key.lower() == name]
-
-
-def hostname(host: str) -> str:
-    """Return a Host header without its port; empty if it is none."""
-    found = HOST.fullmatch(host)
-    return found[1].strip("[]") if found else ""
+    def _refusal(self, server: str, asked: tuple[str, str], headers: Any) -> tuple[HTTPStatus, str] | None:
+        """Return why a request is refused, by its headers, and the remedy. On a loopback address its Host header has to
+        be this machine's own: the name of a page elsewhere may resolve to loopback, too.
+        """
+        hosts, keys = headers.getlist("host"), headers.getlist("authorization")
+        host = HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if loopback(server) and not (host and loopback(host[1].strip("[]"))):
+            return HTTPStatus.FORBIDDEN, "ask it by the name localhost or a loopback address"
+        scheme, _, key = keys[0].partition(" ") if len(keys) == 1 else ("", "", "")
+        known = scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode("latin-1"), self._key)
+        if self._key and asked != HEALTH and not known:
+            return HTTPStatus.UNAUTHORIZED, f"send the key of {KEY} as a bearer token"
+        if asked not in SERVED | {HEALTH}:
+            return HTTPStatus.NOT_FOUND, "the server has the OpenAI API alone"
+        return None
 
 
 def loopback(host: str) -> bool:
@@ -95,24 +79,32 @@ def loopback(host: str) -> bool:
         return False
 
 
-async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
+async def read_body(headers: Any, receive: Any) -> bytes | None:
     """Return the body of a request; None if it is too large, by what is stated or by what comes."""
-    if any(not length.isdigit() or int(length) > MOST_BYTES for length in values(headers, b"content-length")):
+    if any(not length.isdecimal() or int(length) > MOST_BYTES for length in headers.getlist("content-length")):
         return None
-    body = b""
-    while len(body) <= MOST_BYTES:
+    body, more = b"", True
+    while more and len(body) <= MOST_BYTES:
         message = await receive()
         body += message.get("body", b"")
-        if not message.get("more_body"):  # the last part, or a client that has left
-            return body if len(body) <= MOST_BYTES else None
-    return None
+        more = message.get("more_body", False)  # none after the last part, or from a client that has left
+    return body if len(body) <= MOST_BYTES else None
 
 
-async def refuse(send: Send, status: HTTPStatus, remedy: str) -> None:
-    """Answer with an error as the OpenAI API has them, and end the connection."""
+def replay(body: bytes, receive: Any) -> Callable[[], Awaitable[Any]]:
+    """Return a source of messages that begins with a body that has been read."""
+    parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def again() -> Any:
+        return next(parts, None) or await receive()
+
+    return again
+
+
+def refuse(status: HTTPStatus, remedy: str) -> Any:
+    """Return an answer with an error as the OpenAI API has them, which ends the connection."""
+    from starlette.responses import JSONResponse
+
     error = {"message": f"{status.phrase}: {remedy}", "type": status.name.lower(), "code": status.value}
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    if status == HTTPStatus.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status.value, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})
+    challenge = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+    return JSONResponse({"error": error}, status.value, {"connection": "close", **challenge})
