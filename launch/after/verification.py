@@ -6,7 +6,7 @@ the base model's do when its weights are rounded so.
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,6 @@ PROBES = 32
 PROBE_TOKENS = 128
 """Of each answer, at most: 32 answers then take a 1.5B model about a minute on two cores."""
 
-BATCH_TOKENS, BATCH_LOGITS = 2**14, 2**27
-"""Tokens, padding included, and logits of one forward pass at most: half a GiB of logits in float32."""
-
 FLOOR = 1e-4
 """Mean |Δ log p| that always counts as agreement: float32 itself differs by a tenth of it."""
 
@@ -45,8 +42,6 @@ REMEDY = "export.py keeps it with format=merged type=float32, or with format=ada
 
 Probe = tuple[list[int], list[int]]
 """Token ids of a prompt and of its answer."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class Verification:
         return shown
 
 
-def verify(trained: Trained, load_export: Callable[[], Any], q8_0: bool, say: Say) -> Verification:
+def verify(trained: Trained, load_export: Callable[[], Any], q8_0: bool, say: Callable[[str], None]) -> Verification:
     """Compare an export with base and adapter.
 
     load_export: returns the model, in float32, as it is on disk. q8_0: whether its weights are rounded to that.
@@ -136,7 +131,7 @@ def load(path: str, **settings: Any) -> Any:
 
 
 def read_probes(trained: Trained) -> list[Probe]:
-    """Return held-out samples in the run's folder, shortest first. An answer ends as answers do."""
+    """Return held-out samples in the run's folder. An answer ends as answers do."""
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
     names = ("eval-final", "eval-base", *reversed(trained.run.sampled_updates()))
     rows = next(filter(None, map(trained.run.samples, names)), None)
@@ -146,42 +141,19 @@ def read_probes(trained: Trained) -> list[Probe]:
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
-    probes = [
-        (ids(row["prompt"]), [*ids(row["response"]), tokenizer.eos_token_id][:PROBE_TOKENS]) for row in rows[:PROBES]
-    ]
-    return sorted(probes, key=lambda probe: len(probe[0]) + len(probe[1]))
+    texts = [(ids(row["prompt"]), ids(row["response"])) for row in rows[:PROBES]]
+    return [(prompt, [*answer, tokenizer.eos_token_id][:PROBE_TOKENS]) for prompt, answer in texts]
 
 
 @torch.inference_mode()
 def logprobs(model: Any, probes: list[Probe]) -> Tensor:
     """Return the log-probability of every token of the probes' answers."""
     parts = []
-    for batch in batches(probes, model.config.vocab_size):
-        ids = [torch.tensor([*prompt, *answer]) for prompt, answer in batch]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(model.device)
-        first = min(len(prompt) for prompt, _ in batch) - 1
-        # Padding is behind each text, which looks back only.
-        logits = model(input_ids=padded, logits_to_keep=padded.shape[1] - first, use_cache=False).logits
-        for row, (prompt, answer) in enumerate(batch):
-            start = len(prompt) - 1 - first
-            scored = logits[row, start : start + len(answer)].float().log_softmax(-1)
-            parts.append(scored.gather(1, torch.tensor(answer, device=scored.device)[:, None])[:, 0].cpu())
+    for prompt, answer in probes:
+        ids, scored = (torch.tensor(part, device=model.device) for part in ([*prompt, *answer], answer))
+        logits = model(input_ids=ids[None], logits_to_keep=len(answer) + 1, use_cache=False).logits[0, :-1]
+        parts.append(logits.float().log_softmax(-1).gather(1, scored[:, None])[:, 0].cpu())
     return torch.cat(parts)
-
-
-def batches(probes: list[Probe], vocabulary: int) -> Iterator[list[Probe]]:
-    """Yield the probes in batches within BATCH_TOKENS and BATCH_LOGITS, or of one."""
-    batch: list[Probe] = []
-    for probe in probes:
-        grown = [*batch, probe]
-        longest = max(len(prompt) + len(answer) for prompt, answer in grown)
-        kept = longest - min(len(prompt) for prompt, _ in grown) + 1
-        fits = len(grown) * longest <= BATCH_TOKENS and len(grown) * kept * vocabulary <= BATCH_LOGITS
-        if batch and not fits:
-            yield batch
-            grown = [probe]
-        batch = grown
-    yield batch
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,10 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     other = write_run(folder / "made-up", before=1, after=5, cost=0.08, hardware="1 × A40")
     for name in ("metrics.jsonl", "summary.json"):
         shutil.copyfile(other / name, run / name)
+    line = shlex.join(
+        ["python", "launch/run.py", f"data.source=file:{folder}/runs/sums.jsonl", f"model.path={tiny_model}"]
+    )
+    (run / "origin.json").write_text(json.dumps({"command": line}))
     return run
 
 
@@ -78,7 +83,9 @@ def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: 
     assert "Published" in capsys.readouterr().out
 
 
-def test_what_is_the_owners_business_stays_here(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_the_owners_business_stays_here(
+    run: Path, finished: Path, tiny_model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert push.main([str(run), "to=me/mine", "private=false"]) == 0
     assert hub.created[0]["visibility"] == "public"
     everything = b"".join(content for path, content in hub.files["me/mine"].items())
@@ -86,7 +93,11 @@ def test_what_is_the_owners_business_stays_here(run: Path, hub: Hub, capsys: pyt
     assert TOKEN.encode() not in everything
     assert TOKEN not in capsys.readouterr().out
     assert not any(TOKEN.encode() in file.read_bytes() for file in run.rglob("*") if file.is_file())
+    assert b"data.source=file:sums.jsonl" in everything  # of the command
+    for folder in (finished.parent, tiny_model.parent):
+        assert str(folder).encode() not in everything
     settings = yaml.safe_load(hub.files["me/mine"]["training/config.yaml"])
+    assert settings["data"]["source"] == "file:sums.jsonl"
     assert "on_end" not in settings["run"]
     assert settings["lora"]["rank"] == 4
 
