@@ -1,6 +1,5 @@
 import hashlib
 import json
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,10 +34,8 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     other = write_run(folder / "made-up", before=1, after=5, cost=0.08, hardware="1 × A40")
     for name in ("metrics.jsonl", "summary.json"):
         shutil.copyfile(other / name, run / name)
-    line = shlex.join(
-        ["python", "launch/run.py", f"data.source=file:{folder}/runs/sums.jsonl", f"model.path={tiny_model}"]
-    )
-    (run / "origin.json").write_text(json.dumps({"command": line}))
+    command = f"python launch/run.py data.source=file:{folder}/runs/sums.jsonl model.path={tiny_model}"
+    (run / "origin.json").write_text(json.dumps({"command": command}))
     return run
 
 

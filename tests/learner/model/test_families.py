@@ -28,7 +28,7 @@ def test_family_is_taken(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Gemma 2", "attn_logit_softcapping is 50.0, .*; choose a family without one"),
+        ("Gemma 2", "attn_logit_softcapping is 50.0, .*; choose a family without"),
         ("Qwen 3 MoE", "num_local_experts is 4, .*; choose a dense model"),
         ("LFM2", "layer_types has conv, .*; choose another model"),
         ("any, with dynamic RoPE", "rope_type is dynamic, .*; choose another model, or set rope_type to default"),
