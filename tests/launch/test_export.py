@@ -1,7 +1,6 @@
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -130,39 +129,26 @@ def test_gguf_has_vocabulary_template_and_sizes(run: Path, tiny_model: Path) -> 
     assert fields["llama.attention.head_count_kv"].contents() == 2
 
 
-def take_place(_: Path) -> None:
-    Path("out").mkdir()
-
-
-def leave(_: Path) -> None:
-    pass
-
-
 @pytest.mark.parametrize(
-    ("arguments", "prepare", "said"),
+    ("arguments", "said"),
     [
-        (["to=x"], leave, "folder"),
-        (["runs/mine", "runs/mine"], leave, "runs/mine"),
-        (["runs/mine", "fromat=gguf"], leave, "fromat=gguf"),
-        (["runs/mine", "format=onnx"], leave, "format=onnx"),
-        (["runs/mine", "type=f16"], leave, "type=f16"),
-        (["runs/mine", "checkpoint=best"], leave, "checkpoint=best"),
-        (["runs/mine", "checkpoint=../.."], leave, "checkpoint=../.."),
-        (["runs/mine"], take_place, "out is there already"),
+        (["to=x"], "folder"),
+        (["runs/mine", "runs/mine"], "runs/mine"),
+        (["runs/mine", "fromat=gguf"], "fromat=gguf"),
+        (["runs/mine", "format=onnx"], "format=onnx"),
+        (["runs/mine", "type=f16"], "type=f16"),
+        (["runs/mine", "checkpoint=best"], "checkpoint=best"),
+        (["runs/mine", "checkpoint=../.."], "checkpoint=../.."),
+        (["runs/mine", "to=taken"], "taken is there already"),
     ],
 )
 def test_bad_input_is_one_line_and_touches_nothing(
-    arguments: list[str],
-    prepare: Callable[[Path], None],
-    said: str,
-    run: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent.parent)
-    prepare(run)
+    Path("taken").mkdir()
     before = sorted(Path().rglob("*"))
-    assert export.main([*arguments, *(["to=out"] if len(arguments) == 1 else [])]) == 2
+    assert export.main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
