@@ -23,21 +23,15 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.messages import AdapterRef, Problem
-from actors.models.files import shape_from_config
-from actors.runtime.placement import place_engines
-from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from launch.hardware.machine import check_build, detect
-from launch.plan.engines import check_engines
-from launch.reporting.tables import problem_in
+from launch.after.screen import off_screen
+from launch.after.trained import LATEST, Trained, find_trained, talking
 from launch.samples import choose, read_pairs, show
-from launch.trained.off_screen import off_screen
-from launch.trained.policy import LATEST, Trained, find_trained, talking
 
 SHOWN_SAMPLES = 3
-"""By /samples."""
+"""Answers that /samples shows."""
 
 
 @command("chat.py", __doc__)
@@ -51,45 +45,38 @@ def main(arguments: list[str]) -> int:
 
 def chat(trained: Trained, folder: Path, console: Console) -> int:
     """Start an engine and talk until the input ends. Raises BadInput if this machine has no room for one."""
-    config = talking(trained).config
-    machine = detect(config.device)
-    check_build(config, machine, software_versions(VLLM_BUILDS))
-    placement = place_engines(machine.cores, machine.gpus)
-    check_engines(config, shape_from_config(trained.model_path), machine, placement)
-    share = placement.rollouts[0]
+    config, share = talking(trained)
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 
     from actors.rollout.vllm_engine import RolloutEngine
-    from launch.chats.chat import Chat, typed
+    from launch.after.conversation import Conversation
     from rewards.pool import VerifierPool
     from rewards.reward import reward_function
 
     console.print(f"Starting an engine for {near(trained.checkpoint)} …", soft_wrap=True)
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
+    adapter = AdapterRef(0, 0, str(trained.adapter))
 
-    @cache
-    def problems() -> Sequence[Problem]:
-        return heldout(trained, tokenizer)
-
-    def asked(prompt: str) -> str:
-        return problem_in({problem.prompt for problem in problems()})[prompt]
-
-    def samples() -> None:
-        show(choose(read_pairs(folder), "", "")[:SHOWN_SAMPLES], console)
-
-    async def start() -> tuple[RolloutEngine, AdapterRef]:
-        engine, adapter = RolloutEngine(config, trained.model_path, share), AdapterRef(0, 0, str(trained.adapter))
+    async def start() -> RolloutEngine:
+        engine = RolloutEngine(config, trained.model_path, share)
         await engine.load(adapter)
-        return engine, adapter
+        return engine
 
     with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as judge:
-        engine, adapter = runner.run(start())
+        engine = runner.run(start())
         try:
             console.print("Ready: /problem 1 poses a held-out problem, /ask one of yours, /help lists all commands.")
-            Chat(config, console, tokenizer, engine, adapter, judge, problems, samples, asked).talk(
-                runner, typed(console)
-            )
+            Conversation(
+                config,
+                console,
+                tokenizer,
+                {"base": None, "trained": adapter},
+                stream=engine.stream,
+                judge=judge.verify,
+                problems=cache(lambda: heldout(trained, tokenizer)),
+                samples=lambda: show(choose(read_pairs(folder), "", "")[:SHOWN_SAMPLES], console),
+            ).talk(runner)
         finally:
             runner.run(engine.close())
     return 0

@@ -16,7 +16,6 @@ what was trained.
 """
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,12 +25,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.runtime.placement import SPINS
-from actors.runtime.process import handle_signals, raise_exit
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from launch.trained.policy import LATEST, Trained, find_trained
+from launch.after.trained import LATEST, Trained, carry_out, find_trained
 
 FORMATS = ("merged", "gguf", "adapter")
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
@@ -49,15 +46,13 @@ COMMON = {"merged": "transformers, vLLM", "gguf": "llama.cpp", "adapter": "peft,
 @command("export.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
-    handle_signals(raise_exit)
-    os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported
-    try:
-        folder, given = run_and_options(arguments, OPTIONS)
+    folder, given = run_and_options(arguments, OPTIONS)
+
+    def work() -> int:
         trained = find_trained(folder, given.get("checkpoint", LATEST))
         return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())
-    except SystemExit as told:  # by a signal: what was half written is gone by now
-        return 128 + int(told.code or 0)
+
+    return carry_out(work)
 
 
 def export(trained: Trained, form: str, kind: str, to: str | None, console: Console) -> int:
@@ -71,12 +66,12 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
     with _writable(target):
         parent = place_of(target)
     console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
-    from launch.artifacts.gguf_file import check_convertible
-    from launch.artifacts.verified import check_room, needed_bytes, write_verified
+    from launch.after.artifact import check_room, write_verified
+    from launch.after.gguf_file import check_convertible
 
     if form == "gguf":
         check_convertible(trained)
-    check_room(parent, needed_bytes(trained, form, kind), "give to=FOLDER elsewhere")
+    check_room(parent, trained, form, kind, "give to=FOLDER elsewhere")
     with _writable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)

@@ -14,23 +14,23 @@ itself, the settings and the metrics, in one commit. It is private unless privat
 in the environment alone. dry_run=true prints the files and the card, and needs no token and no network.
 """
 
-import os
+import shlex
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
 
-from actors.runtime.placement import SPINS
-from actors.runtime.process import handle_signals, raise_exit
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import RECORD, public_settings
+from launch.after.trained import Trained, carry_out, find_trained
 from launch.reporting.history import Run, read_run
-from launch.trained.policy import Trained, find_trained
 
 YES_NO = ("true", "false")
 
@@ -45,47 +45,43 @@ OPTIONS = {
 TRAINING = "training"
 """Folder of report, settings and metrics in the repository."""
 
+PATHS = ("model.path", "lora.start_from", "adapter")
+"""Settings that may be a path on this machine; others are where `file:` begins them."""
+
 
 @command("push.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 published, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
-    handle_signals(raise_exit)
-    os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported
-    try:
-        folder, given = run_and_options(arguments, OPTIONS)
-        if "to" not in given:
-            raise BadInput("say where to publish it: to=OWNER/NAME")
-        return push(folder, given, PlainConsole())
-    except SystemExit as told:
-        return 128 + int(told.code or 0)
+    folder, given = run_and_options(arguments, OPTIONS)
+    if "to" not in given:
+        raise BadInput("say where to publish it: to=OWNER/NAME")
+    return carry_out(lambda: push(folder, given, PlainConsole()))
 
 
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
     """Make the model and what goes with it in a folder of its own, and send or show that. Return the exit code."""
-    from launch.hub.card import base_name, local_licence, model_card, on_hub
-    from launch.hub.repository import Repository, check_name
+    from launch.after.card import base_name, local_licence, model_card, on_hub
+    from launch.after.repository import Repository, check_name
 
-    name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
+    name, form = given["to"], given.get("format", "adapter")
     check_name(name)
     trained = find_trained(folder)
     if trained.run.finished() is None:
         raise BadInput(f"the run in {folder} has not finished: let it end, which the model card is made of")
-    repository = None if dry else Repository(name)
+    repository = None if given.get("dry_run") == "true" else Repository(name)
     licence, base = local_licence(trained), base_name(trained)
     if repository:
         repository.check(overwrite=given.get("overwrite") == "true")
         licence = licence or (repository.licence_of(base) if on_hub(base) else "")
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
-        parcel, run = Path(scratch), read_run(folder)
+        parcel, run = Path(scratch), public_run(read_run(folder))
         if fault := write_model(trained, form, parcel, console):
             console.print(f"Not published: {fault}", soft_wrap=True)
             return 1
         card = model_card(trained, run, form, name, licence)
         card.save(parcel / "README.md")
         add_evidence(parcel / TRAINING, trained, run)
-        files = sorted(file for file in parcel.rglob("*") if file.is_file())
-        for file in files:
+        for file in sorted(file for file in parcel.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(parcel)}")
         if repository is None:
             console.print(str(card), soft_wrap=True)
@@ -103,10 +99,10 @@ def write_model(trained: Trained, form: str, folder: Path, console: Console) -> 
 
     An adapter is copied as the run has sealed it; a merged model is new, and so is verified.
     """
-    from launch.artifacts.verified import check_room, needed_bytes, write_adapter, write_verified
-    from launch.hub.card import base_name
+    from launch.after.artifact import check_room, write_adapter, write_verified
+    from launch.after.card import base_name
 
-    check_room(folder, needed_bytes(trained, form, ""), "set TMPDIR to a folder elsewhere")
+    check_room(folder, trained, form, "", "set TMPDIR to a folder elsewhere")
     if form == "adapter":
         write_adapter(trained, folder, base_name(trained))
         return ""
@@ -118,11 +114,33 @@ def add_evidence(folder: Path, trained: Trained, run: Run) -> None:
     from launch.reporting.page import run_report
 
     folder.mkdir()
-    settings = yaml.safe_dump(public_settings(trained.config), sort_keys=False, allow_unicode=True)
+    settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)
     (folder / trained.run.report.name).write_text(run_report(run, settings).html, encoding="utf-8")
     (folder / RECORD).write_text(settings, encoding="utf-8")
     if trained.run.metrics.exists():
         shutil.copyfile(trained.run.metrics, folder / trained.run.metrics.name)
+
+
+def public_run(run: Run) -> Run:
+    """Return a run whose settings and command name files and folders of this machine without where they are."""
+    try:
+        words = [word.partition("=") for word in shlex.split(run.origin.get("command", ""))]
+    except ValueError:  # its quotes are those for reading
+        words = []
+    line = shlex.join(f"{key}{equals}{public(value, key)}" for key, equals, value in words)
+    origin = {**run.origin, "command": line}
+    return replace(run, config={key: public(value, key) for key, value in run.config.items()}, origin=origin)
+
+
+def public(value: Any, key: str = "") -> Any:
+    """Return the value of a setting, or nested ones, with the mere names of files and folders of this machine."""
+    if isinstance(value, dict):
+        return {name: public(inner, f"{key}.{name}".lstrip(".")) for name, inner in value.items()}
+    if isinstance(value, str) and value.startswith("file:"):
+        return f"file:{Path(value.removeprefix('file:')).name}"
+    if isinstance(value, str) and key in PATHS and (Path(value).is_absolute() or Path(value).exists()):
+        return Path(value).name
+    return value
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from actors.messages import Status
 from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
+from launch.after.screen import side_by_side
+from launch.after.trained import find_run
 from launch.reporting.tables import Pair, pairs_by_outcome
-from launch.trained.policy import find_run
-from launch.trained.side_by_side import side_by_side
 
 SHOWN = {
     "worse": "right before, wrong after",
@@ -88,9 +88,9 @@ def show(pairs: list[Pair], console: Console) -> None:
     """Print problem, gold answer, and both answers with their verdicts."""
     for pair in pairs:
         console.print(f"{pair.problem.strip()}\ngold: {pair.gold}")
-        sides = (pair.before, pair.after)
-        verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides]
-        console.print(side_by_side(("base", "trained"), [str(side["response"]) for side in sides], verdicts))
+        sides = {"base": pair.before, "trained": pair.after}
+        verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides.values()]
+        console.print(side_by_side({name: str(side["response"]) for name, side in sides.items()}, verdicts))
 
 
 if __name__ == "__main__":

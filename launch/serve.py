@@ -19,18 +19,13 @@ import socket
 import sys
 from typing import Any
 
-from actors.models.files import shape_from_config
 from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
-from actors.runtime.placement import place_engines
-from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput
 from conf.text import printable
-from launch.hardware.machine import check_build, detect
-from launch.plan.engines import check_engines
-from launch.trained.policy import LATEST, Trained, find_trained, talking
-from launch.trained.server_guard import KEY, ServerGuard, loopback
+from launch.after.server_guard import KEY, ServerGuard, loopback
+from launch.after.trained import LATEST, Trained, find_trained, talking
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 
@@ -45,7 +40,7 @@ def main(arguments: list[str]) -> int:
     host, port = given.get("host", "127.0.0.1"), given.get("port", "8000")
     check_address(host, port)
     trained = find_trained(folder, given.get("checkpoint", LATEST))
-    server = server_command(talking(trained), host, port)
+    server = server_command(trained, host, port)
     print(f"Starting a server of {printable(near(trained.checkpoint))}. Once it is up, ask it, for example by")
     print(f"\n    {example(host, port)}\n", flush=True)
     os.execv(server[0], server)
@@ -81,12 +76,8 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
 
     Raises BadInput if this machine cannot.
     """
-    config, shape = trained.config, shape_from_config(trained.model_path)
-    machine = detect(config.device)
-    check_build(config, machine, software_versions(VLLM_BUILDS))
-    placement = place_engines(machine.cores, machine.gpus)
-    check_engines(config, shape, machine, placement)
-    share, context = placement.rollouts[0], config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
+    config, share = talking(trained)
+    context = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
     set_environment(share, config.rollout.kv_cache_gib)
     settings: dict[str, Any] = {
         "model": trained.model_path,
@@ -101,15 +92,14 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
         **lora_settings(config.lora),
         **(cpu_settings(context) if share.cores else {}),
     }
-    return [sys.executable, "-m", SERVER, *(word for name, value in settings.items() for word in flag(name, value))]
-
-
-def flag(name: str, value: Any) -> list[str]:
-    """Return a setting of vLLM as words of its command line."""
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{option}" if value else f"--no-{option}"]
-    return [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+    words: list[str] = []
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+    return [sys.executable, "-m", SERVER, *words]
 
 
 def example(host: str, port: str) -> str:

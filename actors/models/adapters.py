@@ -22,26 +22,12 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 
-REASONS = {
-    "peft_type": "it is no LoRA",
-    "use_dora": "vLLM cannot serve DoRA",
-    "modules_to_save": "vLLM cannot serve whole modules beside the adapter",
-    "rank_pattern": "vLLM pads all layers to one rank, and this project trains one",
-    "alpha_pattern": "the learner trains one alpha for all layers",
-    "bias": "vLLM cannot serve trained biases",
-    "lora_bias": "vLLM cannot serve a bias in the adapter",
-    "init_lora_weights": "such an init changes the base weights",
-    "fan_in_fan_out": "vLLM cannot serve transposed weights",
-    "layer_replication": "vLLM cannot serve replicated layers",
-    "alora_invocation_tokens": "vLLM cannot serve activated LoRA",
-    "use_bdlora": "vLLM cannot serve block-diagonal LoRA",
-    "use_qalora": "vLLM cannot serve QALoRA",
-    "trainable_token_indices": "vLLM cannot serve trained embeddings",
-    "target_parameters": "the learner trains linear modules only",
-    "layers_to_transform": "the learner trains the modules of every layer",
-    "exclude_modules": "the learner trains the modules of every layer",
+ANY_VALUE = {
+    *("r", "lora_alpha", "use_rslora", "target_modules", "base_model_name_or_path"),  # read here
+    *("task_type", "revision", "auto_mapping", "inference_mode", "peft_version", "megatron_core", "layers_pattern"),
+    *("lora_dropout", "loftq_config", "eva_config", "qalora_group_size"),  # of its training, or of what is off
 }
-"""By key of adapter_config.json: why a value that is not PLAIN is refused."""
+"""Keys of adapter_config.json that a plain LoRA may give any value."""
 
 PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -51,7 +37,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 """Values of a plain LoRA by key. (The other inits of PEFT change the base model's weights.)"""
 
 OFF: tuple[Any, ...] = (None, False, [], {})
-"""Values of a plain LoRA under all other keys."""
+"""Values of a plain LoRA under all other keys: whatever else PEFT can do, vLLM or the learner cannot."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +67,12 @@ def check_adapter(config: Config, model_path: str) -> None:
     """
     if not config.lora.start_from:
         return
-    folder = Path(config.lora.start_from)
-    where = f"lora.start_from={folder}"
-    stated = _read(config, model_path, folder, where)
-    modules = stated.get("target_modules")
-    theirs = {
-        "rank": stated.get("r"),
-        "alpha": stated.get("lora_alpha"),
-        "rslora": stated.get("use_rslora", False),
-        "target_modules": sorted(modules) if isinstance(modules, list) else modules,
-    }
-    for key, value in theirs.items():
+    folder, where = Path(config.lora.start_from), f"lora.start_from={config.lora.start_from}"
+    for key, theirs in _lora(_read(config, model_path, folder, where)).items():
         ours = getattr(config.lora, key)
-        ours = sorted(ours) if isinstance(ours, list) else ours
-        if value != ours:
-            raise BadInput(f"{where}: was made with {key} {value}, this run has lora.{key}={ours}; make them equal")
-    _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
-    _check_effect(folder / WEIGHTS_FILE, where, asked=False)
+        if theirs != (sorted(ours) if isinstance(ours, list) else ours):
+            raise BadInput(f"{where}: was made with {key} {theirs}, this run has lora.{key}={ours}; make them equal")
+    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=False)
 
 
 def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
@@ -109,24 +84,20 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
     """
     if not config.adapter:
         return None
-    where = f"adapter={config.adapter}"
-    folder = Path(config.adapter)
+    folder, where = Path(config.adapter), f"adapter={config.adapter}"
     if os.path.isfile(folder / "adapter" / CONFIG_FILE):
         folder = folder / "adapter"
     stated = _read(config, model_path, folder, where)
-    lora = config.lora
-    if not isinstance(modules := stated.get("target_modules"), list):
-        raise BadInput(f"{where}: target_modules={modules} in {CONFIG_FILE}: is no list of names; name a plain LoRA")
-    if missing := [key for key in ("r", "lora_alpha") if key not in stated]:
-        raise BadInput(f"{where}: {CONFIG_FILE} does not state {missing[0]}; name a plain LoRA")
-    lora.rank, lora.alpha = stated["r"], stated["lora_alpha"]
-    lora.rslora, lora.target_modules = bool(stated.get("use_rslora")), sorted(set(modules))
-    if not 1 <= lora.rank <= VLLM_RANKS[-1]:
-        raise BadInput(f"{where}: its rank is {lora.rank}, and vLLM serves 1 to {VLLM_RANKS[-1]}")
-    if unknown := [name for name in lora.target_modules if name not in (*PROJECTIONS, *FUSED)]:
-        raise BadInput(f"{where}: it adapts {unknown[0]}; only {', '.join((*PROJECTIONS, *FUSED))} can be served")
-    _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where)
-    _check_effect(folder / WEIGHTS_FILE, where)
+    served = (*PROJECTIONS, *FUSED)
+    for key, value in _lora(stated).items():
+        if value is None or (key == "target_modules" and not isinstance(value, list)):
+            raise BadInput(f"{where}: {CONFIG_FILE} states no {key} that is of use ({value}); name a plain LoRA")
+        setattr(config.lora, key, value)
+    if config.lora.rank > VLLM_RANKS[-1]:
+        raise BadInput(f"{where}: its rank is {config.lora.rank}, and vLLM serves 1 to {VLLM_RANKS[-1]}")
+    if unknown := [name for name in config.lora.target_modules if name not in served]:
+        raise BadInput(f"{where}: it adapts {unknown[0]}; only {', '.join(served)} can be served")
+    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
     return Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
@@ -139,12 +110,11 @@ def model_names(path: str) -> set[str]:
 def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str, Any]:
     """Read the adapter's own settings, those of a plain LoRA for the run's model."""
     remedy = "name a folder in PEFT's format"
-    stated: dict[str, Any] = parse_json(
-        read_text(folder / CONFIG_FILE, remedy), Stated, f"{where}: {CONFIG_FILE}", remedy
-    )
-    for key, reason in REASONS.items():
+    text = read_text(folder / CONFIG_FILE, remedy)
+    stated: dict[str, Any] = parse_json(text, Stated, f"{where}: {CONFIG_FILE}", remedy)
+    for key in sorted({*stated, *PLAIN} - ANY_VALUE):
         if (value := stated.get(key)) not in PLAIN.get(key, OFF):
-            raise BadInput(f"{where}: its {key} is {value}, but {reason}; name a plain LoRA")
+            raise BadInput(f"{where}: its {key} is {value}, which cannot be served and trained on; name a plain LoRA")
     base = stated.get("base_model_name_or_path")
     if not base:
         raise BadInput(
@@ -156,25 +126,22 @@ def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str
     return stated
 
 
-def _check_effect(file: Path, where: str, asked: bool = True) -> None:
-    """Raise BadInput unless all B and A are finite, and some B A is not zero. asked: whether it must not be zero."""
-    effective = not asked
-    with safe_open(file, framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118  # no mapping
-            if ".lora_B." in name:
-                a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
-                if not (a.isfinite().all() and b.isfinite().all()):
-                    raise BadInput(f"{where}: {name} or its A holds numbers that are not finite; name a sound adapter")
-                effective = effective or bool(a.any() and b.any())
-    if not effective:
-        raise BadInput(
-            f"{where}: every B or A is zero, it does not change the model; name an adapter that was trained, or leave "
-            "it out to evaluate the base model"
-        )
+def _lora(stated: dict[str, Any]) -> dict[str, Any]:
+    """Return what an adapter states of the fields of `config.lora`, None for what it does not."""
+    modules = stated.get("target_modules")
+    return {
+        "rank": stated.get("r"),
+        "alpha": stated.get("lora_alpha"),
+        "rslora": bool(stated.get("use_rslora")),
+        "target_modules": sorted(set(modules)) if isinstance(modules, list) else modules,
+    }
 
 
-def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str) -> None:
-    """Raise BadInput unless the weights are A and B of each module in every layer."""
+def _check_weights(config: Config, model_path: str, file: Path, where: str, effective: bool) -> None:
+    """Raise BadInput unless the weights are finite A and B of each module in every layer.
+
+    effective: whether some B A must not be zero.
+    """
     if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
     try:
@@ -182,13 +149,25 @@ def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str) -
             shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{where}: {file.name} cannot be read ({error}); name an undamaged adapter") from None
-    expected = _shapes(config, shape)
+    expected = _shapes(config, shape_from_config(model_path))
     for name in sorted(expected.keys() | shapes.keys()):
         if shapes.get(name) != expected.get(name):
             raise BadInput(
                 f"{where}: {name} has shape {shapes.get(name)}, this run's {expected.get(name)}; name"
                 " an adapter of the same model and modules"
             )
+    with safe_open(file, framework="pt") as weights:
+        found = False
+        for name in (name for name in expected if ".lora_B." in name):
+            a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
+            if not (a.isfinite().all() and b.isfinite().all()):
+                raise BadInput(f"{where}: {name} or its A holds numbers that are not finite; name a sound adapter")
+            found = found or bool(a.any() and b.any())
+    if effective and not found:
+        raise BadInput(
+            f"{where}: every B or A is zero, it does not change the model; name an adapter that was trained, or leave "
+            "it out to evaluate the base model"
+        )
 
 
 def _shapes(config: Config, shape: ShapeConfig) -> dict[str, list[int]]:

@@ -1,6 +1,7 @@
 """What a model's config.json says against learning from it: the families whose mathematics the learner has not."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -21,9 +22,6 @@ EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_expe
 
 NOT_DROPPED = {"attention_dropout", "attn_pdrop", "classifier_dropout"}
 """Dropouts that do not act: the learner's own attention has none, and there is no classifier."""
-
-OTHER = "choose another model"
-
 
 Size = Annotated[int, Field(ge=1, le=2**24)]
 """Of a dimension; larger ones are no model's."""
@@ -81,48 +79,40 @@ def common_context(stated: dict[str, Any]) -> int | None:
 
 def check_family(folder: str | Path) -> None:
     """Raise BadInput if config.json names something that the learner would compute wrongly."""
-    stated = read_config(folder)
-    for thing, reason, remedy in _objections(stated):
-        raise BadInput(f"{Path(folder) / 'config.json'}: {thing}, {reason}; {remedy}")
+    for objection in _objections(read_config(folder)):
+        raise BadInput(f"{Path(folder) / 'config.json'}: {objection}")
 
 
-def _objections(stated: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return what speaks against a model: thing and value, reason, remedy."""
-    found = []
+def _objections(stated: dict[str, Any]) -> Iterator[str]:
+    """Yield what speaks against a model: thing and value, reason, remedy."""
     for key in ("text_config", "vision_config", "audio_config"):
         if key in stated:
-            reason = "which makes it a model of more than text"
-            found.append((f"there is a {key}", reason, "choose the family's model for text alone"))
+            yield f"there is a {key}, which makes it a model of more than text; choose the family's text model"
     if stated.get("quantization_config"):
-        reason = "and the learner computes with plain weights"
-        found.append(("there is a quantization_config", reason, "choose the model's unquantized weights"))
+        yield "there is a quantization_config, and the learner computes with plain weights; choose unquantized weights"
     if cap := stated.get("attn_logit_softcapping"):
-        reason = "and the learner's attention has no soft cap"
-        found.append((f"attn_logit_softcapping is {cap}", reason, "choose a family without one, such as Gemma 3"))
+        yield f"attn_logit_softcapping is {cap}, and the learner's attention has no soft cap; choose a family without"
     if mixer := _mixer(stated):
-        found.append((mixer, "and only full and sliding attention keep packed samples apart", OTHER))
+        yield f"{mixer}, and only full and sliding attention keep packed samples apart; choose another model"
     for key in sorted(EXPERTS & stated.keys()):
         if isinstance(stated[key], int) and stated[key] > 1:
             reason = "and neither learner nor engine attaches an adapter to experts"
-            found.append((f"{key} is {stated[key]}", reason, "choose a dense model"))
-    for rope in rope_settings(stated):
-        if "dynamic" in rope_kind(rope):
-            reason = "and with it a long sample would change the short ones beside it"
-            remedy = "choose another model, or set rope_type to default within the original context"
-            found.append((f"rope_type is {rope_kind(rope)}", reason, remedy))
+            yield f"{key} is {stated[key]}, {reason}; choose a dense model"
+    for kind in map(rope_kind, rope_settings(stated)):
+        if "dynamic" in kind:
+            yield (
+                f"rope_type is {kind}, and with it a long sample would change the short ones beside it; choose another"
+                " model, or set rope_type to default within the original context"
+            )
     for key, value in sorted(stated.items()):
         dropout = ("dropout" in key or key.endswith("pdrop")) and key not in NOT_DROPPED
         if dropout and isinstance(value, float | int) and value > 0:
-            reason = "and what is learned would not be what is served"
-            found.append((f"{key} is {value}", reason, "set it to 0 in a copy of the model's folder"))
-    return found
+            yield f"{key} is {value}, and what is learned would not be what is served; set it to 0 in a copy"
 
 
 def _mixer(stated: dict[str, Any]) -> str:
     """Name what mixes tokens other than by attention, empty if nothing does."""
     kinds = stated.get("layer_types")
     if isinstance(kinds, list):
-        others = sorted(set(map(str, kinds)) - ATTENTION_KINDS)
-        return f"layer_types has {others[0]}" if others else ""
-    key = next((key for key in sorted(stated) if STATE_KEYS.match(key) and stated[key]), None)
-    return f"{key} is {stated[key]}" if key else ""
+        return next((f"layer_types has {kind}" for kind in sorted(set(map(str, kinds)) - ATTENTION_KINDS)), "")
+    return next((f"{key} is {stated[key]}" for key in sorted(stated) if STATE_KEYS.match(key) and stated[key]), "")

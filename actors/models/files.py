@@ -71,7 +71,6 @@ def locate(model: ModelConfig) -> str:
             )
     folder = _folder(model.path, MODEL_FILES)
     _check_weights(folder, model.path)
-    _check_readable(weight_files(folder), model.path, shape_from_config(folder))
     return str(folder)
 
 
@@ -165,19 +164,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _folder(path: str, patterns: list[str]) -> Path:
     """Return the folder a model path stands for, with at least its config.json."""
-    if path == EMBEDDED:
-        folder = embedded_folder()
-        if not (folder / "config.json").is_file():
-            raise BadInput(
-                f"model.path={path}: the embedded model is not in {folder}; put it there by bash launch/setup.sh, or"
-                " where the package was installed from elsewhere, by microbudget embedded"
-            )
+    folder = embedded_folder() if path == EMBEDDED else path_of(path, f"model.path={path}")
+    there = os.path.lexists(folder / "config.json")
+    if path == EMBEDDED and not there:
+        raise BadInput(
+            f"model.path={path}: the embedded model is not in {folder}; put it there by bash launch/setup.sh, or"
+            " where the package was installed from elsewhere, by microbudget embedded"
+        )
+    if there:
         return folder
-    folder = path_of(path, f"model.path={path}")
     if os.path.isdir(folder):
-        if not os.path.lexists(folder / "config.json"):
-            raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
-        return folder
+        raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path):
         raise BadInput(f"model.path={path}: no such folder; name a local folder, a hub id OWNER/NAME or {EMBEDDED}")
     return _from_hub(path, patterns)
@@ -188,56 +185,43 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
     import httpx2
     from huggingface_hub import constants, errors, snapshot_download
 
-    page = f"https://huggingface.co/{name}"
+    page, instead = f"https://huggingface.co/{name}", "name a local folder that holds the model"
+    wanted: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": "*/*"}
     try:
         try:
             revision = newest("model", name)
         except HubAway:
-            return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns="*/*", local_files_only=True))
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"))
+            return Path(snapshot_download(name, local_files_only=True, **wanted))
+        return Path(snapshot_download(name, revision=revision, **wanted))
     except errors.GatedRepoError:
-        raise BadInput(
-            f"model.path={name}: the model is gated; accept its licence at {page} and set HF_TOKEN, or name a local"
-            " folder that holds it"
-        ) from None
+        fault = f"the model is gated; accept its licence at {page} and set HF_TOKEN, or {instead}"
     except errors.RepositoryNotFoundError:
-        raise BadInput(
-            f"model.path={name}: neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
-            " if it is private"
-        ) from None
+        fault = (
+            f"neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN if it is private"
+        )
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
         away = error.__context__
         cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__
-        raise BadInput(
-            f"model.path={name}: not in the local cache, and the hub cannot be reached ({cause}); check the network,"
-            " or name a local folder that holds the model"
-        ) from None
+        fault = f"not in the local cache, and the hub cannot be reached ({cause}); check the network, or {instead}"
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BadInput(
-            f"model.path={name}: the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete what"
-            " is damaged there, set HF_HOME to another folder, or name a local folder that holds the model"
-        ) from None
+        fault = (
+            f"the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete what is damaged there,"
+            f" set HF_HOME to another folder, or {instead}"
+        )
+    raise BadInput(f"model.path={name}: {fault}")
 
 
 def _check_weights(folder: Path, path: str) -> None:
-    """Raise BadInput unless all safetensors weights are there."""
-    shards = weight_files(folder)
-    missing = [shard.name for shard in shards if not shard.is_file()]
-    if missing and any(folder.glob("pytorch_model*.bin")):
-        raise BadInput(
-            f"model.path={path}: {folder} holds pickled weights, which can run code when loaded; save the model"
-            " as safetensors"
-        )
-    if missing:
-        raise BadInput(
-            f"model.path={path}: {missing[0]} is missing in {folder}; name a folder with safetensors weights"
-        )
-
-
-def _check_readable(shards: list[Path], path: str, shape: ShapeConfig) -> None:
-    """Raise BadInput for weights that are cut off or damaged, or not of the shape that config.json states: what is
-    missing would be random, and what is too much left out.
+    """Raise BadInput unless all safetensors weights are there and whole, and of the shape that config.json states: what
+    is missing would be random, and what is too much left out.
     """
+    shape, shards, restore = shape_from_config(folder), weight_files(folder), "restore the model's own files"
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+        if any(folder.glob("pytorch_model*.bin")):
+            fault = f"{folder} holds pickled weights, which can run code when loaded; save the model as safetensors"
+        else:
+            fault = f"{missing[0]} is missing in {folder}; name a folder with safetensors weights"
+        raise BadInput(f"model.path={path}: {fault}")
     layers: dict[str, set[int]] = defaultdict(set)
     for shard in shards:
         try:
@@ -249,7 +233,7 @@ def _check_readable(shards: list[Path], path: str, shape: ShapeConfig) -> None:
         if rows not in (None, [shape.vocabulary, shape.hidden]):
             raise BadInput(
                 f"model.path={path}: {EMBEDDING} has the shape {rows}, and config.json says vocab_size="
-                f"{shape.vocabulary} and hidden_size={shape.hidden}; restore the model's own files"
+                f"{shape.vocabulary} and hidden_size={shape.hidden}; {restore}"
             )
         for found in filter(None, map(LAYER.search, names)):
             layers[found[2]].add(int(found[1]))
@@ -257,5 +241,5 @@ def _check_readable(shards: list[Path], path: str, shape: ShapeConfig) -> None:
         if numbers != set(range(shape.layers)):
             raise BadInput(
                 f"model.path={path}: its files have {name} {len(numbers)} times, and config.json says num_hidden_layers"
-                f"={shape.layers}; restore the model's own files"
+                f"={shape.layers}; {restore}"
             )

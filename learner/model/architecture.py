@@ -39,31 +39,15 @@ def check_modules(base: Any, targets: Sequence[str]) -> None:
     """Raise BadInput unless every layer is attention and MLP and has each target once, none is left out where all are
     asked for, and nothing in them or at the head has an effect that the learner leaves out.
     """
+    model = f"model {base.config.name_or_path}"
     for number, layer in enumerate(layers_of(base)):
-        where = f"model {base.config.name_or_path}: layer {number}"
-        if strange := next(_strangers(layer), None):
-            raise BadInput(f"{where} has {strange}; choose a dense model of attention and MLPs")
-        linear = Counter(_leaf(name) for name, module in layer.named_modules() if isinstance(module, nn.Linear))
-        if missing := [name for name in targets if linear[name] != 1]:
-            raise BadInput(
-                f"{where} has {linear[missing[0]] or 'no'} {missing[0]}, and the adapter would be attached in part; "
-                f"{_remedy(linear)}"
-            )
-        if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
-            raise BadInput(
-                f"{where} has gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it"
-                " out of lora.target_modules, if an adapter without it is what you want"
-            )
-        if set(targets) == set(PROJECTIONS) and (left := linear.keys() - targets):
-            raise BadInput(
-                f"{where} has {_names(left)} besides lora.target_modules, and they would be left without adapter;"
-                " choose another model, or name fewer modules if a part is what you want"
-            )
+        for objection in _objections(layer, targets):
+            raise BadInput(f"{model}: layer {number} has {objection}")
     head = base.get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise BadInput(
-            f"model {base.config.name_or_path}: its output head is {head}, and the log-probabilities are computed from "
-            "a plain matrix; choose a model whose head has no bias"
+            f"{model}: its output head is {head}, and the log-probabilities are computed from a plain matrix; choose a"
+            " model whose head has no bias"
         )
 
 
@@ -80,21 +64,39 @@ def layers_of(base: Any) -> nn.ModuleList:
     )
 
 
-def _strangers(layer: nn.Module) -> Iterator[str]:
-    """Name what a layer has besides attention, MLP and norms."""
-    kinds = [type(module).__name__ for module in layer.modules()]
-    if not any("Attention" in kind for kind in kinds):
-        yield "no attention"
-    for name, module in layer.named_modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d):
-            yield f"a convolution, {name}, which mixes packed samples"
-        if isinstance(module, nn.Dropout) and module.p > 0 and "attn_drop" not in name:
-            yield f"a dropout of {module.p:g}, {name}, with which what is learned would not be what is served"
-    for name, parameter in layer.named_parameters():
-        if parameter.dim() == 3:
-            yield f"experts, {name}, which carry no adapter"
-    if experts := next((kind for kind in kinds if "Expert" in kind or "SparseMoe" in kind), None):
-        yield f"experts, {experts}, which carry no adapter"
+def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
+    """Yield what a layer has besides attention, MLP and norms, and targets that it has not or not all of; remedies."""
+    strangers = [
+        *(f"a convolution, {name}, which mixes packed samples" for name in _of_kind(layer, nn.Conv1d | nn.Conv2d)),
+        *(
+            f"a dropout of {module.p:g}, {name}, with which what is learned would not be what is served"
+            for name, module in _of_kind(layer, nn.Dropout).items()
+            if module.p > 0 and "attn_drop" not in name
+        ),
+        *(f"experts, {name}, which carry no adapter" for name, each in layer.named_parameters() if each.dim() == 3),
+    ]
+    if not any("Attention" in type(module).__name__ for module in layer.modules()):
+        strangers.append("no attention")
+    yield from (f"{stranger}; choose a dense model of attention and MLPs" for stranger in strangers)
+    linear = Counter(name.rpartition(".")[2] for name in _of_kind(layer, nn.Linear))
+    for name in targets:
+        if linear[name] != 1:
+            yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear)}"
+    if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
+        yield (
+            "gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it out of"
+            " lora.target_modules, if an adapter without it is what you want"
+        )
+    if set(targets) == set(PROJECTIONS) and (left := linear.keys() - targets):
+        yield (
+            f"{_names(left)} besides lora.target_modules, and they would be left without adapter; choose another model,"
+            " or name fewer modules if a part is what you want"
+        )
+
+
+def _of_kind(layer: nn.Module, kind: Any) -> dict[str, Any]:
+    """Return the modules of a kind in a layer, by name."""
+    return {name: module for name, module in layer.named_modules() if isinstance(module, kind)}
 
 
 def _remedy(linear: Counter[str]) -> str:
@@ -106,10 +108,6 @@ def _remedy(linear: Counter[str]) -> str:
     left = linear.keys() - own
     alone = f", if an adapter on these without {_names(left)} is what you want" if left else ""
     return f"set lora.target_modules=[{','.join(own)}]{alone}"
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]
 
 
 def _names(names: Any) -> str:

@@ -1,7 +1,6 @@
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ from safetensors.torch import load_file
 from conf.errors import BadInput
 from conf.load import load
 from launch import export
-from launch.artifacts import merged, verified
-from launch.trained.policy import find_trained
+from launch.after import artifact, merged
+from launch.after.trained import find_trained
 from tests.trained_runs import write_model, write_trained
 
 
@@ -130,39 +129,26 @@ def test_gguf_has_vocabulary_template_and_sizes(run: Path, tiny_model: Path) -> 
     assert fields["llama.attention.head_count_kv"].contents() == 2
 
 
-def take_place(_: Path) -> None:
-    Path("out").mkdir()
-
-
-def leave(_: Path) -> None:
-    pass
-
-
 @pytest.mark.parametrize(
-    ("arguments", "prepare", "said"),
+    ("arguments", "said"),
     [
-        (["to=x"], leave, "to=x"),
-        (["runs/mine", "runs/mine"], leave, "runs/mine"),
-        (["runs/mine", "fromat=gguf"], leave, "fromat=gguf"),
-        (["runs/mine", "format=onnx"], leave, "format=onnx"),
-        (["runs/mine", "type=f16"], leave, "type=f16"),
-        (["runs/mine", "checkpoint=best"], leave, "checkpoint=best"),
-        (["runs/mine", "checkpoint=../.."], leave, "checkpoint=../.."),
-        (["runs/mine"], take_place, "out is there already"),
+        (["to=x"], "folder"),
+        (["runs/mine", "runs/mine"], "runs/mine"),
+        (["runs/mine", "fromat=gguf"], "fromat=gguf"),
+        (["runs/mine", "format=onnx"], "format=onnx"),
+        (["runs/mine", "type=f16"], "type=f16"),
+        (["runs/mine", "checkpoint=best"], "checkpoint=best"),
+        (["runs/mine", "checkpoint=../.."], "checkpoint=../.."),
+        (["runs/mine", "to=taken"], "taken is there already"),
     ],
 )
 def test_bad_input_is_one_line_and_touches_nothing(
-    arguments: list[str],
-    prepare: Callable[[Path], None],
-    said: str,
-    run: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent.parent)
-    prepare(run)
+    Path("taken").mkdir()
     before = sorted(Path().rglob("*"))
-    assert export.main([*arguments, *(["to=out"] if len(arguments) == 1 else [])]) == 2
+    assert export.main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -196,8 +182,8 @@ def test_room_is_counted_before_anything_is_written(
     arguments: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted: list[int] = []
-    check = verified.check_room
-    monkeypatch.setattr(verified, "check_room", lambda *given: counted.append(given[1]) or check(*given))
+    count = artifact.needed_bytes
+    monkeypatch.setattr(artifact, "needed_bytes", lambda *given: counted.append(count(*given)) or counted[0])
     assert export.main([str(run), "to=place/out", *arguments]) == 0
     size = sum(file.stat().st_size for file in Path("place/out").iterdir() if file.name != export.RECORD)
     assert size <= counted[0] <= 1.2 * size + 2**20  # the tiny model is mostly tokens

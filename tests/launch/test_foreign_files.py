@@ -218,9 +218,9 @@ ACTIONS: list[Callable[[World], Any]] = [
 def test_file_that_is_not_ours_survives(before: Any, begin_first: bool, after: Any, actions: Any) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
         found = SimpleNamespace(
-            write_verified=lambda *_: Found(), check_room=lambda *_: None, needed_bytes=lambda *_: 0
+            check_room=lambda *_: None, needed_bytes=lambda *_: 0, write_verified=lambda *_: Found()
         )
-        patched.setitem(sys.modules, "launch.artifacts.verified", found)  # type: ignore[arg-type]
+        patched.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
         world = World(Path(place).resolve())
         if begin_first:
             for action in (start, save, put, make_model):

@@ -1,7 +1,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from launch import push
-from launch.hub import repository
+from launch.after import repository
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
 from tests.trained_runs import write_trained
@@ -34,6 +34,8 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     other = write_run(folder / "made-up", before=1, after=5, cost=0.08, hardware="1 × A40")
     for name in ("metrics.jsonl", "summary.json"):
         shutil.copyfile(other / name, run / name)
+    command = f"python launch/run.py data.source=file:{folder}/runs/sums.jsonl model.path={tiny_model}"
+    (run / "origin.json").write_text(json.dumps({"command": command}))
     return run
 
 
@@ -78,7 +80,9 @@ def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: 
     assert "Published" in capsys.readouterr().out
 
 
-def test_what_is_the_owners_business_stays_here(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_the_owners_business_stays_here(
+    run: Path, finished: Path, tiny_model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert push.main([str(run), "to=me/mine", "private=false"]) == 0
     assert hub.created[0]["visibility"] == "public"
     everything = b"".join(content for path, content in hub.files["me/mine"].items())
@@ -86,7 +90,11 @@ def test_what_is_the_owners_business_stays_here(run: Path, hub: Hub, capsys: pyt
     assert TOKEN.encode() not in everything
     assert TOKEN not in capsys.readouterr().out
     assert not any(TOKEN.encode() in file.read_bytes() for file in run.rglob("*") if file.is_file())
+    assert b"data.source=file:sums.jsonl" in everything  # of the command
+    for folder in (finished.parent, tiny_model.parent):
+        assert str(folder).encode() not in everything
     settings = yaml.safe_load(hub.files["me/mine"]["training/config.yaml"])
+    assert settings["data"]["source"] == "file:sums.jsonl"
     assert "on_end" not in settings["run"]
     assert settings["lora"]["rank"] == 4
 
@@ -112,7 +120,7 @@ def test_dry_run_shows_all_and_needs_nothing(
 
 
 def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from launch.hub import card
+    from launch.after import card
 
     monkeypatch.setattr(card, "HUB_NAMES", _Always("someone/base"))
     hub.cards["someone/base"] = {"license": "mit"}
@@ -143,30 +151,23 @@ def test_model_that_is_there_is_replaced_only_when_asked(
     assert len(hub.commits) == 2
 
 
-def unfinish(run: Path) -> None:
-    (run / "summary.json").write_text(json.dumps({"status": "interrupted"}))
-
-
-def leave(_: Path) -> None:
-    pass
-
-
 @pytest.mark.parametrize(
-    ("arguments", "prepare", "token", "said"),
+    ("arguments", "token", "said"),
     [
-        ([], leave, TOKEN, "to=OWNER/NAME"),
-        (["to=mine"], leave, TOKEN, "to=mine"),
-        (["to=me/mi ne"], leave, TOKEN, "give OWNER/NAME"),
-        (["to=me/mine", "privat=true"], leave, TOKEN, "privat=true"),
-        (["to=me/mine", "format=gguf"], leave, TOKEN, "format=gguf"),
-        (["to=me/mine"], unfinish, TOKEN, "runs/mine"),
-        (["to=me/mine"], leave, "", "HF_TOKEN"),
-        (["to=me/mine"], leave, "hf_wrong", "HF_TOKEN"),
+        (["mine"], TOKEN, "to=OWNER/NAME"),
+        (["mine", "to=mine"], TOKEN, "to=mine"),
+        (["mine", "to=me/mi ne"], TOKEN, "give OWNER/NAME"),
+        (["mine", "to=me/mine", "privat=true"], TOKEN, "privat=true"),
+        (["mine", "to=me/mine", "format=gguf"], TOKEN, "format=gguf"),
+        (["unended", "to=me/mine"], TOKEN, "unended"),
+        (["mine", "to=me/mine"], "", "HF_TOKEN"),
+        (["mine", "to=me/mine"], "hf_wrong", "HF_TOKEN"),
+        (["mine", "to=me/mine"], "hf_ключ", "HF_TOKEN"),
+        (["mine", "to=me/mine"], "hf_a\nb", "HF_TOKEN"),
     ],
 )
 def test_bad_input_is_one_line_and_sends_nothing(
     arguments: list[str],
-    prepare: Callable[[Path], None],
     token: str,
     said: str,
     run: Path,
@@ -174,10 +175,12 @@ def test_bad_input_is_one_line_and_sends_nothing(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(run.parent)
     monkeypatch.setenv("HF_TOKEN", token)
-    prepare(run)
+    shutil.copytree(run, "unended", symlinks=True)
+    (run.parent / "unended" / "summary.json").write_text(json.dumps({"status": "interrupted"}))
     before = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.rglob("*") if file.is_file()}
-    assert push.main(["runs/mine", *arguments]) == 2
+    assert push.main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -209,15 +212,6 @@ def test_hub_that_says_nothing_or_nonsense(
     assert "to=me/mine" in error
     assert ("silent" in error) == (kind == "silent")
     assert not hub.commits
-
-
-@pytest.mark.parametrize("token", ["hf_ключ", "hf_a\nb", "  "])
-def test_token_that_no_request_can_bring(
-    token: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", token)
-    assert push.main([str(run), "to=me/mine"]) == 2
-    assert "HF_TOKEN" in capsys.readouterr().err
 
 
 def test_merged_model_that_is_not_what_was_trained_stays_here(

@@ -48,24 +48,23 @@ def test_what_peft_writes_is_accepted(adapter: Path, tiny_config: Config, tiny_m
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"peft_type": "LOHA"}, "no LoRA"),
-        ({"use_dora": True}, "cannot serve DoRA"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save.*cannot serve whole modules"),
-        ({"rank_pattern": {"q_proj": 8}}, "one rank"),
-        ({"alpha_pattern": {"q_proj": 8}}, "one alpha"),
-        ({"bias": "all"}, "trained biases"),
-        ({"lora_bias": True}, "bias in the adapter"),
-        ({"init_lora_weights": "pissa"}, "changes the base weights"),
-        ({"layers_to_transform": [0]}, "every layer"),
-        ({"r": 8}, "rank 8, this run has lora.rank=4"),
-        ({"lora_alpha": 16}, "alpha 16, this run has lora.alpha=8"),
-        ({"use_rslora": True}, "rslora True, this run has lora.rslora=False"),
+        ({"peft_type": "LOHA"}, "peft_type is LOHA"),
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"bias": "all"}, "bias is all"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is pissa"),
+        ({"layers_to_transform": [0]}, "layers_to_transform"),
+        ({"of_a_later_peft": "on"}, "of_a_later_peft"),
+        ({"r": 8}, "lora.rank=4"),
+        ({"lora_alpha": 16}, "lora.alpha=8"),
+        ({"use_rslora": True}, "lora.rslora=False"),
         ({"target_modules": ["q_proj"]}, "target_modules"),
         ({"base_model_name_or_path": "someone/else"}, "made for someone/else"),
-        ({"base_model_name_or_path": None}, "does not say which model .*; write that model's name"),
+        ({"base_model_name_or_path": None}, "base_model_name_or_path"),
     ],
 )
-def test_adapters_of_another_kind_are_refused_with_the_reason(
+def test_adapters_of_another_kind_are_refused_by_name(
     adapter: Path, tiny_config: Config, tiny_model: Path, settings: dict[str, Any], words: str
 ) -> None:
     edit(adapter, **settings)

@@ -1,6 +1,6 @@
 import asyncio
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.schema.data import ExampleConfig
-from launch.chats.chat import HELP, Chat, typed
+from launch.after.conversation import HELP, Conversation
 from rewards.verify import verify
 
 
@@ -27,9 +27,8 @@ class Echo:
             yield part
 
 
-class Judge:
-    def verify(self, gold: str, response: str, grader: str = "") -> Verdict:
-        return verify(gold, response)
+def judge(gold: str, response: str, grader: str) -> Verdict:
+    return verify(gold, response)
 
 
 class Words:
@@ -61,29 +60,21 @@ def engine() -> Echo:
 
 
 @pytest.fixture
-def say(config: Config, engine: Echo) -> Say:
+def say(config: Config, engine: Echo, monkeypatch: pytest.MonkeyPatch) -> Say:
     """Says lines in a new chat and returns what is printed."""
 
     def say(*lines: str, terminal: bool = False) -> str:
         console = PlainConsole(file=io.StringIO(), force_terminal=terminal, width=100)
-        problems = [Problem("p", "3 + 4 =", (1, 2), "7"), Problem("q", "0 + 1 =", (1, 2), "1")]
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        problems = [Problem("p", "solve\n3 + 4", (1, 2), "7"), Problem("q", "solve\n0 + 1", (1, 2), "1")]
 
         def samples() -> None:
             raise BadInput("the run has no samples")
 
-        chat = Chat(
-            config,
-            console,
-            Words(),
-            engine,
-            AdapterRef(0, 0, "the adapter"),
-            Judge(),
-            lambda: problems,
-            samples,
-            lambda prompt: prompt.removesuffix(" ="),
-        )
+        sides = {"base": None, "trained": AdapterRef(0, 0, "the adapter")}
+        conversation = Conversation(config, console, Words(), sides, engine.stream, judge, lambda: problems, samples)
         with asyncio.Runner() as runner:
-            chat.talk(runner, iter(lines))
+            conversation.talk(runner)
         return console.file.getvalue()  # type: ignore[attr-defined]
 
     return say
@@ -107,7 +98,7 @@ def test_problem_is_posed_as_in_the_evaluation_and_judged(say: Say, engine: Echo
         r"trained: \boxed{7} [correct]",
     ]
     assert {(prompt, sampling.max_tokens, sampling.temperature) for prompt, sampling in engine.asked} == {
-        ("3 + 4 =", 24, 0.5)
+        ("solve\n3 + 4", 24, 0.5)
     }
 
 
@@ -148,12 +139,6 @@ def test_what_is_wrong_is_said_and_the_chat_goes_on(line: str, expected: str, sa
 def test_new_forgets_and_quit_ends(say: Say, engine: Echo) -> None:
     say("hello", "/new", "again", "/quit", "never said")
     assert [prompt for prompt, _ in engine.asked] == ["user: hello\n"] * 2 + ["user: again\n"] * 2
-
-
-def test_lines_of_a_pipe_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
-    lines: Iterable[str] = typed(PlainConsole(file=io.StringIO()))
-    assert list(lines) == ["one", "two"]
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

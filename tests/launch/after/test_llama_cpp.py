@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from launch import export
-from launch.artifacts.verified import load_adapter
-from launch.trained.policy import find_trained
+from launch.after.artifact import load_adapter
+from launch.after.trained import find_trained
 from tests.trained_runs import write_model, write_trained
 
 PROMPTS = ["What is 3 + 4?", "What is 20 + 4? Say it in one word.", "Ab cd, 17 = x\n\n"]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from conf.errors import BadInput
-from launch.trained.policy import Trained
+from launch.after.trained import Trained
 
 PROBES = 32
 """Answers whose tokens are scored; of the quickstart they are 250 tokens, which a processor scores in seconds."""

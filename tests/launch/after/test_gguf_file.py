@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from conf.errors import BadInput
-from launch.artifacts.gguf_file import split_name
+from launch.after.gguf_file import split_name
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
 WORDS = {**BYTES, "use_regex": True}

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from actors.models.files import stop_token_ids
 from conf.errors import BadInput
-from launch.artifacts.merged import Sum
-from launch.trained.policy import Trained
+from launch.after.merged import Sum
+from launch.after.trained import Trained
 
 TYPES = {
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),

@@ -2,18 +2,23 @@
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.models.adapters import adopt_adapter
 from actors.models.files import locate, shape_from_config
 from actors.models.sizes import longest_sample
+from actors.runtime.placement import SPINS, Share, place_engines
+from actors.runtime.process import VLLM_BUILDS, handle_signals, raise_exit, software_versions
 from actors.storage.checkpoints import target
 from actors.storage.files import damage
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import recorded, settings_of
 from conf.schema import Config
+from launch.evaluation.hardware import check_engines
+from launch.hardware.machine import check_build, detect
 
 LATEST = "latest"
 
@@ -42,6 +47,12 @@ class Trained:
         """Folder of the plain PEFT adapter."""
         return self.checkpoint / "adapter"
 
+    @property
+    def base_on_hub(self) -> bool:
+        """Whether the base model was named by its id on the hub."""
+        base = self.config.model.path
+        return not base.startswith("embedded:") and not Path(base).exists()
+
 
 def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
     """Return what the run in a folder has trained. checkpoint: latest, best or the name of one.
@@ -65,18 +76,6 @@ def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
     return Trained(run, config, model_path, found)
 
 
-def talking(trained: Trained) -> Trained:
-    """Return the same, with settings under which an engine has room for a conversation and few of them at a time."""
-    config, context = copy.deepcopy(trained.config), shape_from_config(trained.model_path).context
-    longest = max(min(TALK_TOKENS, context), longest_sample(config))
-    asked = config.eval.max_response_tokens or config.rollout.max_response_tokens
-    config.eval.max_response_tokens = asked
-    config.rollout.max_response_tokens = max(asked, min(REPLY_TOKENS, longest // 2))
-    config.rollout.max_prompt_tokens = longest - config.rollout.max_response_tokens
-    config.rollout.max_concurrent_samples = AT_ONCE
-    return replace(trained, config=config)
-
-
 def find_run(folder: Path) -> RunRecord:
     """Return the run in a folder. Raises BadInput if there is none."""
     if not os.path.isdir(folder):
@@ -84,3 +83,34 @@ def find_run(folder: Path) -> RunRecord:
     if not recorded(folder):
         raise BadInput(f"{folder} is not the folder of a run: name one that has a config.yaml, such as runs/quickstart")
     return RunRecord(folder)
+
+
+def talking(trained: Trained) -> tuple[Config, Share]:
+    """Return settings under which an engine has room for a conversation and few of them at a time, and its share of
+    this machine. Raises BadInput if this machine has no room for one.
+    """
+    config, shape = copy.deepcopy(trained.config), shape_from_config(trained.model_path)
+    longest = max(min(TALK_TOKENS, shape.context), longest_sample(config))
+    asked = config.eval.max_response_tokens or config.rollout.max_response_tokens
+    config.eval.max_response_tokens = asked
+    config.rollout.max_response_tokens = max(asked, min(REPLY_TOKENS, longest // 2))
+    config.rollout.max_prompt_tokens = longest - config.rollout.max_response_tokens
+    config.rollout.max_concurrent_samples = AT_ONCE
+    machine = detect(config.device)
+    check_build(config, machine, software_versions(VLLM_BUILDS))
+    placement = place_engines(machine.cores, machine.gpus)
+    check_engines(config, shape, machine, placement)
+    return config, placement.rollouts[0]
+
+
+def carry_out(work: Callable[[], int]) -> int:
+    """Do work that writes models, without libraries' progress bars. Return its exit code, or that of a signal, which
+    takes away what is half written.
+    """
+    handle_signals(raise_exit)
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported
+    try:
+        return work()
+    except SystemExit as told:
+        return 128 + int(told.code or 0)

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.artifacts import verification
-from launch.artifacts.verification import batches, fault, load, logprobs
+from launch.after.verification import fault, load, logprobs
 
 
 @pytest.mark.parametrize(
@@ -30,21 +29,10 @@ def test_export_has_to_be_the_adapter_and_not_the_base(
 PROBES = [([1, 2, 3], [4, 5]), ([6, 7], [8, 9, 10, 11]), ([12] * 9, [13]), ([14, 15, 16, 17], [18, 19, 20])]
 
 
-def test_batch_is_scored_as_each_of_it_alone(tiny_model: Path) -> None:
+def test_tokens_of_answers_are_scored_under_all_before_them(tiny_model: Path) -> None:
     model = load(str(tiny_model))
     alone = []
     for prompt, answer in PROBES:
         logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
         alone += [logits[len(prompt) - 1 + place, token] for place, token in enumerate(answer)]
     assert logprobs(model, PROBES).tolist() == pytest.approx(torch.stack(alone).tolist(), abs=1e-5)
-
-
-@pytest.mark.parametrize(("tokens", "logits", "sizes"), [(2**14, 2**27, [4]), (12, 2**27, [2, 1, 1]), (1, 1, [1] * 4)])
-def test_batches_stay_within_their_limits(
-    tokens: int, logits: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(verification, "BATCH_TOKENS", tokens)
-    monkeypatch.setattr(verification, "BATCH_LOGITS", logits)
-    made = list(batches(PROBES, 512))
-    assert [len(batch) for batch in made] == sizes
-    assert [probe for batch in made for probe in batch] == PROBES

@@ -10,7 +10,7 @@ COMMAND = """
 import os, subprocess, sys
 from actors.errors import ActorDied
 from conf.errors import BadInput
-from launch.trained.off_screen import off_screen
+from launch.after.screen import off_screen
 with off_screen("chat") as screen:
     print("a library's progress")
     print("a library's warning", file=sys.stderr)

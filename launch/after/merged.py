@@ -21,7 +21,7 @@ from torch import Tensor
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from actors.models.files import MODEL_FILES, stop_token_ids, weight_files
 from conf.errors import BadInput
-from launch.trained.policy import Trained
+from launch.after.trained import Trained
 
 SUMMED = (torch.float32, torch.bfloat16, torch.float16)
 """Types of weights that something can be added to; others are packed."""

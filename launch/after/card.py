@@ -9,13 +9,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 from actors.models.files import EMBEDDED
 from actors.models.sizes import padded_rank
 from conf.schema.reward import formula
-from launch.artifacts.adapter import from_hub
+from launch.after.trained import Trained
 from launch.reporting.health import flags
 from launch.reporting.history import Run
 from launch.reporting.page import cell, clean
 from launch.reporting.verdict import Change, basis, change, verdict
 from launch.reporting.wording import many, percent, shorten, span, time
-from launch.trained.policy import Trained
 
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Of models that come with the project."""
@@ -64,7 +63,7 @@ def metadata(
     trained: Trained, run: Run, form: str, repository: str, licence: str, found: Change | None
 ) -> ModelCardData:
     """Return what the hub understands: base model, library, tags, data, licence and held-out pass@1."""
-    base, source = base_name(trained), str(trained.config.data.source)
+    base, source = base_name(trained), str(run.config["data.source"])
     dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
     library, relation = OF_FORMAT[form]
     measured = str(run.config.get("data.eval_source") or source)
@@ -99,7 +98,7 @@ def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> dic
     known = {
         "base model": base_name(trained),
         "licence of the base model": licence or "see the page of the base model",
-        "data": config.data.source,
+        "data": run.config["data.source"],
         "method": f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}",
         "reward": formula(run.config),
         "learning rate": f"{config.learner.learning_rate:g}, {config.learner.schedule}",
@@ -135,7 +134,7 @@ def limits(trained: Trained, run: Run, form: str, found: Change | None) -> list[
 def base_name(trained: Trained) -> str:
     """Return the base model's name on the hub, or that of its folder where it is not from there."""
     path = trained.config.model.path
-    return HUB_NAMES.get(path) or (path if from_hub(trained) else Path(path).name)
+    return HUB_NAMES.get(path) or (path if trained.base_on_hub else Path(path).name)
 
 
 def on_hub(base: str) -> bool:
