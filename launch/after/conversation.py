@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from actors.evaluation.evaluator import response_limit
+from actors.evaluation.protocol import response_limit
 from actors.messages import AdapterRef, Problem, Sampling, Verdict
 from actors.seeds import request_seed
 from conf.arguments import whole
