@@ -27,6 +27,7 @@ from actors.models.adapters import adopt_adapter
 from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, exit_at_once, handle_signals, software_versions
+from actors.runtime.ray_session import clear_session, ray_session
 from actors.storage.evaluation_folder import EvaluationFolder, SampleFile
 from actors.storage.run_record import RunRecord
 from conf.benchmarks import find_benchmarks
@@ -50,7 +51,6 @@ from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
-from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import resolve_dtype
 from rewards.pool import check_judges
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark

@@ -23,13 +23,15 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
+from actors.coordinator.context import RunRequest
 from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_signals, raise_exit, software_versions
+from actors.runtime.ray_session import clear_session, ray_session, require_token
 from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -42,7 +44,7 @@ from conf.schema import Config, DashboardConfig
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import PRICE, check_mps, mps_service
-from launch.hardware.network import cluster_warning, require_token
+from launch.hardware.network import cluster_warning
 from launch.plan.calibration import plan_measured
 from launch.plan.forecast import Forecast, foresee, options, scale
 from launch.plan.host_needs import check_host, needs_of_run
@@ -52,13 +54,9 @@ from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
 from launch.result import describe
 from launch.session.ending import OnEnd, next_steps, write_ending
-from launch.session.ray_session import clear_session, ray_session
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, origin, resolve_dtype, take_over
 from rewards.functions import check_functions
-
-if TYPE_CHECKING:
-    from launch.session.coordinator_actor import RunRequest
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
@@ -166,11 +164,10 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
 
 def prepare(
     plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Forecast | None = None
-) -> "RunRequest":
+) -> RunRequest:
     """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
     from actors.models.adapters import check_adapter
     from actors.models.files import load_tokenizer, locate
-    from launch.session.coordinator_actor import RunRequest
     from learner.model.architecture import check_architecture
     from rewards.pool import check_judges
     from rewards.problems.loading import load as load_problems
@@ -264,7 +261,7 @@ def exit_code(summary: dict[str, Any]) -> int:
     return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
 
 
-def end_with_budget(request: "RunRequest", on_end: OnEnd) -> threading.Timer:
+def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
     """Start a timer that ends this process, and all it started, if something hangs beyond the end of the budget."""
 
     def give_up() -> None:
@@ -280,7 +277,7 @@ def end_with_budget(request: "RunRequest", on_end: OnEnd) -> threading.Timer:
     return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
 
 
-def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
+def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
     """Start Ray, unless a cluster was joined, and follow the run to its end. Return the exit code."""
     handle_signals(raise_exit)
     on_end = OnEnd(request.config, request.folder)
@@ -335,7 +332,7 @@ def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
         os._exit(exit_code(summary))
 
 
-def show_places(console: Console, request: "RunRequest", dashboard: str, metrics: str) -> None:
+def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
     """Print where to look at the run while it goes on."""
     scripts = Path(sys.executable).parent
     places: dict[str, Any] = {

@@ -18,10 +18,11 @@ from actors.runtime.host_resources import (
     size,
 )
 from actors.runtime.placement import Placement
+from actors.runtime.ray_session import OBJECT_STORE_BYTES
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB
-from launch.plan.memory import ENGINE_PROCESSES, OBJECT_STORE_BYTES, OTHER_PROCESSES
+from launch.plan.memory import ENGINE_PROCESSES, OTHER_PROCESSES
 from launch.plan.plan import Plan
 
 SESSION_BYTES = 512 * MIB

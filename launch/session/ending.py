@@ -5,48 +5,21 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from actors.coordinator.context import RunRequest, summarise
 from actors.messages import Outcome
-from actors.runtime.process import software_versions
 from actors.storage.checkpoints import version_of
 from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
 from conf.command import near
 from conf.schema import Config
 
-if TYPE_CHECKING:
-    from launch.session.coordinator_actor import RunRequest
-
 PATIENCE_S = 300.0
 """Seconds that the command may take. It comes after the end of the budget, and the machine may cost by the minute."""
 
 
-def summarise(request: "RunRequest", outcome: Outcome, updates: int, ledger: dict[str, Any]) -> dict[str, Any]:
-    """Return summary.json of a run that ends now. updates: behind the last policy. ledger: `Ledger.record`."""
-    folder = RunFolder(request.folder)
-    spent, price = request.spent, request.config.budget.price_per_hour
-    base, final, best = folder.evaluation("base"), outcome.final, folder.checkpoints.best
-    improved = base and final and final["pass@1"] > base["pass@1"]
-    without_validation = (updates if improved else 0) if final else None
-    return {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "updates": updates,
-        "budget_s": request.config.budget.seconds,
-        "spent_s": spent,
-        "cost": None if price is None else price * spent / 3600,
-        "eval": {"base": base, "final": final},
-        "plasticity": outcome.plasticity,
-        "best_update": version_of(best) if best else without_validation,
-        "ledger": ledger,
-        "events": folder.events(),
-        "versions": software_versions(),
-        "hardware": request.hardware,
-    }
-
-
-def write_ending(request: "RunRequest", status: str, reason: str, failure: str = "") -> dict[str, Any]:
+def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> dict[str, Any]:
     """Write summary.json of a run whose coordinator could not, and return it; also if the disk takes nothing.
 
     A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from actors.messages import ProblemSet
 from actors.rollout.object_store import write_copy
+from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
 from actors.storage.evaluation_folder import EvaluationFolder
 from actors.storage.run_folder import RunFolder
@@ -32,7 +33,6 @@ from conf.load import load
 from launch import export
 from launch.embedded import FILES, provide
 from launch.evaluation.sampling_protocol import take_evaluation
-from launch.session.ray_session import NOTE, clear_session, make_temporary
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claimed

@@ -12,6 +12,7 @@ import pytest
 
 from actors.messages import ProblemSet
 from actors.runtime.host_resources import HostNeeds
+from actors.runtime.ray_session import make_temporary
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump, load
@@ -19,7 +20,6 @@ from conf.schema import DashboardConfig
 from launch import run
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
-from launch.session.ray_session import make_temporary
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ from types import SimpleNamespace
 from rich.console import Console
 from launch.session import watch
 from launch import run
-from tests.launch.session.test_coordinator_actor import make_request
+from tests.actors.coordinator.test_actor import make_request
 
 what, folder = sys.argv[1], Path(sys.argv[2])
 

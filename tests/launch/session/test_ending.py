@@ -15,7 +15,7 @@ from conf.command import near
 from conf.schema import Config
 from launch.session import ending
 from launch.session.ending import OnEnd, next_steps, write_ending
-from tests.launch.session.test_coordinator_actor import make_request
+from tests.actors.coordinator.test_actor import make_request
 
 
 def test_summary_has_what_the_folder_still_tells(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def outlive(folder: Path) -> int:
     """The exit code of a process that goes on after the end of its budget."""
     code = (
         "import sys, time; from pathlib import Path; from launch import run;"
-        "from tests.launch.session.test_coordinator_actor import make_request;"
+        "from tests.actors.coordinator.test_actor import make_request;"
         "run.LATE_S = 0.1; run.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1), lambda *_: None);"
         "time.sleep(600)"
     )

@@ -23,7 +23,7 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.session import watch
 from launch.session.watch import Watch
-from tests.launch.session.test_coordinator_actor import make_request
+from tests.actors.coordinator.test_actor import make_request
 
 Call = Callable[[], Any]
 
@@ -65,7 +65,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
             run=SimpleNamespace(remote=lambda: ending),
             stop=SimpleNamespace(remote=lambda _: None),
         )
-        actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda _: coordinator))
+        actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: coordinator))
         ray = SimpleNamespace(
             remote=lambda _: actor,
             get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "0" * 56),
