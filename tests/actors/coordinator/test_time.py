@@ -18,7 +18,7 @@ def test_run_spends_its_budget_and_not_more(run: Run) -> None:
     assert outcome.status == "budget_exhausted"
     assert run.spent <= run.seconds
     assert run.spent > 0.8 * run.seconds
-    assert run.coordinator.base is not None
+    assert run.folder.evaluation("base") is not None
     assert outcome.final is not None
     assert outcome.final["n"] == 2
     assert outcome.final["pass@1"] == 1.0
@@ -28,8 +28,7 @@ def test_start_of_the_engine_is_no_part_of_the_first_evaluation(run: Run) -> Non
     """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
     run.engine.start_seconds = 0.5 * run.seconds
     run.go()
-    assert run.coordinator.base is not None
-    assert run.coordinator.base["n"] == 2
+    assert (run.folder.evaluation("base") or {})["n"] == 2
     assert run.spent > 0.8 * run.seconds
 
 
