@@ -1,4 +1,4 @@
-"""A disk that takes nothing more, a folder that goes, processes that pause: `tests.faults.ordeal` has the rest."""
+"""A disk that takes nothing more, a folder that goes, processes that pause: `tests.faults inject` has the rest."""
 
 import os
 import shutil
