@@ -1,6 +1,7 @@
-"""How a run ends: summary.json, the command of `run.on_end`, and what a person may do next."""
+"""How a run ends: summary.json, its exit code, the command of `run.on_end`, and what a person may do next."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,11 +10,20 @@ from typing import Any
 
 from actors.coordinator.context import RunRequest, summarise
 from actors.messages import Outcome
+from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
 from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
 from conf.command import near
 from conf.schema import Config
+
+EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
+
+BAD_INPUT = 2
+"""Exit code."""
+
+LATE_S = 10.0
+"""Seconds after the end of the budget at which a run that still goes on is taken to hang."""
 
 PATIENCE_S = 300.0
 """Seconds that the command may take. It comes after the end of the budget, and the machine may cost by the minute."""
@@ -73,6 +83,36 @@ class OnEnd:
                 fault = f"could not be run ({error})"
             if fault:
                 print(f"run.on_end={command}: {fault}; the run itself is as said above", file=sys.stderr)
+
+
+def exit_code(summary: dict[str, Any]) -> int:
+    """Return the exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
+    status = summary["status"]
+    return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
+
+
+def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
+    """Start a timer that ends this process, and all it started, if something hangs beyond the end of the budget."""
+
+    def give_up() -> None:
+        code = EXIT_CODES["failed"]
+        try:
+            reason = "the run still went on after the end of its budget: something hangs"
+            summary = write_ending(request, "failed", reason)
+            code = exit_code(summary)
+            on_end(summary, code)
+        finally:
+            os._exit(code)
+
+    return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
+
+
+def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
+    """End this process at once, after what is to be done at a run's end."""
+    try:
+        on_end(summary, exit_code(summary))
+    finally:
+        os._exit(exit_code(summary))
 
 
 def next_steps(summary: dict[str, Any], folder: Path) -> list[str]:

@@ -58,9 +58,9 @@ def test_ending_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pyte
 def outlive(folder: Path) -> int:
     """The exit code of a process that goes on after the end of its budget."""
     code = (
-        "import sys, time; from pathlib import Path; from launch import run;"
+        "import sys, time; from pathlib import Path; from launch.session import ending;"
         "from tests.actors.coordinator.test_actor import make_request;"
-        "run.LATE_S = 0.1; run.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1), lambda *_: None);"
+        "ending.LATE_S = 0.1; ending.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1), lambda *_: None);"
         "time.sleep(600)"
     )
     return subprocess.run([sys.executable, "-c", code, str(folder)], timeout=240).returncode
