@@ -10,8 +10,7 @@ Examples:
     python launch/run.py conf=mine data.source=file:problems.csv budget.minutes=30
 
 The same command again resumes a run that was cut off. `plan=true` prints placement, memory and time, for this machine
-or a card by name; `show=true` every setting and where it comes from; `dry_run=true` the first problems as the model
-will see them. None of these starts anything.
+or a card by name; `show=true` every setting and where it comes from. Neither starts anything.
 """
 
 import os
@@ -73,12 +72,6 @@ def main(arguments: list[str]) -> int:
             return 0
         if config.plan:
             show_plan(config, console)
-            return 0
-        if config.dry_run:
-            from launch.session.dry_run import show_dry_run
-
-            resolve_dtype(config, detect(config.device))
-            show_dry_run(config, console)
             return 0
         return start(config, console, started_at, arguments)
     except SystemExit as told:  # by SIGTERM while a cluster was joined: the handler then is Ray's

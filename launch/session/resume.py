@@ -28,7 +28,6 @@ UNRECORDED = (
     "benchmarks",
     "checkpoint.mirror",
     "dashboard",
-    "dry_run",
     "limit",
     "n",
     "plan",

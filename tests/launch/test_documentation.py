@@ -90,7 +90,7 @@ def carry_out_run(arguments: list[str]) -> None:
         load(arguments)
         return
     given = {argument.partition("=")[0] for argument in arguments}
-    if not given & {"show", "dry_run"}:
+    if "show" not in given:
         arguments = [*arguments, *([] if "plan" in given else ["plan=true"])]
         small = {"conf=quickstart", "conf=mine"} & {*arguments}
         arguments += [] if "device" in given else ["device=cpu" if small else "device=A40"]
