@@ -119,13 +119,15 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(begin: Begin, uninterrup
     state.write_bytes(content)
     resumed = begin("damaged", "budget.updates=16", *SETTINGS).end()
     check_continued(resumed, uninterrupted)
-    assert resumed.events("checkpoint refused") == ["learner.safetensors has another content than was written"]
-    assert "checkpoint refused: learner.safetensors" in resumed.output
+    (event,) = resumed.events("checkpoint refused")
+    assert "learner.safetensors" in event
+    assert event in resumed.output
 
 
 def test_no_good_checkpoint_is_bad_input(begin: Begin) -> None:
     """Found by the coordinator if files are damaged, by the learner if they are whole and make no sense."""
-    run = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    settings = ("budget.updates=16", *SETTINGS[:2], "checkpoint.keep_last=1")
+    run = begin("lost", *settings)
     run.wait_for_update(4)
     run.process.send_signal(signal.SIGTERM)
     folder = run.end().folder
@@ -134,16 +136,15 @@ def test_no_good_checkpoint_is_bad_input(begin: Begin) -> None:
     name = next(iter(state))
     save_file({**state, name: state[name] * float("nan")}, newest / "learner.safetensors")
     seal(newest)
-    senseless = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    senseless = begin("lost", *settings)
     output = senseless.output()
     assert senseless.process.returncode == 2, output
-    assert f"run.py: checkpoint {newest}: {name} is missing, of another shape or type, or not finite" in output
+    assert f"{newest}: {name}" in output
     (newest / "learner.json").unlink()
-    damaged = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    damaged = begin("lost", *settings)
     output = damaged.output()
     assert damaged.process.returncode == 2, output
-    assert "run.py: no checkpoint of" in output
-    assert "learner.json is missing" in output
+    assert "learner.json" in output
 
 
 def test_second_signal_leaves_at_once_and_keeps_the_checkpoint(begin: Begin, uninterrupted: Ended) -> None:
