@@ -19,6 +19,7 @@ VALUES: dict[str, dict[Any, Any]] = {
 DEPARTED: dict[str, Any] = {
     "checkpoint.mirror_mb_s": 50.0,
     "curriculum.rest_epochs": 0,
+    "dry_run": False,
 }
 """Key of a setting that was removed → the default it had, with which a run is what it is without the setting."""
 

@@ -112,7 +112,7 @@ def look(config: Config, console: Console) -> Plan | None:
 def examine(plan: Plan, console: Console) -> None:
     """Have the run's actors work, print how fast they are, and keep it. Raises ActorDied if they cannot."""
     from actors.models.files import locate
-    from launch.session.ray_session import clear_session, ray_session
+    from actors.runtime.ray_session import clear_session, ray_session
 
     check_mps(plan.config, plan.placement, joined=False)
     model_path = locate(plan.config.model)

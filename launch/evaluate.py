@@ -39,6 +39,7 @@ from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, exit_at_once, handle_signals, software_versions
+from actors.runtime.ray_session import clear_session, ray_session
 from actors.storage.run_record import RunRecord
 from conf.benchmarks import HELD_OUT, find_benchmarks
 from conf.checks import check_lengths
@@ -53,7 +54,6 @@ from launch.hardware.machine import Machine, check_build, detect
 from launch.plan.engines import check_engines
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
-from launch.session.ray_session import clear_session, ray_session
 from launch.session.resume import among, changes, resolve_dtype, take_over
 from rewards.pool import check_judges
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark

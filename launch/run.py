@@ -10,41 +10,34 @@ Examples:
     python launch/run.py conf=mine data.source=file:problems.csv budget.minutes=30
 
 The same command again resumes a run that was cut off. `plan=true` prints placement, memory and time, for this machine
-or a card by name; `show=true` every setting and where it comes from; `dry_run=true` the first problems as the model
-will see them. None of these starts anything.
+or a card by name; `show=true` every setting and where it comes from. Neither starts anything.
 """
 
 import os
-import shutil
 import signal
-import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
-from actors.formats import duration
-from actors.messages import ProblemSet
+from actors.coordinator.context import RunRequest
 from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_signals, raise_exit, software_versions
-from actors.storage.checkpoints import version_of
+from actors.runtime.ray_session import clear_session, ray_session, require_token
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
-from conf.command import WORDS, PlainConsole, command, near
+from conf.command import WORDS, PlainConsole, command
 from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
-from conf.schema import Config, DashboardConfig
+from conf.schema import Config
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
-from launch.hardware.mps import PRICE, check_mps, mps_service
-from launch.hardware.network import cluster_warning, require_token
+from launch.hardware.mps import check_mps, mps_service
+from launch.hardware.network import cluster_warning
 from launch.plan.calibration import plan_measured
-from launch.plan.estimate import Estimate
 from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.options import options, scale
 from launch.plan.plan import Plan, with_problems
@@ -52,24 +45,12 @@ from launch.plan.refusal import check_budget, check_plan
 from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
 from launch.result import describe
-from launch.session.ending import OnEnd, next_steps, write_ending
-from launch.session.ray_session import clear_session, ray_session
+from launch.session.console import show_places
+from launch.session.ending import BAD_INPUT, OnEnd, end_with_budget, exit_code, leave, next_steps, write_ending
+from launch.session.preparation import prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import begin, find_folder, origin, resolve_dtype, take_over
+from launch.session.resume import find_folder, resolve_dtype, take_over
 from rewards.functions import check_functions
-
-if TYPE_CHECKING:
-    from launch.session.coordinator_actor import RunRequest
-
-EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
-
-BAD_INPUT = 2
-"""Exit code."""
-
-LATE_S = 10.0
-"""Seconds after the end of the budget at which a run that still goes on is taken to hang."""
-
-GENERATED = "reasoning_gym:"
 
 SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
@@ -91,12 +72,6 @@ def main(arguments: list[str]) -> int:
             return 0
         if config.plan:
             show_plan(config, console)
-            return 0
-        if config.dry_run:
-            from launch.session.dry_run import show_dry_run
-
-            resolve_dtype(config, detect(config.device))
-            show_dry_run(config, console)
             return 0
         return start(config, console, started_at, arguments)
     except SystemExit as told:  # by SIGTERM while a cluster was joined: the handler then is Ray's
@@ -165,123 +140,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
 
 
-def prepare(
-    plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Estimate | None = None
-) -> "RunRequest":
-    """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
-    from actors.models.adapters import check_adapter
-    from actors.models.files import load_tokenizer, locate
-    from launch.session.coordinator_actor import RunRequest
-    from learner.model.architecture import check_architecture
-    from rewards.pool import check_judges
-    from rewards.problems.loading import load as load_problems
-    from rewards.problems.loading import write_listing
-    from rewards.reward import reward_function
-
-    config = plan.config
-    if not plan.machine.nodes:
-        config.dashboard.port = free_port(config.dashboard)
-    model_path = locate(config.model)
-    check_architecture(config, model_path)
-    check_adapter(config, model_path)
-    problems = load_problems(config, load_tokenizer(model_path, config.model.path))
-    print(f"Problems: {in_numbers(problems, config.data.source)}")
-    absent_walls = check_judges(reward_function(config), problems.train[:1])
-    begun = RunRecord(folder).exists and not config.run.overwrite
-    changes = begin(config, folder, problems)
-    run = RunFolder(folder.resolve())
-    run.drop_half_event()
-    for wall in absent_walls:
-        print(f"Judges have no {wall}")
-        run.append_event(0, "wall absent", wall)
-    if config.run.mps:
-        run.append_event(0, "mps", PRICE)
-    write_listing(run.left_out_file, problems.left_out)
-    if begun:
-        latest = run.checkpoints.latest
-        at = version_of(latest) if latest else 0
-        print(f"Resuming at update {at}, {duration(run.spent)} of the budget spent")
-    else:
-        planned = {"planned": expected.kept} if expected else {}
-        run.write_origin(origin(arguments, plan.machine.described) | planned)
-    print("".join(f"Resumed with {change}\n" for change in changes), end="")
-    if config.lora.start_from:  # the actors have working folders of their own
-        config.lora.start_from = str(Path(config.lora.start_from).resolve())
-    request = RunRequest(
-        config=config,
-        folder=run.path,
-        model_path=model_path,
-        placement=plan.placement,
-        problems=problems,
-        host_needs=needs_of_run(plan),
-        hardware=plan.machine.described,
-        started_at=started_at,
-        spent_before=run.spent,
-    )
-    run.write_spent(request.spent)
-    return request
-
-
-def program(path: Path) -> str:
-    """Return how a program is called from here: by its name alone in an active environment."""
-    found = shutil.which(path.name)
-    if found and Path(found) == path:
-        return path.name
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def in_numbers(problems: ProblemSet, source: str) -> str:
-    """Say how many problems there are, and what became of the other rows of a source. A generator draws the same
-    problem many times, which is no loss.
-    """
-    from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
-
-    said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
-    dropped = dict(problems.dropped)
-    if source.startswith(GENERATED):
-        repeated = sum(dropped.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
-        distinct = len(problems.train) + len(problems.heldout)
-        said += f", all {distinct} distinct ones of {distinct + repeated:,} draws"
-    return said + "".join(f"; {count} rows left out: {reason}" for reason, count in dropped.items())
-
-
-def free_port(dashboard: DashboardConfig) -> int:
-    """Return the dashboard's port, or any free one for 0. Raises BadInput if it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((dashboard.host, dashboard.port))
-        except OSError as error:
-            raise BadInput(
-                f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): stop the "
-                f"other run or Ray at work here, or give dashboard.port=0 for any free port"
-            ) from error
-        return int(probe.getsockname()[1])
-
-
-def exit_code(summary: dict[str, Any]) -> int:
-    """Return the exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
-    status = summary["status"]
-    return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
-
-
-def end_with_budget(request: "RunRequest", on_end: OnEnd) -> threading.Timer:
-    """Start a timer that ends this process, and all it started, if something hangs beyond the end of the budget."""
-
-    def give_up() -> None:
-        code = EXIT_CODES["failed"]
-        try:
-            reason = "the run still went on after the end of its budget: something hangs"
-            summary = write_ending(request, "failed", reason)
-            code = exit_code(summary)
-            on_end(summary, code)
-        finally:
-            os._exit(code)
-
-    return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
-
-
-def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> int:
+def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
     """Start Ray, unless a cluster was joined, and follow the run to its end. Return the exit code."""
     handle_signals(raise_exit)
     on_end = OnEnd(request.config, request.folder)
@@ -326,31 +185,6 @@ def carry_out(request: "RunRequest", console: Console, joined: Any = None) -> in
     console.print(conclusion(request.folder), soft_wrap=True, highlight=False, markup=False)
     on_end(summary, exit_code(summary))
     return exit_code(summary)
-
-
-def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
-    """End this process at once, after what is to be done at a run's end."""
-    try:
-        on_end(summary, exit_code(summary))
-    finally:
-        os._exit(exit_code(summary))
-
-
-def show_places(console: Console, request: "RunRequest", dashboard: str, metrics: str) -> None:
-    """Print where to look at the run while it goes on."""
-    scripts = Path(sys.executable).parent
-    places: dict[str, Any] = {
-        "Ray dashboard": f"http://{dashboard}",
-        "  its token": f"{program(scripts / 'ray')} get-auth-token",
-        "  metrics": f"http://{metrics}/metrics",
-        "TensorBoard": f"{program(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
-        "Run folder": near(request.folder),
-    }
-    if "tensorboard" not in request.config.run.trackers:
-        del places["TensorBoard"]
-    for name, place in places.items():
-        console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)
-    console.print()
 
 
 if __name__ == "__main__":

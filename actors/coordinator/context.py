@@ -1,15 +1,51 @@
-"""What a run is made of."""
+"""What a run is given, what its parts share, and what it leaves: summary.json."""
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger, MeteredSampler, Pace
 from actors.coordinator.stopping import StopController
-from actors.messages import ProblemSet
+from actors.messages import Outcome, ProblemSet
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
+from actors.runtime.host_resources import HostNeeds
+from actors.runtime.placement import Placement
+from actors.runtime.process import software_versions
+from actors.storage.checkpoints import version_of
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """Everything a run is given.
+
+    model_path: a local folder.
+    host_needs: what the run needs on the host.
+    hardware: what the run is on, for a person.
+    started_at: when run.py began, by the machine's monotonic clock, which no change of the date moves, in seconds.
+    spent_before: seconds that earlier processes of the run have used.
+    restarted: whether a coordinator of this run.py has died before.
+    """
+
+    config: Config
+    folder: Path
+    model_path: str
+    placement: Placement
+    problems: ProblemSet
+    host_needs: HostNeeds
+    hardware: str
+    started_at: float
+    spent_before: float
+    restarted: bool = False
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has used up to now."""
+        return self.spent_before + time.monotonic() - self.started_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +74,27 @@ class RunContext:
     def metered(self, kind: str, engine: Sampler | None = None) -> MeteredSampler:
         """Return the engines, or one of them, with what they generate counted as `tokens/<kind>`."""
         return MeteredSampler(engine or self.engine, kind, self.ledger, self.clock, self._pace)
+
+
+def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: dict[str, Any]) -> dict[str, Any]:
+    """Return summary.json of a run that ends now. updates: behind the last policy. ledger: `Ledger.record`."""
+    folder = RunFolder(request.folder)
+    spent, price = request.spent, request.config.budget.price_per_hour
+    base, final, best = folder.evaluation("base"), outcome.final, folder.checkpoints.best
+    improved = base and final and final["pass@1"] > base["pass@1"]
+    without_validation = (updates if improved else 0) if final else None
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "updates": updates,
+        "budget_s": request.config.budget.seconds,
+        "spent_s": spent,
+        "cost": None if price is None else price * spent / 3600,
+        "eval": {"base": base, "final": final},
+        "plasticity": outcome.plasticity,
+        "best_update": version_of(best) if best else without_validation,
+        "ledger": ledger,
+        "events": folder.events(),
+        "versions": software_versions(),
+        "hardware": request.hardware,
+    }

@@ -44,23 +44,19 @@ T = TypeVar("T")
 
 
 class Coordinator:
-    """One run from the first adapter to the final evaluation.
-
-    base: the evaluation of the base model, once there is one.
-    """
+    """One run from the first adapter to the final evaluation."""
 
     def __init__(self, run: RunContext) -> None:
-        self.base: dict[str, Any] | None = None
         self.ledger = run.ledger
         self._run = run
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
-        self._heldout, self._plasticity, self._saving = HeldoutEvaluations(run), Plasticity(run), Saving(run)
+        self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
+        self._saving = Saving(run, lambda: self._producer.state | {"noise": self._publisher.noise})
         self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
         self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
-        self._deaths = 0
         self._end: asyncio.Timeout  # of the training
         self._updating = False
         self._learner_usable = True  # not after its death, nor while its version is not published
@@ -69,16 +65,16 @@ class Coordinator:
     def _restore_bookkeeping(self, checkpoint: Path | None) -> None:
         """Continue the bookkeeping of a checkpoint, or begin it anew."""
         state = read_state(checkpoint) if checkpoint else {}
-        rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
+        self._rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
         self._saving.go_on_from(state.get("version", 0))
         self.ledger.go_back(state.get("counts", {}))
         self._publisher = PolicyPublisher(self._run, self._probes, self._startup_check, state.get("noise"))
-        self._producer = RolloutProducer(self._run, self._publisher, state, draw=rollbacks)
+        self._producer = RolloutProducer(self._run, self._publisher, state, draw=self._rollbacks)
         self._guard = Guard(self._config.guard, self._folder.rows())
 
     @property
     def progress(self) -> Progress:
-        return self._standing.progress(self.updates, self.base)
+        return self._standing.progress(self.updates)
 
     @property
     def _schedule_progress(self) -> float:
@@ -132,7 +128,7 @@ class Coordinator:
         try:
             await self._stopping.unless_stopped(self._publish())
             self._standing.doing = "the base model answers held-out problems"
-            self.base = await self._stopping.unless_stopped(base)
+            self._standing.base = await self._stopping.unless_stopped(base)
         finally:
             base.cancel()
 
@@ -211,13 +207,7 @@ class Coordinator:
             self._standing.latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
                 return trusted
-            best = row.get("validation/pass@1", -1.0) > self._folder.checkpoints.best_score
-            # The first checkpoint comes early: the reserve for the last one is learned from it.
-            planned = best or self.updates % self._config.checkpoint.every == 0 or not self._budget.knows("checkpoint")
-            if planned or self._saving.due:
-                await self._save(row.get("validation/pass@1"), passing=not planned)
-            if best:
-                self._folder.checkpoints.mark_best(self.updates)
+            await self._saving.after_update(self.updates, row.get("validation/pass@1"))
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
         return None
@@ -307,36 +297,24 @@ class Coordinator:
         await self._stopping.notify()
         return figures
 
-    async def _save(self, validation: float | None = None, passing: bool = False) -> None:
-        """Write a checkpoint of the current version. validation: its pass@1, if that was measured. passing: the next
-        one takes its place.
-        """
-
-        def state() -> dict[str, Any]:
-            return self._producer.state | {"noise": self._publisher.noise, "validation": validation}
-
-        await self._saving.save(self.updates, state, passing)
-        self._deaths = 0
-
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
         """Write warnings down; go back before a collapse, write it down, or halt, as was asked for; the version to go
         back to.
         """
         for alarm in alarms:
             if not alarm.collapse:
-                self._note("mismatch", str(alarm))
+                self._folder.append_event(self.updates, "mismatch", str(alarm))
         settings, found = self._config.guard, ", ".join(str(alarm) for alarm in alarms if alarm.collapse)
         if not found:
             return None
-        rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
-        if settings.action == "rollback" and rollbacks < settings.rollbacks:
+        if settings.action == "rollback" and self._rollbacks < settings.rollbacks:
             trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)
-            self._note(ROLLED_BACK, f"{found}; back to version {trusted}")
+            self._folder.append_event(self.updates, ROLLED_BACK, f"{found}; back to version {trusted}")
             return trusted
-        self._note("collapse", found)
+        self._folder.append_event(self.updates, "collapse", found)
         if settings.action == "warn":
             return None
-        again = f" after {rollbacks} rollbacks" if rollbacks else ""
+        again = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
         raise Halted(f"guard: the policy collapses{again}: {found}")
 
     async def _go_back(self, trusted: int) -> None:
@@ -381,7 +359,7 @@ class Coordinator:
         if self._publisher.policy is not None and self._learner_usable:
             try:
                 if self.updates != self._saving.version:
-                    await self._save()
+                    await self._saving.save(self.updates)
                 else:
                     await self._folder.checkpoints.prune(self._config.checkpoint.keep_last)
                 if not self._stopping.stopped:
@@ -410,15 +388,12 @@ class Coordinator:
         """
         self._learner_usable = False
         self.ledger.count("deaths/learner")
-        self._deaths += 1
-        hopeless = not then and self._deaths >= DEATHS
-        restart = f"restarting from update {self._saving.version}, attempt {self._deaths} of {DEATHS - 1}"
-        self._note("learner died", f"{death.cause}; {'it is not restarted again' if hopeless else then or restart}")
+        self._saving.deaths += 1
+        hopeless = not then and self._saving.deaths >= DEATHS
+        restart = f"restarting from update {self._saving.version}, attempt {self._saving.deaths} of {DEATHS - 1}"
+        then = "it is not restarted again" if hopeless else then or restart
+        self._folder.append_event(self.updates, "learner died", f"{death.cause}; {then}")
         if hopeless:
             raise Halted(
                 f"the learner has died {DEATHS} times without a checkpoint in between, the last time: {death.cause}"
             ) from death
-
-    def _note(self, event: str, detail: str) -> None:
-        """Write down what a person should know of; the driver shows it."""
-        self._folder.append_event(self.updates, event, detail)

@@ -14,12 +14,16 @@ DOING = {"finishing": "the trained model answers held-out problems"}
 
 
 class Standing:
-    """What `Progress` says besides what others know. phase, doing, latest: as there."""
+    """What `Progress` says besides what others know.
+
+    phase, doing, latest: as there. base: the evaluation of the base model, once there is one.
+    """
 
     def __init__(self, budget: Budget, ledger: Ledger, limit: int | None) -> None:
         """limit: updates after which the run ends, None if time alone ends it."""
         self.phase, self.doing = "starting", ""
         self.latest: dict[str, float] = {}
+        self.base: dict[str, Any] | None = None
         self._budget, self._ledger, self._limit = budget, ledger, limit
 
     def enter(self, phase: str) -> None:
@@ -27,8 +31,8 @@ class Standing:
         self.phase, self.doing = phase, DOING.get(phase, "")
         self._ledger.enter("run", phase)
 
-    def progress(self, updates: int, base: dict[str, Any] | None) -> Progress:
-        """Return where the run stands after so many updates. base: the evaluation of the base model."""
+    def progress(self, updates: int) -> Progress:
+        """Return where the run stands after so many updates."""
         fitting = self._budget.forecast("turn")
         missing = [] if self._limit is None else [self._limit - updates]
         return Progress(
@@ -40,7 +44,7 @@ class Standing:
             latest=self.latest,
             cost=self._budget.cost,
             doing=self.doing,
-            base=base["pass@1"] if base else None,
+            base=self.base["pass@1"] if self.base else None,
         )
 
 

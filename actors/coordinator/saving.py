@@ -12,34 +12,46 @@ SAVING_SHARE = 0.02
 
 
 class Saving:
-    """Writes the checkpoints of a run. version: of the newest one, 0 without any."""
+    """Writes the checkpoints of a run.
 
-    def __init__(self, run: RunContext) -> None:
-        self._run = run
+    version: of the newest one, 0 without any. deaths: of the learner since it was written.
+    """
+
+    def __init__(self, run: RunContext, state: Callable[[], dict[str, Any]]) -> None:
+        """state: what a checkpoint keeps of the coordinator, asked for once the learner has written its part."""
+        self.deaths = 0
+        self._run, self._state = run, state
         self.go_on_from(0)
 
     def go_on_from(self, version: int) -> None:
         """Count the work that is unsaved from now on."""
         self.version, self._since = version, self._run.clock.now()
 
-    @property
-    def due(self) -> bool:
-        """Whether a death would now cost a minute's work, or more where a checkpoint takes long."""
-        takes = self._run.budget.expected("checkpoint")
-        return self._run.clock.now() - self._since >= max(UNSAVED_S, takes / SAVING_SHARE)
+    async def after_update(self, version: int, validation: float | None) -> None:
+        """Write a checkpoint if it is its turn, the best so far, or the first, from which the reserve for the last one
+        is learned; a passing one if a death would now cost a minute's work, or more where a checkpoint takes long.
+        """
+        settings, budget, checkpoints = self._run.config.checkpoint, self._run.budget, self._run.folder.checkpoints
+        best = validation is not None and validation > checkpoints.best_score
+        planned = best or version % settings.every == 0 or not budget.knows("checkpoint")
+        unsaved = self._run.clock.now() - self._since
+        if planned or unsaved >= max(UNSAVED_S, budget.expected("checkpoint") / SAVING_SHARE):
+            await self.save(version, validation, passing=not planned)
+        if best:
+            checkpoints.mark_best(version)
 
-    async def save(self, version: int, state: Callable[[], dict[str, Any]], passing: bool = False) -> None:
-        """Write a checkpoint. state: what it keeps of the coordinator, asked for once the learner has written its part.
-
-        passing: the next one takes its place.
+    async def save(self, version: int, validation: float | None = None, passing: bool = False) -> None:
+        """Write a checkpoint. validation: the version's pass@1, if that was measured. passing: the next one takes its
+        place.
         """
         run, started = self._run, self._run.clock.now()
         run.ledger.enter("learner", "checkpoint")
         async with run.folder.checkpoints.new(version, run.config.checkpoint.keep_last, passing) as folder:
             await run.stopping.within_grace(run.learner.save(str(folder)))
             counts = run.ledger.counts
-            write_state(folder, state() | {"counts": counts})
+            write_state(folder, self._state() | {"validation": validation, "counts": counts})
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
             run.folder.flush()
         self.go_on_from(version)
+        self.deaths = 0
         run.budget.expect("checkpoint", run.clock.now() - started)

@@ -28,8 +28,6 @@ class Config:
 
     plan: bool = setting(False, "our choice", resumable=True)
     """Print placement, memory and time (evaluate.py: what would be drawn), then leave."""
-    dry_run: bool = setting(False, "our choice", resumable=True)
-    """Of run.py: print all settings and the first problems as the model will see them, then leave."""
     show: bool = setting(False, "our choice", resumable=True)
     """Of run.py: print every setting with its value, where that comes from and what it means, then leave."""
     device: str = setting("auto", "our choice: the same command everywhere", resumable=True)

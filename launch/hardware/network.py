@@ -1,30 +1,9 @@
 """Who can reach what a run listens on: Ray lets whoever has its token run code."""
 
 import ipaddress
-import os
 import socket
 
 import psutil
-
-from conf.documents import path_of
-from conf.errors import BadInput
-
-TOKENS = "~/.ray"
-"""Where Ray keeps the token, readable by all unless the folder is not."""
-
-
-def require_token() -> None:
-    """Raise BadInput if Ray is told to do without a token, and keep the one of this user from others."""
-    if (mode := os.environ.get("RAY_AUTH_MODE", "token")) != "token":
-        raise BadInput(f"RAY_AUTH_MODE={mode}: whoever reaches a port of Ray could run code as you: unset it")
-    folder = path_of(TOKENS, f"{TOKENS}, where Ray keeps its token")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
-    except OSError as error:
-        raise BadInput(
-            f"{folder} holds Ray's token and cannot be made yours alone ({error.strerror}): give another HOME"
-        ) from error
 
 
 def public_addresses() -> list[str]:

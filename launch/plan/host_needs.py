@@ -18,9 +18,10 @@ from actors.runtime.host_resources import (
     size,
 )
 from actors.runtime.placement import Placement
+from actors.runtime.ray_session import OBJECT_STORE_BYTES
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
-from launch.plan.memory import LOADED, OBJECT_STORE_BYTES, OTHER_PROCESSES, engine_memory
+from launch.plan.memory import LOADED, OTHER_PROCESSES, engine_memory
 from launch.plan.plan import Plan
 
 SESSION_BYTES = 512 * MIB

@@ -19,6 +19,7 @@ from actors.models.sizes import (
     recomputes,
 )
 from actors.runtime.placement import Node, Placement
+from actors.runtime.ray_session import OBJECT_STORE_BYTES
 from conf.devices import CARD_DTYPE
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB, Machine
@@ -42,10 +43,6 @@ and cache. Measured, like the following, as peaks of resident memory on a machin
 
 LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
 """Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
-
-OBJECT_STORE_BYTES = GIB // 4
-"""Size of Ray's object store, which holds it from the start. Groups and batches are a few megabytes; Ray's default is a
-third of the host's memory."""
 
 OTHER_PROCESSES = 2.0 * GIB
 """Host memory of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident

@@ -1,4 +1,4 @@
-"""Starting the Ray actors of a run or an evaluation."""
+"""Starting the Ray actors of a run or an evaluation, which know nothing of one another."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.coordinator.actor import Started
+from actors.coordinator.context import RunRequest
 from actors.models.sizes import answers_alone
 from actors.protocols import Clock
 from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
@@ -14,9 +16,10 @@ from actors.rollout.pool import EnginePool
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.schema import Config
-from learner.actor import LearnerActor
+from learner.actor import LearnerActor, RemoteLearner
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import reward_function
 
@@ -28,6 +31,26 @@ LEARNERS = "learners"
 
 NODE_LABEL = "ray.io/node-id"
 """Label that Ray gives to every node, with its id."""
+
+
+async def start_actors(
+    request: RunRequest, started: Started, clock: Clock, record: Record
+) -> tuple[EnginePool, RemoteLearner, RemoteVerifier]:
+    """Start all actors of a run, and add each to a list. On a card the learner waits for the engines: vLLM measures
+    free memory while it starts, which no other process may take or free meanwhile.
+    """
+    given = request.config, request.model_path, request.placement
+    reserved = await reserve_learners(request.placement)
+    engines = start_engines(*given, clock=clock, record=record)
+    started.append(engines)
+    if request.placement.device == "cuda":
+        await engines.ready()
+    ranks = start_ranks(*given, adapters_folder=str(RunRecord(request.folder).adapters), reserved=reserved)
+    learner = RemoteLearner(ranks, clock)
+    started.append(learner)
+    verifier = start_verifier(request.config, request.placement, clock=clock, record=record)
+    started.append(verifier)
+    return engines, learner, verifier
 
 
 def start_engines(config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record) -> EnginePool:

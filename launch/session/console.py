@@ -1,4 +1,10 @@
-"""The live display of a run."""
+"""What a person sees of a run: where to look at it, and the live display."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -6,8 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from actors.coordinator.context import RunRequest
 from actors.formats import duration
 from actors.messages import Progress
+from conf.command import near
 
 REFRESH_PER_SECOND = 2
 
@@ -105,3 +113,28 @@ def speed(progress: Progress) -> list[str]:
     if not progress.answers:
         return ["engine restarts"]
     return [f"{progress.latest['rollout/tokens_per_second']:.0f} tok/s"] if progress.phase == "training" else []
+
+
+def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
+    """Print where to look at the run while it goes on."""
+    scripts = Path(sys.executable).parent
+    places: dict[str, Any] = {
+        "Ray dashboard": f"http://{dashboard}",
+        "  its token": f"{program(scripts / 'ray')} get-auth-token",
+        "  metrics": f"http://{metrics}/metrics",
+        "TensorBoard": f"{program(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
+        "Run folder": near(request.folder),
+    }
+    if "tensorboard" not in request.config.run.trackers:
+        del places["TensorBoard"]
+    for name, place in places.items():
+        console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)
+    console.print()
+
+
+def program(path: Path) -> str:
+    """Return how a program is called from here: by its name alone in an active environment."""
+    found = shutil.which(path.name)
+    if found and Path(found) == path:
+        return path.name
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

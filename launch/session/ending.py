@@ -1,52 +1,35 @@
-"""How a run ends: summary.json, the command of `run.on_end`, and what a person may do next."""
+"""How a run ends: summary.json, its exit code, the command of `run.on_end`, and what a person may do next."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from actors.coordinator.context import RunRequest, summarise
 from actors.messages import Outcome
-from actors.runtime.process import software_versions
+from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
 from actors.storage.disk_trouble import disk_trouble
 from actors.storage.run_folder import RunFolder
 from conf.command import near
 from conf.schema import Config
 
-if TYPE_CHECKING:
-    from launch.session.coordinator_actor import RunRequest
+EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
+
+BAD_INPUT = 2
+"""Exit code."""
+
+LATE_S = 10.0
+"""Seconds after the end of the budget at which a run that still goes on is taken to hang."""
 
 PATIENCE_S = 300.0
 """Seconds that the command may take. It comes after the end of the budget, and the machine may cost by the minute."""
 
 
-def summarise(request: "RunRequest", outcome: Outcome, updates: int, ledger: dict[str, Any]) -> dict[str, Any]:
-    """Return summary.json of a run that ends now. updates: behind the last policy. ledger: `Ledger.record`."""
-    folder = RunFolder(request.folder)
-    spent, price = request.spent, request.config.budget.price_per_hour
-    base, final, best = folder.evaluation("base"), outcome.final, folder.checkpoints.best
-    improved = base and final and final["pass@1"] > base["pass@1"]
-    without_validation = (updates if improved else 0) if final else None
-    return {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "updates": updates,
-        "budget_s": request.config.budget.seconds,
-        "spent_s": spent,
-        "cost": None if price is None else price * spent / 3600,
-        "eval": {"base": base, "final": final},
-        "plasticity": outcome.plasticity,
-        "best_update": version_of(best) if best else without_validation,
-        "ledger": ledger,
-        "events": folder.events(),
-        "versions": software_versions(),
-        "hardware": request.hardware,
-    }
-
-
-def write_ending(request: "RunRequest", status: str, reason: str, failure: str = "") -> dict[str, Any]:
+def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> dict[str, Any]:
     """Write summary.json of a run whose coordinator could not, and return it; also if the disk takes nothing.
 
     A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.
@@ -100,6 +83,36 @@ class OnEnd:
                 fault = f"could not be run ({error})"
             if fault:
                 print(f"run.on_end={command}: {fault}; the run itself is as said above", file=sys.stderr)
+
+
+def exit_code(summary: dict[str, Any]) -> int:
+    """Return the exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
+    status = summary["status"]
+    return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
+
+
+def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
+    """Start a timer that ends this process, and all it started, if something hangs beyond the end of the budget."""
+
+    def give_up() -> None:
+        code = EXIT_CODES["failed"]
+        try:
+            reason = "the run still went on after the end of its budget: something hangs"
+            summary = write_ending(request, "failed", reason)
+            code = exit_code(summary)
+            on_end(summary, code)
+        finally:
+            os._exit(code)
+
+    return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
+
+
+def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
+    """End this process at once, after what is to be done at a run's end."""
+    try:
+        on_end(summary, exit_code(summary))
+    finally:
+        os._exit(exit_code(summary))
 
 
 def next_steps(summary: dict[str, Any], folder: Path) -> list[str]:

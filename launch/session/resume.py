@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.formats import duration
 from actors.messages import ProblemSet
+from actors.runtime.ray_session import clear_session
 from actors.storage.files import lock
 from actors.storage.folders import MARK, empty, foreign, is_marked, link_of_ours, mark
 from actors.storage.layout import RUN
@@ -21,14 +22,12 @@ from conf.errors import BadInput
 from conf.load import RECORD, check_departed, dump, flatten, recorded
 from conf.schema import MAY_CHANGE, PRIVATE, Config
 from launch.hardware.machine import Machine
-from launch.session.ray_session import clear_session
 
 UNRECORDED = (
     "adapter",
     "benchmarks",
     "checkpoint.mirror",
     "dashboard",
-    "dry_run",
     "limit",
     "n",
     "plan",

@@ -14,10 +14,13 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from actors.coordinator.actor import CoordinatorActor, last_line
+from actors.coordinator.context import RunRequest
 from actors.errors import ActorDied
 from actors.messages import Progress
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from actors.runtime.process import after, handle_signals
+from actors.runtime.ray_session import end_actors
 from actors.runtime.remote_actor import BAD_INPUT
 from actors.runtime.supervision import DIED, RestartLimit
 from actors.storage.checkpoints import version_of
@@ -25,11 +28,10 @@ from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from launch.hardware.machine import detect
 from launch.plan.calibration import ENOUGH, learn_from
-from launch.session.actors import free_learners
+from launch.session.actors import free_learners, start_actors
 from launch.session.console import RunView
-from launch.session.coordinator_actor import CoordinatorActor, RunRequest, last_line
 from launch.session.ending import write_ending
-from launch.session.ray_session import end_actors
+from learner.training_state import foreign
 
 POLL_S = 0.5
 CLOSE_S = 10.0
@@ -97,7 +99,9 @@ class Watch:
         remote: Any = ray.remote(CoordinatorActor)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = "coordinator" if self._starts == 1 else f"coordinator-life-{self._starts}"
-        self._coordinator = remote.options(name=name, num_cpus=0, scheduling_strategy=here).remote(request)
+        self._coordinator = remote.options(name=name, num_cpus=0, scheduling_strategy=here).remote(
+            request, start_actors, foreign
+        )
 
     def _follow(self, view: RunView) -> dict[str, Any]:
         """Show the run of one coordinator and return its summary. Raises what Ray does if it dies or hangs."""

@@ -28,7 +28,6 @@ SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """What stands before an axis's value in the name of a cell; otherwise the last part of the key and an equals sign."""
 
 TAKEN = {
-    "dry_run": "launch/run.py shows what one cell would work with",
     "show": "launch/run.py shows the settings of one cell",
     "adapter": "launch/evaluate.py judges it; runs go on from lora.start_from",
     "run.name": "name the sweep with sweep.name=NAME; its cells are named after their values",

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from actors.coordinator.budget import Budget
 from actors.coordinator.context import RunContext
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
+from actors.errors import root_cause
 from actors.messages import Outcome, ProblemSet
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.storage.run_folder import RunFolder
@@ -50,6 +53,12 @@ class Run:
         self.learner = FakeLearner(max_staleness=self.config.learner.max_staleness)
         self.verifier = FakeVerifier()
         self.spent = 0.0
+
+    def fail(self, *stops: float) -> BaseException:
+        """Begin or resume a run that fails, and return why."""
+        with pytest.raises(ExceptionGroup) as caught:
+            self.go(*stops)
+        return root_cause(caught.value)
 
     def go(self, *stops: float) -> Outcome:
         """Begin or resume the run. stops: when it is told to stop, in seconds."""

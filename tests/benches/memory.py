@@ -66,7 +66,7 @@ def measure_here(case: Case) -> Figures:
 
     from actors.models.files import locate
     from actors.rollout.actor import RolloutActor
-    from launch.plan.memory import OBJECT_STORE_BYTES
+    from actors.runtime.ray_session import OBJECT_STORE_BYTES
     from learner.actor import LearnerActor
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -1,22 +1,22 @@
-"""`python -m tests.faults.budgets [seconds …]`: real tiny runs of several budgets; is each spent, and not more?
+"""Real tiny runs of several budgets: is each spent, and not more?
 
 A line for each as it ends, and at the end how many broke a promise: overrun above 2 s, unused time above the larger of
 5 % and 5 s, or no final checkpoint or evaluation.
 """
 
-import sys
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
-from tests.faults.alone import runs
-from tests.faults.conftest import latest
+from tests.faults.conftest import Run, latest
 
 SECONDS = (60, 75, 90, 105, 120, 140, 160, 180)
 OVERRUN_S = 2.0
 UNUSED_S, UNUSED_SHARE = 5.0, 0.05
 
 
-def main(budgets: list[int]) -> int:
-    broken = 0
+def main(runs: Callable[[], AbstractContextManager[Callable[..., Run]]], arguments: Sequence[str]) -> int:
+    budgets, broken = [int(argument) for argument in arguments] or SECONDS, 0
     print(
         f"{'budget':>7} {'spent':>7} {'process':>8} {'overrun':>8} {'unused':>7} {'updates':>8}  checkpoint  evaluation"
     )
@@ -40,7 +40,3 @@ def main(budgets: list[int]) -> int:
             )
     print(f"{len(budgets)} budgets, {broken} broken")
     return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main([int(argument) for argument in sys.argv[1:]] or list(SECONDS)))

@@ -1,4 +1,4 @@
-"""Real runs whose processes are killed. The fault table is printed at the end of the session."""
+"""Real runs whose processes are killed."""
 
 import json
 import os
@@ -59,11 +59,6 @@ class Run:
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         events = [json.loads(line) for line in lines if line.endswith("\n")]
         return [event["detail"] for event in events if kind in event["event"]]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The ledger's, as written each second."""
-        return json.loads((self.folder / "ledger.json").read_text())["counts"]
 
     def look(self) -> list[psutil.Process]:
         """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
@@ -224,13 +219,3 @@ def begin(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..
 def begin_once(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
     """The same for a run that the tests of a module share."""
     yield from launcher(start)
-
-
-@pytest.fixture(scope="session")
-def table() -> Iterator[list[tuple[str, str, float]]]:
-    """Rows of (fault, what was lost, seconds to recover), printed at the end."""
-    rows: list[tuple[str, str, float]] = []
-    yield rows
-    print()
-    for fault, lost, seconds in rows:
-        print(f"{fault:<44} {lost:<60} {seconds:6.1f} s")

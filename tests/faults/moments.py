@@ -1,5 +1,5 @@
-"""What befalls a run besides kill -9: stopped processes, a disk that is full or read-only, a clock that is set, memory
-that runs out. Each is a context manager of a run: it harms on the way in and makes good on the way out.
+"""What befalls a run: processes that are killed or stopped, a disk that is full or read-only, a clock that is set,
+memory that runs out. Each is a context manager of a run: it harms on the way in and makes good on the way out.
 """
 
 import contextlib
@@ -16,18 +16,13 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.conftest import (
-    COORDINATOR,
-    ENGINE,
-    LEARNER,
-    REWARD,
-    ROLLOUT,
-    WORKER,
-    Run,
-)
+from tests.faults.conftest import COORDINATOR, ENGINE, LEARNER, REWARD, ROLLOUT, WORKER, Run
 
 DRIVER = "launch/run.py"
 STOP_S = 120.0
+TOLD_S = 600.0
+"""Within which a run tells of a process that was killed."""
+
 MIB = 2**20
 
 DISK = 1536 * MIB
@@ -59,12 +54,32 @@ class Fault:
     seconds: float
 
 
+def victim_of(run: Run, title: str) -> psutil.Process:
+    return psutil.Process(run.process.pid) if title == DRIVER else run.find(title)
+
+
+def killed(title: str, event: str = "") -> Callable[[Run], AbstractContextManager[Over]]:
+    """kill -9 of one process. event: tells of it; empty where nothing does."""
+
+    def harm(run: Run) -> AbstractContextManager[Over]:
+        victim, told = victim_of(run, title), len(run.events(event))  # found before the moment, which is short
+
+        @contextlib.contextmanager
+        def strike() -> Iterator[Over]:
+            victim.kill()
+            yield lambda: not event or len(run.events(event)) > told
+
+        return strike()
+
+    return harm
+
+
 def stopped(title: str) -> Callable[[Run], AbstractContextManager[Over]]:
     """SIGSTOP of one process, then SIGCONT."""
 
     @contextlib.contextmanager
     def harm(run: Run) -> Iterator[Over]:
-        victim = psutil.Process(run.process.pid) if title == DRIVER else run.find(title)
+        victim = victim_of(run, title)
         victim.suspend()
         yield lambda: not victim.is_running()
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -185,6 +200,19 @@ def memory_groups() -> Path:
     first = Path("/sys/fs/cgroup/memory")
     return first if first.is_dir() else first.parent
 
+
+KILLS = {
+    title: Fault(f"kill -9 of {title.removeprefix('ray::')}", killed(title, event), TOLD_S)
+    for title, event in (
+        (ENGINE, "rollout-0 restarted"),
+        (ROLLOUT, "rollout-0 restarted"),
+        (WORKER, ""),
+        (REWARD, "reward-0 restarted"),
+        (LEARNER, "learner died"),
+        (COORDINATOR, "coordinator died"),
+        (DRIVER, ""),
+    )
+}
 
 FAULTS = {
     "engine": Fault("SIGSTOP of the engine process", stopped(ENGINE), STOP_S),

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.soak [updates]`: a long run with tiny parts; do memory, files, processes and slots stay flat?
+"""A long run with tiny parts: do memory, files, processes and slots stay flat?
 
 A line now and then while it lasts. In the end, for every process that lives through the second half of the run, the
 slope of its memory and open files over that half, and what is left when the run has ended. That it ends at all shows
@@ -10,12 +10,13 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
-from tests.faults.alone import runs
 from tests.faults.conftest import Run
 
 SAMPLE_S = 2.0
@@ -41,7 +42,8 @@ class Whole(NamedTuple):
     memory: float
 
 
-def main(updates: int) -> int:
+def main(runs: Callable[[], AbstractContextManager[Callable[..., Run]]], arguments: Sequence[str]) -> int:
+    updates = int(arguments[0]) if arguments else 300
     settings = ("budget.minutes=240", f"budget.updates={updates}", "eval.problems=0", "checkpoint.every=10")
     settings += ("learner.learning_rate=1e-6",)  # a policy that has learned all there is would end the run
     each: dict[psutil.Process, list[Process]] = defaultdict(list)
@@ -101,7 +103,3 @@ def report(what: str, points: list[tuple[float, float]]) -> None:
     spread = sum((p[0] - x) ** 2 for p in points)
     slope = sum((p[0] - x) * (p[1] - y) for p in points) / spread if spread else 0.0
     print(f"{what:<48} {points[0][1]:>12.1f} {points[-1][1]:>12.1f} {slope:>14.4f}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 300))

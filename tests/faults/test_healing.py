@@ -8,7 +8,6 @@ import pytest
 from tests.faults.conftest import ENGINE, LEARNER, REWARD, ROLLOUT, WORKER, Run, named
 
 Begin = Callable[..., Run]
-Table = list[tuple[str, str, float]]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -16,7 +15,7 @@ SETTINGS = ("budget.updates=2000", "eval.problems=0", "learner.learning_rate=1e-
 """A policy that has learned all there is would end the run."""
 
 
-def test_each_actor_in_turn(begin: Begin, table: Table) -> None:
+def test_each_actor_in_turn(begin: Begin) -> None:
     run = begin("in-turn", "checkpoint.every=5", *SETTINGS)
     run.wait_for_update(7)
     for victim, event in ((ENGINE, 1), (ROLLOUT, 2), (REWARD, 1), (WORKER, 0), (LEARNER, 1)):
@@ -27,8 +26,7 @@ def test_each_actor_in_turn(begin: Begin, table: Table) -> None:
             name = {ENGINE: "rollout-0", ROLLOUT: "rollout-0", REWARD: "reward-0", LEARNER: "learner"}[victim]
             run.wait_until(lambda n=name, e=event: len(run.events(f"{n} died")) == e, f"event of {victim}")
         back = run.updates
-        seconds = run.wait_for_update(max(at, back) + 2)
-        table.append((f"kill -9 of {victim}", f"updates {back} → {at}" if back < at else "nothing", seconds))
+        run.wait_for_update(max(at, back) + 2)
     run.process.send_signal(signal.SIGTERM)
     ended = run.end()
     assert ended.code == 143, ended.output
@@ -37,14 +35,13 @@ def test_each_actor_in_turn(begin: Begin, table: Table) -> None:
     assert [row["update"] for row in ended.rows] == list(range(1, len(ended.rows) + 1))
 
 
-def test_hanging_engine_is_replaced(begin: Begin, table: Table) -> None:
+def test_hanging_engine_is_replaced(begin: Begin) -> None:
     """A stopped process answers no heartbeat."""
     run = begin("hanging", *SETTINGS)
     run.wait_for_update(2)
     at = run.updates
     run.kill(ENGINE, number=signal.SIGSTOP)
-    seconds = run.wait_for_update(at + 3)
-    table.append(("SIGSTOP of the engine process", "nothing", seconds))
+    run.wait_for_update(at + 3)
     run.process.send_signal(signal.SIGTERM)
     ended = run.end()
     [event] = ended.events("rollout-0 died")

@@ -17,7 +17,6 @@ from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, lear
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 Begin = Callable[..., Run]
-Table = list[tuple[str, str, float]]
 
 SETTINGS = ("eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=3")
 
@@ -39,16 +38,15 @@ def check_continued(ended: Ended, uninterrupted: Ended) -> None:
     assert {index: problems[index] for index in common} == {index: expected[index] for index in common}
 
 
-def test_run_goes_on_by_itself_when_the_coordinator_is_killed(begin: Begin, table: Table) -> None:
+def test_run_goes_on_by_itself_when_the_coordinator_is_killed(begin: Begin) -> None:
     run = begin("coordinator", "budget.updates=16", *SETTINGS)
     run.wait_for_update(4)
     coordinator = run.find(COORDINATOR)
     assert Path(f"/proc/{coordinator.pid}/oom_score_adj").read_text().strip() == "0"
     run.look()
-    at, saved, began = run.updates, latest(run.folder), time.monotonic()
+    saved = latest(run.folder)
     coordinator.kill()
     run.wait_until(lambda: latest(run.folder) > saved, "checkpoint after the restart")
-    table.append(("kill -9 of the coordinator", f"updates {saved} → {at}", time.monotonic() - began))
     ended = run.end()
     assert ended.code == 0, ended.output
     assert [row["update"] for row in ended.rows] == list(range(1, 17))
@@ -76,9 +74,7 @@ def test_coordinator_that_never_comes_back_ends_the_run(begin: Begin) -> None:
     assert f"died {DEATHS_IN_A_ROW} times in a row" in ended.summary["reason"]
 
 
-def test_kill_of_the_driver_takes_everything_along_and_is_resumed(
-    begin: Begin, uninterrupted: Ended, table: Table
-) -> None:
+def test_kill_of_the_driver_takes_everything_along_and_is_resumed(begin: Begin, uninterrupted: Ended) -> None:
     run = begin("driver", "budget.updates=16", *SETTINGS)
     run.wait_for_update(4)
     run.look()
@@ -88,10 +84,8 @@ def test_kill_of_the_driver_takes_everything_along_and_is_resumed(
     session = Path(json.loads((run.folder / "ray-session").read_text())["temporary"])
     assert session.exists()
     saved, spent = latest(run.folder), json.loads((run.folder / "spent.json").read_text())["spent_s"]
-    began = time.monotonic()
     again = begin("driver", "budget.updates=16", *SETTINGS)
     again.wait_until(lambda: latest(again.folder) > saved, "checkpoint after the resume")
-    table.append(("kill -9 of the driver", f"updates after {saved}, resumed by hand", time.monotonic() - began))
     ended = again.end()
     check_continued(ended, uninterrupted)
     assert ended.summary["spent_s"] > spent > 0
@@ -99,7 +93,7 @@ def test_kill_of_the_driver_takes_everything_along_and_is_resumed(
 
 
 @pytest.mark.parametrize("victim", [COORDINATOR, LEARNER])
-def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, table: Table, victim: str) -> None:
+def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, victim: str) -> None:
     name = f"writing-{victim.removeprefix('ray::')}"
     settings = ("budget.updates=16", *SETTINGS[:1], "checkpoint.every=1", *SETTINGS[2:])
     run = begin(name, *settings)
@@ -109,7 +103,6 @@ def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, 
     run.wait_until(lambda: any(folder.glob(".update-*.tmp")), "checkpoint under way", pause=0.001)
     process.kill()
     check_continued(run.end(), uninterrupted)
-    table.append((f"kill -9 of {victim} while a checkpoint is written", "one checkpoint", 0.0))
     assert not list(folder.glob(".update-*.tmp"))
 
 
@@ -126,13 +119,15 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(begin: Begin, uninterrup
     state.write_bytes(content)
     resumed = begin("damaged", "budget.updates=16", *SETTINGS).end()
     check_continued(resumed, uninterrupted)
-    assert resumed.events("checkpoint refused") == ["learner.safetensors has another content than was written"]
-    assert "checkpoint refused: learner.safetensors" in resumed.output
+    (event,) = resumed.events("checkpoint refused")
+    assert "learner.safetensors" in event
+    assert event in resumed.output
 
 
 def test_no_good_checkpoint_is_bad_input(begin: Begin) -> None:
     """Found by the coordinator if files are damaged, by the learner if they are whole and make no sense."""
-    run = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    settings = ("budget.updates=16", *SETTINGS[:2], "checkpoint.keep_last=1")
+    run = begin("lost", *settings)
     run.wait_for_update(4)
     run.process.send_signal(signal.SIGTERM)
     folder = run.end().folder
@@ -141,16 +136,15 @@ def test_no_good_checkpoint_is_bad_input(begin: Begin) -> None:
     name = next(iter(state))
     save_file({**state, name: state[name] * float("nan")}, newest / "learner.safetensors")
     seal(newest)
-    senseless = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    senseless = begin("lost", *settings)
     output = senseless.output()
     assert senseless.process.returncode == 2, output
-    assert f"run.py: checkpoint {newest}: {name} is missing, of another shape or type, or not finite" in output
+    assert f"{newest}: {name}" in output
     (newest / "learner.json").unlink()
-    damaged = begin("lost", "budget.updates=16", "eval.problems=0", "checkpoint.every=3", "checkpoint.keep_last=1")
+    damaged = begin("lost", *settings)
     output = damaged.output()
     assert damaged.process.returncode == 2, output
-    assert "run.py: no checkpoint of" in output
-    assert "learner.json is missing" in output
+    assert "learner.json" in output
 
 
 def test_second_signal_leaves_at_once_and_keeps_the_checkpoint(begin: Begin, uninterrupted: Ended) -> None:

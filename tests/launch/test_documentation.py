@@ -90,7 +90,7 @@ def carry_out_run(arguments: list[str]) -> None:
         load(arguments)
         return
     given = {argument.partition("=")[0] for argument in arguments}
-    if not given & {"show", "dry_run"}:
+    if "show" not in given:
         arguments = [*arguments, *([] if "plan" in given else ["plan=true"])]
         small = {"conf=quickstart", "conf=mine"} & {*arguments}
         arguments += [] if "device" in given else ["device=cpu" if small else "device=A40"]
@@ -153,8 +153,8 @@ def carry_out_verify(arguments: list[str]) -> None:
 def carry_out_module(arguments: list[str]) -> None:
     module, *names = arguments
     place = ROOT / module.replace(".", "/")
-    if (place / "__main__.py").exists():
-        assert all((place / f"{name}.py").exists() for name in names)
+    if (main := place / "__main__.py").exists():
+        assert all((place / f"{name}.py").exists() or f'"{name}"' in main.read_text() for name in names[:1])
     else:
         assert place.with_suffix(".py").exists() or module in ("pytest", "mypy")
 

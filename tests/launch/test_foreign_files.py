@@ -25,6 +25,7 @@ from actors.evaluation.protocol import Protocol
 from actors.evaluation.samples import EvaluationFolder
 from actors.messages import ProblemSet
 from actors.rollout.actor import write_copy
+from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
 from actors.storage.run_folder import RunFolder
 from conf.command import PlainConsole
@@ -32,7 +33,6 @@ from conf.errors import BadInput
 from conf.load import load
 from launch import export
 from launch.embedded import FILES, provide
-from launch.session.ray_session import NOTE, clear_session, make_temporary
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claimed

@@ -1,25 +1,20 @@
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.messages import ProblemSet
 from actors.runtime.host_resources import HostNeeds
+from actors.runtime.ray_session import make_temporary
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump, load
-from conf.schema import DashboardConfig
 from launch import run
 from launch.hardware.machine import detect
-from launch.plan.plan import make_plan
-from launch.session.ray_session import make_temporary
 
 
 @pytest.fixture
@@ -155,16 +150,6 @@ def test_plan_where_a_run_would_join_a_cluster_says_what_it_is_of(
     assert "Ray cluster" not in capsys.readouterr().out
 
 
-def test_taken_port_is_refused_and_zero_takes_any() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(BadInput, match=f"dashboard.port={port}"):
-            run.free_port(DashboardConfig(port=port))
-        assert run.free_port(DashboardConfig(port=0)) not in (0, port)
-
-
 def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,9 +187,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
-from launch.session import watch
+from launch.session import ending, watch
 from launch import run
-from tests.launch.session.test_coordinator_actor import make_request
+from tests.actors.coordinator.test_actor import make_request
 
 what, folder = sys.argv[1], Path(sys.argv[2])
 
@@ -217,7 +202,7 @@ def session(*_, **__):
     if what == "hang":
         time.sleep(600)
 
-timers, after = [], run.after
+timers, after = [], ending.after
 
 def note(seconds, action):
     timers.append(after(seconds, action))
@@ -231,7 +216,7 @@ def close(_):
     assert timers[0].finished.is_set(), "the budget's timer may still end a run that is over"
 
 summary = {"status": "halted", "reason": "it must", "updates": 1, "spent_s": 1.0, "eval": {"base": None, "final": None}}
-run.ray_session, run.SHUTDOWN_S, run.after = session, 0.1, note
+run.ray_session, run.SHUTDOWN_S, run.after, ending.after = session, 0.1, note, note
 watch.Watch = lambda *_: SimpleNamespace(follow=follow, close=close)
 sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=True)))
 """
@@ -267,17 +252,3 @@ def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: i
         "sys.exit(run.main(['conf=base']))"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=240).returncode == code
-
-
-def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.models.files.locate", lambda model: "nowhere")
-    monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
-    monkeypatch.setattr("actors.models.adapters.check_adapter", lambda config, path: None)
-    monkeypatch.setattr("rewards.problems.loading.load", lambda config, tokenizer: ProblemSet((), (), {}))
-    monkeypatch.setattr("actors.models.files.load_tokenizer", lambda folder, path: None)
-    (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
-    config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
-    (tmp_path / "config.yaml").write_text(dump(config))
-    request = run.prepare(make_plan(config, detect("cpu")), tmp_path, time.monotonic() - 30)
-    assert request.spent_before == 12.5
-    assert 42.5 <= RunRecord(tmp_path).spent <= request.spent

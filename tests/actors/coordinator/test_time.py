@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.errors import Interrupted, root_cause
+from actors.errors import Interrupted
 from actors.messages import Batch, Group
 from tests.actors.virtual_run import Run, make_config
 from tests.fakes import FakeEngine, FakeLearner
@@ -18,7 +18,7 @@ def test_run_spends_its_budget_and_not_more(run: Run) -> None:
     assert outcome.status == "budget_exhausted"
     assert run.spent <= run.seconds
     assert run.spent > 0.8 * run.seconds
-    assert run.coordinator.base is not None
+    assert run.folder.evaluation("base") is not None
     assert outcome.final is not None
     assert outcome.final["n"] == 2
     assert outcome.final["pass@1"] == 1.0
@@ -28,8 +28,7 @@ def test_start_of_the_engine_is_no_part_of_the_first_evaluation(run: Run) -> Non
     """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
     run.engine.start_seconds = 0.5 * run.seconds
     run.go()
-    assert run.coordinator.base is not None
-    assert run.coordinator.base["n"] == 2
+    assert (run.folder.evaluation("base") or {})["n"] == 2
     assert run.spent > 0.8 * run.seconds
 
 
@@ -81,9 +80,8 @@ def test_update_longer_than_the_grace_is_abandoned(run: Run) -> None:
     run.learner.seconds = 10_000.0
     run.seconds = 100_000.0
 
-    with pytest.raises(ExceptionGroup) as caught:
-        run.go(100.0)
-    assert isinstance(root_cause(caught.value), Interrupted)
+    cause = run.fail(100.0)
+    assert isinstance(cause, Interrupted)
     assert run.spent < 100.0 + run.config.budget.grace_s + 5.0
 
 
@@ -91,7 +89,7 @@ def test_first_update_that_outlasts_the_budget_is_lost_and_the_budget_kept(run: 
     run.learner.seconds = 10_000.0
     outcome = run.go()
     assert outcome.status == "budget_exhausted"
-    assert "did not finish in time" in outcome.reason
+    assert "lost" in outcome.reason
     assert outcome.final is not None
     assert run.spent <= run.seconds
 
@@ -102,7 +100,6 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
     run.config.eval.n = 10
     outcome = run.go()
     assert run.learner.version >= 2
-    assert outcome.reason == "no further update fits"
     assert outcome.final is not None
     assert run.spent <= run.seconds
 
@@ -110,7 +107,7 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
 def loses_the_last_update_alone(run: Run) -> None:
     run.config.checkpoint.every = 1000
     outcome = run.go()
-    assert outcome.reason == "the last update did not finish in time and is lost"
+    assert "lost" in outcome.reason
     assert run.folder.checkpoints.latest is not None
     assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
     assert run.coordinator.updates > 5
@@ -173,9 +170,8 @@ def test_second_stop_leaves_at_once_with_the_last_checkpoint(run: Run) -> None:
     run.seconds = 100_000.0
     run.learner.seconds = 30.0
 
-    with pytest.raises(ExceptionGroup) as caught:
-        run.go(200.0, 201.0)
-    assert isinstance(root_cause(caught.value), Interrupted)
+    cause = run.fail(200.0, 201.0)
+    assert isinstance(cause, Interrupted)
     assert run.spent < 202.0
     assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
 
@@ -201,9 +197,8 @@ def test_all_steps_after_a_stop_share_one_grace(run: Run) -> None:
 
     run.learner.save = save  # type: ignore[method-assign]
 
-    with pytest.raises(ExceptionGroup) as caught:
-        run.go(20.0)
-    assert isinstance(root_cause(caught.value), Interrupted)
+    cause = run.fail(20.0)
+    assert isinstance(cause, Interrupted)
     assert run.spent <= 20.0 + 60.0
 
 

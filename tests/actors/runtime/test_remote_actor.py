@@ -107,8 +107,8 @@ def test_call_that_takes_too_long_kills_the_actor() -> None:
         actor = RemoteActor(Patient, "slow-patient", Share())
         await actor.call("alive")
         other = asyncio.create_task(cause_of(actor, "wait"))
-        said = "slow-patient died: it did not answer `wait` within 1 s and was killed"
-        assert await cause_of(actor, "wait", deadline_s=1.0) == said
+        said = await cause_of(actor, "wait", deadline_s=1.0)
+        assert "`wait` within 1 s" in said
         assert await other == said
 
     run(scenario())

@@ -1,40 +1,10 @@
 import socket
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from conf.errors import BadInput
 from launch.hardware import network
-from launch.hardware.network import cluster_warning, public_addresses, require_token
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    return tmp_path
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_the_token_is_its_users_alone(home: Path, there: bool) -> None:
-    if there:
-        (home / ".ray").mkdir(mode=0o755)
-    require_token()
-    assert (home / ".ray").stat().st_mode & 0o777 == 0o700
-
-
-def test_ray_without_a_token_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(BadInput, match="RAY_AUTH_MODE=disabled: whoever reaches a port of Ray could run code"):
-        require_token()
-    assert not (home / ".ray").exists()
-
-
-def test_a_home_where_no_token_can_be_kept_is_refused(home: Path) -> None:
-    (home / ".ray").write_text("")
-    with pytest.raises(BadInput, match="holds Ray's token and cannot be made yours alone"):
-        require_token()
+from launch.hardware.network import cluster_warning, public_addresses
 
 
 @pytest.mark.parametrize(

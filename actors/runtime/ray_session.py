@@ -19,9 +19,16 @@ from actors.runtime.placement import Placement
 from actors.storage.files import is_private, private_folder, replace_text
 from actors.storage.folders import discard, mark, read_mark
 from actors.storage.layout import RAY_SESSION
+from conf.documents import path_of
+from conf.errors import BadInput
 from conf.schema import Config
-from launch.hardware.network import require_token
-from launch.plan.memory import OBJECT_STORE_BYTES
+
+OBJECT_STORE_BYTES = 2**28
+"""Size of Ray's object store, which holds it from the start. Groups and batches are a few megabytes; Ray's default is a
+third of the host's memory."""
+
+TOKENS = "~/.ray"
+"""Where Ray keeps the token, readable by all unless the folder is not."""
 
 NOTE = "ray-session"
 """File in the folder of a run or an evaluation that names the temporary folder of its last Ray session."""
@@ -70,6 +77,20 @@ def ray_session(
     finally:
         ray.shutdown()
         end_processes(temporary)
+
+
+def require_token() -> None:
+    """Raise BadInput if Ray is told to do without a token, and keep the one of this user from others."""
+    if (mode := os.environ.get("RAY_AUTH_MODE", "token")) != "token":
+        raise BadInput(f"RAY_AUTH_MODE={mode}: whoever reaches a port of Ray could run code as you: unset it")
+    folder = path_of(TOKENS, f"{TOKENS}, where Ray keeps its token")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise BadInput(
+            f"{folder} holds Ray's token and cannot be made yours alone ({error.strerror}): give another HOME"
+        ) from error
 
 
 def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: Path) -> Any:

@@ -1,0 +1,98 @@
+"""Puts remote checkpoints beside a run, by a thread."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from actors.storage.remote import Remote
+from actors.storage.run_record import RunRecord
+from conf.errors import in_brief
+from conf.schema import Config
+
+SILENT_S = 60.0
+"""Seconds without a byte moved after which a remote is taken not to answer."""
+
+LOOK_S = 2.0
+"""Seconds between two looks for a new checkpoint."""
+
+EVERY_S = 300.0
+"""Seconds after which all else is put without one."""
+
+PAUSE_S = 15.0
+LONGEST_PAUSE_S = 600.0
+"""Before what has failed is tried again, doubled each time."""
+
+
+@dataclass(frozen=True)
+class Puts:
+    """What has happened since the last look. news: that putting began to fail, or is well again; empty if neither."""
+
+    copies: int
+    failures: int
+    bytes: int
+    news: str
+
+
+class Putter:
+    """The thread that puts a run, at each checkpoint, and now and then without one. Nothing that happens there stops
+    the run, which never waits for it.
+    """
+
+    def __init__(self, config: Config, run: RunRecord) -> None:
+        self._run, self._remote = run, Remote(config.checkpoint.mirror, config.run.name)
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._copies = self._failures = self._seen = 0
+        self._fault, self._said = "", ""
+        self._busy = self._silent = False
+        self._moved_at = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name="remote checkpoints", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._ended.set()
+
+    def puts(self) -> Puts:
+        """Return what has happened since the last call. A remote that does not answer is one failure."""
+        with self._lock:
+            moved, self._seen = self._remote.moved - self._seen, self._remote.moved
+            if moved or not self._busy:
+                self._moved_at, self._silent = time.monotonic(), False
+            elif not self._silent and time.monotonic() > self._moved_at + SILENT_S:
+                self._silent, self._fault = True, f"no answer within {SILENT_S:g} s"
+                self._failures += 1
+            news = {
+                (True, False): f"remote checkpoints fail, and are tried again: {self._fault}",
+                (False, True): "remote checkpoints work again",
+            }.get((bool(self._fault), bool(self._said)), "")
+            found = Puts(self._copies, self._failures, moved, news)
+            self._copies = self._failures = 0
+            self._said = self._fault
+        return found
+
+    def _work(self) -> None:
+        pause, done, latest = PAUSE_S, -EVERY_S, None
+        while not self._ended.wait(LOOK_S):
+            newest = self._run.checkpoints.latest
+            if newest == latest and time.monotonic() < done + EVERY_S:
+                continue
+            self._note(busy=True)
+            try:
+                self._remote.put(self._run)
+            except Exception as error:  # the libraries behind a URL may raise anything; the run goes on
+                self._note(busy=False, fault=in_brief(error), failures=1)
+                self._ended.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                self._note(busy=False, copies=1)
+                pause, done, latest = PAUSE_S, time.monotonic(), newest
+
+    def _note(self, busy: bool, fault: str = "", copies: int = 0, failures: int = 0) -> None:
+        with self._lock:
+            self._busy, self._moved_at = busy, time.monotonic()
+            self._fault = self._fault if busy else fault
+            self._copies += copies
+            self._failures += failures

@@ -1,0 +1,106 @@
+"""What a run is given, from its plan: model and data are found and checked before the run folder is touched."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.coordinator.context import RunRequest
+from actors.formats import duration
+from actors.messages import ProblemSet
+from actors.storage.checkpoints import version_of
+from actors.storage.run_folder import RunFolder
+from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
+from conf.schema import DashboardConfig
+from launch.hardware.mps import PRICE
+from launch.plan.estimate import Estimate
+from launch.plan.host_needs import needs_of_run
+from launch.plan.plan import Plan
+from launch.session.resume import begin, origin
+
+GENERATED = "reasoning_gym:"
+
+
+def prepare(
+    plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Estimate | None = None
+) -> RunRequest:
+    """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
+    from actors.models.adapters import check_adapter
+    from actors.models.files import load_tokenizer, locate
+    from learner.model.architecture import check_architecture
+    from rewards.pool import check_judges
+    from rewards.problems.loading import load as load_problems
+    from rewards.problems.loading import write_listing
+    from rewards.reward import reward_function
+
+    config = plan.config
+    if not plan.machine.nodes:
+        config.dashboard.port = free_port(config.dashboard)
+    model_path = locate(config.model)
+    check_architecture(config, model_path)
+    check_adapter(config, model_path)
+    problems = load_problems(config, load_tokenizer(model_path, config.model.path))
+    print(f"Problems: {in_numbers(problems, config.data.source)}")
+    absent_walls = check_judges(reward_function(config), problems.train[:1])
+    begun = RunRecord(folder).exists and not config.run.overwrite
+    changes = begin(config, folder, problems)
+    run = RunFolder(folder.resolve())
+    run.drop_half_event()
+    for wall in absent_walls:
+        print(f"Judges have no {wall}")
+        run.append_event(0, "wall absent", wall)
+    if config.run.mps:
+        run.append_event(0, "mps", PRICE)
+    write_listing(run.left_out_file, problems.left_out)
+    if begun:
+        latest = run.checkpoints.latest
+        at = version_of(latest) if latest else 0
+        print(f"Resuming at update {at}, {duration(run.spent)} of the budget spent")
+    else:
+        planned = {"planned": expected.kept} if expected else {}
+        run.write_origin(origin(arguments, plan.machine.described) | planned)
+    print("".join(f"Resumed with {change}\n" for change in changes), end="")
+    if config.lora.start_from:  # the actors have working folders of their own
+        config.lora.start_from = str(Path(config.lora.start_from).resolve())
+    request = RunRequest(
+        config=config,
+        folder=run.path,
+        model_path=model_path,
+        placement=plan.placement,
+        problems=problems,
+        host_needs=needs_of_run(plan),
+        hardware=plan.machine.described,
+        started_at=started_at,
+        spent_before=run.spent,
+    )
+    run.write_spent(request.spent)
+    return request
+
+
+def in_numbers(problems: ProblemSet, source: str) -> str:
+    """Say how many problems there are, and what became of the other rows of a source. A generator draws the same
+    problem many times, which is no loss.
+    """
+    from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
+
+    said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
+    dropped = dict(problems.dropped)
+    if source.startswith(GENERATED):
+        repeated = sum(dropped.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
+        distinct = len(problems.train) + len(problems.heldout)
+        said += f", all {distinct} distinct ones of {distinct + repeated:,} draws"
+    return said + "".join(f"; {count} rows left out: {reason}" for reason, count in dropped.items())
+
+
+def free_port(dashboard: DashboardConfig) -> int:
+    """Return the dashboard's port, or any free one for 0. Raises BadInput if it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((dashboard.host, dashboard.port))
+        except OSError as error:
+            raise BadInput(
+                f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): stop the "
+                f"other run or Ray at work here, or give dashboard.port=0 for any free port"
+            ) from error
+        return int(probe.getsockname()[1])

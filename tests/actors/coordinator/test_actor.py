@@ -1,0 +1,219 @@
+"""How a run ends whose actors never come up."""
+
+import asyncio
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.coordinator import actor as coordinator
+from actors.coordinator.actor import CoordinatorActor, StartActors
+from actors.coordinator.context import RunRequest
+from actors.errors import Interrupted
+from actors.messages import ProblemSet
+from actors.runtime.host_resources import HostFree, HostNeeds
+from actors.runtime.placement import place
+from actors.storage import files, putter
+from actors.storage.remote import Remote
+from actors.storage.run_folder import RunFolder
+from actors.tracking.tracking import Tracking
+from conf.errors import BadInput
+from conf.schema import Config
+from learner.training_state import foreign
+
+
+async def hang(*_: Any) -> Any:
+    """Start engines that take for ever, as they may on a card."""
+    await asyncio.Event().wait()
+
+
+def raising(error: BaseException) -> StartActors:
+    async def start(*_: Any) -> Any:
+        raise error
+
+    return start
+
+
+async def write(request: RunRequest, *_: Any) -> Any:
+    """Come to write something."""
+    RunFolder(request.folder).next_incarnation()
+
+
+async def delete(request: RunRequest, *_: Any) -> Any:
+    """Start while somebody deletes the folder."""
+    folder = RunFolder(request.folder)
+    shutil.rmtree(request.folder)
+    folder.next_incarnation()
+
+
+MISTAKE = BadInput("lora.rank=3 is not possible: use 4")
+LITTLE_DISK = HostFree(2**20, 2**30, 2**40)
+
+
+def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
+    config = Config()
+    config.budget.minutes = seconds / 60
+    return RunRequest(
+        config=config,
+        folder=folder,
+        model_path="nowhere",
+        placement=place((0,), 0),
+        problems=ProblemSet((), (), {}),
+        host_needs=HostNeeds(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30),
+        hardware="4 cores",
+        started_at=time.monotonic(),
+        spent_before=spent_before,
+    )
+
+
+def make_actor(request: RunRequest, start: StartActors = hang) -> CoordinatorActor:
+    return CoordinatorActor(request, start, foreign)
+
+
+def end(actor: CoordinatorActor, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
+    async def scenario() -> dict[str, Any]:
+        ending = asyncio.create_task(actor.run())
+        await asyncio.sleep(0)
+        if meanwhile:
+            await meanwhile()
+        return await ending
+
+    return asyncio.run(scenario())
+
+
+def fail(number: int) -> Callable[[Path], None]:
+    def sync(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return sync
+
+
+def test_start_that_hangs_ends_with_the_budget_and_its_ledger_adds_up(tmp_path: Path) -> None:
+    request = make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 50.2, spent_before=50.0)
+    summary = end(make_actor(request))
+    assert summary["status"] == "budget_exhausted"
+    assert "starting" in summary["reason"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert summary["spent_s"] >= 50.2
+    assert summary["ledger"]["seconds"].keys() == {"run", "rollouts", "rewards", "learner"}
+    for activities in summary["ledger"]["seconds"].values():
+        assert abs(sum(activities.values()) - summary["spent_s"]) < 5.0
+
+
+def test_start_that_hangs_ends_when_told_to(tmp_path: Path) -> None:
+    actor = make_actor(make_request(tmp_path))
+    summary = end(actor, lambda: actor.stop("SIGTERM"))
+    assert (summary["status"], summary["reason"]) == ("interrupted", "SIGTERM")
+
+
+def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that fails changes nothing about it."""
+    looks = iter([OSError(errno.ESTALE, "Stale file handle"), LITTLE_DISK])
+
+    def measure(folder: Path) -> HostFree:
+        if isinstance(found := next(looks), OSError):
+            raise found
+        return found
+
+    monkeypatch.setattr(coordinator, "measure", measure)
+    summary = end(make_actor(make_request(tmp_path)))
+    assert summary["status"] == "halted"
+    assert f"make room in {tmp_path}" in summary["reason"]
+    assert [event["event"] for event in summary["events"]] == ["disk low"]
+    counts = summary["ledger"]["counts"]
+    assert (counts["warnings/disk"], counts["warnings/look failed"]) == (1, 1)
+
+
+def test_full_disk_halts_the_run_although_nothing_can_be_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def append(folder: RunFolder, update: int, event: str, detail: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(coordinator, "measure", lambda folder: LITTLE_DISK)
+    monkeypatch.setattr(RunFolder, "append_event", append)
+    assert end(make_actor(make_request(tmp_path, seconds=10.0)))["status"] == "halted"
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EROFS, "writable")])
+def test_disk_that_takes_nothing_more_halts_the_run(
+    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = make_actor(make_request(tmp_path, spent_before=5.0), write)
+    RunFolder(tmp_path).write_spent(5.0)
+    monkeypatch.setattr(files, "sync", fail(number))
+    summary = end(actor)
+    assert summary["status"] == "halted"
+    assert str(tmp_path / ".incarnation.json.tmp") in summary["reason"]
+    assert remedy in summary["reason"]
+    assert not (tmp_path / "summary.json").exists()
+    assert RunFolder(tmp_path).spent == 5.0
+
+
+def test_run_that_cannot_write_its_end_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = make_actor(make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 0.2))
+    monkeypatch.setattr(files, "sync", fail(errno.ENOSPC))
+    summary = end(actor)
+    assert summary["status"] == "halted"
+    assert "make room" in summary["reason"]
+    assert RunFolder(tmp_path).finished() is None
+
+
+def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    summary = end(make_actor(make_request(folder), delete))
+    assert summary["status"] == "halted"
+    assert str(folder) in summary["reason"]
+    assert not folder.exists()
+
+
+def test_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = make_request(tmp_path, spent_before=5.0)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert 5.0 <= request.spent < 1e6
+
+
+def test_run_does_not_go_on_without_its_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator, "measure", lambda folder: None)
+    assert end(make_actor(make_request(tmp_path, seconds=10.0)))["status"] == "failed"
+
+
+def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as raised:
+        end(make_actor(make_request(tmp_path), raising(MISTAKE)))
+    assert raised.value is MISTAKE
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("failed", str(MISTAKE))
+    assert "Traceback" in (tmp_path / "failure.log").read_text()
+
+
+def test_only_a_failure_leaves_a_log_of_it(tmp_path: Path) -> None:
+    assert end(make_actor(make_request(tmp_path), raising(Interrupted("SIGTERM"))))["reason"] == "SIGTERM"
+    assert not (tmp_path / "failure.log").exists()
+
+
+def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying:
+        def begin(self, next_update: int) -> None:
+            raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(putter, "LOOK_S", 0.01)
+    monkeypatch.setattr(coordinator, "make_tracking", lambda *_: Tracking({"fake": Dying()}))  # type: ignore[dict-item]
+    request = make_request(tmp_path / "mine", seconds=coordinator.FINISH_MARGIN_S + 2.5)
+    request.config.run.name, request.config.checkpoint.mirror = "mine", f"file://{tmp_path}/far"
+    (tmp_path / "mine").mkdir()
+    summary = end(make_actor(request))
+    counts = summary["ledger"]["counts"]
+    assert counts["mirror/copies"] == 1
+    assert counts["mirror/bytes"] > 0
+    assert counts["warnings/fake"] >= 1
+    (event,) = summary["events"]
+    assert "fake" in event["event"]
+    assert "no route to host" in event["detail"]
+    assert (Remote(request.config.checkpoint.mirror, "mine").state() or {})["files"]

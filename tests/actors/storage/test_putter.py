@@ -1,0 +1,72 @@
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from actors.storage import putter as putting
+from actors.storage.putter import Putter
+from actors.storage.remote import Remote
+from actors.storage.run_folder import RunFolder
+from actors.storage.run_record import RunRecord
+from conf.load import dump
+from conf.schema import Config
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(putting, "LOOK_S", 0.01)
+    config = Config()
+    config.run.name, config.checkpoint.mirror = "mine", f"file://{tmp_path}/far"
+    return config
+
+
+@pytest.fixture
+def run(config: Config, tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "mine")
+    folder.path.mkdir()
+    folder.write_config(dump(config), "digest")
+    return folder
+
+
+def test_remote_that_is_silent_is_one_failure(config: Config, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(putting, "SILENT_S", 0.05)
+    monkeypatch.setattr(Remote, "put", lambda *_: released.wait(30))
+    putter = Putter(config, run)
+    putter.start()
+    found = [putter.puts()]
+    while not found[-1].news and len(found) < 3000:
+        time.sleep(0.01)
+        found.append(putter.puts())
+    found.append(putter.puts())
+    assert sum(each.failures for each in found) == 1
+    assert "no answer" in found[-2].news
+    putter.stop()
+    released.set()
+
+
+def test_remote_that_fails_and_comes_back(config: Config, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = [OSError("far away")]
+    put = Remote.put
+
+    def try_to_put(remote: Remote, run: RunRecord) -> None:
+        if failing:
+            raise failing[0]
+        put(remote, run)
+
+    monkeypatch.setattr(putting, "PAUSE_S", 0.01)
+    monkeypatch.setattr(Remote, "put", try_to_put)
+    putter = Putter(config, run)
+    putter.start()
+    said = []
+    for _ in range(2):
+        for _ in range(3000):
+            if (puts := putter.puts()).news:
+                break
+            time.sleep(0.01)
+        said.append((puts.copies, puts.failures > 0, "far away" in puts.news))
+        failing.clear()
+    putter.stop()
+    assert said[0] == (0, True, True)
+    assert said[1][0] == 1

@@ -1,0 +1,49 @@
+"""Real tiny runs that are harmed, bounded or watched. A line for each case as it is over.
+
+python -m tests.faults kill                        kill -9 of every process
+python -m tests.faults inject [FAULT[:MOMENT] …]   as root: stopped processes, disks, the clock, memory
+python -m tests.faults budgets [SECONDS …]         is each budget spent, and not more?
+python -m tests.faults soak [UPDATES]              do memory, files and processes stay flat?
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.conftest import boxing_model, start
+from tests.faults import budgets, injection, soak
+from tests.faults.conftest import Run, launcher
+
+COMMANDS = {"kill": injection.kill, "inject": injection.inject, "budgets": budgets.main, "soak": soak.main}
+
+
+class Folders:
+    """What the fixtures need of pytest."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def mktemp(self, name: str) -> Path:
+        (self._root / name).mkdir()
+        return self._root / name
+
+
+@contextmanager
+def runs(disk: Path | None = None) -> Iterator[Callable[..., Run]]:
+    """Yield what starts runs of the tiny model by name and settings; in the end all that is left of them goes.
+
+    disk: a folder to do so in.
+    """
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=disk) as root:
+        folders = Folders(Path(root))
+        model = boxing_model._get_wrapped_function()(folders)
+        yield from launcher(start._get_wrapped_function()(model, folders))
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in COMMANDS:
+        sys.exit(__doc__)
+    sys.exit(COMMANDS[name](runs, arguments))

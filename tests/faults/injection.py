@@ -1,0 +1,127 @@
+"""Harms a real tiny run, fault after fault, while it trains and while it saves a checkpoint.
+
+A line for each fault as it is over: how the run went on or ended, updates lost, seconds until it was further than
+before, and what a person was told. A run that ends is given the same command once the harm is made good. In the end,
+what the whole history has to be is checked.
+"""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tests.faults.conftest import Run, latest, learned_from
+from tests.faults.moments import FAULTS, KILLS, Fault, small_world
+
+Begin = Callable[..., Run]
+Runs = Callable[[Path], AbstractContextManager[Begin]]
+
+SETTINGS = ("budget.minutes=120", "eval.problems=0", "checkpoint.every=3", "learner.learning_rate=1e-6")
+"""A policy that has learned all there is would end the run."""
+
+MOMENTS = ("training", "saving")
+
+OWN_NAMESPACE = "FAULTS_NAMESPACE"
+
+HANG_S = 420.0
+"""A run that has neither gone on nor ended so long after the harm was made good hangs."""
+
+QUIET_UPDATES = 4
+"""Between two faults: an actor that dies again before it has answered ends the run, as it should."""
+
+PAUSE_S = 0.2
+
+RESTART = re.compile(r"restarting from update (\d+)")
+ENDING = re.compile(r"^\w+ after \d+ updates in .*?: (.*)$", re.MULTILINE)
+
+
+class Trial:
+    """A run that suffers one fault after the other."""
+
+    def __init__(self, begin: Begin) -> None:
+        self._begin = begin
+        self._run = begin("trial", *SETTINGS)
+        self._former: list[Run] = []
+
+    def suffer(self, fault: Fault, saving: bool) -> str:
+        """Return how the run went on or ended, updates lost, seconds, and what was said."""
+        run = self._run
+        run.wait_for_update(run.updates + QUIET_UPDATES)
+        run.look()
+        harm = fault.harm(run)
+        if saving:
+            folder = run.folder / "checkpoints"
+            run.wait_until(lambda: any(folder.glob(".update-*.tmp")), "checkpoint under way", pause=0.001)
+        at, told, began = run.updates, len(run.events("")), time.monotonic()
+        with harm as over:
+            wait(run, over, fault.seconds)
+            ended_s = time.monotonic() - began
+        reached = max(at, run.updates)
+        if wait(run, lambda: run.updates > reached, HANG_S):
+            said = "; ".join(run.events("")[told:])
+            lost = at - min(map(int, RESTART.findall(said)), default=at)
+            return f"{'went on':<22} {max(lost, 0):>4} {time.monotonic() - began:>7.1f}  {said}"
+        if run.process.poll() is None:
+            raise SystemExit(f"{fault.name}: the run hangs")
+        code, said = run.process.wait(), ""
+        if code >= 0:  # what is left of a killed driver still holds its output
+            output = run.output()
+            said = "; ".join(ENDING.findall(output)) or output[-2000:]
+        self._former.append(run)
+        again = self._run = self._begin("trial", *SETTINGS)
+        again.said("Run folder")  # what was left of the former process has ended by then
+        reached = max(reached, again.updates)  # rows up to there may be old ones
+        lost = reached - latest(again.folder)
+        again.wait_until(lambda: again.updates > reached, "progress after the same command")
+        how = f"exit {code} after {ended_s:.0f} s"
+        return f"{how:<22} {lost:>4} {time.monotonic() - began:>7.1f}  {said}"
+
+    def end(self) -> str:
+        """Return what the history is, once the run was told to stop."""
+        self._run.process.send_signal(signal.SIGTERM)
+        ended = self._run.end()
+        for run in self._former:
+            run.check_nothing_left()
+        assert ended.code == 143, (ended.code, ended.output[-3000:])
+        assert [row["update"] for row in ended.rows] == list(range(1, len(ended.rows) + 1))
+        return f"{len(ended.rows)} updates, {len(learned_from(ended))} groups, none twice; no process or memory left"
+
+
+def wait(run: Run, happened: Callable[[], bool], seconds: float) -> bool:
+    """Whether something has happened; not if the run ended, or the time passed, before."""
+    end = time.monotonic() + seconds
+    while run.process.poll() is None and time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(PAUSE_S)
+    return False
+
+
+def kill(runs: Runs, _: Sequence[str]) -> int:
+    """Kill every process of a run."""
+    return harm_all(runs, KILLS, list(KILLS))
+
+
+def inject(runs: Runs, arguments: Sequence[str]) -> int:
+    """Do what befalls a run besides, in a mount namespace of its own, which root may make; without names, all of it."""
+    if OWN_NAMESPACE not in os.environ:
+        os.environ[OWN_NAMESPACE] = "made"
+        os.execvp("unshare", ["unshare", "-m", sys.executable, "-m", "tests.faults", "inject", *arguments])
+    return harm_all(runs, FAULTS, arguments or list(FAULTS))
+
+
+def harm_all(runs: Runs, faults: Mapping[str, Fault], names: Sequence[str]) -> int:
+    chosen = [name.partition(":")[::2] for name in names]
+    with small_world({name for name, _ in chosen}) as disk, runs(disk) as begin:
+        print(f"{'':<32} {'while':<10} {'':<22} {'lost':>4} {'seconds':>7}  told", flush=True)
+        trial = Trial(begin)
+        for name, only in chosen:
+            for moment in [only] if only else MOMENTS:
+                row = trial.suffer(faults[name], saving=moment == "saving")
+                print(f"{faults[name].name:<32} {moment:<10} {row}", flush=True)
+        print(trial.end())
+    return 0

@@ -1,0 +1,38 @@
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from actors.messages import ProblemSet
+from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
+from conf.load import dump, load
+from conf.schema import DashboardConfig
+from launch.hardware.machine import detect
+from launch.plan.plan import make_plan
+from launch.session.preparation import free_port, prepare
+
+
+def test_taken_port_is_refused_and_zero_takes_any() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match=f"dashboard.port={port}"):
+            free_port(DashboardConfig(port=port))
+        assert free_port(DashboardConfig(port=0)) not in (0, port)
+
+
+def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.models.files.locate", lambda model: "nowhere")
+    monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
+    monkeypatch.setattr("actors.models.adapters.check_adapter", lambda config, path: None)
+    monkeypatch.setattr("rewards.problems.loading.load", lambda config, tokenizer: ProblemSet((), (), {}))
+    monkeypatch.setattr("actors.models.files.load_tokenizer", lambda folder, path: None)
+    (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
+    config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
+    (tmp_path / "config.yaml").write_text(dump(config))
+    request = prepare(make_plan(config, detect("cpu")), tmp_path, time.monotonic() - 30)
+    assert request.spent_before == 12.5
+    assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
