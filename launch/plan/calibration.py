@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from actors.formats import duration
 from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
 from conf.departed import without_departed
 from conf.schema import Config
+from conf.settings import build
 from launch.hardware.machine import Machine
 from launch.plan.forecast import Pace
 from launch.plan.plan import Plan, make_plan
@@ -128,8 +128,7 @@ def _predicted(plan: Plan) -> Row:
 
 def read_config(run: RunRecord) -> Config:
     """Return the configuration of a run."""
-    merged = OmegaConf.merge(OmegaConf.structured(Config), without_departed(run.config()))
-    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]  # made of Config
+    config: Config = build(Config, without_departed(run.config()))
     return config
 
 
@@ -176,10 +175,9 @@ def _known(file: Path) -> dict[str, Any]:
 def _read(entry: Any) -> Calibration | None:
     """Return an entry as this version writes it, else None."""
     try:
-        found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Calibration), entry))
-    except (OmegaConfBaseException, TypeError, ValueError):
+        return TypeAdapter(Calibration).validate_python(entry, extra="forbid")
+    except ValidationError:
         return None
-    return found
 
 
 def kept_in(config: Config) -> Path:
