@@ -9,15 +9,13 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from conf.errors import BadInput
-
-T = TypeVar("T")
 
 MOST_BYTES = 2**30
 """Of a file that is read whole: the samples of a day are a tenth of it."""
@@ -46,15 +44,8 @@ SIGNATURES = {
 }
 """What a file that is no text in UTF-8 may be, by how it begins."""
 
-MALFORMED = (
-    yaml.YAMLError,
-    ValueError,  # numbers of too many digits, dates that are none
-    LookupError,  # !!int '' and !!bool x
-    AttributeError,  # !!timestamp x
-    TypeError,
-    RecursionError,
-)
-"""What the reader of YAML raises."""
+MALFORMED = (yaml.YAMLError, ValueError, LookupError, RecursionError)
+"""What the reader of YAML raises: LookupError for !!int '' and !!bool x."""
 
 
 def mapping(name: str, keys: dict[str, Any], others: Any = Any) -> Any:

@@ -6,9 +6,7 @@ Settings come in layers, each over the one before: the defaults of the schema, w
 the settings of that run stand in the recipe's place.
 """
 
-import contextlib
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -74,14 +72,8 @@ def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
     command line.
     """
     name, overrides = _parse(arguments, folder)
-    found: dict[str, str] = {}
-    for file, layer in [*(_recipes(name, folder) if name else ()), ("", overrides)]:
-        gone = {path for path in found for name in _replaced(layer) if f"{path}.".startswith(f"{name}.")}
-        found = {path: at for path, at in found.items() if path not in gone}
-        for section, name, values in _preset_values(layer):
-            found |= dict.fromkeys(flatten({section: values}), f"preset {name}")
-        found |= dict.fromkeys(flatten(layer), f"recipe {Path(file).stem}" if file else "command line")
-    return found
+    recipes = [(f"recipe {Path(file).stem}", layer) for file, layer in (_recipes(name, folder) if name else ())]
+    return _laid([*recipes, ("command line", overrides)])[1]
 
 
 def run_of(adapter: str) -> Path | None:
@@ -238,18 +230,39 @@ def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Co
 
     Raises BadInput for everything that is wrong, a line for each, with the file where it is not the command line.
     """
-    tree: Tree = {}
-    for _, layer in layers:
-        for path in _replaced(layer):
-            section, _, key = path.partition(".")
-            _part(tree, section).pop(key, None)
-        if _part(layer, "run").get("deterministic") is True:
-            tree = _merged(tree, {"learner": {"max_staleness": 0}})
-        for section, _, values in _preset_values(layer):
-            tree = _merged(tree, {section: values})
-        tree = _merged(tree, layer)
-    config: Config = build(kind, tree, lambda place: _file_of(place, layers), context=RULES if rules else None)
+    tree, files = _laid(layers)
+
+    def where(place: Place) -> str:
+        path = ".".join(map(str, place)) + "."
+        file = next((files[key] for key in files if f"{key}.".startswith(path) or path.startswith(f"{key}.")), "")
+        return f"{file}: " if file else ""
+
+    config: Config = build(kind, tree, where, context=RULES if rules else None)
     return config
+
+
+def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
+    """Return layers laid over one another with what their settings include, and by dotted key the file, or preset, that
+    each value comes from.
+    """
+    tree: Tree = {}
+    files: dict[str, str] = {}
+    owners = [item for item in settings(Config) if item.replaces]
+    for file, layer in layers:
+        for owner in owners:
+            section, _, key = owner.path.partition(".")
+            for name in owner.replaces if key in _part(layer, section) else ():
+                _part(tree, section).pop(name, None)
+        parts = [(file, layer)]
+        if _part(layer, "run").get("deterministic") is True:
+            parts.insert(0, (file, {"learner": {"max_staleness": 0}}))
+        for section, known in (("algorithm", presets()), ("reward", reward_presets())):
+            if (name := str(_part(layer, section).get("preset"))) in known:
+                parts.insert(0, (f"preset {name}", {section: known[name]}))
+        for source, part in parts:
+            tree = _merged(tree, part)
+            files |= dict.fromkeys(flatten(part), source)
+    return tree, {key: files[key] for key in flatten(tree) if key in files}
 
 
 def _merged(below: Tree, above: Tree) -> Tree:
@@ -262,31 +275,3 @@ def _part(tree: Tree, section: str) -> Tree:
     """Return a mapping within a mapping; an empty one if it is missing, or something else stands there."""
     part = tree.get(section)
     return part if isinstance(part, dict) else {}
-
-
-def _replaced(layer: Tree) -> list[str]:
-    """Return the settings, or sections, that return to their defaults because a layer sets what they belong to: the
-    hours a person asks for are not overruled by a recipe's minutes, a shape belongs to the model it was declared with,
-    and columns and patterns to the data they were written for.
-    """
-    given = flatten(layer).keys()
-    owners = (item for item in settings(Config) if item.replaces and item.path in given)
-    return [f"{item.path.rpartition('.')[0]}.{name}" for item in owners for name in item.replaces]
-
-
-def _preset_values(layer: Tree) -> Iterator[tuple[str, str, Tree]]:
-    """Yield section, name and values of the presets that a layer names."""
-    for section, known in (("algorithm", presets()), ("reward", reward_presets())):
-        if (name := str(_part(layer, section).get("preset"))) in known:
-            yield section, name, known[name]
-
-
-def _file_of(place: Place, layers: list[Layer]) -> str:
-    """Return the file of the last layer that has something at a place, as the beginning of a sentence."""
-    for file, layer in reversed(layers):
-        with contextlib.suppress(LookupError, TypeError):
-            value: Any = layer
-            for part in place:
-                value = value[part]
-            return f"{file}: " if file else ""
-    return ""

@@ -1,6 +1,5 @@
 """Reads a sweep's command line: which runs it is made of."""
 
-import copy
 import json
 import re
 from collections import Counter
@@ -97,34 +96,19 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     order = sorted(axes, key=lambda key: (key != SEED, key not in MODEL))
     shown = sorted(order, key=lambda key: key == SEED)
     cells = []
-    known: dict[tuple[str, ...], Config] = {}
     for values in product(*(axes[key] for key in order)):
         chosen = dict(zip(order, values, strict=True))
         overrides = {key: chosen[key] for key in shown}
         word = "-".join(_word(key, value) for key, value in overrides.items())
         own = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
         run = [f"conf={overrides.get('conf', conf)}", *own, *kept, f"run.name={word}"]
-        cells.append(Cell(word, overrides, tuple(run), _config(run, known)))
+        cells.append(Cell(word, overrides, tuple(run), load(run)))
     word, times = Counter(cell.name for cell in cells).most_common(1)[0]
     if times > 1:
         raise BadInput(
             f"{times} cells would be named {word}: give every value of an axis once, under another last part"
         )
     return Grid(name, conf, of_sweep, axes, tuple(cells), root / name)
-
-
-def _config(run: list[str], known: dict[tuple[str, ...], Config]) -> Config:
-    """Return what the arguments of a cell mean. known: cells so far, by arguments without seed and name, and seeds.
-
-    Reading a configuration takes a tenth of a second: that of a cell which differs in the seed alone is copied.
-    """
-    seed = next((argument for argument in run if argument.startswith(f"{SEED}=")), "")
-    rest = tuple(argument for argument in run[:-1] if argument != seed)
-    if rest not in known or (seed,) not in known:
-        known[rest] = known[(seed,)] = load(run)
-    config = copy.deepcopy(known[rest])
-    config.run.name, config.run.seed = run[-1].partition("=")[2], known[(seed,)].run.seed
-    return config
 
 
 def _split(arguments: Sequence[str]) -> dict[str, str]:
