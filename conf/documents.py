@@ -9,16 +9,13 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import yaml
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from conf.errors import BadInput
-
-T = TypeVar("T")
 
 MOST_BYTES = 2**30
 """Of a file that is read whole: the samples of a day are a tenth of it."""
@@ -47,16 +44,8 @@ SIGNATURES = {
 }
 """What a file that is no text in UTF-8 may be, by how it begins."""
 
-MALFORMED = (
-    yaml.YAMLError,
-    OmegaConfBaseException,
-    ValueError,  # numbers of too many digits, dates that are none
-    LookupError,  # !!int '' and !!bool x
-    AttributeError,  # !!timestamp x
-    TypeError,
-    RecursionError,
-)
-"""What the reader of YAML raises."""
+MALFORMED = (yaml.YAMLError, ValueError, LookupError, RecursionError)
+"""What the reader of YAML raises: LookupError for !!int '' and !!bool x."""
 
 
 def mapping(name: str, keys: dict[str, Any], others: Any = Any) -> Any:
@@ -131,39 +120,71 @@ def read_yaml(file: Path, remedy: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a text in YAML says, as OmegaConf understands numbers. Raises ValueError for anything improper."""
+    """Return what a text in YAML says. Raises ValueError for anything improper."""
     if len(text) > MOST_YAML_BYTES:
         raise ValueError(f"{len(text):,} characters are more than the {MOST_YAML_BYTES:,} that are read")
     try:
-        document = yaml.load(text, Loader=_loader())  # a SafeLoader
-        return checked(document)
+        return checked(yaml.load(text, Loader))  # a SafeLoader
     except MALFORMED as error:
         raise ValueError(reason(error)) from None
 
 
+def write_yaml(document: Any) -> str:
+    """Return a document as YAML, for this and any other reader of it."""
+    return yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
 def line_of(text: str, key: str) -> int:
     """Return the line, from 1, on which a dotted key stands in a mapping in YAML that has been read before."""
-    node = yaml.compose(text, Loader=_loader())
+    node = yaml.compose(text, Loader)
     for part in key.split("."):
         name, node = next((name, inner) for name, inner in node.value if name.value == part)
     return int(name.start_mark.line) + 1
 
 
-@cache
-def _loader() -> Any:
-    """Return a loader that leaves text what YAML 1.1 alone reads otherwise: 1:30 is no 90, and `on` no truth."""
-    from omegaconf._yaml import get_yaml_loader  # 2.4: reads 1e-5 as a number, and refuses a key given twice
+PLAIN = {
+    "null": ("~|null|Null|NULL|", ["~", *"nN", ""]),
+    "bool": ("true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    "int": ("[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)", [*"-+0123456789"]),
+    "float": (
+        r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]?[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        [*"-+.0123456789"],
+    ),
+    "merge": ("<<", ["<"]),
+}
+"""What is no text without a tag, by kind, and its first letters. Unlike in YAML 1.1, 1:30 is no 90, `on` no truth and
+2026-01-01 no date; and 1e-5 is a number.
+"""
 
-    def narrowed(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
-        if tag == "tag:yaml.org,2002:bool":
-            return re.compile("(true|True|TRUE|false|False|FALSE)$")
-        number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        return re.compile(f"(?!.*:)(?:{pattern.pattern})", pattern.flags) if number else pattern
 
-    base = get_yaml_loader()
-    rules = base.yaml_implicit_resolvers.items()
-    narrow = {first: [(tag, narrowed(tag, pattern)) for tag, pattern in each] for first, each in rules}
-    return type("Loader", (base,), {"yaml_implicit_resolvers": narrow})
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # known at run time
+    """Reads mappings, lists, texts, numbers, truths and null, and refuses a key given twice."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: read
+        for tag, read in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in {*PLAIN, "str", "seq", "map"}
+    }
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Include what `<<` names."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if not hasattr(node, "unique") and (twice := [key for key in keys if keys.count(key) > 1]):
+            raise yaml.constructor.ConstructorError(None, None, f"found duplicate key {twice[0]}", node.start_mark)
+        node.unique = True
+        super().flatten_mapping(node)
+
+
+class Dumper(yaml.SafeDumper):
+    """Puts quotes around a text that this reader or one of YAML 1.1 would not take for text."""
+
+
+for kind, (pattern, first) in PLAIN.items():
+    for each in (Loader, Dumper):
+        each.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), first)
+Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), [*"yYnN"])
 
 
 def checked(document: Any) -> Any:
@@ -198,15 +219,6 @@ def conform(value: Any, kind: Any) -> Any:
         said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise ValueError(f"{place or 'it'}{given}: {said[0].lower()}{said[1:]}") from None
     return value
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a kind."""
-    try:
-        conform(value, kind)
-    except ValueError:
-        return False
-    return True
 
 
 def reason(error: BaseException) -> str:

@@ -2,10 +2,10 @@
 
 import inspect
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_type_hints
 
 from rich.console import Console
 from rich.padding import Padding
@@ -16,7 +16,7 @@ from conf.command import WORDS, PlainConsole
 from conf.errors import BadInput
 from conf.load import BASE, FOLDER, origins, recipe_names
 from conf.schema import Config, ConfigWithSweep
-from conf.settings import Setting, expected, meanings, settings, show
+from conf.settings import Setting, expected, settings, show
 from conf.suggestions import hint
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
@@ -86,7 +86,7 @@ def _print_overview(console: Console, usage: str) -> None:
     for heading, rows in (
         ("Recipes, conf=NAME", recipe_lines()),
         ("Sections of settings", {name: about(kind) for name, kind in _sections().items()}),
-        ("Settings without a section", meanings(Config)),
+        ("Settings without a section", {item.path: item.meaning for item in settings(Config) if "." not in item.path}),
     ):
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
@@ -123,7 +123,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _sections() -> dict[str, Any]:
-    return {field.name: field.type for field in fields(ConfigWithSweep) if is_dataclass(field.type)}
+    return {name: kind for name, kind in get_type_hints(ConfigWithSweep).items() if is_dataclass(kind)}
 
 
 def about(section: type) -> str:

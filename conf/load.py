@@ -7,53 +7,37 @@ the settings of that run stand in the recipe's place.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields, is_dataclass
-from functools import cache
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args, get_origin
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any
 
 from conf.arguments import pairs
 from conf.checks import check
 from conf.departed import translated, without_departed
 from conf.devices import known_as
-from conf.documents import line_of, parse_yaml, read_yaml, reason
+from conf.documents import line_of, parse_yaml, read_yaml, reason, write_yaml
 from conf.errors import BadInput
 from conf.presets import presets, reward_presets
-from conf.schema import PRIVATE, Config, ShapeConfig
-from conf.settings import expected, fits, settings, show
-from conf.suggestions import hint, nearest
+from conf.schema import PRIVATE, Config
+from conf.settings import RULES, Place, build, settings
+from conf.suggestions import hint
 
-Layer = tuple[str, dict[str, Any]]
+Tree = dict[str, Any]
+"""Nested mappings: sections, and values by their keys."""
+
+Layer = tuple[str, Tree]
 """Settings, and the file they come from, empty for the command line."""
-
-_defaults: Callable[[Any], DictConfig] = cache(OmegaConf.structured)
-"""What a section begins as. It is made once, which takes long, and laid under copies: never change it."""
 
 FOLDER = Path(__file__).parent / "recipes"
 
 BASE = "base"
 """Name of the schema's defaults, on which every recipe is built."""
 
-SUPERSEDES: dict[tuple[str, str], dict[str, Any]] = {
-    ("budget", "hours"): {"minutes": None},
-    ("model", "path"): {"shape": asdict(ShapeConfig()), "stop_tokens": []},
-    ("data", "source"): {"parameters": {}, "problem_field": "", "answer_field": "", "problem_pattern": ""},
-}
-"""A layer that sets the first key without its neighbours returns these to their defaults: the hours
-a person asks for are not overruled by a recipe's minutes, a shape belongs to the model it was declared with, and
-columns and patterns to the data they were written for."""
-
 RECORD = "config.yaml"
 """In a run's folder: its settings."""
 
 RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
-
-CLOCK_TIME = re.compile(r"\d+(:\d\d)+")
 
 MOST_ARGUMENTS = 500
 """On a command line; there are fewer settings."""
@@ -68,9 +52,9 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
     """
     name, overrides = _parse(arguments, folder)
     given = ("", overrides)
-    config = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
+    config = _resolve([*(_recipes(name, folder) if name else ()), given], kind, rules=True)
     if run := run_of(config.adapter):
-        config = _resolve([_of_run(run, config.adapter), given], kind)
+        config = _resolve([_of_run(run, config.adapter), given], kind, rules=True)
     elif not name:
         raise BadInput(
             f"no conf=NAME given: start with conf=quickstart, or choose from {', '.join(recipe_names(folder))}; "
@@ -88,18 +72,8 @@ def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
     command line.
     """
     name, overrides = _parse(arguments, folder)
-    found: dict[str, str] = {}
-    for file, layer in [*(_recipes(name, folder) if name else ()), ("", overrides)]:
-        source = f"recipe {Path(file).stem}" if file else "command line"
-        for (section, key), neighbours in SUPERSEDES.items():
-            if key in layer.get(section, {}):
-                gone = {f"{section}.{neighbour}" for neighbour in neighbours}
-                found = {path: at for path, at in found.items() if ".".join(path.split(".")[:2]) not in gone}
-        for section, known in (("algorithm", presets()), ("reward", reward_presets())):
-            preset = layer.get(section, {}).get("preset")
-            found |= {f"{section}.{key}": f"preset {preset}" for key in known.get(str(preset), {})}
-        found |= dict.fromkeys(flatten(layer), source)
-    return found
+    recipes = [(f"recipe {Path(file).stem}", layer) for file, layer in (_recipes(name, folder) if name else ())]
+    return _laid([*recipes, ("command line", overrides)])[1]
 
 
 def run_of(adapter: str) -> Path | None:
@@ -138,21 +112,8 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises BadInput for a file that is damaged, or a value that its setting cannot have.
     """
     record = translated(read_yaml(file, RESTORE))
-    _check_record(record, Config, "", file)
+    build(Config, record, lambda _: f"{file} is damaged ({RESTORE}): ", extra="ignore")
     return record
-
-
-def _check_record(section: Any, kind: Any, prefix: str, file: Path) -> None:
-    if not isinstance(section, dict):
-        raise BadInput(f"{file}: {prefix[:-1]}={show(section)}: that is a section; {RESTORE}")
-    for field in fields(kind):
-        if field.name not in section:
-            continue
-        value = section[field.name]
-        if is_dataclass(field.type):
-            _check_record(value, field.type, f"{prefix}{field.name}.", file)
-        elif not fits(value, field.type):
-            raise BadInput(f"{file}: {prefix}{field.name}={show(value)}: expected {expected(field.type)}; {RESTORE}")
 
 
 def check_departed(file: Path, record: dict[str, Any]) -> None:
@@ -184,41 +145,39 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def dump(config: Config) -> str:
     """Return the whole configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return write_yaml(asdict(config))
 
 
 def public_settings(config: Config) -> dict[str, Any]:
     """Return the settings as nested mappings, without those that are its owner's business."""
-    nested: dict[str, Any] = parse_yaml(dump(config))
+    nested = asdict(config)
     for path in PRIVATE:
         section, _, key = path.rpartition(".")
-        (nested[section] if section else nested).pop(key)
-    return nested
+        del (nested[section] if section else nested)[key]
+    return {key: value for key, value in nested.items() if value != {}}
 
 
 def recipe_names(folder: Path = FOLDER) -> list[str]:
     return sorted({BASE, *(path.stem for path in folder.glob("*.yaml"))})
 
 
-def override(key: str, value: str) -> DictConfig:
-    """Return the nested mapping that `key=value` stands for; raises BadInput for a key that no setting has the form of,
-    or a value that is not YAML.
+def read_value(key: str, text: str) -> Any:
+    """Return what the text in `key=text` stands for; raises BadInput for a key that no setting has the form of, or a
+    text that is not YAML.
     """
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*(\[\w*\])*", key):
-        raise BadInput(f"{key}={value}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
+        raise BadInput(f"{key}={text}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
-        value.encode()
-        parsed = OmegaConf.create()
-        OmegaConf.update(parsed, key, parse_yaml(value) if value else "")
+        text.encode()
+        return parse_yaml(text) if text else ""
     except UnicodeEncodeError:
-        raise BadInput(f"{key}={value}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None
-    except (ValueError, OmegaConfBaseException) as error:
-        raise BadInput(f"{key}={value}: not a value in YAML ({_first_line(error)}); quote it") from None
-    return parsed
+        raise BadInput(f"{key}={text}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None
+    except ValueError as error:
+        raise BadInput(f"{key}={text}: not a value in YAML ({error}); quote it") from None
 
 
-def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return the recipe's name, empty if there is none, and the overrides as one nested mapping."""
+def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
+    """Return the recipe's name, empty if there is none, and the overrides."""
     if len(arguments) > MOST_ARGUMENTS:
         raise BadInput(f"{len(arguments)} arguments: give {MOST_ARGUMENTS} at most, and the rest in a recipe")
     known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(Config))]
@@ -228,8 +187,13 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
         if f"{other}.".startswith(f"{key}."):
             raise BadInput(f"{other}={given[other]}: {key}={given[key]} is on the same command line; keep one of them")
     name = given.pop("conf", "")
-    overrides = [override(key, value) for key, value in given.items()]
-    return name, OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(), *overrides))  # type: ignore[return-value]  # a mapping
+    overrides: Tree = {}
+    for key, text in given.items():
+        value = read_value(key, text)
+        for part in reversed(re.split(r"[.\[]", key.replace("]", ""))):
+            value = {part: value}
+        overrides = _merged(overrides, value)
+    return name, overrides
 
 
 def _recipes(name: str, folder: Path) -> list[Layer]:
@@ -258,81 +222,56 @@ def _of_run(run: Path, adapter: str) -> Layer:
     record.pop("device", None)
     check_departed(run / RECORD, record)
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
-    return str(run / RECORD), _literal(record)
+    return str(run / RECORD), record
 
 
-def _literal(value: Any) -> Any:
-    """Return a value whose every `${` stands for itself."""
-    if isinstance(value, dict):
-        return {key: _literal(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_literal(inner) for inner in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Config:
+    """Lay the layers over one another and over the defaults. rules: whether what a value may be counts, besides types.
 
-
-def _resolve(layers: Iterable[Layer], kind: type[Config]) -> Config:
-    """Lay the layers over one another, and all of them over the defaults."""
-    config = _defaults(kind)
-    for file, layer in layers:
-        where = f"{file}: " if file else ""
-        _check_keys(layer, kind, "", where, [item.path for item in settings(kind)])
-        for (section, key), neighbours in SUPERSEDES.items():
-            if key in layer.get(section, {}):
-                layer[section] = {**neighbours, **layer[section]}
-                for name in (name for name, value in neighbours.items() if value == {}):
-                    config[section][name] = {}  # a merge would keep what is in it
-        if layer.get("run", {}).get("deterministic") is True:
-            layer["learner"] = {"max_staleness": 0, **layer.get("learner", {})}
-        for section, known in (("algorithm", presets()), ("reward", reward_presets())):
-            if "preset" in (given := layer.get(section, {})):
-                layer[section] = {**known.get(str(given["preset"]), {}), **given}
-        config = _convert(config, layer, kind, "", where)
-    try:
-        return OmegaConf.to_object(config)  # type: ignore[return-value]  # made of kind
-    except OmegaConfBaseException as error:
-        raise BadInput(
-            f"{error.full_key or 'conf'}: {_first_line(error)}; write a literal ${{ as \\${{ in a value"
-        ) from None
-
-
-def _check_keys(layer: Any, kind: Any, path: str, where: str, known: list[str]) -> None:
-    """Raise BadInput for a key the schema does not have, a section given as a plain value, or a list as a mapping.
-
-    kind, path: the section that the layer is for. where: the file, for messages. known: all keys, to suggest some.
+    Raises BadInput for everything that is wrong, a line for each, with the file where it is not the command line.
     """
-    kinds = {field.name: field.type for field in fields(kind)}
-    if not isinstance(layer, dict):
-        raise BadInput(f"{where}{path}={show(layer)}: that is a section; set its keys: {', '.join(kinds)}")
-    for key, value in layer.items():
-        inner = f"{path}.{key}" if path else str(key)
-        if key not in kinds:
-            close = nearest(inner, known)
-            remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
-            raise BadInput(f"{where}{inner}: no such key; {remedy}")
-        if is_dataclass(kinds[key]):
-            _check_keys(value, kinds[key], inner, where, known)
-        elif not fits(value, kinds[key]):
-            clock = ", such as 1.5 for 1:30" if CLOCK_TIME.fullmatch(str(value)) else ""
-            raise BadInput(f"{where}{inner}={show(value)}: expected {expected(kinds[key])}{clock}")
-        elif isinstance(value, list) and get_origin(kinds[key]) is list and is_dataclass(get_args(kinds[key])[0]):
-            record: Any = get_args(kinds[key])[0]
-            for number, entry in enumerate(value):
-                item = f"{inner}[{number}]"
-                _check_keys(entry, record, item, where, [f"{item}.{field.name}" for field in fields(record)])
-                _convert(_defaults(record), entry, record, f"{item}.", where)
+    tree, files = _laid(layers)
+
+    def where(place: Place) -> str:
+        path = ".".join(map(str, place)) + "."
+        file = next((files[key] for key in files if f"{key}.".startswith(path) or path.startswith(f"{key}.")), "")
+        return f"{file}: " if file else ""
+
+    config: Config = build(kind, tree, where, context=RULES if rules else None)
+    return config
 
 
-def _convert(below: DictConfig, layer: dict[str, Any], kind: Any, prefix: str, where: str) -> DictConfig:
-    """Merge a layer over a section; raises BadInput for a value of the wrong type."""
-    try:
-        return OmegaConf.merge(below, layer)  # type: ignore[return-value]  # of a mapping
-    except OmegaConfBaseException as error:
-        path, value = str(error.full_key).partition("[")[0], layer
-        for part in path.split("."):
-            value = value[part]
-            kind = next(field.type for field in fields(kind) if field.name == part) if is_dataclass(kind) else kind
-        raise BadInput(f"{where}{prefix}{path}={show(value)}: expected {expected(kind)}") from None
+def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
+    """Return layers laid over one another with what their settings include, and by dotted key the file, or preset, that
+    each value comes from.
+    """
+    tree: Tree = {}
+    files: dict[str, str] = {}
+    owners = [item for item in settings(Config) if item.replaces]
+    for file, layer in layers:
+        for owner in owners:
+            section, _, key = owner.path.partition(".")
+            for name in owner.replaces if key in _part(layer, section) else ():
+                _part(tree, section).pop(name, None)
+        parts = [(file, layer)]
+        if _part(layer, "run").get("deterministic") is True:
+            parts.insert(0, (file, {"learner": {"max_staleness": 0}}))
+        for section, known in (("algorithm", presets()), ("reward", reward_presets())):
+            if (name := str(_part(layer, section).get("preset"))) in known:
+                parts.insert(0, (f"preset {name}", {section: known[name]}))
+        for source, part in parts:
+            tree = _merged(tree, part)
+            files |= dict.fromkeys(flatten(part), source)
+    return tree, {key: files[key] for key in flatten(tree) if key in files}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
+def _merged(below: Tree, above: Tree) -> Tree:
+    """Return nested mappings laid over others; lists are values as a whole."""
+    inner = {key: _merged(_part(below, key), value) for key, value in above.items() if isinstance(value, dict)}
+    return {**below, **above, **inner}
+
+
+def _part(tree: Tree, section: str) -> Tree:
+    """Return a mapping within a mapping; an empty one if it is missing, or something else stands there."""
+    part = tree.get(section)
+    return part if isinstance(part, dict) else {}

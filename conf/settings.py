@@ -1,4 +1,4 @@
-"""What a setting is: a dataclass field that carries its default, where that comes from, and the values it may have.
+"""What a setting is: a field of a pydantic dataclass that carries all that is known of it.
 
     max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0)
     '''The string below the field says what the setting means.'''
@@ -6,28 +6,43 @@
 `conf/schema/` declares all settings this way.
 """
 
-import ast
 import copy
-import inspect
-import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
-from operator import attrgetter
-from typing import Any, get_args, get_origin
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
-from conf import documents
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
 from conf.errors import BadInput
+from conf.suggestions import nearest
+
+DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
+"""How pydantic is to read a section. A number does for a text, as in run.name=7, and no text for a number."""
 
 MOST = 10**9
 """Of any number that has no bound of its own: beyond it, products of two settings are no sizes any more."""
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
+LISTS: dict[Any, str] = {int: "[1,8]", float: "[0.5,1]"}
+"""Of these types, an example."""
+
+CLOCK_TIME = re.compile(r"\d+(:\d\d)+")
+
+HELP = "`python launch/run.py help` lists them"
+
+Place = tuple[str | int, ...]
+"""Names, and positions in lists, on the way to a value in nested mappings."""
+
+RULES = "rules"
+"""In the context of a validation: whether rules count."""
+
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a value.
+    """A condition on a value. A value of null passes every one.
 
     allows: whether a value will do.
     remedy: what to do instead, as an imperative.
@@ -35,6 +50,12 @@ class Rule:
 
     allows: Callable[[Any], bool]
     remedy: str
+
+    def check(self, value: Any, info: ValidationInfo) -> Any:
+        """Return the value. Raises pydantic's error if rules count and it is not allowed."""
+        if value is not None and info.context == RULES and not self.allows(value):
+            raise PydanticCustomError(RULES, "{remedy}", {"remedy": self.remedy})
+        return value
 
 
 @dataclass(frozen=True)
@@ -44,19 +65,20 @@ class Setting:
     path: dotted, as on the command line.
     kind: its type.
     section: the dataclass that declares it.
-    source, rule, resumable: see `setting`.
+    meaning: the string below its field, on one line.
+    source, rule and all that follow: see `setting`.
     """
 
     path: str
     kind: Any
     section: type
-    source: str
-    rule: Rule | None
-    resumable: bool
-
-    @property
-    def meaning(self) -> str:
-        return meanings(self.section).get(self.path.rpartition(".")[2], "")
+    meaning: str
+    source: str = ""
+    rule: Rule | None = None
+    replaces: tuple[str, ...] = ()
+    resumable: bool = False
+    private: bool = False
+    momentary: bool = False
 
 
 def setting(
@@ -68,13 +90,17 @@ def setting(
     le: float | None = None,
     choices: Sequence[str] = (),
     rule: Rule | None = None,
-    resumable: bool = False,
+    **known: Any,
 ) -> Any:
-    """Declare a field of a section. A value of null passes every condition.
+    """Declare a field of a section.
 
     source: where the default comes from. ge, gt, le: bounds of a number, which is finite. choices: all values it may
-    have. rule: any other condition. resumable: whether a run may be resumed with another value, because it says where
-    and how fast the run is done, not what is learned from what.
+    have. rule: any other condition. known: as far as they are not false,
+    - replaces: settings of the section that return to their defaults where a layer sets this one without them;
+    - resumable: a run may be resumed with another value, because it says where and how fast the run is done, not what
+      is learned from what;
+    - private: it is the business of a run's owner, and shown nowhere but in the run's folder;
+    - momentary: it is about one call of a command, and its change says nothing about the run.
     """
     if choices:
         rule = Rule(lambda value: value in choices, f"use one of {', '.join(choices)}")
@@ -85,38 +111,35 @@ def setting(
         rule = Rule(lambda value: ge <= value <= le, f"use a value from {ge} to {le}")
     elif ge is not None:
         rule = Rule(lambda value: ge <= value <= MOST, f"use {ge} or more, up to {MOST:,}")
-    facts = {"source": source, "rule": rule, "resumable": resumable}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: copy.copy(default), metadata=facts)
-    return field(default=default, metadata=facts)
+    facts = {"source": source, "rule": rule, **known}
+    field: Any = Field(
+        default_factory=lambda: copy.copy(default), strict=not isinstance(default, str), json_schema_extra=facts
+    )
+    if rule:
+        field.metadata.append(AfterValidator(rule.check))
+    return field
 
 
-def section(kind: type, *, resumable: bool = False) -> Any:
-    """Declare a field that is a section of settings. resumable: all of them are."""
-    return field(default_factory=kind, metadata={"resumable": resumable})
+def section(kind: type, **known: bool) -> Any:
+    """Declare a field that is a section of settings. known: what is true of all of them, as in `setting`."""
+    return Field(default_factory=kind, json_schema_extra=known)  # type: ignore[arg-type]  # JSON indeed
 
 
-def settings(kind: Any, prefix: str = "", resumable: bool = False) -> Iterator[Setting]:
+def settings(kind: Any, prefix: str = "", **known: bool) -> Iterator[Setting]:
     """Yield all settings of a section and of those within it, in order."""
-    for item in fields(kind):
-        path, facts = prefix + item.name, {**item.metadata}
-        facts["resumable"] |= resumable
-        if is_dataclass(item.type):
-            yield from settings(item.type, f"{path}.", facts["resumable"])
+    kinds = get_type_hints(kind)
+    for name, field in kind.__pydantic_fields__.items():
+        path, inner, facts = prefix + name, kinds[name], {**(field.json_schema_extra or {}), **known}
+        if is_dataclass(inner):
+            yield from settings(inner, f"{path}.", **facts)
         else:
-            yield Setting(path, item.type, kind, **facts)
+            yield Setting(path, inner, kind, _meaning(kind, name), **facts)
 
 
-def check_values(config: Any) -> None:
-    """Raise BadInput for the first value that its setting does not allow."""
-    for item in settings(type(config)):
-        value = attrgetter(item.path)(config)
-        if item.rule and value is not None and not item.rule.allows(value):
-            raise BadInput(f"{item.path}={value} is not possible: {item.rule.remedy}")
-
-
-LISTS: dict[Any, str] = {int: "[1,8]", float: "[0.5,1]"}
-"""Of these types, an example."""
+def _meaning(kind: type, name: str) -> str:
+    """Return the string below a field, on one line; pydantic has it at the class that declares the field alone."""
+    declared = (getattr(each, "__pydantic_fields__", {}).get(name) for each in kind.__mro__)
+    return next((" ".join(field.description.split()) for field in declared if field and field.description), "")
 
 
 def expected(hint: Any) -> str:
@@ -134,23 +157,6 @@ def expected(hint: Any) -> str:
     return f"{words} or null" if optional else words
 
 
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a setting's type, or refers to one that may be (`${…}`).
-
-    A number does for a text, as in run.name=7, and no text for a number.
-    """
-    if isinstance(value, str) and "${" in value:
-        return True
-    if any(each == "???" for each in (value if isinstance(value, list) else [value])):  # OmegaConf's: yet to be given
-        return False
-    if get_origin(kind) is list:
-        item = get_args(kind)[0]
-        return isinstance(value, list) and (is_dataclass(item) or all(fits(each, item) for each in value))
-    if str in (kind, *get_args(kind)) and get_origin(kind) is not dict:
-        kind = kind | int | float | bool
-    return documents.fits(value, kind)
-
-
 def show(value: Any) -> str:
     """Write a value as YAML has it, but for lists and mappings."""
     if value is None:
@@ -158,14 +164,38 @@ def show(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@cache
-def meanings(kind: type) -> dict[str, str]:
-    """Return the strings below the fields of a section, by field."""
-    found = {}
-    for declared in kind.__mro__[:-1]:
-        body = ast.parse(inspect.getsource(declared)).body[0].body  # type: ignore[attr-defined]  # of a class
-        for pair in itertools.pairwise(body):
-            match pair:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[name] = " ".join(text.split())
-    return found
+def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **options: Any) -> Any:
+    """Return the section that nested mappings describe; what they leave out is at its default.
+
+    where: what stands before the sentence about a place, such as its file. options: of pydantic's `validate_python`;
+    context=RULES where rules count, besides types.
+    Raises BadInput for everything that is wrong, a line for each.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(tree, **options)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        raise BadInput(*(where(each["loc"]) + _fault(each, kind, tree) for each in faults)) from None
+
+
+def _fault(error: ErrorDetails, kind: Any, value: Any) -> str:
+    """Say what is wrong, in terms of the innermost setting, section or entry of a list that it is wrong with."""
+    path, top, prefix = "", kind, ""
+    for part in error["loc"]:
+        if is_dataclass(kind):
+            path, kind = f"{path}.{part}".lstrip("."), get_type_hints(kind).get(str(part))
+        elif get_origin(kind) is list and is_dataclass(get_args(kind)[0]):
+            path, kind = f"{path}[{part}]", get_args(kind)[0]
+            top, prefix = kind, f"{path}."
+        else:
+            break
+        value = value[part]
+    if error["type"] == "unexpected_keyword_argument":
+        close = nearest(path, [item.path for item in settings(top, prefix)])
+        return f"{path}: no such key; nearest: {', '.join(close)}" if close else f"{path}: no such key; {HELP}"
+    if is_dataclass(kind):
+        return f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
+    if error["type"] == RULES:
+        return f"{path}={show(value)} is not possible: {error['msg']}"
+    clock = ", such as 1.5 for 1:30" if CLOCK_TIME.fullmatch(str(value)) else ""
+    return f"{path}={show(value)}: expected {expected(kind)}{clock}"

@@ -1,11 +1,12 @@
 """The problems: where they come from, how they are posed, which are left out."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from pydantic.dataclasses import dataclass
+
 from conf.benchmarks import SOURCE_FORMS, SOURCES
-from conf.settings import Rule, setting
+from conf.settings import DECLARED, Rule, setting
 
 
 def _has_group(pattern: str) -> bool:
@@ -34,7 +35,7 @@ CHAT = Rule(
 )
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class ExampleConfig:
     """problem: as the source would pose it. answer: the whole response the model is shown for it."""
 
@@ -42,7 +43,11 @@ class ExampleConfig:
     answer: str = ""
 
 
-@dataclass
+OF_A_SOURCE = ("parameters", "problem_field", "answer_field", "problem_pattern")
+"""Settings that are written for one source."""
+
+
+@dataclass(config=DECLARED)
 class DataConfig:
     """Problems to train on and to hold out, and the prompt around them.
 
@@ -50,7 +55,7 @@ class DataConfig:
     `####` or is in its last `\\boxed{}` is the answer.
     """
 
-    source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE)
+    source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE, replaces=OF_A_SOURCE)
     """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face hub, where a
     revision is a commit, a tag or a branch and without one the newest counts; `file:PATH` (jsonl, json, csv, parquet);
     `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or

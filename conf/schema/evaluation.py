@@ -1,12 +1,12 @@
 """Held-out evaluation: before and after training, and while it goes on."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from conf.schema.rollout import LONGEST
-from conf.settings import setting
+from conf.settings import DECLARED, setting
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class EvalConfig:
     """Held-out evaluation before and after training."""
 
@@ -24,7 +24,7 @@ class EvalConfig:
     """Longest response, tokens."""
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class ValidationConfig:
     """Held-out accuracy while training, one sample of each problem with the settings of `eval`. `checkpoints/best` is
     the version that did best. So few problems tell large differences only.

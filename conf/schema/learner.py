@@ -1,9 +1,9 @@
 """The updates: batch, optimizer, memory; their loss; and the guard against collapse."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from conf.presets import presets
-from conf.settings import setting
+from conf.settings import DECLARED, setting
 
 AUTO = "our choice: follows from the memory"
 GRPO = "conf/algorithms.yaml, preset grpo"
@@ -12,7 +12,7 @@ MAX_SLOPE = 10.0
 """Of clipped ratios, our choice: twice the widest clip in use, CISPO's of 5. More would be no bound in practice."""
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class LearnerConfig:
     """The updates: how many samples, how large a step, in which memory."""
 
@@ -64,7 +64,7 @@ class LearnerConfig:
     cores."""
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class AlgorithmConfig:
     """The loss: what a reward says about a sample, and how strongly each of its tokens is moved for it.
 
@@ -120,7 +120,7 @@ class AlgorithmConfig:
         return self.kl > 0 or self.entropy > 0
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class GuardConfig:
     """Against collapse: entropy (of the samples learned from, and of the probe), response length, reward, format and KL
     to base are compared with their own recent past, and entropy with the run's beginning; a fall of entropy does not

@@ -1,9 +1,10 @@
 """The base model and the adapter that is trained on it."""
 
 import math
-from dataclasses import dataclass
 
-from conf.settings import Rule, section, setting
+from pydantic.dataclasses import dataclass
+
+from conf.settings import DECLARED, Rule, section, setting
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block, which can carry an adapter."""
@@ -29,7 +30,7 @@ MODULES = Rule(
 )
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class ShapeConfig:
     """The model's shape, so that a plan needs neither network nor weights; checked against config.json at start. All
     zero means not declared.
@@ -57,11 +58,15 @@ class ShapeConfig:
     """Most tokens of one sequence."""
 
 
-@dataclass
+OF_A_MODEL = ("shape", "stop_tokens")
+"""Settings that are written for one model."""
+
+
+@dataclass(config=DECLARED)
 class ModelConfig:
     """The base model, which stays as it is."""
 
-    path: str = setting("embedded:smollm2-135m", "our choice: needs no network", rule=PATH)
+    path: str = setting("embedded:smollm2-135m", "our choice: needs no network", rule=PATH, replaces=OF_A_MODEL)
     """A local folder in Hugging Face format, a hub id OWNER/NAME, or embedded:smollm2-135m."""
     dtype: str = setting("bfloat16", "what these models were trained in", choices=("auto", "bfloat16", "float32"))
     """Type of the weights and of the computation. auto: bfloat16 on a GPU, on a processor whichever it multiplies
@@ -72,7 +77,7 @@ class ModelConfig:
     shape: ShapeConfig = section(ShapeConfig)
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class LoraConfig:
     """The adapter, a LoRA as PEFT has it. KL to base and the canary's movement are measured from the model without any
     adapter.

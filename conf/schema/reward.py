@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from pydantic import StrictFloat
+from pydantic.dataclasses import dataclass
+
 from conf.presets import reward_presets
-from conf.settings import MOST, Rule, setting
+from conf.settings import DECLARED, MOST, Rule, setting
 
 PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 """Names in metrics.jsonl after `reward/` that are taken."""
@@ -19,12 +21,12 @@ PAIR = Rule(
 )
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class CustomRewardConfig:
     """function: `module.path:function`, see RewardConfig.custom. weight: of its number in the reward."""
 
     function: str = ""
-    weight: float = 1.0
+    weight: StrictFloat = 1.0
 
     @property
     def name(self) -> str:
@@ -41,7 +43,7 @@ CUSTOM = Rule(
 )
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class RewardConfig:
     """What a sample earns: a weighted sum of parts, each of them logged unweighted. `rewards/verify/__init__.py` has
     the rules by which answers are verified.
@@ -61,9 +63,9 @@ class RewardConfig:
     """Weight of 1 for a box that can be read."""
     cosine: float = setting(0.0, PRESET, ge=0)
     """Weight of accuracy scaled by length in tokens, clamped at rollout.max_response_tokens (arXiv 2502.03373)."""
-    cosine_correct: list[float] = setting([1.0, 0.5], PRESET, rule=PAIR)
+    cosine_correct: list[StrictFloat] = setting([1.0, 0.5], PRESET, rule=PAIR)
     """Values of the cosine at no tokens and at the limit, for correct answers."""
-    cosine_wrong: list[float] = setting([-1.0, -0.5], PRESET, rule=PAIR)
+    cosine_wrong: list[StrictFloat] = setting([-1.0, -0.5], PRESET, rule=PAIR)
     """The same for wrong answers."""
     after_thinking: bool = setting(False, PRESET)
     """Whether only a box after the last </think> counts as an answer."""

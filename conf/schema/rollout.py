@@ -1,8 +1,8 @@
 """Sampling for training, and the check that engines serve the right adapter."""
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
-from conf.settings import Rule, setting
+from conf.settings import DECLARED, Rule, setting
 
 HALF = "our choice: half of the limit"
 
@@ -12,7 +12,7 @@ LONGEST = 2**24
 GROUP_SIZE = Rule(lambda size: 2 <= size <= 1024, "use 2 to 1024: a group of one has no advantage to learn from")
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class RolloutConfig:
     """Sampling for training. top_p is 1 and there is no top_k: the engine's log-probabilities of a truncated
     distribution would be meaningless to the learner.
@@ -43,7 +43,7 @@ class RolloutConfig:
     """Mean response, tokens, likewise."""
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class CanaryConfig:
     """Whether the rollouts use the adapter they claim to: probes answered by every engine after every swap, and under
     synthetic adapters whenever an engine starts.

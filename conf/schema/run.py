@@ -2,12 +2,13 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
 
-from conf.settings import Rule, setting
+from pydantic.dataclasses import dataclass
+
+from conf.settings import DECLARED, Rule, setting
 
 PLAIN_NAME = Rule(
-    lambda name: re.fullmatch(r"[\w+=@-][\w.+=@ -]*", name) is not None and len(name.encode()) <= 200,
+    lambda name: re.fullmatch(r"([\w+=@-][\w.+=@ -]*)?", name) is not None and len(name.encode()) <= 200,
     "use a plain folder name, without slashes or a leading dot, of 200 bytes at most",
 )
 
@@ -38,23 +39,25 @@ URL = Rule(
 )
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class RunConfig:
     """Name, folder and seed."""
 
     name: str = setting("", "the recipe's name", rule=PLAIN_NAME)
     """Name of the run, and of its folder."""
-    folder: str = setting("runs", "our choice", rule=FOLDER, resumable=True)
+    folder: str = setting("runs", "our choice", rule=FOLDER, resumable=True, private=True)
     """Folder in which the run has its own."""
-    overwrite: bool = setting(False, "our choice: a finished run is never lost by accident", resumable=True)
+    overwrite: bool = setting(
+        False, "our choice: a finished run is never lost by accident", resumable=True, momentary=True
+    )
     """Start anew over a run, or an evaluation, of that name."""
-    on_end: str = setting("", "our choice", resumable=True)
+    on_end: str = setting("", "our choice", resumable=True, private=True)
     """Of run.py: a command for the shell, run once when the run has ended, however it did and after all is written,
     with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
     It has five minutes; whether it fails does not change the exit code."""
     trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=TRACKERS, resumable=True)
     """Where the run is shown while it goes on: tensorboard, wandb, or neither; docs/after.md."""
-    restore: str = setting("", "our choice", rule=URL, resumable=True)
+    restore: str = setting("", "our choice", rule=URL, resumable=True, private=True)
     """URL of remote checkpoints, as checkpoint.mirror names it: where there is no folder of the run here, it is made
     from there first, and the run goes on. Where checkpoint.mirror is the same and has no such run, it begins."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1)
@@ -72,13 +75,15 @@ class RunConfig:
     within its deadline, a budget that ends the run before its updates, and a validation that a signal cuts short."""
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class BudgetConfig:
     """Wall-clock time, from the start of run.py to summary.json, over all resumes of a run; for evaluate.py, of each
     call.
     """
 
-    hours: float = setting(24.0, "the paper: a hard cut-off of 24 hours on one card", gt=0, le=YEAR_H)
+    hours: float = setting(
+        24.0, "the paper: a hard cut-off of 24 hours on one card", gt=0, le=YEAR_H, replaces=("minutes",)
+    )
     """The budget, hours."""
     minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H)
     """The budget, minutes; replaces hours when given."""
@@ -94,7 +99,7 @@ class BudgetConfig:
         return self.hours * 3600 if self.minutes is None else self.minutes * 60
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class CheckpointConfig:
     """How often the run is saved."""
 
@@ -103,12 +108,12 @@ class CheckpointConfig:
     every minute, and the next one takes its place."""
     keep_last: int = setting(2, "our choice: one more than needed, should the newest be damaged", ge=1)
     """How many checkpoints to keep."""
-    mirror: str = setting("", "our choice", rule=URL)
+    mirror: str = setting("", "our choice", rule=URL, private=True)
     """Remote checkpoints: URL of a folder, as of an object store, into which the run puts itself under its name: the
     latest and the best checkpoint, metrics, samples, events and report, after every checkpoint and at the end."""
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class DashboardConfig:
     """Where Ray's dashboard is."""
 
@@ -118,7 +123,7 @@ class DashboardConfig:
     """Port to bind to; any free one for 0."""
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class SweepConfig:
     """Of launch/sweep.py alone, a run has no such section. A cell is one run of a sweep."""
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from actors.formats import duration
 from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
 from conf.departed import without_departed
 from conf.schema import Config
+from conf.settings import build
 from launch.hardware.machine import Machine
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
@@ -159,8 +159,7 @@ def _seconds(rows: Sequence[Row], plan: Plan) -> dict[str, tuple[float, float]]:
 
 def read_config(run: RunRecord) -> Config:
     """Return the configuration of a run."""
-    merged = OmegaConf.merge(OmegaConf.structured(Config), without_departed(run.config()))
-    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]  # made of Config
+    config: Config = build(Config, without_departed(run.config()))
     return config
 
 
@@ -205,10 +204,9 @@ def _known(file: Path) -> dict[str, Any]:
 def _read(entry: Any) -> Calibration | None:
     """Return an entry as this version writes it, else None."""
     try:
-        found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Calibration), entry))
-    except (OmegaConfBaseException, TypeError, ValueError):
+        return TypeAdapter(Calibration).validate_python(entry, extra="forbid")
+    except ValidationError:
         return None
-    return found
 
 
 def kept_in(config: Config) -> Path:

@@ -20,25 +20,8 @@ from actors.storage.run_record import RunRecord
 from conf.documents import parse_yaml
 from conf.errors import BadInput
 from conf.load import RECORD, check_departed, dump, flatten, recorded
-from conf.schema import MAY_CHANGE, PRIVATE, Config
+from conf.schema import MAY_CHANGE, MOMENTARY, PRIVATE, Config
 from launch.hardware.machine import Machine
-
-UNRECORDED = (
-    "adapter",
-    "benchmarks",
-    "checkpoint.mirror",
-    "dashboard",
-    "limit",
-    "n",
-    "plan",
-    "run.folder",
-    "run.on_end",
-    "run.overwrite",
-    "run.restore",
-    "show",
-    "simulate",
-)
-"""Settings whose change says nothing about the run."""
 
 BEFORE = {MARK, "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
 """What may be in the folder of a run that has not begun."""
@@ -196,11 +179,9 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
             f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "
             f"data, or give run.name=OTHER or run.overwrite=true"
         )
-    changed = [
-        f"{key}={before} → {now}" for key, (before, now) in changes(config, run).items() if not among(key, UNRECORDED)
-    ]
+    told = {key: values for key, values in changes(config, run).items() if not among(key, (*PRIVATE, *MOMENTARY))}
     run.write_config(dump(config), problems.digest)
-    return changed
+    return [f"{key}={before} → {now}" for key, (before, now) in told.items()]
 
 
 def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
@@ -215,7 +196,8 @@ def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
 
 def command_line(program: str, arguments: Sequence[str]) -> str:
     """Return what a person types to have a program of launch/ do the same again."""
-    kept = [argument for argument in arguments if not among(argument.partition("=")[0], UNREPEATED)]
+    keys = {argument: argument.partition("=")[0] for argument in arguments}
+    kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in UNREPEATED)]
     return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')
 
 

@@ -9,12 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_origin
 
-from omegaconf import OmegaConf
-
 from actors.storage.run_record import RunRecord
 from conf.arguments import pairs
 from conf.errors import BadInput
-from conf.load import load, override, recipe_names
+from conf.load import load, read_value, recipe_names
 from conf.schema import Config, ConfigWithSweep, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings
@@ -130,7 +128,7 @@ def _axes(texts: dict[str, str]) -> dict[str, list[Any]]:
     axes: dict[str, list[Any]] = {}
     for key, text in texts.items():
         named, target = key in (*AXES, "models"), AXES.get(key, key)
-        value = OmegaConf.to_container(OmegaConf.create([OmegaConf.select(override(key, text), key)]))[0]  # type: ignore[index]
+        value = read_value(key, text)
         if named and not isinstance(value, list):
             value = [value]
         of_lists = named or key not in LISTS or isinstance(next(iter(value), None), list)

@@ -1,14 +1,15 @@
 """Each setting is documented, and its default may be used."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import pytest
+from pydantic.dataclasses import dataclass
 
 from conf.errors import BadInput
-from conf.schema import MAY_CHANGE, Config, ConfigWithSweep
-from conf.settings import Setting, check_values, expected, section, setting, settings
+from conf.schema import MAY_CHANGE, ConfigWithSweep
+from conf.settings import DECLARED, RULES, Setting, build, expected, section, setting, settings
 
 ALL = list(settings(ConfigWithSweep))
 
@@ -33,9 +34,7 @@ def test_each_section_says_what_it_is_about(kind: type) -> None:
 
 
 def test_the_defaults_are_allowed() -> None:
-    defaults = Config()
-    defaults.run.name = "any"
-    check_values(defaults)
+    assert build(ConfigWithSweep, asdict(ConfigWithSweep()), context=RULES) == ConfigWithSweep()
 
 
 def test_every_number_has_a_range() -> None:
@@ -47,7 +46,7 @@ def test_a_run_may_be_resumed_with_another_budget_but_not_with_another_rank() ->
     assert not {"lora.rank", "learner.learning_rate", "data.source", "run.seed"} & set(MAY_CHANGE)
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class Inner:
     share: float = setting(0.5, "our choice", ge=0, le=1)
     """A share, of
@@ -55,7 +54,7 @@ class Inner:
     word: str | None = setting(None, "our choice", choices=("on", "off"))
 
 
-@dataclass
+@dataclass(config=DECLARED)
 class Outer:
     count: int = setting(3, "the paper", ge=1)
     """How many."""
@@ -86,16 +85,28 @@ def test_expected_list_has_an_example_of_its_items() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("tree", "words"),
     [
-        (Outer(count=0), "count=0 .*1 or more"),
-        (Outer(above=0.0), "above=0.0 .*above 0"),
-        (Outer(above=float("inf")), "above=inf .*1,000,000,000"),
-        (Outer(inner=Inner(share=1.5)), "inner.share=1.5 .*from 0 to 1"),
-        (Outer(inner=Inner(word="maybe")), "inner.word=maybe .*on, off"),
+        ({"count": 0}, "count=0 .*1 or more"),
+        ({"above": 0.0}, "above=0.0 .*above 0"),
+        ({"above": float("inf")}, "above=inf .*1,000,000,000"),
+        ({"inner": {"share": 1.5}}, "inner.share=1.5 .*from 0 to 1"),
+        ({"inner": {"word": "maybe"}}, "inner.word=maybe .*on, off"),
     ],
 )
-def test_values_out_of_range_are_refused_with_the_range(config: Outer, words: str) -> None:
-    check_values(Outer())
+def test_values_out_of_range_are_refused_with_the_range_where_rules_count(tree: dict[str, Any], words: str) -> None:
+    build(Outer, tree)
     with pytest.raises(BadInput, match=words):
-        check_values(config)
+        build(Outer, tree, context=RULES)
+
+
+def test_all_that_is_wrong_is_found_at_once() -> None:
+    tree = {"count": "3", "abvoe": 1, "inner": {"share": 2, "word": [1]}}
+    with pytest.raises(BadInput) as caught:
+        build(Outer, tree, lambda place: f"{len(place)}|", context=RULES)
+    assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == [
+        "1|count=3:",
+        "2|inner.share=2",
+        "2|inner.word=[1]:",
+        "1|abvoe:",
+    ]
