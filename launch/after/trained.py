@@ -17,8 +17,8 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import recorded, settings_of
 from conf.schema import Config
-from launch.evaluation.hardware import check_engines
 from launch.hardware.machine import check_build, detect
+from launch.plan.engines import check_engines
 
 LATEST = "latest"
 
