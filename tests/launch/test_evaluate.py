@@ -138,7 +138,7 @@ def test_untouched_foreign_and_other_models_adapters_are_refused(
         ({"base_model_name_or_path": "someone/else"}, "someone/else"),
         ({"r": 16}, "[16, 128]"),
         ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
-        ({"target_modules": "all-linear"}, "target_modules=all-linear"),
+        ({"target_modules": "all-linear"}, "all-linear"),
         ({"r": None}, "r=None"),
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(stated | change))
