@@ -36,7 +36,9 @@ CONTEXT = 8192
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-LAYOUT = Layout("model", re.compile("|".join(map(re.escape, (*FILES, "chat_template.jinja")))))
+LAYOUT = Layout(
+    "model", re.compile("|".join(map(re.escape, (*FILES, "chat_template.jinja"))) + r"|\.tmp[A-Za-z0-9]{6}")
+)
 
 
 def provide(folder: Path, build: Callable[[Path], None]) -> bool:

@@ -28,7 +28,7 @@ from actors.runtime.ray_session import clear_session, ray_session, require_token
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
-from conf.command import WORDS, PlainConsole, command
+from conf.command import BAD_INPUT, WORDS, PlainConsole, command
 from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
@@ -46,7 +46,7 @@ from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
 from launch.result import describe
 from launch.session.console import show_places
-from launch.session.ending import BAD_INPUT, OnEnd, end_with_budget, exit_code, leave, next_steps, write_ending
+from launch.session.ending import OnEnd, end_with_budget, exit_code, leave, next_steps, write_ending
 from launch.session.preparation import prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import find_folder, resolve_dtype, take_over
@@ -145,6 +145,7 @@ def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
     handle_signals(raise_exit)
     on_end = OnEnd(request.config, request.folder)
     timer = end_with_budget(request, on_end)
+    logs = [RunRecord(request.folder).failure_log]
     try:
         with ray_session(request.config, request.placement, request.folder, dashboard=True, joined=joined) as (
             session,
@@ -154,6 +155,7 @@ def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
             from launch.session.watch import Watch
 
             show_places(console, request, dashboard, metrics)
+            logs.append(session / "logs")
             watch = Watch(request, console, session / "logs")
             summary = watch.follow()
             timer.cancel()
@@ -174,7 +176,6 @@ def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
     if request.config.checkpoint.mirror:
         console.print(put_ending(request.config, request.folder), soft_wrap=True)
     if summary["status"] in ("failed", "halted"):
-        logs = (RunRecord(request.folder).failure_log, session / "logs")
         places = [str(path) for path in logs if path.exists()]
         console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
     else:

@@ -22,7 +22,7 @@ from functools import cache
 from actors.formats import duration
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
-from actors.storage.folders import is_marked, mark
+from actors.storage.folders import MARK, is_marked, mark
 from actors.storage.layout import SWEEP
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, asks_for_help
@@ -93,7 +93,7 @@ def claimed(grid: Grid) -> Iterator[None]:
     if (descriptor := lock(grid.folder)) is None:
         raise BadInput(f"sweep {grid.name!r} is at work in another process: wait, or give sweep.name=OTHER")
     try:
-        others = sorted(grid.folder.iterdir())
+        others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
         if others and not is_marked(grid.folder, SWEEP) and not (grid.folder / "sweep.json").exists():
             raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
         mark(grid.folder, SWEEP.kind)

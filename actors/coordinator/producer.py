@@ -17,7 +17,6 @@ from actors.seeds import request_seed
 COMPLAINTS = 5
 """Failures of a user's functions that a process writes down; `rewards/failed` counts all."""
 
-
 FRUITLESS_BATCHES = 4
 """So many batches' worth of groups in a row without any difference in reward, and nothing can be learned."""
 

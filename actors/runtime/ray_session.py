@@ -187,7 +187,8 @@ def clear_session(folder: Path) -> None:
         end_processes(temporary)
         with contextlib.suppress(OSError):  # a process that is ending may add to it
             discard(temporary, RAY_SESSION)
-        (folder / NOTE).unlink()
+        if not temporary.exists():
+            (folder / NOTE).unlink()
 
 
 def _noted(folder: Path) -> Path | None:

@@ -5,21 +5,22 @@ A checkpoint contains:
 `adapter/`: the adapter in plain PEFT format
 `learner.safetensors`: fp32 weights and optimizer state by parameter name (`learner.training_state`)
 `learner.json`: what that state belongs to
-`coordinator.json`: version, groups used, noise of the adapter check, solve rates, counts of the ledger, validation
+`coordinator.json`: version, groups used, noise of the adapter check, counts of the ledger, validation
 `manifest.json`: size and digest of each file, by which damage is found
 """
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from actors.storage.contents import State
 from actors.storage.files import damage, naming, read_json, seal, sync
-from actors.storage.folders import beside, discard, drop_leftovers
+from actors.storage.folders import beside, discard, drop_leftovers, foreign
 from actors.storage.layout import CHECKPOINT
 from conf.errors import BadInput
 
@@ -40,8 +41,8 @@ class Checkpoints:
 
     @property
     def unfinished(self) -> list[Path]:
-        """The checkpoints that are being written, or that a dead process has left."""
-        return list(self.folder.glob(".update-*.tmp"))
+        """The checkpoints that are being written or deleted, or that a dead process has left."""
+        return list(self.folder.glob(".*update-*.tmp"))
 
     @property
     def latest(self) -> Path | None:
@@ -143,8 +144,15 @@ class Checkpoints:
 
     def _remove(self, checkpoint: Path) -> None:
         """Delete a checkpoint. One with a file in it that is not ours is kept, under a name that is no checkpoint's."""
-        if discard(checkpoint, CHECKPOINT) is not None:
+        if not os.path.lexists(checkpoint):
+            return
+        if foreign(checkpoint, CHECKPOINT) is not None:
             checkpoint.rename(checkpoint.with_name(f"kept-{checkpoint.name}-{secrets.token_hex(4)}"))
+            return
+        leaving = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.tmp")
+        checkpoint.rename(leaving)
+        with suppress(OSError):  # of NFS, while the file is read for a remote; `recover` comes back to it
+            discard(leaving, CHECKPOINT)
 
     def _path(self, version: int) -> Path:
         return self.folder / f"update-{version:06d}"

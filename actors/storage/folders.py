@@ -44,7 +44,7 @@ class Layout:
         if not {"", ".", ".."}.isdisjoint(parts):
             return False
         whole = "/".join(TEMPORARY.sub(r"\1", part) for part in parts)
-        return path == MARK or self.names.fullmatch(whole) is not None
+        return MARK in (path, whole) or self.names.fullmatch(whole) is not None
 
     def leads_to(self, path: str) -> bool:
         """Whether a path is that of a file of ours or of a folder with some."""

@@ -4,8 +4,11 @@ import re
 
 from actors.storage.folders import Layout
 
-_ADAPTER = r"adapter_model\.safetensors|adapter_config\.json"
-_CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json"
+_UNFINISHED = r"\.tmp[A-Za-z0-9]{6}"
+"""What safetensors writes beside a file and renames; a process that is killed leaves it."""
+
+_ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{_UNFINISHED}"
+_CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json|{_UNFINISHED}"
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
     config\.yaml | problems\.digest | problems-left-out\.jsonl | probe\.json | (metrics|events)\.jsonl
@@ -30,7 +33,7 @@ RUN = Layout(
     "run",
     re.compile(_RUN, re.VERBOSE),
     folders=re.compile(r"(samples|tensorboard|wandb|adapters|evaluation|checkpoints)(/[^/]+(/adapter)?)?"),
-    links=re.compile(r"checkpoints/(latest|best)|wandb/.+"),
+    links=re.compile(r"checkpoints/(latest|best|\.(latest|best)\.tmp)|wandb/.+"),
 )
 
 RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))

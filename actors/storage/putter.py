@@ -39,7 +39,8 @@ class Putter:
     """
 
     def __init__(self, config: Config, run: RunRecord) -> None:
-        self._run, self._remote = run, Remote(config.checkpoint.mirror, config.run.name)
+        self._run, self._url, self._name = run, config.checkpoint.mirror, config.run.name
+        self._remote: Remote | None = None  # made by the thread, since some libraries connect at once
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._copies = self._failures = self._seen = 0
@@ -58,7 +59,8 @@ class Putter:
     def puts(self) -> Puts:
         """Return what has happened since the last call. A remote that does not answer is one failure."""
         with self._lock:
-            moved, self._seen = self._remote.moved - self._seen, self._remote.moved
+            total = self._remote.moved if self._remote else 0
+            moved, self._seen = total - self._seen, total
             if moved or not self._busy:
                 self._moved_at, self._silent = time.monotonic(), False
             elif not self._silent and time.monotonic() > self._moved_at + SILENT_S:
@@ -76,11 +78,12 @@ class Putter:
     def _work(self) -> None:
         pause, done, latest = PAUSE_S, -EVERY_S, None
         while not self._ended.wait(LOOK_S):
-            newest = self._run.checkpoints.latest
-            if newest == latest and time.monotonic() < done + EVERY_S:
-                continue
-            self._note(busy=True)
             try:
+                newest = self._run.checkpoints.latest
+                if newest == latest and time.monotonic() < done + EVERY_S:
+                    continue
+                self._note(busy=True)
+                self._remote = self._remote or Remote(self._url, self._name)
                 self._remote.put(self._run)
             except Exception as error:  # the libraries behind a URL may raise anything; the run goes on
                 self._note(busy=False, fault=in_brief(error), failures=1)

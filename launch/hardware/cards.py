@@ -73,12 +73,14 @@ def _ask() -> tuple[str, list[Card]]:
 
     pynvml.nvmlInit()
     try:
-        return pynvml.nvmlSystemGetDriverVersion(), [_card(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        found = map(_card, range(pynvml.nvmlDeviceGetCount()))
+        return pynvml.nvmlSystemGetDriverVersion(), [card for card in found if card]
     finally:
         pynvml.nvmlShutdown()
 
 
-def _card(number: int) -> Card:
+def _card(number: int) -> Card | None:
+    """Return a card; None for one that is lost, or that this process may not use."""
     import pynvml
 
     def said(ask: Callable[..., T]) -> T | None:
@@ -87,7 +89,10 @@ def _card(number: int) -> Card:
         except pynvml.NVMLError_NotSupported:
             return None
 
-    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+    except (pynvml.NVMLError_NoPermission, pynvml.NVMLError_GpuIsLost):
+        return None
     memory, mig = said(pynvml.nvmlDeviceGetMemoryInfo), said(pynvml.nvmlDeviceGetMigMode)
     return Card(
         index=str(number),
@@ -95,7 +100,7 @@ def _card(number: int) -> Card:
         memory=memory.total if memory else 0,
         free=memory.free if memory else None,
         uuid=pynvml.nvmlDeviceGetUUID(handle),
-        capability=pynvml.nvmlDeviceGetCudaComputeCapability(handle),
+        capability=said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0),
         divided=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
     )
 

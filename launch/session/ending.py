@@ -19,9 +19,6 @@ from conf.schema import Config
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
-BAD_INPUT = 2
-"""Exit code."""
-
 LATE_S = 10.0
 """Seconds after the end of the budget at which a run that still goes on is taken to hang."""
 

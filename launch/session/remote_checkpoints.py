@@ -1,9 +1,13 @@
 """Remote checkpoints of a run: looked at before it starts, and completed after its end."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from actors.runtime.clock import in_thread
+from actors.storage.files import lock
+from actors.storage.folders import drop_leftovers
+from actors.storage.layout import RUN
 from actors.storage.putter import SILENT_S
 from actors.storage.remote import Remote
 from actors.storage.run_record import RunRecord
@@ -22,7 +26,7 @@ def check_remote(config: Config) -> None:
     url, name = config.checkpoint.mirror, config.run.name
     if not url:
         return
-    run, remote = RunRecord(Path(config.run.folder) / name), Remote(url, name)
+    run, remote = RunRecord(Path(config.run.folder) / name), _remote(f"checkpoint.mirror={url}", url, name)
     here, there = run.path.resolve(), remote.folder
     if there is not None and (here.is_relative_to(there) or there.is_relative_to(here)):
         raise BadInput(f"checkpoint.mirror={url}: {there} and the run's folder {here} are one; give another URL")
@@ -42,7 +46,7 @@ def bring_back(config: Config) -> str:
     """
     url, name = config.run.restore, config.run.name
     folder = Path(config.run.folder) / name
-    run, remote = RunRecord(folder), Remote(url, name)
+    run, remote = RunRecord(folder), _remote(f"run.restore={url}", url, name)
     state = _tried(f"run.restore={url}", remote, remote.state)
     if run.exists:
         if state and state["identity"] != run.identity():
@@ -55,21 +59,38 @@ def bring_back(config: Config) -> str:
     if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
         raise BadInput(f"{folder} is not the folder of a run: move it away, to have it restored from {url}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _tried(f"run.restore={url}", remote, lambda: remote.get(folder), None)
+    descriptor = lock(folder.parent, wait=True)
+    assert descriptor is not None  # since it waits
+    try:
+        drop_leftovers(folder, RUN)
+        _tried(f"run.restore={url}", remote, lambda: remote.get(folder), None)
+    finally:
+        os.close(descriptor)
     return f"Restored {folder} from {remote.url}"
 
 
 def put_ending(config: Config, folder: Path) -> str:
     """Put what there is at the end of a run, the report with it. Return what came of it: no run fails for that."""
-    remote = Remote(config.checkpoint.mirror, config.run.name)
+    url, name = config.checkpoint.mirror, config.run.name
     try:
+        remote = in_thread(ANSWER_S, lambda: Remote(url, name))
         in_thread(ENDING_S, lambda: remote.put(RunRecord(folder)), SILENT_S, lambda: remote.moved)
     except Exception as error:
         return (
-            f"Remote checkpoints: the end of the run is not in {remote.url} ({in_brief(error)}); what was put before is"
-            " whole"
+            f"Remote checkpoints: the end of the run is not in {url.rstrip('/')}/{name} ({in_brief(error)}); what was"
+            " put before is whole"
         )
     return f"Remote checkpoints: {remote.url}"
+
+
+def _remote(what: str, url: str, name: str) -> Remote:
+    """Return a run's place under a URL. Some libraries connect at once, and may raise anything or wait for ever."""
+    try:
+        return in_thread(ANSWER_S, lambda: Remote(url, name))
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{what}: cannot be used ({in_brief(error)}); make that possible, or leave it out") from None
 
 
 def _tried(what: str, remote: Remote, work: Any, seconds: float | None = ANSWER_S) -> Any:

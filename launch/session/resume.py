@@ -23,7 +23,7 @@ from conf.load import RECORD, check_departed, dump, flatten, recorded
 from conf.schema import MAY_CHANGE, MOMENTARY, PRIVATE, Config
 from launch.hardware.machine import Machine
 
-BEFORE = {MARK, "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
+BEFORE = {MARK, f".{MARK}.tmp", "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
 """What may be in the folder of a run that has not begun."""
 
 PROJECT = Path(__file__).parents[2]

@@ -15,6 +15,8 @@ class Nvml(ModuleType):
     NVML_DEVICE_MIG_ENABLE = 1
     NVMLError = type("NVMLError", (Exception,), {})
     NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
+    NVMLError_NoPermission = type("NVMLError_NoPermission", (NVMLError,), {})
+    NVMLError_GpuIsLost = type("NVMLError_GpuIsLost", (NVMLError,), {})
     NVMLError_LibraryNotFound = type("NVMLError_LibraryNotFound", (NVMLError,), {})
 
     def __init__(self, table: str) -> None:

@@ -1,4 +1,4 @@
-"""What the doctor says of cards, by the tables that nvidia-smi prints, of the host and of the model."""
+"""What the doctor says of cards, by what NVML says, of the host and of the model."""
 
 import time
 from collections.abc import Callable
