@@ -10,11 +10,13 @@ from typing import Any
 
 def register() -> None:
     """On the CPU backend compute LoRA as dense matrix products, norms with vLLM's compiled kernel and ranks without a
-    compiler, and look at a model's class in this process; end with the process that owns the engine.
+    compiler, look at a model's class in this process, and open no port for groups of one rank. End with the process
+    that owns the engine.
     """
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
+        import torch
         from vllm.model_executor.models import registry
         from vllm.v1.sample import sampler
 
@@ -27,6 +29,10 @@ def register() -> None:
         sampler.batched_count_greater_than = cpu_kernels.count_at_least
         # vLLM does this in another process, so as not to touch the card; that takes 9 s the first time on a machine.
         registry._run_in_subprocess = lambda fn: fn()
+        # An engine is one rank: torch's fake backend gives its groups what they are given, where gloo opens 13 ports.
+        new_group = torch.distributed.new_group
+        torch.distributed.new_group = lambda *given, **named: new_group(*given, **named | {"backend": "fake"})
+        platform.dist_backend = "fake"
     die_with_parent()
 
 

@@ -142,6 +142,12 @@ def test_engine_process_has_the_instructions_that_are_left(rig: Rig) -> None:
     assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
 
 
+def test_engine_listens_on_no_port(rig: Rig) -> None:
+    engines = [child for child in psutil.Process().children(recursive=True) if child.name().startswith("VLLM")]
+    assert engines
+    assert not [each for child in engines for each in child.net_connections("inet") if each.status == "LISTEN"]
+
+
 def test_cache_is_as_large_as_was_asked_for(rig: Rig, tiny_model: Path) -> None:
     asked = make_config().rollout.kv_cache_gib * 2**30
     block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
