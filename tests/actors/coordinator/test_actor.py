@@ -48,7 +48,8 @@ async def write(request: RunRequest, *_: Any) -> Any:
 async def delete(request: RunRequest, *_: Any) -> Any:
     """Start while somebody deletes the folder."""
     folder = RunFolder(request.folder)
-    shutil.rmtree(request.folder)
+    gone = request.folder.rename(request.folder.with_name("gone"))  # at once, since a thread may be writing into it
+    shutil.rmtree(gone, ignore_errors=True)
     folder.next_incarnation()
 
 
