@@ -21,6 +21,7 @@ from pathlib import Path
 from actors.models.files import embedded_folder
 from actors.storage.files import lock
 from actors.storage.folders import Layout, drop_leftovers, foreign, new_folder
+from actors.storage.layout import UNFINISHED
 from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
@@ -36,9 +37,7 @@ CONTEXT = 8192
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-LAYOUT = Layout(
-    "model", re.compile("|".join(map(re.escape, (*FILES, "chat_template.jinja"))) + r"|\.tmp[A-Za-z0-9]{6}")
-)
+LAYOUT = Layout("model", re.compile("|".join([*map(re.escape, (*FILES, "chat_template.jinja")), UNFINISHED])))
 
 
 def provide(folder: Path, build: Callable[[Path], None]) -> bool:

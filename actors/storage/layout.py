@@ -4,11 +4,11 @@ import re
 
 from actors.storage.folders import Layout
 
-_UNFINISHED = r"\.tmp[A-Za-z0-9]{6}"
+UNFINISHED = r"\.tmp[A-Za-z0-9]{6}"
 """What safetensors writes beside a file and renames; a process that is killed leaves it."""
 
-_ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{_UNFINISHED}"
-_CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json|{_UNFINISHED}"
+_ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{UNFINISHED}"
+_CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json|{UNFINISHED}"
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
     config\.yaml | problems\.digest | problems-left-out\.jsonl | probe\.json | (metrics|events)\.jsonl
