@@ -13,7 +13,7 @@ from launch.after.trained import Trained
 from launch.reporting.health import flags
 from launch.reporting.history import Run
 from launch.reporting.page import cell, clean
-from launch.reporting.verdict import Change, basis, change, verdict
+from launch.reporting.run_conclusion import Change, basis, change, conclude
 from launch.reporting.wording import many, percent, shorten, span, time
 
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -51,7 +51,7 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
         base=base if on_hub(base) else "FOLDER_OF_THE_BASE_MODEL",
         form=form,
         rank=padded_rank(trained.config.lora.rank),
-        verdict=verdict(run, found),
+        verdict=conclude(run, found),
         basis=basis(run, found),
         facts=facts(trained, run, found, licence),
         example=example and {**example, "text": shorten(example["prompt"] + example["response"])},

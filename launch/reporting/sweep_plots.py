@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from launch.reporting.comparison import Group, axis_name, finished, question
+from launch.reporting.comparison import Repeats, axis_name, finished, has_best_rates, question
 from launch.reporting.history import LEARNING_RATE, MODEL, Run, Sweep
 from launch.reporting.plots import HEIGHT, WINDOW, Plot, blank, finish, label, smooth
 from launch.reporting.wording import WORDS, compact
@@ -17,7 +17,9 @@ from launch.reporting.wording import WORDS, compact
 INK: Any = mpl.rcParams["text.color"]
 
 DASHES = ("--", ":", "-.")
-"""Of lines that stand for models."""
+"""Styles of the lines that stand for models."""
+
+Settings = tuple[tuple[str, Any], ...]
 
 
 def finals(sweep: Sweep) -> Plot | None:
@@ -26,53 +28,52 @@ def finals(sweep: Sweep) -> Plot | None:
     if axis is None or not done:
         return None
     values = sweep.axes[axis]
-    rests = list(dict.fromkeys(_rest(group, axis) for group in done))
+    rests = list(dict.fromkeys(_rest(repeats, axis) for repeats in done))
     bases: dict[str, list[float]] = {}
-    for run in (run for group in done for run in group.runs):
+    for run in sweep.finished:
         if run.base:
             bases.setdefault(_model(run), []).append(run.base["pass@1"])
     axes = blank(HEIGHT + 0.2)
-    for group in done:
-        number, mean, seeds = rests.index(_rest(group, axis)), group.final, group.values
-        x = values.index(group.settings[axis]) + (number - (len(rests) - 1) / 2) * 0.6 / len(rests)
+    for repeats in done:
+        number, mean, seeds = rests.index(_rest(repeats, axis)), repeats.final, repeats.values
+        x = values.index(repeats.settings[axis]) + (number - (len(rests) - 1) / 2) * 0.6 / len(rests)
         if mean and mean.interval:
-            ends = np.clip(mean.interval, 0, 1)
-            axes.plot([x, x], ends, color=f"C{number}", linewidth=5, alpha=0.3, solid_capstyle="butt")
+            axes.plot([x, x], mean.interval, color=f"C{number}", linewidth=5, alpha=0.3, solid_capstyle="butt")
         axes.plot([x - 0.08, x + 0.08], [fmean(seeds)] * 2, color=f"C{number}", linewidth=2)
         spread = np.linspace(-0.05, 0.05, len(seeds)) if len(seeds) > 1 else np.zeros(1)
         axes.plot(x + spread, seeds, "o", color=f"C{number}")
     for number, rest in enumerate(rests):
         axes.plot([], [], "o", color=f"C{number}", label=_words(rest) or "trained")
     for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
-        name = f"before, {model}" if len(bases) > 1 else "before"
+        name = f"base, {model}" if len(bases) > 1 else "base"
         axes.axhline(fmean(levels), color=INK, linewidth=0.9, linestyle=style, label=name)
     axes.set_xticks(range(len(values)), [compact(value) for value in values])
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     label(axes, "held-out pass@1", axis_name(axis), len(rests) + len(bases))
-    caption = f"Final accuracy by {axis_name(axis)}: a dot a seed, bars 95 % intervals of the mean"
+    caption = f"Held-out pass@1 by {axis_name(axis)}: a dot per seed, bars 95 % intervals of the mean"
     return finish(axes, "finals", caption)
 
 
 def by_learning_rate(sweep: Sweep) -> Plot | None:
     """Draw mean final accuracy by learning rate, a line for each combination of the other settings."""
-    axis, done = question(sweep), finished(sweep)
-    if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes or not done:
+    done = finished(sweep)
+    if not has_best_rates(sweep) or not done:
         return None
     lines: dict[Settings, list[tuple[float, float]]] = {}
-    for group in done:
-        spot = group.settings[LEARNING_RATE], fmean(group.values)
-        lines.setdefault(_rest(group, LEARNING_RATE), []).append(spot)
+    for repeats in done:
+        spot = repeats.settings[LEARNING_RATE], fmean(repeats.values)
+        lines.setdefault(_rest(repeats, LEARNING_RATE), []).append(spot)
     axes = blank(HEIGHT + 0.2)
     for rest, spots in lines.items():
         axes.plot(*zip(*sorted(spots), strict=True), "o-", label=_words(rest))
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    rates = sorted({group.settings[LEARNING_RATE] for group in done})
+    rates = sorted({repeats.settings[LEARNING_RATE] for repeats in done})
     axes.set_xticks(rates, [compact(float(rate)) for rate in rates])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     label(axes, "held-out pass@1", "learning rate", len(lines))
-    return finish(axes, "rates", "Mean final accuracy by learning rate")
+    return finish(axes, "rates", "Mean held-out pass@1 by learning rate")
 
 
 def overlaid(sweep: Sweep) -> list[Plot]:
@@ -101,12 +102,9 @@ def _overlay(sweep: Sweep, metric: str) -> Plot:
     return finish(axes, metric.replace("/", "-").replace("@", "-"), f"{words['caption']}: the running mean of each run")
 
 
-Settings = tuple[tuple[str, Any], ...]
-
-
-def _rest(group: Group, axis: str) -> Settings:
-    """Return the settings of a group but for one."""
-    return tuple((key, value) for key, value in group.settings.items() if key != axis)
+def _rest(repeats: Repeats, axis: str) -> Settings:
+    """Return the settings without one."""
+    return tuple((key, value) for key, value in repeats.settings.items() if key != axis)
 
 
 def _words(settings: Settings) -> str:

@@ -1,45 +1,38 @@
 """The tables of a sweep's report."""
 
+import os
 from statistics import fmean
+from urllib.parse import quote
 
-from actors.evaluation.statistics import Estimate
-from launch.reporting.comparison import (
-    Group,
-    axis_name,
-    best_rates,
-    contrasts,
-    groups,
-    on_probe,
-    question,
-)
+from launch.reporting.comparison import Repeats, axis_name, by_settings, contrasts, question
 from launch.reporting.health import flags
-from launch.reporting.history import LEARNING_RATE, Run, Sweep
-from launch.reporting.sweep_verdict import named, place
+from launch.reporting.history import Run, Sweep
+from launch.reporting.run_conclusion import change
+from launch.reporting.sweep_conclusion import named, place
 from launch.reporting.tables import Cells, Table, settings
-from launch.reporting.verdict import change
 from launch.reporting.wording import MISSING, SPACE, compact, count, p_value, percent, points, shorten, span, time
 
 LINE_CHARACTERS = 400
-"""Of what is said of a single run."""
+"""Most characters about a single run."""
 
 
 def runs(sweep: Sweep) -> Table:
-    """Return every run. The first column is its name."""
-    probed = on_probe(sweep)
+    """Return every run. The first column is its name, linked to its own report."""
     rows = tuple(
         (
             run.name,
             *(compact(run.settings.get(axis)) for axis in sweep.axes),
             str(run.seed),
             *_result(run),
-            points(run.entropy_change(probed)),
             _time(run) if run.begun else MISSING,
             run.cell_status.replace("_", " "),
         )
         for run in sweep.runs
     )
     head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
-    return Table("All runs", (*head, "entropy, %", "time", "status"), rows)
+    reports = {run.name: run.folder / "report.html" for run in sweep.runs}
+    links = {name: quote(os.path.relpath(page, sweep.folder)) for name, page in reports.items() if page.exists()}
+    return Table("All runs", (*head, "time", "status"), rows, links=links)
 
 
 def _result(run: Run) -> Cells:
@@ -53,7 +46,7 @@ def _result(run: Run) -> Cells:
 
 
 def _time(run: Run) -> str:
-    """Say what a run has spent of its budget."""
+    """Return the spent part of a run's budget."""
     spent = time(run.spent_s)
     if not run.budget_s:
         return spent
@@ -63,7 +56,7 @@ def _time(run: Run) -> str:
 
 
 def concerns(sweep: Sweep) -> Table | None:
-    """Return a line for every run that is not well."""
+    """Return a line for every run that has trouble."""
     rows = []
     for run in sweep.runs:
         said = [run.reason]
@@ -72,7 +65,7 @@ def concerns(sweep: Sweep) -> Table | None:
             said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in found]
         if any(said):
             rows.append((run.name, shorten("; ".join(said), LINE_CHARACTERS)))
-    return Table("What to know of single runs", ("run", "flags"), tuple(rows)) if rows else None
+    return Table("Warnings by run", ("run", "warnings"), tuple(rows)) if rows else None
 
 
 def shared(sweep: Sweep) -> list[tuple[str, str]]:
@@ -85,39 +78,23 @@ def means(sweep: Sweep) -> Table | None:
     """Return the means over seeds for every combination of settings."""
     if not sweep.axes:
         return None
-    probed = on_probe(sweep)
-    rows = tuple(
-        (
-            *map(compact, group.settings.values()),
-            *_mean(group),
-            *_effort(group),
-            _entropy(group.entropy(probed)),
-        )
-        for group in groups(sweep)
-    )
-    effort = ("updates", "tokens", "time")
-    head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", *effort, "entropy, %")
-    return Table("Means over seeds", head, rows)
+    rows = []
+    for repeats in by_settings(sweep):
+        final = repeats.final
+        mean = percent(final.value if final else None), span(final.interval if final else None), repeats.basis
+        rows.append((*map(compact, repeats.settings.values()), *mean, *_effort(repeats)))
+    head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "updates", "tokens", "time")
+    return Table("Means over seeds", head, tuple(rows))
 
 
-def _effort(group: Group) -> Cells:
+def _effort(repeats: Repeats) -> Cells:
     """Return mean updates, training tokens generated for them, and seconds of the finished runs."""
-    if not group.runs:
+    runs = repeats.finished
+    if not runs:
         return (MISSING,) * 3
-    tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in group.runs)
-    updates, spent_s = (fmean(values) for values in zip(*((len(r.rows), r.spent_s) for r in group.runs), strict=True))
+    tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
+    updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.spent_s for run in runs)
     return f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
-
-
-def _mean(group: Group) -> Cells:
-    final = group.final
-    return percent(final.value if final else None), span(final.interval if final else None), group.basis
-
-
-def _entropy(mean: Estimate | None) -> str:
-    if mean is None:
-        return MISSING
-    return points(mean.value) + (f" ({span(mean.interval)})" if mean.interval else "")
 
 
 def comparisons(sweep: Sweep) -> Table | None:
@@ -139,18 +116,3 @@ def comparisons(sweep: Sweep) -> Table | None:
 
 def _p(p: float | None) -> str:
     return MISSING if p is None else p_value(p).removeprefix("= ")
-
-
-def best_rate_table(sweep: Sweep) -> Table | None:
-    """Return the best learning rate of every value of the axis in question."""
-    axis = question(sweep)
-    if axis is None or axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
-        return None
-    keys = (*(key for key in sweep.axes if key not in (axis, LEARNING_RATE)), axis, LEARNING_RATE)
-    rows = tuple(
-        (*(compact(best.settings[key]) for key in keys), *_mean(best))
-        for alike in best_rates(sweep, axis)
-        for best in alike
-    )
-    head = (*map(axis_name, keys[:-1]), "best learning rate", "final pass@1", "95 %", "from")
-    return Table(f"Best learning rate of each {axis_name(axis)}", head, rows) if rows else None

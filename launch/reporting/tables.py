@@ -1,24 +1,23 @@
 """The tables of a run's report, and the samples in it."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile, zip_longest
 from statistics import fmean
 
-from actors.evaluation.statistics import PASS_KS
 from actors.messages import Status
 from conf.schema.reward import formula
-from launch.reporting.history import RANK, Row, Run
-from launch.reporting.paper import results_for
-from launch.reporting.verdict import Change
+from launch.reporting.history import Row, Run
+from launch.reporting.run_conclusion import Change
 from launch.reporting.wording import (
-    MISSING,
     SPACE,
     WORDS,
     compact,
     count,
     decimal,
+    p_value,
     percent,
     points,
     shorten,
@@ -28,21 +27,17 @@ from launch.reporting.wording import (
 )
 
 SHOWN_PAIRS = 6
-"""Pairs of samples in a report."""
+"""Number of problems whose samples are shown side by side."""
+
+FIRST_OF_EACH = "The first of every kind, from the held-out problems; without what all prompts share."
 
 SHOWN_EVENTS = 30
 
 SIDES = {"base": "base", "adapter": "trained"}
-"""How the two policies of an evaluation.json are called."""
-
-MEASURED = {
-    True: "on fixed responses of the base model",
-    False: "of the training samples, first against last tenth of the updates",
-}
-"""What a change of entropy is of: probed or not."""
+"""Names of the two policies of an evaluation.json."""
 
 NARROW = 0.2
-"""Difference of lengths, tokens, that one decimal would not show."""
+"""Differences of mean lengths, in tokens, below it need a second decimal."""
 
 SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
 """The end of a turn in a chat template."""
@@ -59,17 +54,21 @@ Cells = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a report. The first column names the rows."""
+    """A table of a report. The first column names the rows.
+
+    links: addresses by the text of the first column.
+    """
 
     caption: str
     head: Cells
     body: tuple[Cells, ...]
     note: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What was answered to one problem, before and after."""
+    """Two responses to one problem, before and after training."""
 
     problem: str
     gold: str
@@ -82,34 +81,35 @@ class Pair:
 
 
 def held_out(run: Run, found: Change) -> Table:
-    """Compare the evaluations of the run itself."""
+    """Compare the run's two evaluations."""
     base, final = run.base or {}, run.final or {}
     ks = [key for key in base if key.startswith("pass@") and key != "pass@1" and key in final]
-    lengths = [evaluation["mean_length"] for evaluation in (base, final)]
     rows = [
         ("pass@1", percent(found.before.value), percent(found.after.value), points(found.difference.value)),
         ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found.difference))),
         *((key, *_shares(base[key], final[key])) for key in ks),
-        ("mean length, tokens", *_lengths(*lengths)),
+        ("mean length, tokens", *_lengths(base["mean_length"], final["mean_length"])),
         ("cut off at the limit", *_shares(base["truncated"], final["truncated"])),
     ]
+    if run.before and run.after:
+        unparsable = [[row["status"] == Status.UNPARSABLE for row in of] for of in (run.before, run.after)]
+        said = [f"{sum(of)} of {len(of)}" for of in unparsable]
+        rows.append(("unparsable", *said, points(fmean(unparsable[1]) - fmean(unparsable[0]))))
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
     note = (
-        f"Changes of shares in points. Temperature {compact(config.get('eval.temperature'))}, top-p"
-        f" {compact(config.get('eval.top_p'))}, at most {limit} tokens; the same problems, seeds and limits before and"
-        f" after."
+        f"Changes of shares in points. Temperature {compact(config.get('eval.temperature'))}, top_p"
+        f" {compact(config.get('eval.top_p'))}, at most {limit} tokens; the same problems, seeds and limits for both."
     )
     if base["problems"] != final["problems"]:
         note += (
-            f" Before there are {base['problems']} problems, after {final['problems']}: pass@1 is of those that both"
-            f" judged, what stands below its interval of all that each did."
+            f" The base model was evaluated on {base['problems']} problems, the trained one on {final['problems']}:"
+            " pass@1 and its interval are of the problems that both have, the other rows of all that each has."
         )
-    return Table("Held-out problems", ("", "before", "after", "change"), tuple(rows), note)
+    return Table("Held-out problems", ("", "base", "trained", "change"), tuple(rows), note)
 
 
 def _lengths(before: float, after: float) -> Cells:
-    """Write two lengths with as many decimals as their difference needs to be seen."""
     digits = 1 if abs(after - before) >= NARROW else 2
     return decimal(before, digits), decimal(after, digits), signed(round(after, digits) - round(before, digits), digits)
 
@@ -119,85 +119,58 @@ def _shares(before: float, after: float) -> Cells:
 
 
 def benchmarks(run: Run) -> list[Table]:
-    """Return a table for each benchmark of launch/evaluate.py, with the paper's numbers where the model is its."""
-    paper = results_for(run.model)
+    """Return a table for each benchmark of launch/evaluate.py."""
     tables = []
     for benchmark in run.evaluation.get("benchmarks") or ():
-        name = str(benchmark["name"])
-        sides = {said: benchmark[side] for side, said in SIDES.items() if benchmark.get(side)}
-        published = paper.benchmarks.get(name.lower(), {}) if paper else {}
-        measured = {int(key[5:]) for side in sides.values() for key in side if key.startswith("pass@")}
-        ks = sorted(measured | set(PASS_KS if published else ()))
+        sides = {name: benchmark[side] for side, name in SIDES.items() if benchmark.get(side)}
+        ks = sorted({int(key[5:]) for side in sides.values() for key in side if key.startswith("pass@")})
         rows: list[Cells] = []
-        for said, side in sides.items():
+        for name, side in sides.items():
             found = [side.get(f"pass@{k}") or {} for k in ks]
-            rows.append((said, *(percent(each.get("value")) for each in found)))
+            rows.append((name, *(percent(each.get("value")) for each in found)))
             rows.append(("95 %", *(span(each.get("ci95")) for each in found)))
-        for said, values in published.items():
-            shares = {k: value / 100 for k, value in zip(PASS_KS, values, strict=True)}
-            rows.append((f"paper, {said}", *(percent(shares.get(k)) for k in ks)))
-        caption = f"{name}, {benchmark.get('problems', '?')} problems"
-        note = " ".join(filter(None, (*_figures(run, benchmark), conditions(run, benchmark))))
-        tables.append(Table(caption, ("", *(f"@{k}" for k in ks)), tuple(rows), note))
+        caption = f"{benchmark['name']}, {benchmark.get('problems', '?')} problems"
+        note = " ".join(_notes(run, benchmark))
+        tables.append(Table(caption, ("", *(f"pass@{k}" for k in ks)), tuple(rows), note))
     return tables
 
 
-def conditions(run: Run, benchmark: Row) -> str:
-    """Say how a benchmark's samples were drawn, and which rows of its source were not posed."""
-    protocol = run.evaluation.get("protocol") or {}
-    named = {"temperature": "temperature", "top_p": "top-p", "dtype": "number format"}
-    parts = [f"{name} {compact(protocol[key])}" for key, name in named.items() if key in protocol]
-    parts += [f"at most {protocol['max_response_tokens']} tokens"] if "max_response_tokens" in protocol else []
-    said = [f"Protocol: {', '.join(parts)}."] if parts else []
-    dropped = [f"{number} {reason}" for reason, number in (benchmark.get("dropped") or {}).items()]
-    return " ".join([*said, f"Rows left out: {', '.join(dropped)}."] if dropped else said)
-
-
-def _figures(run: Run, benchmark: Row) -> list[str]:
-    """Say by how much pass@1 has changed, and what else was measured of each policy."""
-    said = []
+def _notes(run: Run, benchmark: Row) -> list[str]:
+    """Say by how much pass@1 has changed, what else was measured of each policy, and under which protocol."""
+    said, protocol = [], run.evaluation.get("protocol") or {}
     if paired := benchmark.get("paired"):
-        sure = f"95 % {span(paired['ci95'])}; p = {paired['p']:.2g}" if paired["ci95"] else "too few problems to tell"
-        change = f"{points(paired['difference'])} points ({sure})"
-        said.append(f"pass@1 changed by {change}.")
+        ends, p = paired["ci95"], p_value(paired["p"])
+        sure = f"95 % interval {span(ends)}; p {p}" if ends else "too few problems to tell"
+        said.append(f"pass@1 changed by {points(paired['difference'])} points ({sure}).")
     for key, name in SIDES.items():
         side = benchmark.get(key) or {}
-        asked = benchmark.get("n") or (run.evaluation.get("protocol") or {}).get("n", 0)
-        parts = [f"{side['n']}{f' of {asked}' if side['n'] < asked else ''} samples each"] if "n" in side else []
+        wanted = benchmark.get("n") or protocol.get("n", 0)
+        parts = [f"{side['n']}{f' of {wanted}' if side['n'] < wanted else ''} samples each"] if "n" in side else []
         parts += [f"maj@n {percent(side['maj@n']['value'])}"] if side.get("maj@n") else []
         parts += [f"{decimal(side['mean_length'], 0)} tokens on average"] if "mean_length" in side else []
         parts += [f"{percent(side['truncated'])} cut off"] if "truncated" in side else []
         parts += [f"format {percent(side['format'])}"] if side.get("format") is not None else []
-        if parts:
-            said.append(f"{name.capitalize()}: {', '.join(parts)}.")
-    return said
-
-
-def entropy(run: Run) -> Table | None:
-    """Return the paper's second table, with this run in it; None of another model, whose change `plasticity` has."""
-    probed = bool(run.plasticity.get("probe_entropy"))
-    paper, change = results_for(run.model), run.entropy_change(probed)
-    if paper is None or change is None:
-        return None
-    here = {int(run.config.get(RANK, 0)): points(change)}
-    published = {rank: signed(of_paper) for rank, of_paper in paper.entropy.items()}
-    ranks = sorted({*here, *published})
-    lines = {"this run": here, "paper": published}
-    rows = tuple((name, *(line.get(rank, MISSING) for rank in ranks)) for name, line in lines.items())
-    head = ("", *(f"r = {rank}" for rank in ranks))
-    return Table("Change of entropy, % by rank", head, rows, f"Here {MEASURED[probed]}.")
+        said += [f"{name.capitalize()}: {', '.join(parts)}."] if parts else []
+    named = {"temperature": "temperature", "top_p": "top_p", "dtype": "number format"}
+    parts = [f"{name} {compact(protocol[key])}" for key, name in named.items() if key in protocol]
+    parts += [f"at most {protocol['max_response_tokens']} tokens"] if "max_response_tokens" in protocol else []
+    said += [f"Protocol: {', '.join(parts)}."] if parts else []
+    filtered = [f"{number} {reason}" for reason, number in (benchmark.get("dropped") or {}).items()]
+    return [*said, f"Filtered rows: {', '.join(filtered)}."] if filtered else said
 
 
 def plasticity(run: Run) -> Table | None:
-    """Return plasticity in single numbers."""
+    """Return how far the policy is from the base model, in single numbers."""
     found = run.plasticity
     rows: list[Cells] = []
     if probe := found.get("probe_entropy"):
         change = f", {signed(100 * probe['change'])}{SPACE}%"
-        rows.append(("entropy", f"{probe['before']:.3g} → {probe['after']:.3g} nats a token{change}"))
+        rows.append(("entropy", f"{probe['before']:.3g} → {probe['after']:.3g} nats per token{change}"))
     if found.get("kl_to_base") is not None:
-        rows.append(("KL to the base model", f"{found['kl_to_base']:.3g} nats a token"))
-    rows += [(f"norm of {module}", f"{norm:.3g}") for module, norm in (found.get("adapter_norm") or {}).items()]
+        rows.append(("KL to the base model", f"{found['kl_to_base']:.3g} nats per token"))
+    if norms := found.get("adapter_norm"):
+        ends = (f"{norms[module]:.3g} ({module})" for module in (min(norms, key=norms.get), max(norms, key=norms.get)))
+        rows.append(("norms of the adapter", " to ".join(ends)))
     if ranks := found.get("effective_rank"):
         allowed = f" of {found['rank']}" if found.get("rank") else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
@@ -217,87 +190,77 @@ def seconds(run: Run) -> Table | None:
     return Table("Seconds by actor", ("actor", "activity", "time", "share"), tuple(rows)) if rows else None
 
 
-def token_classes(run: Run) -> dict[str, int]:
+def tokens(run: Run) -> Table | None:
     """Return the generated tokens by class, the largest first."""
     counts = run.ledger.get("counts") or {}
     classes = {name.removeprefix("tokens/"): n for name, n in counts.items() if name.startswith("tokens/") and n > 0}
-    return dict(sorted(classes.items(), key=lambda item: -item[1]))
-
-
-def tokens(run: Run) -> Table | None:
-    classes = token_classes(run)
     rows = [
-        (name.replace("_", " "), WORDS["token_classes"].get(name, ""), count(n), percent(n / sum(classes.values())))
-        for name, n in classes.items()
+        (WORDS["token_classes"].get(name, name.replace("_", " ")), count(n), percent(n / sum(classes.values())))
+        for name, n in sorted(classes.items(), key=lambda item: -item[1])
     ]
-    return Table("Generated tokens", ("class", "", "tokens", "share"), tuple(rows)) if rows else None
+    return Table("Generated tokens", ("class", "tokens", "share"), tuple(rows)) if rows else None
 
 
 def events(run: Run) -> Table | None:
     keys = ("update", "event", "detail")
     rows = [tuple(shorten(str(event.get(key, ""))) for key in keys) for event in run.events[:SHOWN_EVENTS]]
     more = f"{len(run.events) - len(rows)} more are in events.jsonl." if len(run.events) > len(rows) else ""
-    return Table("What happened besides", keys, tuple(rows), more) if rows else None
+    return Table("Events", keys, tuple(rows), more) if rows else None
 
 
 def settings(run: Run) -> list[tuple[str, str]]:
     """Return the settings that a reader asks for first, by their names in plain words."""
-    known = [
-        (name, run.config[key]) for name, key in WORDS["settings"].items() if run.config.get(key) not in (None, "")
-    ]
+    known = {name: run.config.get(key) for name, key in WORDS["settings"].items()}
+    found = [(name, compact(value)) for name, value in known.items() if value not in (None, "")]
     budget = [("budget", time(run.budget_s))] if run.budget_s else []
     reward = [("reward", earned)] if (earned := formula(run.config)) else []
-    return [(name, compact(value)) for name, value in known] + reward + budget
+    return found + reward + budget
 
 
 def provenance(run: Run) -> list[tuple[str, str]]:
-    """Say on what machine, when and by which command and commit the run was made."""
+    """Return machine, time, commit and command of the run."""
     found = {"machine": run.summary.get("hardware") or "", **run.origin}
     found["started"] = str(found.get("started", "")).replace("T", " ").replace("+00:00", " UTC")
-    names = {"machine": "machine", "started": "started", "commit": "commit", "command": "command"}
-    return [(name, str(found[key])) for key, name in names.items() if found.get(key)]
+    return [(name, str(found[name])) for name in ("machine", "started", "commit", "command") if found.get(name)]
 
 
 def pairs(run: Run) -> list[Pair]:
-    """Return a few samples before and after, of every outcome in turn, what has changed first."""
+    """Return a few samples before and after training, of every outcome in turn, changed ones first."""
     by_outcome = pairs_by_outcome(run.before, run.after)
     return [pair for each in zip_longest(*by_outcome.values()) for pair in each if pair][:SHOWN_PAIRS]
 
 
 def pairs_by_outcome(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[Pair]]:
-    """Return all samples that were drawn both before and after, by their outcome."""
-    first = _by_draw(before)
+    """Return all samples that exist both before and after training, by their outcome."""
+    first = _numbered(before)
     problems = problem_in({str(sample["prompt"]) for sample in after})
     by_outcome: dict[str, list[Pair]] = {name: [] for name in OUTCOMES.values()}
-    for draw, then in _by_draw(after).items():
-        if (earlier := first.get(draw)) is not None:
+    for key, then in _numbered(after).items():
+        if (earlier := first.get(key)) is not None:
             pair = Pair(problems[str(then["prompt"])], str(then["gold"]), earlier, then)
             by_outcome[pair.outcome].append(pair)
     return by_outcome
 
 
-def _by_draw(samples: Sequence[Row]) -> dict[tuple[str, int], Row]:
+def _numbered(samples: Sequence[Row]) -> dict[tuple[str, int], Row]:
     """Return samples by problem and number."""
-    drawn: dict[tuple[str, int], Row] = {}
-    numbers: dict[str, int] = {}
+    numbers: defaultdict[str, int] = defaultdict(int)
+    found: dict[tuple[str, int], Row] = {}
     for sample in samples:
         problem = str(sample["problem"])
-        numbers[problem] = numbers.get(problem, -1) + 1
-        drawn[problem, numbers[problem]] = sample
-    return drawn
+        found[problem, numbers[problem]] = sample
+        numbers[problem] += 1
+    return found
 
 
 def problem_in(prompts: set[str]) -> dict[str, str]:
     """Return each prompt without the lines that all begin and end with: instructions, examples, the chat template."""
-    if len(prompts) < 2:
-        return {prompt: SPECIAL.sub("", prompt) for prompt in prompts}
     lines = {prompt: prompt.split("\n") for prompt in prompts}
-    start = _common(lines.values())
-    end = _common(of_prompt[::-1] for of_prompt in lines.values())
-    return {
-        prompt: SPECIAL.sub("", "\n".join(of_prompt[start : len(of_prompt) - end]))
-        for prompt, of_prompt in lines.items()
-    }
+    start = end = 0
+    if len(prompts) > 1:
+        start = _common(lines.values())
+        end = _common(of_prompt[::-1] for of_prompt in lines.values())
+    return {prompt: SPECIAL.sub("", "\n".join(of[start : len(of) - end])) for prompt, of in lines.items()}
 
 
 def _common(texts: Iterable[list[str]]) -> int:

@@ -22,27 +22,18 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-RUN_SECTIONS = (
-    *("before-and-after", "benchmarks", "plasticity", "curves", "ledger", "samples", "health", "configuration"),
-)
-RUN_PLOTS = {
-    *(
-        "before-after",
-        "reward",
-        "validation",
-        "length",
-        "entropy",
-        "kl",
-        "mismatch",
-        "waste",
-        "speed",
-    ),
-    *("day", "fate"),
-}
-SWEEP_PLOTS = {
-    *("finals", "rates", "reward-accuracy", "validation-pass-1", "policy-entropy", "policy-kl_to_base"),
-    "completion-mean_length",
-}
+RUN_SECTIONS = [
+    "before-and-after",
+    "health",
+    "benchmarks",
+    "curves",
+    "plasticity",
+    "ledger",
+    "samples",
+    "configuration",
+]
+RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste", "time"}
+SWEEP_PLOTS = {"finals", "rates", "reward-accuracy", "validation-pass-1", "policy-entropy", "completion-mean_length"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +49,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cells = {
+    each = {
         f"r{rank}-lr{rate}-seed{seed}": {
             "rank": rank,
             "learning_rate": rate,
@@ -69,34 +60,33 @@ def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rate in (1e-5, 1e-4)
         for seed in range(2)
     }
-    cells["r256-lr1-seed0"] = {"rank": 256, "learning_rate": 1.0, "seed": 0, "status": "pending"}
-    folder = write_sweep(tmp_path_factory.mktemp("reports") / "sweep", cells)
+    each["r256-lr1-seed0"] = {"rank": 256, "learning_rate": 1.0, "seed": 0, "status": "pending"}
+    folder = write_sweep(tmp_path_factory.mktemp("reports") / "sweep", each)
     write(folder / "r8-lr1e-05-seed0")
     write(folder)
     return folder
 
 
-def test_report_of_a_run_has_all_its_parts(run_folder: Path) -> None:
-    page = (run_folder / "report.html").read_text()
-    assert "It learned: held-out pass@1 rose from" in page
-    assert [part for part in RUN_SECTIONS if f'<section id="{part}">' not in page] == []
+def test_report_of_a_run_has_all_its_parts_in_order(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    header, _, body = page.partition("</header>")
+    assert "It learned: held-out pass@1 rose from" in header
+    assert 'id="plot-learning"' in header
+    assert re.findall(r'<section id="([\w-]+)"', body) == RUN_SECTIONS
     assert set(re.findall(r'id="plot-([\w-]+)"', page)) == RUN_PLOTS
-    for said in ("paper, trained", "−62.1", "−75.0", "p = 0.2", "Qwen/Qwen2.5-1.5B-Instruct", "1 sign of collapse"):
-        assert said in page.replace("\N{NO-BREAK SPACE}", " ")
+    for said in ("p = 0.2", "Qwen/Qwen2.5-1.5B-Instruct", "1 sign of collapse"):
+        assert said in body
 
 
 def test_report_needs_no_other_file_and_runs_no_code(run_folder: Path, sweep_folder: Path) -> None:
     for folder in (run_folder, sweep_folder):
         page = (folder / "report.html").read_text()
-        assert (
-            re.findall(r"(?:src|href)=\"(?!#|data:|[\w.-]+/report\.html|samples/|\w+\.(?:jsonl?|yaml)\")[^\"]*\"", page)
-            == []
-        )
+        assert re.findall(r"(?:src|href)=\"(?!#|data:|[\w.-]+/report\.html\")[^\"]*\"", page) == []
         assert "<script" not in page
         assert "default-src 'none'" in page
 
 
-def test_what_a_model_answers_is_shown_as_text(run_folder: Path) -> None:
+def test_responses_are_shown_as_text(run_folder: Path) -> None:
     page = (run_folder / "report.html").read_text()
     assert "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
@@ -104,18 +94,15 @@ def test_what_a_model_answers_is_shown_as_text(run_folder: Path) -> None:
 
 def test_report_of_a_sweep_answers_its_question(sweep_folder: Path) -> None:
     page = (sweep_folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert (
-        "No effect of the rank can be shown here: at learning rate 1e-5, rank 64 ends 4.2 points above rank 8" in page
-    )
-    assert "Without a final evaluation, and so left out: 1 of 5 runs of rank 256 (pending).</h1>" in page
-    assert "every two values of the rank" in page
+    assert "No effect of the rank can be shown here: at learning rate 1e-5, rank 64 ends 4.2 points above" in page
+    assert "1 of 5 runs of rank 256 (pending).</h1>" in page
     assert "each at its best learning rate" in page
     assert set(re.findall(r'id="plot-([\w-]+)"', page)) == SWEEP_PLOTS
     assert page.count('href="r8-lr1e-05-seed0/report.html"') == 1
     assert page.count("/report.html") == 1
 
 
-def test_markdown_has_the_verdict_and_whole_tables(run_folder: Path, sweep_folder: Path) -> None:
+def test_markdown_has_the_conclusion_and_whole_tables(run_folder: Path, sweep_folder: Path) -> None:
     for folder in (run_folder, sweep_folder):
         text = (folder / "report.md").read_text()
         assert re.search(r"^\*\*(It learned|No effect)", text, re.MULTILINE)
@@ -125,7 +112,7 @@ def test_markdown_has_the_verdict_and_whole_tables(run_folder: Path, sweep_folde
             assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
 
 
-def test_markdown_is_alive_in_nothing_that_a_model_said(run_folder: Path, tmp_path: Path) -> None:
+def test_responses_are_plain_text_in_markdown(run_folder: Path, tmp_path: Path) -> None:
     halted = write_run(tmp_path / "halted", after=None, status="halted", reason=HOSTILE)
     write(halted)
     for folder in (run_folder, halted):
@@ -140,7 +127,7 @@ def test_markdown_is_alive_in_nothing_that_a_model_said(run_folder: Path, tmp_pa
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("run: {name: young}\n")
     page = write(tmp_path).read_text()
-    assert "No verdict: the base model was not evaluated" in page
+    assert "No conclusion: the base model was not evaluated" in page
     assert 'class="plot"' not in page
 
 
@@ -158,10 +145,9 @@ def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
 
 
 def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:
-    """By cells of the same name, each linked to its own report."""
     for name, rate in (("one", 1e-4), ("two", 1e-5)):
-        cells = {f"r{rank}": {"rank": rank, "learning_rate": rate, "after": rank} for rank in (2, 20)}
-        write(write_sweep(tmp_path / name, cells) / "r2")
+        each = {f"r{rank}": {"rank": rank, "learning_rate": rate, "after": rank} for rank in (2, 20)}
+        write(write_sweep(tmp_path / name, each) / "r2")
     page = write(tmp_path / "one", tmp_path / "two")
     assert page == tmp_path / "comparison.html"
     text = page.read_text().replace("\N{NO-BREAK SPACE}", " ")
@@ -176,13 +162,10 @@ def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
     assert "none (BadInput" in attempt(folder)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(["nowhere"], "there is no folder nowhere")])
-def test_bad_input_is_one_line_and_exit_code_two(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
+def test_bad_input_is_one_line_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere"]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert "nowhere" in error
     assert error.count("\n") == 1
 
 

@@ -25,7 +25,7 @@ def test_healthy_run_has_nothing_but_good_flags(tmp_path: Path) -> None:
     ("summary", "title", "level"),
     [
         ({"status": "failed"}, "The run failed", "bad"),
-        ({"status": "halted"}, "The run halted", "bad"),
+        ({"status": "halted"}, "The run stopped", "bad"),
         ({"status": "interrupted"}, "The run was interrupted", "warning"),
         ({"spent_s": 700.0}, "The budget was overrun", "warning"),
         ({"ledger": {"counts": {"deaths/rollout": 2}}}, "2 deaths survived", "warning"),

@@ -1,32 +1,28 @@
-"""The verdict on a run: did it learn? One sentence, and what it rests on."""
+"""The conclusion of a run: did it learn? One sentence, and the evidence for it."""
 
 from dataclasses import dataclass
 
 from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
 from launch.reporting.health import behind
 from launch.reporting.history import Row, Run
-from launch.reporting.wording import WORDS, decimal, many, percent, points, shorten, span
+from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, points, shorten, span
 
 REASON_CHARACTERS = 160
-"""Of the reason for a run's end in its verdict; the whole of it is among the flags."""
+"""Characters of the reason for a run's end in its conclusion; the whole reason is among the flags."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Held-out pass@1 before and after.
+    """Held-out pass@1 before and after training.
 
-    problems: those of both evaluations; without their samples, the smaller number of the two.
-    difference: paired by problem; without the samples, a mere number.
+    problems: problems of both evaluations; without their samples, the smaller number of the two.
+    difference: paired by problem; without the samples, the plain difference.
     """
 
     before: Estimate
     after: Estimate
     problems: int
     difference: Difference
-
-    @property
-    def paired(self) -> bool:
-        return self.difference.p is not None
 
     @property
     def finding(self) -> str:
@@ -57,8 +53,8 @@ def change(run: Run) -> Change | None:
     return Change(*levels, len(common), difference)
 
 
-def verdict(run: Run, found: Change | None) -> str:
-    """Return the verdict in one sentence, or why there is none, and a second one where the run is far behind its plan.
+def conclude(run: Run, found: Change | None) -> str:
+    """Return the conclusion in a sentence, and a second one if the run is far behind its plan.
 
     found: `change` of the run.
     """
@@ -68,40 +64,42 @@ def verdict(run: Run, found: Change | None) -> str:
 
 def _sentence(run: Run, found: Change | None) -> str:
     if found is None:
-        return f"No verdict: {_missing(run)}."
+        return f"No conclusion: {_missing(run)}."
     difference, interval = found.difference.value, found.difference.interval
     levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
     went = f"held-out pass@1 went from {levels}, by {points(difference)} points"
     if found.difference.p is None:
-        return f"{went[0].upper()}{went[1:]}; how sure that is cannot be told without the samples."
+        return f"{went[0].upper()}{went[1:]}; without the samples it has no interval."
     unclear = f"No learning can be shown: {went}"
     if interval is None:
         return f"{unclear}, on {many(found.problems, 'problem')}, too few to tell it from chance."
-    sure = f"95 % interval {span(interval)}"
+    sure = f"95{SPACE}% interval {span(interval)}"
+    if found.finding == "unclear":
+        return f"{unclear}, and the {sure} does not exclude zero."
+    lead = "It learned" if found.finding == "rose" else "It got worse"
     size = f"{decimal(abs(difference) * 100)} points"
-    if found.finding == "rose":
-        return f"It learned: held-out pass@1 rose from {levels}, by {size} ({sure})."
-    if found.finding == "fell":
-        return f"It got worse: held-out pass@1 fell from {levels}, by {size} ({sure})."
-    return f"{unclear}, and the {sure} does not exclude zero."
+    return f"{lead}: held-out pass@1 {found.finding} from {levels}, by {size} ({sure})."
 
 
 def basis(run: Run, found: Change | None) -> str:
-    """Return what the verdict rests on, for the small print below it."""
+    """Return the evidence for the conclusion, for the small print below it."""
     if found is None or run.final is None or run.base is None:
         return ""
-    draws = [many(evaluation["n"], "sample") for evaluation in (run.base, run.final)]
-    each = f"{draws[0]} of each" if draws[0] == draws[1] else f"{draws[0]} of each before and {draws[1]} after"
-    compared = ", every problem compared with itself" if found.paired else ""
-    so = "The interval is over problems: this" if found.difference.interval else "This"
+    before, after = run.base["n"], run.final["n"]
+    each = f"{many(before, 'sample')} of each"
+    if before != after:
+        short = "base model" if before < after else "trained model"
+        each += f" before training and {after} after it, since the evaluation of the {short} was cut short"
+    compared = ", every problem compared with itself" if found.difference.p is not None else ""
+    interval = "The interval is over problems. " if found.difference.interval else ""
     return (
-        f"{many(found.problems, 'held-out problem')}, {each}{compared}. {so} is one run with one seed, and another seed"
-        f" may end elsewhere."
+        f"{many(found.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
+        " another seed may end elsewhere."
     )
 
 
 def _missing(run: Run) -> str:
     reason = shorten(run.summary.get("reason") or "", REASON_CHARACTERS)
     ended = f"the run {WORDS['endings'].get(run.status, run.status)}" + (f" ({reason})" if reason else "")
-    what = "the base model" if run.base is None else "the trained policy"
-    return f"{what} was not evaluated; {ended}"
+    missing = "the base model" if run.base is None else "the trained model"
+    return f"{missing} was not evaluated; {ended}"

@@ -1,22 +1,22 @@
-"""The verdict on a sweep: does the rank, or whatever differs, matter, and how sure is that? In words."""
+"""The conclusion of a sweep: does the rank, or whatever differs, matter, and how sure is that? In words."""
 
 from statistics import fmean
 from typing import Any
 
-from launch.reporting.comparison import Contrast, Group, axis_name, contrasts, finished, groups, question
-from launch.reporting.history import LEARNING_RATE, RANK, Run, Sweep
-from launch.reporting.wording import compact, decimal, many, p_value, span, time
+from launch.reporting.comparison import Contrast, Repeats, axis_name, by_settings, contrasts, finished, question
+from launch.reporting.history import LEARNING_RATE, RANK, Sweep
+from launch.reporting.wording import SPACE, compact, decimal, many, p_value, span, time
 
 ALPHA = "lora.alpha"
 
 UNEQUAL = 1.2
-"""Times as many updates that are worth a word."""
+"""Ratio of mean updates above which a caveat names them."""
 
 
-def verdict(sweep: Sweep) -> str:
+def conclude(sweep: Sweep) -> str:
     """Answer the question of a sweep in a sentence or two.
 
-    What is compared at the best learning rate is left out, since that is picked by the same evaluation.
+    Comparisons at best learning rates are no part of it, since these rates are picked by the same evaluation.
     """
     axis = question(sweep)
     found = [contrast for contrast in contrasts(sweep) if not contrast.best]
@@ -26,7 +26,7 @@ def verdict(sweep: Sweep) -> str:
         return f"Nothing differs between these runs but the seed; {have}."
     name = axis_name(axis)
     if not found:
-        return f"No verdict: no two values of the {name} can be compared yet; {have}."
+        return f"No conclusion: no two values of the {name} can be compared yet; {have}."
     shown: dict[str, bool] = {}
     for contrast in found:
         shown[place(contrast)] = shown.get(place(contrast), False) or contrast.difference.shown
@@ -38,11 +38,11 @@ def verdict(sweep: Sweep) -> str:
     quoted = clearest(found)
     if quoted.difference.shown and quoted.of_one_seed:
         lead += ", as far as one seed each can tell"
-    return " ".join([f"{lead}: {sentence(quoted)}.", *_lost(sweep, axis)])
+    return " ".join([f"{lead}: {sentence(quoted)}.", *_unfinished(sweep, axis)])
 
 
 def clearest(found: list[Contrast]) -> Contrast:
-    """Return what is shown before what is not, what several seeds say before what one does, then the least likely to be
+    """Return the contrast to quote: a shown one before others, several seeds before one, then the least likely to be
     chance, then the largest.
     """
 
@@ -54,26 +54,15 @@ def clearest(found: list[Contrast]) -> Contrast:
     return min(found, key=order)
 
 
-def _lost(sweep: Sweep, axis: str) -> list[str]:
+def _unfinished(sweep: Sweep, axis: str) -> list[str]:
     """Say which values of the axis lack some of their runs."""
     parts = []
     for value in sweep.axes[axis]:
-        lost = [run for run in sweep.unfinished if run.settings.get(axis) == value]
-        if lost:
-            ends = ", ".join(dict.fromkeys(map(_status, lost)))
-            runs = sum(run.settings.get(axis) == value for run in sweep.runs)
-            parts.append(f"{len(lost)} of {many(runs, 'run')} of {axis_name(axis)} {compact(value)} ({ends})")
-    return [f"Without a final evaluation, and so left out: {', '.join(parts)}."] if parts else []
-
-
-def _status(run: Run) -> str:
-    return run.cell_status.replace("_", " ")
-
-
-def best_rate_sentences(sweep: Sweep) -> list[str]:
-    """Return the clearest comparison of values at the best learning rate of each, if there is one."""
-    best = [contrast for contrast in contrasts(sweep) if contrast.best]
-    return [sentence(clearest(best))] if best else []
+        runs = [run for run in sweep.runs if run.settings.get(axis) == value]
+        if lost := [run for run in runs if not run.final]:
+            ends = ", ".join(dict.fromkeys(run.cell_status.replace("_", " ") for run in lost))
+            parts.append(f"{len(lost)} of {many(len(runs), 'run')} of {axis_name(axis)} {compact(value)} ({ends})")
+    return [f"Without a final evaluation, and so in no mean: {', '.join(parts)}."] if parts else []
 
 
 def place(contrast: Contrast) -> str:
@@ -85,10 +74,10 @@ def place(contrast: Contrast) -> str:
     return ", ".join([*parts, f"at {shared}"] if shared else parts)
 
 
-def named(contrast: Contrast, group: Group) -> str:
+def named(contrast: Contrast, side: Repeats) -> str:
     """Name the value of one side of a comparison."""
-    rate = f" ({compact(group.settings[LEARNING_RATE])})" if contrast.best else ""
-    return f"{compact(group.settings[contrast.axis])}{rate}"
+    rate = f" ({compact(side.settings[LEARNING_RATE])})" if contrast.best else ""
+    return f"{compact(side.settings[contrast.axis])}{rate}"
 
 
 def sentence(contrast: Contrast) -> str:
@@ -96,7 +85,7 @@ def sentence(contrast: Contrast) -> str:
     where, name, difference = place(contrast), axis_name(contrast.axis), contrast.difference
     size = decimal(abs(difference.value) * 100)
     stands = f"{size} points {'above' if difference.value > 0 else 'below'}" if float(size) else "level with"
-    sure = [f"95 % interval {span(difference.interval)}"] if difference.interval else []
+    sure = [f"95{SPACE}% interval {span(difference.interval)}"] if difference.interval else []
     if difference.p is not None:
         corrected = f", both for {contrast.family} comparisons together" if contrast.family > 1 else ""
         sure.append(f"p {p_value(difference.p)}{corrected}")
@@ -107,9 +96,11 @@ def sentence(contrast: Contrast) -> str:
 
 
 def caveats(sweep: Sweep) -> list[str]:
-    """Say what changes what a reader may conclude from the verdict."""
-    notes = [*_budgets(sweep), *_updates(sweep), *_scales(sweep), *_picked(sweep)]
-    if 1 in [len(group.values) for group in groups(sweep)]:
+    """Return the notes that change what a reader may conclude, and first the clearest comparison at best rates."""
+    best = [contrast for contrast in contrasts(sweep) if contrast.best]
+    notes = [f"Also {sentence(clearest(best))}."] if best else []
+    notes += [*_budgets(sweep), *_updates(sweep), *_scales(sweep), *_picked(sweep, best)]
+    if 1 in [len(repeats.values) for repeats in by_settings(sweep)]:
         notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
     return notes
 
@@ -134,34 +125,30 @@ def _updates(sweep: Sweep) -> list[str]:
         return []
     means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
     return [
-        f"Updates differ by the {axis_name(str(axis))}, in the mean {means}: runs with more updates may have"
-        " learned more for that alone."
+        f"Mean updates differ by {axis_name(str(axis))}, {means}: runs with more updates may have learned more for"
+        " that alone."
     ]
 
 
 def _scales(sweep: Sweep) -> list[str]:
     """Say if ranks differ in the scale of their adapters too."""
-    ranks = {run.config.get(RANK) for run in sweep.finished} - {None}
-    scales = {
-        float(alpha) / int(rank)
-        for run in sweep.finished
-        if (alpha := run.config.get(ALPHA)) and (rank := run.config.get(RANK))
-    }
-    if len(ranks) < 2 or len(scales) < 2:
+    known = [(rank, run.config.get(ALPHA)) for run in sweep.finished if (rank := run.config.get(RANK))]
+    scales = {float(alpha) / int(rank) for rank, alpha in known if alpha}
+    if len({rank for rank, _ in known}) < 2 or len(scales) < 2:
         return []
     shown = ", ".join(f"{scale:.3g}" for scale in sorted(scales))
-    return [f"Alpha / rank, the scale of the adapter, differs between ranks ({shown}), which is in their effect."]
+    return [f"Alpha / rank, the scale of the adapter, differs between ranks too ({shown}): part of their effect."]
 
 
-def _picked(sweep: Sweep) -> list[str]:
-    """Say that best learning rates are picked by the same evaluation, and which are at an end of what was tried."""
-    best = {named(each, side): side for each in contrasts(sweep) if each.best for side in (each.low, each.high)}
+def _picked(sweep: Sweep, best: list[Contrast]) -> list[str]:
+    """Say that best learning rates are picked by the same evaluation, and which are at an end of the range."""
     if not best:
         return []
-    rates = [group.settings[LEARNING_RATE] for group in finished(sweep)]
-    ends = [name for name, side in best.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
+    sides = {named(each, side): side for each in best for side in (each.low, each.high)}
+    rates = [repeats.settings[LEARNING_RATE] for repeats in finished(sweep)]
+    ends = [name for name, side in sides.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
     beyond = f" At an end of the range: {axis_name(str(question(sweep)))} {', '.join(ends)}; one beyond may be better."
     return [
-        "The best of several learning rates is picked by the same evaluation, which flatters its mean and comparisons"
-        f" of it.{beyond if ends else ''}"
+        "The best learning rate is picked by the same evaluation, which flatters its mean and comparisons of it."
+        f"{beyond if ends else ''}"
     ]
