@@ -6,16 +6,8 @@ from math import comb
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation.statistics import (
-    Difference,
-    Estimate,
-    holm,
-    over_problems,
-    over_seeds,
-    paired_difference,
-    pooled_difference,
-    pooled_variance,
-)
+from actors.evaluation import statistics
+from actors.evaluation.statistics import Difference, Estimate
 from launch.reporting.history import LEARNING_RATE, RANK, Row, Run, Sweep
 from launch.reporting.run_conclusion import recorded
 from launch.reporting.wording import WORDS, many
@@ -48,10 +40,12 @@ class Repeats:
         values = self.values
         if not values:
             return None
-        mean = over_seeds(values)
+        mean = statistics.over_seeds(values)
         if mean.interval and len(set(values)) > 1:
             return Estimate(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
-        found = over_problems(self.solved.values()) if self.solved else recorded(self.finished[0].final or {})
+        found = (
+            statistics.over_problems(self.solved.values()) if self.solved else recorded(self.finished[0].final or {})
+        )
         return Estimate(mean.value, found.interval)
 
     @property
@@ -75,7 +69,7 @@ class Contrast:
     """One value of an axis against another.
 
     best: whether each is taken at its best learning rate, instead of all else being equal.
-    difference: of `high` less `low`; its p-value holds for all `family` contrasts together.
+    difference: of `high` less `low`; interval and p-value hold for all `family` contrasts together.
     by_problem: whether interval and p-value are over problems, for want of seeds that differ.
     """
 
@@ -85,7 +79,7 @@ class Contrast:
     best: bool
     difference: Difference
     by_problem: bool
-    family: int = 1
+    family: int
 
     @property
     def of_one_seed(self) -> bool:
@@ -123,11 +117,6 @@ def finished(sweep: Sweep) -> list[Repeats]:
     return [repeats for repeats in by_settings(sweep) if repeats.finished]
 
 
-def has_best_rates(sweep: Sweep) -> bool:
-    """Whether values of the axis in question can each be taken at their best learning rate."""
-    return LEARNING_RATE in sweep.axes and question(sweep) != LEARNING_RATE
-
-
 def contrasts(sweep: Sweep) -> list[Contrast]:
     """Compare every two values of the axis in question, wherever both have results, then each at its best learning
     rate.
@@ -135,9 +124,9 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     axis = question(sweep)
     if axis is None:
         return []
-    equal = _corrected(_compared(axis, _alike(sweep, axis), best=False))
-    best = _compared(axis, best_rates(sweep, axis), best=True) if has_best_rates(sweep) else []
-    return [*equal, *_corrected(best)]
+    equal = _compared(axis, _alike(sweep, axis), best=False)
+    best = axis != LEARNING_RATE and LEARNING_RATE in sweep.axes
+    return [*equal, *(_compared(axis, best_rates(sweep, axis), best=True) if best else ())]
 
 
 def best_rates(sweep: Sweep, axis: str) -> list[list[Repeats]]:
@@ -161,32 +150,23 @@ def _alike(sweep: Sweep, *free: str) -> list[list[Repeats]]:
 
 
 def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contrast]:
-    """Compare every two members of each list, with intervals that hold for all comparisons together."""
+    """Compare every two members of each list: over seeds with the spread of all, or over problems if seeds have none.
+
+    Intervals (Bonferroni) and p-values (Holm) hold for all comparisons together.
+    """
     family = sum(comb(len(alike), 2) for alike in lists)
-    return [pair for alike in lists for pair in _pairs(axis, alike, best, family)]
-
-
-def _pairs(axis: str, alike: list[Repeats], best: bool, family: int) -> list[Contrast]:
-    """Compare every two of these: over seeds with the spread of all, or over problems if seeds have none."""
-    variance, freedom = pooled_variance(repeats.values for repeats in alike)
     found = []
-    for low, high in combinations(alike, 2):
-        if variance:
-            difference = pooled_difference(low.values, high.values, variance, freedom, family)
-        else:
-            plain = Difference(fmean(high.values) - fmean(low.values))
-            difference = paired_difference(low.solved, high.solved, family) or plain
-        found.append(Contrast(axis, low, high, best, difference, by_problem=not variance))
+    for alike in lists:
+        variance, freedom = statistics.pooled_variance(repeats.values for repeats in alike)
+        for low, high in combinations(alike, 2):
+            if variance:
+                difference = statistics.pooled_difference(low.values, high.values, variance, freedom, family)
+            else:
+                plain = Difference(fmean(high.values) - fmean(low.values))
+                difference = statistics.paired_difference(low.solved, high.solved, family) or plain
+            found.append(Contrast(axis, low, high, best, difference, not variance, family))
+    p_values = iter(statistics.holm([p for each in found if (p := each.difference.p) is not None]))
+    for number, each in enumerate(found):
+        if each.difference.p is not None:
+            found[number] = replace(each, difference=replace(each.difference, p=next(p_values)))
     return found
-
-
-def _corrected(found: list[Contrast]) -> list[Contrast]:
-    """Return the contrasts with p-values that hold for all of them together."""
-    known = [p for contrast in found if (p := contrast.difference.p) is not None]
-    p_values = iter(holm(known))
-    return [
-        replace(contrast, difference=replace(contrast.difference, p=next(p_values)), family=len(known))
-        if contrast.difference.p is not None
-        else contrast
-        for contrast in found
-    ]

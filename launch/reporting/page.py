@@ -1,8 +1,8 @@
 """Puts a report together from sections, and renders it as a page and as Markdown."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,13 @@ UNSEEN = dict.fromkeys(CONTROLS, "\N{REPLACEMENT CHARACTER}")
 LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 """Markdown's marks, and the middle of an address, which is a link without any mark."""
 
-
 SUBJECT = ("model", "data", "rank", "learning rate", "budget")
 """Settings that stand below the conclusion."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report in both formats.
-
-    html: one file that needs no other.
-    markdown: the same without plots, samples and the list of all settings.
-    """
+    """html: one file that needs no other. markdown: the same without plots, samples and the list of all settings."""
 
     html: str
     markdown: str
@@ -50,13 +45,12 @@ class Section:
 
     name: str
     title: str
-    text: str = ""
-    plots: Sequence[Plot | None] = ()
-    tables: Sequence[Table | None] = ()
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
     flags: Sequence[Flag] = ()
     pairs: Sequence[Pair] = ()
-    facts: Sequence[tuple[str, str]] = ()
-    folded: Sequence[Table | None] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    folded: Sequence[Table] = ()
     listing: str = ""
 
     @property
@@ -69,16 +63,10 @@ def run_report(run: Run, settings: str | None = None) -> Report:
     """Return the report of a run. settings: what it lists of them, as YAML; those in the run's folder when None."""
     found = run_conclusion.change(run)
     listing = (run.folder / RECORD).read_text("utf-8") if settings is None else settings
-    about = dict(tables.settings(run))
+    about = tables.settings(run)
     subject = [f"{name} {about[name]}" for name in SUBJECT if name in about]
     held_out = [tables.held_out(run, found)] if found else []
-    ledger = Section(
-        "ledger",
-        "Where the time and the tokens went",
-        plots=[plots.time_by_actor(run)],
-        tables=[tables.tokens(run)],
-        folded=[tables.seconds(run)],
-    )
+    facts = about | run.versions | tables.provenance(run)
     return _render(
         title=run.name,
         subject=", ".join(subject),
@@ -90,24 +78,17 @@ def run_report(run: Run, settings: str | None = None) -> Report:
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run), folded=[tables.events(run)]),
             Section("benchmarks", "Benchmarks", tables=tables.benchmarks(run)),
-            Section("curves", "Curves", plots.PALE if plots.smoothed(len(run.rows)) else "", plots=plots.curves(run)),
+            Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the base model", tables=[tables.plasticity(run)]),
-            ledger,
-            Section("samples", "Samples before and after training", tables.FIRST_OF_EACH, pairs=tables.pairs(run)),
-            Section(
-                "configuration",
-                "Configuration",
-                "Beside this page: samples/, metrics.jsonl, summary.json, config.yaml.",
-                facts=[*about.items(), *run.versions.items(), *tables.provenance(run)],
-                listing=listing,
-            ),
+            Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),
+            Section("samples", "Samples before and after training", pairs=tables.pairs(run)),
+            Section("configuration", "Configuration", facts=facts, listing=listing),
         ],
     )
 
 
 def sweep_report(sweep: Sweep) -> Report:
     """Return the report of a sweep, or of runs that are compared."""
-    curves = [sweep_plots.by_learning_rate(sweep), *sweep_plots.overlaid(sweep)]
     return _render(
         title=sweep.name,
         subject="",
@@ -120,7 +101,7 @@ def sweep_report(sweep: Sweep) -> Report:
             Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
             Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),
             Section("runs", "Runs", tables=[sweep_tables.runs(sweep)]),
-            Section("curves", "Curves", plots=curves),
+            Section("curves", "Curves", plots=sweep_plots.overlaid(sweep)),
             Section("configuration", "Settings of all runs", facts=sweep_tables.shared(sweep)),
         ],
     )

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import matplotlib as mpl
@@ -24,16 +25,14 @@ WIDTH, HEIGHT = 3.5, 2.35
 WINDOW = 0.06
 """Fraction of a curve's updates on either side of a point of its running mean."""
 
-PALE = "Each update is pale, the running mean strong."
-
 FEW = 15
 """Number of updates up to which each is a dot."""
 
 STEPS = [1, 2, 5, 10]
 """Distances between the ticks of an axis, times powers of ten."""
 
-LEGEND_LETTERS, LEGEND_ROW, LEGEND_ROWS = 57, 0.16, 2
-"""Letters that fit into a line of the legend, the height of one in inches, and lines that always have room."""
+LEGEND_LETTERS, LEGEND_MARK, LEGEND_ROW = 66, 4, 0.16
+"""Letters that fit into a row of the legend, those that the mark beside a name takes, and inches of a row."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,12 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
     """Name the axes, and the lines above them if there are several."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    if lines > 1:
-        names = axes.get_legend_handles_labels()[1]
-        columns = max(min(3, lines, LEGEND_LETTERS // max(map(len, names), default=1)), 1)
+    names = axes.get_legend_handles_labels()[1]
+    if lines > 1 and names:
+        columns = max(LEGEND_LETTERS // (max(map(len, names)) + LEGEND_MARK), 1)
         axes.figure.legend(loc="outside upper left", ncols=columns)
         page = axes.figure.figure
-        page.set_figheight(page.get_figheight() + LEGEND_ROW * max(-(-len(names) // columns) - LEGEND_ROWS, 0))
+        page.set_figheight(page.get_figheight() + LEGEND_ROW * ceil(len(names) / columns))
     if x == "update":
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
 
@@ -79,16 +78,10 @@ def smooth(values: Sequence[float], window: int) -> Sequence[float]:
     return list((sums / counts)[window : window + len(values)])
 
 
-def smoothed(updates: int) -> int:
-    """Return the updates on either side of a point of the running mean; 0 where there are too few for one."""
-    window = int(updates * WINDOW)
-    return window if window > 1 else 0
-
-
 def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
     """Draw a metric over the updates: pale, and its running mean where there are enough updates for one."""
     updates, values = run.series(name)
-    if window := smoothed(len(updates)):
+    if (window := int(len(updates) * WINDOW)) > 1:
         axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.7)
         values = list(smooth(values, window))
     axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
@@ -107,8 +100,7 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     axes = blank(HEIGHT + 0.3, WIDTH + 0.4)
     for metric in known:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
-    validations = _validations(run)
-    _held_out(axes, validations, "validation", 3)
+    _held_out(axes, _validations(run), "validation", 3)
     _held_out(axes, points, "held-out pass@1", 5)
     for update in collapses(run):
         axes.axvline(update, color="C3", linewidth=0.8, linestyle=":")
@@ -169,31 +161,3 @@ def _family(run: Run, name: str) -> Plot | None:
 def collapses(run: Run) -> list[int]:
     """Return the updates at which the collapse guard warned."""
     return [event["update"] for event in run.events if str(event.get("event", "")).startswith("collapse")]
-
-
-def _kind(activity: str) -> str:
-    return next((kind for kind, activities in WORDS["activities"].items() if activity in activities), "waiting")
-
-
-def time_by_actor(run: Run) -> Plot | None:
-    """Draw the seconds of the ledger, a bar for every actor."""
-    actors = {name: times for name, times in (run.ledger.get("seconds") or {}).items() if sum(times.values())}
-    if not actors:
-        return None
-    longest = max(sum(times.values()) for times in actors.values())
-    unit, size = ("hours", 3600.0) if longest > 7200 else ("minutes", 60.0) if longest > 120 else ("seconds", 1.0)
-    order = list(WORDS["activities"])
-    axes = blank(HEIGHT + 0.5)
-    left = np.zeros(len(actors))
-    present = sorted({_kind(activity) for times in actors.values() for activity in times}, key=order.index)
-    for kind in present:
-        widths = [sum(s for name, s in times.items() if _kind(name) == kind) / size for times in actors.values()]
-        axes.barh(range(len(actors)), widths, left=left, height=0.62, color=f"C{order.index(kind)}", label=kind)
-        left += widths
-    axes.set_yticks(range(len(actors)), list(actors))
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    label(axes, "", unit, len(present))
-    return finish(axes, "time", f"Time of each actor, in {unit}")

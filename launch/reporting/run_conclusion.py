@@ -59,26 +59,30 @@ def conclude(run: Run, found: Change | None) -> str:
     found: `change` of the run.
     """
     late = f" It made only {said}." if (said := behind(run)) else ""
-    return _sentence(run, found) + late
+    return (_sentence(found) if found else _without_result(run)) + late
 
 
-def _sentence(run: Run, found: Change | None) -> str:
-    if found is None:
-        return f"No conclusion: {_missing(run)}."
+def _without_result(run: Run) -> str:
+    reason = shorten(run.summary.get("reason") or "", REASON_CHARACTERS)
+    ended = f"the run {WORDS['endings'].get(run.status, run.status)}" + (f" ({reason})" if reason else "")
+    missing = "the base model" if run.base is None else "the trained model"
+    return f"No conclusion: {missing} was not evaluated; {ended}."
+
+
+def _sentence(found: Change) -> str:
     difference, interval = found.difference.value, found.difference.interval
     levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
+    if found.finding != "unclear":
+        lead = "It learned" if found.finding == "rose" else "It got worse"
+        size = f"{decimal(abs(difference) * 100)} points (95{SPACE}% interval {span(interval)})"
+        return f"{lead}: held-out pass@1 {found.finding} from {levels}, by {size}."
     went = f"held-out pass@1 went from {levels}, by {points(difference)} points"
     if found.difference.p is None:
         return f"{went[0].upper()}{went[1:]}; without the samples it has no interval."
-    unclear = f"No learning can be shown: {went}"
+    why = f"and the 95{SPACE}% interval {span(interval)} does not exclude zero"
     if interval is None:
-        return f"{unclear}, on {many(found.problems, 'problem')}, too few to tell it from chance."
-    sure = f"95{SPACE}% interval {span(interval)}"
-    if found.finding == "unclear":
-        return f"{unclear}, and the {sure} does not exclude zero."
-    lead = "It learned" if found.finding == "rose" else "It got worse"
-    size = f"{decimal(abs(difference) * 100)} points"
-    return f"{lead}: held-out pass@1 {found.finding} from {levels}, by {size} ({sure})."
+        why = f"on {many(found.problems, 'problem')}, too few to tell it from chance"
+    return f"No learning can be shown: {went}, {why}."
 
 
 def basis(run: Run, found: Change | None) -> str:
@@ -96,10 +100,3 @@ def basis(run: Run, found: Change | None) -> str:
         f"{many(found.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
         " another seed may end elsewhere."
     )
-
-
-def _missing(run: Run) -> str:
-    reason = shorten(run.summary.get("reason") or "", REASON_CHARACTERS)
-    ended = f"the run {WORDS['endings'].get(run.status, run.status)}" + (f" ({reason})" if reason else "")
-    missing = "the base model" if run.base is None else "the trained model"
-    return f"{missing} was not evaluated; {ended}"

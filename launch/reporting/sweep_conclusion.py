@@ -27,14 +27,11 @@ def conclude(sweep: Sweep) -> str:
     name = axis_name(axis)
     if not found:
         return f"No conclusion: no two values of the {name} can be compared yet; {have}."
-    shown: dict[str, bool] = {}
-    for contrast in found:
-        shown[place(contrast)] = shown.get(place(contrast), False) or contrast.difference.shown
-    lead = f"{name.capitalize()} matters here"
-    if not any(shown.values()):
+    everywhere = {place(each) for each in found}
+    shown = {place(each) for each in found if each.difference.shown}
+    lead = f"{name.capitalize()} matters here{' in part' if shown < everywhere else ''}"
+    if not shown:
         lead = f"No effect of the {name} can be shown here"
-    elif not all(shown.values()):
-        lead = f"{name.capitalize()} matters here in part"
     quoted = clearest(found)
     if quoted.difference.shown and quoted.of_one_seed:
         lead += ", as far as one seed each can tell"
@@ -88,7 +85,7 @@ def sentence(contrast: Contrast) -> str:
     sure = [f"95{SPACE}% interval {span(difference.interval)}"] if difference.interval else []
     if difference.p is not None:
         corrected = f", both for {contrast.family} comparisons together" if contrast.family > 1 else ""
-        sure.append(f"p {p_value(difference.p)}{corrected}")
+        sure.append(f"{p_value(difference.p)}{corrected}")
     return (
         f"{where}{', ' if where else ''}{name} {named(contrast, contrast.high)} ends {stands} {name}"
         f" {named(contrast, contrast.low)} ({'; '.join([*sure, contrast.basis])})"

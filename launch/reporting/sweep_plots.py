@@ -7,17 +7,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from launch.reporting.comparison import Repeats, axis_name, finished, has_best_rates, question
-from launch.reporting.history import LEARNING_RATE, MODEL, Run, Sweep
+from launch.reporting.comparison import axis_name, finished, question
+from launch.reporting.history import MODEL, Sweep
 from launch.reporting.plots import HEIGHT, WINDOW, Plot, blank, finish, label, smooth
 from launch.reporting.wording import WORDS, compact
 
-INK: Any = mpl.rcParams["text.color"]
-
 DASHES = ("--", ":", "-.")
-"""Styles of the lines that stand for models."""
+"""Styles of the lines of base models."""
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -28,52 +26,32 @@ def finals(sweep: Sweep) -> Plot | None:
     if axis is None or not done:
         return None
     values = sweep.axes[axis]
-    rests = list(dict.fromkeys(_rest(repeats, axis) for repeats in done))
+    rests = [tuple(each for each in repeats.settings.items() if each[0] != axis) for repeats in done]
+    colours = {rest: f"C{number}" for number, rest in enumerate(dict.fromkeys(rests))}
+    axes = blank(HEIGHT + 0.2)
+    for repeats, rest in zip(done, rests, strict=True):
+        colour, mean, seeds = colours[rest], repeats.final, repeats.values
+        x = values.index(repeats.settings[axis]) + ([*colours].index(rest) + 0.5) * 0.6 / len(colours) - 0.3
+        if mean and mean.interval:
+            axes.plot([x, x], mean.interval, color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
+        axes.plot([x - 0.08, x + 0.08], [fmean(seeds)] * 2, color=colour, linewidth=2)
+        spread = np.linspace(-0.05, 0.05, len(seeds)) if len(seeds) > 1 else np.zeros(1)
+        axes.plot(x + spread, seeds, "o", color=colour)
+    for rest, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=_words(rest) or "trained")
     bases: dict[str, list[float]] = {}
     for run in sweep.finished:
         if run.base:
-            bases.setdefault(_model(run), []).append(run.base["pass@1"])
-    axes = blank(HEIGHT + 0.2)
-    for repeats in done:
-        number, mean, seeds = rests.index(_rest(repeats, axis)), repeats.final, repeats.values
-        x = values.index(repeats.settings[axis]) + (number - (len(rests) - 1) / 2) * 0.6 / len(rests)
-        if mean and mean.interval:
-            axes.plot([x, x], mean.interval, color=f"C{number}", linewidth=5, alpha=0.3, solid_capstyle="butt")
-        axes.plot([x - 0.08, x + 0.08], [fmean(seeds)] * 2, color=f"C{number}", linewidth=2)
-        spread = np.linspace(-0.05, 0.05, len(seeds)) if len(seeds) > 1 else np.zeros(1)
-        axes.plot(x + spread, seeds, "o", color=f"C{number}")
-    for number, rest in enumerate(rests):
-        axes.plot([], [], "o", color=f"C{number}", label=_words(rest) or "trained")
+            bases.setdefault(Path(run.model).name, []).append(run.base["pass@1"])
     for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
         name = f"base, {model}" if len(bases) > 1 else "base"
-        axes.axhline(fmean(levels), color=INK, linewidth=0.9, linestyle=style, label=name)
+        axes.axhline(fmean(levels), color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=style, label=name)
     axes.set_xticks(range(len(values)), [compact(value) for value in values])
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    label(axes, "held-out pass@1", axis_name(axis), len(rests) + len(bases))
+    label(axes, "held-out pass@1", axis_name(axis), len(colours) + len(bases))
     caption = f"Held-out pass@1 by {axis_name(axis)}: a dot per seed, bars 95 % intervals of the mean"
     return finish(axes, "finals", caption)
-
-
-def by_learning_rate(sweep: Sweep) -> Plot | None:
-    """Draw mean final accuracy by learning rate, a line for each combination of the other settings."""
-    done = finished(sweep)
-    if not has_best_rates(sweep) or not done:
-        return None
-    lines: dict[Settings, list[tuple[float, float]]] = {}
-    for repeats in done:
-        spot = repeats.settings[LEARNING_RATE], fmean(repeats.values)
-        lines.setdefault(_rest(repeats, LEARNING_RATE), []).append(spot)
-    axes = blank(HEIGHT + 0.2)
-    for rest, spots in lines.items():
-        axes.plot(*zip(*sorted(spots), strict=True), "o-", label=_words(rest))
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
-    rates = sorted({repeats.settings[LEARNING_RATE] for repeats in done})
-    axes.set_xticks(rates, [compact(float(rate)) for rate in rates])
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    label(axes, "held-out pass@1", "learning rate", len(lines))
-    return finish(axes, "rates", "Mean held-out pass@1 by learning rate")
 
 
 def overlaid(sweep: Sweep) -> list[Plot]:
@@ -82,36 +60,23 @@ def overlaid(sweep: Sweep) -> list[Plot]:
 
 
 def _overlay(sweep: Sweep, metric: str) -> Plot:
-    """Draw a metric of all runs, coloured by the axis in question, dashed by model."""
+    """Draw a metric of all runs, coloured by the axis in question."""
     axis, words = question(sweep), WORDS["overlays"][metric]
     values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
-    models = list(dict.fromkeys(_model(run) for run in sweep.runs if run.begun))
-    dashes = dict(zip(models, cycle(("-", *DASHES)), strict=False))
     axes = blank()
     for run in sweep.runs:
         updates, line = run.series(metric)
         if updates:
             colour = f"C{values.index(run.settings.get(axis)) if axis else 0}"
             means = smooth(line, max(int(len(updates) * WINDOW), 1))
-            axes.plot(updates, means, color=colour, linewidth=1.1, alpha=0.85, linestyle=dashes[_model(run)])
+            axes.plot(updates, means, color=colour, linewidth=1.1, alpha=0.85)
     for number, value in enumerate(values if axis else ()):
         axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
-    for model in models if len(models) > 1 and axis != MODEL else ():
-        axes.plot([], [], color=INK, linewidth=1.1, linestyle=dashes[model], label=model)
-    label(axes, words["y"], lines=len(values) + len(models) - 1)
+    label(axes, words["y"], lines=len(values))
     return finish(axes, metric.replace("/", "-").replace("@", "-"), f"{words['caption']}: the running mean of each run")
-
-
-def _rest(repeats: Repeats, axis: str) -> Settings:
-    """Return the settings without one."""
-    return tuple((key, value) for key, value in repeats.settings.items() if key != axis)
 
 
 def _words(settings: Settings) -> str:
     """Return settings in words, models without their owner or folder."""
     plain = {key: Path(str(value)).name if key == MODEL else compact(value) for key, value in settings}
     return ", ".join(f"{axis_name(key)} {value}" for key, value in plain.items())
-
-
-def _model(run: Run) -> str:
-    return Path(run.model).name

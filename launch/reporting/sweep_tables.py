@@ -4,13 +4,13 @@ import os
 from statistics import fmean
 from urllib.parse import quote
 
-from launch.reporting.comparison import Repeats, axis_name, by_settings, contrasts, question
+from launch.reporting.comparison import axis_name, by_settings, contrasts, question
 from launch.reporting.health import flags
 from launch.reporting.history import Run, Sweep
 from launch.reporting.run_conclusion import change
 from launch.reporting.sweep_conclusion import named, place
 from launch.reporting.tables import Cells, Table, settings
-from launch.reporting.wording import MISSING, SPACE, compact, count, p_value, percent, points, shorten, span, time
+from launch.reporting.wording import MISSING, compact, count, p_value, percent, points, shorten, span, time
 
 LINE_CHARACTERS = 400
 """Most characters about a single run."""
@@ -18,17 +18,17 @@ LINE_CHARACTERS = 400
 
 def runs(sweep: Sweep) -> Table:
     """Return every run. The first column is its name, linked to its own report."""
-    rows = tuple(
+    rows = [
         (
             run.name,
             *(compact(run.settings.get(axis)) for axis in sweep.axes),
             str(run.seed),
             *_result(run),
-            _time(run) if run.begun else MISSING,
+            f"{time(run.spent_s)} of {time(run.budget_s or 0.0)}" if run.begun else MISSING,
             run.cell_status.replace("_", " "),
         )
         for run in sweep.runs
-    )
+    ]
     head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
     reports = {run.name: run.folder / "report.html" for run in sweep.runs}
     links = {name: quote(os.path.relpath(page, sweep.folder)) for name, page in reports.items() if page.exists()}
@@ -45,17 +45,7 @@ def _result(run: Run) -> Cells:
     return percent(final.get("pass@1")), span(final.get("ci95")), MISSING, MISSING, updates
 
 
-def _time(run: Run) -> str:
-    """Return the spent part of a run's budget."""
-    spent = time(run.spent_s)
-    if not run.budget_s:
-        return spent
-    budget = time(run.budget_s)
-    number, _, unit = spent.partition(SPACE)
-    return f"{number if budget.endswith(f'{SPACE}{unit}') else spent} of {budget}"
-
-
-def concerns(sweep: Sweep) -> Table | None:
+def concerns(sweep: Sweep) -> Table:
     """Return a line for every run that has trouble."""
     rows = []
     for run in sweep.runs:
@@ -65,39 +55,33 @@ def concerns(sweep: Sweep) -> Table | None:
             said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in found]
         if any(said):
             rows.append((run.name, shorten("; ".join(said), LINE_CHARACTERS)))
-    return Table("Warnings by run", ("run", "warnings"), tuple(rows)) if rows else None
+    return Table("Warnings by run", ("run", "warnings"), rows)
 
 
-def shared(sweep: Sweep) -> list[tuple[str, str]]:
+def shared(sweep: Sweep) -> dict[str, str]:
     """Return the settings and versions that all runs have."""
-    known = [[*settings(run), *run.versions.items()] for run in sweep.runs if run.begun]
-    return [each for each in known[0] if all(each in of_run for of_run in known)] if known else []
+    known = [settings(run) | run.versions for run in sweep.runs if run.begun]
+    first = known[0] if known else {}
+    return {name: value for name, value in first.items() if all(of_run.get(name) == value for of_run in known)}
 
 
-def means(sweep: Sweep) -> Table | None:
+def means(sweep: Sweep) -> Table:
     """Return the means over seeds for every combination of settings."""
-    if not sweep.axes:
-        return None
     rows = []
-    for repeats in by_settings(sweep):
-        final = repeats.final
+    for repeats in by_settings(sweep) if sweep.axes else ():
+        final, runs = repeats.final, repeats.finished
         mean = percent(final.value if final else None), span(final.interval if final else None), repeats.basis
-        rows.append((*map(compact, repeats.settings.values()), *mean, *_effort(repeats)))
+        effort: Cells = (MISSING,) * 3
+        if runs:
+            tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
+            updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.spent_s for run in runs)
+            effort = f"{updates:.0f}", count(tokens), time(spent_s)
+        rows.append((*map(compact, repeats.settings.values()), *mean, *effort))
     head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "updates", "tokens", "time")
-    return Table("Means over seeds", head, tuple(rows))
+    return Table("Means over seeds", head, rows)
 
 
-def _effort(repeats: Repeats) -> Cells:
-    """Return mean updates, training tokens generated for them, and seconds of the finished runs."""
-    runs = repeats.finished
-    if not runs:
-        return (MISSING,) * 3
-    tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
-    updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.spent_s for run in runs)
-    return f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
-
-
-def comparisons(sweep: Sweep) -> Table | None:
+def comparisons(sweep: Sweep) -> Table:
     """Compare every two values of the axis in question."""
     found = contrasts(sweep)
     name = axis_name(str(question(sweep)))
@@ -106,13 +90,8 @@ def comparisons(sweep: Sweep) -> Table | None:
         "at": [place(each).removeprefix("at ") for each in found],
         "points": [points(each.difference.value) for each in found],
         "95 %": [span(each.difference.interval) for each in found],
-        "p, corrected": [_p(each.difference.p) for each in found],
+        "corrected": [p_value(each.difference.p) for each in found],
         "from": [each.basis for each in found],
     }
     shown = {head: column for head, column in columns.items() if head != "at" or any(column)}
-    body = tuple(zip(*shown.values(), strict=True))
-    return Table(f"Final pass@1 of every two values of the {name}", tuple(shown), body) if found else None
-
-
-def _p(p: float | None) -> str:
-    return MISSING if p is None else p_value(p).removeprefix("= ")
+    return Table(f"Final pass@1 of every two values of the {name}", tuple(shown), [*zip(*shown.values(), strict=True)])

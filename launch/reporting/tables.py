@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile, zip_longest
 from statistics import fmean
@@ -12,7 +12,6 @@ from conf.schema.reward import formula
 from launch.reporting.history import Row, Run
 from launch.reporting.run_conclusion import Change
 from launch.reporting.wording import (
-    SPACE,
     WORDS,
     compact,
     count,
@@ -29,15 +28,10 @@ from launch.reporting.wording import (
 SHOWN_PAIRS = 6
 """Number of problems whose samples are shown side by side."""
 
-FIRST_OF_EACH = "The first of every kind, from the held-out problems; without what all prompts share."
-
 SHOWN_EVENTS = 30
 
 SIDES = {"base": "base", "adapter": "trained"}
 """Names of the two policies of an evaluation.json."""
-
-NARROW = 0.2
-"""Differences of mean lengths, in tokens, below it need a second decimal."""
 
 SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
 """The end of a turn in a chat template."""
@@ -54,16 +48,16 @@ Cells = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a report. The first column names the rows.
-
-    links: addresses by the text of the first column.
-    """
+    """A table of a report. The first column names the rows. links: addresses by the text of the first column."""
 
     caption: str
     head: Cells
-    body: tuple[Cells, ...]
+    body: Sequence[Cells]
     note: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.body)
 
 
 @dataclass(frozen=True)
@@ -84,17 +78,16 @@ def held_out(run: Run, found: Change) -> Table:
     """Compare the run's two evaluations."""
     base, final = run.base or {}, run.final or {}
     ks = [key for key in base if key.startswith("pass@") and key != "pass@1" and key in final]
+    lengths = [round(of["mean_length"], 2) for of in (base, final)]
     rows = [
         ("pass@1", percent(found.before.value), percent(found.after.value), points(found.difference.value)),
         ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found.difference))),
-        *((key, *_shares(base[key], final[key])) for key in ks),
-        ("mean length, tokens", *_lengths(base["mean_length"], final["mean_length"])),
-        ("cut off at the limit", *_shares(base["truncated"], final["truncated"])),
+        *((key, percent(base[key]), percent(final[key]), points(final[key] - base[key])) for key in ks),
+        ("mean length, tokens", *(decimal(length, 2) for length in lengths), signed(lengths[1] - lengths[0], 2)),
     ]
     if run.before and run.after:
-        unparsable = [[row["status"] == Status.UNPARSABLE for row in of] for of in (run.before, run.after)]
-        said = [f"{sum(of)} of {len(of)}" for of in unparsable]
-        rows.append(("unparsable", *said, points(fmean(unparsable[1]) - fmean(unparsable[0]))))
+        rows.append(_counted(run, "cut off at the limit", lambda row: row["finish_reason"] == "length"))
+        rows.append(_counted(run, "unparsable", lambda row: row["status"] == Status.UNPARSABLE))
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
     note = (
@@ -106,16 +99,12 @@ def held_out(run: Run, found: Change) -> Table:
             f" The base model was evaluated on {base['problems']} problems, the trained one on {final['problems']}:"
             " pass@1 and its interval are of the problems that both have, the other rows of all that each has."
         )
-    return Table("Held-out problems", ("", "base", "trained", "change"), tuple(rows), note)
+    return Table("Held-out problems", ("", "base", "trained", "change"), rows, note)
 
 
-def _lengths(before: float, after: float) -> Cells:
-    digits = 1 if abs(after - before) >= NARROW else 2
-    return decimal(before, digits), decimal(after, digits), signed(round(after, digits) - round(before, digits), digits)
-
-
-def _shares(before: float, after: float) -> Cells:
-    return percent(before), percent(after), points(after - before)
+def _counted(run: Run, name: str, marked: Callable[[Row], bool]) -> Cells:
+    marks = [[marked(row) for row in of] for of in (run.before, run.after)]
+    return name, *(f"{sum(of)} of {len(of)}" for of in marks), points(fmean(marks[1]) - fmean(marks[0]))
 
 
 def benchmarks(run: Run) -> list[Table]:
@@ -130,67 +119,58 @@ def benchmarks(run: Run) -> list[Table]:
             rows.append((name, *(percent(each.get("value")) for each in found)))
             rows.append(("95 %", *(span(each.get("ci95")) for each in found)))
         caption = f"{benchmark['name']}, {benchmark.get('problems', '?')} problems"
-        note = " ".join(_notes(run, benchmark))
-        tables.append(Table(caption, ("", *(f"pass@{k}" for k in ks)), tuple(rows), note))
+        head = ("", *(f"pass@{k}" for k in ks))
+        tables.append(Table(caption, head, rows, " ".join(_notes(run, benchmark, sides))))
     return tables
 
 
-def _notes(run: Run, benchmark: Row) -> list[str]:
-    """Say by how much pass@1 has changed, what else was measured of each policy, and under which protocol."""
+def _notes(run: Run, benchmark: Row, sides: dict[str, Row]) -> list[str]:
+    """Say by how much pass@1 has changed, from how many samples, and under which protocol."""
     said, protocol = [], run.evaluation.get("protocol") or {}
     if paired := benchmark.get("paired"):
         ends, p = paired["ci95"], p_value(paired["p"])
-        sure = f"95 % interval {span(ends)}; p {p}" if ends else "too few problems to tell"
+        sure = f"95 % interval {span(ends)}; {p}" if ends else "too few problems to tell"
         said.append(f"pass@1 changed by {points(paired['difference'])} points ({sure}).")
-    for key, name in SIDES.items():
-        side = benchmark.get(key) or {}
-        wanted = benchmark.get("n") or protocol.get("n", 0)
-        parts = [f"{side['n']}{f' of {wanted}' if side['n'] < wanted else ''} samples each"] if "n" in side else []
-        parts += [f"maj@n {percent(side['maj@n']['value'])}"] if side.get("maj@n") else []
-        parts += [f"{decimal(side['mean_length'], 0)} tokens on average"] if "mean_length" in side else []
-        parts += [f"{percent(side['truncated'])} cut off"] if "truncated" in side else []
-        parts += [f"format {percent(side['format'])}"] if side.get("format") is not None else []
-        said += [f"{name.capitalize()}: {', '.join(parts)}."] if parts else []
-    named = {"temperature": "temperature", "top_p": "top_p", "dtype": "number format"}
+    wanted = benchmark.get("n") or protocol.get("n", 0)
+    for name, side in sides.items():
+        if "n" in side:
+            of = f" of {wanted}" if side["n"] < wanted else ""
+            said.append(f"{name.capitalize()}: {side['n']}{of} samples each.")
+    named = {"temperature": "temperature", "top_p": "top_p", "dtype": "format", "max_response_tokens": "most tokens"}
     parts = [f"{name} {compact(protocol[key])}" for key, name in named.items() if key in protocol]
-    parts += [f"at most {protocol['max_response_tokens']} tokens"] if "max_response_tokens" in protocol else []
     said += [f"Protocol: {', '.join(parts)}."] if parts else []
     filtered = [f"{number} {reason}" for reason, number in (benchmark.get("dropped") or {}).items()]
     return [*said, f"Filtered rows: {', '.join(filtered)}."] if filtered else said
 
 
-def plasticity(run: Run) -> Table | None:
+def plasticity(run: Run) -> Table:
     """Return how far the policy is from the base model, in single numbers."""
     found = run.plasticity
     rows: list[Cells] = []
     if probe := found.get("probe_entropy"):
-        change = f", {signed(100 * probe['change'])}{SPACE}%"
-        rows.append(("entropy", f"{probe['before']:.3g} → {probe['after']:.3g} nats per token{change}"))
+        change = f"{points(probe['change'])} %"
+        rows.append(("entropy", f"{probe['before']:.3g} → {probe['after']:.3g} nats per token, {change}"))
     if found.get("kl_to_base") is not None:
         rows.append(("KL to the base model", f"{found['kl_to_base']:.3g} nats per token"))
-    if norms := found.get("adapter_norm"):
-        ends = (f"{norms[module]:.3g} ({module})" for module in (min(norms, key=norms.get), max(norms, key=norms.get)))
-        rows.append(("norms of the adapter", " to ".join(ends)))
     if ranks := found.get("effective_rank"):
         allowed = f" of {found['rank']}" if found.get("rank") else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
         rows.append(("effective rank", f"{fmean(ranks.values()):.1f}{allowed} on average, {spread}"))
     note = "Entropy and KL are exact, on fixed responses of the base model; the curves are of other samples."
-    return Table("How far the model has moved", ("measure", "value"), tuple(rows), note) if rows else None
+    return Table("How far the model has moved", ("measure", "value"), rows, note)
 
 
-def seconds(run: Run) -> Table | None:
+def seconds(run: Run) -> Table:
     """Return the ledger's seconds of every actor, the longest activity first."""
-    actors = run.ledger.get("seconds") or {}
     rows = [
         (actor if number == 0 else "", activity.replace("_", " "), time(spent), percent(spent / sum(times.values())))
-        for actor, times in actors.items()
+        for actor, times in (run.ledger.get("seconds") or {}).items()
         for number, (activity, spent) in enumerate(sorted(times.items(), key=lambda item: -item[1]))
     ]
-    return Table("Seconds by actor", ("actor", "activity", "time", "share"), tuple(rows)) if rows else None
+    return Table("Seconds by actor", ("actor", "activity", "time", "share"), rows)
 
 
-def tokens(run: Run) -> Table | None:
+def tokens(run: Run) -> Table:
     """Return the generated tokens by class, the largest first."""
     counts = run.ledger.get("counts") or {}
     classes = {name.removeprefix("tokens/"): n for name, n in counts.items() if name.startswith("tokens/") and n > 0}
@@ -198,30 +178,28 @@ def tokens(run: Run) -> Table | None:
         (WORDS["token_classes"].get(name, name.replace("_", " ")), count(n), percent(n / sum(classes.values())))
         for name, n in sorted(classes.items(), key=lambda item: -item[1])
     ]
-    return Table("Generated tokens", ("class", "tokens", "share"), tuple(rows)) if rows else None
+    return Table("Generated tokens", ("class", "tokens", "share"), rows)
 
 
-def events(run: Run) -> Table | None:
+def events(run: Run) -> Table:
     keys = ("update", "event", "detail")
     rows = [tuple(shorten(str(event.get(key, ""))) for key in keys) for event in run.events[:SHOWN_EVENTS]]
     more = f"{len(run.events) - len(rows)} more are in events.jsonl." if len(run.events) > len(rows) else ""
-    return Table("Events", keys, tuple(rows), more) if rows else None
+    return Table("Events", keys, rows, more)
 
 
-def settings(run: Run) -> list[tuple[str, str]]:
+def settings(run: Run) -> dict[str, str]:
     """Return the settings that a reader asks for first, by their names in plain words."""
     known = {name: run.config.get(key) for name, key in WORDS["settings"].items()}
-    found = [(name, compact(value)) for name, value in known.items() if value not in (None, "")]
-    budget = [("budget", time(run.budget_s))] if run.budget_s else []
-    reward = [("reward", earned)] if (earned := formula(run.config)) else []
-    return found + reward + budget
+    known |= {"reward": formula(run.config), "budget": time(run.budget_s) if run.budget_s else ""}
+    return {name: compact(value) for name, value in known.items() if value not in (None, "")}
 
 
-def provenance(run: Run) -> list[tuple[str, str]]:
+def provenance(run: Run) -> dict[str, str]:
     """Return machine, time, commit and command of the run."""
     found = {"machine": run.summary.get("hardware") or "", **run.origin}
     found["started"] = str(found.get("started", "")).replace("T", " ").replace("+00:00", " UTC")
-    return [(name, str(found[name])) for name in ("machine", "started", "commit", "command") if found.get(name)]
+    return {name: str(found[name]) for name in ("machine", "started", "commit", "command") if found.get(name)}
 
 
 def pairs(run: Run) -> list[Pair]:

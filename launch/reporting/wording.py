@@ -1,6 +1,5 @@
 """Numbers and shares as people read them. Fixed words are in labels.yaml."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +41,14 @@ def span(interval: Any) -> str:
 
 def decimal(value: float, digits: int = 1) -> str:
     """Write a number with so many decimals, a true minus sign, and a comma between thousands."""
-    if not math.isfinite(value):
-        return MISSING
     rounded = round(value, digits) or 0.0
     return f"{'−' if rounded < 0 else ''}{abs(rounded):,.{digits}f}"
 
 
-def p_value(p: float) -> str:
-    """Write the part of a p-value behind the letter: 0.02 → = 0.02."""
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+def p_value(p: float | None) -> str:
+    if p is None:
+        return MISSING
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def compact(value: Any) -> str:
@@ -68,10 +66,6 @@ def compact(value: Any) -> str:
 
 
 def count(number: float) -> str:
-    """Write a count: 17829 → 17,829; with its unit from a million on."""
-    for unit, size in (("billion", 1e9), ("million", 1e6)):
-        if number >= size:
-            return f"{number / size:.3g}{SPACE}{unit}"
     return f"{number:,.0f}"
 
 

@@ -32,8 +32,8 @@ RUN_SECTIONS = [
     "samples",
     "configuration",
 ]
-RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste", "time"}
-SWEEP_PLOTS = {"finals", "rates", "reward-accuracy", "validation-pass-1", "policy-entropy", "completion-mean_length"}
+RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste"}
+SWEEP_PLOTS = {"finals", "reward-accuracy", "validation-pass-1", "policy-entropy", "completion-mean_length"}
 
 
 @pytest.fixture(scope="module")

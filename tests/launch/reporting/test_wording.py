@@ -15,7 +15,6 @@ from launch.reporting.wording import compact, count, percent, points, shorten, s
         (compact(2e-4), "2e-4"),
         (compact(True), "on"),
         (count(17829), "17,829"),
-        (count(2.5e6), "2.5 million"),
         (time(600), "10 min"),
     ],
 )
