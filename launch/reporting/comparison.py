@@ -17,7 +17,7 @@ from actors.evaluation.statistics import (
     pooled_difference,
     pooled_variance,
 )
-from launch.reporting.history import LEARNING_RATE, RANK, Row, Run, Sweep
+from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
 from launch.reporting.verdict import recorded
 from launch.reporting.wording import WORDS, many
 
@@ -26,7 +26,7 @@ from launch.reporting.wording import WORDS, many
 class Group:
     """The runs that differ in the seed alone. settings: on the axes. runs: those with a final evaluation."""
 
-    settings: Row
+    settings: Settings
     cells: tuple[Run, ...]
 
     @property
@@ -36,7 +36,7 @@ class Group:
     @property
     def values(self) -> list[float]:
         """Held-out pass@1 of the trained policies, one value a seed."""
-        return _by_seed((run, run.final["pass@1"] if run.final else None) for run in self.cells)
+        return _by_seed((run, run.final.pass_at_1 if run.final else None) for run in self.cells)
 
     @property
     def final(self) -> Estimate | None:
@@ -47,8 +47,10 @@ class Group:
         mean = over_seeds(values)
         if mean.interval and len(set(values)) > 1:
             return Estimate(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
-        found = over_problems(self.solved.values()) if self.solved else recorded(self.runs[0].final or {})
-        return Estimate(mean.value, found.interval)
+        if self.solved:
+            return Estimate(mean.value, over_problems(self.solved.values()).interval)
+        known = self.runs[0].final
+        return Estimate(mean.value, recorded(known).interval if known else None)
 
     @property
     def basis(self) -> str:
@@ -135,7 +137,7 @@ def finished(sweep: Sweep) -> list[Group]:
 
 def on_probe(sweep: Sweep) -> bool:
     """Whether all finished runs know how their entropy on the probe has changed, and so are compared by that."""
-    return bool(sweep.finished) and all(run.plasticity.get("probe_entropy") for run in sweep.finished)
+    return bool(sweep.finished) and all(run.plasticity.probe_entropy for run in sweep.finished)
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:

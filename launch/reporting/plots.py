@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from actors.storage.documents import EventKind
+from launch.reporting.health import events
 from launch.reporting.history import Run
 from launch.reporting.tables import token_classes
 from launch.reporting.verdict import Change
@@ -136,7 +138,7 @@ def _family(run: Run, name: str) -> Plot | None:
 
 def collapses(run: Run) -> list[int]:
     """Return the updates at which the guard saw the policy collapse."""
-    return [event["update"] for event in run.events if str(event.get("event", "")).startswith("collapse")]
+    return [event.update for event in events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)]
 
 
 def in_plot(name: str) -> str:
@@ -150,7 +152,7 @@ def _kind(activity: str) -> str:
 
 def time_by_actor(run: Run) -> Plot | None:
     """Draw the ledger: what every actor did with the time of the run."""
-    actors = {name: times for name, times in (run.ledger.get("seconds") or {}).items() if sum(times.values())}
+    actors = {name: times for name, times in run.summary.ledger.seconds.items() if sum(times.values())}
     if not actors:
         return None
     longest = max(sum(times.values()) for times in actors.values())

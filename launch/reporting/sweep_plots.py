@@ -30,7 +30,7 @@ def finals(sweep: Sweep) -> Plot | None:
     bases: dict[str, list[float]] = {}
     for run in (run for group in done for run in group.runs):
         if run.base:
-            bases.setdefault(_model(run), []).append(run.base["pass@1"])
+            bases.setdefault(_model(run), []).append(run.base.pass_at_1)
     axes = blank(HEIGHT + 0.2)
     for group in done:
         number, mean, seeds = rests.index(_rest(group, axis)), group.final, group.values

@@ -48,13 +48,13 @@ def _result(run: Run) -> Cells:
     if found := change(run):
         levels = [(percent(found.after.value), found.after), (points(found.difference.value), found.difference)]
         return (*(text for value, of in levels for text in (value, span(of.interval))), updates)
-    final = run.final or {}
-    return percent(final.get("pass@1")), span(final.get("ci95")), MISSING, MISSING, updates
+    level, interval = (run.final.pass_at_1, run.final.ci95) if run.final else (None, None)
+    return percent(level), span(interval), MISSING, MISSING, updates
 
 
 def _time(run: Run) -> str:
     """Say what a run has spent of its budget."""
-    spent = time(run.spent_s)
+    spent = time(run.summary.spent_s)
     if not run.budget_s:
         return spent
     budget = time(run.budget_s)
@@ -77,7 +77,7 @@ def concerns(sweep: Sweep) -> Table | None:
 
 def shared(sweep: Sweep) -> list[tuple[str, str]]:
     """Return the settings and versions that all runs have."""
-    known = [[*settings(run), *run.versions.items()] for run in sweep.runs if run.begun]
+    known = [[*settings(run), *run.summary.versions.items()] for run in sweep.runs if run.begun]
     return [each for each in known[0] if all(each in of_run for of_run in known)] if known else []
 
 
@@ -104,8 +104,10 @@ def _effort(group: Group) -> Cells:
     """Return mean updates, training tokens generated for them, and seconds of the finished runs."""
     if not group.runs:
         return (MISSING,) * 3
-    tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in group.runs)
-    updates, spent_s = (fmean(values) for values in zip(*((len(r.rows), r.spent_s) for r in group.runs), strict=True))
+    tokens = fmean(sum(row.metrics.get("tokens/generated", 0.0) for row in run.rows) for run in group.runs)
+    updates, spent_s = (
+        fmean(values) for values in zip(*((len(r.rows), r.summary.spent_s) for r in group.runs), strict=True)
+    )
     return f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
 
 

@@ -8,8 +8,9 @@ from statistics import fmean
 
 from actors.evaluation.statistics import PASS_KS
 from actors.messages import Status
+from actors.storage.documents import BenchmarkResult, EvaluationDocument, PolicyScores, SampleRow
 from conf.schema.reward import formula
-from launch.reporting.history import RANK, Row, Run
+from launch.reporting.history import RANK, Run
 from launch.reporting.paper import results_for
 from launch.reporting.verdict import Change
 from launch.reporting.wording import (
@@ -31,9 +32,6 @@ SHOWN_PAIRS = 6
 """Pairs of samples in a report."""
 
 SHOWN_EVENTS = 30
-
-SIDES = {"base": "base", "adapter": "trained"}
-"""How the two policies of an evaluation.json are called."""
 
 MEASURED = {
     True: "on fixed responses of the base model",
@@ -73,25 +71,26 @@ class Pair:
 
     problem: str
     gold: str
-    before: Row
-    after: Row
+    before: SampleRow
+    after: SampleRow
 
     @property
     def outcome(self) -> str:
-        return OUTCOMES[self.before["status"] == Status.CORRECT, self.after["status"] == Status.CORRECT]
+        return OUTCOMES[self.before.status == Status.CORRECT, self.after.status == Status.CORRECT]
 
 
 def held_out(run: Run, found: Change) -> Table:
     """Compare the evaluations of the run itself."""
-    base, final = run.base or {}, run.final or {}
-    ks = [key for key in base if key.startswith("pass@") and key != "pass@1" and key in final]
-    lengths = [evaluation["mean_length"] for evaluation in (base, final)]
+    base, final = run.base, run.final
+    assert base
+    assert final
+    ks = [k for k in base.pass_at if k > 1 and k in final.pass_at]
     rows = [
         ("pass@1", percent(found.before.value), percent(found.after.value), points(found.difference.value)),
         ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found.difference))),
-        *((key, *_shares(base[key], final[key])) for key in ks),
-        ("mean length, tokens", *_lengths(*lengths)),
-        ("cut off at the limit", *_shares(base["truncated"], final["truncated"])),
+        *((f"pass@{k}", *_shares(base.pass_at[k], final.pass_at[k])) for k in ks),
+        ("mean length, tokens", *_lengths(base.mean_length, final.mean_length)),
+        ("cut off at the limit", *_shares(base.truncated, final.truncated)),
     ]
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
@@ -100,9 +99,9 @@ def held_out(run: Run, found: Change) -> Table:
         f" {compact(config.get('eval.top_p'))}, at most {limit} tokens; the same problems, seeds and limits before and"
         f" after."
     )
-    if base["problems"] != final["problems"]:
+    if base.problems != final.problems:
         note += (
-            f" Before there are {base['problems']} problems, after {final['problems']}: pass@1 is of those that both"
+            f" Before there are {base.problems} problems, after {final.problems}: pass@1 is of those that both"
             f" judged, what stands below its interval of all that each did."
         )
     return Table("Held-out problems", ("", "before", "after", "change"), tuple(rows), note)
@@ -120,62 +119,63 @@ def _shares(before: float, after: float) -> Cells:
 
 def benchmarks(run: Run) -> list[Table]:
     """Return a table for each benchmark of launch/evaluate.py, with the paper's numbers where the model is its."""
-    paper = results_for(run.model)
+    paper, evaluation = results_for(run.model), run.evaluation
     tables = []
-    for benchmark in run.evaluation.get("benchmarks") or ():
-        name = str(benchmark["name"])
-        sides = {said: benchmark[side] for side, said in SIDES.items() if benchmark.get(side)}
+    for benchmark in evaluation.benchmarks if evaluation else ():
+        name, sides = benchmark.name, _sides(benchmark)
         published = paper.benchmarks.get(name.lower(), {}) if paper else {}
-        measured = {int(key[5:]) for side in sides.values() for key in side if key.startswith("pass@")}
+        measured = {k for side in sides.values() for k in side.pass_at}
         ks = sorted(measured | set(PASS_KS if published else ()))
         rows: list[Cells] = []
         for said, side in sides.items():
-            found = [side.get(f"pass@{k}") or {} for k in ks]
-            rows.append((said, *(percent(each.get("value")) for each in found)))
-            rows.append(("95 %", *(span(each.get("ci95")) for each in found)))
+            found = [side.pass_at.get(k) for k in ks]
+            rows.append((said, *(percent(each.value if each else None) for each in found)))
+            rows.append(("95 %", *(span(each and each.ci95) for each in found)))
         for said, values in published.items():
             shares = {k: value / 100 for k, value in zip(PASS_KS, values, strict=True)}
             rows.append((f"paper, {said}", *(percent(shares.get(k)) for k in ks)))
-        caption = f"{name}, {benchmark.get('problems', '?')} problems"
-        note = " ".join(filter(None, (*_figures(run, benchmark), conditions(run, benchmark))))
+        caption = f"{name}, {benchmark.problems} problems"
+        assert evaluation
+        note = " ".join(filter(None, (*_figures(benchmark), conditions(evaluation, benchmark))))
         tables.append(Table(caption, ("", *(f"@{k}" for k in ks)), tuple(rows), note))
     return tables
 
 
-def conditions(run: Run, benchmark: Row) -> str:
+def _sides(benchmark: BenchmarkResult) -> dict[str, PolicyScores]:
+    """Return the scores that there are by policy, as it is called in a report."""
+    return {name: scores for name, scores in (("base", benchmark.base), ("trained", benchmark.adapter)) if scores}
+
+
+def conditions(evaluation: EvaluationDocument, benchmark: BenchmarkResult) -> str:
     """Say how a benchmark's samples were drawn, and which rows of its source were not posed."""
-    protocol = run.evaluation.get("protocol") or {}
+    protocol = evaluation.protocol
     named = {"temperature": "temperature", "top_p": "top-p", "dtype": "number format"}
-    parts = [f"{name} {compact(protocol[key])}" for key, name in named.items() if key in protocol]
-    parts += [f"at most {protocol['max_response_tokens']} tokens"] if "max_response_tokens" in protocol else []
+    parts = [f"{name} {compact(value)}" for key, name in named.items() if (value := getattr(protocol, key)) is not None]
+    parts += [f"at most {protocol.max_response_tokens} tokens"] if protocol.max_response_tokens else []
     said = [f"Protocol: {', '.join(parts)}."] if parts else []
-    dropped = [f"{number} {reason}" for reason, number in (benchmark.get("dropped") or {}).items()]
+    dropped = [f"{number} {reason}" for reason, number in benchmark.dropped.items()]
     return " ".join([*said, f"Rows left out: {', '.join(dropped)}."] if dropped else said)
 
 
-def _figures(run: Run, benchmark: Row) -> list[str]:
+def _figures(benchmark: BenchmarkResult) -> list[str]:
     """Say by how much pass@1 has changed, and what else was measured of each policy."""
     said = []
-    if paired := benchmark.get("paired"):
-        sure = f"95 % {span(paired['ci95'])}; p = {paired['p']:.2g}" if paired["ci95"] else "too few problems to tell"
-        change = f"{points(paired['difference'])} points ({sure})"
+    if paired := benchmark.paired:
+        sure = f"95 % {span(paired.ci95)}; p = {paired.p:.2g}" if paired.ci95 else "too few problems to tell"
+        change = f"{points(paired.difference)} points ({sure})"
         said.append(f"pass@1 changed by {change}.")
-    for key, name in SIDES.items():
-        side = benchmark.get(key) or {}
-        asked = benchmark.get("n") or (run.evaluation.get("protocol") or {}).get("n", 0)
-        parts = [f"{side['n']}{f' of {asked}' if side['n'] < asked else ''} samples each"] if "n" in side else []
-        parts += [f"maj@n {percent(side['maj@n']['value'])}"] if side.get("maj@n") else []
-        parts += [f"{decimal(side['mean_length'], 0)} tokens on average"] if "mean_length" in side else []
-        parts += [f"{percent(side['truncated'])} cut off"] if "truncated" in side else []
-        parts += [f"format {percent(side['format'])}"] if side.get("format") is not None else []
-        if parts:
-            said.append(f"{name.capitalize()}: {', '.join(parts)}.")
+    for name, side in _sides(benchmark).items():
+        parts = [f"{side.n}{f' of {benchmark.n}' if side.n < benchmark.n else ''} samples each"]
+        parts += [f"maj@n {percent(side.maj_at_n.value)}"] if side.maj_at_n else []
+        parts += [f"{decimal(side.mean_length, 0)} tokens on average", f"{percent(side.truncated)} cut off"]
+        parts += [f"format {percent(side.format)}"] if side.format is not None else []
+        said.append(f"{name.capitalize()}: {', '.join(parts)}.")
     return said
 
 
 def entropy(run: Run) -> Table | None:
     """Return the paper's second table, with this run in it; None of another model, whose change `plasticity` has."""
-    probed = bool(run.plasticity.get("probe_entropy"))
+    probed = run.plasticity.probe_entropy is not None
     paper, change = results_for(run.model), run.entropy_change(probed)
     if paper is None or change is None:
         return None
@@ -192,14 +192,14 @@ def plasticity(run: Run) -> Table | None:
     """Return plasticity in single numbers."""
     found = run.plasticity
     rows: list[Cells] = []
-    if probe := found.get("probe_entropy"):
-        change = f", {signed(100 * probe['change'])}{SPACE}%"
-        rows.append(("entropy", f"{probe['before']:.3g} → {probe['after']:.3g} nats a token{change}"))
-    if found.get("kl_to_base") is not None:
-        rows.append(("KL to the base model", f"{found['kl_to_base']:.3g} nats a token"))
-    rows += [(f"norm of {module}", f"{norm:.3g}") for module, norm in (found.get("adapter_norm") or {}).items()]
-    if ranks := found.get("effective_rank"):
-        allowed = f" of {found['rank']}" if found.get("rank") else ""
+    if probe := found.probe_entropy:
+        change = f", {signed(100 * probe.change)}{SPACE}%"
+        rows.append(("entropy", f"{probe.before:.3g} → {probe.after:.3g} nats a token{change}"))
+    if found.kl_to_base is not None:
+        rows.append(("KL to the base model", f"{found.kl_to_base:.3g} nats a token"))
+    rows += [(f"norm of {module}", f"{norm:.3g}") for module, norm in found.adapter_norm.items()]
+    if ranks := found.effective_rank:
+        allowed = f" of {found.rank}" if found.rank else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
         rows.append(("effective rank", f"{fmean(ranks.values()):.1f}{allowed} on average, {spread}"))
     note = "Entropy and KL are exact, on fixed responses of the base model; the curves are of other samples."
@@ -208,7 +208,7 @@ def plasticity(run: Run) -> Table | None:
 
 def seconds(run: Run) -> Table | None:
     """Return the ledger's seconds of every actor, the longest activity first."""
-    actors = run.ledger.get("seconds") or {}
+    actors = run.summary.ledger.seconds
     rows = [
         (actor if number == 0 else "", activity.replace("_", " "), time(spent), percent(spent / sum(times.values())))
         for actor, times in actors.items()
@@ -219,7 +219,7 @@ def seconds(run: Run) -> Table | None:
 
 def token_classes(run: Run) -> dict[str, int]:
     """Return the generated tokens by class, the largest first."""
-    counts = run.ledger.get("counts") or {}
+    counts = run.summary.ledger.counts
     classes = {name.removeprefix("tokens/"): n for name, n in counts.items() if name.startswith("tokens/") and n > 0}
     return dict(sorted(classes.items(), key=lambda item: -item[1]))
 
@@ -235,7 +235,7 @@ def tokens(run: Run) -> Table | None:
 
 def events(run: Run) -> Table | None:
     keys = ("update", "event", "detail")
-    rows = [tuple(shorten(str(event.get(key, ""))) for key in keys) for event in run.events[:SHOWN_EVENTS]]
+    rows = [(str(each.update), shorten(each.event), shorten(each.detail)) for each in run.events[:SHOWN_EVENTS]]
     more = f"{len(run.events) - len(rows)} more are in events.jsonl." if len(run.events) > len(rows) else ""
     return Table("What happened besides", keys, tuple(rows), more) if rows else None
 
@@ -252,10 +252,14 @@ def settings(run: Run) -> list[tuple[str, str]]:
 
 def provenance(run: Run) -> list[tuple[str, str]]:
     """Say on what machine, when and by which command and commit the run was made."""
-    found = {"machine": run.summary.get("hardware") or "", **run.origin}
-    found["started"] = str(found.get("started", "")).replace("T", " ").replace("+00:00", " UTC")
-    names = {"machine": "machine", "started": "started", "commit": "commit", "command": "command"}
-    return [(name, str(found[key])) for key, name in names.items() if found.get(key)]
+    origin = run.origin
+    found = {
+        "machine": origin.machine or run.summary.hardware,
+        "started": origin.started.replace("T", " ").replace("+00:00", " UTC"),
+        "commit": origin.commit,
+        "command": origin.command,
+    }
+    return [(name, value) for name, value in found.items() if value]
 
 
 def pairs(run: Run) -> list[Pair]:
@@ -264,26 +268,25 @@ def pairs(run: Run) -> list[Pair]:
     return [pair for each in zip_longest(*by_outcome.values()) for pair in each if pair][:SHOWN_PAIRS]
 
 
-def pairs_by_outcome(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[Pair]]:
+def pairs_by_outcome(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> dict[str, list[Pair]]:
     """Return all samples that were drawn both before and after, by their outcome."""
     first = _by_draw(before)
-    problems = problem_in({str(sample["prompt"]) for sample in after})
+    problems = problem_in({sample.prompt for sample in after})
     by_outcome: dict[str, list[Pair]] = {name: [] for name in OUTCOMES.values()}
     for draw, then in _by_draw(after).items():
         if (earlier := first.get(draw)) is not None:
-            pair = Pair(problems[str(then["prompt"])], str(then["gold"]), earlier, then)
+            pair = Pair(problems[then.prompt], then.gold, earlier, then)
             by_outcome[pair.outcome].append(pair)
     return by_outcome
 
 
-def _by_draw(samples: Sequence[Row]) -> dict[tuple[str, int], Row]:
+def _by_draw(samples: Sequence[SampleRow]) -> dict[tuple[str, int], SampleRow]:
     """Return samples by problem and number."""
-    drawn: dict[tuple[str, int], Row] = {}
+    drawn: dict[tuple[str, int], SampleRow] = {}
     numbers: dict[str, int] = {}
     for sample in samples:
-        problem = str(sample["problem"])
-        numbers[problem] = numbers.get(problem, -1) + 1
-        drawn[problem, numbers[problem]] = sample
+        numbers[sample.problem] = numbers.get(sample.problem, -1) + 1
+        drawn[sample.problem, numbers[sample.problem]] = sample
     return drawn
 
 

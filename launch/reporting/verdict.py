@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
+from actors.storage.documents import Heldout
 from launch.reporting.health import behind
-from launch.reporting.history import Row, Run
+from launch.reporting.history import Run
 from launch.reporting.wording import WORDS, decimal, many, percent, points, shorten, span
 
 REASON_CHARACTERS = 160
@@ -36,10 +37,10 @@ class Change:
         return "rose" if self.difference.value > 0 else "fell"
 
 
-def recorded(evaluation: Row) -> Estimate:
+def recorded(evaluation: Heldout) -> Estimate:
     """Return pass@1 of an evaluation as summary.json has it."""
-    low, high = evaluation["ci95"]
-    return Estimate(evaluation["pass@1"], (low, high) if evaluation["problems"] >= FEWEST else None)
+    low, high = evaluation.ci95
+    return Estimate(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
 
 
 def change(run: Run) -> Change | None:
@@ -51,7 +52,7 @@ def change(run: Run) -> Change | None:
     difference = paired_difference(before, after)
     if difference is None:
         levels = recorded(base), recorded(final)
-        return Change(*levels, min(base["problems"], final["problems"]), Difference(levels[1].value - levels[0].value))
+        return Change(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
     common = before.keys() & after.keys()
     levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)
     return Change(*levels, len(common), difference)
@@ -90,7 +91,7 @@ def basis(run: Run, found: Change | None) -> str:
     """Return what the verdict rests on, for the small print below it."""
     if found is None or run.final is None or run.base is None:
         return ""
-    draws = [many(evaluation["n"], "sample") for evaluation in (run.base, run.final)]
+    draws = [many(evaluation.n, "sample") for evaluation in (run.base, run.final)]
     each = f"{draws[0]} of each" if draws[0] == draws[1] else f"{draws[0]} of each before and {draws[1]} after"
     compared = ", every problem compared with itself" if found.paired else ""
     so = "The interval is over problems: this" if found.difference.interval else "This"
@@ -101,7 +102,7 @@ def basis(run: Run, found: Change | None) -> str:
 
 
 def _missing(run: Run) -> str:
-    reason = shorten(run.summary.get("reason") or "", REASON_CHARACTERS)
-    ended = f"the run {WORDS['endings'].get(run.status, run.status)}" + (f" ({reason})" if reason else "")
+    status, reason = run.summary.status, shorten(run.summary.reason, REASON_CHARACTERS)
+    ended = f"the run {WORDS['endings'].get(status, status)}" + (f" ({reason})" if reason else "")
     what = "the base model" if run.base is None else "the trained policy"
     return f"{what} was not evaluated; {ended}"
