@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -274,13 +273,3 @@ class Progress:
     doing: str = ""
     answers: bool = True
     base: float | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: all as in summary.json. final: `Evaluation.summary`. plasticity: `Plasticity.measure`."""
-
-    status: str
-    reason: str
-    final: dict[str, Any] | None = None
-    plasticity: dict[str, Any] | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from conf.errors import BadInput
@@ -209,16 +209,19 @@ def checked(document: Any) -> Any:
 
 
 def conform(value: Any, kind: Any) -> Any:
-    """Return a value that is of a kind. Raises ValueError, which says where it is not and what was expected there."""
+    """Return a value that is of a kind: a model if the kind is one, else the value as it is.
+
+    Raises ValueError, which says where the value is of another kind and what was expected there.
+    """
     try:
-        _adapter(kind).validate_python(value, strict=True)  # whose copy has floats for whole numbers
+        found = _adapter(kind).validate_python(value, strict=True)  # a copy, with floats for whole numbers
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         given = "" if first["type"] == "missing" else f"={_short(first['input'])}"
         said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise ValueError(f"{place or 'it'}{given}: {said[0].lower()}{said[1:]}") from None
-    return value
+    return found if isinstance(found, BaseModel) else value
 
 
 def reason(error: BaseException) -> str:

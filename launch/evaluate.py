@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -40,6 +39,7 @@ from actors.runtime.clock import WallClock
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, exit_at_once, handle_signals, software_versions
 from actors.runtime.ray_session import clear_session, ray_session
+from actors.storage.documents import BenchmarkResult, EvaluationDocument, ProtocolRecord
 from actors.storage.run_record import RunRecord
 from conf.benchmarks import HELD_OUT, find_benchmarks
 from conf.checks import check_lengths
@@ -81,7 +81,7 @@ class PreparedEvaluation:
     placement: Placement
     protocol: Protocol
     samples: list[tuple[BenchmarkProblems, list[SampleFile]]]
-    others: list[dict[str, Any]]
+    others: list[BenchmarkResult]
 
     @property
     def sample_files(self) -> list[SampleFile]:
@@ -165,7 +165,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
             (each, [folder.sample_file(each.benchmark.name, each.problems, config.n, policy) for policy in policies])
             for each in posed
         ],
-        others=[result for result in results if result["name"] not in {each.benchmark.name for each in posed}],
+        others=[result for result in results if result.name not in {each.benchmark.name for each in posed}],
     )
 
 
@@ -275,16 +275,16 @@ async def draw(evaluation: PreparedEvaluation, deadline: float, view: Evaluation
                 await asyncio.gather(engines.close(), verifier.close(), return_exceptions=True)
 
 
-def write_results(evaluation: PreparedEvaluation, status: str) -> dict[str, Any]:
+def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocument:
     """Write evaluation.json and evaluation.md from all that is complete. Return the content of the former."""
     written = evaluation.folder.document()
-    document = {
-        "status": status,
-        "protocol": asdict(evaluation.protocol),
-        "benchmarks": evaluation.others
+    document = EvaluationDocument(
+        status=status,
+        protocol=ProtocolRecord.model_validate(asdict(evaluation.protocol)),
+        benchmarks=evaluation.others
         + [result for each in evaluation.samples if (result := result_of(*each, evaluation.config))],
-        "versions": written["versions"] if written and status == "completed" else software_versions(),
-    }
+        versions=written.versions if written and status == "completed" else software_versions(),
+    )
     evaluation.folder.write(document, markdown(document))
     return document
 
@@ -297,32 +297,33 @@ def alike(answer: str, other: str) -> bool:
     return decide_by_text(spelled(answer), spelled(other)) is Status.CORRECT
 
 
-def result_of(posed: BenchmarkProblems, sample_files: list[SampleFile], config: Config) -> dict[str, Any] | None:
+def result_of(posed: BenchmarkProblems, sample_files: list[SampleFile], config: Config) -> BenchmarkResult | None:
     """Return what was asked of a benchmark and its scores over the rounds that all policies have; None without any."""
     rounds = min(sample_file.rounds for sample_file in sample_files)
     if not rounds:
         return None
     rows = [sample_file.samples(rounds) for sample_file in sample_files]
     base, *adapted = [
-        scores(own, alike) | sample_file.cost for own, sample_file in zip(rows, sample_files, strict=True)
+        scores(own, alike).model_copy(update=sample_file.cost)
+        for own, sample_file in zip(rows, sample_files, strict=True)
     ]
-    return {
-        "name": posed.benchmark.name,
-        "source": posed.benchmark.source,
-        "problems": len(posed.problems),
-        "dropped": posed.dropped,
-        "n": config.n,
-        "limit": config.limit,
-        "base": base,
-        "adapter": adapted[0] if adapted else None,
-        "paired": comparison(*rows) if adapted else None,
-    }
+    return BenchmarkResult(
+        name=posed.benchmark.name,
+        source=posed.benchmark.source,
+        problems=len(posed.problems),
+        dropped=posed.dropped,
+        n=config.n,
+        limit=config.limit,
+        base=base,
+        adapter=adapted[0] if adapted else None,
+        paired=comparison(*rows) if adapted else None,
+    )
 
 
 def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> int:
     """Write and show the results. Return the exit code."""
     document = write_results(evaluation, status)
-    if document["benchmarks"]:
+    if document.benchmarks:
         console.print(table(document))
     for line in lines(document):
         console.print(line, highlight=False, markup=False)

@@ -124,11 +124,11 @@ def add_evidence(folder: Path, trained: Trained, run: Run) -> None:
 def public_run(run: Run) -> Run:
     """Return a run whose settings and command name files and folders of this machine without where they are."""
     try:
-        words = [word.partition("=") for word in shlex.split(run.origin.get("command", ""))]
+        words = [word.partition("=") for word in shlex.split(run.origin.command)]
     except ValueError:  # its quotes are those for reading
         words = []
     line = shlex.join(f"{key}{equals}{public(value, key)}" for key, equals, value in words)
-    origin = {**run.origin, "command": line}
+    origin = run.origin.model_copy(update={"command": line})
     return replace(run, config={key: public(value, key) for key, value in run.config.items()}, origin=origin)
 
 

@@ -8,9 +8,9 @@ Example:
 """
 
 import sys
-from typing import Any
 
 from actors.formats import duration
+from actors.storage.documents import RunSummary
 from actors.storage.run_record import RunRecord
 from conf.arguments import run_and_options
 from conf.command import command
@@ -18,13 +18,11 @@ from conf.text import printable
 from launch.reporting import conclusion
 
 
-def describe(summary: dict[str, Any]) -> str:
+def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
-    summary = {"updates": 0, "spent_s": 0.0, "reason": None} | summary
-    spent = duration(summary["spent_s"])
-    if summary.get("cost") is not None:
-        spent += f", at a cost of {summary['cost']:.2f}"
-    return f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"
+    cost = "" if summary.cost is None else f", at a cost of {summary.cost:.2f}"
+    spent = duration(summary.spent_s)
+    return f"{summary.status} after {summary.updates} updates in {spent}{cost}: {summary.reason}"
 
 
 @command("result", __doc__)

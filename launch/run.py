@@ -175,7 +175,7 @@ def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
     console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
     if request.config.checkpoint.mirror:
         console.print(put_ending(request.config, request.folder), soft_wrap=True)
-    if summary["status"] in ("failed", "halted"):
+    if summary.status in ("failed", "halted"):
         places = [str(path) for path in logs if path.exists()]
         console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
     else:

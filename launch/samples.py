@@ -73,14 +73,14 @@ def choose(by_outcome: dict[str, list[Pair]], shown: str, verdict: str) -> list[
 
     What became wrong comes first, and problems that lost most before others.
     """
-    gains = Counter(pair.after["problem"] for pair in by_outcome[SHOWN["better"]])
-    gains.subtract(pair.after["problem"] for pair in by_outcome[SHOWN["worse"]])
+    gains = Counter(pair.after.problem for pair in by_outcome[SHOWN["better"]])
+    gains.subtract(pair.after.problem for pair in by_outcome[SHOWN["worse"]])
     names = {"": ("worse", "better"), "all": tuple(SHOWN)}.get(shown, (shown,))
     return [
         pair
         for name in names
-        for pair in sorted(by_outcome[SHOWN[name]], key=lambda pair: gains[pair.after["problem"]])
-        if verdict in ("", pair.after["status"])
+        for pair in sorted(by_outcome[SHOWN[name]], key=lambda pair: gains[pair.after.problem])
+        if verdict in ("", pair.after.status)
     ]
 
 
@@ -89,8 +89,8 @@ def show(pairs: list[Pair], console: Console) -> None:
     for pair in pairs:
         console.print(f"{pair.problem.strip()}\ngold: {pair.gold}")
         sides = {"base": pair.before, "trained": pair.after}
-        verdicts = [f"{side['status']}, {side['tokens']} tokens, {side['finish_reason']}" for side in sides.values()]
-        console.print(side_by_side({name: str(side["response"]) for name, side in sides.items()}, verdicts))
+        verdicts = [f"{side.status}, {side.tokens} tokens, {side.finish_reason}" for side in sides.values()]
+        console.print(side_by_side({name: side.response for name, side in sides.items()}, verdicts))
 
 
 if __name__ == "__main__":

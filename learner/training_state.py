@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from actors.storage.documents import LearnerState
+from actors.storage.files import read_document
 from conf.errors import BadInput
 from conf.schema import Config
 
@@ -26,8 +28,8 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
     from safetensors.torch import save_file
 
     save_file(state, folder / STATE_FILE)
-    facts = {"version": version, "steps": steps, **_settings(config)}
-    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+    facts = LearnerState(version=version, steps=steps, **_settings(config))
+    (folder / FACTS_FILE).write_text(json.dumps(facts.content, indent=2) + "\n")
 
 
 def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, dict[str, Tensor]]":
@@ -40,7 +42,8 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
 
     if (reason := foreign(folder, config)) is not None:
         raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
-    facts = json.loads((folder / FACTS_FILE).read_text())
+    facts = read_document(folder / FACTS_FILE, LearnerState)
+    assert facts is not None
     try:
         state = load_file(folder / STATE_FILE)
     except UNREADABLE as error:
@@ -49,22 +52,23 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
         tensor = state.get(name)
         if tensor is None or tensor.shape != shape or tensor.dtype != float32 or not tensor.isfinite().all():
             raise BadInput(f"checkpoint {folder}: {name} is missing, of another shape or type, or not finite; {REMEDY}")
-    return facts["version"], facts["steps"], state
+    return facts.version, facts.steps, state
 
 
 def foreign(folder: Path, config: Config) -> str | None:
-    """Return why a checkpoint cannot be of a run with these settings, by its facts; None if it can."""
+    """Return why a checkpoint cannot be of a run with these settings; None if it can."""
     try:
-        facts = json.loads((folder / FACTS_FILE).read_text())
-        version, steps = facts["version"], facts["steps"]
-        for name, ours in _settings(config).items():
-            if facts[name] != ours:
-                return f"was made with {name} {facts[name]}, this run has {ours}"
-    except UNREADABLE as error:
-        return f"cannot be read ({error})"
-    if type(version) is type(steps) is int and 0 <= steps <= version * config.algorithm.steps_per_batch:
+        facts = read_document(folder / FACTS_FILE, LearnerState)
+    except BadInput as error:
+        return str(error)
+    if facts is None:
+        return f"has no {FACTS_FILE}"
+    for name, ours in _settings(config).items():
+        if (theirs := getattr(facts, name)) != ours:
+            return f"was made with {name} {theirs}, this run has {ours}"
+    if facts.steps <= facts.version * config.algorithm.steps_per_batch:
         return None
-    return f"{steps} optimizer steps in {version} updates cannot be"
+    return f"{facts.steps} optimizer steps in {facts.version} updates cannot be"
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -6,23 +6,23 @@ import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from actors.coordinator.budget import FINISH_MARGIN_S, Budget
-from actors.coordinator.context import RunContext, RunRequest, summarise
+from actors.coordinator.context import Outcome, RunContext, RunRequest, summarise
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import Halted, Interrupted, root_cause
-from actors.messages import Outcome, Progress
+from actors.messages import Progress
 from actors.models.sizes import groups_at_once
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.host_resources import Alarm, HostGuard, measure, total_memory
 from actors.runtime.ray_metrics import RayMetrics
-from actors.runtime.supervision import DIED, Record
-from actors.storage.disk_trouble import disk_trouble
+from actors.runtime.supervision import Record
+from actors.storage.documents import EventKind, RunSummary
+from actors.storage.files import disk_trouble
 from actors.storage.putter import Putter
 from actors.storage.run_folder import RunFolder
 from actors.tracking.trackers import Identity, make_tracking
@@ -73,7 +73,7 @@ class CoordinatorActor:
         self._stopping = StopController(self._clock, config.budget.grace_s)
         self._fatal: Alarm | None = None
 
-    async def run(self) -> dict[str, Any]:
+    async def run(self) -> RunSummary:
         """Run to the end, write summary.json and return its content. Raises BadInput if that ended the run."""
         bad_input: BadInput | None = None
         failure = ""
@@ -94,7 +94,8 @@ class CoordinatorActor:
         if self._fatal and outcome.status == "interrupted":
             reason = f"{self._fatal.text}: make room in {self._folder.path}, then give the same command"
             outcome = replace(outcome, status="halted", reason=reason)
-        summary = self._write_ending(summarise(self._request, outcome, self._updates, self._ledger.record), failure)
+        summary = summarise(self._request, outcome, self._updates, self._ledger.record)
+        summary = self._folder.write_ending(summary, failure)
         if bad_input:
             raise bad_input
         return summary
@@ -113,11 +114,11 @@ class CoordinatorActor:
         """Free what the actors hold, engine processes included; those that have died hold nothing."""
         await asyncio.gather(*(actor.close() for actor in self._actors), return_exceptions=True)
 
-    async def show_ending(self, summary: dict[str, Any], seconds: float) -> None:
+    async def show_ending(self, summary: RunSummary, seconds: float) -> None:
         """Give trackers so long to show all of the run and how it ended."""
         if self._putter:
             self._putter.stop()
-        await asyncio.to_thread(self._folder.tracking.end, summary, seconds)
+        await asyncio.to_thread(self._folder.tracking.end, summary.content, seconds)
 
     async def _carry_out(self) -> Outcome:
         """Start the run, which on a card takes minutes before the coordinator exists, and run it."""
@@ -173,7 +174,7 @@ class CoordinatorActor:
         metrics.show(await self.progress(), self._ledger.record)
         for alarm in alarms:
             self._ledger.count(f"warnings/{alarm.kind}")
-            self._folder.append_event(self._updates, f"{alarm.kind} low", alarm.text)
+            self._folder.append_event(self._updates, EventKind.LOW, alarm.text, alarm.kind)
         self._note_trackers()
         self._note_puts()
         if self._coordinator is None:
@@ -184,8 +185,7 @@ class CoordinatorActor:
         for trouble in self._folder.tracking.troubles():
             self._ledger.count(f"warnings/{trouble.tracker}", trouble.lost)
             if trouble.reason:
-                event = f"{trouble.tracker} does not take what it is given"
-                self._folder.append_event(self._updates, event, trouble.reason)
+                self._folder.append_event(self._updates, EventKind.LOGGER_FAILS, trouble.reason, trouble.tracker)
 
     def _note_puts(self) -> None:
         """Count what was put elsewhere, and write down when that begins to fail and when it is well again."""
@@ -195,32 +195,17 @@ class CoordinatorActor:
         for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
             self._ledger.count(f"mirror/{name}", number)
         if puts.news:
-            self._folder.append_event(self._updates, "mirror", puts.news)
+            self._folder.append_event(self._updates, EventKind.REMOTE, puts.news)
 
-    def _note_actor(self, event: str, detail: str) -> None:
-        """Write down what became of an actor, and count a death."""
-        if event.endswith(DIED):
-            self._ledger.count(f"deaths/{event.partition('-')[0]}")
-        self._folder.append_event(self._updates, event, detail)
+    def _note_actor(self, name: str, kind: EventKind, detail: str) -> None:
+        """Write down what happened to an actor, and count a death."""
+        if kind is EventKind.DIED:
+            self._ledger.count(f"deaths/{name.partition('-')[0]}")
+        self._folder.append_event(self._updates, kind, detail, name)
 
     @property
     def _updates(self) -> int:
         return self._coordinator.updates if self._coordinator else 0
-
-    def _write_ending(self, summary: dict[str, Any], failure: str) -> dict[str, Any]:
-        """Write down how the run ended, as far as the disk takes it, and return it: the driver still tells a person.
-
-        failure: the whole text of the error that ended it; empty without one.
-        """
-        try:
-            self._folder.write_spent(summary["spent_s"], summary["ledger"])
-            if failure:
-                self._folder.write_failure(failure)
-            self._folder.write_summary(summary)
-        except OSError as error:
-            trouble = disk_trouble(self._folder.path, error) or last_line(error)
-            return summary if summary["status"] == "halted" else {**summary, "status": "halted", "reason": trouble}
-        return summary
 
 
 def status_of(cause: BaseException) -> str:

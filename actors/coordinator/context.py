@@ -1,20 +1,20 @@
-"""What a run is given, what its parts share, and what it leaves: summary.json."""
+"""What a run is given, what its parts share, how it ends: summary.json."""
 
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger, MeteredSampler, Pace
 from actors.coordinator.stopping import StopController
-from actors.messages import Outcome, ProblemSet
+from actors.messages import ProblemSet
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
 from actors.runtime.host_resources import HostNeeds
 from actors.runtime.placement import Placement
 from actors.runtime.process import software_versions
 from actors.storage.checkpoints import version_of
+from actors.storage.documents import Heldout, Heldouts, LedgerRecord, Plasticity, RunSummary
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 
@@ -76,25 +76,35 @@ class RunContext:
         return MeteredSampler(engine or self.engine, kind, self.ledger, self.clock, self._pace)
 
 
-def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: dict[str, Any]) -> dict[str, Any]:
-    """Return summary.json of a run that ends now. updates: behind the last policy. ledger: `Ledger.record`."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: all as in summary.json. final: the held-out evaluation of the last policy."""
+
+    status: str
+    reason: str
+    final: Heldout | None = None
+    plasticity: Plasticity | None = None
+
+
+def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: LedgerRecord) -> RunSummary:
+    """Return the summary of a run that ends now. updates: behind the last policy."""
     folder = RunFolder(request.folder)
     spent, price = request.spent, request.config.budget.price_per_hour
     base, final, best = folder.evaluation("base"), outcome.final, folder.checkpoints.best
-    improved = base and final and final["pass@1"] > base["pass@1"]
+    improved = base and final and final.pass_at_1 > base.pass_at_1
     without_validation = (updates if improved else 0) if final else None
-    return {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "updates": updates,
-        "budget_s": request.config.budget.seconds,
-        "spent_s": spent,
-        "cost": None if price is None else price * spent / 3600,
-        "eval": {"base": base, "final": final},
-        "plasticity": outcome.plasticity,
-        "best_update": version_of(best) if best else without_validation,
-        "ledger": ledger,
-        "events": folder.events(),
-        "versions": software_versions(),
-        "hardware": request.hardware,
-    }
+    return RunSummary(
+        status=outcome.status,
+        reason=outcome.reason,
+        updates=updates,
+        budget_s=request.config.budget.seconds,
+        spent_s=spent,
+        cost=None if price is None else price * spent / 3600,
+        eval=Heldouts(base=base, final=final),
+        plasticity=outcome.plasticity,
+        best_update=version_of(best) if best else without_validation,
+        ledger=ledger,
+        events=folder.events(),
+        versions=software_versions(),
+        hardware=request.hardware,
+    )

@@ -9,13 +9,13 @@ import contextlib
 from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from actors.adapter_check.probes import Probes
 from actors.adapter_check.startup_check import StartupCheck
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
 from actors.coordinator.collapse_guard import Alarm, Guard
-from actors.coordinator.context import RunContext
+from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, Plasticity
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import Standing, describe_batch, describe_check
@@ -23,14 +23,13 @@ from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.saving import Saving
 from actors.errors import Halted, LearnerDied
-from actors.messages import AdapterRef, Batch, Outcome, Progress
+from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
+from actors.storage.documents import CoordinatorState, EventKind, Heldout
+from actors.storage.documents import Plasticity as PlasticityFigures
 
 TICK_S = 1.0
 """How often the time spent is written down and the budget looked at."""
-
-ROLLED_BACK = "collapse, rolled back"
-"""The event of a rollback by the guard."""
 
 FAULTS = 3
 """Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
@@ -52,7 +51,7 @@ class Coordinator:
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
-        self._saving = Saving(run, lambda: self._producer.state | {"noise": self._publisher.noise})
+        self._saving = Saving(run, lambda: self._producer.state.model_copy(update={"noise": self._publisher.noise}))
         self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
         self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
@@ -64,13 +63,13 @@ class Coordinator:
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> None:
         """Continue the bookkeeping of a checkpoint, or begin it anew."""
-        state = read_state(checkpoint) if checkpoint else {}
-        self._rollbacks = sum(event["event"] == ROLLED_BACK for event in self._folder.events())
-        self._saving.go_on_from(state.get("version", 0))
-        self.ledger.go_back(state.get("counts", {}))
-        self._publisher = PolicyPublisher(self._run, self._probes, self._startup_check, state.get("noise"))
+        state = read_state(checkpoint) if checkpoint else CoordinatorState()
+        self._rollbacks = sum(event.kind is EventKind.ROLLED_BACK for event in self._folder.events())
+        self._saving.go_on_from(state.version)
+        self.ledger.go_back(state.counts)
+        self._publisher = PolicyPublisher(self._run, self._probes, self._startup_check, state.noise)
         self._producer = RolloutProducer(self._run, self._publisher, state, draw=self._rollbacks)
-        self._guard = Guard(self._config.guard, self._folder.rows())
+        self._guard = Guard(self._config.guard, (row.metrics for row in self._folder.rows()))
 
     @property
     def progress(self) -> Progress:
@@ -120,7 +119,7 @@ class Coordinator:
         self.ledger.enter_all("start")
         self._standing.doing = "the learner loads, the base model answers held-out problems"
 
-        async def evaluate_base() -> dict[str, Any] | None:
+        async def evaluate_base() -> Heldout | None:
             await self._plasticity.draw()
             return await self._heldout.base()
 
@@ -303,15 +302,15 @@ class Coordinator:
         """
         for alarm in alarms:
             if not alarm.collapse:
-                self._folder.append_event(self.updates, "mismatch", str(alarm))
+                self._folder.append_event(self.updates, EventKind.MISMATCH, str(alarm))
         settings, found = self._config.guard, ", ".join(str(alarm) for alarm in alarms if alarm.collapse)
         if not found:
             return None
         if settings.action == "rollback" and self._rollbacks < settings.rollbacks:
             trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)
-            self._folder.append_event(self.updates, ROLLED_BACK, f"{found}; back to version {trusted}")
+            self._folder.append_event(self.updates, EventKind.ROLLED_BACK, f"{found}; back to version {trusted}")
             return trusted
-        self._folder.append_event(self.updates, "collapse", found)
+        self._folder.append_event(self.updates, EventKind.COLLAPSE, found)
         if settings.action == "warn":
             return None
         again = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
@@ -331,7 +330,8 @@ class Coordinator:
         if checkpoint is None:
             self._learner_usable = False  # version 0 takes a fresh one
         self._restore_bookkeeping(checkpoint)
-        self._standing.latest = next(reversed(self._folder.rows()), {})
+        rows = self._folder.rows()
+        self._standing.latest = rows[-1].metrics if rows else {}
         await abandoned.abandon()
 
     async def _finish(self) -> Outcome:
@@ -372,7 +372,7 @@ class Coordinator:
             adapter = AdapterRef(self._saving.version, self._folder.next_incarnation(), str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
-    async def _evaluate_end(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    async def _evaluate_end(self) -> tuple[Heldout | None, PlasticityFigures | None]:
         """Return the final evaluation and, beside it, what the learner sees if it can be asked."""
         policy = self._publisher.policy
         if policy is None:
@@ -392,7 +392,7 @@ class Coordinator:
         hopeless = not then and self._saving.deaths >= DEATHS
         restart = f"restarting from update {self._saving.version}, attempt {self._saving.deaths} of {DEATHS - 1}"
         then = "it is not restarted again" if hopeless else then or restart
-        self._folder.append_event(self.updates, "learner died", f"{death.cause}; {then}")
+        self._folder.append_event(self.updates, EventKind.DIED, f"{death.cause}; {then}", "learner")
         if hopeless:
             raise Halted(
                 f"the learner has died {DEATHS} times without a checkpoint in between, the last time: {death.cause}"

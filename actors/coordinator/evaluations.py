@@ -1,14 +1,16 @@
 """What a run learns about its policy: held-out evaluations, and how far the model has moved."""
 
 import asyncio
+import math
 from statistics import fmean
-from typing import Any
 
 from actors.coordinator.context import RunContext
 from actors.errors import LearnerDied
 from actors.evaluation.evaluator import Evaluation, Evaluator
 from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
+from actors.storage.documents import EntropyChange, Heldout
+from actors.storage.documents import Plasticity as PlasticityFigures
 
 BASE_SHARE = 1 / 3
 """Most of the time left that the evaluation of the base model may take."""
@@ -32,15 +34,15 @@ class HeldoutEvaluations:
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
         self._heldout = run.problems.heldout
 
-    async def base(self) -> dict[str, Any] | None:
+    async def base(self) -> Heldout | None:
         """Evaluate the base model, once in a run."""
         await self._run.engine.ready()
         if (known := self._run.folder.evaluation("base")) is not None:
-            self._learn(known["round_seconds"])
+            self._learn(known.round_seconds)
             return known
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
 
-    async def final(self, adapter: AdapterRef) -> dict[str, Any] | None:
+    async def final(self, adapter: AdapterRef) -> Heldout | None:
         """Evaluate the last policy with what is left of the budget."""
         return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
@@ -70,7 +72,7 @@ class HeldoutEvaluations:
             "time/validate": result.seconds,
         }
 
-    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> dict[str, Any] | None:
+    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> Heldout | None:
         if not self._heldout:
             return None
         n, round_s = self._run.config.eval.n, self._run.budget.expected("round")
@@ -79,8 +81,8 @@ class HeldoutEvaluations:
         if result is None:
             return None
         self._run.folder.write_samples(f"eval-{name}", result.groups)
-        version, summary = adapter.version if adapter else 0, result.summary() | self._as_validation(result)
-        return self._run.folder.write_evaluation(name, version, summary)
+        heldout = result.heldout(self._as_validation(result))
+        return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, heldout)
 
     def _as_validation(self, result: Evaluation) -> dict[str, float]:
         """Return what a validation would have found: it draws what the first round of an evaluation draws."""
@@ -134,22 +136,25 @@ class Plasticity:
         self._run.budget.expect("inspect", self._run.clock.now() - started)
         return found
 
-    async def measure(self, version: int) -> dict[str, Any] | None:
-        """`plasticity` of summary.json; None if the learner does not answer, or not for this version."""
+    async def measure(self, version: int) -> PlasticityFigures | None:
+        """Return `plasticity` of summary.json; None if the learner does not answer, answers for another version, or
+        with numbers that are not finite.
+        """
         found = await self.inspect()
         if found is None or found.version != version:
             return None
-        return {
-            "probe_entropy": {
-                "before": found.base_entropy,
-                "after": found.entropy,
-                "change": found.entropy / found.base_entropy - 1 if found.base_entropy else 0.0,
-            },
-            "kl_to_base": found.kl_to_base,
-            "adapter_norm": found.adapter_norm,
-            "effective_rank": found.effective_rank,
-            "rank": self._run.config.lora.rank,
-        }
+        before, after = found.base_entropy, found.entropy
+        figures = (before, after, found.kl_to_base, *found.adapter_norm.values(), *found.effective_rank.values())
+        if not all(map(math.isfinite, figures)):
+            return None
+        change = after / before - 1 if before else 0.0
+        return PlasticityFigures(
+            probe_entropy=EntropyChange(before=before, after=after, change=change),
+            kl_to_base=found.kl_to_base,
+            adapter_norm=found.adapter_norm,
+            effective_rank=found.effective_rank,
+            rank=self._run.config.lora.rank,
+        )
 
     async def _respond(self, number: int) -> Group:
         rollout = self._run.config.rollout

@@ -5,10 +5,10 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler
+from actors.storage.documents import LedgerRecord
 
 UNDECIDED = "tokens/waiting"
 """Tokens of groups that no batch has taken yet."""
@@ -26,16 +26,16 @@ class Ledger:
     before its first activity in a process are its `start`. Each generated token is in exactly one `tokens/…`.
     """
 
-    def __init__(self, clock: Clock, spent: float = 0.0, carried: dict[str, Any] | None = None) -> None:
+    def __init__(self, clock: Clock, spent: float = 0.0, carried: LedgerRecord | None = None) -> None:
         """spent: seconds of the run up to now. carried: `Ledger.record` of the process before this one."""
-        record = carried or {"seconds": {}, "counts": {}}
+        record = carried or LedgerRecord()
         self._clock = clock
         self._began = clock.now() - spent
         self._now: dict[str, tuple[str, float]] = {}
         self._seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        for actor, activities in record["seconds"].items():
+        for actor, activities in record.seconds.items():
             self._seconds[actor].update(activities)
-        self._counts: dict[str, int] = defaultdict(int, record["counts"])
+        self._counts: dict[str, int] = defaultdict(int, record.counts)
 
     def enter(self, actor: str, activity: str) -> None:
         """Count the time of an actor for another activity from now on."""
@@ -77,9 +77,9 @@ class Ledger:
         return {name: count for name, count in self._counts.items() if count}
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> LedgerRecord:
         """Everything, as summary.json has it and the next process carries it on."""
-        return {"seconds": self.seconds, "counts": self.counts}
+        return LedgerRecord(seconds=self.seconds, counts=self.counts)
 
     @property
     def figures(self) -> dict[str, float]:

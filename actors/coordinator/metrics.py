@@ -2,12 +2,12 @@
 
 from collections import Counter
 from statistics import fmean
-from typing import Any
 
 from actors.adapter_check.swap_check import Comparison, Finding
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
 from actors.messages import Batch, Progress, Status
+from actors.storage.documents import Heldout
 
 DOING = {"finishing": "the trained model answers held-out problems"}
 """What a phase does all the time, for a person."""
@@ -23,7 +23,7 @@ class Standing:
         """limit: updates after which the run ends, None if time alone ends it."""
         self.phase, self.doing = "starting", ""
         self.latest: dict[str, float] = {}
-        self.base: dict[str, Any] | None = None
+        self.base: Heldout | None = None
         self._budget, self._ledger, self._limit = budget, ledger, limit
 
     def enter(self, phase: str) -> None:
@@ -44,7 +44,7 @@ class Standing:
             latest=self.latest,
             cost=self._budget.cost,
             doing=self.doing,
-            base=self.base["pass@1"] if self.base else None,
+            base=self.base.pass_at_1 if self.base else None,
         )
 
 

@@ -1,9 +1,7 @@
 """Groups from their admission to the batch that takes them."""
 
 import asyncio
-from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 from actors.coordinator.context import RunContext
 from actors.coordinator.data_order import DataCursor, ProblemOrder
@@ -13,6 +11,7 @@ from actors.coordinator.staleness import StalenessManager
 from actors.errors import Halted
 from actors.messages import AdapterRef, Batch, Group, Sampling
 from actors.seeds import request_seed
+from actors.storage.documents import CoordinatorState, EventKind
 
 COMPLAINTS = 5
 """Failures of a user's functions that a process writes down; `rewards/failed` counts all."""
@@ -24,19 +23,17 @@ FRUITLESS_BATCHES = 4
 class RolloutProducer:
     """Generates and verifies groups as fast as staleness and engines allow, for one incarnation of the policy."""
 
-    def __init__(self, run: RunContext, publisher: PolicyPublisher, state: Mapping[str, Any], draw: int) -> None:
-        """state: `RolloutProducer.state` at a checkpoint, empty at the start. draw: another number draws other samples
-        of the same groups.
-        """
+    def __init__(self, run: RunContext, publisher: PolicyPublisher, state: CoordinatorState, draw: int) -> None:
+        """state: of the checkpoint, empty at the start. draw: another number draws other samples of the same groups."""
         config = run.config
         self.staleness = StalenessManager(
             problems_per_update=config.learner.problems_per_update,
             max_staleness=config.learner.max_staleness,
             max_running=run.max_running,
-            version=state.get("version", 0),
+            version=state.version,
             updates=config.budget.updates,
         )
-        self.cursor = DataCursor(state.get("next_unused", 0), state.get("used", ()))
+        self.cursor = DataCursor(state.next_unused, state.used)
         self.fruitless = FruitlessStreak(config.learner.problems_per_update)
         self._run = run
         self._publisher = publisher
@@ -46,19 +43,19 @@ class RolloutProducer:
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
         self._complaints = 0
-        self._dropped = state.get("dropped", 0)
+        self._dropped = state.dropped
         self._sampled = 0
         self._last_look = (run.clock.now(), 0)
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> CoordinatorState:
         """What a checkpoint keeps."""
-        return {
-            "version": self.staleness.version,
-            "next_unused": self.cursor.next_unused,
-            "used": self.cursor.used,
-            "dropped": self._dropped,
-        }
+        return CoordinatorState(
+            version=self.staleness.version,
+            next_unused=self.cursor.next_unused,
+            used=list(self.cursor.used),
+            dropped=self._dropped,
+        )
 
     async def run(self) -> None:
         """Start groups until cancelled; those under way are cancelled with it."""
@@ -146,7 +143,7 @@ class RolloutProducer:
             self._run.ledger.count("rewards/failed", sum(bool(reward.complaint) for reward in group.rewards))
             self._complaints += 1
             if self._complaints <= COMPLAINTS:
-                self._run.folder.append_event(self.staleness.version, "reward function failed", group.complaint)
+                self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, group.complaint)
 
     def _drop(self, group: Group) -> None:
         """Let another group take the place of one that has nothing to learn from."""

@@ -1,10 +1,10 @@
 """Writing checkpoints: when one is due, and how its parts come together."""
 
 from collections.abc import Callable
-from typing import Any
 
 from actors.coordinator.context import RunContext
 from actors.storage.checkpoints import write_state
+from actors.storage.documents import CoordinatorState
 
 UNSAVED_S = 60.0
 SAVING_SHARE = 0.02
@@ -17,7 +17,7 @@ class Saving:
     version: of the newest one, 0 without any. deaths: of the learner since it was written.
     """
 
-    def __init__(self, run: RunContext, state: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, run: RunContext, state: Callable[[], CoordinatorState]) -> None:
         """state: what a checkpoint keeps of the coordinator, asked for once the learner has written its part."""
         self.deaths = 0
         self._run, self._state = run, state
@@ -48,8 +48,8 @@ class Saving:
         run.ledger.enter("learner", "checkpoint")
         async with run.folder.checkpoints.new(version, run.config.checkpoint.keep_last, passing) as folder:
             await run.stopping.within_grace(run.learner.save(str(folder)))
-            counts = run.ledger.counts
-            write_state(folder, self._state() | {"validation": validation, "counts": counts})
+            more = {"validation": validation, "counts": run.ledger.counts}
+            write_state(folder, self._state().model_copy(update=more))
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
             run.folder.flush()
         self.go_on_from(version)

@@ -5,10 +5,9 @@ validation in a run: it keeps to a deadline and stays in memory. `complete` is f
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from actors.evaluation.protocol import response_limit
 from actors.evaluation.samples import SampleFile
@@ -16,6 +15,7 @@ from actors.evaluation.statistics import PASS_KS, pass_values, share_interval
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
+from actors.storage.documents import Heldout
 from conf.schema import Config
 
 AMPLE = 3.0
@@ -45,10 +45,10 @@ class Evaluation:
     round_seconds: float
     groups: tuple[Group, ...]
 
-    def summary(self) -> dict[str, Any]:
-        """Return the evaluation as summary.json has it."""
+    def heldout(self, more: Mapping[str, float]) -> Heldout:
+        """Return the evaluation as summary.json has it. more: further figures."""
         own = {name: value for name, value in vars(self).items() if name not in ("pass_at", "groups")}
-        return {f"pass@{k}": value for k, value in self.pass_at.items()} | own
+        return Heldout.model_validate({f"pass@{k}": value for k, value in self.pass_at.items()} | own | dict(more))
 
 
 class Evaluator:

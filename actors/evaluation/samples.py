@@ -2,15 +2,13 @@
 and benchmark, kept so that no sample is drawn twice.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from actors.evaluation.protocol import Protocol
 from actors.messages import AdapterRef, Group, Problem, Status
 from actors.models.adapters import model_names
-from actors.storage.contents import DrawnSample, Evaluated
-from actors.storage.files import append_row, drop_half_line, read_json, read_rows, replace_text
+from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument
+from actors.storage.files import append_row, drop_half_line, read_document, read_rows, replace_text, write_document
 from actors.storage.folders import empty, mark
 from actors.storage.layout import EVALUATION
 from actors.storage.run_folder import sample_row
@@ -19,12 +17,7 @@ from conf.errors import BadInput
 from conf.load import recorded
 from conf.schema import Config
 
-Row = dict[str, Any]
-
 DOCUMENT = "evaluation.json"
-
-SCORED = ("problem", "sample", "status", "extracted", "tokens", "finish_reason", "format", "seconds")
-"""Fields of a sample that scores are made from; the rest stays in the file."""
 
 
 class EvaluationFolder:
@@ -52,7 +45,7 @@ class EvaluationFolder:
                 )
         return cls(home.evaluation_folder)
 
-    def begin(self, config: Config, protocol: Protocol) -> list[Row]:
+    def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
         """Clean up after the process before. Return the results that there are so far.
 
         Raises BadInput if samples were drawn under another protocol, or if an evaluation that is to start anew would
@@ -67,21 +60,21 @@ class EvaluationFolder:
         files = list((self.path / "samples").glob("*.jsonl"))
         for file in files:
             drop_half_line(file)
-        document = self.document() or {}
-        results: list[Row] = document.get("benchmarks", [])
-        if document and (results or files):
+        if (document := self.document()) is None:
+            return []
+        if document.benchmarks or files:
             what = f"the evaluation {config.run.name!r} in {self.path}"
-            protocol.check_continues(Protocol.recorded(document["protocol"]), what)
-        return results
+            protocol.check_continues(Protocol.recorded(document.protocol.content), what)
+        return document.benchmarks
 
-    def document(self) -> Row | None:
-        """Return evaluation.json: status, protocol, benchmarks, versions."""
-        return read_json(self.path / DOCUMENT, Evaluated)
+    def document(self) -> EvaluationDocument | None:
+        """Return evaluation.json."""
+        return read_document(self.path / DOCUMENT, EvaluationDocument)
 
-    def write(self, document: Row, markdown: str) -> None:
+    def write(self, document: EvaluationDocument, markdown: str) -> None:
         """Write the results, for programs and for people."""
         replace_text(self.path / "evaluation.md", markdown)
-        replace_text(self.path / DOCUMENT, json.dumps(document, indent=2) + "\n")
+        write_document(self.path / DOCUMENT, document)
 
     def sample_file(
         self, benchmark: str, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None
@@ -105,18 +98,18 @@ class SampleFile:
         self.adapter = adapter
         self.drawn = self.correct = 0
         self._file = file
-        self._rows: dict[tuple[str, int], Row] = {}
+        self._rows: dict[tuple[str, int], EvaluatedSample] = {}
         known = {problem.id: problem for problem in problems}
-        for number, row in enumerate(read_rows(file, DrawnSample), start=1):
-            problem = known.get(row["problem"])
+        for number, row in enumerate(read_rows(file, EvaluatedSample), start=1):
+            problem = known.get(row.problem)
             if problem is None:
                 continue
-            if (row["prompt"], row["gold"]) != (problem.prompt, problem.gold):
+            if (row.prompt, row.gold) != (problem.prompt, problem.gold):
                 raise BadInput(
-                    f"{file}: line {number} has another prompt or answer of problem {row['problem']} than now: restore "
+                    f"{file}: line {number} has another prompt or answer of problem {row.problem} than now: restore "
                     "the data, or give run.name=OTHER or run.overwrite=true"
                 )
-            if row["sample"] < n:
+            if row.sample < n:
                 self._keep(row)
 
     def missing(self, number: int) -> list[int]:
@@ -132,28 +125,30 @@ class SampleFile:
         """How many samples every problem has: what is left is unbiased wherever the drawing ended."""
         return next((number for number in range(self.n) if self.missing(number)), self.n)
 
-    def samples(self, rounds: int) -> list[list[Row]]:
+    def samples(self, rounds: int) -> list[list[EvaluatedSample]]:
         """Return the first so many samples of each problem."""
         return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
 
     @property
     def cost(self) -> dict[str, float]:
         """Tokens and seconds of all samples, also those of a round that is not complete."""
-        return {name: sum(row[name] for row in self._rows.values()) for name in ("tokens", "seconds")}
+        rows = self._rows.values()
+        return {"tokens": sum(row.tokens for row in rows), "seconds": sum(row.seconds for row in rows)}
 
     def append(self, number: int, group: Group, seconds: float) -> None:
         """Keep sample `number` of a problem. seconds: of the engine's time, its share."""
-        row = {
-            **sample_row(group, 0),
-            "sample": number,
-            "format": group.rewards[0].parts["format"],
-            "seconds": round(seconds, 4),
-        }
+        row = EvaluatedSample(
+            **sample_row(group, 0).content,
+            sample=number,
+            format=group.rewards[0].parts["format"],
+            seconds=round(seconds, 4),
+        )
         self._file.parent.mkdir(parents=True, exist_ok=True)
         append_row(self._file, row)
         self._keep(row)
 
-    def _keep(self, row: Row) -> None:
-        self._rows[row["problem"], row["sample"]] = {key: row[key] for key in SCORED}
+    def _keep(self, row: EvaluatedSample) -> None:
+        """Count a sample. The texts, which no score needs, stay in the file."""
+        self._rows[row.problem, row.sample] = row.model_copy(update={"prompt": "", "response": ""})
         self.drawn += 1
-        self.correct += row["status"] == Status.CORRECT
+        self.correct += row.status == Status.CORRECT

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any
 
 from actors.evaluation.statistics import PASS_KS, paired_difference, pass_values, share_interval
 from actors.messages import Status
+from actors.storage.documents import EvaluatedSample, PairedDifference, PolicyScores
 
-Samples = Sequence[Sequence[dict[str, Any]]]
-"""Samples of one policy as rows of its file: as many for each problem."""
+Samples = Sequence[Sequence[EvaluatedSample]]
+"""Samples of one policy by problem, equally many of each."""
 
 Alike = Callable[[str, str], bool]
 """Whether two answers are the same. One that cannot be read is not even like itself."""
@@ -16,7 +16,7 @@ Alike = Callable[[str, str], bool]
 UNJUDGED = (Status.TIMEOUT, Status.CRASH)
 
 
-def scores(samples: Samples, alike: Alike) -> dict[str, Any]:
+def scores(samples: Samples, alike: Alike) -> PolicyScores:
     """Return pass@k for the paper's k and n, maj@n, with 95 % intervals over problems, and shares and mean length over
     samples. What could not be judged counts as not solved.
     """
@@ -24,39 +24,42 @@ def scores(samples: Samples, alike: Alike) -> dict[str, Any]:
     values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASS_KS, n}) if k <= n}
     values["maj@n"] = [majority(rows, alike) for rows in samples]
     rows = [row for of_problem in samples for row in of_problem]
-    return {
-        "n": n,
-        **{name: {"value": fmean(each), "ci95": list(share_interval(each))} for name, each in values.items()},
-        "mean_length": fmean(row["tokens"] for row in rows),
-        "truncated": fmean(row["finish_reason"] == "length" for row in rows),
-        "format": fmean(row["format"] for row in rows),
-        "unjudged": fmean(row["status"] in UNJUDGED for row in rows),
-    }
+    return PolicyScores.model_validate(
+        {
+            "n": n,
+            **{name: {"value": fmean(each), "ci95": list(share_interval(each))} for name, each in values.items()},
+            "mean_length": fmean(row.tokens for row in rows),
+            "truncated": fmean(row.finish_reason == "length" for row in rows),
+            "format": fmean(row.format for row in rows),
+            "unjudged": fmean(row.status in UNJUDGED for row in rows),
+        }
+    )
 
 
-def comparison(base: Samples, adapter: Samples) -> dict[str, Any]:
+def comparison(base: Samples, adapter: Samples) -> PairedDifference:
     """Return pass@1 of the adapter less the base model's, with its 95 % interval over problems and its p-value."""
     before, after = ({i: of / len(base[0]) for i, of in enumerate(correct(rows))} for rows in (base, adapter))
     found = paired_difference(before, after)
     assert found is not None  # there are problems
-    return {"difference": found.value, "ci95": found.interval and list(found.interval), "p": found.p}
+    assert found.p is not None
+    return PairedDifference(difference=found.value, ci95=found.interval and list(found.interval), p=found.p)
 
 
 def correct(samples: Samples) -> list[int]:
     """Return the number of correct samples of each problem."""
-    return [sum(row["status"] == Status.CORRECT for row in rows) for rows in samples]
+    return [sum(row.status == Status.CORRECT for row in rows) for rows in samples]
 
 
-def majority(rows: Sequence[dict[str, Any]], alike: Alike) -> float:
+def majority(rows: Sequence[EvaluatedSample], alike: Alike) -> float:
     """Whether the commonest answer to a problem is correct: 1 or 0, of several equally common ones the correct share.
 
     Answers that the verifier found correct are one; one that cannot be read has no vote.
     """
-    solved = sum(row["status"] == Status.CORRECT for row in rows)
+    solved = sum(row.status == Status.CORRECT for row in rows)
     others: dict[str, int] = {}
     for row in rows:
-        answer = row["extracted"] or ""
-        if row["status"] != Status.CORRECT and alike(answer, answer):
+        answer = row.extracted or ""
+        if row.status != Status.CORRECT and alike(answer, answer):
             same = next((other for other in others if alike(other, answer)), answer)
             others[same] = others.get(same, 0) + 1
     counts = [solved, *others.values()]

@@ -1,10 +1,9 @@
 """Where a run stands, as metrics of Ray: its dashboard and Prometheus find them under `ray_microbudget_…`."""
 
-from typing import Any
-
 from ray.util.metrics import Gauge
 
 from actors.messages import Progress
+from actors.storage.documents import LedgerRecord
 
 LATEST = {"reward": "reward/mean", "entropy": "policy/entropy", "tokens_per_second": "rollout/tokens_per_second"}
 """Metrics of the latest update: key of metrics.jsonl by name."""
@@ -21,12 +20,11 @@ class RayMetrics:
         self._updates = _gauge("updates", "Updates behind the policy")
         self._latest = {name: _gauge(name, f"{key} of the latest update") for name, key in LATEST.items()}
 
-    def show(self, progress: Progress, ledger: dict[str, Any]) -> None:
-        """ledger: `Ledger.record`."""
-        for actor, activities in ledger["seconds"].items():
+    def show(self, progress: Progress, ledger: LedgerRecord) -> None:
+        for actor, activities in ledger.seconds.items():
             for activity, seconds in activities.items():
                 self._seconds.set(seconds, {"actor": actor, "class": activity})
-        for name, count in ledger["counts"].items():
+        for name, count in ledger.counts.items():
             self._counts.set(count, {"class": name})
         self._spent.set(progress.spent)
         self._left.set(progress.left)

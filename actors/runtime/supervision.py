@@ -7,6 +7,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 from actors.errors import ActorDied
 from actors.protocols import Clock
+from actors.storage.documents import EventKind
 
 DEATHS_IN_A_ROW = 3
 """After so many deaths without an answer in between an actor is not restarted: it would not start the next time."""
@@ -66,11 +67,8 @@ class Restartable(Protocol):
 M = TypeVar("M", bound=Restartable)
 T = TypeVar("T")
 
-DIED = "died"
-"""How an event that is an actor's death ends; the other is "restarted"."""
-
-Record = Callable[[str, str], None]
-"""Takes an event of an actor, its name in front, and the rest of the sentence."""
+Record = Callable[[str, EventKind, str], None]
+"""Takes an actor's name, what happened to it, and the detail of the event."""
 
 
 class Lost(Exception):
@@ -155,9 +153,9 @@ class Supervised(Generic[M]):
             try:
                 pause = self._limit.pause(self._clock.now(), death)
             except ActorDied:
-                self._record(f"{name} {DIED}", f"{death.cause}; it is not restarted again")
+                self._record(name, EventKind.DIED, f"{death.cause}; it is not restarted again")
                 raise
-            self._record(f"{name} {DIED}", f"{death.cause}; restarting, {self._limit.attempt}")
+            self._record(name, EventKind.DIED, f"{death.cause}; restarting, {self._limit.attempt}")
             await self._clock.sleep(pause)
             try:
                 await self.actor.revive()
@@ -166,10 +164,11 @@ class Supervised(Generic[M]):
             except ActorDied as again:
                 death = again
             except Exception as error:  # another restart would not help
-                self._record(f"{name} not restarted", repr(error))
+                self._record(name, EventKind.NOT_RESTARTED, repr(error))
                 raise
         seconds = self._clock.now() - began
-        self._record(f"{name} restarted", f"within {seconds:.1f} s, {self._lost} requests asked again")
+        lost = f"within {seconds:.1f} s, {self._lost} requests asked again"
+        self._record(name, EventKind.RESTARTED, lost)
         self._lost = 0
         self._restarts += 1
         self.restart = None

@@ -5,7 +5,7 @@ A checkpoint contains:
 `adapter/`: the adapter in plain PEFT format
 `learner.safetensors`: fp32 weights and optimizer state by parameter name (`learner.training_state`)
 `learner.json`: what that state belongs to
-`coordinator.json`: version, groups used, noise of the adapter check, counts of the ledger, validation
+`coordinator.json`: the state of the coordinator
 `manifest.json`: size and digest of each file, by which damage is found
 """
 
@@ -16,10 +16,9 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from actors.storage.contents import State
-from actors.storage.files import damage, naming, read_json, seal, sync
+from actors.storage.documents import CoordinatorState
+from actors.storage.files import damage, naming, read_document, seal, sync
 from actors.storage.folders import beside, discard, drop_leftovers, foreign
 from actors.storage.layout import CHECKPOINT
 from conf.errors import BadInput
@@ -28,7 +27,7 @@ STATE = "coordinator.json"
 
 
 class Checkpoints:
-    """Whole checkpoints are named `update-<version>`; unfinished ones have temporary names and are never read."""
+    """The checkpoints in a folder. Unfinished ones have temporary names and are never read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,29 +35,28 @@ class Checkpoints:
 
     @property
     def all(self) -> list[Path]:
-        """The whole checkpoints, oldest first."""
+        """The finished checkpoints, oldest first."""
         return sorted(self.folder.glob("update-*"))
 
     @property
     def unfinished(self) -> list[Path]:
-        """The checkpoints that are being written or deleted, or that a dead process has left."""
+        """The checkpoints that are being written or deleted, or that a killed process has left."""
         return list(self.folder.glob(".*update-*.tmp"))
 
     @property
     def latest(self) -> Path | None:
-        """The newest checkpoint."""
         return target(self.folder / "latest")
 
     @property
     def best(self) -> Path | None:
-        """The checkpoint that did best in validation."""
+        """The checkpoint with the best validation."""
         return target(self.folder / "best")
 
     @property
     def best_score(self) -> float:
         """Validation pass@1 of the best checkpoint; -1 without one."""
-        score = read_state(self.best)["validation"] if self.best else None
-        return -1.0 if score is None else float(score)
+        score = read_state(self.best).validation if self.best else None
+        return -1.0 if score is None else score
 
     def newest_until(self, version: int) -> int:
         """Return the version of the newest checkpoint up to this one, else of the oldest; 0 without any."""
@@ -69,9 +67,9 @@ class Checkpoints:
     async def new(self, version: int, keep_last: int, passing: bool = False) -> AsyncIterator[Path]:
         """Yield a temporary folder that becomes the checkpoint of a version and `latest` once the block has succeeded.
 
-        Its gigabytes are hashed and synced beside the event loop; cancelled meanwhile, it stays a temporary folder.
-        keep_last: how many checkpoints stay, beside the best one. passing: this one is not among them, and stays until
-        there is a newer one.
+        A thread hashes and syncs its gigabytes. It stays a temporary folder if that is cancelled.
+        keep_last: number of checkpoints kept beside the best one. passing: whether the next checkpoint replaces this
+        one, which does not count among those kept.
         """
         final = self._path(version)
         drop_leftovers(final, CHECKPOINT)
@@ -84,7 +82,7 @@ class Checkpoints:
         await self.prune(keep_last, passing)
 
     async def prune(self, keep_last: int, passing: bool = False) -> None:
-        """Delete all but the latest checkpoint, the best, and the last ones; arguments as for `new`."""
+        """Delete all but the latest checkpoint, the best and the last ones. Arguments are those of `new`."""
         latest, best = (each.name if each else "" for each in (self.latest, self.best))
         lasting = [each.name for each in self.all if each.name < latest and each.name != self._passing]
         lasting += [latest] * (not passing)
@@ -94,11 +92,11 @@ class Checkpoints:
                 await asyncio.to_thread(self._remove, each)
 
     def mark_best(self, version: int) -> None:
-        """Point `best` at a version's checkpoint, which then is kept."""
+        """Point `best` at a version's checkpoint."""
         link(self.folder / "best", self._path(version))
 
     def return_to(self, version: int) -> None:
-        """Forget all checkpoints after a version that has one; 0 for all of them."""
+        """Delete all checkpoints after a version that has one; 0 deletes all."""
         kept = self._path(version)
         if kept.exists():
             link(self.folder / "latest", kept)
@@ -111,10 +109,10 @@ class Checkpoints:
                 self._remove(checkpoint)
 
     def recover(self, refusal: Callable[[Path], str | None]) -> dict[int, str]:
-        """Clean up after a dead process: make the newest good checkpoint the latest and move worse ones aside.
+        """Clean up after a killed process: make the newest usable checkpoint the latest and move newer ones aside.
 
-        refusal: why an undamaged checkpoint cannot be used; None if it can.
-        Returns the reasons by version of those moved aside. Raises BadInput if there are checkpoints but none is good.
+        refusal: returns why an undamaged checkpoint cannot be used, or None.
+        Return by version why checkpoints were moved aside. Raises BadInput if there are checkpoints but none is usable.
         """
         for unfinished in self.unfinished:
             discard(unfinished, CHECKPOINT)
@@ -143,7 +141,7 @@ class Checkpoints:
         return {version_of(checkpoint): reason for checkpoint, reason in refused.items()}
 
     def _remove(self, checkpoint: Path) -> None:
-        """Delete a checkpoint. One with a file in it that is not ours is kept, under a name that is no checkpoint's."""
+        """Delete a checkpoint. One that has a file of somebody else is renamed instead."""
         if not os.path.lexists(checkpoint):
             return
         if foreign(checkpoint, CHECKPOINT) is not None:
@@ -151,7 +149,7 @@ class Checkpoints:
             return
         leaving = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.tmp")
         checkpoint.rename(leaving)
-        with suppress(OSError):  # of NFS, while the file is read for a remote; `recover` comes back to it
+        with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
             discard(leaving, CHECKPOINT)
 
     def _path(self, version: int) -> Path:
@@ -162,25 +160,27 @@ def version_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("update-"))
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return the coordinator's part of a checkpoint."""
-    return read_json(checkpoint / STATE, State)
+def read_state(checkpoint: Path) -> CoordinatorState:
+    """Return the coordinator's part of a checkpoint. Raises BadInput if it is missing or damaged."""
+    if (state := read_document(checkpoint / STATE, CoordinatorState)) is None:
+        raise BadInput(f"{checkpoint} has no {STATE}: restore it")
+    return state
 
 
-def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Write the coordinator's part of a checkpoint."""
+def write_state(checkpoint: Path, state: CoordinatorState) -> None:
+    """Write the coordinator's part of a checkpoint, which is not sealed yet."""
     file = checkpoint / STATE
     with naming(file):
-        file.write_text(json.dumps(state))
+        file.write_text(json.dumps(state.content))
 
 
 def target(name: Path) -> Path | None:
-    """Return what a link points at, if that exists."""
+    """Return the path that a link leads to, None if nothing is there."""
     return name.resolve() if name.exists() else None
 
 
 def link(name: Path, checkpoint: Path) -> None:
-    """Point a link at a sibling, in one step."""
+    """Point a link at a checkpoint beside it, in one step."""
     fresh = name.with_name(f".{name.name}.tmp")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(checkpoint.name)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever dies meanwhile, and folders with a manifest or a lock."""
+"""Files that are whole or absent, whatever process is killed meanwhile, and folders with a manifest or a lock."""
 
 import contextlib
 import errno
@@ -6,12 +6,14 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from actors.storage.documents import Document
 from conf import documents
 from conf.errors import BadInput
 
@@ -21,6 +23,18 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Permissions of everybody but a file's owner."""
 
 REMEDY = "move it out of the way to see the rest, or restore it"
+
+OS_ERROR = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
+"""Number of an operating system's error in the text of Python's errors, and of those of safetensors, which is Rust."""
+
+DISK_REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "raise the quota or make room there",
+    errno.EROFS: "make it writable again",
+    errno.EIO: "look for its fault in the kernel's log",
+}
+
+D = TypeVar("D", bound=Document)
 
 
 def sync(path: Path) -> None:
@@ -34,7 +48,7 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an error of the operating system name this path, unless it names one: those of write and fsync do not."""
+    """Add this path to an error of the operating system that names none, as those of write and fsync."""
     try:
         yield
     except OSError as error:
@@ -52,30 +66,20 @@ def replace_text(file: Path, text: str) -> None:
         temporary.replace(file)
 
 
-def read_json(file: Path, kind: Any = Any) -> Any:
-    """Return the content of a JSON file, None if there is no file. Raises BadInput for one that is damaged, or not of
-    a kind of `contents`.
-    """
-    return documents.read_json(file, kind, REMEDY) if _there(file) else None
+def write_document(file: Path, document: Document) -> None:
+    """Write a document with a key per line, the old content or the new."""
+    replace_text(file, json.dumps(document.content, indent=2) + "\n")
 
 
-def read_rows(file: Path, kind: Any = Any) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file without a last line that is only half written; none if there is no file.
-
-    Raises BadInput for a line that is damaged, or not of a kind.
-    """
-    return list(documents.read_json_lines(file, kind, REMEDY)) if _there(file) else []
+def write_rows(file: Path, rows: Iterable[Document]) -> None:
+    """Write a JSONL file, the old content or the new."""
+    replace_text(file, "".join(json.dumps(row.content) + "\n" for row in rows))
 
 
-def _there(file: Path) -> bool:
-    """Whether there is anything of that name, be it a file or not."""
-    return os.path.lexists(file)
-
-
-def append_row(file: Path, row: dict[str, Any]) -> None:
-    """Add a row to a JSONL file and flush it to disk, the whole of it or, where the disk does not take it, nothing."""
+def append_row(file: Path, row: Document) -> None:
+    """Add a row to a JSONL file and flush it to disk: all of it or, where the disk does not take it, nothing."""
     with naming(file), file.open("ab", buffering=0) as lines:
-        end, line = lines.tell(), json.dumps(row).encode() + b"\n"
+        end, line = lines.tell(), json.dumps(row.content).encode() + b"\n"
         try:
             while line:
                 line = line[lines.write(line) :]
@@ -85,14 +89,51 @@ def append_row(file: Path, row: dict[str, Any]) -> None:
             raise
 
 
+def read_json(file: Path, kind: Any = Any) -> Any:
+    """Return the content of a JSON file, None if there is no file. Raises BadInput if it is damaged or of another kind.
+
+    kind: a type as pydantic has them.
+    """
+    return documents.read_json(file, kind, REMEDY) if os.path.lexists(file) else None
+
+
+def read_document(file: Path, kind: type[D]) -> D | None:
+    """Return a document, None if there is no file. Raises BadInput if it is damaged."""
+    found: D | None = read_json(file, kind)
+    return found
+
+
+def read_rows(file: Path, kind: type[D]) -> list[D]:
+    """Return the rows of a JSONL file without a last line that is only half written; none if there is no file.
+
+    Raises BadInput for a line that is damaged.
+    """
+    return list(documents.read_json_lines(file, kind, REMEDY)) if os.path.lexists(file) else []
+
+
 def drop_half_line(file: Path) -> None:
     """Drop the end of a JSONL file that a crash has cut off."""
     if file.exists() and not (text := documents.read_text(file, REMEDY)).endswith("\n"):
         replace_text(file, text[: text.rfind("\n") + 1])
 
 
+def disk_trouble(folder: Path, error: BaseException) -> str | None:
+    """Return why nothing can be written to a run folder, with path and remedy, if an error says that; else None."""
+    found = OS_ERROR.search(str(error))
+    number = int(found[1] or found[2]) if found else 0
+    # Another process may have made a part of a deleted folder again.
+    deleted = number == errno.ENOENT and str(folder) in str(error) and not (folder / "config.yaml").exists()
+    if deleted or not folder.is_dir():
+        return f"the run folder {folder} is gone: bring it back, or give the same command to start anew"
+    if number not in DISK_REMEDIES:
+        return None
+    path = error.filename if isinstance(error, OSError) and error.filename else folder
+    remedy = DISK_REMEDIES[number]
+    return f"nothing can be written to {path} ({os.strerror(number)}): {remedy}, then give the same command"
+
+
 def seal(folder: Path) -> None:
-    """Write a manifest of size and digest of every file under a folder, and flush all of it to disk."""
+    """Write the manifest of a folder, with size and digest of every file in it, and flush all of it to disk."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / MANIFEST]
     manifest = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "blake2b": digest(file)} for file in files
@@ -135,9 +176,10 @@ def digest(file: Path) -> str:
 
 
 def private_folder(root: str = "") -> Path:
-    """Return the temporary folder, or another one that is given, if it is this user's alone; else one in it that is.
+    """Return the temporary folder, or `root`, if it is this user's alone; else a folder in it that is.
 
-    Its name can be foreseen, since other processes have to find it: raises BadInput if somebody else was there first.
+    Other processes have to find that folder, so that anybody can foresee its name: raises BadInput if somebody else
+    has made it.
     """
     shared = Path(root or tempfile.gettempdir())
     if is_private(shared):
@@ -151,17 +193,16 @@ def private_folder(root: str = "") -> Path:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a path is that of a folder, and no link, that nobody else can enter. Raises OSError without one."""
+    """Whether a path is a folder, and no link, that nobody else can enter. Raises OSError if there is none."""
     found = folder.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & OTHERS
 
 
 def lock(folder: Path, wait: bool = False, place: str = "run.folder") -> int | None:
-    """Make a folder that is this user's alone, if there is none, and lock it for this process.
+    """Make a folder for this user alone, if there is none, and lock it for this process.
 
-    Return a descriptor, which no other process is given while it is open; None if another process holds the lock,
-    unless it is to be waited for. Raises BadInput if the folder cannot be made or written to. place: what else a person
-    can set then.
+    Return a descriptor that holds the lock while it is open; None if another process holds it and `wait` is false.
+    Raises BadInput if the folder cannot be made or written to. place: the setting that names the folder.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

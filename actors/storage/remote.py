@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from actors.storage.checkpoints import target
-from actors.storage.contents import RemoteState
+from actors.storage.documents import Link, RemoteFile, RemoteState
 from actors.storage.files import MANIFEST, damage, digest, read_json, sync
 from actors.storage.folders import MARK, new_folder
 from actors.storage.layout import CHECKPOINT, RUN
@@ -31,11 +31,7 @@ CHUNK = 2**20
 LOCAL = {"adapters", "checkpoints", "ray-session", "wandb"}
 """Entries of a run folder that belong to this machine, or are put another way."""
 
-LINKS = ("latest", "best")
-
-State = dict[str, Any]
-
-EMPTY: State = {"identity": None, "files": {}, "links": {}, "others": []}
+LINKS: tuple[Link, ...] = ("latest", "best")
 
 
 class Remote:
@@ -58,10 +54,8 @@ class Remote:
         self.folder = Path(self._root).resolve() if isinstance(self._files, LocalFileSystem) else None
         """On a mounted disk; None elsewhere."""
 
-    def state(self) -> State | None:
-        """Return what is there: identity of the run, its files by path, the links among its checkpoints, and others,
-        which are in no state any more. None without one. Raises BadInput for one that cannot be ours.
-        """
+    def state(self) -> RemoteState | None:
+        """Return the state that is there, None without one. Raises BadInput for one that cannot be ours."""
         self._files.invalidate_cache()
         try:
             with self._files.open(self._path(POINTER), "rb") as file:
@@ -69,13 +63,13 @@ class Remote:
         except FileNotFoundError:
             return None
         where = f"{self.url}/{POINTER}"
-        found: State = parse_json(text, RemoteState, where, "do not use it")
-        for path in [*found["files"], *(name.partition("/")[2] for name in found["others"])]:
+        found: RemoteState = parse_json(text, RemoteState, where, "do not use it")
+        for path in [*found.files, *(name.partition("/")[2] for name in found.others)]:
             if not RUN.knows(path):
                 raise BadInput(f"{where} names {path!r}, which is no file of a run: do not use it")
         return found
 
-    def try_out(self) -> State | None:
+    def try_out(self) -> RemoteState | None:
         """Write and delete a file. Return the state. Raises BadInput if anything but a run's state is there."""
         if (state := self.state()) is None:
             with suppress(FileNotFoundError):
@@ -92,18 +86,18 @@ class Remote:
 
     def put(self, run: RunRecord) -> None:
         """Put the run as it stands. What fails leaves the state before; the next call cleans up after it."""
-        before, place = self.state() or EMPTY, secrets.token_hex(8)
-        for name in before["others"]:
+        before, place = self.state() or RemoteState(), secrets.token_hex(8)
+        for name in before.others:
             with suppress(FileNotFoundError):
                 self._files.rm_file(self._path(name))
         with ExitStack() as opened:
             links, sealed = _open_checkpoints(run, opened)  # first: no history is older than its checkpoint
             paths = [*sealed, *_small_files(run)]
-            self._point({**before, "others": [f"{place}/{path}" for path in paths]})
+            self._point(before.model_copy(update={"others": [f"{place}/{path}" for path in paths]}))
             files = {path: self._put(place, path, sealed.get(path) or _read(run.path / path), before) for path in paths}
         now = {_name(path, entry) for path, entry in files.items()}
-        others = [name for path, entry in before["files"].items() if (name := _name(path, entry)) not in now]
-        self._point({"identity": run.identity(), "files": files, "links": links, "others": others})
+        others = [name for path, entry in before.files.items() if (name := _name(path, entry)) not in now]
+        self._point(RemoteState(identity=run.identity(), files=files, links=links, others=others))
 
     def get(self, folder: Path) -> None:
         """Make a run's folder, which is whole or absent, with the state that is there. Raises BadInput if there is no
@@ -115,40 +109,40 @@ class Remote:
             made.chmod(0o700)
             self._get(state, made)
 
-    def _get(self, state: State, folder: Path) -> None:
+    def _get(self, state: RemoteState, folder: Path) -> None:
         checkpoints = RunRecord(folder).checkpoints
         checkpoints.folder.mkdir()
-        for path, entry in state["files"].items():
+        for path, entry in state.files.items():
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as content:
-                for part in self._parts(_name(path, entry), entry["bytes"]):
+                for part in self._parts(_name(path, entry), entry.bytes):
                     content.write(part)
             sync(file)
-            if digest(file) != entry["blake2b"]:
+            if digest(file) != entry.blake2b:
                 raise BadInput(
                     f"{self.url}/{_name(path, entry)} has another content than was written: restore it there"
                 )
         for checkpoint in checkpoints.all:
             if fault := damage(checkpoint):
                 raise BadInput(f"{self.url}: {checkpoint.name} is not as it was sealed ({fault}): restore it there")
-        for link, name in state["links"].items():
+        for link, name in state.links.items():
             if checkpoints.folder / name not in checkpoints.all:
                 raise BadInput(f"{self.url}/{POINTER} names {name!r}, which is no checkpoint there: do not use it")
             (checkpoints.folder / link).symlink_to(name)
 
-    def _put(self, place: str, path: str, source: "Source", before: State) -> State:
+    def _put(self, place: str, path: str, source: "Source", before: RemoteState) -> RemoteFile:
         """Put a file, unless the state before has it. Return its entry."""
-        content, entry = source
-        known = before["files"].get(path)
-        if known and {**known, **entry} == known:
+        content, size, content_digest = source
+        known = before.files.get(path)
+        if known and (known.bytes, known.blake2b) == (size, content_digest):
             return known
         self._make_folder(f"{place}/{path}")
         with self._files.open(self._path(f"{place}/{path}"), "wb") as file:
             while part := content.read(CHUNK):
                 file.write(part)
                 self.moved += len(part)
-        return {"place": place, **entry}
+        return RemoteFile(place=place, bytes=size, blake2b=content_digest)
 
     def _parts(self, name: str, size: int) -> Iterator[bytes]:
         """Yield the parts of a file, and no more of it than its size and a part."""
@@ -158,9 +152,9 @@ class Remote:
                 size -= len(part)
                 yield part
 
-    def _point(self, state: State) -> None:
+    def _point(self, state: RemoteState) -> None:
         """Write the pointer in one step: object stores show a file when it is whole."""
-        text = json.dumps(state, indent=1).encode()
+        text = json.dumps(state.content, indent=1).encode()
         if self.folder is None:
             self._files.pipe_file(self._path(POINTER), text)
         else:
@@ -182,11 +176,11 @@ class Remote:
         return f"{self._root}/{name}"
 
 
-Source = tuple[IO[bytes], dict[str, Any]]
-"""Content of a file, and its size and digest."""
+Source = tuple[IO[bytes], int, str]
+"""Content, size and BLAKE2b digest of a file."""
 
 
-def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[str, str], dict[str, Source]]:
+def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[Link, str], dict[str, Source]]:
     """Open the files of what `latest` and `best` point at, which can be read even if they are deleted meanwhile.
 
     Return the names by link and the files by path. opened: closes them.
@@ -197,7 +191,11 @@ def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[str, str]
         for path, entry in read_json(place / MANIFEST).items():
             if not CHECKPOINT.knows(path) or (place / path).resolve() != place / path:
                 raise BadInput(f"{place / MANIFEST} names {path!r}, which is no file of a checkpoint: restore it")
-            files[f"checkpoints/{place.name}/{path}"] = opened.enter_context((place / path).open("rb")), entry
+            files[f"checkpoints/{place.name}/{path}"] = (
+                opened.enter_context((place / path).open("rb")),
+                entry["bytes"],
+                entry["blake2b"],
+            )
         files[f"checkpoints/{place.name}/{MANIFEST}"] = _read(place / MANIFEST)
     return {link: place.name for link, place in places.items()}, files
 
@@ -217,8 +215,8 @@ def _small_files(run: RunRecord) -> list[str]:
 
 def _read(file: Path) -> Source:
     content = file.read_bytes()
-    return BytesIO(content), {"bytes": len(content), "blake2b": hashlib.blake2b(content).hexdigest()}
+    return BytesIO(content), len(content), hashlib.blake2b(content).hexdigest()
 
 
-def _name(path: str, entry: State) -> str:
-    return f"{entry['place']}/{path}"
+def _name(path: str, entry: RemoteFile) -> str:
+    return f"{entry.place}/{path}"

@@ -54,7 +54,8 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
         verdict=conclude(run, found),
         basis=basis(run, found),
         facts=facts(trained, run, found, licence),
-        example=example and {**example, "text": shorten(example["prompt"] + example["response"])},
+        example=example
+        and {"status": example.status, "gold": example.gold, "text": shorten(example.prompt + example.response)},
         limits=limits(trained, run, form, found),
     )
 
@@ -94,7 +95,6 @@ def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> dic
     if found:
         for when, level in (("before", found.before), ("after", found.after)):
             passed[f"held-out pass@1 {when}"] = f"{percent(level.value)} (95 % interval {span(level.interval)})"
-    cost = summary.get("cost")
     known = {
         "base model": base_name(trained),
         "licence of the base model": licence or "see the page of the base model",
@@ -102,11 +102,13 @@ def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> dic
         "method": f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}",
         "reward": formula(run.config),
         "learning rate": f"{config.learner.learning_rate:g}, {config.learner.schedule}",
-        "updates": summary.get("updates", len(run.rows)),
+        "updates": summary.updates or len(run.rows),
         **passed,
-        "hardware": summary.get("hardware") or run.origin.get("machine") or "not recorded",
-        "time": time(run.spent_s),
-        "cost": "not recorded" if cost is None else f"{cost:.2f} at {config.budget.price_per_hour:g} an hour",
+        "hardware": summary.hardware or run.origin.machine or "not recorded",
+        "time": time(summary.spent_s),
+        "cost": "not recorded"
+        if summary.cost is None
+        else f"{summary.cost:.2f} at {config.budget.price_per_hour:g} an hour",
         "seed": config.run.seed,
     }
     return {name: str(value) for name, value in known.items()}

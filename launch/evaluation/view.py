@@ -1,7 +1,6 @@
 """Progress and results of an evaluation on the console and in Markdown."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,14 +10,12 @@ from rich.text import Text
 
 from actors.evaluation.samples import SampleFile
 from actors.formats import duration
+from actors.storage.documents import BenchmarkResult, EvaluationDocument, EventKind, Measure, PolicyScores
 
 LINES = 20
 """Lines of progress where there is no terminal to draw a bar on."""
 
 POLICIES = ("base", "adapter")
-
-Document = dict[str, Any]
-"""Content of evaluation.json."""
 
 
 class EvaluationView:
@@ -57,9 +54,9 @@ class EvaluationView:
             self._console.print(f"{self._drawn} of {self._total} samples, {estimate}", highlight=False)
             self._last_part = part
 
-    def note(self, name: str, text: str) -> None:
+    def note(self, name: str, kind: EventKind, text: str) -> None:
         """Say why an actor was replaced."""
-        self._bar.console.print(f"{name}: {text}", soft_wrap=True, highlight=False, markup=False)
+        self._bar.console.print(f"{name} {kind}: {text}", soft_wrap=True, highlight=False, markup=False)
 
     @property
     def _drawn(self) -> int:
@@ -76,35 +73,43 @@ def running_estimate(sample_files: Sequence[SampleFile]) -> str:
     return "pass@1 so far: " + ", ".join(parts)
 
 
-def rows(document: Document) -> list[tuple[str, ...]]:
+def by_policy(benchmark: BenchmarkResult) -> dict[str, PolicyScores | None]:
+    """Return the scores by policy."""
+    return dict(zip(POLICIES, (benchmark.base, benchmark.adapter), strict=True))
+
+
+def rows(document: EvaluationDocument) -> list[tuple[str, ...]]:
     """Return the table of results, headings first: a row for each score of each benchmark, policies side by side."""
-    policies = [policy for policy in POLICIES if any(benchmark[policy] for benchmark in document["benchmarks"])]
+    policies = [policy for policy in POLICIES if any(by_policy(each)[policy] for each in document.benchmarks)]
     found: list[tuple[str, ...]] = [("benchmark", "score", *policies)] if policies else []
-    for benchmark in document["benchmarks"]:
-        title = f"{benchmark['name']}, {benchmark['problems']} problems"
-        columns = [_cells(benchmark[policy]) if benchmark[policy] else {} for policy in policies]
+    for benchmark in document.benchmarks:
+        title, scores = f"{benchmark.name}, {benchmark.problems} problems", by_policy(benchmark)
+        columns = [_cells(own) if (own := scores[policy]) else {} for policy in policies]
         for name in columns[0]:
             found.append((title, name, *(column.get(name, "") for column in columns)))
             title = ""
     return found
 
 
-def _cells(scores: Document) -> dict[str, str]:
+def _cells(scores: PolicyScores) -> dict[str, str]:
     """Return the scores of a policy as a person reads them, in the order of the table."""
-    passes = sorted((name for name in scores if name.startswith("pass@")), key=lambda name: int(name[5:]))
-    measured = [(name, scores[name]) for name in (*passes, "maj@n") if name in scores]
+    measured = {f"pass@{k}": found for k, found in scores.pass_at.items()} | {"maj@n": scores.maj_at_n}
     return {
-        "n": str(scores["n"]),
-        **{name: "{:.3f} ({:.3f}–{:.3f})".format(found["value"], *found["ci95"]) for name, found in measured},
-        "length": f"{scores['mean_length']:.0f}",
-        "cut": f"{scores['truncated']:.0%}",
-        "format": f"{scores['format']:.0%}",
-        "tokens": f"{scores['tokens']:,}",
-        "time": duration(scores["seconds"]),
+        "n": str(scores.n),
+        **{name: _interval(found) for name, found in measured.items() if found},
+        "length": f"{scores.mean_length:.0f}",
+        "cut": f"{scores.truncated:.0%}",
+        "format": f"{scores.format or 0:.0%}",
+        "tokens": f"{scores.tokens:,}",
+        "time": duration(scores.seconds),
     }
 
 
-def table(document: Document) -> Table:
+def _interval(found: Measure) -> str:
+    return f"{found.value:.3f}" + (" ({:.3f}–{:.3f})".format(*found.ci95) if found.ci95 else "")
+
+
+def table(document: EvaluationDocument) -> Table:
     """Return the results for the console."""
     headings, *body = rows(document)
     view = Table(box=SIMPLE_HEAD)
@@ -115,7 +120,7 @@ def table(document: Document) -> Table:
     return view
 
 
-def markdown(document: Document) -> str:
+def markdown(document: EvaluationDocument) -> str:
     """Return the same table for pasting, with `lines` below it."""
     found = rows(document)
     if found:
@@ -123,33 +128,33 @@ def markdown(document: Document) -> str:
     return "\n".join([*(f"| {' | '.join(row)} |" for row in found), "", *(f"{line}\n" for line in lines(document))])
 
 
-def lines(document: Document) -> list[str]:
+def lines(document: EvaluationDocument) -> list[str]:
     """Return sentences on what a table does not say: the protocol, and the adapter against the base model."""
-    protocol = document["protocol"]
+    protocol = document.protocol
     said = [
-        f"{protocol['model']} in {protocol['dtype']}: temperature {protocol['temperature']:g}, top_p "
-        f"{protocol['top_p']:g}, at most {protocol['max_response_tokens']} tokens a response, seed {protocol['seed']}; "
+        f"{protocol.model} in {protocol.dtype}: temperature {protocol.temperature:g}, top_p "
+        f"{protocol.top_p:g}, at most {protocol.max_response_tokens} tokens a response, seed {protocol.seed}; "
         "95 % intervals over problems; time is the engine's, shared among the samples under way"
     ]
-    if protocol["adapter"]:
-        adapter = protocol["adapter_config"]
-        said.append(f"adapter: {protocol['adapter']}, of rank {adapter['rank']}, made for {adapter['base']}")
-    for benchmark in document["benchmarks"]:
-        if paired := benchmark["paired"]:
-            sure = f"{benchmark['problems']} problems, too few to tell it from chance"
-            if paired["ci95"]:
-                sure = "95 % interval {:+.3f} to {:+.3f}".format(*paired["ci95"]) + f", p = {paired['p']:.2g}"
-            said.append(f"{benchmark['name']}: adapter less base {paired['difference']:+.3f} in pass@1 ({sure})")
-        if benchmark["base"]["n"] < benchmark["n"]:
-            said.append(f"{benchmark['name']}: {benchmark['base']['n']} of {benchmark['n']} samples a problem so far")
-        if dropped := benchmark["dropped"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-            said.append(f"{benchmark['name']}: beside its {benchmark['problems']} problems were dropped: {reasons}")
+    if protocol.adapter and (adapter := protocol.adapter_config):
+        said.append(f"adapter: {protocol.adapter}, of rank {adapter['rank']}, made for {adapter['base']}")
+    for benchmark in document.benchmarks:
+        name, base = benchmark.name, benchmark.base
+        if paired := benchmark.paired:
+            sure = f"{benchmark.problems} problems, too few to tell it from chance"
+            if paired.ci95:
+                sure = "95 % interval {:+.3f} to {:+.3f}".format(*paired.ci95) + f", p = {paired.p:.2g}"
+            said.append(f"{name}: adapter less base {paired.difference:+.3f} in pass@1 ({sure})")
+        if base and base.n < benchmark.n:
+            said.append(f"{name}: {base.n} of {benchmark.n} samples a problem so far")
+        if benchmark.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in benchmark.dropped.items())
+            said.append(f"{name}: beside its {benchmark.problems} problems were dropped: {reasons}")
         said += [
-            f"{benchmark['name']}: {scores['unjudged']:.1%} of {policy} answers hung or broke the grader: not solved"
-            for policy in POLICIES
-            if (scores := benchmark[policy]) and scores["unjudged"]
+            f"{name}: {scores.unjudged:.1%} of {policy} answers hung or broke the grader: not solved"
+            for policy, scores in by_policy(benchmark).items()
+            if scores and scores.unjudged
         ]
-    if not document["benchmarks"]:
+    if not document.benchmarks:
         said.append("No round of samples is complete yet")
     return said

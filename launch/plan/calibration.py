@@ -85,7 +85,7 @@ def learn_from(folder: Path, machine: Machine) -> str:
 
     Empty while there are too few updates, or where the machine's rates are not known.
     """
-    rows = RunRecord(folder).rows()
+    rows = [row.metrics for row in RunRecord(folder).rows()]
     if not machine.rates or len(rows) < ENOUGH:
         return ""
     config, found = read_config(RunRecord(folder)), measure(folder, machine)
@@ -96,7 +96,7 @@ def learn_from(folder: Path, machine: Machine) -> str:
 def measure(folder: Path, machine: Machine) -> Calibration:
     """Return what a run of at least ENOUGH updates says about its machine: measured seconds over predicted ones."""
     run = RunRecord(folder)
-    config, rows = read_config(run), run.rows()
+    config, rows = read_config(run), [row.metrics for row in run.rows()]
     measured = rows[WARM_UP:]
     workload = _workload(run, measured)
     of = f"{len(measured)} updates of {config.model.path} at rank {config.lora.rank}"
@@ -116,7 +116,7 @@ def measure(folder: Path, machine: Machine) -> Calibration:
 
 def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
     samples = [sample for update in run.sampled_updates()[WARM_UP:] for sample in run.samples(update)]
-    lengths, prompts = [sample["tokens"] for sample in samples], [sample["prompt"] for sample in samples]
+    lengths, prompts = [sample.tokens for sample in samples], [sample.prompt for sample in samples]
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False))
     prompt = fmean(row["prompt/mean_length"] for row in rows)
     return Workload(

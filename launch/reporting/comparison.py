@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.evaluation import statistics
 from actors.evaluation.statistics import Difference, Estimate
-from launch.reporting.history import LEARNING_RATE, RANK, Row, Run, Sweep
+from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
 from launch.reporting.run_conclusion import recorded
 from launch.reporting.wording import WORDS, many
 
@@ -17,7 +17,7 @@ from launch.reporting.wording import WORDS, many
 class Repeats:
     """The runs that differ in the seed alone. settings: their values on the axes."""
 
-    settings: Row
+    settings: Settings
     runs: tuple[Run, ...]
 
     @property
@@ -31,7 +31,7 @@ class Repeats:
         seeds: dict[int, list[float]] = {}
         for run in self.runs:
             if run.final:
-                seeds.setdefault(run.seed, []).append(run.final["pass@1"])
+                seeds.setdefault(run.seed, []).append(run.final.pass_at_1)
         return [fmean(of_seed) for of_seed in seeds.values()]
 
     @property
@@ -43,10 +43,10 @@ class Repeats:
         mean = statistics.over_seeds(values)
         if mean.interval and len(set(values)) > 1:
             return Estimate(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
-        found = (
-            statistics.over_problems(self.solved.values()) if self.solved else recorded(self.finished[0].final or {})
-        )
-        return Estimate(mean.value, found.interval)
+        if self.solved:
+            return Estimate(mean.value, statistics.over_problems(self.solved.values()).interval)
+        known = [recorded(run.final) for run in self.finished if run.final]
+        return Estimate(mean.value, known[0].interval)
 
     @property
     def basis(self) -> str:

@@ -1,38 +1,39 @@
-"""What a reader should know before trusting the result of a run."""
+"""Lists what a reader should know before trusting the result of a run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+from actors.storage.documents import Event, EventKind
 from actors.storage.run_record import FINISHED
 from launch.reporting.history import Run
 from launch.reporting.wording import WORDS, count, many, percent, time
 
 LATE = 0.1
-"""The last share of a run's updates, whose mean says how it was in the end."""
+"""Fraction of the updates, the last ones, whose mean says how a run was in the end."""
 
 MUCH = 0.1
-"""Truncated samples above this share, or samples without a verdict above a tenth of it, deserve a warning."""
+"""Fraction of truncated samples above which a warning is due; for samples without a verdict a tenth of it."""
 
 OFTEN = 0.5
-"""Share of the updates in which the canary can be expected to tell adapters apart."""
+"""Fraction of the updates in which the adapter check can be expected to tell adapters apart."""
 
 NO_COLLAPSE = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
 
 IDLE = 0.5
-"""Groups without variance above this share: more than half of the generated tokens teach nothing."""
+"""Fraction of groups without variance above which more than half of the generated tokens teach nothing."""
 
 BEHIND = 0.5
-"""Share of the planned updates below which a run is far behind its plan."""
+"""Fraction of the planned updates below which a run is far behind its plan."""
 
 SLOWER = 1.5
-"""Times as long as planned that explain why a run is behind."""
+"""Measured over planned seconds above which a part of a run explains why it is behind."""
 
 RESOURCES = ("disk", "shared memory", "memory")
-"""What `warnings/…` of the ledger may count as low; others are trackers, whose lost calls it counts."""
+"""Names after `warnings/` in the ledger that are resources of the host; the others are loggers."""
 
 ENDINGS = {"completed": "good", "budget_exhausted": "good", "interrupted": "warning", "unfinished": "warning"}
-"""Level of a run's status; bad for any other."""
+"""Level by status of a run; bad for any other."""
 
 LEVELS = ("bad", "warning", "note", "good")
 
@@ -48,36 +49,40 @@ class Flag:
 
 def flags(run: Run) -> list[Flag]:
     """Return all that is known about how a run went, the worst first."""
-    found = [*_course(run), *_behind(run), *_mismatch(run), *_samples(run), *_evaluations(run), *_faults(run)]
+    found = [*_course(run), *_behind(run), *_samples(run), *_evaluations(run), *_faults(run)]
     return sorted(found, key=lambda flag: LEVELS.index(flag.level))
 
 
+def events(run: Run, *kinds: EventKind) -> list[Event]:
+    """Return the events of some kinds."""
+    return [event for event in run.events if event.kind in kinds]
+
+
 def behind(run: Run) -> str:
-    """Say how far a run that has ended by itself is behind its plan, as 1 of 15 planned updates; empty if it is not far
-    behind, or nothing was planned.
-    """
-    planned = (run.origin.get("planned") or {}).get("updates") or run.config.get("budget.updates") or 0
-    if run.status not in FINISHED or len(run.rows) >= BEHIND * planned:
+    """Say how far behind its plan a run has ended, as "1 of 15 planned updates"; empty if it is not far behind."""
+    planned = run.origin.planned.updates if run.origin.planned else run.config.get("budget.updates") or 0
+    if run.summary.status not in FINISHED or len(run.rows) >= BEHIND * planned:
         return ""
     return f"{len(run.rows)} of {planned:,} planned updates"
 
 
 def _behind(run: Run) -> Iterator[Flag]:
-    """Warn of a run far behind its plan, and say what took longer, or what else took most of its time."""
+    """Warn of a run far behind its plan, and say what took longer than planned, or most of the time."""
     if not (said := behind(run)):
         return
-    planned, spent = run.origin.get("planned") or {}, (run.ledger.get("seconds") or {}).get("run") or {}
-    took = {
-        "an update": (spent.get("training", 0.0) / max(len(run.rows), 1), planned.get("update_s")),
-        "the start": (spent.get("start", 0.0) + spent.get("starting", 0.0), planned.get("start_s")),
-    }
-    why = [
-        f"{part} took {time(seconds)}, not {time(expected)}"
-        for part, (seconds, expected) in took.items()
-        if expected and seconds > SLOWER * expected
-    ]
+    why, spent = [], run.summary.ledger.seconds.get("run", {})
+    if planned := run.origin.planned:
+        took = {
+            "an update": (spent.get("training", 0.0) / max(len(run.rows), 1), planned.update_s),
+            "the start": (spent.get("start", 0.0) + spent.get("starting", 0.0), planned.start_s),
+        }
+        why = [
+            f"{part} took {time(seconds)}, not {time(expected)}"
+            for part, (seconds, expected) in took.items()
+            if expected and seconds > SLOWER * expected
+        ]
     if not why and spent:
-        most = max(spent, key=lambda activity: float(spent[activity]))
+        most = max(spent, key=lambda activity: spent[activity])
         why = [f"most of the time, {time(spent[most])}, went into {most.replace('_', ' ')}"]
     yield Flag("warning", f"It made {said}", "; ".join(why) or "why was not recorded")
 
@@ -97,13 +102,14 @@ def in_words(text: str) -> str:
 
 def _course(run: Run) -> Iterator[Flag]:
     """Tell how the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
-    reason = run.summary.get("reason") or "no summary.json was written"
-    ended = f"The run {WORDS['endings'].get(run.status, run.status)}"
-    level = "warning" if behind(run) else ENDINGS.get(run.status, "bad")
+    summary = run.summary
+    ended = f"The run {WORDS['endings'].get(summary.status, summary.status)}"
+    level = "warning" if behind(run) else ENDINGS.get(summary.status, "bad")
+    reason = summary.reason or "no summary.json was written"
     yield Flag(level, ended, f"{reason}; {many(len(run.rows), 'update')}")
-    if budget := run.summary.get("budget_s"):
-        level, kept = ("warning", "overrun") if run.spent_s > budget else ("good", "kept")
-        used = f"{time(run.spent_s)} of {time(budget)}, {percent(run.spent_s / budget, 0)}"
+    if budget := summary.budget_s:
+        level, kept = ("warning", "overrun") if summary.spent_s > budget else ("good", "kept")
+        used = f"{time(summary.spent_s)} of {time(budget)}, {percent(summary.spent_s / budget, 0)}"
         yield Flag(level, f"The budget was {kept}", used)
     updates, decided = run.series("canary/decided")
     if any(decided):
@@ -112,20 +118,16 @@ def _course(run: Run) -> Iterator[Flag]:
         detail = f"the adapter check could tell in {percent(fmean(decided), 0)} of the updates, first in update {first}"
         yield Flag(level, "The rollouts used the right adapter", detail)
     elif decided:
-        detail = "the policy never moved far enough from the base model for the probe to tell its adapter from none"
+        detail = "the policy never moved far enough from the base model to tell its adapter from none"
         yield Flag("warning", "The adapter check stayed undecided", detail)
-    if found := [event for event in run.events if str(event.get("event", "")).startswith("collapse")]:
-        detail = f"update {found[0]['update']}: {in_words(str(found[0]['detail']))}"
+    if found := events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK):
+        detail = f"update {found[0].update}: {in_words(found[0].detail)}"
         yield Flag("warning", f"{many(len(found), 'sign')} of collapse", detail)
     elif run.rows:
         yield Flag("good", "No sign of collapse", NO_COLLAPSE)
-
-
-def _mismatch(run: Run) -> Iterator[Flag]:
-    """Warn where the samples were not those of the policy that learned from them."""
-    if found := [event for event in run.events if event.get("event") == "mismatch"]:
+    if found := events(run, EventKind.MISMATCH):
         detail = (
-            f"update {found[0]['update']}: {found[0]['detail']}, so that few tokens decided over whole updates; lower "
+            f"update {found[0].update}: {found[0].detail}, so that few tokens decided over whole updates; lower "
             "learner.max_staleness or learner.learning_rate"
         )
         yield Flag("warning", "The samples were far from the policy that learned from them", detail)
@@ -144,9 +146,9 @@ def _samples(run: Run) -> Iterator[Flag]:
         level = "warning" if truncated > MUCH else "good"
         where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
         yield Flag(level, f"{percent(truncated)} of the responses were cut off", where)
-    if complaints := [event for event in run.events if event.get("event") == "reward function failed"]:
-        number = (run.ledger.get("counts") or {}).get("rewards/failed", len(complaints))
-        yield Flag("warning", f"{many(number, 'sample')} without a reward", str(complaints[0]["detail"]))
+    if complaints := events(run, EventKind.REWARD_FAILED):
+        number = run.summary.ledger.counts.get("rewards/failed", len(complaints))
+        yield Flag("warning", f"{many(number, 'sample')} without a reward", complaints[0].detail)
     idle = _late(run, "groups/zero_variance")
     if idle > IDLE:
         detail = "in the last updates: their samples all earned the same, from which nothing is learned"
@@ -154,20 +156,22 @@ def _samples(run: Run) -> Iterator[Flag]:
 
 
 def cut(run: Run) -> str:
-    """Say by how much the final evaluation is smaller than it was to be; empty if it is not."""
-    final, asked = run.final, run.config.get("eval.n")
+    """Say by how much the final evaluation is smaller than requested; empty if it is not."""
+    final, requested = run.final, run.config.get("eval.n")
     if not final:
         return ""
-    problems = (run.base or final)["problems"]
-    parts = [f"{final['problems']} of {many(problems, 'problem')}"] if final["problems"] < problems else []
-    parts += [f"{many(final['n'], 'sample')} a problem instead of {asked}"] if asked and final["n"] < asked else []
+    problems = (run.base or final).problems
+    parts = [f"{final.problems} of {many(problems, 'problem')}"] if final.problems < problems else []
+    if requested and final.n < requested:
+        parts.append(f"{many(final.n, 'sample')} a problem instead of {requested}")
     return ", ".join(parts)
 
 
 def _evaluations(run: Run) -> Iterator[Flag]:
-    asked = run.config.get("eval.n")
-    if run.base and asked and run.base["n"] < asked:
-        detail = f"{many(run.base['n'], 'sample')} a problem instead of {asked}"
+    """Tell what limits the held-out evaluations and benchmarks."""
+    requested = run.config.get("eval.n")
+    if run.base and requested and run.base.n < requested:
+        detail = f"{many(run.base.n, 'sample')} a problem instead of {requested}"
         yield Flag("note", "The evaluation of the base model was cut short", detail)
     if short := cut(run):
         yield Flag("note", "The final evaluation was cut short by the budget", short)
@@ -181,13 +185,12 @@ def _evaluations(run: Run) -> Iterator[Flag]:
 
 def _faults(run: Run) -> Iterator[Flag]:
     """Tell what the run has survived."""
-    counts = run.ledger.get("counts") or {}
-    events = [event.get("event") for event in run.events]
+    counts = run.summary.ledger.counts
     deaths = {name.removeprefix("deaths/"): n for name, n in counts.items() if name.startswith("deaths/")}
     for name, number in deaths.items():
         yield Flag("warning", f"{many(number, 'death')} survived", f"of the {name}; events.jsonl says why")
     restarts = sum(deaths.get(name, 0) for name in ("learner", "coordinator"))
-    resumed = run.restores - restarts - events.count("collapse, rolled back")
+    resumed = run.restores - restarts - len(events(run, EventKind.ROLLED_BACK))
     if resumed > 0:
         yield Flag("note", f"Resumed {'once' if resumed == 1 else f'{resumed} times'}", "from a checkpoint")
     if skipped := counts.get("updates/skipped", 0):
@@ -200,10 +203,9 @@ def _faults(run: Run) -> Iterator[Flag]:
         elif (of := name.removeprefix("warnings/")) in RESOURCES:
             yield Flag("warning", f"{of.capitalize()} ran low", many(number, "warning"))
         elif of != name:
-            yield Flag(
-                "warning", f"{of} has lost {many(number, 'call')}", "of what it was to show; events.jsonl says why"
-            )
-    if refused := events.count("checkpoint refused"):
+            detail = "of what it was to show; events.jsonl says why"
+            yield Flag("warning", f"{of} has lost {many(number, 'call')}", detail)
+    if refused := len(events(run, EventKind.CHECKPOINT_REFUSED)):
         yield Flag("warning", f"{many(refused, 'checkpoint')} refused", "damaged or not of this run")
     bound = run.config.get("learner.max_staleness")
     if bound is not None and run.rows:

@@ -66,7 +66,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
     about = tables.settings(run)
     subject = [f"{name} {about[name]}" for name in SUBJECT if name in about]
     held_out = [tables.held_out(run, found)] if found else []
-    facts = about | run.versions | tables.provenance(run)
+    facts = about | run.summary.versions | tables.provenance(run)
     return _render(
         title=run.name,
         subject=", ".join(subject),

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from actors.evaluation.statistics import Estimate, over_problems
+from actors.storage.documents import EventKind
+from launch.reporting.health import events
 from launch.reporting.history import Run
 from launch.reporting.run_conclusion import Change, recorded
 from launch.reporting.wording import WORDS
@@ -93,7 +95,7 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}
     if known.get("reward/mean") == known.get("reward/accuracy"):
         known.pop("reward/mean", None)
-    end = int(run.rows[-1]["update"]) if run.rows else 1
+    end = run.rows[-1].update if run.rows else 1
     points = {0: found.before, end: found.after} if found else {0: recorded(run.base)} if run.base else {}
     if not known and not points:
         return None
@@ -123,8 +125,7 @@ def _held_out(axes: Axes, points: dict[int, Estimate], name: str, size: float) -
 
 def _validations(run: Run) -> dict[int, Estimate]:
     """Return validations by update. Each has one sample of every problem, so that its value determines its interval."""
-    base = run.base or {}
-    count = min(int(run.config.get("validation.problems") or 0), int(base.get("problems", 0)))
+    count = min(int(run.config.get("validation.problems") or 0), run.base.problems if run.base else 0)
     updates, values = run.series("validation/pass@1")
     known = zip(updates, [round(value * count) for value in values], strict=True) if count else ()
     return {update: over_problems([1.0] * solved + [0.0] * (count - solved)) for update, solved in known if update}
@@ -160,4 +161,4 @@ def _family(run: Run, name: str) -> Plot | None:
 
 def collapses(run: Run) -> list[int]:
     """Return the updates at which the collapse guard warned."""
-    return [event["update"] for event in run.events if str(event.get("event", "")).startswith("collapse")]
+    return [event.update for event in events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)]

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
+from actors.storage.documents import Heldout
 from launch.reporting.health import behind
-from launch.reporting.history import Row, Run
+from launch.reporting.history import Run
 from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, points, shorten, span
 
 REASON_CHARACTERS = 160
@@ -32,10 +33,10 @@ class Change:
         return "rose" if self.difference.value > 0 else "fell"
 
 
-def recorded(evaluation: Row) -> Estimate:
+def recorded(evaluation: Heldout) -> Estimate:
     """Return pass@1 of an evaluation as summary.json has it."""
-    low, high = evaluation["ci95"]
-    return Estimate(evaluation["pass@1"], (low, high) if evaluation["problems"] >= FEWEST else None)
+    low, high = evaluation.ci95
+    return Estimate(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
 
 
 def change(run: Run) -> Change | None:
@@ -47,7 +48,7 @@ def change(run: Run) -> Change | None:
     difference = paired_difference(before, after)
     if difference is None:
         levels = recorded(base), recorded(final)
-        return Change(*levels, min(base["problems"], final["problems"]), Difference(levels[1].value - levels[0].value))
+        return Change(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
     common = before.keys() & after.keys()
     levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)
     return Change(*levels, len(common), difference)
@@ -63,8 +64,10 @@ def conclude(run: Run, found: Change | None) -> str:
 
 
 def _without_result(run: Run) -> str:
-    reason = shorten(run.summary.get("reason") or "", REASON_CHARACTERS)
-    ended = f"the run {WORDS['endings'].get(run.status, run.status)}" + (f" ({reason})" if reason else "")
+    reason = shorten(run.summary.reason, REASON_CHARACTERS)
+    ended = f"the run {WORDS['endings'].get(run.summary.status, run.summary.status)}" + (
+        f" ({reason})" if reason else ""
+    )
     missing = "the base model" if run.base is None else "the trained model"
     return f"No conclusion: {missing} was not evaluated; {ended}."
 
@@ -89,7 +92,7 @@ def basis(run: Run, found: Change | None) -> str:
     """Return the evidence for the conclusion, for the small print below it."""
     if found is None or run.final is None or run.base is None:
         return ""
-    before, after = run.base["n"], run.final["n"]
+    before, after = run.base.n, run.final.n
     each = f"{many(before, 'sample')} of each"
     if before != after:
         short = "base model" if before < after else "trained model"

@@ -42,7 +42,7 @@ def finals(sweep: Sweep) -> Plot | None:
     bases: dict[str, list[float]] = {}
     for run in sweep.finished:
         if run.base:
-            bases.setdefault(Path(run.model).name, []).append(run.base["pass@1"])
+            bases.setdefault(Path(run.model).name, []).append(run.base.pass_at_1)
     for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
         name = f"base, {model}" if len(bases) > 1 else "base"
         axes.axhline(fmean(levels), color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=style, label=name)

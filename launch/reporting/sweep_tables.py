@@ -24,7 +24,7 @@ def runs(sweep: Sweep) -> Table:
             *(compact(run.settings.get(axis)) for axis in sweep.axes),
             str(run.seed),
             *_result(run),
-            f"{time(run.spent_s)} of {time(run.budget_s or 0.0)}" if run.begun else MISSING,
+            f"{time(run.summary.spent_s)} of {time(run.budget_s or 0.0)}" if run.begun else MISSING,
             run.cell_status.replace("_", " "),
         )
         for run in sweep.runs
@@ -39,10 +39,10 @@ def _result(run: Run) -> Cells:
     """Return final pass@1 and its rise, each with its interval, and the number of updates."""
     updates = str(len(run.rows)) if run.begun else MISSING
     if found := change(run):
-        levels = [(percent(found.after.value), found.after), (points(found.difference.value), found.difference)]
-        return (*(text for value, of in levels for text in (value, span(of.interval))), updates)
-    final = run.final or {}
-    return percent(final.get("pass@1")), span(final.get("ci95")), MISSING, MISSING, updates
+        rise = points(found.difference.value), span(found.difference.interval)
+        return percent(found.after.value), span(found.after.interval), *rise, updates
+    levels = (percent(run.final.pass_at_1), span(run.final.ci95)) if run.final else (MISSING, MISSING)
+    return (*levels, MISSING, MISSING, updates)
 
 
 def concerns(sweep: Sweep) -> Table:
@@ -60,7 +60,7 @@ def concerns(sweep: Sweep) -> Table:
 
 def shared(sweep: Sweep) -> dict[str, str]:
     """Return the settings and versions that all runs have."""
-    known = [settings(run) | run.versions for run in sweep.runs if run.begun]
+    known = [settings(run) | run.summary.versions for run in sweep.runs if run.begun]
     first = known[0] if known else {}
     return {name: value for name, value in first.items() if all(of_run.get(name) == value for of_run in known)}
 
@@ -73,8 +73,8 @@ def means(sweep: Sweep) -> Table:
         mean = percent(final.value if final else None), span(final.interval if final else None), repeats.basis
         effort: Cells = (MISSING,) * 3
         if runs:
-            tokens = fmean(sum(row.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
-            updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.spent_s for run in runs)
+            tokens = fmean(sum(row.metrics.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
+            updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.summary.spent_s for run in runs)
             effort = f"{updates:.0f}", count(tokens), time(spent_s)
         rows.append((*map(compact, repeats.settings.values()), *mean, *effort))
     head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "updates", "tokens", "time")

@@ -6,14 +6,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
-from actors.coordinator.context import RunRequest, summarise
-from actors.messages import Outcome
+from actors.coordinator.context import Outcome, RunRequest, summarise
 from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
-from actors.storage.disk_trouble import disk_trouble
+from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.run_folder import RunFolder
+from actors.storage.run_record import FINISHED
 from conf.command import near
 from conf.schema import Config
 
@@ -26,7 +25,7 @@ PATIENCE_S = 300.0
 """Seconds that the command may take. It comes after the end of the budget, and the machine may cost by the minute."""
 
 
-def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> dict[str, Any]:
+def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> RunSummary:
     """Write summary.json of a run whose coordinator could not, and return it; also if the disk takes nothing.
 
     A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.
@@ -34,18 +33,9 @@ def write_ending(request: RunRequest, status: str, reason: str, failure: str = "
     folder = RunFolder(request.folder)
     if (written := folder.summary()) is not None:
         return written
-    latest, ledger = folder.checkpoints.latest, folder.ledger() or {"seconds": {}, "counts": {}}
+    latest, ledger = folder.checkpoints.latest, folder.ledger() or LedgerRecord()
     summary = summarise(request, Outcome(status, reason), version_of(latest) if latest else 0, ledger)
-    try:
-        folder.write_spent(summary["spent_s"])
-        folder.write_summary(summary)
-        if failure:
-            folder.write_failure(failure)
-    except OSError as error:
-        if trouble := disk_trouble(folder.path, error):
-            return {**summary, "status": "halted", "reason": f"{reason}; {trouble}"}
-        raise
-    return summary
+    return folder.write_ending(summary, failure)
 
 
 class OnEnd:
@@ -57,15 +47,15 @@ class OnEnd:
         self._done = not config.run.on_end
         self._lock = threading.RLock()  # a signal may interrupt the call that holds it
 
-    def __call__(self, summary: dict[str, Any], exit_code: int) -> None:
+    def __call__(self, summary: RunSummary, exit_code: int) -> None:
         """Run the command, or wait until another thread has. summary: that of the run."""
         with self._lock:
             if self._done:
                 return
             self._done = True
             facts = {
-                "MICROBUDGET_STATUS": summary["status"],
-                "MICROBUDGET_REASON": summary["reason"],
+                "MICROBUDGET_STATUS": summary.status,
+                "MICROBUDGET_REASON": summary.reason,
                 "MICROBUDGET_EXIT_CODE": str(exit_code),
                 "MICROBUDGET_NAME": self._config.run.name,
                 "MICROBUDGET_FOLDER": str(self._folder),
@@ -82,10 +72,11 @@ class OnEnd:
                 print(f"run.on_end={command}: {fault}; the run itself is as said above", file=sys.stderr)
 
 
-def exit_code(summary: dict[str, Any]) -> int:
+def exit_code(summary: RunSummary) -> int:
     """Return the exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
-    status = summary["status"]
-    return 128 + signal.Signals[summary["reason"]] if status == "interrupted" else EXIT_CODES[status]
+    if summary.status == "interrupted":
+        return 128 + signal.Signals[summary.reason]
+    return EXIT_CODES[summary.status]
 
 
 def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
@@ -104,7 +95,7 @@ def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
     return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
 
 
-def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
+def leave(summary: RunSummary, on_end: OnEnd) -> None:
     """End this process at once, after what is to be done at a run's end."""
     try:
         on_end(summary, exit_code(summary))
@@ -112,11 +103,11 @@ def leave(summary: dict[str, Any], on_end: OnEnd) -> None:
         os._exit(exit_code(summary))
 
 
-def next_steps(summary: dict[str, Any], folder: Path) -> list[str]:
+def next_steps(summary: RunSummary, folder: Path) -> list[str]:
     """Return lines on what to do now: go on with the run, or use what it has trained."""
-    if summary["status"] not in ("completed", "budget_exhausted"):
+    if summary.status not in FINISHED:
         return ["The same command resumes the run."]
-    if not summary["updates"]:
+    if not summary.updates:
         return []
     run = near(folder)
     steps = {

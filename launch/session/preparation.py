@@ -8,6 +8,7 @@ from actors.coordinator.context import RunRequest
 from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.storage.checkpoints import version_of
+from actors.storage.documents import EventKind, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
@@ -48,17 +49,17 @@ def prepare(
     run.drop_half_event()
     for wall in absent_walls:
         print(f"Judges have no {wall}")
-        run.append_event(0, "wall absent", wall)
+        run.append_event(0, EventKind.WALL_ABSENT, wall)
     if config.run.mps:
-        run.append_event(0, "mps", PRICE)
+        run.append_event(0, EventKind.MPS, PRICE)
     write_listing(run.left_out_file, problems.left_out)
     if begun:
         latest = run.checkpoints.latest
         at = version_of(latest) if latest else 0
         print(f"Resuming at update {at}, {duration(run.spent)} of the budget spent")
     else:
-        planned = {"planned": expected.kept} if expected else {}
-        run.write_origin(origin(arguments, plan.machine.described) | planned)
+        planned = Planned.model_validate(expected.kept) if expected else None
+        run.write_origin(origin(arguments, plan.machine.described, planned))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     if config.lora.start_from:  # the actors have working folders of their own
         config.lora.start_from = str(Path(config.lora.start_from).resolve())

@@ -1,6 +1,5 @@
 """Whether a run may start or go on in a folder, taking that folder over, and where the run comes from."""
 
-import math
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.runtime.ray_session import clear_session
+from actors.storage.documents import Origin, Planned, RunSummary
 from actors.storage.files import lock
 from actors.storage.folders import MARK, empty, foreign, is_marked, link_of_ours, mark
 from actors.storage.layout import RUN
@@ -54,26 +54,26 @@ def find_folder(config: Config) -> Path:
     return run.path
 
 
-def check_continuation(config: Config, run: RunRecord, summary: dict[str, Any]) -> None:
+def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:
     """Raise BadInput unless a finished run is given more of the budget that ended it, and can use that: a schedule that
     has ended at a learning rate of zero would raise it again, from a state that has stood still.
     """
     name, before = config.run.name, run.config()
     asked, had = config.budget.updates, before["budget"]["updates"]
-    if summary["status"] == "budget_exhausted":
-        more = config.budget.seconds > summary.get("budget_s", math.inf)
-        hint = f"budget.minutes={2 * summary.get('budget_s', 0) / 60:g}"
+    if summary.status == "budget_exhausted":
+        more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
+        hint = f"budget.minutes={2 * (summary.budget_s or 0) / 60:g}"
     else:
-        by_count = had is not None and had <= summary.get("updates", 0)
+        by_count = had is not None and had <= summary.updates
         more = by_count and (asked is None or asked > had)
         hint = f"budget.updates={2 * had}" if by_count else ""
     if not more:
         raise BadInput(
-            f"run {name!r} in {run.path} is finished ({summary['status']}): give run.overwrite=true to start it anew, "
+            f"run {name!r} in {run.path} is finished ({summary.status}): give run.overwrite=true to start it anew, "
             f"{f'more, as {hint}, to go on with it, ' if hint else ''}or run.name=OTHER to keep it"
         )
     learner = config.learner
-    if summary["status"] == "budget_exhausted" and learner.schedule != "constant" and learner.final_rate == 0:
+    if summary.status == "budget_exhausted" and learner.schedule != "constant" and learner.final_rate == 0:
         raise BadInput(
             f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule={learner.schedule},"
             " which a larger budget would raise again: go on from its adapter by run.name=OTHER"
@@ -184,14 +184,15 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     return [f"{key}={before} → {now}" for key, (before, now) in told.items()]
 
 
-def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
-    """Return command, commit, date and machine of a run that begins now."""
-    return {
-        "command": command_line("run.py", arguments),
-        "commit": commit(),
-        "started": datetime.now().astimezone().isoformat(timespec="minutes"),
-        "machine": machine,
-    }
+def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:
+    """Return where a run that begins now comes from."""
+    return Origin(
+        command=command_line("run.py", arguments),
+        commit=commit(),
+        started=datetime.now().astimezone().isoformat(timespec="minutes"),
+        machine=machine,
+        planned=planned,
+    )
 
 
 def command_line(program: str, arguments: Sequence[str]) -> str:

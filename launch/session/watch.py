@@ -22,8 +22,9 @@ from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from actors.runtime.process import after, handle_signals
 from actors.runtime.ray_session import end_actors
 from actors.runtime.remote_actor import BAD_INPUT
-from actors.runtime.supervision import DIED, RestartLimit
+from actors.runtime.supervision import RestartLimit
 from actors.storage.checkpoints import version_of
+from actors.storage.documents import EventKind, RunSummary
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from launch.hardware.machine import detect
@@ -70,7 +71,7 @@ class Watch:
         self._start(request)
         handle_signals(self._on_signal)
 
-    def follow(self) -> dict[str, Any]:
+    def follow(self) -> RunSummary:
         """Show the run until it ends and return its summary, also if coordinators keep dying. Raises BadInput if that
         ended it.
         """
@@ -103,10 +104,10 @@ class Watch:
             request, start_actors, foreign
         )
 
-    def _follow(self, view: RunView) -> dict[str, Any]:
+    def _follow(self, view: RunView) -> RunSummary:
         """Show the run of one coordinator and return its summary. Raises what Ray does if it dies or hangs."""
         self._watcher = ExitWatcher(self._wait_for_coordinator())
-        ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
+        ending: ray.ObjectRef[RunSummary] = self._coordinator.run.remote()
         while not ray.wait([ending], timeout=POLL_S)[0]:
             progress = self._progress()
             view.show(progress)
@@ -117,7 +118,7 @@ class Watch:
         self._show_events()
         return ray.get(ending)
 
-    def _start_again(self, error: Exception) -> dict[str, Any] | None:
+    def _start_again(self, error: Exception) -> RunSummary | None:
         """Start another coordinator after the death of one. Return the summary instead if the run ends with it.
 
         Raises BadInput if that ended it, ActorDied if there is to be no other.
@@ -138,20 +139,20 @@ class Watch:
             pause = self._limit.pause(time.monotonic(), ActorDied(cause))
             version = version_of(latest) if latest else 0
             then = f"restarting from update {version}, {self._limit.attempt}"
-            self._folder.append_event(version, f"coordinator {DIED}", f"{cause}; {then}")
+            self._folder.append_event(version, EventKind.DIED, f"{cause}; {then}", "coordinator")
             self._show_events()
             time.sleep(pause)
         if (summary := self._over()) is None:
             self._start(replace(self._request, restarted=True))
         return summary
 
-    def _over(self) -> dict[str, Any] | None:
+    def _over(self) -> RunSummary | None:
         """Return the summary of a run that its coordinator has ended, or that was told to stop; None of any other."""
         if self._signals:
             return write_ending(self._request, "interrupted", signal.Signals(self._signals[0]).name)
         return self._folder.summary()
 
-    def close(self, summary: dict[str, Any]) -> None:
+    def close(self, summary: RunSummary) -> None:
         """Learn from the run that has ended, have it shown, and free what its actors hold."""
         self._measure()
         ray.wait([self._coordinator.show_ending.remote(summary, TRACKERS_S)], timeout=TRACKERS_S + POLL_S)
@@ -185,14 +186,14 @@ class Watch:
         except Exception as error:
             return f"The run could not be measured for the next plan: {error!r}"
 
-    def _failure(self, reason: str, whole: str = "") -> dict[str, Any]:
+    def _failure(self, reason: str, whole: str = "") -> RunSummary:
         return write_ending(self._request, "failed", reason, whole)
 
     def _show_events(self) -> None:
         """Print the events since the last look."""
         events = self._folder.events()
         for event in events[self._events_shown :]:
-            self._console.print(f"{event['event']}: {event['detail']}", soft_wrap=True, highlight=False, markup=False)
+            self._console.print(f"{event.event}: {event.detail}", soft_wrap=True, highlight=False, markup=False)
         self._events_shown = len(events)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:

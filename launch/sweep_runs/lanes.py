@@ -71,8 +71,8 @@ class Lane:
             return None
         cell, self.running = self.running, None
         summary = cell.record.summary()
-        if summary and (code == 0 or STATUS.get(code, "failed") == summary["status"]):
-            return cell, summary["status"], summary["reason"]
+        if summary and (code == 0 or STATUS.get(code, "failed") == summary.status):
+            return cell, summary.status, summary.reason
         said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         words = said[-1].removeprefix("run.py: ") if said and code > 0 else describe_exit(code)
         return cell, STATUS.get(code, "failed"), words

@@ -107,7 +107,7 @@ class Scheduler:
             if not record.path.exists():
                 self._put(standing, "pending", "its folder is gone")
         elif summary := record.finished():
-            self._put(standing, summary["status"], summary["reason"])
+            self._put(standing, summary.status, summary.reason)
         elif standing.status == "running":
             self._put(standing, "interrupted", "the sweep died")
 

@@ -65,7 +65,7 @@ def results(standings: Iterable[Standing]) -> RenderableType:
         base, final = standing.evaluation("base"), standing.evaluation("final")
         figures = ("", "", "")
         if base and final:
-            figures = (f"{base['pass@1']:.3f}", f"{final['pass@1']:.3f}", "{:.3f}–{:.3f}".format(*final["ci95"]))
+            figures = (f"{base.pass_at_1:.3f}", f"{final.pass_at_1:.3f}", "{:.3f}–{:.3f}".format(*final.ci95))
         table.add_row(standing.cell.name, *figures, _status(standing))
     return table
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.errors import root_cause
 from actors.storage import checkpoints, files
-from actors.storage.disk_trouble import disk_trouble
+from actors.storage.files import disk_trouble
 from tests.actors.virtual_run import Run
 
 UPDATES = 5

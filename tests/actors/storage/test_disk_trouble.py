@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from actors.storage.disk_trouble import disk_trouble
+from actors.storage.files import disk_trouble
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,379 @@
+"""The documents in the folders of runs, sweeps and evaluations: written from these models, and read into them.
+
+A file is checked when it is read (`conf.documents`), so that no reader meets a text where it needs a number. Files of
+earlier versions lack some keys, which have defaults here, and may have others, which are kept.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST = 2**53
+"""Largest whole number that every reader of JSON keeps exactly."""
+
+Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Number = Annotated[float, Field(ge=-1e300, le=1e300)]
+Amount = Annotated[float, Field(ge=0, le=1e300)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Scalar = str | int | float | bool | None
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
+
+Link = Literal["latest", "best"]
+
+PASS_AT = re.compile(r"pass@(\d{1,9})")
+
+
+class Document(BaseModel):
+    """A JSON object in a file."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, validate_by_name=True, serialize_by_alias=True)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The object as its file has it: without the keys that it was not given."""
+        return self.model_dump(exclude_unset=True)
+
+
+class MetricsRow(Document):
+    """A row of metrics.jsonl: an update's metrics by name. A metric that is not finite stays in the file as it is."""
+
+    __pydantic_extra__: dict[str, float | Whole | None]
+    update: Count
+    version: Count | None = None
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """All numbers of the row, `update` among them."""
+        return {name: value for name, value in self.content.items() if value is not None}
+
+
+class EventKind(StrEnum):
+    """What may happen to a run beside its updates. The value is the event's text, or the end of it (`Event.of`)."""
+
+    DIED = "died"
+    NOT_RESTARTED = "not restarted"
+    RESTARTED = "restarted"
+    LOW = "low"
+    LOGGER_FAILS = "does not take what it is given"
+    REMOTE = "mirror"
+    CHECKPOINT_REFUSED = "checkpoint refused"
+    COLLAPSE = "collapse"
+    ROLLED_BACK = "collapse, rolled back"
+    MISMATCH = "mismatch"
+    REWARD_FAILED = "reward function failed"
+    WALL_ABSENT = "wall absent"
+    MPS = "mps"
+
+
+class Event(Document):
+    """A row of events.jsonl. event: the kind, after what it happened to, as in `rollout-0 died`."""
+
+    update: Count
+    event: str
+    detail: str
+
+    @classmethod
+    def of(cls, kind: EventKind, subject: str = "", **known: Any) -> "Event":
+        """Return an event of a kind. subject: what it happened to. known: update and detail."""
+        return cls(event=f"{subject} {kind}".strip(), **known)
+
+    @property
+    def kind(self) -> EventKind | None:
+        """The kind; None of an event that only an earlier version knows."""
+        return next((kind for kind in EventKind if f" {self.event}".endswith(f" {kind}")), None)
+
+
+class Heldout(Document):
+    """A held-out evaluation: eval-base.json and eval-final.json, and both in summary.json.
+
+    ci95: 95 % interval of pass@1 over problems. truncated: share of the responses.
+    round_seconds: of the quickest round of one response per problem.
+    """
+
+    __pydantic_extra__: dict[str, Number | list[Number] | None]
+    pass_at_1: Share = Field(alias="pass@1")
+    n: Positive
+    problems: Positive
+    ci95: Interval
+    mean_length: Amount
+    truncated: Share
+    seconds: Amount = 0.0
+    round_seconds: Amount = 0.0
+
+    @property
+    def pass_at(self) -> dict[int, float]:
+        """pass@k by k."""
+        return {k: value for k, value in _by_k(self.content).items() if isinstance(value, int | float)}
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The numbers by name that are no counts."""
+        return {name: value for name, value in self.content.items() if isinstance(value, float)}
+
+
+def _by_k(content: Mapping[str, Any]) -> dict[int, Any]:
+    found = {PASS_AT.fullmatch(name): value for name, value in content.items()}
+    return {int(match[1]): value for match, value in found.items() if match}
+
+
+class Heldouts(Document):
+    base: Heldout | None = None
+    final: Heldout | None = None
+
+
+class LedgerRecord(Document):
+    """ledger.json, and in summary.json. seconds: by actor and activity."""
+
+    seconds: dict[str, dict[str, Amount]] = {}
+    counts: dict[str, Whole] = {}
+
+
+class EntropyChange(Document):
+    """Entropy of the base model and of the policy on the reference set, nats per token, and its relative change."""
+
+    before: Number
+    after: Number
+    change: Number
+
+
+class Plasticity(Document):
+    """How far the policy has moved from the base model, on the reference set.
+
+    kl_to_base: nats per token. adapter_norm: by type of module. effective_rank: by layer and module. rank: of the LoRA.
+    """
+
+    probe_entropy: EntropyChange | None = None
+    kl_to_base: Number | None = None
+    adapter_norm: dict[str, Number] = {}
+    effective_rank: dict[str, Number] = {}
+    rank: int | None = None
+
+
+class RunSummary(Document):
+    """summary.json: how a run ended.
+
+    budget_s, spent_s: seconds. cost: None unless an hour has a price.
+    best_update: None without a final evaluation. hardware: for a person.
+    """
+
+    status: str
+    reason: str = ""
+    updates: Count = 0
+    budget_s: Amount | None = None
+    spent_s: Amount = 0.0
+    cost: Number | None = None
+    eval: Heldouts = Heldouts()
+    plasticity: Plasticity | None = None
+    best_update: int | None = None
+    ledger: LedgerRecord = LedgerRecord()
+    events: list[Event] = []
+    versions: dict[str, str] = {}
+    hardware: str = ""
+
+
+class Planned(Document):
+    """What the plan expected of a run."""
+
+    updates: Count
+    update_s: Amount
+    start_s: Amount
+
+
+class Origin(Document):
+    """origin.json: where a run comes from."""
+
+    command: str = ""
+    commit: str = ""
+    started: str = ""
+    machine: str = ""
+    planned: Planned | None = None
+
+
+class Spent(Document):
+    """spent.json: seconds that all processes of a run have used."""
+
+    spent_s: Amount = 0.0
+
+
+class SampleRow(Document):
+    """A row of samples/*.jsonl: a verified response.
+
+    version: of the adapter, None of the base model. tokens: of the response. status: of its verdict.
+    failure: why there is no reward, if there is none. extracted: the answer found in the response.
+    """
+
+    group: int | None = None
+    problem: str
+    prompt: str
+    gold: str
+    version: int | None = None
+    response: str
+    tokens: Count
+    finish_reason: str
+    reward: float | None = None
+    status: str
+    failure: str | None = None
+    extracted: str | None = None
+
+
+class EvaluatedSample(SampleRow):
+    """A row of an evaluation's samples. sample: its number among those of its problem."""
+
+    sample: Count
+    format: Number
+    seconds: Amount
+
+
+class FilteredProblem(Document):
+    """A row of problems-left-out.jsonl."""
+
+    reason: str
+
+
+class CoordinatorState(Document):
+    """coordinator.json of a checkpoint.
+
+    next_unused, used: see `DataCursor`. dropped: groups since the last update. noise: see `SwapCheck`.
+    validation: pass@1 of the version, if it was measured. counts: of the ledger.
+    """
+
+    version: Count = 0
+    next_unused: Count = 0
+    used: list[Count] = []
+    dropped: Count = 0
+    noise: Amount | None = None
+    validation: Share | None = None
+    counts: dict[str, Whole] = {}
+
+
+class LearnerState(Document):
+    """learner.json of a checkpoint: what the tensors beside it belong to. steps: of the optimizer."""
+
+    version: Count
+    steps: Count
+    model: str
+    dtype: str
+    rank: int
+    alpha: float
+    rslora: bool
+    target_modules: list[str]
+    seed: int
+    steps_per_batch: int
+
+
+class Measure(Document):
+    """A score with its 95 % interval over problems."""
+
+    value: Number
+    ci95: Interval | None = None
+
+
+class PolicyScores(Document):
+    """Scores of a policy on a benchmark.
+
+    n: responses per problem. format, unjudged, truncated: shares of the responses. tokens, seconds: of all of them.
+    """
+
+    __pydantic_extra__: dict[str, Measure | None]
+    n: Count
+    maj_at_n: Measure | None = Field(default=None, alias="maj@n")
+    mean_length: Amount
+    truncated: Share
+    format: Number | None = None
+    unjudged: Share = 0.0
+    tokens: Count = 0
+    seconds: Amount = 0.0
+
+    @property
+    def pass_at(self) -> dict[int, Measure]:
+        """pass@k by k."""
+        return {k: found for k, found in sorted(_by_k(self.model_extra or {}).items()) if found}
+
+
+class PairedDifference(Document):
+    """pass@1 of the adapter less that of the base model."""
+
+    difference: Number
+    ci95: Interval | None = None
+    p: Share
+
+
+class BenchmarkResult(Document):
+    """n: responses per problem that were requested. dropped: rows of the source by reason."""
+
+    name: str
+    source: str = ""
+    problems: Count
+    dropped: dict[str, Count] = {}
+    n: Count = 0
+    limit: Count | None = None
+    base: PolicyScores | None = None
+    adapter: PolicyScores | None = None
+    paired: PairedDifference | None = None
+
+
+class ProtocolRecord(Document):
+    """What `actors.evaluation.protocol.Protocol` holds, as far as other code reads it."""
+
+    model: str
+    adapter: str | None = None
+    adapter_digest: str | None = None
+    adapter_config: dict[str, Any] | None = None
+    dtype: str | None = None
+    n: Count | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    max_response_tokens: Count | None = None
+    seed: int | None = None
+
+
+class EvaluationDocument(Document):
+    """evaluation.json of launch/evaluate.py."""
+
+    status: str = ""
+    protocol: ProtocolRecord
+    benchmarks: list[BenchmarkResult] = []
+    versions: dict[str, str] = {}
+
+
+class SweepEntry(Document):
+    """A run of a sweep. run: its folder. overrides: settings by dotted key."""
+
+    cell: str
+    overrides: dict[str, Scalar | list[Scalar]]
+    run: str = ""
+    status: str
+    reason: str | None = None
+
+
+class SweepDocument(Document):
+    """sweep.json. axes: values by dotted key."""
+
+    name: str | None = None
+    conf: str | None = None
+    axes: dict[str, Any] = {}
+    cells: list[SweepEntry]
+
+
+class RemoteFile(Document):
+    """place: folder of the `put` that has written it."""
+
+    place: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    bytes: Count
+    blake2b: Digest
+
+
+class RemoteState(Document):
+    """remote.json: identity of the run, its files by path, the links among its checkpoints. others: in no state now."""
+
+    identity: Digest | None = None
+    files: dict[str, RemoteFile] = {}
+    links: dict[Link, str] = {}
+    others: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}/")]] = []
