@@ -1,5 +1,4 @@
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from launch.reporting.history import read_run
@@ -29,7 +28,6 @@ def test_the_learning_curve_has_what_the_run_measured(tmp_path: Path) -> None:
 def test_a_run_that_has_only_begun_shows_its_base_model(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "one", after=None, updates=0))
     assert legend(learning_curve(run, None)) == {"held-out pass@1"}
-    assert learning_curve(replace(run, base=None), None) is None
 
 
 def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path) -> None:

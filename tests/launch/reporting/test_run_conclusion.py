@@ -1,6 +1,6 @@
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +14,12 @@ def compared(run: Run) -> Change:
     found = change(run)
     assert found is not None
     return found
+
+
+def change_summary(folder: Path, evaluation: str, **changes: Any) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["eval"][evaluation] |= changes
+    (folder / "summary.json").write_text(json.dumps(summary))
 
 
 @pytest.mark.parametrize(
@@ -57,9 +63,7 @@ def test_only_problems_of_both_evaluations_are_compared(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", before=2, after=18)
     after = folder / "samples" / "eval-final.jsonl"
     after.write_text("".join(line + "\n" for line in after.read_text().splitlines()[:8]))
-    summary = json.loads((folder / "summary.json").read_text())
-    summary["eval"]["final"] |= {"pass@1": 1.0, "problems": 8}
-    (folder / "summary.json").write_text(json.dumps(summary))
+    change_summary(folder, "final", **{"pass@1": 1.0, "problems": 8})
     run = read_run(folder)
     found = compared(run)
     assert (found.problems, found.before.value, found.after.value, found.difference.value) == (8, 0.25, 1.0, 0.75)
@@ -68,8 +72,9 @@ def test_only_problems_of_both_evaluations_are_compared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("n", "reason"), [(1, ""), (2, "the trained model was cut short")])
 def test_unequal_numbers_of_samples_are_explained(tmp_path: Path, n: int, reason: str) -> None:
-    run = read_run(write_run(tmp_path / "one"))
-    run = replace(run, base={**(run.base or {}), "n": n})
+    folder = write_run(tmp_path / "one")
+    change_summary(folder, "base", n=n)
+    run = read_run(folder)
     said = basis(run, change(run))
     assert reason in said
     assert ("cut short" in said) == bool(reason)

@@ -17,7 +17,7 @@ def test_problems_are_shown_without_what_all_prompts_share() -> None:
 def test_samples_of_every_outcome_are_shown_changed_ones_first(tmp_path: Path) -> None:
     found = pairs(read_run(write_run(tmp_path / "one", before=2, after=18)))
     assert [pair.outcome for pair in found] == 2 * ["wrong before, right after", "wrong both times", "right both times"]
-    assert all(pair.before["problem"] == pair.after["problem"] for pair in found)
+    assert all(pair.before.problem == pair.after.problem for pair in found)
 
 
 def test_unparsable_responses_are_counted(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:
     aime, sums = benchmarks(read_run(folder))
     assert aime.caption == "aime24, 30 problems"
     assert [row[0] for row in aime.body] == ["base", "95 %", "trained", "95 %"]
-    for stated in ("p = 0.2", "Base: 16 samples each.", "temperature 0.6, top_p 0.95", "3584", "2 duplicate"):
+    for stated in ("p = 0.2", "Base: 16 of 16 samples each.", "temperature 0.6, top_p 0.95", "3584", "2 duplicate"):
         assert stated in aime.note
     assert "Base: 4 of 16 samples each." in sums.note
 
