@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.load import RECORD
+from conf.text import printable
 from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_plots, sweep_tables, tables
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
@@ -19,10 +20,6 @@ from launch.reporting.tables import Pair, Table
 from launch.reporting.wording import shorten
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-CONTROLS = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-UNSEEN = dict.fromkeys(CONTROLS, "\N{REPLACEMENT CHARACTER}")
-"""Control characters, and characters that make text run backwards."""
 
 LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 """Markdown's marks, and the middle of an address, which is a link without any mark."""
@@ -115,9 +112,7 @@ def _render(sections: list[Section], **values: Any) -> Report:
 
 def clean(value: Any) -> Any:
     """Return text that any page can carry: no control characters, no halves of characters."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return value.translate(UNSEEN).encode("utf-8", "replace").decode()
+    return printable(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def cell(text: str) -> str:

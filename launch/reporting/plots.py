@@ -93,7 +93,7 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     """Draw pass rate and reward of the training samples, and over them the held-out points with their intervals."""
     lines = {"reward/accuracy": "training: pass rate", "reward/mean": "training: reward"}
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}
-    if known.get("reward/mean") == known.get("reward/accuracy"):
+    if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the pass rate
         known.pop("reward/mean", None)
     end = run.rows[-1].update if run.rows else 1
     points = {0: found.before, end: found.after} if found else {0: recorded(run.base)} if run.base else {}
@@ -104,8 +104,7 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
     _held_out(axes, _validations(run), "validation", 3)
     _held_out(axes, points, "held-out pass@1", 5)
-    for update in collapses(run):
-        axes.axvline(update, color="C3", linewidth=0.8, linestyle=":")
+    _mark_collapses(axes, run)
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     low, high = axes.get_ylim()
@@ -132,33 +131,28 @@ def _validations(run: Run) -> dict[int, Estimate]:
 
 
 def curves(run: Run) -> list[Plot]:
-    """Draw the families of metrics that the run has."""
-    return [plot for name in WORDS["curves"] if (plot := _family(run, name))]
+    """Draw each family of metrics, without those that are always zero or equal to one before."""
+    drawn = []
+    for name, words in WORDS["curves"].items():
+        lines: dict[str, list[float]] = {}
+        for metric in words["metrics"]:
+            values = run.series(metric)[1]
+            if any(values) and values not in lines.values():
+                lines[metric] = values
+        if not lines:
+            continue
+        axes = blank()
+        for number, metric in enumerate(lines):
+            _curve(axes, run, metric, words["metrics"][metric], f"C{number}")
+        if words.get("percent"):
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylim(bottom=axes.get_ylim()[0] if min(map(min, lines.values())) < 0 else 0.0)
+        _mark_collapses(axes, run)
+        label(axes, words["y"], lines=len(lines))
+        drawn.append(finish(axes, name, words["caption"]))
+    return drawn
 
 
-def _family(run: Run, name: str) -> Plot | None:
-    """Draw a family of metrics without those that are always zero or equal to one before."""
-    words = WORDS["curves"][name]
-    lines: dict[str, list[float]] = {}
-    for metric in words["metrics"]:
-        values = run.series(metric)[1]
-        if any(values) and values not in lines.values():
-            lines[metric] = values
-    if not lines:
-        return None
-    axes = blank()
-    for number, metric in enumerate(lines):
-        _curve(axes, run, metric, words["metrics"][metric], f"C{number}")
-    if words.get("percent"):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    negative = min(map(min, lines.values())) < 0
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if negative else 0.0)
-    label(axes, words["y"], lines=len(lines))
-    for update in collapses(run):
-        axes.axvline(update, color="C3", linewidth=0.8, linestyle=":")
-    return finish(axes, name, words["caption"])
-
-
-def collapses(run: Run) -> list[int]:
-    """Return the updates at which the collapse guard warned."""
-    return [event.update for event in events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)]
+def _mark_collapses(axes: Axes, run: Run) -> None:
+    for event in events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK):
+        axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":")

@@ -1,5 +1,6 @@
 """The conclusion of a sweep: does the rank, or whatever differs, matter, and how sure is that? In words."""
 
+from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
@@ -95,57 +96,41 @@ def sentence(contrast: Contrast) -> str:
 def caveats(sweep: Sweep) -> list[str]:
     """Return the notes that change what a reader may conclude, and first the clearest comparison at best rates."""
     best = [contrast for contrast in contrasts(sweep) if contrast.best]
-    notes = [f"Also {sentence(clearest(best))}."] if best else []
-    notes += [*_budgets(sweep), *_updates(sweep), *_scales(sweep), *_picked(sweep, best)]
+    notes = [f"Also {sentence(clearest(best))}.", _picked(sweep, best)] if best else []
+    notes += _unequal(sweep)
     if 1 in [len(repeats.values) for repeats in by_settings(sweep)]:
         notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
     return notes
 
 
-def _budgets(sweep: Sweep) -> list[str]:
-    """Say if some runs had more time than others."""
-    budgets = sorted((budget, run.name) for run in sweep.finished if (budget := run.budget_s))
-    if not budgets or time(budgets[0][0]) == time(budgets[-1][0]):
-        return []
-    ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
-    return [f"Budgets differ, from {ends}: runs with more time may have learned more for that alone."]
-
-
-def _updates(sweep: Sweep) -> list[str]:
-    """Say if values of the axis differ in how many updates their runs made."""
-    axis = question(sweep)
+def _unequal(sweep: Sweep) -> Iterator[str]:
+    """Say in which budgets, updates and scales of the adapter the runs differ."""
+    runs, axis = sweep.finished, str(question(sweep))
+    budgets = sorted((budget, run.name) for run in runs if (budget := run.budget_s))
+    if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
+        ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
+        yield f"Budgets differ, from {ends}: runs with more time may have learned more for that alone."
     made: dict[Any, list[int]] = {}
-    for run in sweep.finished if axis else ():
-        made.setdefault(run.settings.get(str(axis)), []).append(len(run.rows))
+    for run in runs:
+        made.setdefault(run.settings.get(axis), []).append(len(run.rows))
     updates = {value: fmean(counts) for value, counts in made.items()}
-    if not updates or max(updates.values()) <= UNEQUAL * min(updates.values()):
-        return []
-    means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
-    return [
-        f"Mean updates differ by {axis_name(str(axis))}, {means}: runs with more updates may have learned more for"
-        " that alone."
-    ]
+    if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
+        means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
+        yield f"Mean updates differ by {axis_name(axis)}, {means}: runs with more may have learned more for that alone."
+    known = [(rank, run.config.get(ALPHA)) for run in runs if (rank := run.config.get(RANK))]
+    scales = sorted({float(alpha) / int(rank) for rank, alpha in known if alpha})
+    if len({rank for rank, _ in known}) > 1 and len(scales) > 1:
+        shown = ", ".join(f"{scale:.3g}" for scale in scales)
+        yield f"Alpha / rank, the scale of the adapter, differs between ranks too ({shown}): part of their effect."
 
 
-def _scales(sweep: Sweep) -> list[str]:
-    """Say if ranks differ in the scale of their adapters too."""
-    known = [(rank, run.config.get(ALPHA)) for run in sweep.finished if (rank := run.config.get(RANK))]
-    scales = {float(alpha) / int(rank) for rank, alpha in known if alpha}
-    if len({rank for rank, _ in known}) < 2 or len(scales) < 2:
-        return []
-    shown = ", ".join(f"{scale:.3g}" for scale in sorted(scales))
-    return [f"Alpha / rank, the scale of the adapter, differs between ranks too ({shown}): part of their effect."]
-
-
-def _picked(sweep: Sweep, best: list[Contrast]) -> list[str]:
+def _picked(sweep: Sweep, best: list[Contrast]) -> str:
     """Say that best learning rates are picked by the same evaluation, and which are at an end of the range."""
-    if not best:
-        return []
     sides = {named(each, side): side for each in best for side in (each.low, each.high)}
     rates = [repeats.settings[LEARNING_RATE] for repeats in finished(sweep)]
     ends = [name for name, side in sides.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
-    beyond = f" At an end of the range: {axis_name(str(question(sweep)))} {', '.join(ends)}; one beyond may be better."
-    return [
+    beyond = f" At an end of the range: {axis_name(best[0].axis)} {', '.join(ends)}; one beyond may be better."
+    return (
         "The best learning rate is picked by the same evaluation, which flatters its mean and comparisons of it."
         f"{beyond if ends else ''}"
-    ]
+    )

@@ -55,25 +55,25 @@ def finals(sweep: Sweep) -> Plot | None:
 
 
 def overlaid(sweep: Sweep) -> list[Plot]:
-    """Draw the curves of all runs in one plot for each metric."""
-    return [_overlay(sweep, metric) for metric in WORDS["overlays"] if any(run.series(metric)[0] for run in sweep.runs)]
-
-
-def _overlay(sweep: Sweep, metric: str) -> Plot:
-    """Draw a metric of all runs, coloured by the axis in question."""
-    axis, words = question(sweep), WORDS["overlays"][metric]
+    """Draw the curves of all runs in one plot for each metric, coloured by the axis in question."""
+    axis, drawn = question(sweep), []
     values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
-    axes = blank()
-    for run in sweep.runs:
-        updates, line = run.series(metric)
-        if updates:
+    for metric, words in WORDS["overlays"].items():
+        curves = [(run, *found) for run in sweep.runs if (found := run.series(metric))[0]]
+        if not curves:
+            continue
+        axes = blank()
+        for run, updates, line in curves:
             colour = f"C{values.index(run.settings.get(axis)) if axis else 0}"
-            means = smooth(line, max(int(len(updates) * WINDOW), 1))
-            axes.plot(updates, means, color=colour, linewidth=1.1, alpha=0.85)
-    for number, value in enumerate(values if axis else ()):
-        axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
-    label(axes, words["y"], lines=len(values))
-    return finish(axes, metric.replace("/", "-").replace("@", "-"), f"{words['caption']}: the running mean of each run")
+            axes.plot(
+                updates, smooth(line, max(int(len(updates) * WINDOW), 1)), color=colour, linewidth=1.1, alpha=0.85
+            )
+        for number, value in enumerate(values if axis else ()):
+            axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
+        label(axes, words["y"], lines=len(values))
+        caption = f"{words['caption']}: the running mean of each run"
+        drawn.append(finish(axes, metric.replace("/", "-").replace("@", "-"), caption))
+    return drawn
 
 
 def _words(settings: Settings) -> str:

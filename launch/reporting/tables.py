@@ -192,8 +192,7 @@ def settings(run: Run) -> dict[str, str]:
 def provenance(run: Run) -> dict[str, str]:
     """Return machine, time, commit and command of the run."""
     origin = run.origin
-    started = origin.started.replace("T", " ").replace("+00:00", " UTC")
-    found = {"machine": run.summary.hardware or origin.machine, "started": started}
+    found = {"machine": run.summary.hardware or origin.machine, "started": origin.started}
     found |= {"commit": origin.commit, "command": origin.command}
     return {name: value for name, value in found.items() if value}
 
