@@ -4,13 +4,16 @@ The coordinator, which looks at the facts alone, is spared torch.
 """
 
 import json
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from conf.departed import value_today
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import settings
 
 if TYPE_CHECKING:
     from torch import Size, Tensor
@@ -26,7 +29,8 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
     from safetensors.torch import save_file
 
     save_file(state, folder / STATE_FILE)
-    facts = {"version": version, "steps": steps, **_settings(config)}
+    kept = {item.checkpointed: attrgetter(item.path)(config) for item in settings(Config) if item.checkpointed}
+    facts = {"version": version, "steps": steps, **kept}
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -57,25 +61,12 @@ def foreign(folder: Path, config: Config) -> str | None:
     try:
         facts = json.loads((folder / FACTS_FILE).read_text())
         version, steps = facts["version"], facts["steps"]
-        for name, ours in _settings(config).items():
-            if facts[name] != ours:
-                return f"was made with {name} {facts[name]}, this run has {ours}"
+        for item in settings(Config):
+            ours = attrgetter(item.path)(config)
+            if item.checkpointed and (theirs := value_today(item.path, facts[item.checkpointed])) != ours:
+                return f"was made with {item.checkpointed} {theirs}, this run has {ours}"
     except UNREADABLE as error:
         return f"cannot be read ({error})"
     if type(version) is type(steps) is int and 0 <= steps <= version * config.algorithm.steps_per_batch:
         return None
     return f"{steps} optimizer steps in {version} updates cannot be"
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Return the settings that a state depends on, as JSON has them."""
-    return {
-        "model": config.model.path,
-        "dtype": config.model.dtype,
-        "rank": config.lora.rank,
-        "alpha": config.lora.alpha,
-        "rslora": config.lora.rslora,
-        "target_modules": list(config.lora.target_modules),
-        "seed": config.run.seed,
-        "steps_per_batch": config.algorithm.steps_per_batch,
-    }

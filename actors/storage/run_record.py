@@ -7,6 +7,7 @@ from typing import Any
 from actors.storage import contents
 from actors.storage.checkpoints import Checkpoints, read_state
 from actors.storage.files import REMEDY, read_json, read_rows
+from conf.departed import metrics_today
 from conf.documents import read_text
 from conf.errors import BadInput
 from conf.load import RECORD, read_record
@@ -58,7 +59,7 @@ class RunRecord:
 
     def rows(self) -> list[dict[str, float]]:
         """Return the rows of metrics.jsonl, one an update."""
-        return read_rows(self.metrics, contents.Metrics)
+        return [metrics_today(row) for row in read_rows(self.metrics, contents.Metrics)]
 
     def events(self) -> list[Row]:
         """Return all events of the run so far, over its resumes: update, event and detail of each."""

@@ -15,10 +15,10 @@ from actors.models.adapters import WEIGHTS_FILE
 from actors.storage.contents import Plan
 from actors.storage.files import digest, read_json
 from actors.storage.run_record import RunRecord
+from conf.departed import key_today, value_today
 from conf.errors import BadInput
 from conf.load import flatten
-from conf.schema import MAY_CHANGE
-from launch.session.resume import among
+from conf.schema import among, marked
 from rewards.problems.loading import OVERLAP_KEPT
 
 Row = dict[str, Any]
@@ -28,10 +28,7 @@ RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.
 OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
-IGNORED = (
-    *OWN,
-    *(key for key in (*MAY_CHANGE, "conf", "model.shape") if not key.startswith(("budget.", "guard."))),
-)
+IGNORED = ("conf", *marked("repeated"))
 """Settings in which runs of one setup may differ: they say how fast a run is done, or repeat others."""
 
 
@@ -180,7 +177,7 @@ def _foreign(protocol: Row, record: RunRecord, config: Row) -> str:
 
     A model is known by its name, a checkpoint by its place or its content.
     """
-    model, adapter = str(protocol.get("model", "")), protocol.get("adapter")
+    model, adapter = str(value_today("model.path", protocol.get("model", ""))), protocol.get("adapter")
     if Path(model).name != Path(str(config.get(MODEL, ""))).name:
         return f"model {model}"
     if not adapter or Path(adapter).resolve().is_relative_to(record.checkpoints.folder.resolve()):
@@ -232,6 +229,9 @@ def _plan(folder: Path) -> Row:
     plan: Row | None = read_json(folder / "sweep.json", Plan)
     if not plan:
         raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
+    for entry in plan["cells"]:
+        renewed = ((key_today(key), value) for key, value in entry["overrides"].items())
+        entry["overrides"] = {key: value_today(key, value) for key, value in renewed}
     return plan
 
 
