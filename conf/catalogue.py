@@ -13,13 +13,10 @@ from conf.errors import BadInput, hint
 CARD_DTYPE = "bfloat16"
 """Data type of models on a GPU. vLLM's LoRA kernels take no other that the learner computes in."""
 
-MADE_BY = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|SXM\d*|GIB|GB|[ _-]")
+COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
 """Parts of a GPU's name that tell it from no other."""
 
 MEMORY = re.compile(r"[ _-]\d+ ?GI?B$")
-
-USUAL = {"A100": "A100-40"}
-"""GPUs that come with more and with less memory → the smaller one: what fits there fits both."""
 
 HELD_OUT = "heldout"
 """The recipe's own held-out problems."""
@@ -78,19 +75,14 @@ def devices() -> dict[str, Device]:
 
 
 def known_as(name: str) -> str:
-    """Return a GPU's name in devices.yaml for one that people use, such as 4090, RTX 4090, a100 or A100 80GB. A name
-    without a match is returned as it is.
-    """
-
-    def bare(text: str) -> str:
-        return MADE_BY.sub("", text.upper())
-
+    """Return a GPU's name in devices.yaml for one that people use, such as 4090, RTX 4090, a100 or A100 80GB."""
     if name.lower() in ("auto", "cpu"):
         return name.lower()
-    asked, less = bare(name), bare(MEMORY.sub("", name.upper()))
-    gpus = {bare(short): known for short, known in USUAL.items()} | {bare(known): known for known in devices()}
-    spellings = (asked, asked.removeprefix("RTX"), f"RTX{asked}", less, f"RTX{less}")
-    return next((gpus[spelling] for spelling in spellings if spelling in gpus), name)
+    known = {COMMON.sub("", each.upper()): each for each in devices()} | {
+        "A100": "A100-40"
+    }  # what fits there fits both
+    spellings = (COMMON.sub("", text) for text in (name.upper(), MEMORY.sub("", name.upper())))
+    return next((known[spelling] for spelling in spellings if spelling in known), name)
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,10 @@ FILES = "agg"
 """Backend with which matplotlib, which reasoning-gym imports too, draws into files."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-UNFIT = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+UNFIT = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
+}
 """Errors of a place that this person may not write to or read, or that is of another kind than it has to be."""
 
 LAYOUT = "\n\t"
@@ -121,7 +123,7 @@ def refused(name: str, error: Exception) -> int:
     elif isinstance(error, OSError) and number in FULL:
         sys.stdout = None
         sentence = f"nothing more can be written ({error.strerror}): make room, or send it elsewhere"
-    elif isinstance(error, OSError) and number in CLOSED | UNFIT and error.filename:
+    elif isinstance(error, OSError) and number in UNFIT and error.filename:
         sentence = str(BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another"))
     else:
         code, sentence = 1, unforeseen(error)

@@ -35,13 +35,11 @@ def translated(record: dict[str, Any]) -> dict[str, Any]:
     """Return a run's settings under today's names. Removed settings stay where they are not at their default."""
     record = copy.deepcopy(record)
     for old, new in RENAMED.items():
-        if (value := take(record, old)) is not ABSENT:
-            _put(record, new, value)
+        _put(record, new, take(record, old))
     for key in VALUES:
-        if (value := take(record, key)) is not ABSENT:
-            _put(record, key, value_today(key, value))
+        _put(record, key, value_today(key, take(record, key)))
     for key, default in DEPARTED.items():
-        if (value := take(record, key)) not in (ABSENT, default):
+        if (value := take(record, key)) != default:
             _put(record, key, value)
     return record
 
@@ -101,7 +99,10 @@ def take(record: Any, key: str) -> Any:
 
 
 def _put(record: dict[str, Any], key: str, value: Any) -> None:
-    """Put the value of a dotted key into nested mappings, unless there is one. A section keeps what it has."""
+    """Put the value of a dotted key into nested mappings, unless it is absent or there is one. A section keeps its
+    own."""
+    if value is ABSENT:
+        return
     *sections, last = key.split(".")
     for section in sections:
         record = record.setdefault(section, {})

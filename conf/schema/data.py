@@ -20,13 +20,11 @@ SOURCE = Rule(lambda text: SOURCES.fullmatch(text) is not None, f"use {SOURCE_FO
 SOURCE_OR_NONE = Rule(lambda text: not text or SOURCE.allows(text), SOURCE.remedy)
 PATTERN = Rule(lambda text: not text or _has_group(text), "use a regular expression with one (group)")
 TEMPLATE = Rule(lambda text: "{problem}" in text, "write {problem} where the problem belongs")
-OWN = frozenset(
-    {
-        *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
-        *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
-        *("tokenizer_kwargs", "messages"),
-    }
-)
+OWN = {
+    *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
+    *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    *("tokenizer_kwargs", "messages"),
+}
 """Arguments of transformers' `apply_chat_template` itself."""
 
 CHAT = Rule(

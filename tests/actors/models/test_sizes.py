@@ -75,7 +75,8 @@ def test_activations_stay_on_a_card_with_room_for_them() -> None:
     config = load(["conf=r64_instruct"])
     shape = config.model.shape
     assert not recomputes(config, shape, 0)
-    for config.learner.fused_kernels, kept in ((True, FUSED), (False, PLAIN)):
+    for fused, kept in ((True, FUSED), (False, PLAIN)):
+        config = changed(config, {"learner.fused_kernels": fused})
         activations = 4096 * activation_bytes(shape, 64, 2, kept)
         assert recomputes(config, shape, 1.9 * activations)
         assert not recomputes(config, shape, 2.1 * activations)
