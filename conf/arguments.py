@@ -1,27 +1,26 @@
-"""The one reader of command lines: words, and `key=value` pairs."""
+"""Reads command lines: words, and `key=value` pairs."""
 
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from conf.errors import BadInput
-from conf.suggestions import hint
+from conf.errors import BadInput, hint
 
 Options = Mapping[str, Sequence[str]]
-"""By name the values that an option may have; none if any will do."""
+"""Name of an option → its possible values; none if any will do."""
 
 KEY = re.compile(r"[\w.\[\]-]*=")
-"""How a pair begins. A word may hold an equals sign further on, such as `runs/rate=1e-5`."""
+"""Beginning of a pair. A word may hold an equals sign further on, such as `runs/rate=1e-5`."""
 
 RUN = "the folder of one run, such as runs/quickstart"
 
 
 def pairs(arguments: Sequence[str], example: str, known: Iterable[str] = ()) -> dict[str, str]:
-    """Return the values of a command line that has nothing but pairs, by key.
+    """Return the values of a command line of pairs, by key.
 
-    example: pairs, for messages. known: what a word may have been meant for, to suggest it.
-    Raises BadInput for anything else, and for a key given twice.
+    example: pairs, for messages. known: names to suggest for a word.
+    Raises BadInput for anything that is not a pair, and for a key given twice.
     """
     given: dict[str, str] = {}
     for argument in arguments:
@@ -37,8 +36,8 @@ def pairs(arguments: Sequence[str], example: str, known: Iterable[str] = ()) -> 
 def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[str], dict[str, str]]:
     """Return the words of a command line, and the options given.
 
-    A word is what does not begin as a pair does, or names something that exists.
-    Raises BadInput for an option or value that there is not.
+    A word does not begin as a pair does, or names something that exists.
+    Raises BadInput for an unknown option or value.
     """
     words = [each for each in arguments if not each.startswith("-") and (not KEY.match(each) or os.path.exists(each))]
     example = " or ".join(f"{name}={[*values, 'VALUE'][0]}" for name, values in [*options.items()][:2])
@@ -53,7 +52,7 @@ def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[
 
 
 def word_and_options(arguments: Sequence[str], options: Options, what: str) -> tuple[str, dict[str, str]]:
-    """Return the one word of a command line, and the options given. what: the word is. Raises BadInput as above."""
+    """Return the one word of a command line, and the options given. what: the word's meaning, for messages."""
     words, given = words_and_options(arguments, options)
     if len(words) != 1:
         raise BadInput(f"name {what}, not {' '.join(words) or 'none'}")
@@ -67,13 +66,13 @@ def run_and_options(arguments: Sequence[str], options: Options) -> tuple[Path, d
 
 
 def whole(text: str, most: int) -> int:
-    """Return the number that a text is, from 1 to `most`; 0 if it is none. (int() refuses 5,000 digits.)"""
+    """Return the number in a text, from 1 to `most`; 0 if there is none. (int() refuses 5,000 digits.)"""
     number = int(text) if text.isdecimal() and len(text) <= len(str(most)) else 0
     return number if number <= most else 0
 
 
 def _spelled(argument: str, example: str, known: Iterable[str]) -> str:
-    """Say how an argument that is not `key=value`, or has dashes before it, is to be written."""
+    """Say how to write an argument that is not `key=value`, or has dashes before it."""
     bare = argument.lstrip("-")
     if bare != argument and ("=" in bare or bare in known):
         return f"write {bare if '=' in bare else f'{bare}=VALUE'}"

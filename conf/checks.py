@@ -1,74 +1,93 @@
 """Combinations of settings that cannot work together."""
 
-from conf.benchmarks import find_benchmarks
-from conf.devices import devices
-from conf.errors import BadInput
+from collections.abc import Iterator
+
+from conf.catalogue import devices, find_benchmarks
+from conf.errors import BadInput, hint
 from conf.schema import AlgorithmConfig, Config, ShapeConfig
-from conf.suggestions import hint
 
 MOST_SAMPLES = 2**15
-"""Under way at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
+"""Samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
 
 
 def check(config: Config) -> None:
-    """Raise BadInput for the first combination that cannot work."""
-    find_benchmarks(config.benchmarks)
+    """Raise BadInput for all combinations that cannot work, a line each."""
+    raise_for(_faults(config))
+
+
+def check_lengths(config: Config, context: int) -> None:
+    """Raise BadInput if a sample can outgrow the model's context (tokens, 0 while unknown) or a micro-batch."""
+    raise_for(_length_faults(config, context))
+
+
+def check_algorithm(algorithm: AlgorithmConfig) -> None:
+    """Raise BadInput for settings that could not act beside the others, or where none bounds the gradient."""
+    raise_for(_algorithm_faults(algorithm))
+
+
+def raise_for(faults: Iterator[str]) -> None:
+    if found := [*faults]:
+        raise BadInput(*found)
+
+
+def _faults(config: Config) -> Iterator[str]:
+    try:
+        find_benchmarks(config.benchmarks)
+    except BadInput as unknown:
+        yield str(unknown)
     known = ["auto", "cpu", *devices()]
     if config.device not in known:
         near = hint(config.device, known)
-        raise BadInput(f"device={config.device}: no such device; {near}all: {', '.join(known)}")
+        yield f"device={config.device}: no such device; {near}all: {', '.join(known)}"
     if config.simulate and not config.plan:
-        raise BadInput(f"simulate={config.simulate}: only a plan simulates; add plan=true")
+        yield f"simulate={config.simulate}: only a plan simulates; add plan=true"
     shape = config.model.shape
     missing = [name for name, value in vars(shape).items() if value == 0 and not isinstance(value, bool)]
     if shape != ShapeConfig() and missing:
-        raise BadInput(f"model.shape.{missing[0]}=0: declare the whole shape, or none of it to have it read")
-    check_lengths(config, shape.context)
-    size, per_update = config.data.size, config.learner.problems_per_update
-    each, staleness = config.rollout.samples_per_problem, config.learner.max_staleness
-    if per_update * each * (1 + staleness) > MOST_SAMPLES:
-        raise BadInput(
-            f"learner.problems_per_update={per_update}, rollout.samples_per_problem={each} and learner.max_staleness="
-            f"{staleness}: more than {MOST_SAMPLES:,} samples would be under way at once; lower one"
-        )
-    if size is not None and size < per_update:
-        raise BadInput(
-            f"data.size={size}: less than one update takes, learner.problems_per_update={per_update}; raise it"
-        )
+        yield f"model.shape.{missing[0]}=0: declare the whole shape, or none of it to have it read"
+    yield from _length_faults(config, shape.context)
+    yield from _batch_faults(config)
     if config.lora.start_from and config.lora.init != "default":
-        raise BadInput(
+        yield (
             f"lora.init={config.lora.init}: the adapter lora.start_from={config.lora.start_from} brings its A and B;"
             " leave one of them out"
         )
-    check_deterministic(config)
-    check_algorithm(config.algorithm)
+    yield from _deterministic_faults(config)
+    yield from _algorithm_faults(config.algorithm)
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
-        raise BadInput(
-            "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
-        )
+        yield "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
     if config.eval.temperature == 0 and config.eval.n > 1:
-        raise BadInput(f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1")
+        yield f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1"
 
 
-def check_deterministic(config: Config) -> None:
-    """Raise BadInput for a setting under which a deterministic run would depend on the clock."""
-    if not config.run.deterministic:
-        return
-    if config.learner.max_staleness:
-        raise BadInput(
-            f"learner.max_staleness={config.learner.max_staleness}: with run.deterministic=true no update may use"
-            " groups of an older version, since how many there are is up to the clock; leave it out"
+def _batch_faults(config: Config) -> Iterator[str]:
+    size, per_update = config.data.size, config.learner.problems_per_update
+    each, staleness = config.rollout.samples_per_problem, config.learner.max_staleness
+    if per_update * each * (1 + staleness) > MOST_SAMPLES:
+        yield (
+            f"learner.problems_per_update={per_update}, rollout.samples_per_problem={each} and learner.max_staleness="
+            f"{staleness}: more than {MOST_SAMPLES:,} samples would be in flight at once; lower one"
         )
-    if config.budget.updates is None:
-        raise BadInput(
+    if size is not None and size < per_update:
+        yield f"data.size={size}: less than one update needs, learner.problems_per_update={per_update}; raise it"
+
+
+def _deterministic_faults(config: Config) -> Iterator[str]:
+    """Yield settings under which a deterministic run would depend on the clock."""
+    if config.run.deterministic and config.learner.max_staleness:
+        yield (
+            f"learner.max_staleness={config.learner.max_staleness}: with run.deterministic=true no update may use"
+            " groups of an older version, since the clock decides how many there are; leave it out"
+        )
+    if config.run.deterministic and config.budget.updates is None:
+        yield (
             "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
             " clock; set it, to 100 say"
         )
 
 
-def check_lengths(config: Config, context: int) -> None:
-    """Raise BadInput if a sample can outgrow the model's context (tokens, 0 while unknown) or a micro-batch."""
+def _length_faults(config: Config, context: int) -> Iterator[str]:
     rollout = config.rollout
     for key, response in {
         "rollout.max_response_tokens": rollout.max_response_tokens,
@@ -76,20 +95,20 @@ def check_lengths(config: Config, context: int) -> None:
     }.items():
         length = rollout.max_prompt_tokens + response
         if 0 < context < length:
-            raise BadInput(
+            yield (
                 f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} and {key}={response}: {length} tokens exceed "
                 f"the {context} of {config.model.path}; lower one"
             )
     length = rollout.max_prompt_tokens + rollout.max_response_tokens
     if length > config.learner.tokens_per_microbatch:
-        raise BadInput(
+        yield (
             f"learner.tokens_per_microbatch={config.learner.tokens_per_microbatch}: one sample can have {length} tokens"
             " (prompt and response); raise it, or lower rollout.max_prompt_tokens or rollout.max_response_tokens"
         )
 
 
 SAPO_SLOPE = 1.6
-"""The most that 4 g (1 − g) ρ comes to, with g = σ(ρ − 1): 1.575, at ρ = 2.07. At a higher τ it is less."""
+"""Largest value of 4 g (1 − g) ρ with g = σ(ρ − 1): 1.575, at ρ = 2.07. At a higher τ it is less."""
 
 
 def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float | None]:
@@ -111,33 +130,36 @@ def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float 
     return key, bound if bound is None or key == "dual_clip" else 1 + bound
 
 
-def check_algorithm(algorithm: AlgorithmConfig) -> None:
-    """Raise BadInput for a setting that could not act beside the others, or where none bounds the gradient."""
+def _algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
     idle = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
     wrong = [key for key, value in idle.items() if not algorithm.ratio_acts and getattr(algorithm, key) != value]
     if wrong:
         remedy = " ".join(f"algorithm.{key}={idle[key] or 'null'}" for key in wrong)
-        raise BadInput(
+        yield (
             f"algorithm.{wrong[0]}={getattr(algorithm, wrong[0])}: with one step per batch and algorithm.mismatch="
             f"{algorithm.mismatch} old and new policy are the same, the ratio is 1 and this cannot act; set"
             f" algorithm.mismatch=bypass or algorithm.steps_per_batch=2, or {remedy}"
         )
-    for advantage, sign, say in ((1, "positive", 0.2), (-1, "negative", 3)):
+        return
+    unbound: dict[str, tuple[str, float]] = {}
+    for advantage, sign, usual in ((1, "positive", 0.2), (-1, "negative", 3)):
         key, bound = slope_bound(algorithm, advantage)
         if bound is None:
-            raise BadInput(
-                f"algorithm.{key}=null: with algorithm.mismatch={algorithm.mismatch} and algorithm.steps_per_batch="
-                f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
-                f" would bound how far one token moves the weights; set it, to {say} say"
-            )
+            unbound.setdefault(key, (sign, usual))
+    for key, (sign, usual) in unbound.items():
+        yield (
+            f"algorithm.{key}=null: with algorithm.mismatch={algorithm.mismatch} and algorithm.steps_per_batch="
+            f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
+            f" would bound how far one token moves the weights; set it, to {usual} say"
+        )
     clips = [key for key in ("clip_low", "clip_high", "dual_clip") if getattr(algorithm, key) is not None]
     if algorithm.surrogate == "sapo" and clips:
-        raise BadInput(
+        yield (
             f"algorithm.{clips[0]}={getattr(algorithm, clips[0])}: algorithm.surrogate=sapo has a gate in the place"
             f" of clips, so this could not act; set {' '.join(f'algorithm.{key}=null' for key in clips)}"
         )
     if algorithm.dual_clip is not None and algorithm.surrogate == "cispo":
-        raise BadInput(
+        yield (
             f"algorithm.dual_clip={algorithm.dual_clip}: algorithm.surrogate=cispo bounds its weight on both sides of"
             " zero advantage already; set it to null"
         )

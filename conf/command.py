@@ -1,4 +1,4 @@
-"""What every command does when it is asked for help, and with an error: one sentence, whoever has to act on it."""
+"""The frame around every command: help, exit codes, and one sentence for each error."""
 
 import contextlib
 import errno
@@ -17,8 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from conf.errors import BadInput, in_brief
-from conf.text import printable
+from conf.errors import BadInput, in_brief, printable
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -29,24 +28,24 @@ WORDS = frozenset({"help", "--help", "-h"})
 BAD_INPUT = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""Exit codes; those of a command that Ctrl-C or the end of its reader ended are what shells have for it."""
+"""Exit codes. The last two are those of shells for a command that Ctrl-C or the end of its reader has ended."""
 
 FILES = "agg"
-"""The backend by which matplotlib, which reasoning-gym imports too, draws into files."""
+"""Backend with which matplotlib, which reasoning-gym imports too, draws into files."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-UNFIT = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
-"""Errors of a place that is not the person's to write or to read, or is of another kind than it has to be, where they
-name one.
-"""
+UNFIT = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
+}
+"""Errors of a place that this person may not write to or read, or that is of another kind than it has to be."""
 
 LAYOUT = "\n\t"
-"""What a text may hold besides letters."""
+"""Characters of a text besides printable ones."""
 
 WIDTHS = range(20, 1001)
 PLAIN_WIDTH = 80
-"""Columns that tables and rules still fit, and what stands in for others, such as a COLUMNS that no terminal has."""
+"""Columns in which tables and rules fit, and the width for any other, such as a COLUMNS that no terminal has."""
 
 
 def near(path: Path) -> str:
@@ -58,10 +57,10 @@ def near(path: Path) -> str:
 
 
 class PlainConsole(Console):
-    """A console on which text is no more than text: names from outside may hold rich's markup or control characters."""
+    """A console on which text is only text: names from outside may hold rich's markup or control characters."""
 
     def __init__(self, **where: Any) -> None:
-        """where: what rich's console takes of file, width and the like; for a person's terminal, nothing."""
+        """where: file, width and the like for rich's console; nothing for a person's terminal."""
         super().__init__(**where, markup=False, emoji=False, highlight=False)
         if self.width not in WIDTHS:
             self.width = PLAIN_WIDTH
@@ -75,16 +74,16 @@ class PlainConsole(Console):
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command line wants to know how the command is used: so does one without arguments."""
+    """Whether a command line asks for help: by a word, or by having no arguments."""
     return not arguments or not WORDS.isdisjoint(arguments)
 
 
 def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
-    """Decorate the `main` of a command: its BadInput becomes a line on stderr and exit code 2, an error that nobody has
-    foreseen a line with the place of its traceback and exit code 1. Nothing that is printed can fail for its encoding.
+    """Decorate the `main` of a command. Its BadInput becomes a line on stderr and exit code 2, an unforeseen error a
+    line with the place of its traceback and exit code 1. Nothing that is printed can fail for its encoding.
 
-    usage: what is printed, with exit code 0, where help is asked for; None for a command that explains itself.
-    bare: whether a command line without arguments is one to carry out, and asks for no help.
+    usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
+    without arguments is carried out instead of asking for help.
     """
 
     def decorate(main: Main[P]) -> Main[P]:
@@ -103,35 +102,34 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                 if sys.stdout:
                     sys.stdout.flush()
                 return code
-            except BadInput as error:
-                say(name, str(error))
-                return BAD_INPUT
             except KeyboardInterrupt:
                 return INTERRUPTED
             except BrokenPipeError:
-                sys.stdout = None  # which else complains when it is flushed at the end
+                sys.stdout = None  # else Python complains when it is flushed at the end
                 return CLOSED_PIPE
             except Exception as error:  # the last resort: said in one sentence, its traceback kept
-                if isinstance(error, OSError) and error.errno in FULL:
-                    sys.stdout = None
-                    say(name, f"nothing more can be written ({error.strerror}): make room, or send it elsewhere")
-                    return BAD_INPUT
-                if isinstance(error, OSError) and error.errno in CLOSED | UNFIT and error.filename:
-                    place = BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another")
-                    say(name, str(place))
-                    return BAD_INPUT
-                say(name, unforeseen(error))
-                return 1
+                return refused(name, error)
 
         return guarded
 
     return decorate
 
 
-def say(name: str, sentence: str) -> None:
-    """Print a sentence of a command on stderr, if that takes it."""
+def refused(name: str, error: Exception) -> int:
+    """Print an error of a command as one sentence on stderr, if that takes it. Return the exit code."""
+    code, number = BAD_INPUT, error.errno if isinstance(error, OSError) else None
+    if isinstance(error, BadInput):
+        sentence = str(error)
+    elif isinstance(error, OSError) and number in FULL:
+        sys.stdout = None
+        sentence = f"nothing more can be written ({error.strerror}): make room, or send it elsewhere"
+    elif isinstance(error, OSError) and number in UNFIT and error.filename:
+        sentence = str(BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another"))
+    else:
+        code, sentence = 1, unforeseen(error)
     with contextlib.suppress(OSError):
         print(f"{name}: {sentence}", file=sys.stderr, flush=True)
+    return code
 
 
 def unforeseen(error: Exception) -> str:

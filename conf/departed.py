@@ -1,7 +1,7 @@
-"""Settings and values of earlier versions of this project: what has become of them.
+"""Names of earlier versions of this project: what settings, values and metrics are called today.
 
-Runs keep their settings in config.yaml, which is read through `translated`: a run folder opens whatever was renamed or
-removed since. A change that renames or removes a setting adds a line here.
+The folder of a run, or of an adapter in one, is read through these tables, so that it opens whatever was renamed or
+removed since. A change that renames or removes a name adds a line here.
 """
 
 import copy
@@ -14,62 +14,99 @@ VALUES: dict[str, dict[Any, Any]] = {
     "lora.init": {"orthogonal": "default", "principal": "default"},  # how A began no longer matters
     "run.trackers": {"mlflow": None, "trackio": None},
 }
-"""Key, by its new name → its old values → the new ones; None removes an entry of a list."""
+"""Key, by its new name → its old values → the new ones. `old:*` → `new:*` renames how a text begins; in a list, None
+removes an entry.
+"""
 
 DEPARTED: dict[str, Any] = {
     "checkpoint.mirror_mb_s": 50.0,
     "curriculum.rest_epochs": 0,
     "dry_run": False,
 }
-"""Key of a setting that was removed → the default it had, with which a run is what it is without the setting."""
+"""Key of a removed setting → its old default, with which a run is what it is without the setting."""
+
+METRICS: dict[str, str] = {}
+"""Old name of a metric → new name. `old/*` → `new/*` renames how a name begins."""
 
 ABSENT = object()
 
 
 def translated(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's settings under today's names. Of those that were removed, the ones not at their default stay."""
+    """Return a run's settings under today's names. Removed settings stay where they are not at their default."""
     record = copy.deepcopy(record)
     for old, new in RENAMED.items():
-        if (value := _pop(record, old)) is not ABSENT:
-            _put(record, new, value)
-    for key, values in VALUES.items():
-        if (value := _pop(record, key)) is not ABSENT:
-            _put(record, key, _renewed(value, values))
+        _put(record, new, take(record, old))
+    for key in VALUES:
+        _put(record, key, value_today(key, take(record, key)))
     for key, default in DEPARTED.items():
-        if (value := _pop(record, key)) not in (ABSENT, default):
+        if (value := take(record, key)) != default:
             _put(record, key, value)
     return record
 
 
 def without_departed(record: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without those that were removed, for reading what a run has made."""
+    """Return settings without removed ones, for reading what a run has made."""
     record = copy.deepcopy(record)
     for key in DEPARTED:
-        _pop(record, key)
+        take(record, key)
     return record
 
 
-def _renewed(value: Any, values: dict[Any, Any]) -> Any:
+def key_today(key: str) -> str:
+    """Return today's key of a setting, also for one within a renamed section."""
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            key = new + key.removeprefix(old)
+    return key
+
+
+def value_today(key: str, value: Any) -> Any:
+    """Return today's value of a setting, by its new key."""
+    values = VALUES.get(key, {})
     if isinstance(value, list):
-        return [new for old in value if (new := _renewed(old, values)) is not None]
-    return values.get(value, value) if isinstance(value, str | int | float) else value
+        return [new for old in value if (new := value_today(key, old)) is not None]
+    if isinstance(value, str):
+        return _renamed(value, values)
+    return values.get(value, value) if isinstance(value, bool | int | float) else value
 
 
-def _pop(record: Any, key: str) -> Any:
-    """Take a value out of nested mappings, and the sections that are empty then; ABSENT if it is not there."""
+def metrics_today(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of metrics under today's names."""
+    return {_renamed(name, METRICS): value for name, value in row.items()} if METRICS else row
+
+
+def _renamed(text: str, names: dict[Any, Any]) -> Any:
+    """Return what a text is called today: by its whole name, or else by how it begins."""
+    if text in names:
+        return names[text]
+    starts = ((old[:-1], new[:-1]) for old, new in names.items() if isinstance(old, str) and old.endswith("*"))
+    return next((new + text.removeprefix(old) for old, new in starts if text.startswith(old)), text)
+
+
+def take(record: Any, key: str) -> Any:
+    """Take the value of a dotted key out of nested mappings, and the sections that are empty then. ABSENT if it is not
+    there.
+    """
     first, _, rest = key.partition(".")
     if not isinstance(record, dict) or first not in record:
         return ABSENT
     if not rest:
         return record.pop(first)
-    value = _pop(record[first], rest)
+    value = take(record[first], rest)
     if value is not ABSENT and not record[first]:
         del record[first]
     return value
 
 
 def _put(record: dict[str, Any], key: str, value: Any) -> None:
+    """Put the value of a dotted key into nested mappings, unless it is absent or there is one. A section keeps its
+    own."""
+    if value is ABSENT:
+        return
     *sections, last = key.split(".")
     for section in sections:
         record = record.setdefault(section, {})
+    if isinstance(value, dict) and isinstance(record.get(last), dict):
+        value = {**value, **record[last]}
+        record[last] = value
     record.setdefault(last, value)

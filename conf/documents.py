@@ -1,7 +1,7 @@
-"""The door for documents that come from outside: JSON and YAML, whole files and values within them.
+"""Documents that come from outside: JSON and YAML, whole files and values within them.
 
-What is read is checked where it is read: size, encoding, depth, and its type down to the last field. Whatever is wrong
-becomes a BadInput that names the file, the place in it and the remedy.
+They are checked where they are read: size, encoding, depth, and type down to the last field. Whatever is wrong becomes
+a BadInput that names the file, the place in it and the remedy.
 """
 
 import json
@@ -18,38 +18,33 @@ from typing_extensions import TypedDict
 from conf.errors import BadInput
 
 MOST_BYTES = 2**30
-"""Of a file that is read whole: the samples of a day are a tenth of it."""
+"""Largest file that is read whole; the samples of a day are a tenth of it."""
 
 MOST_YAML_BYTES = 2**18
-"""Of a file or a value in YAML, which is read a character at a time: some seconds."""
+"""Largest file or value in YAML. It is read a character at a time, which takes some seconds."""
 
 DEEPEST = 30
-"""Levels of lists and mappings in a document; what this project writes has seven."""
+"""Levels of lists and mappings in a document; this project writes seven."""
 
 MOST_VALUES = 10**6
-"""In a document in YAML, where an alias repeats what it names."""
-
-MOST_BITS = 10_000
-"""Of a whole number; Python writes no number of more than 4,300 digits."""
+"""Values in a document. In YAML an alias repeats what it names."""
 
 SIGNATURES = {
     b"\x1f\x8b": "compressed by gzip",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
     b"PK\x03\x04": "a zip archive or a workbook",
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
     b"PAR1": "a parquet file",
 }
-"""What a file that is no text in UTF-8 may be, by how it begins."""
+"""First bytes of a file → what it is instead of text in UTF-8."""
 
-MALFORMED = (yaml.YAMLError, ValueError, LookupError, RecursionError)
-"""What the reader of YAML raises: LookupError for !!int '' and !!bool x."""
+MALFORMED = (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError)
+"""Errors of the YAML reader: LookupError for !!int '' and !!bool x. TypeError: a value that JSON does not have, such as
+a !!set."""
 
 
 def mapping(name: str, keys: dict[str, Any], others: Any = Any) -> Any:
-    """Return the kind of mappings with these keys, of a kind each, and any others, which are all of one kind."""
+    """Return the type of mappings with these keys, each of a type, and any others, which are all of one type."""
     return TypedDict(name, keys, extra_items=others)  # type: ignore[operator]  # not written as a class
 
 
@@ -62,7 +57,8 @@ def path_of(text: str, where: str) -> Path:
 
 
 def read_text(file: Path, remedy: str) -> str:
-    """Return the text of a file. Raises BadInput if it is none in UTF-8. remedy: what to do then, as an imperative."""
+    """Return the text of a file in UTF-8. Raises BadInput if it is not one. remedy: what to do then, as an
+    imperative."""
     try:
         if not file.is_file():
             missing = "it is no file" if file.exists() else "there is no such file"
@@ -84,18 +80,18 @@ def disguise_of(file: Path) -> str:
 
 
 def read_json(file: Path, kind: Any, remedy: str) -> Any:
-    """Return the content of a JSON file, which is of a kind. Raises BadInput if there is none."""
+    """Return the content of a JSON file, which is of a type."""
     return parse_json(read_text(file, remedy), kind, str(file), remedy)
 
 
 def read_json_lines(file: Path, kind: Any, remedy: str) -> Iterator[Any]:
-    """Yield the lines of a JSONL file, each of a kind, without a last one that is only half written."""
+    """Yield the lines of a JSONL file, each of a type, without a last one that is only half written."""
     for number, line in enumerate(read_text(file, remedy).split("\n")[:-1], start=1):
         yield parse_json(line, kind, f"{file}, line {number}", remedy)
 
 
 def parse_json(text: str, kind: Any, where: str, remedy: str) -> Any:
-    """Return what a text in JSON says, which is of a kind. where: of the text, for messages."""
+    """Return the content of a text in JSON, which is of a type. where: the text's place, for messages."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -120,11 +116,13 @@ def read_yaml(file: Path, remedy: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a text in YAML says. Raises ValueError for anything improper."""
+    """Return the content of a text in YAML. Raises ValueError for anything improper."""
     if len(text) > MOST_YAML_BYTES:
         raise ValueError(f"{len(text):,} characters are more than the {MOST_YAML_BYTES:,} that are read")
     try:
-        return checked(yaml.load(text, Loader))  # a SafeLoader
+        document = checked(yaml.load(text, Loader))  # a SafeLoader
+        json.dumps(document)
+        return document
     except MALFORMED as error:
         raise ValueError(reason(error)) from None
 
@@ -134,47 +132,31 @@ def write_yaml(document: Any) -> str:
     return yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
-def line_of(text: str, key: str) -> int:
-    """Return the line, from 1, on which a dotted key stands in a mapping in YAML that has been read before."""
-    node = yaml.compose(text, Loader)
-    for part in key.split("."):
-        name, node = next((name, inner) for name, inner in node.value if name.value == part)
-    return int(name.start_mark.line) + 1
-
-
 PLAIN = {
     "null": ("~|null|Null|NULL|", ["~", *"nN", ""]),
     "bool": ("true|True|TRUE|false|False|FALSE", [*"tTfF"]),
-    "int": ("[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)", [*"-+0123456789"]),
+    "int": ("[-+]?(0|[1-9][0-9]*)", [*"-+0123456789"]),
     "float": (
-        r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]?[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         [*"-+.0123456789"],
     ),
-    "merge": ("<<", ["<"]),
 }
-"""What is no text without a tag, by kind, and its first letters. Unlike in YAML 1.1, 1:30 is no 90, `on` no truth and
-2026-01-01 no date; and 1e-5 is a number.
+"""Type → pattern of its values without a tag or quotes, and their first letters: YAML 1.2's core schema. Everything
+else is text: 1:30 is not 90, `on` is not true and 2026-01-01 is not a date; and 1e-5 is a number.
 """
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # known at run time
-    """Reads mappings, lists, texts, numbers, truths and null, and refuses a key given twice."""
+    """Reads mappings, lists, texts, numbers, booleans and null, and refuses a key that is given twice."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-    yaml_constructors: ClassVar[dict[Any, Any]] = {
-        tag: read
-        for tag, read in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in {*PLAIN, "str", "seq", "map"}
-    }
 
-    def flatten_mapping(self, node: Any) -> None:
-        """Include what `<<` names."""
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if not hasattr(node, "unique") and (twice := [key for key in keys if keys.count(key) > 1]):
-            raise yaml.constructor.ConstructorError(None, None, f"found duplicate key {twice[0]}", node.start_mark)
-        node.unique = True
-        super().flatten_mapping(node)
+        if len(keys) > len({*keys}):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f"found duplicate key {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 class Dumper(yaml.SafeDumper):
@@ -188,7 +170,7 @@ Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), [*
 
 
 def checked(document: Any) -> Any:
-    """Return a document as it is. Raises ValueError for one that is too deep or too large, or with a key that is no
+    """Return a document as it is. Raises ValueError for one that is too deep or too large, or has a key that is not
     text.
     """
     layer, count = [document], 0
@@ -197,8 +179,6 @@ def checked(document: Any) -> Any:
         if odd := [key for mapping in mappings for key in mapping if not isinstance(key, str)]:
             raise ValueError(f"the key {odd[0]!r} is not text, put it in quotes")
         lists = [value for value in layer if isinstance(value, list | tuple | set)]
-        if any(isinstance(value, int) and value.bit_length() > MOST_BITS for value in layer):
-            raise ValueError("it holds a number of too many digits")
         count += sum(map(len, mappings)) + sum(map(len, lists))
         if count > MOST_VALUES:
             raise ValueError(f"it holds more than {MOST_VALUES:,} values")
@@ -211,7 +191,7 @@ def checked(document: Any) -> Any:
 def conform(value: Any, kind: Any) -> Any:
     """Return a value that is of a kind: a model if the kind is one, else the value as it is.
 
-    Raises ValueError, which says where the value is of another kind and what was expected there.
+    Raises ValueError with the first place where it is not, and what is expected there.
     """
     try:
         found = _adapter(kind).validate_python(value, strict=True)  # a copy, with floats for whole numbers
@@ -225,7 +205,7 @@ def conform(value: Any, kind: Any) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says, as far as a sentence can hold it."""
+    """Return the text of an error, as far as a sentence can hold it."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:

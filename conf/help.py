@@ -3,7 +3,7 @@
 import inspect
 import re
 from dataclasses import is_dataclass
-from functools import partial
+from itertools import takewhile
 from operator import attrgetter
 from typing import Any, get_type_hints
 
@@ -13,23 +13,22 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.command import WORDS, PlainConsole
-from conf.errors import BadInput
+from conf.errors import BadInput, hint
 from conf.load import BASE, FOLDER, origins, recipe_names
 from conf.schema import Config, ConfigWithSweep
 from conf.settings import Setting, expected, settings, show
-from conf.suggestions import hint
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
-"""Names of the recipes that are another at some rank."""
+"""Names of the recipes that are another one at some rank."""
 
 FIRST_SENTENCE = re.compile(r"(.+?)(?:\.(?=\s)|\.$|$)", re.DOTALL)
 
 
 def explain(arguments: list[str], usage: str) -> None:
-    """Print what the sections and settings named by the arguments mean, or, if none is named, how the command is used,
-    which recipes there are and which settings.
+    """Print the meaning of the sections and settings that the arguments name. If none is named, print the command's
+    usage, the recipes and the sections.
 
-    usage: of the command. Raises BadInput for a name that is neither.
+    Raises BadInput for a name that is neither.
     """
     console = PlainConsole()
     topics = [argument for argument in arguments if argument not in WORDS and "=" not in argument]
@@ -48,36 +47,32 @@ def explain(arguments: list[str], usage: str) -> None:
 
 
 def recipe_lines() -> dict[str, str]:
-    """Return what each recipe is for, in a line; those that are another at some rank stand together."""
+    """Return the purpose of each recipe, in a line; those that are another one at some rank stand together."""
     lines, at_ranks = {}, set()
     for name in recipe_names():
         if found := OF_THE_GRID.fullmatch(name):
             at_ranks.add(found[2])
         elif name != BASE:
-            comment = []
-            for line in (FOLDER / f"{name}.yaml").read_text("utf-8").splitlines():
-                if not line.startswith("#"):
-                    break
-                comment.append(line.lstrip("# "))
-            first = FIRST_SENTENCE.match(" ".join(comment))
+            text = (FOLDER / f"{name}.yaml").read_text("utf-8")
+            comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+            first = FIRST_SENTENCE.match(" ".join(line.lstrip("# ") for line in comment))
             lines[name] = first[1] if first else ""
     lines["rRANK_NAME"] = f"The paper's grid, NAME at rank 8, 64 or 256: NAME is one of {', '.join(sorted(at_ranks))}"
     return lines
 
 
 def show_settings(config: Config, arguments: list[str]) -> None:
-    """Print every setting of a command line by section: its value, where that comes from, what it means."""
+    """Print every setting of a command line by section: its value, the source of that, its meaning."""
     console, given = PlainConsole(), origins(arguments)
-    say = partial(console.print, soft_wrap=True)
     heading = None
     for item in settings(Config):
         if (section := item.path.rpartition(".")[0].partition(".")[0]) != heading:
             heading = section
-            say(Text(f"\n{section or 'Without a section'}", style="bold"))
+            console.print(Text(f"\n{section or 'Without a section'}", style="bold"))
         value = attrgetter(item.path)(config)
         source = next((given[key] for key in given if f"{key}.".startswith(f"{item.path}.")), "default")
-        say(Text(f"  {item.path}={_written(value)}", style="cyan" if source != "default" else ""), end="")
-        say(Text(f"  ({source})", style="dim"))
+        line = Text(f"  {item.path}={_written(value)}", style="cyan" if source != "default" else "")
+        console.print(line + Text(f"  ({source})", style="dim"), soft_wrap=True)
         console.print(Padding(Text(_first_sentence(item.meaning), style="dim"), (0, 0, 0, 6)))
 
 
@@ -127,5 +122,5 @@ def _sections() -> dict[str, Any]:
 
 
 def about(section: type) -> str:
-    """Return what a section is about: the first paragraph of its docstring."""
+    """Return the first paragraph of a section's docstring."""
     return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())

@@ -2,8 +2,8 @@
 
 Settings come in layers, each over the one before: the defaults of the schema, which are called `base`; the recipes
 `conf/recipes/NAME.yaml`, each over the one that its `extends:` names; the command line. A layer that names an
-`algorithm.preset` or `reward.preset` includes what that sets, underneath its own settings. Under an adapter of a run,
-the settings of that run stand in the recipe's place.
+`algorithm.preset` or `reward.preset` includes the preset's values, underneath its own settings. With an adapter of a
+run, the settings of that run replace the recipe.
 """
 
 import re
@@ -13,21 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from conf.arguments import pairs
+from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
-from conf.departed import translated, without_departed
-from conf.devices import known_as
-from conf.documents import line_of, parse_yaml, read_yaml, reason, write_yaml
-from conf.errors import BadInput
-from conf.presets import presets, reward_presets
-from conf.schema import PRIVATE, Config
-from conf.settings import RULES, Place, build, settings
-from conf.suggestions import hint
+from conf.departed import take, translated, without_departed
+from conf.documents import parse_yaml, read_yaml, reason, write_yaml
+from conf.errors import BadInput, hint
+from conf.schema import Config, among, marked
+from conf.settings import RULES, Place, build, changed, settings
 
 Tree = dict[str, Any]
 """Nested mappings: sections, and values by their keys."""
 
 Layer = tuple[str, Tree]
-"""Settings, and the file they come from, empty for the command line."""
+"""A layer of settings, and the file it comes from; empty for the command line."""
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -35,17 +33,14 @@ BASE = "base"
 """Name of the schema's defaults, on which every recipe is built."""
 
 RECORD = "config.yaml"
-"""In a run's folder: its settings."""
+"""File with the settings of a run, in its folder."""
 
 RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
 
-MOST_ARGUMENTS = 500
-"""On a command line; there are fewer settings."""
-
 
 def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Config) -> Config:
-    """Return the configuration that the arguments of a command ask for. Without `adapter` of a run, they must name a
-    recipe.
+    """Return the configuration that the arguments of a command ask for. They must name a recipe, or an `adapter` of a
+    run.
 
     Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an
     impossible combination, and YAML that does not parse.
@@ -60,17 +55,13 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
             f"no conf=NAME given: start with conf=quickstart, or choose from {', '.join(recipe_names(folder))}; "
             "`python launch/run.py help` explains the settings"
         )
-    config.run.name = config.run.name or name
-    config.device = known_as(config.device)
+    config = changed(config, {"run.name": config.run.name or name, "device": known_as(config.device)})
     check(config)
-    config.lora.settle_alpha()
-    return config
+    return changed(config, {"lora": config.lora.settled()})
 
 
 def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
-    """Return where the value of each setting that is not at its default comes from, by key: a recipe, a preset, or the
-    command line.
-    """
+    """Return the source of each setting that is not at its default, by key: a recipe, a preset, or the command line."""
     name, overrides = _parse(arguments, folder)
     recipes = [(f"recipe {Path(file).stem}", layer) for file, layer in (_recipes(name, folder) if name else ())]
     return _laid([*recipes, ("command line", overrides)])[1]
@@ -87,7 +78,7 @@ def run_of(adapter: str) -> Path | None:
 
 def settings_of(adapter: Path) -> Config:
     """Return the settings of the run that an adapter lies in, as they are: rules that are younger than the run do not
-    matter to what it has trained.
+    matter for its results.
     """
     run = run_of(str(adapter))
     if run is None:
@@ -95,46 +86,47 @@ def settings_of(adapter: Path) -> Config:
     return _resolve([_of_run(run, str(adapter))], Config)
 
 
-def recorded(folder: Path) -> dict[str, Any]:
+def recorded(folder: Path) -> Tree:
     """Return the settings of the run in a folder; empty if there is none, also if other software has left a
-    config.yaml. Raises BadInput for a run's whose values are damaged.
+    config.yaml. Raises BadInput for a run whose values are damaged.
     """
     try:
         record = read_yaml(folder / RECORD, RESTORE)
     except BadInput:
         return {}
-    return read_record(folder / RECORD) if {"run", "rollout", "learner"} <= record.keys() else {}
+    return _today(folder / RECORD, record) if {"run", "rollout", "learner"} <= record.keys() else {}
 
 
-def read_record(file: Path) -> dict[str, Any]:
+def read_record(file: Path) -> Tree:
     """Return the settings of a run as nested mappings, under today's names: see `conf/departed.py`.
 
     Raises BadInput for a file that is damaged, or a value that its setting cannot have.
     """
-    record = translated(read_yaml(file, RESTORE))
+    return _today(file, read_yaml(file, RESTORE))
+
+
+def _today(file: Path, record: Tree) -> Tree:
+    record = translated(record)
     build(Config, record, lambda _: f"{file} is damaged ({RESTORE}): ", extra="ignore")
     return record
 
 
-def check_departed(file: Path, record: dict[str, Any]) -> None:
-    """Raise BadInput for the settings of a run's record that this version of the project does not have.
+def check_departed(file: Path, record: Tree) -> None:
+    """Raise BadInput for settings in a run's record that this version of the project does not have.
 
-    file: that the record was read from.
+    file: the record's.
     """
-    known = {item.path for item in settings(Config)}
-    gone = [key for key in flatten(record) if not any(f"{key}.".startswith(f"{path}.") for path in known)]
-    if gone:
-        text = file.read_text()
-        lines = ", ".join(f"line {line_of(text, key)} ({key})" for key in gone)
+    known = tuple(item.path for item in settings(Config))
+    if gone := [key for key in flatten(record) if not among(key, known)]:
         raise BadInput(
-            f"{file}: {lines}: this version of the project has no such setting; delete it there if the run may do "
+            f"{file}: this version of the project has no setting {', '.join(gone)}; delete it there if the run may do "
             "without, or use the version that the run was made with"
         )
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Tree, prefix: str = "") -> Tree:
     """Return nested mappings as one mapping with dotted keys."""
-    flat: dict[str, Any] = {}
+    flat: Tree = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             flat.update(flatten(value, f"{prefix}{key}."))
@@ -148,13 +140,12 @@ def dump(config: Config) -> str:
     return write_yaml(asdict(config))
 
 
-def public_settings(config: Config) -> dict[str, Any]:
+def public_settings(config: Config) -> Tree:
     """Return the settings as nested mappings, without those that are its owner's business."""
     nested = asdict(config)
-    for path in PRIVATE:
-        section, _, key = path.rpartition(".")
-        del (nested[section] if section else nested)[key]
-    return {key: value for key, value in nested.items() if value != {}}
+    for path in marked("private"):
+        take(nested, path)
+    return nested
 
 
 def recipe_names(folder: Path = FOLDER) -> list[str]:
@@ -162,8 +153,8 @@ def recipe_names(folder: Path = FOLDER) -> list[str]:
 
 
 def read_value(key: str, text: str) -> Any:
-    """Return what the text in `key=text` stands for; raises BadInput for a key that no setting has the form of, or a
-    text that is not YAML.
+    """Return the value in `key=text`. Raises BadInput for a key that no setting has the form of, or a text that is not
+    YAML.
     """
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*(\[\w*\])*", key):
         raise BadInput(f"{key}={text}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
@@ -178,13 +169,10 @@ def read_value(key: str, text: str) -> Any:
 
 def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
     """Return the recipe's name, empty if there is none, and the overrides."""
-    if len(arguments) > MOST_ARGUMENTS:
-        raise BadInput(f"{len(arguments)} arguments: give {MOST_ARGUMENTS} at most, and the rest in a recipe")
     known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(Config))]
     given = pairs(arguments, "conf=quickstart or lora.rank=8", known)
-    keys = sorted(given)
-    for key, other in combinations(keys, 2):
-        if f"{other}.".startswith(f"{key}."):
+    for key, other in combinations(sorted(given), 2):
+        if other.startswith(f"{key}."):
             raise BadInput(f"{other}={given[other]}: {key}={given[key]} is on the same command line; keep one of them")
     name = given.pop("conf", "")
     overrides: Tree = {}
@@ -217,7 +205,7 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
 
 
 def _of_run(run: Path, adapter: str) -> Layer:
-    """Return what a run was begun with, under its folder's present name and place; the machine may be another."""
+    """Return the settings a run was begun with, but for its folder's present name and place, and the machine."""
     record = without_departed(recorded(run)) | {"adapter": adapter}
     record.pop("device", None)
     check_departed(run / RECORD, record)
@@ -226,15 +214,15 @@ def _of_run(run: Path, adapter: str) -> Layer:
 
 
 def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Config:
-    """Lay the layers over one another and over the defaults. rules: whether what a value may be counts, besides types.
+    """Lay the layers over one another and over the defaults. rules: whether the rules on values count, besides types.
 
     Raises BadInput for everything that is wrong, a line for each, with the file where it is not the command line.
     """
     tree, files = _laid(layers)
 
     def where(place: Place) -> str:
-        path = ".".join(map(str, place)) + "."
-        file = next((files[key] for key in files if f"{key}.".startswith(path) or path.startswith(f"{key}.")), "")
+        path = ".".join(map(str, place))
+        file = next((files[key] for key in files if among(key, (path,)) or among(path, (key,))), "")
         return f"{file}: " if file else ""
 
     config: Config = build(kind, tree, where, context=RULES if rules else None)
@@ -242,22 +230,22 @@ def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Co
 
 
 def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
-    """Return layers laid over one another with what their settings include, and by dotted key the file, or preset, that
-    each value comes from.
+    """Return the layers laid over one another with the settings that they include, and by dotted key the file, or
+    preset, that each value comes from.
     """
     tree: Tree = {}
     files: dict[str, str] = {}
-    owners = [item for item in settings(Config) if item.replaces]
+    followers = [item for item in settings(Config) if item.follows]
     for file, layer in layers:
-        for owner in owners:
-            section, _, key = owner.path.partition(".")
-            for name in owner.replaces if key in _part(layer, section) else ():
-                _part(tree, section).pop(name, None)
+        own = flatten(layer)
+        for item in followers:
+            if item.follows in own:
+                take(tree, item.path)
         parts = [(file, layer)]
-        if _part(layer, "run").get("deterministic") is True:
+        if own.get("run.deterministic") is True:
             parts.insert(0, (file, {"learner": {"max_staleness": 0}}))
         for section, known in (("algorithm", presets()), ("reward", reward_presets())):
-            if (name := str(_part(layer, section).get("preset"))) in known:
+            if (name := str(own.get(f"{section}.preset"))) in known:
                 parts.insert(0, (f"preset {name}", {section: known[name]}))
         for source, part in parts:
             tree = _merged(tree, part)
@@ -267,11 +255,9 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
 
 def _merged(below: Tree, above: Tree) -> Tree:
     """Return nested mappings laid over others; lists are values as a whole."""
-    inner = {key: _merged(_part(below, key), value) for key, value in above.items() if isinstance(value, dict)}
-    return {**below, **above, **inner}
-
-
-def _part(tree: Tree, section: str) -> Tree:
-    """Return a mapping within a mapping; an empty one if it is missing, or something else stands there."""
-    part = tree.get(section)
-    return part if isinstance(part, dict) else {}
+    merged = {**below, **above}
+    for key, value in above.items():
+        if isinstance(value, dict):
+            inner = below.get(key)
+            merged[key] = _merged(inner if isinstance(inner, dict) else {}, value)
+    return merged

@@ -1,43 +1,39 @@
-"""What a setting is: a field of a pydantic dataclass that carries all that is known of it.
+"""A setting is a field of a frozen pydantic dataclass that carries everything known about it.
 
     max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0)
     '''The string below the field says what the setting means.'''
 
-`conf/schema/` declares all settings this way.
+`conf/schema/` declares all settings this way. No other file lists settings by name for a property they have: it asks
+`conf.schema.marked`.
 """
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from conf.errors import BadInput
-from conf.suggestions import nearest
+from conf.catalogue import elsewhere
+from conf.departed import RENAMED
+from conf.errors import BadInput, nearest
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
-"""How pydantic is to read a section. A number does for a text, as in run.name=7, and no text for a number."""
+"""Pydantic's options for a section. A number does for a text, as in run.name=7, and no text for a number."""
 
 MOST = 10**9
-"""Of any number that has no bound of its own: beyond it, products of two settings are no sizes any more."""
+"""Largest value of a number without a bound of its own, so that products of two settings stay sizes."""
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
-LISTS: dict[Any, str] = {int: "[1,8]", float: "[0.5,1]"}
-"""Of these types, an example."""
-
-CLOCK_TIME = re.compile(r"\d+(:\d\d)+")
-
-HELP = "`python launch/run.py help` lists them"
+RULES = "rules"
+"""Context of a validation in which rules count, and pydantic's name for a fault against one."""
 
 Place = tuple[str | int, ...]
 """Names, and positions in lists, on the way to a value in nested mappings."""
 
-RULES = "rules"
-"""In the context of a validation: whether rules count."""
+Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,25 @@ class Rule:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting and what is known of it.
+    """One setting and what is known about it.
 
-    path: dotted, as on the command line.
+    path: its dotted key, as on the command line.
     kind: its type.
     section: the dataclass that declares it.
     meaning: the string below its field, on one line.
-    source, rule and all that follow: see `setting`.
+    source: where the default comes from.
+    rule: the condition on its values.
+    follows: key of another setting; where a layer sets that one without this one, this one returns to its default.
+    resumable: a run may be resumed with another value, because it says where and how fast the run is done, not what is
+        learned from what.
+    private: it is the business of a run's owner, and shown nowhere but in the run's folder.
+    momentary: it is about one call of a command, and says nothing about the run.
+    setup: runs with different values are different experiments. None: unless the setting is resumable.
+    costless: its value changes neither the time nor the memory of an update.
+    chooses_problems: it decides which problems are trained on and which are held out.
+    local_path: it may be a path on this machine.
+    checkpointed: its name in a learner's checkpoint, which belongs to runs with the same value; empty for the others.
+    not_for_sweeps: what to do instead of giving it to a sweep; empty where a sweep takes it.
     """
 
     path: str
@@ -75,10 +83,21 @@ class Setting:
     meaning: str
     source: str = ""
     rule: Rule | None = None
-    replaces: tuple[str, ...] = ()
+    follows: str = ""
     resumable: bool = False
     private: bool = False
     momentary: bool = False
+    setup: bool | None = None
+    costless: bool = False
+    chooses_problems: bool = False
+    local_path: bool = False
+    checkpointed: str = ""
+    not_for_sweeps: str = ""
+
+    @property
+    def repeated(self) -> bool:
+        """Whether runs with different values still repeat one experiment."""
+        return self.resumable if self.setup is None else not self.setup
 
 
 def setting(
@@ -87,49 +106,43 @@ def setting(
     *,
     ge: float | None = None,
     gt: float | None = None,
-    le: float | None = None,
+    le: float = MOST,
     choices: Sequence[str] = (),
     rule: Rule | None = None,
     **known: Any,
 ) -> Any:
     """Declare a field of a section.
 
-    source: where the default comes from. ge, gt, le: bounds of a number, which is finite. choices: all values it may
-    have. rule: any other condition. known: as far as they are not false,
-    - replaces: settings of the section that return to their defaults where a layer sets this one without them;
-    - resumable: a run may be resumed with another value, because it says where and how fast the run is done, not what
-      is learned from what;
-    - private: it is the business of a run's owner, and shown nowhere but in the run's folder;
-    - momentary: it is about one call of a command, and its change says nothing about the run.
+    ge, gt, le: bounds of a number, which is finite. choices: all values it may have. rule: any other condition.
+    source and known: see `Setting`.
     """
     if choices:
         rule = Rule(lambda value: value in choices, f"use one of {', '.join(choices)}")
     elif gt is not None:
-        most = MOST if le is None else le
-        rule = Rule(lambda value: gt < value <= most, f"use a number above {gt}, up to {most:,}")
-    elif ge is not None and le is not None:
-        rule = Rule(lambda value: ge <= value <= le, f"use a value from {ge} to {le}")
+        rule = Rule(lambda value: gt < value <= le, f"use a number above {gt}, up to {le:,}")
     elif ge is not None:
-        rule = Rule(lambda value: ge <= value <= MOST, f"use {ge} or more, up to {MOST:,}")
-    facts = {"source": source, "rule": rule, **known}
+        bounds = f"{ge} or more, up to {le:,}" if le == MOST else f"a value from {ge} to {le}"
+        rule = Rule(lambda value: ge <= value <= le, f"use {bounds}")
     field: Any = Field(
-        default_factory=lambda: copy.copy(default), strict=not isinstance(default, str), json_schema_extra=facts
+        default_factory=lambda: copy.copy(default),
+        strict=not isinstance(default, str),
+        json_schema_extra={"source": source, "rule": rule, **known},  # type: ignore[dict-item]  # no JSON, nor need it be
     )
     if rule:
         field.metadata.append(AfterValidator(rule.check))
     return field
 
 
-def section(kind: type, **known: bool) -> Any:
-    """Declare a field that is a section of settings. known: what is true of all of them, as in `setting`."""
-    return Field(default_factory=kind, json_schema_extra=known)  # type: ignore[arg-type]  # JSON indeed
+def section(kind: type, **known: Any) -> Any:
+    """Declare a field that is a section of settings. known: what is true of all of them, see `Setting`."""
+    return Field(default_factory=kind, json_schema_extra=known)
 
 
-def settings(kind: Any, prefix: str = "", **known: bool) -> Iterator[Setting]:
+def settings(kind: Any, prefix: str = "", **known: Any) -> Iterator[Setting]:
     """Yield all settings of a section and of those within it, in order."""
     kinds = get_type_hints(kind)
     for name, field in kind.__pydantic_fields__.items():
-        path, inner, facts = prefix + name, kinds[name], {**(field.json_schema_extra or {}), **known}
+        path, inner, facts = prefix + name, kinds[name], {**known, **(field.json_schema_extra or {})}
         if is_dataclass(inner):
             yield from settings(inner, f"{path}.", **facts)
         else:
@@ -137,9 +150,18 @@ def settings(kind: Any, prefix: str = "", **known: bool) -> Iterator[Setting]:
 
 
 def _meaning(kind: type, name: str) -> str:
-    """Return the string below a field, on one line; pydantic has it at the class that declares the field alone."""
+    """Return the string below a field, on one line. Pydantic keeps it at the class that declares the field alone."""
     declared = (getattr(each, "__pydantic_fields__", {}).get(name) for each in kind.__mro__)
     return next((" ".join(field.description.split()) for field in declared if field and field.description), "")
+
+
+def changed(section: Section, change: Mapping[str, Any]) -> Section:
+    """Return a copy of a section, or of the whole configuration, with other values, by dotted key."""
+    for key, value in change.items():
+        name, _, rest = key.partition(".")
+        inner = changed(getattr(section, name), {rest: value}) if rest else value
+        section = replace(section, **{name: inner})  # type: ignore[type-var]
+    return section
 
 
 def expected(hint: Any) -> str:
@@ -153,7 +175,7 @@ def expected(hint: Any) -> str:
     elif is_dataclass(item := get_args(kind)[0]):
         words = f"a list of {{{', '.join(f'{inner.name}: …' for inner in fields(item))}}}"
     else:
-        words = f"a list such as {LISTS.get(item, '[a,b]')}"
+        words = "a list such as [a,b]" if item is str else "a list such as [1,8]"
     return f"{words} or null" if optional else words
 
 
@@ -167,18 +189,20 @@ def show(value: Any) -> str:
 def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **options: Any) -> Any:
     """Return the section that nested mappings describe; what they leave out is at its default.
 
-    where: what stands before the sentence about a place, such as its file. options: of pydantic's `validate_python`;
+    where: the beginning of the sentence about a place, such as its file. options: of pydantic's `validate_python`;
     context=RULES where rules count, besides types.
     Raises BadInput for everything that is wrong, a line for each.
     """
     try:
         return TypeAdapter(kind).validate_python(tree, **options)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-        raise BadInput(*(where(each["loc"]) + _fault(each, kind, tree) for each in faults)) from None
+        errors = error.errors(include_url=False)
+        raise BadInput(
+            *(where(each["loc"]) + fault for each in errors for fault in _faults(each, kind, tree))
+        ) from None
 
 
-def _fault(error: ErrorDetails, kind: Any, value: Any) -> str:
+def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
     """Say what is wrong, in terms of the innermost setting, section or entry of a list that it is wrong with."""
     path, top, prefix = "", kind, ""
     for part in error["loc"]:
@@ -191,11 +215,31 @@ def _fault(error: ErrorDetails, kind: Any, value: Any) -> str:
             break
         value = value[part]
     if error["type"] == "unexpected_keyword_argument":
-        close = nearest(path, [item.path for item in settings(top, prefix)])
-        return f"{path}: no such key; nearest: {', '.join(close)}" if close else f"{path}: no such key; {HELP}"
-    if is_dataclass(kind):
-        return f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
-    if error["type"] == RULES:
-        return f"{path}={show(value)} is not possible: {error['msg']}"
-    clock = ", such as 1.5 for 1:30" if CLOCK_TIME.fullmatch(str(value)) else ""
-    return f"{path}={show(value)}: expected {expected(kind)}{clock}"
+        known = [item.path for item in settings(top, prefix)]
+        yield from (_unknown(key, known) for key in _leaves(path, value))
+    elif is_dataclass(kind):
+        yield f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
+    elif error["type"] == RULES:
+        yield f"{path}={show(value)} is not possible: {error['msg']}"
+    else:
+        yield f"{path}={show(value)}: expected {expected(kind)}"
+
+
+def _leaves(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+    else:
+        yield path
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    """Say what a person may have meant by a key that there is not: a setting's old name, another project's, a near
+    one."""
+    if key in RENAMED:
+        return f"{key}: no such key; it is called {RENAMED[key]} now"
+    if answer := elsewhere().get(key) or elsewhere().get(key.rpartition(".")[2]):
+        return f"{key}: no such key; it is {answer}"
+    close = nearest(key, known)
+    remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
+    return f"{key}: no such key; {remedy}"

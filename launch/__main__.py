@@ -7,8 +7,7 @@ import sys
 from importlib import import_module
 
 from conf.command import WORDS, command
-from conf.errors import BadInput
-from conf.suggestions import hint
+from conf.errors import BadInput, hint
 
 COMMANDS = {
     "doctor": ("launch.doctor", "whether this machine is fit for a run, and how fast it is"),

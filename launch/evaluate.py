@@ -41,20 +41,20 @@ from actors.runtime.process import VLLM_BUILDS, exit_at_once, handle_signals, so
 from actors.runtime.ray_session import clear_session, ray_session
 from actors.storage.documents import BenchmarkResult, EvaluationDocument, ProtocolRecord
 from actors.storage.run_record import RunRecord
-from conf.benchmarks import HELD_OUT, find_benchmarks
+from conf.catalogue import HELD_OUT, find_benchmarks
 from conf.checks import check_lengths
 from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import load, run_of
-from conf.schema import MAY_CHANGE, Config
+from conf.schema import Config, among, marked
 from launch.evaluation.view import EvaluationView, lines, markdown, table
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, detect
 from launch.plan.engines import check_engines
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
-from launch.session.resume import among, changes, resolve_dtype, take_over
+from launch.session.resume import changes, resolve_dtype, take_over
 from rewards.pool import check_judges
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function
@@ -104,13 +104,12 @@ def main(arguments: list[str]) -> int:
             return 0
         config = load(arguments)
         machine = detect(config.device)
-        resolve_dtype(config, machine)
-        evaluation = prepare(config, machine, console)
+        evaluation = prepare(resolve_dtype(config, machine), machine, console)
         if evaluation is None:
             return 0
         status = "completed"
         if not evaluation.complete:
-            status = carry_out(evaluation, console, started + config.budget.seconds)
+            status = carry_out(evaluation, console, started + evaluation.config.budget.seconds)
         return conclude(evaluation, status, console)
     except SystemExit as told:  # by SIGTERM while Ray started, whose handler it then is
         return 128 + int(told.code or 0)
@@ -125,7 +124,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
     model_path = locate(config.model)
     shape = shape_from_config(model_path)
     check_lengths(config, shape.context)
-    adapter = adopt_adapter(config, model_path)
+    config, adapter = adopt_adapter(config, model_path)
     placement = place_engines(machine.cores, machine.gpus)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
@@ -187,7 +186,7 @@ def check_heldout_settings(config: Config, run: Path) -> None:
     if HELD_OUT not in config.benchmarks:
         return
     for key, (before, now) in changes(config, RunRecord(run)).items():
-        if among(key, ("data", "eval.problems")) and not among(key, MAY_CHANGE):
+        if among(key, marked("chooses_problems")) and not among(key, marked("resumable")):
             raise BadInput(
                 f"benchmarks={HELD_OUT}: the run in {run} has {key}={before}, not {now}, under which problems could "
                 "count as held out that it was trained on; leave that setting as it was"

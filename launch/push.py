@@ -29,6 +29,7 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import RECORD, public_settings
+from conf.schema import marked
 from launch.after.trained import Trained, carry_out, find_trained
 from launch.reporting.history import Run, read_run
 
@@ -44,9 +45,6 @@ OPTIONS = {
 
 TRAINING = "training"
 """Folder of report, settings and metrics in the repository."""
-
-PATHS = ("model.path", "lora.start_from", "adapter")
-"""Settings that may be a path on this machine; others are where `file:` begins them."""
 
 
 @command("push.py", __doc__)
@@ -138,7 +136,7 @@ def public(value: Any, key: str = "") -> Any:
         return {name: public(inner, f"{key}.{name}".lstrip(".")) for name, inner in value.items()}
     if isinstance(value, str) and value.startswith("file:"):
         return f"file:{Path(value.removeprefix('file:')).name}"
-    if isinstance(value, str) and key in PATHS and (Path(value).is_absolute() or Path(value).exists()):
+    if isinstance(value, str) and key in marked("local_path") and (Path(value).is_absolute() or Path(value).exists()):
         return Path(value).name
     return value
 

@@ -14,7 +14,7 @@ from actors.storage.documents import RunSummary
 from actors.storage.run_record import RunRecord
 from conf.arguments import run_and_options
 from conf.command import command
-from conf.text import printable
+from conf.errors import printable
 from launch.reporting import conclusion
 
 

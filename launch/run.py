@@ -91,7 +91,7 @@ def show_plan(config: Config, console: Console) -> None:
 
 def plan_on(config: Config, machine: Machine) -> Plan:
     """Return the plan of a run on a machine, after what earlier runs there have measured."""
-    resolve_dtype(config, machine)
+    config = resolve_dtype(config, machine)
     check_functions(config.reward)
     if config.adapter:
         raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
@@ -123,7 +123,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         context = None
         plan = plan_on(config, detect(config.device))
         check_plan(plan)
-        check_build(config, plan.machine, software_versions(VLLM_BUILDS))
+        check_build(plan.asked, plan.machine, software_versions(VLLM_BUILDS))
+    config = plan.asked
     check_mps(config, plan.placement, joined=bool(cluster))
     check_budget(plan)
     folder = find_folder(config)

@@ -22,8 +22,7 @@ from typing import Any
 from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
-from conf.errors import BadInput
-from conf.text import printable
+from conf.errors import BadInput, printable
 from launch.after.server_guard import KEY, ServerGuard, loopback
 from launch.after.trained import LATEST, Trained, find_trained, talking
 

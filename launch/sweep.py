@@ -33,7 +33,7 @@ from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.options import estimate_all
 from launch.plan.refusal import check_plan
-from launch.session.resume import check_settings, resolve_dtype
+from launch.session.resume import check_settings
 from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.lanes import RUN, plan_lanes
 from launch.sweep_runs.scheduler import Scheduler
@@ -77,12 +77,9 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
 
 
 def machines_of(grid: Grid) -> list[Machine]:
-    """Return what each cell is to run on, by its `device`, after its dtype has been settled by that."""
+    """Return the machine of each run, by its `device`."""
     detected = cache(detect)
-    machines = [detected(cell.config.device) for cell in grid.cells]
-    for cell, machine in zip(grid.cells, machines, strict=True):
-        resolve_dtype(cell.config, machine)
-    return machines
+    return [detected(cell.config.device) for cell in grid.cells]
 
 
 @contextmanager

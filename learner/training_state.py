@@ -4,6 +4,7 @@ The coordinator, which looks at the facts alone, is spared torch.
 """
 
 import json
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from safetensors import SafetensorError
 
 from actors.storage.documents import LearnerState
 from actors.storage.files import read_document
+from conf.departed import value_today
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import settings
 
 if TYPE_CHECKING:
     from torch import Size, Tensor
@@ -63,9 +66,10 @@ def foreign(folder: Path, config: Config) -> str | None:
         return str(error)
     if facts is None:
         return f"has no {FACTS_FILE}"
-    for name, ours in _settings(config).items():
-        if (theirs := getattr(facts, name)) != ours:
-            return f"was made with {name} {theirs}, this run has {ours}"
+    for item in settings(Config):
+        ours = attrgetter(item.path)(config)
+        if item.checkpointed and (theirs := value_today(item.path, getattr(facts, item.checkpointed))) != ours:
+            return f"was made with {item.checkpointed} {theirs}, this run has {ours}"
     if facts.steps <= facts.version * config.algorithm.steps_per_batch:
         return None
     return f"{facts.steps} optimizer steps in {facts.version} updates cannot be"
@@ -73,13 +77,4 @@ def foreign(folder: Path, config: Config) -> str | None:
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return the settings that a state depends on, as JSON has them."""
-    return {
-        "model": config.model.path,
-        "dtype": config.model.dtype,
-        "rank": config.lora.rank,
-        "alpha": config.lora.alpha,
-        "rslora": config.lora.rslora,
-        "target_modules": list(config.lora.target_modules),
-        "seed": config.run.seed,
-        "steps_per_batch": config.algorithm.steps_per_batch,
-    }
+    return {item.checkpointed: attrgetter(item.path)(config) for item in settings(Config) if item.checkpointed}

@@ -10,6 +10,7 @@ import pytest
 
 from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
 from conf.schema import Config
+from conf.settings import changed
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU
 
@@ -120,14 +121,18 @@ def write_tiny_model(folder: Path) -> Path:
 def tiny_config(tiny_model: Path) -> Config:
     """A configuration for `tiny_model`: rank 4 in float32, small micro-batches."""
     config = Config()
-    config.model.path = str(tiny_model)
-    config.model.dtype = "float32"
-    config.lora.rank = 4
-    config.lora.alpha = 8
-    config.learner.learning_rate = 1e-2
-    config.learner.tokens_per_microbatch = 256
-    config.learner.logprob_chunk = 16
-    return config
+    return changed(
+        config,
+        {
+            "model.path": str(tiny_model),
+            "model.dtype": "float32",
+            "lora.rank": 4,
+            "lora.alpha": 8,
+            "learner.learning_rate": 1e-2,
+            "learner.tokens_per_microbatch": 256,
+            "learner.logprob_chunk": 16,
+        },
+    )
 
 
 @pytest.fixture

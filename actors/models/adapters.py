@@ -11,11 +11,12 @@ from typing_extensions import TypedDict
 
 from actors.models.files import shape_from_config
 from actors.models.sizes import projection_sizes
+from conf.departed import value_today
 from conf.documents import parse_json, read_text
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.schema.model import FUSED, PROJECTIONS, VLLM_RANKS
-from conf.settings import MOST
+from conf.settings import MOST, changed
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -75,15 +76,15 @@ def check_adapter(config: Config, model_path: str) -> None:
     _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=False)
 
 
-def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
-    """Return the adapter that `adapter` names, whose rank, alpha, scaling and modules become those of `config.lora`;
-    None if it is empty. A checkpoint stands for the adapter in it.
+def adopt_adapter(config: Config, model_path: str) -> tuple[Config, Adapter | None]:
+    """Return the settings with rank, alpha, scaling and modules of the adapter that `adapter` names, and that adapter;
+    None if `adapter` is empty. A checkpoint stands for the adapter in it.
 
     Raises BadInput unless it is a plain PEFT adapter in safetensors that changes the model, fits it and says that it
     was made for one of this name.
     """
     if not config.adapter:
-        return None
+        return config, None
     folder, where = Path(config.adapter), f"adapter={config.adapter}"
     if os.path.isfile(folder / "adapter" / CONFIG_FILE):
         folder = folder / "adapter"
@@ -92,13 +93,13 @@ def adopt_adapter(config: Config, model_path: str) -> Adapter | None:
     for key, value in _lora(stated).items():
         if value is None or (key == "target_modules" and not isinstance(value, list)):
             raise BadInput(f"{where}: {CONFIG_FILE} states no {key} that is of use ({value}); name a plain LoRA")
-        setattr(config.lora, key, value)
+        config = changed(config, {f"lora.{key}": value})
     if config.lora.rank > VLLM_RANKS[-1]:
         raise BadInput(f"{where}: its rank is {config.lora.rank}, and vLLM serves 1 to {VLLM_RANKS[-1]}")
     if unknown := [name for name in config.lora.target_modules if name not in served]:
         raise BadInput(f"{where}: it adapts {unknown[0]}; only {', '.join(served)} can be served")
     _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
-    return Adapter(folder.resolve(), stated["base_model_name_or_path"])
+    return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
 def model_names(path: str) -> set[str]:
@@ -115,7 +116,7 @@ def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str
     for key in sorted({*stated, *PLAIN} - ANY_VALUE):
         if (value := stated.get(key)) not in PLAIN.get(key, OFF):
             raise BadInput(f"{where}: its {key} is {value}, which cannot be served and trained on; name a plain LoRA")
-    base = stated.get("base_model_name_or_path")
+    base = value_today("model.path", stated.get("base_model_name_or_path"))
     if not base:
         raise BadInput(
             f"{where}: does not say which model it was made for; write that model's name into {CONFIG_FILE}, as "

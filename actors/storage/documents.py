@@ -10,7 +10,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from conf.departed import key_today, metrics_today, value_today
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -47,6 +49,11 @@ class MetricsRow(Document):
     __pydantic_extra__: dict[str, float | Whole | None]
     update: Count
     version: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, row: Any) -> Any:
+        return metrics_today(row) if isinstance(row, dict) else row
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -343,11 +350,15 @@ class EvaluationDocument(Document):
     versions: dict[str, str] = {}
 
 
+def _settings_today(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key_today(key): value_today(key_today(key), value) for key, value in settings.items()}
+
+
 class SweepEntry(Document):
     """A run of a sweep. run: its folder. overrides: settings by dotted key."""
 
     cell: str
-    overrides: dict[str, Scalar | list[Scalar]]
+    overrides: Annotated[dict[str, Scalar | list[Scalar]], AfterValidator(_settings_today)]
     run: str = ""
     status: str
     reason: str | None = None

@@ -1,10 +1,11 @@
-"""Every setting of a run, by section: what it means, which values it may have, where its default comes from.
+"""Every setting of a run, by section: its meaning, its values and the source of its default.
 
-`python launch/run.py help` shows the same. One vocabulary: an *update* is what one batch does to the adapter (one
-optimizer step, unless `algorithm.steps_per_batch` asks for more), a *version* is the adapter after so many updates, a
-*group* is the samples of one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
+`python launch/run.py help` shows the same. An *update* is one batch's change of the adapter (one optimizer step, unless
+`algorithm.steps_per_batch` asks for more), a *version* is the adapter after a number of updates, a *group* is the
+samples of one problem. There is no other batch size than `problems_per_update` × `samples_per_problem`.
 """
 
+from functools import cache
 from typing import Any
 
 from pydantic import StrictInt
@@ -22,39 +23,41 @@ from conf.schema.rollout import CanaryConfig, RolloutConfig
 from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
 from conf.settings import DECLARED, Rule, section, setting, settings
 
-CARDS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "list numbers of cards from 1 to 1024")
+GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "list numbers of GPUs from 1 to 1024")
 
 OF_A_CALL: dict[str, Any] = {"resumable": True, "momentary": True}
 
+ONE_RUN = "launch/run.py shows the settings of one run"
+START_FROM = "launch/evaluate.py evaluates it; runs go on from lora.start_from"
 
-@dataclass(config=DECLARED)
+
+@dataclass(config=DECLARED, frozen=True)
 class Config:
     """Settings without a section, and the sections."""
 
     plan: bool = setting(False, "our choice", **OF_A_CALL)
-    """Print placement, memory and time (evaluate.py: what would be drawn), then leave."""
-    show: bool = setting(False, "our choice", **OF_A_CALL)
-    """Of run.py: print every setting with its value, where that comes from and what it means, then leave."""
+    """Print placement, memory and time (evaluate.py: what would be sampled), then leave."""
+    show: bool = setting(False, "our choice", not_for_sweeps=ONE_RUN, **OF_A_CALL)
+    """For run.py: print every setting with its value, where that comes from and what it means, then leave."""
     device: str = setting("auto", "our choice: the same command everywhere", resumable=True)
-    """auto (what the machine has), cpu, or for a plan the name of a card such as A40."""
-    simulate: list[StrictInt] = setting([], "our choice", rule=CARDS, **OF_A_CALL)
+    """auto (what the machine has), cpu, or for a plan the name of a GPU such as A40."""
+    simulate: list[StrictInt] = setting([], "our choice", rule=GPU_COUNTS, **OF_A_CALL)
     """With plan=true, numbers of GPUs to plan the run for, as [1,8,64,512]."""
     benchmarks: list[str] = setting(["heldout"], "our choice: no network but the recipe's", **OF_A_CALL)
-    """Of evaluate.py: sets of problems, each by a name of conf/benchmarks.yaml, as a source like data.source, or
-    heldout, the recipe's own; they are posed as data.template and the settings beside it say."""
+    """For evaluate.py: sets of problems, each a name of conf/benchmarks.yaml, a source like data.source, or heldout,
+    the recipe's own. Their prompts are made by data.template and the settings beside it."""
     n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, le=65536, **OF_A_CALL)
-    """Of evaluate.py: samples of each problem; the other settings of its samples are those of `eval`."""
+    """For evaluate.py: samples per problem. Everything else about the samples is set in `eval`."""
     limit: int | None = setting(None, "our choice", ge=1, **OF_A_CALL)
-    """Of evaluate.py: of each benchmark the first so many problems, in an order that depends on nothing but their text;
-    all when null."""
-    adapter: str = setting("", "our choice", **OF_A_CALL)
-    """Of evaluate.py: folder of a plain PEFT adapter to compare with the base model, whose rank, alpha and modules then
-    are those of `lora`; the base model alone when empty. Within the folder of a run it brings that run's settings, name
-    and folder, in the recipe's place."""
+    """For evaluate.py: problems per benchmark, in an order that depends on nothing but their text; all when null."""
+    adapter: str = setting("", "our choice", local_path=True, not_for_sweeps=START_FROM, **OF_A_CALL)
+    """For evaluate.py: folder of a plain PEFT adapter to compare with the base model. Its rank, alpha and modules
+    replace those of `lora`. The base model alone when empty. An adapter in the folder of a run brings that run's
+    settings, name and folder, in the recipe's place."""
     run: RunConfig = section(RunConfig)
-    budget: BudgetConfig = section(BudgetConfig, resumable=True)
+    budget: BudgetConfig = section(BudgetConfig, resumable=True, setup=True)
     model: ModelConfig = section(ModelConfig)
-    data: DataConfig = section(DataConfig)
+    data: DataConfig = section(DataConfig, chooses_problems=True)
     lora: LoraConfig = section(LoraConfig)
     rollout: RolloutConfig = section(RolloutConfig)
     learner: LearnerConfig = section(LearnerConfig)
@@ -63,23 +66,24 @@ class Config:
     eval: EvalConfig = section(EvalConfig)
     validation: ValidationConfig = section(ValidationConfig)
     canary: CanaryConfig = section(CanaryConfig)
-    guard: GuardConfig = section(GuardConfig, resumable=True)
+    guard: GuardConfig = section(GuardConfig, resumable=True, setup=True)
     checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
     dashboard: DashboardConfig = section(DashboardConfig, resumable=True, private=True)
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class ConfigWithSweep(Config):
     """The settings of launch/sweep.py."""
 
     sweep: SweepConfig = section(SweepConfig)
 
 
-MAY_CHANGE = tuple(item.path for item in settings(Config) if item.resumable)
-"""Settings that a run may be resumed with another value of."""
+@cache
+def marked(property_: str) -> tuple[str, ...]:
+    """Return the settings that have a property of `conf.settings.Setting`, such as resumable, by dotted key."""
+    return tuple(item.path for item in settings(Config) if getattr(item, property_))
 
-PRIVATE = tuple(item.path for item in settings(Config) if item.private)
-"""Settings that are the business of a run's owner: they are shown nowhere but in the run's folder."""
 
-MOMENTARY = tuple(item.path for item in settings(Config) if item.momentary)
-"""Settings of one call of a command: their change says nothing about a run."""
+def among(key: str, names: tuple[str, ...]) -> bool:
+    """Whether a key is one of the names, or within a section or mapping of that name."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -1,34 +1,39 @@
-"""The updates: batch, optimizer, memory; their loss; and the guard against collapse."""
+"""The updates: batch, optimizer, memory; their loss; and the collapse guard."""
 
 from pydantic.dataclasses import dataclass
 
-from conf.presets import presets
+from conf.catalogue import presets
 from conf.settings import DECLARED, setting
 
 AUTO = "our choice: follows from the memory"
 GRPO = "conf/algorithms.yaml, preset grpo"
 
 MAX_SLOPE = 10.0
-"""Of clipped ratios, our choice: twice the widest clip in use, CISPO's of 5. More would be no bound in practice."""
+"""Largest bound of a clipped ratio, our choice: twice the widest clip in use, CISPO's of 5. More bounds nothing in
+practice."""
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class LearnerConfig:
-    """The updates: how many samples, how large a step, in which memory."""
+    """The updates: number of samples, size of a step, use of memory."""
 
     problems_per_update: int = setting(8, "our choice", ge=1, le=2048)
     """Groups in one batch."""
     max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0, le=64)
-    """η, the versions a group may lag behind the version it updates; 0 is synchronous."""
+    """η, the number of versions that a group may lag behind the version it updates; 0 is synchronous."""
     refill: bool = setting(False, "the paper")
-    """Whether groups whose samples all earned the same are replaced by others; if not, they count in the batch as
-    groups without a gradient, which is cheaper."""
-    learning_rate: float = setting(1e-5, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1)
+    """Dynamic sampling: whether groups whose samples all earned the same are replaced by others. Otherwise they count
+    in the batch as groups without a gradient, which is cheaper."""
+    learning_rate: float = setting(
+        1e-5, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1, costless=True
+    )
     """Peak learning rate of AdamW."""
-    schedule: str = setting("constant", "Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
-    """How the learning rate falls over the share of the budget spent."""
+    schedule: str = setting(
+        "constant", "Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"), costless=True
+    )
+    """How the learning rate falls as the budget is spent."""
     final_rate: float = setting(0.1, "Tina (arXiv 2504.15777)", ge=0, le=1)
-    """Share of learning_rate that a linear or cosine schedule ends at."""
+    """Fraction of learning_rate at which a linear or cosine schedule ends."""
     warmup_updates: int = setting(0, "our choice", ge=0)
     """Updates over which the learning rate rises linearly from zero."""
     weight_decay: float = setting(0.0, "our choice: the adapter is a small change already", ge=0, le=1)
@@ -40,33 +45,33 @@ class LearnerConfig:
     max_grad_norm: float = setting(1.0, "TRL's default", gt=0)
     """Norm to which the gradient is clipped."""
     tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, resumable=True)
-    """Tokens of one forward and backward pass. The prompt of a group counts once in it, and so does what all prompts
-    begin with."""
+    """Tokens of one forward and backward pass. The prompt of a group counts once, and so does the beginning that all
+    prompts share."""
     logprob_chunk: int = setting(
         1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, le=2**24, resumable=True
     )
-    """Response positions whose logits exist at a time."""
+    """Response positions whose logits exist at the same time."""
     offload: str = setting(
-        "cpu", "our choice: 0.05 s an update at rank 8, 1 s at rank 256", choices=("cpu", "none"), resumable=True
+        "cpu", "our choice: 0.05 s per update at rank 8, 1 s at rank 256", choices=("cpu", "none"), resumable=True
     )
-    """Where the optimizer's state lives: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (beside the
+    """Place of the optimizer's state: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (beside the
     weights)."""
     gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
-    """Whether activations are computed twice instead of kept; auto: where a micro-batch's activations would fill most
-    of a card."""
+    """Whether activations are computed twice instead of kept; auto: where those of a micro-batch would fill most of a
+    GPU."""
     fused_kernels: bool = setting(True, "our choice", resumable=True)
-    """Whether a learner on a card takes liger-kernel's norms, rotary embedding and MLP for families they were tried on,
-    and attention without padding, where that proves right. The numbers are the same but for rounding."""
-    ranks: int | None = setting(None, "follows from the cards", ge=1, le=1024, resumable=True)
-    """Processes that compute a batch together, each a share of its samples, at most one a card (of several, rollout
-    actors keep at least one) or one a core. When null: of several cards, as many as make the plan's update shortest,
-    because what the others can generate depends on model and lengths; otherwise one, whose threads use all its
-    cores."""
+    """Whether a learner on a GPU takes liger-kernel's norms, rotary embedding and MLP for model families they were
+    tried on, and attention without padding, where that proves right. The numbers are the same but for rounding."""
+    ranks: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
+    """World size: processes that compute a batch together, each its part of the samples, at most one per GPU (with
+    several, the engines keep at least one) or per core. When null: with several GPUs, as many as make the plan's update
+    shortest, because model and lengths decide how much the other GPUs can generate; otherwise one, whose threads use
+    all its cores."""
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class AlgorithmConfig:
-    """The loss: what a reward says about a sample, and how strongly each of its tokens is moved for it.
+    """The loss: how a reward becomes an advantage, and how strongly that moves each token of the sample.
 
     A layer that names a preset sets all other keys here to the preset's values, except those it sets itself.
     """
@@ -74,13 +79,13 @@ class AlgorithmConfig:
     preset: str = setting("grpo", "the paper", choices=tuple(presets()))
     """Name of a set of values; conf/algorithms.yaml spells them out."""
     advantages: str = setting("group", GRPO, choices=("group", "mean_only", "leave_one_out"))
-    """Advantage of a sample: group (reward less the group's mean, over its standard deviation), mean_only (not divided)
-    or leave_one_out (less the mean of the other samples)."""
+    """Advantage of a sample: group (its reward minus the group's mean, over the standard deviation), mean_only (not
+    divided) or leave_one_out (minus the mean of the other samples)."""
     surrogate: str = setting("clip", GRPO, choices=("clip", "cispo", "sapo"))
     """clip (PPO's), cispo (log-probability times a clipped weight without gradient) or sapo (a smooth gate around a
-    ratio of 1 in the place of clips)."""
+    ratio of 1 instead of clips)."""
     ratio: str = setting("token", GRPO, choices=("token", "sequence"))
-    """Ratio of new to old probability, for each token or for the whole sequence (geometric mean over its tokens)."""
+    """Ratio of new to old probability, per token or for the whole sequence (geometric mean over its tokens)."""
     clip_low: float | None = setting(0.2, GRPO, ge=0, le=1)
     """The ratio is clipped to at least 1 − clip_low; null for no bound."""
     clip_high: float | None = setting(0.2, GRPO, ge=0, le=MAX_SLOPE - 1)
@@ -96,18 +101,18 @@ class AlgorithmConfig:
     entropy: float = setting(0.0, GRPO, ge=0)
     """Coefficient of the bonus on entropy."""
     mask_truncated: bool = setting(False, GRPO)
-    """Whether responses cut off at the limit are not learned from; their rewards still count in the baseline."""
+    """Whether responses that were cut off at the limit are masked; their rewards still count in the baseline."""
     overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)
-    """Last share of rollout.max_response_tokens over which the reward falls linearly by up to 1; 0 for no such
+    """Last fraction of rollout.max_response_tokens, over which the reward falls linearly by up to 1; 0 for no such
     penalty."""
-    steps_per_batch: int = setting(1, GRPO, ge=1)
-    """Optimizer steps on the whole of one batch; together they are one update and make one version. "Old" probabilities
-    stay those before the first step, and the learning rate is the same for all."""
+    steps_per_batch: int = setting(1, GRPO, ge=1, checkpointed="steps_per_batch")
+    """Optimizer steps on the whole of one batch; together they are one update and make one version. The "old"
+    probabilities stay those before the first step, and the learning rate is the same for all steps."""
     mismatch: str = setting("bypass", GRPO, choices=("token_tis", "sequence_mask", "icepop", "bypass"))
-    """What corrects the difference between engine and learner. The old policy is the learner's, and what the engine
-    drew is weighted by token_tis (weights cut at 2), sequence_mask (a sequence's weight, 0 above 3) or icepop (weights
-    outside 0.5 … 5 become 0); or bypass: the old policy is the engine's. With one step per batch the learner's ratio is
-    1 in all but bypass: then clips, cispo, sapo and sequence ratios could not act and are refused."""
+    """Correction of the difference between engine and learner. bypass: the old policy is the engine's. Otherwise the
+    old policy is the learner's, and the engine's samples are weighted by token_tis (weights cut at 2), sequence_mask (a
+    sequence's weight, 0 above 3) or icepop (weights outside 0.5 … 5 become 0). With one step per batch the learner's
+    ratio is then 1: clips, cispo, sapo and sequence ratios could not act and are refused."""
 
     @property
     def ratio_acts(self) -> bool:
@@ -120,23 +125,23 @@ class AlgorithmConfig:
         return self.kl > 0 or self.entropy > 0
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class GuardConfig:
-    """Against collapse: entropy (of the samples learned from, and of the probe), response length, reward, format and KL
-    to base are compared with their own recent past, and entropy with the run's beginning; a fall of entropy does not
-    count while the reward is above its beginning and near its best, since a solved problem has none. What is found is
-    in events.jsonl, the summary and `guard/alarms`. Of `mismatch/effective_share` below a half it warns, whatever the
-    action.
+    """The collapse guard. It compares entropy (of the training samples and of the reference set), response length,
+    reward, format and KL to base with their own recent past, and entropy with the run's beginning. A fall of entropy
+    does not count while the reward is above its beginning and near its best, since a solved problem has none. Warnings
+    are in events.jsonl, the summary and `guard/alarms`. Whatever the action, a `mismatch/effective_share` below a half
+    is warned of.
     """
 
     action: str = setting("warn", "the paper: collapse is what it studies", choices=("warn", "rollback", "stop"))
-    """warn; rollback, to the last checkpoint before the collapse and on with other samples; or stop, which halts the
-    run."""
+    """warn; rollback, which goes back to the last checkpoint before the collapse and on with other samples; or stop,
+    which halts the run."""
     window: int = setting(20, "our choice", ge=8)
-    """Updates that a signal is compared with."""
+    """Number of past updates that a signal is compared with."""
     patience: int = setting(3, "our choice: the median of three outlives one freak", ge=1)
-    """Updates whose median is compared."""
+    """Number of newest updates whose median is compared."""
     limit: float = setting(3.5, "Iglewicz and Hoaglin's bound for outliers by median absolute deviation", gt=0)
-    """How many robust standard deviations that median may be away."""
+    """Largest distance of that median, in robust standard deviations."""
     rollbacks: int = setting(2, "our choice: a collapse that comes back with other samples will come again", ge=0)
-    """After so many rollbacks, a collapse halts the run."""
+    """Number of rollbacks after which a collapse halts the run."""

@@ -1,4 +1,4 @@
-"""What a sample earns, and the processes that verify answers."""
+"""The reward of a sample, and the processes that verify answers."""
 
 import re
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import StrictFloat
 from pydantic.dataclasses import dataclass
 
-from conf.presets import reward_presets
+from conf.catalogue import reward_presets
 from conf.settings import DECLARED, MOST, Rule, setting
 
 PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
-"""Names in metrics.jsonl after `reward/` that are taken."""
+"""Names after `reward/` in metrics.jsonl that no user's function may have."""
 
 PRESET = "conf/rewards.yaml, preset paper"
 
@@ -21,9 +21,9 @@ PAIR = Rule(
 )
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class CustomRewardConfig:
-    """function: `module.path:function`, see RewardConfig.custom. weight: of its number in the reward."""
+    """function: `module.path:function`, see RewardConfig.custom. weight: its number's weight in the reward."""
 
     function: str = ""
     weight: StrictFloat = 1.0
@@ -43,19 +43,19 @@ CUSTOM = Rule(
 )
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class RewardConfig:
-    """What a sample earns: a weighted sum of parts, each of them logged unweighted. `rewards/verify/__init__.py` has
-    the rules by which answers are verified.
+    """The reward of a sample: a weighted sum of parts, each logged unweighted. `rewards/verify/__init__.py` has the
+    rules by which answers are verified.
 
-    A layer that names a preset sets the keys accuracy to after_thinking to the preset's values, except those it sets
-    itself. (`algorithm.overlong_buffer` takes off for responses near the limit.)
+    A layer that names a preset sets the keys from accuracy to after_thinking to the preset's values, except those it
+    sets itself. (`algorithm.overlong_buffer` lowers the reward of responses near the limit.)
     """
 
     preset: str = setting("paper", "the paper", choices=tuple(reward_presets()))
     """Name of a set of values; conf/rewards.yaml spells them out."""
     accuracy: float = setting(1.0, PRESET, ge=0)
-    """Weight of the verdict, which is 1 for a correct answer."""
+    """Weight of the accuracy, which is 1 for a correct answer."""
     format: float = setting(0.2, PRESET, ge=0)
     """Weight of 1 for <think>…</think> followed by the answer; the opening tag may be missing, since some chat
     templates put it into the prompt."""
@@ -70,30 +70,30 @@ class RewardConfig:
     after_thinking: bool = setting(False, PRESET)
     """Whether only a box after the last </think> counts as an answer."""
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
-    """Further parts by a user's functions: each is called as function(prompt, response, gold, **columns), with those of
-    the row's columns that it names or all for a `**`, in a worker process of its own under the limits of a verdict. It
-    returns a number from −1,000,000 to 1,000,000, which is logged under its name."""
+    """Further parts by a user's functions. Each is called as function(prompt, response, gold, **columns), with those of
+    the row's columns that it names or all for a `**`, in a worker process of its own under the limits of a
+    verification. It returns a number from −1,000,000 to 1,000,000, which is logged under its name."""
     sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
     """Whether the worker processes of the user's functions are kept from the network, from starting processes, from
     writing files, from reading others than Python's, the project's and those in the folder of a user's function, and
-    from environment variables but the usual. Those that judge answers always are. A function that runs code, calls a
-    model or needs a token wants false: it, and whatever an answer makes it do, then may do all that you may. What it
-    does when it is imported, such as reading a model, is not restricted."""
+    from environment variables but the usual. Those that verify answers always are. A function that runs code, calls a
+    model or needs a token wants false: then it, and whatever an answer makes it do, may do all that you may. Its
+    import, which may read a model, is not restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
-    """What a sample is worth if its verdict ran out of time or took its worker down, or if a user's function did so,
-    raised an error or returned no such number: mask (nothing; it is left out of its group's baseline and not learned
-    from) or wrong. Held-out figures go by the verdict alone. Numbers beyond all proportion are unparsable in
-    any case, and cost no deadline. `verify/timeout` counts timeouts."""
-    deadline_s: float = setting(2.0, "our choice: an ordinary verdict takes milliseconds", gt=0, le=3600)
-    """Seconds for one verdict; up to five times as long by the clock while its process lacks a core."""
-    memory_mib: int = setting(1024, "our choice: an ordinary verdict takes ten", ge=256, le=2**24)
+    """Worth of a sample whose verification ran out of time or crashed its worker, or whose user's function did so,
+    raised an error or returned no such number: mask (it is not learned from and does not count in its group's baseline)
+    or wrong. Held-out figures go by the verdict alone. Numbers beyond all proportion are unparsable in any case, and
+    cost no deadline. `verify/timeout` counts timeouts."""
+    deadline_s: float = setting(2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600)
+    """Seconds to verify one answer; up to five times as long by the clock while the process lacks a core."""
+    memory_mib: int = setting(1024, "our choice: an ordinary answer takes ten", ge=256, le=2**24)
     """MiB of memory that a worker process may allocate."""
     workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, resumable=True)
     """Worker processes that verify answers."""
 
 
 def formula(settings: Mapping[str, Any]) -> str:
-    """Say what a sample earns, as in `1 · accuracy + 0.2 · format`. settings: of a run, by dotted key."""
+    """Write the reward of a sample as `1 · accuracy + 0.2 · format`. settings: a run's, by dotted key."""
     weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed", "cosine")}
     weights |= {part["function"].rpartition(":")[2]: part["weight"] for part in settings.get("reward.custom") or []}
     weights["overlong"] = -bool(settings.get("algorithm.overlong_buffer"))

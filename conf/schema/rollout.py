@@ -1,4 +1,4 @@
-"""Sampling for training, and the check that engines serve the right adapter."""
+"""Sampling for training, and the adapter check."""
 
 from pydantic.dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from conf.settings import DECLARED, Rule, setting
 HALF = "our choice: half of the limit"
 
 LONGEST = 2**24
-"""Tokens; no model reads as many."""
+"""Largest limit on a length, tokens; no model reads as many."""
 
 GROUP_SIZE = Rule(lambda size: 2 <= size <= 1024, "use 2 to 1024: a group of one has no advantage to learn from")
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class RolloutConfig:
     """Sampling for training. top_p is 1 and there is no top_k: the engine's log-probabilities of a truncated
     distribution would be meaningless to the learner.
@@ -27,32 +27,32 @@ class RolloutConfig:
     temperature: float = setting(1.0, "Dr. GRPO (arXiv 2503.20783): the policy itself, unsharpened", ge=0.1, le=2)
     """Temperature of the samples; the learner's log-probabilities use the same."""
     max_concurrent_samples: int = setting(128, "our choice", ge=1, le=65536, resumable=True)
-    """Sequences an engine decodes at once."""
-    actors: int | None = setting(None, "follows from the cards", ge=1, le=1024, resumable=True)
-    """Engines, each on a card of its own (one card is shared with the learner) or on cores of its own. When null: of
-    several cards, one on each that the learner does not have; of several nodes without a card, one on each but the
-    learner's; otherwise one."""
+    """Sequences that an engine decodes at once."""
+    actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
+    """Number of engines, each on a GPU of its own (one GPU is shared with the learner) or on cores of its own. When
+    null: with several GPUs, one on each that the learner does not have; with several nodes without a GPU, one on each
+    but the learner's; otherwise one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache on the CPU; a GPU's follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)
-    """Whether vLLM's LoRA kernels on a card get the block sizes of actors/rollout/lora_kernels.py, which fit decoding,
-    in place of their own. A folder of tuned ones in VLLM_TUNED_CONFIG_FOLDER goes before both."""
+    """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/lora_kernels.py, which fit decoding,
+    instead of their own. A folder of tuned ones in VLLM_TUNED_CONFIG_FOLDER goes before both."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
-    """Mean prompt, tokens, for the plan's estimate of time alone, where no run of this recipe has been measured."""
+    """Mean prompt, tokens. Only the plan's estimate of time uses it, where no run of this recipe has been measured."""
     typical_response_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
-    """Mean response, tokens, likewise."""
+    """Mean response, tokens, for the same estimate."""
 
 
-@dataclass(config=DECLARED)
+@dataclass(config=DECLARED, frozen=True)
 class CanaryConfig:
-    """Whether the rollouts use the adapter they claim to: probes answered by every engine after every swap, and under
-    synthetic adapters whenever an engine starts.
+    """The adapter check: do the rollouts use the adapter they claim to? Every engine answers fixed prompts after every
+    weight sync, and under synthetic adapters whenever an engine starts.
     """
 
     problems: int = setting(4, "our choice", ge=1, le=4096)
-    """Probe prompts."""
+    """Number of prompts."""
     tokens: int = setting(16, "our choice", ge=1, le=4096)
-    """Length of each probe's response, tokens."""
+    """Length of each response, tokens."""
     noise_floor: float = setting(0.1, "our choice: three times the 0.03 of bfloat16", gt=0, resumable=True)
-    """Mean |Δ log p| below which engine and learner always count as agreeing after a swap. Raising it is the remedy for
-    a run that was halted in error."""
+    """Mean |Δ log p| below which engine and learner always count as agreeing after a weight sync. Raising it is the
+    remedy for a run that was halted in error."""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from actors.errors import ActorDied, root_cause
 from conf.command import LAYOUT
-from conf.text import printable
+from conf.errors import printable
 
 STYLES = {"correct": "green", "wrong": "red"}
 """Colours of verdicts; all others are yellow."""

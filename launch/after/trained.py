@@ -1,6 +1,5 @@
 """What a run has trained: its settings, its base model and the adapter of one of its checkpoints."""
 
-import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import recorded, settings_of
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import check_build, detect
 from launch.plan.engines import check_engines
 
@@ -72,7 +72,7 @@ def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
         raise BadInput(f"the adapter in {found} is not as the run has written it ({reason}): name another checkpoint")
     config = settings_of(found / "adapter")
     model_path = locate(config.model)
-    adopt_adapter(config, model_path)
+    config, _ = adopt_adapter(config, model_path)
     return Trained(run, config, model_path, found)
 
 
@@ -89,13 +89,19 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     """Return settings under which an engine has room for a conversation and few of them at a time, and its share of
     this machine. Raises BadInput if this machine has no room for one.
     """
-    config, shape = copy.deepcopy(trained.config), shape_from_config(trained.model_path)
+    config, shape = trained.config, shape_from_config(trained.model_path)
     longest = max(min(TALK_TOKENS, shape.context), longest_sample(config))
     asked = config.eval.max_response_tokens or config.rollout.max_response_tokens
-    config.eval.max_response_tokens = asked
-    config.rollout.max_response_tokens = max(asked, min(REPLY_TOKENS, longest // 2))
-    config.rollout.max_prompt_tokens = longest - config.rollout.max_response_tokens
-    config.rollout.max_concurrent_samples = AT_ONCE
+    reply = max(asked, min(REPLY_TOKENS, longest // 2))
+    config = changed(
+        config,
+        {
+            "eval.max_response_tokens": asked,
+            "rollout.max_response_tokens": reply,
+            "rollout.max_prompt_tokens": longest - reply,
+            "rollout.max_concurrent_samples": AT_ONCE,
+        },
+    )
     machine = detect(config.device)
     check_build(config, machine, software_versions(VLLM_BUILDS))
     placement = place_engines(machine.cores, machine.gpus)

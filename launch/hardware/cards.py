@@ -8,7 +8,7 @@ from typing import TypeVar
 from actors.runtime.clock import in_thread
 from actors.runtime.host_resources import amount
 from actors.runtime.placement import Placement
-from conf.devices import devices
+from conf.catalogue import devices
 from conf.errors import BadInput
 
 T = TypeVar("T")

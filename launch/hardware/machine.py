@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actors.runtime.host_resources import total_memory
 from actors.runtime.placement import Node
-from conf.devices import devices
+from conf.catalogue import devices
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.cards import Card, card_of, find_cards

@@ -20,7 +20,7 @@ from actors.models.sizes import (
 )
 from actors.runtime.placement import Node, Placement
 from actors.runtime.ray_session import OBJECT_STORE_BYTES
-from conf.devices import CARD_DTYPE
+from conf.catalogue import CARD_DTYPE
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB, Machine
 

@@ -4,19 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from actors.runtime.placement import most_ranks
-from conf.devices import CARD_DTYPE
+from conf.catalogue import CARD_DTYPE
 from conf.errors import BadInput
 from conf.load import flatten
+from conf.schema import marked
 from conf.schema.learner import LearnerConfig
+from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
-from launch.plan.plan import Change, Plan, changed, make_plan, plan_for, with_problems
+from launch.plan.plan import Change, Plan, make_plan, plan_for, with_problems
 from launch.plan.refusal import advice
 from launch.plan.time import EFFICIENCY, LEARN_RANGE
-
-IMMATERIAL = ("run.name", "run.seed", "learner.learning_rate", "learner.schedule", "lora.alpha")
-"""Settings that change no figure of a plan, and in which the runs of a sweep often differ."""
 
 
 def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
@@ -24,7 +23,7 @@ def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
     known: dict[str, Estimate | None] = {}
     found = {}
     for name, plan in plans.items():
-        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in IMMATERIAL}
+        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in marked("costless")}
         key = repr((sorted(settings.items()), plan.machine.name, plan.machine.gpus, len(plan.machine.cores)))
         if key not in known:
             known[key] = with_problems(plan).estimate

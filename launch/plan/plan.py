@@ -1,6 +1,5 @@
 """What a run will do, before it does it: placement, memory and time, from configuration and the model's shape alone."""
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from actors.runtime.placement import most_engines, most_ranks, place
 from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
+from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.estimate import Estimate, estimate
 from launch.plan.memory import Fit, available_memory, cache_tokens, memory_of
@@ -153,15 +153,6 @@ def plan_for(
     memory = tuple(entry for entry in memory_of(decided, shape, placement, card, machine.nodes) if entry.bytes)
     tokens = cache_tokens(decided, shape, placement, memory, available)
     return Plan(decided, machine, placement, shape, memory, available, tokens, config, calibration)
-
-
-def changed(config: Config, change: Change) -> Config:
-    """Return a copy of a configuration with other settings."""
-    copied = copy.deepcopy(config)
-    for key, value in change.items():
-        section, name = key.split(".")
-        setattr(getattr(copied, section), name, value)
-    return copied
 
 
 def with_problems(plan: Plan) -> Plan:

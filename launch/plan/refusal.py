@@ -8,9 +8,10 @@ from operator import or_
 from actors.formats import duration
 from actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
 from conf.errors import BadInput
+from conf.settings import changed
 from launch.hardware.machine import GIB
 from launch.plan.memory import misfit
-from launch.plan.plan import Change, Plan, changed, plan_for
+from launch.plan.plan import Change, Plan, plan_for
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""

@@ -14,7 +14,7 @@ from rich.text import Text
 from actors.formats import duration
 from actors.models.sizes import answers_alone, lora_parameters, parameters
 from actors.runtime.placement import Share
-from conf.devices import CARD_DTYPE
+from conf.catalogue import CARD_DTYPE
 from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula

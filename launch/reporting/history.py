@@ -27,10 +27,10 @@ from actors.storage.documents import (
 )
 from actors.storage.files import digest, read_document
 from actors.storage.run_record import RunRecord
+from conf.departed import value_today
 from conf.errors import BadInput
 from conf.load import flatten
-from conf.schema import MAY_CHANGE
-from launch.session.resume import among
+from conf.schema import among, marked
 from rewards.problems.loading import OVERLAP_KEPT
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
@@ -38,11 +38,8 @@ RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.
 OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
-IGNORED = (
-    *OWN,
-    *(key for key in (*MAY_CHANGE, "conf", "model.shape") if not key.startswith(("budget.", "guard."))),
-)
-"""Settings that make no axis of a comparison: they say how fast a run is done, or repeat others."""
+IGNORED = ("conf", *marked("repeated"))
+"""Settings in which runs of one setup may differ: they say how fast a run is done, or repeat others."""
 
 UNFINISHED = RunSummary(status="unfinished")
 NOT_RECORDED = Origin()
@@ -197,8 +194,9 @@ def _foreign(evaluation: EvaluationDocument, record: RunRecord, config: Settings
     A model is known by its name, a checkpoint by its place or its content.
     """
     protocol = evaluation.protocol
-    if Path(protocol.model).name != Path(str(config.get(MODEL, ""))).name:
-        return f"model {protocol.model}"
+    model = str(value_today("model.path", protocol.model))
+    if Path(model).name != Path(str(config.get(MODEL, ""))).name:
+        return f"model {model}"
     if not protocol.adapter or Path(protocol.adapter).resolve().is_relative_to(record.checkpoints.folder.resolve()):
         return ""
     weights = [checkpoint / "adapter" / WEIGHTS_FILE for checkpoint in record.checkpoints.all]

@@ -13,6 +13,7 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.schema import DashboardConfig
+from conf.settings import changed
 from launch.hardware.mps import PRICE
 from launch.plan.estimate import Estimate
 from launch.plan.host_needs import needs_of_run
@@ -36,7 +37,7 @@ def prepare(
 
     config = plan.config
     if not plan.machine.nodes:
-        config.dashboard.port = free_port(config.dashboard)
+        config = changed(config, {"dashboard.port": free_port(config.dashboard)})
     model_path = locate(config.model)
     check_architecture(config, model_path)
     check_adapter(config, model_path)
@@ -62,7 +63,7 @@ def prepare(
         run.write_origin(origin(arguments, plan.machine.described, planned))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     if config.lora.start_from:  # the actors have working folders of their own
-        config.lora.start_from = str(Path(config.lora.start_from).resolve())
+        config = changed(config, {"lora.start_from": str(Path(config.lora.start_from).resolve())})
     request = RunRequest(
         config=config,
         folder=run.path,

@@ -20,16 +20,14 @@ from actors.storage.run_record import RunRecord
 from conf.documents import parse_yaml
 from conf.errors import BadInput
 from conf.load import RECORD, check_departed, dump, flatten, recorded
-from conf.schema import MAY_CHANGE, MOMENTARY, PRIVATE, Config
+from conf.schema import Config, among, marked
+from conf.settings import changed
 from launch.hardware.machine import Machine
 
 BEFORE = {MARK, f".{MARK}.tmp", "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
 """What may be in the folder of a run that has not begun."""
 
 PROJECT = Path(__file__).parents[2]
-
-UNREPEATED = (*PRIVATE, "run.overwrite")
-"""Settings that are not repeated: reports, which people share, show the command; and the last would delete the run."""
 
 GIT_S = 10.0
 
@@ -112,7 +110,7 @@ def check_settings(config: Config, run: RunRecord) -> None:
     """Raise BadInput if a run was begun with other settings, but for those that may change."""
     if run.exists:
         check_departed(run.path / RECORD, run.config())
-    refused = {key: values for key, values in changes(config, run).items() if not among(key, MAY_CHANGE)}
+    refused = {key: values for key, values in changes(config, run).items() if not among(key, marked("resumable"))}
     if refused:
         (key, (before, now)), *others = refused.items()
         raise BadInput(
@@ -122,16 +120,17 @@ def check_settings(config: Config, run: RunRecord) -> None:
         )
 
 
-def resolve_dtype(config: Config, machine: Machine) -> None:
-    """Replace model.dtype=auto by the dtype a run began with, or else by the machine's faster one.
+def resolve_dtype(config: Config, machine: Machine) -> Config:
+    """Return the settings with the dtype a run began with, or else the machine's faster one, for model.dtype=auto.
 
     A machine that is not this one has no run to resume here.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
     if config.model.dtype != "auto":
-        return
+        return config
     resumes = machine.present and run.exists and not config.run.overwrite
-    config.model.dtype = run.config().get("model", {}).get("dtype", machine.dtype) if resumes else machine.dtype
+    dtype = run.config().get("model", {}).get("dtype", machine.dtype) if resumes else machine.dtype
+    return changed(config, {"model.dtype": dtype})
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
@@ -141,11 +140,6 @@ def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
     before, now = flatten(run.config()), flatten(parse_yaml(dump(config)))
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return {key: (before.get(key), now.get(key)) for key in keys}
-
-
-def among(key: str, names: tuple[str, ...]) -> bool:
-    """Whether a key is one of the names or in a section of that name."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 @cache
@@ -179,7 +173,8 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
             f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "
             f"data, or give run.name=OTHER or run.overwrite=true"
         )
-    told = {key: values for key, values in changes(config, run).items() if not among(key, (*PRIVATE, *MOMENTARY))}
+    untold = (*marked("private"), *marked("momentary"))
+    told = {key: values for key, values in changes(config, run).items() if not among(key, untold)}
     run.write_config(dump(config), problems.digest)
     return [f"{key}={before} → {now}" for key, (before, now) in told.items()]
 
@@ -196,9 +191,11 @@ def origin(arguments: Sequence[str], machine: str, planned: Planned | None = Non
 
 
 def command_line(program: str, arguments: Sequence[str]) -> str:
-    """Return what a person types to have a program of launch/ do the same again."""
+    """Return the command line that has a program of launch/ do the same again, without private settings: reports, which
+    people share, show it.
+    """
     keys = {argument: argument.partition("=")[0] for argument in arguments}
-    kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in UNREPEATED)]
+    kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
     return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')
 
 

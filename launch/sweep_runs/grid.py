@@ -25,14 +25,8 @@ AXES = {"ranks": "lora.rank", "seeds": SEED}
 SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """What stands before an axis's value in the name of a cell; otherwise the last part of the key and an equals sign."""
 
-TAKEN = {
-    "show": "launch/run.py shows the settings of one cell",
-    "adapter": "launch/evaluate.py judges it; runs go on from lora.start_from",
-    "run.name": "name the sweep with sweep.name=NAME; its cells are named after their values",
-    "run.on_end": "every cell would run it; let it follow launch/sweep.py on the shell's command line",
-    "run.overwrite": "delete the sweep's folder to start anew, or give sweep.name=OTHER",
-}
-"""Settings that a sweep refuses, and what to do instead."""
+REMEDIES = {item.path: item.not_for_sweeps for item in settings(Config) if item.not_for_sweeps}
+"""Setting that a sweep refuses → what to do instead."""
 
 MODEL = ("conf", "model.path")
 """Axes that change the model, and so what accuracy means."""
@@ -117,8 +111,8 @@ def _split(arguments: Sequence[str]) -> dict[str, str]:
         target = AXES.get(key, key)
         if any(AXES.get(known, known) == target for known in texts):
             raise BadInput(f"{key}={text}: {target} is twice on the command line; keep one")
-        if key in TAKEN:
-            raise BadInput(f"{key}={text} is not for a sweep: {TAKEN[key]}")
+        if key in REMEDIES:
+            raise BadInput(f"{key}={text} is not for a sweep: {REMEDIES[key]}")
         texts[key] = text
     return texts
 

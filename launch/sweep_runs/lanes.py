@@ -9,9 +9,11 @@ from pathlib import Path
 
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.process import end_with
+from conf.settings import changed
 from launch.hardware.machine import Machine, with_cards
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
+from launch.session.resume import resolve_dtype
 from launch.sweep_runs.grid import Cell, Grid
 from rewards.functions import check_functions
 
@@ -108,10 +110,11 @@ def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Pla
     plans, total = {}, grid.settings.seconds
     for number, (cell, machine) in enumerate(zip(grid.cells, machines, strict=True)):
         own = part(machine, number % count, count)
+        config = resolve_dtype(cell.config, machine)
         if total is not None:
-            cell.config.budget.minutes = equal_part(total, len(grid.cells[::count])) / 60
-        check_functions(cell.config.reward)
-        plans[cell.name] = plan_measured(cell.config, own, grid.folder.parent)
+            config = changed(config, {"budget.minutes": equal_part(total, len(grid.cells[::count])) / 60})
+        check_functions(config.reward)
+        plans[cell.name] = plan_measured(config, own, grid.folder.parent)
     return plans
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.messages import LeftOut, Problem
-from conf.benchmarks import HELD_OUT, Benchmark
+from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources

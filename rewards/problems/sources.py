@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from actors.models.hub import HubAway, newest
 from actors.runtime.clock import in_thread
 from conf.documents import checked, disguise_of, path_of, reason
-from conf.errors import BadInput
+from conf.errors import BadInput, nearest
 from conf.schema import DataConfig
-from conf.suggestions import nearest
 from rewards.functions import find
 from rewards.generators import REFUSED, grader_of
 

@@ -18,20 +18,24 @@ from actors.messages import Outcome, ProblemSet
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
+from conf.settings import changed
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem, make_reward
 from tests.virtual_time import VirtualClock, run_virtually
 
 
 def make_config(**learner: Any) -> Config:
-    config = Config()
-    config.learner.problems_per_update = 2
-    config.rollout.samples_per_problem = 2
-    config.eval.problems, config.eval.n = 4, 2
-    config.canary.problems = 2
-    config.checkpoint.every = 3
-    for key, value in learner.items():
-        setattr(config.learner, key, value)
-    return config
+    return changed(
+        Config(),
+        {
+            "learner.problems_per_update": 2,
+            "rollout.samples_per_problem": 2,
+            "eval.problems": 4,
+            "eval.n": 2,
+            "canary.problems": 2,
+            "checkpoint.every": 3,
+            **{f"learner.{key}": value for key, value in learner.items()},
+        },
+    )
 
 
 def make_problems(train: int = 7, heldout: int = 4) -> ProblemSet:

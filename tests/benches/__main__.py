@@ -18,8 +18,7 @@ from importlib import import_module
 
 from conf.arguments import word_and_options
 from conf.command import command
-from conf.errors import BadInput
-from conf.suggestions import nearest
+from conf.errors import BadInput, nearest
 
 BENCHES = ("learner", "memory", "overlap", "trl", "verify")
 """Modules of this folder, each with a function `run` that returns a Result."""

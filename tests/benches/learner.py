@@ -17,6 +17,7 @@ from time import perf_counter
 from actors.messages import AdapterRef, Batch, Group
 from conf.load import load
 from conf.schema import Config
+from conf.settings import changed
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
@@ -117,10 +118,15 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
     """Warm up on short samples, rest, then measure."""
     device = device_here()
     config, work = load([f"conf={RECIPE[device]}", f"lora.rank={case.rank}"]), batch(case)
-    resolve_dtype(config, detect())
-    config.learner.tokens_per_microbatch = MICROBATCH
-    config.learner.gradient_checkpointing = "on" if case.recompute else "off"
-    config.rollout.temperature = 1.0
+    config = resolve_dtype(config, detect())
+    config = changed(
+        config,
+        {
+            "learner.tokens_per_microbatch": MICROBATCH,
+            "learner.gradient_checkpointing": "on" if case.recompute else "off",
+            "rollout.temperature": 1.0,
+        },
+    )
     with TemporaryDirectory() as name:
         folder = Path(name)
         step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, folder), folder, device)

@@ -111,8 +111,7 @@ def _configure(case: Case) -> Config:
         "learner.tokens_per_microbatch": 2048,
     }
     config = load(["conf=quickstart", "device=cpu", *(f"{key}={value}" for key, value in settings.items())])
-    resolve_dtype(config, detect("cpu"))
-    return config
+    return resolve_dtype(config, detect("cpu"))
 
 
 def _generate(ray: Any, engine: Any, config: Config, adapter: AdapterRef, groups: int) -> None:

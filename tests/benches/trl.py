@@ -138,7 +138,7 @@ def solved(folder: Path, adapter: Path) -> float:
 
 def updates(limit: dict[str, float], notes: list[str]) -> Iterator[Row]:
     config = load(["conf=quickstart", "lora.rank=256", "lora.alpha=512"])
-    resolve_dtype(config, detect("cpu"))
+    config = resolve_dtype(config, detect("cpu"))
     with TemporaryDirectory() as name:
         folder = Path(name)
         settings = {

@@ -37,7 +37,7 @@ def train(
     from trl import GRPOConfig, GRPOTrainer
 
     config = load(["conf=quickstart", *settings])
-    resolve_dtype(config, detect("cpu"))
+    config = resolve_dtype(config, detect("cpu"))
     rollout, learner, lora = config.rollout, config.learner, config.lora
     samples = learner.problems_per_update * rollout.samples_per_problem
     model, began = locate(config.model), psutil.Process().create_time()

@@ -14,6 +14,7 @@ from conf.errors import BadInput
 from conf.load import dump, load, recipe_names
 from conf.schema import Config, ExampleConfig, RunConfig
 from conf.schema.model import PROJECTIONS
+from conf.settings import changed
 from conf.settings import settings as known
 
 
@@ -27,31 +28,27 @@ def recipes(folder: Path, **files: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("text", ["${a}", r"\${a}", r"\\${a} \\", "$\\{", "a: 'b\"\n  c \n"])
+@pytest.mark.parametrize("text", ["${a}", r"\\${a} \\", "a: 'b\"\n  c \n"])
 def test_adapter_of_a_run_brings_the_runs_settings(tmp_path: Path, text: str) -> None:
-    begun = quickstart("run.overwrite=true", "device=cpu", "budget.minutes=3", "learner.learning_rate=1e-5")
-    begun.data.template = text + "{problem}"
-    begun.data.parameters = {"tolerance": 1e-5}
+    given = quickstart("run.overwrite=true", "device=cpu", "budget.minutes=3", "learner.learning_rate=1e-5")
+    begun = changed(given, {"data.template": text + "{problem}", "data.parameters": {"tolerance": 1e-5}})
     run = tmp_path / "moved"
     run.mkdir()
     (run / "config.yaml").write_text(dump(begun))
-    begun.run = replace(begun.run, name="moved", folder=str(tmp_path), overwrite=False)
-    begun.device, begun.adapter = "auto", f"{run}/checkpoints/best"
+    here = {"run.name": "moved", "run.folder": str(tmp_path), "run.overwrite": False, "device": "auto"}
+    begun = changed(begun, here | {"adapter": f"{run}/checkpoints/best"})
     assert load([f"adapter={begun.adapter}"]) == begun
-    changed = load([f"adapter={begun.adapter}", "conf=r8_llama", "budget.hours=2", "algorithm.preset=dapo"])
-    assert (changed.data, changed.budget.seconds, changed.algorithm.clip_high) == (begun.data, 7200, 0.28)
+    other = load([f"adapter={begun.adapter}", "conf=r8_llama", "budget.hours=2", "algorithm.preset=dapo"])
+    assert (other.data, other.budget.seconds, other.algorithm.clip_high) == (begun.data, 7200, 0.28)
     with pytest.raises(BadInput, match="conf=NAME"):
         load([f"adapter={tmp_path}/elsewhere"])
 
 
-def test_record_with_a_setting_that_has_gone_names_the_line_to_delete(tmp_path: Path) -> None:
+def test_record_with_a_setting_that_has_gone_names_it(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     kept = dump(quickstart())
-    text = kept.replace("learner:\n", "learner:\n  overlap: true\n") + "gone:\n  what: 3\n"
-    file.write_text(text)
-    first, second = text.split("\n").index("  overlap: true") + 1, text.split("\n").index("  what: 3") + 1
-    said = f"{file}: line {first} (learner.overlap), line {second} (gone.what): this version of the project has no such"
-    with pytest.raises(BadInput, match=re.escape(said)):
+    file.write_text(kept.replace("learner:\n", "learner:\n  overlap: true\n") + "gone:\n  what: 3\n")
+    with pytest.raises(BadInput, match=re.escape(f"{file}: ") + r".*learner\.overlap, gone\.what.*delete"):
         load([f"adapter={tmp_path}/checkpoints/best"])
     file.write_text(kept)
     load([f"adapter={tmp_path}/checkpoints/best"])
@@ -100,10 +97,9 @@ def test_overrides_win_and_keep_their_types() -> None:
     assert type(config) is Config
 
 
-@pytest.mark.parametrize("value", ["auto", "on", "off"])
-def test_on_and_off_are_words_where_they_are_meant_to_be(value: str) -> None:
-    config = quickstart(f"learner.gradient_checkpointing={value}")
-    assert config.learner.gradient_checkpointing == value
+def test_on_and_off_are_words_and_a_dump_is_the_whole_configuration() -> None:
+    config = quickstart("learner.gradient_checkpointing=on", "lora.rank=8")
+    assert config.learner.gradient_checkpointing == "on"
     assert yaml.safe_load(dump(config)) == asdict(config)
 
 
@@ -122,26 +118,16 @@ def test_alpha_follows_the_rank_by_its_rule(rule: str, alphas: dict[int, int]) -
     assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_rule={rule}").lora.alpha == 1
 
 
-def test_a_record_has_the_alpha_that_comes_of_a_rule(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text(dump(quickstart("lora.rank=8", "lora.alpha_rule=sqrt")))
-    assert yaml.safe_load((run / "config.yaml").read_text())["lora"]["alpha"] == 32
-    assert load([f"adapter={run}/checkpoints/best"]).lora.alpha == 32
-
-
-def test_values_may_hold_equals_signs_and_be_empty() -> None:
-    assert quickstart("data.template=a = {problem}").data.template == "a = {problem}"
-    assert quickstart("data.problem_pattern=").data.problem_pattern == ""
-
-
-def test_examples_are_records() -> None:
-    examples = quickstart("data.examples=[{problem: 1 + 1, answer: 2}]").data.examples
-    assert examples == [ExampleConfig("1 + 1", "2")]
-
-
-def test_generator_parameters_are_free() -> None:
-    assert quickstart("data.parameters.max_terms=3").data.parameters["max_terms"] == 3
+def test_values_keep_their_forms() -> None:
+    data = quickstart(
+        "data.template=a = {problem}",
+        "data.problem_pattern=",
+        "data.examples=[{problem: 1 + 1, answer: 2}]",
+        "data.parameters.max_terms=3",
+    ).data
+    assert (data.template, data.problem_pattern) == ("a = {problem}", "")
+    assert data.examples == [ExampleConfig("1 + 1", "2")]
+    assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
 
 
 def test_hours_asked_for_replace_a_recipes_minutes() -> None:
@@ -171,20 +157,12 @@ def test_a_shape_does_not_outlive_its_model() -> None:
     assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
 
 
-def test_dump_is_the_whole_configuration() -> None:
-    config = quickstart("lora.rank=8")
-    assert yaml.safe_load(dump(config)) == asdict(config)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], ["conf=quickstart", "r256_instruct"]),
-        (["lora.rank=8"], ["conf=quickstart"]),
-        (["conf="], ["conf=quickstart"]),
         (["conf=quikstart"], ["conf=quikstart", "nearest: quickstart", "r8_instruct"]),
         (["conf=../conf/base"], ["no such recipe"]),
-        (["conf=devices"], ["no such recipe"]),
         (["conf=quickstart", "--help"], ["'--help'", "key=value"]),
         (["conf=quickstart", "conf=base"], ["conf=base", "keep one"]),
     ],
@@ -197,72 +175,39 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
     ("override", "words"),
     [
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
-        ("lora.rnak=8", ["lora.rnak: no such key", "nearest: lora.rank"]),
         ("lora={rnak: 8}", ["lora.rnak: no such key"]),
         ("model.shape.layer=8", ["nearest: model.shape.layers"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime24"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
-        ("lora=null", ["lora=null", "section"]),
-        ("lora.alpha_rule=square", ["lora.alpha_rule=square", "fixed, proportional, sqrt"]),
         ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
-        ("lora.rank=1.5", ["lora.rank=1.5", "expected a whole number"]),
         ("lora.rank=null", ["lora.rank=null", "expected a whole number"]),
-        ("budget.minutes=soon", ["budget.minutes=soon", "expected a number or null"]),
-        ("run.overwrite=maybe", ["run.overwrite=maybe", "expected true or false"]),
-        ("run.name=[a]", ["run.name=", "expected text"]),
         ("lora.target_modules=q_proj", ["expected a list"]),
         ("data.parameters=3", ["expected a mapping"]),
-        ("data.parameters=[3]", ["expected a mapping"]),
-        ("benchmarks={a: 1}", ["expected a list"]),
-        ("data.examples=3", ["data.examples=3", "expected a list of {problem: …, answer: …}"]),
         ("data.examples=[3]", ["data.examples[0]=3", "problem, answer"]),
         ("data.examples=[{probelm: a}]", ["data.examples[0].probelm", "nearest: data.examples[0].problem"]),
         ("data.examples=[{problem: a, answer: [b]}]", ["data.examples[0].answer=['b']", "expected text"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
-        ("lora.target_modules=[[q_proj]]", ["q_proj"]),
         ("lora.target_modules=[q_proj,q_proj]", ["each once"]),
         ("run.name='a", ["run.name='a", "quote it"]),
         ("run.name=${nowhere}", ["run.name", "nowhere"]),
-        ("lora.rank=-4", ["lora.rank=-4", "1 to 512"]),
         ("lora.rank=513", ["lora.rank=513", "vLLM"]),
         ("rollout.samples_per_problem=1", ["no advantage"]),
         ("rollout.temperature=0", ["rollout.temperature=0 ", "0.1 to 2"]),
-        ("learner.beta1=1", ["learner.beta1=1 "]),
         ("learner.learning_rate=nan", ["learner.learning_rate=nan"]),
-        ("learner.schedule=cosin", ["constant, linear, cosine"]),
-        ("learner.max_staleness=-1", ["learner.max_staleness=-1"]),
-        ("model.dtype=float16", ["bfloat16, float32"]),
         ("budget.minutes=0", ["budget.minutes=0", "above 0"]),
         ("budget.hours=24:00", ["budget.hours=24:00", "a number"]),
-        ("budget.minutes=1:30:00", ["budget.minutes=1:30:00", "a number"]),
         ("run.overwrite=on", ["run.overwrite=on", "true or false"]),
         ("data.chat_settings={tokenize: true}", ["data.chat_settings", "tokenize"]),
-        ("budget.minutes=inf", ["budget.minutes=inf"]),
-        ("eval.top_p=1.5", ["eval.top_p=1.5"]),
         ("eval.n=0", ["eval.n=0", "from 1 to"]),
-        ("device=A400", ["device=A400", "nearest: A40"]),
         ("run.name=a/b", ["run.name=a/b", "plain folder name"]),
-        ("run.name=..", ["run.name=..", "plain folder name"]),
         ("data.template=Solve it.", ["{problem}"]),
-        ("data.source=chain_sum", ["reasoning_gym:NAME"]),
         ("data.problem_pattern=(", ["regular expression"]),
-        ("rollout.max_response_tokens=9000", ["rollout.max_response_tokens=9000", "8192"]),
         ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
-        ("learner.tokens_per_microbatch=100", ["learner.tokens_per_microbatch=100", "184"]),
-        ("data.size=4", ["data.size=4", "learner.problems_per_update=16"]),
-        ("eval.temperature=0", ["eval.n=1"]),
-        ("reward.accuracy=0", ["nothing would be rewarded"]),
         ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo, sapo"]),
-        ("algorithm.preset=[dapo]", ["algorithm.preset=", "expected text"]),
-        ("algorithm.aggregation=mean", ["token_mean, sequence_mean, constant"]),
         ("algorithm.mismatch=[token_tis,icepop]", ["algorithm.mismatch=", "expected text"]),
         ("algorithm.dual_clip=1", ["algorithm.dual_clip=1 ", "above 1"]),
-        ("algorithm.clip_low=2", ["algorithm.clip_low=2 ", "0 to 1"]),
-        ("algorithm.kl=-1", ["algorithm.kl=-1 "]),
-        ("learner.offload=disk", ["cpu, none"]),
-        ("learner.gradient_checkpointing=maybe", ["auto, on, off"]),
         ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
     ],
 )
@@ -319,19 +264,10 @@ def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
     assert_one_line(str(caught.value), words)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.text(max_size=30), st.text(max_size=30))
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([item.path for item in known(Config)]) | st.text(max_size=30), st.text(max_size=30))
 @example("[", "")
 def test_any_argument_is_used_or_refused_in_one_line(key: str, value: str) -> None:
-    try:
-        quickstart(f"{key}={value}")
-    except BadInput as error:
-        assert_one_line(str(error), [])
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.sampled_from([item.path for item in known(Config)]), st.text(max_size=20))
-def test_any_value_is_used_or_refused_in_one_line(key: str, value: str) -> None:
     try:
         quickstart(f"{key}={value}")
     except BadInput as error:

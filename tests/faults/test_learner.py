@@ -17,6 +17,7 @@ from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.schema import Config
+from conf.settings import changed
 from learner.actor import LearnerActor, RemoteLearner
 
 pytestmark = pytest.mark.slow
@@ -37,8 +38,7 @@ def cluster() -> Iterator[None]:
 def test_restored_learner_repeats_the_uninterrupted_one_bit_for_bit(
     tiny_model: Path, tiny_config: Config, build_group: Callable[..., Group], tmp_path: Path
 ) -> None:
-    tiny_config.lora.dropout = 0.1
-    tiny_config.algorithm.steps_per_batch = 2
+    tiny_config = changed(tiny_config, {"lora.dropout": 0.1, "algorithm.steps_per_batch": 2})
 
     def start(name: str) -> tuple[RemoteActor, RemoteLearner]:
         share = Share(threads=1)

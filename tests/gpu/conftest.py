@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from conf.devices import CARD_DTYPE
+from conf.catalogue import CARD_DTYPE
 from launch.hardware.machine import Machine, detect
 
 

@@ -25,6 +25,7 @@ from actors.runtime.clock import WallClock
 from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
 from launch.session.actors import reserve_learners, start_ranks
@@ -41,10 +42,15 @@ AGREE = 0.1
 
 def settings(machine: Machine) -> Config:
     config = load(["conf=quickstart", "lora.rank=256", "lora.alpha=512", "learner.learning_rate=1e-3"])
-    config.learner.schedule = "constant"
-    config.model.dtype = machine.dtype
-    config.rollout.max_prompt_tokens, config.rollout.max_response_tokens = 256, 768
-    return config
+    return changed(
+        config,
+        {
+            "learner.schedule": "constant",
+            "model.dtype": machine.dtype,
+            "rollout.max_prompt_tokens": 256,
+            "rollout.max_response_tokens": 768,
+        },
+    )
 
 
 class Rig:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from conf.load import load
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import GIB
 from learner.examples import Tokens
 from learner.model import adapter, logprobs, projection
@@ -87,7 +88,7 @@ def measure(config: Config, ways: tuple[str, ...]) -> tuple[float, float, Tensor
 @pytest.mark.parametrize("rank", [8, 256])
 def test_each_way_gives_the_same_numbers_and_is_no_slower(rank: int) -> None:
     config = load([f"conf=r{rank}_instruct"])
-    config.model.dtype = "bfloat16"
+    config = changed(config, {"model.dtype": "bfloat16"})
     before, room, plain, norm = measure(config, ())
     print(f"\nrank {rank}: plain {before:.3f} s, {room / GIB:.2f} GiB")
     for count in range(1, len(WAYS) + 1):

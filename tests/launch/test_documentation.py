@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from conf.arguments import run_and_options, words_and_options
-from conf.benchmarks import find_benchmarks
+from conf.catalogue import find_benchmarks
 from conf.help import explain
 from conf.load import load
-from conf.reference import reference
+from conf.pages import settings_page
 from launch import export, push, report, run, samples, serve
 from launch.sweep_runs.grid import read_grid
 from rewards.verify.__main__ import named
@@ -242,8 +242,8 @@ def test_the_repository_has_one_address() -> None:
 
 
 def test_the_settings_reference_is_of_this_schema() -> None:
-    """`python -m conf.reference > docs/settings.md` makes it so."""
-    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == reference()
+    """`python -m conf.pages settings > docs/settings.md` makes it so."""
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == settings_page()
 
 
 def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:

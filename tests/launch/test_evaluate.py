@@ -13,6 +13,7 @@ from actors.storage.files import lock, read_rows
 from actors.storage.folders import MARK
 from conf.errors import BadInput
 from conf.load import dump, load
+from conf.settings import changed
 from launch import evaluate
 from launch.evaluate import PreparedEvaluation, alike, conclude, prepare, write_results
 from launch.hardware.machine import detect
@@ -235,7 +236,7 @@ def trained(arguments: list[str], adapter: Path, tmp_path: Path) -> Path:
     source = ["data.source=file:" + str(tmp_path / "train.jsonl"), "data.problem_pattern=''", "data.size=40"]
     begun = [*source, "run.name=r8", "run.overwrite=true", "eval.temperature=0.9", "eval.problems=20"]
     config = load([*arguments, "device=cpu", *begun])
-    config.data.template = "{problem} is ${problem} ="
+    config = changed(config, {"data.template": "{problem} is ${problem} ="})
     (run / "config.yaml").write_text(dump(config))
     return run
 

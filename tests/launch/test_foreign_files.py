@@ -11,7 +11,6 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from actors.storage.run_folder import RunFolder
 from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.load import load
+from conf.settings import changed
 from launch import export
 from launch.embedded import FILES, provide
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
@@ -84,9 +84,9 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.config = deepcopy(QUICKSTART)
-        self.config.run.name, self.config.run.folder = "mine", str(root)
-        self.config.checkpoint.mirror = f"file://{root}/far"
+        self.config = changed(
+            QUICKSTART, {"run.name": "mine", "run.folder": str(root), "checkpoint.mirror": f"file://{root}/far"}
+        )
         self.run = RunFolder(root / "mine")
         self.begun = False
         self.secret = root / "secret"
@@ -110,7 +110,7 @@ class World:
 
 
 def start(world: World, overwrite: bool = False) -> None:
-    world.config.run.overwrite = overwrite
+    world.config = changed(world.config, {"run.overwrite": overwrite})
     take_over.cache_clear()
     begin(world.config, find_folder(world.config), ProblemSet((), (), {}))
     world.run.recover()
@@ -131,16 +131,16 @@ def save(world: World) -> None:
 
 
 def restore(world: World) -> None:
-    world.config.run.name, world.config.run.restore = "other", world.config.checkpoint.mirror
+    world.config = changed(world.config, {"run.name": "other", "run.restore": world.config.checkpoint.mirror})
     try:
         (world.root / "far" / "other").symlink_to("mine")
         bring_back(world.config)
     finally:
-        world.config.run.name, world.config.run.restore = "mine", ""
+        world.config = changed(world.config, {"run.name": "mine", "run.restore": ""})
 
 
 def put(world: World) -> None:
-    world.config.run.overwrite = True
+    world.config = changed(world.config, {"run.overwrite": True})
     check_remote(world.config)
     put_ending(world.config, world.run.path)
 
@@ -150,15 +150,15 @@ def mirror_elsewhere(world: World) -> None:
     before = world.config.checkpoint.mirror
     try:
         for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
-            world.config.checkpoint.mirror = url
+            world.config = changed(world.config, {"checkpoint.mirror": url})
             put(world)
     finally:
-        world.config.checkpoint.mirror = before
+        world.config = changed(world.config, {"checkpoint.mirror": before})
 
 
 def evaluate(world: World) -> None:
     take_over.cache_clear()
-    world.config.run.overwrite = True
+    world.config = changed(world.config, {"run.overwrite": True})
     folder = EvaluationFolder(world.run.evaluation_folder)
     take_over(folder.path, "the evaluation")
     folder.begin(world.config, Protocol.of(world.config, "nowhere", None))

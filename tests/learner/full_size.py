@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from conf.load import load
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import Plan, make_plan
 from learner.examples import Tokens
@@ -215,7 +216,7 @@ def rows(recipes: tuple[str, ...] = RECIPES, ranks: tuple[int, ...] = RANKS) -> 
                 name = f"r{rank}_{recipe}"
                 overrides = [] if fused else ["learner.fused_kernels=false"]
                 config = load([f"conf={name}", "device=A40", *overrides])
-                config.model.dtype = "bfloat16"
+                config = changed(config, {"model.dtype": "bfloat16"})
                 plan = make_plan(config, detect("A40"))
                 found, expected = peak(plan, fused), planned(plan)
                 yield {

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conf.catalogue import presets
 from conf.checks import check_algorithm, slope_bound
 from conf.errors import BadInput
-from conf.presets import presets
 from conf.schema import AlgorithmConfig
 from learner.losses import MAX_PENALTY_SLOPE, Observed, Totals, policy_loss
 from learner.mismatch import MAX_WEIGHT

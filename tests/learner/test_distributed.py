@@ -23,6 +23,7 @@ from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import changed
 from learner.actor import LearnerActor, RemoteLearner
 from learner.learner import LoraLearner
 
@@ -49,15 +50,21 @@ def run() -> Iterator[Callable[[Awaitable[T]], T]]:
 def config(tiny_model: Path) -> Config:
     """In float32, with every part of the loss that takes passes of its own."""
     config = Config()
-    config.model.path = str(tiny_model)
-    config.model.dtype = "float32"
-    config.lora.rank, config.lora.alpha = 4, 8
-    config.learner.learning_rate = 1e-2
-    config.learner.tokens_per_microbatch = 100
-    config.algorithm.steps_per_batch = 2
-    config.algorithm.clip_low = config.algorithm.clip_high = 0.2
-    config.algorithm.kl = 0.1
-    return config
+    return changed(
+        config,
+        {
+            "model.path": str(tiny_model),
+            "model.dtype": "float32",
+            "lora.rank": 4,
+            "lora.alpha": 8,
+            "learner.learning_rate": 1e-2,
+            "learner.tokens_per_microbatch": 100,
+            "algorithm.steps_per_batch": 2,
+            "algorithm.clip_low": 0.2,
+            "algorithm.clip_high": 0.2,
+            "algorithm.kl": 0.1,
+        },
+    )
 
 
 class FarLearner(LearnerActor):

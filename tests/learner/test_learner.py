@@ -1,7 +1,6 @@
 """The learner with its real parts: transformers, PEFT and DeepSpeed on a tiny model."""
 
 import contextlib
-import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from actors.messages import AdapterRef, Batch, Group
 from conf.schema import Config
+from conf.settings import changed
 from learner.examples import Tokens, group_advantages
 from learner.learner import LoraLearner, StaleBatch
 from learner.model.adapter import adapter_norms
@@ -129,11 +129,12 @@ def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     """A learner of two steps against one that stops after the first, and the reference from there."""
-    tiny_config.algorithm.mismatch = "token_tis"
-    tiny_config.algorithm.clip_low = tiny_config.algorithm.clip_high = 0.3
+    tiny_config = changed(
+        tiny_config, {"algorithm.mismatch": "token_tis", "algorithm.clip_low": 0.3, "algorithm.clip_high": 0.3}
+    )
     groups = some_groups(build_group, 0)
-    one, two_config = LoraLearner(tiny_config, str(tiny_model), tmp_path), copy.deepcopy(tiny_config)
-    two_config.algorithm.steps_per_batch = 2
+    one, two_config = LoraLearner(tiny_config, str(tiny_model), tmp_path), tiny_config
+    two_config = changed(two_config, {"algorithm.steps_per_batch": 2})
     two = LoraLearner(two_config, str(tiny_model), tmp_path)
     olds = reference_gradient(own_attention(one), groups, tiny_config)
     update(one, Batch(0, groups))
@@ -149,10 +150,10 @@ def test_gradient_does_not_depend_on_the_split(
     aggregation: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     """The first moments after a second step: one micro-batch against two, five or more, and single samples."""
-    tiny_config.algorithm.aggregation = aggregation
+    tiny_config = changed(tiny_config, {"algorithm.aggregation": aggregation})
     moments = []
     for budget in (10_000, 150, 60, 1):
-        tiny_config.learner.tokens_per_microbatch = budget
+        tiny_config = changed(tiny_config, {"learner.tokens_per_microbatch": budget})
         learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
         for version in range(2):
             update(learner, batch(build_group, version))
@@ -167,7 +168,7 @@ def test_gradient_does_not_depend_on_the_split(
 def test_scores_between_accumulation_and_step_are_those_of_the_old_version_and_leave_no_trace(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
-    tiny_config.lora.dropout = 0.1
+    tiny_config = changed(tiny_config, {"lora.dropout": 0.1})
     asked, other = (LoraLearner(tiny_config, str(tiny_model), tmp_path) for _ in range(2))
     for version in range(2):
         before = asked.score((build_group(9),))
@@ -192,7 +193,8 @@ def test_batch_accumulated_again_counts_once(
 
 def test_scores(learner: LoraLearner, build_group: Build, tiny_config: Config) -> None:
     """Policy and base agree at version 0, both with the reference; an update moves the policy alone."""
-    tiny_config.rollout.temperature = learner.policy.temperature = 0.7
+    tiny_config = changed(tiny_config, {"rollout.temperature": 0.7})
+    learner.policy.temperature = 0.7
     groups = (build_group(1), build_group(2, (1.0,), prompt_tokens=5))
     before = learner.score(groups)
     update(learner, batch(build_group))
@@ -281,8 +283,9 @@ def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
     dtype: str, offload: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     """Against a learner that never saw the spoilt batch; gradients had accumulated when it was found."""
-    tiny_config.model.dtype, tiny_config.learner.offload = dtype, offload
-    tiny_config.learner.tokens_per_microbatch = 1
+    tiny_config = changed(
+        tiny_config, {"model.dtype": dtype, "learner.offload": offload, "learner.tokens_per_microbatch": 1}
+    )
     learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
     other = LoraLearner(tiny_config, str(tiny_model), tmp_path)
     for one in (learner, other):
@@ -308,7 +311,7 @@ def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
 def test_a_gradient_that_is_not_finite_skips_the_update(
     dtype: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
-    tiny_config.model.dtype = dtype
+    tiny_config = changed(tiny_config, {"model.dtype": dtype})
     learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
     before = weights(learner)
 
@@ -329,7 +332,7 @@ def test_recomputed_activations_change_no_gradient_and_keep_less(
 ) -> None:
     norms, kept = [], []
     for setting in ("off", "on"):
-        tiny_config.learner.gradient_checkpointing = setting
+        tiny_config = changed(tiny_config, {"learner.gradient_checkpointing": setting})
         learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
         sizes: list[int] = []
         learner.policy.train()

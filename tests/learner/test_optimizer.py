@@ -1,11 +1,11 @@
 """DeepSpeed's optimizer where it may live, and the learning rate."""
 
-import copy
 from pathlib import Path
 
 import pytest
 
 from conf.schema import Config, LearnerConfig
+from conf.settings import changed
 from learner.learner import LoraLearner
 from learner.optimizer import learning_rate
 from tests.learner.helpers import Build, batch, same, update, weights
@@ -15,8 +15,7 @@ def test_optimizer_beside_the_weights_makes_the_same_steps_and_can_be_restored(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
-    tiny_config = copy.deepcopy(tiny_config)
-    tiny_config.learner.offload = "none"
+    tiny_config = changed(tiny_config, {"learner.offload": "none"})
     second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
     start = weights(first)
     for version in range(3):

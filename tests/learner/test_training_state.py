@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import changed
 from learner.learner import LoraLearner
 from learner.training_state import FACTS_FILE, STATE_FILE, foreign, write_checkpoint
 from tests.learner.helpers import Build, batch, same, update, weights
@@ -23,7 +24,7 @@ def test_several_steps_a_batch_make_more_steps_than_updates(tmp_path: Path) -> N
     config = Config()
     write_checkpoint(tmp_path, config, 2, 4, {})
     assert "4 optimizer steps" in str(foreign(tmp_path, config))
-    config.algorithm.steps_per_batch = 2
+    config = changed(config, {"algorithm.steps_per_batch": 2})
     write_checkpoint(tmp_path, config, 2, 4, {})
     assert foreign(tmp_path, config) is None
 
@@ -84,8 +85,7 @@ def test_restored_run_repeats_the_uninterrupted_one(
     """With DeepSpeed's compiled Adam (whose bias correction drifts only after many steps) and with torch's."""
     if not compiled:
         monkeypatch.setattr("learner.optimizer.cpu_adam_available", lambda: False)
-    tiny_config.model.dtype = "bfloat16"
-    tiny_config.lora.dropout = 0.1
+    tiny_config = changed(tiny_config, {"model.dtype": "bfloat16", "lora.dropout": 0.1})
     straight = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
     assert straight.model.get_base_model().model.rotary_emb.inv_freq.dtype == torch.float32
     for version in range(updates):

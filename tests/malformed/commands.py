@@ -1,5 +1,5 @@
-"""Calls the commands of the project in this process, as a shell would, and says what is short of the contract: exit
-code 0 or 2 within a deadline, one sentence for a refusal, and everything that was there left as it was.
+"""Calls the commands of the project in this process, as a shell would, and says how they break the contract: exit code
+0 or 2 within a deadline, one sentence for a refusal, and no file changed.
 """
 
 import atexit
@@ -26,10 +26,10 @@ from rewards.reward import RewardFunction
 from tests.malformed.stock import RUN, Stock
 
 DEADLINE_S = 20.0
-"""Seconds of computing, whatever else this machine does, in which a command has to refuse what it cannot use."""
+"""Seconds of CPU time in which a command has to refuse what it cannot use."""
 
 SENTENCE = 1500
-"""Characters of a refusal at most: a person reads it on one screen."""
+"""Most characters of a refusal, which a person reads on one screen."""
 
 COMMANDS = {
     "run": "launch.run",
@@ -59,11 +59,10 @@ EXPENSIVE: dict[str, tuple[str, Any]] = {
     "doctor": ("examine", None),
     "embedded": ("provide", True),
 }
-"""By command: what is not done here, since a command that gets there has accepted its input; and its result."""
+"""Command → the function that is not called here, since a command that gets there accepts its input; its result."""
 
 Prepare = Callable[[Path, Stock], list[str]]
-"""Puts input into an empty folder and returns the arguments of the command that is to meet it."""
-
+"""Puts input into an empty folder and returns the arguments of its command."""
 
 TARGETS = {
     "report": ("finished", ["{copy}"]),
@@ -76,14 +75,14 @@ TARGETS = {
     "evaluate": ("unfinished", [f"adapter={{copy}}/{RUN}/checkpoints/latest", "n=1", "device=cpu", "plan=true"]),
     "problems": ("model", ["model.path={copy}"]),
 }
-"""By command: what it is given a damaged copy of, and its arguments."""
+"""Command → the input of which it gets a damaged copy, and its arguments."""
 
 
 @dataclass(frozen=True)
 class Case:
     """One input. refused: whether it has to be, None where either will do.
 
-    resumes: whether the command goes on with what is in its folder, which it then may change once it is accepted.
+    resumes: whether the command goes on with the files in its folder, and may change them once they are accepted.
     """
 
     name: str
@@ -94,7 +93,7 @@ class Case:
 
 
 def copied(command: str, damage: Callable[[Path], None]) -> Prepare:
-    """Return what gives a command a copy in which something is damaged."""
+    """Return a function that gives a command a copy in which something is damaged."""
     kind, arguments = TARGETS[command]
 
     def prepare(place: Path, stock: Stock) -> list[str]:
@@ -107,22 +106,21 @@ def copied(command: str, damage: Callable[[Path], None]) -> Prepare:
 
 
 def tried(case: Case, place: Path, stock: Stock) -> str:
-    """Try a case in an empty folder and return what is short of the contract; empty if nothing is."""
+    """Try a case in an empty folder. Return how it breaks the contract; empty if it does not."""
     arguments = case.prepare(place, stock)
     before = files(place)
     with contextlib.chdir(place):
         code, said, error = call(case.command, *arguments)
-    short = error or shortcoming(code, said, case.refused)
     after = files(place)
     lost = [name for name, content in before.items() if after.get(name) != content]
-    if not short and lost and not (case.resumes and code == 0):
-        return f"{lost[0]} was changed"
-    return short
+    if error or (fault := fault_of(code, said, case.refused)):
+        return error or fault
+    return f"{lost[0]} was changed" if lost and not (case.resumes and code == 0) else ""
 
 
 def call(command: str, *arguments: str) -> tuple[int | None, str, str]:
-    """Run a command until it ends, or accepts its input. Return its exit code, what it said on stderr, and what would
-    be a hang or a traceback.
+    """Run a command until it ends, or accepts its input. Return its exit code, its text on stderr, and a hang or a
+    traceback.
     """
     module = importlib.import_module(COMMANDS[command])
     err = io.StringIO()
@@ -144,37 +142,34 @@ def call(command: str, *arguments: str) -> tuple[int | None, str, str]:
                 return None, "", f"traceback: {type(caught).__name__}: {str(caught)[:200]}"
 
 
-def shortcoming(code: int | None, said: str, refused: bool | None) -> str:
-    """Return what an ending lacks of the contract; empty if nothing. refused: whether it had to be, None for either."""
+def fault_of(code: int | None, said: str, refused: bool | None) -> str:
+    """Return how an ending breaks the contract; empty if it does not. refused: as in `Case`."""
     if code not in (0, 2):
         return f"exit code {code}: {said.strip()[:300]}"
-    if code == 0:
-        return "accepted" if refused else ""
-    if refused is False:
-        return f"refused, though it is sound: {said.strip()[:300]}"
+    if refused == (code == 0):
+        return f"accepted, or refused though it is sound: {said.strip()[:300]}"
     sentence = said.removesuffix("\n")
-    if not sentence.strip() or len(sentence) > SENTENCE or not sentence.isprintable():
+    if code == 2 and (not sentence.strip() or len(sentence) > SENTENCE or not sentence.isprintable()):
         return f"refused by {len(sentence)} characters: {sentence[:300]!r}"
     return ""
 
 
 def files(place: Path) -> dict[str, str]:
-    """Return what is under a folder: kind and content of everything, by path."""
+    """Return kind and content of everything under a folder, by path."""
     found = {}
     for path in sorted(place.rglob("*")):
+        kind = "folder" if path.is_dir() else "special"
         if path.is_symlink():
             kind = f"link to {os.readlink(path)}"
         elif path.is_file():
             kind = hashlib.blake2b(path.read_bytes()).hexdigest()
-        else:
-            kind = "folder" if path.is_dir() else "special"
         found[str(path.relative_to(place))] = kind
     return found
 
 
 @cache
 def one_pool() -> VerifierPool:
-    """Return the pool of workers that all commands share here: to start one takes longer than most refusals."""
+    """Return the pool of workers that all commands share here: starting one takes longer than most refusals."""
     pool = VerifierPool(RewardFunction(RewardConfig()), workers=1)
     atexit.register(pool._close)
     return pool

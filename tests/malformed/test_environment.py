@@ -1,4 +1,4 @@
-"""A command needs nothing of its environment: no home folder, no UTF-8, no temporary folder, no sensible terminal."""
+"""A command needs no home folder, no UTF-8, no temporary folder and no sensible terminal."""
 
 import os
 import shlex
@@ -29,10 +29,10 @@ GARBAGE = b"\xff\0"
 
 @dataclass(frozen=True)
 class Odd:
-    """An odd environment. code: with which the command has to end. word: what it then has to name. shell: what stands
-    around it on the command line.
+    """An odd environment, in which {here} is the test's folder.
 
-    prepare: writes what the environment names, relative to the folder of the test, where it says so as {here}.
+    code: the command's exit code. word: a word of its sentence. shell: the command line around it.
+    prepare: writes files that the environment names.
     """
 
     name: str
@@ -56,7 +56,7 @@ def damaged_cache(here: Path) -> None:
 
 
 def nobody(here: Path) -> None:
-    """A user whom the system does not know, as in some containers."""
+    """Make the user one that the system does not know, as in some containers."""
     (here / "sitecustomize.py").write_text("import pwd\ndef none(uid): raise KeyError(uid)\npwd.getpwuid = none\n")
 
 
@@ -70,7 +70,6 @@ ODD = (
     Odd("nobody", {"HOME": None, "PYTHONPATH": f"{{here}}:{ROOT}"}, MODEL, 2, "HOME", prepare=nobody),
     Odd("home is a file", {"HOME": "{here}/file", "XDG_CACHE_HOME": "{here}/file"}, REFUSED, 2, prepare=a_file),
     Odd("temporary folder that is not there", {"TMPDIR": "/none", "HOME": "/none"}),
-    Odd("ASCII locale", ASCII),
     Odd("ASCII locale and a name in UTF-8", ASCII, REPORT, 2),
     Odd(
         "a setting in UTF-8 under an ASCII locale",
@@ -90,19 +89,14 @@ ODD = (
     Odd("hub cache that is a file", {"HF_HOME": "{here}/file", **NO_HUB}, MODEL, 2, "the hub's cache", prepare=a_file),
     Odd("working folder that is gone", shell='mkdir gone; cd gone; rmdir "$PWD"; {}'),
     Odd("no stdout", shell="{} 1>&-"),
-    Odd("no stderr", {}, REFUSED, 2, shell="{} 2>&-"),
     Odd("output on a full disk", code=2, shell="{} 1>/dev/full"),
-    Odd("terminal that can nothing", {"TERM": "dumb", "FORCE_COLOR": "1"}),
     Odd("columns without end", {"COLUMNS": "99999999999"}),
     Odd("64 open files", shell="ulimit -n 64; {}"),
     Odd("docstrings stripped", {"PYTHONOPTIMIZE": "2"}),
     Odd("folders of our names on the path", {"PYTHONPATH": f"{{here}}:{ROOT}"}, SCRIPT, prepare=modules_of_our_names),
-    Odd("cards that are no number", {"CUDA_VISIBLE_DEVICES": "["}, PLAN[:-1]),
+    Odd("GPUs that are no number", {"CUDA_VISIBLE_DEVICES": "["}, PLAN[:-1]),
     Odd("no such cluster on a run", {"RAY_ADDRESS": "x:y"}, RUN, 2, word="RAY_ADDRESS=x:y"),
-    Odd("Latin-1 on the screen", {"PYTHONIOENCODING": "latin-1"}),
-    Odd("no stdin, stdout and stderr", shell="{} 0<&- 1>&- 2>&-"),
     Odd("terminal of control characters", {"TERM": "\x1b", "TTY_COMPATIBLE": "x"}),
-    Odd("a path with control characters", {"PYTHONPATH": f"{ROOT}:/none\x1b"}),
 )
 
 
@@ -117,6 +111,6 @@ def test_odd_environment(odd: Odd, tmp_path: Path) -> None:
     done = subprocess.run(shell, cwd=tmp_path, env=environment, capture_output=True, timeout=240, check=False)
     said = [part for part in done.stderr.decode().splitlines() if "setlocale" not in part]  # bash's own
     assert done.returncode == odd.code, done.stderr
-    assert len(said) == (odd.code == 2 and "2>" not in odd.shell), said
+    assert len(said) == (odd.code == 2), said
     assert odd.word in " ".join(said)
     assert all(len(sentence) <= SENTENCE and sentence.isprintable() for sentence in said)

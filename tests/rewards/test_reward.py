@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Sample, Status, Verdict
+from conf.catalogue import reward_presets
 from conf.errors import BadInput
 from conf.load import flatten, load
-from conf.presets import reward_presets
 from conf.schema import Config, CustomRewardConfig, RewardConfig
 from conf.schema.reward import formula
+from conf.settings import changed
 from rewards.reward import CosineScale, LengthPenalty, RewardFunction, reward_function, well_formed
 
 
@@ -90,8 +91,9 @@ def test_cosine_half_way_is_the_mean_and_counts_tokens_not_characters() -> None:
 def test_long_responses_lose_up_to_one() -> None:
     config = Config()
     assert reward_function(config).penalty is None
-    config.rollout.max_response_tokens, config.algorithm.overlong_buffer = 20_480, 0.2
-    config.reward.format = 0.0
+    config = changed(
+        config, {"rollout.max_response_tokens": 20_480, "algorithm.overlong_buffer": 0.2, "reward.format": 0.0}
+    )
     chosen = reward_function(config)
     assert chosen.penalty == LengthPenalty(20_480, 4096.0)
     lost = [chosen.penalty(tokens) for tokens in (1, 16_384, 17_408, 20_480, 30_000)]
@@ -118,7 +120,7 @@ def test_a_users_part_that_fails_is_masked_or_wrong_and_leaves_the_verdict(timeo
 
 def test_formula_says_what_a_sample_earns() -> None:
     config = load(["conf=quickstart", "reward.custom=[{function: 'mine:tone', weight: -0.5}]"])
-    config.algorithm.overlong_buffer = 0.1
+    config = changed(config, {"algorithm.overlong_buffer": 0.1})
     assert formula(flatten(asdict(config))).endswith(" − 0.5 · tone − 1 · overlong")
     assert formula({"reward.accuracy": 1.0, "reward.format": 0.2, "reward.boxed": 0.0}) == "1 · accuracy + 0.2 · format"
 

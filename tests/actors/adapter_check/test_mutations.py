@@ -16,6 +16,7 @@ import pytest
 from actors.errors import Halted, root_cause
 from actors.messages import Group, Sample, Scores
 from actors.protocols import FAITHFUL
+from conf.settings import changed
 from tests.actors.virtual_run import Run
 
 MODULES = ("q_proj", "v_proj", "down_proj")
@@ -64,9 +65,7 @@ class Faulty(Run):
 
     def __init__(self, path: Path, fault: Fault, engines: int = 1, noise: float = NOISE, step: float = 1.0) -> None:
         super().__init__(path, seconds=10_000.0)
-        self.config.canary.problems = PROBLEMS
-        self.config.budget.updates = 100
-        self.config.eval.problems = 0
+        self.config = changed(self.config, {"canary.problems": PROBLEMS, "budget.updates": 100, "eval.problems": 0})
         rng = random.Random(0)
 
         async def probe(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:

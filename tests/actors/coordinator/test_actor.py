@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from actors.storage.run_folder import RunFolder
 from actors.tracking.tracking import Tracking
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import changed
 from learner.training_state import foreign
 
 
@@ -59,7 +61,7 @@ LITTLE_DISK = HostFree(2**20, 2**30, 2**40)
 
 def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
     config = Config()
-    config.budget.minutes = seconds / 60
+    config = changed(config, {"budget.minutes": seconds / 60})
     return RunRequest(
         config=config,
         folder=folder,
@@ -207,7 +209,8 @@ def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_do
     monkeypatch.setattr(putter, "LOOK_S", 0.01)
     monkeypatch.setattr(coordinator, "make_tracking", lambda *_: Tracking({"fake": Dying()}))  # type: ignore[dict-item]
     request = make_request(tmp_path / "mine", seconds=coordinator.FINISH_MARGIN_S + 2.5)
-    request.config.run.name, request.config.checkpoint.mirror = "mine", f"file://{tmp_path}/far"
+    config = changed(request.config, {"run.name": "mine", "checkpoint.mirror": f"file://{tmp_path}/far"})
+    request = replace(request, config=config)
     (tmp_path / "mine").mkdir()
     summary = end(make_actor(request))
     counts = summary["ledger"]["counts"]

@@ -11,19 +11,20 @@ import pytest
 from actors.coordinator.budget import SAFETY
 from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
 from actors.messages import Batch, UpdateStats
+from conf.settings import changed
 from tests.actors.virtual_run import Run, make_config
 from tests.fakes import FakeEngine
 
 
 def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
-    run.config.budget.updates = 5
+    run.config = changed(run.config, {"budget.updates": 5})
     outcome = run.go()
     assert (outcome.status, run.learner.version) == ("completed", 5)
     assert [row["update"] for row in run.rows] == [1, 2, 3, 4, 5]
 
 
 def test_no_group_is_started_that_no_update_would_take(run: Run) -> None:
-    run.config.budget.updates = 5
+    run.config = changed(run.config, {"budget.updates": 5})
     run.go()
     assert sorted(index for index, _ in run.engine.served) == list(range(10))
 
@@ -43,14 +44,14 @@ def test_every_group_is_young_enough_and_recorded_with_its_version(tmp_path: Pat
 
 def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
     """Groups of 1 s and updates of 2 s: overlapped, an update every 2 s and a bit; in turn it would be over 3 s."""
-    run.config.budget.updates = 20
+    run.config = changed(run.config, {"budget.updates": 20})
     run.go()
     learner = run.ledger["learner"]
     assert learner["wait_rollouts"] < 0.3 * learner["update"]
 
 
 def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
-    run.config.budget.updates = 7
+    run.config = changed(run.config, {"budget.updates": 7})
     run.go()
     kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000006", "update-000007"]
@@ -60,7 +61,8 @@ def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
 @pytest.mark.parametrize(("save_s", "apart_s"), [(1.0, UNSAVED_S), (4.0, 4.0 / SAVING_SHARE)])
 def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, save_s: float, apart_s: float) -> None:
     """Beside the planned checkpoints, which alone are kept."""
-    run.seconds, run.config.checkpoint.every = 1000.0, 40
+    run.seconds = 1000.0
+    run.config = changed(run.config, {"checkpoint.every": 40})
     run.learner.seconds, saved = 10.0, list[float]()
     save = run.learner.save
 
@@ -70,7 +72,7 @@ def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, s
         await save(folder)
 
     run.learner.save = slow  # type: ignore[method-assign]
-    run.config.budget.updates = 85
+    run.config = changed(run.config, {"budget.updates": 85})
     run.go()
     gaps = [later - earlier for earlier, later in pairwise(saved)]
     assert max(gaps) <= SAFETY * apart_s + 2 * (run.learner.seconds + save_s)
@@ -110,8 +112,7 @@ def note_overlap(run: Run) -> list[tuple[int, bool]]:
 
 
 def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None:
-    run.config.learner.max_staleness = 0
-    run.config.budget.updates = 8
+    run.config = changed(run.config, {"learner.max_staleness": 0, "budget.updates": 8})
     seen = note_overlap(run)
     run.go()
     assert not any(overlapped for _, overlapped in seen)
@@ -124,7 +125,7 @@ def test_ledger_accounts_for_every_second_and_token_over_a_resume(tmp_path: Path
     drawn = 0
     for updates in (4, 9):
         run = Run(tmp_path)
-        run.config.budget.updates = updates
+        run.config = changed(run.config, {"budget.updates": updates})
         run.learner.deaths = {death} if death else set()
         run.go()
         drawn += run.engine.tokens
@@ -139,7 +140,7 @@ def test_ledger_accounts_for_every_second_and_token_over_a_resume(tmp_path: Path
 
 
 def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
-    run.config.budget.updates = 1
+    run.config = changed(run.config, {"budget.updates": 1})
     run.go()
     promised = {
         "update", "version", "reward/mean", "reward/accuracy", "reward/format", "completion/mean_length",
@@ -157,6 +158,6 @@ def test_kl_in_the_loss_is_reported_instead_of_the_probes(run: Run) -> None:
         return replace(stats, metrics={"policy/kl_to_base": 0.125})
 
     run.learner.step = with_kl  # type: ignore[method-assign]
-    run.config.budget.updates = 1
+    run.config = changed(run.config, {"budget.updates": 1})
     run.go()
     assert run.rows[0]["policy/kl_to_base"] == 0.125

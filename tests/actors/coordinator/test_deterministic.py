@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.messages import Group, UpdateStats
+from conf.settings import changed
 from tests.actors.virtual_run import Run, make_config, score_each
 from tests.fakes import FakeLearner
 
@@ -32,8 +33,10 @@ class WatchedLearner(FakeLearner):
 def make_run(path: Path, pace: random.Random, *, deterministic: bool = True, refill: bool = True) -> Run:
     """A run whose every duration is drawn; a third of the groups has nothing to learn from."""
     config = make_config(max_staleness=0, refill=refill, problems_per_update=4)
-    config.run.deterministic, config.budget.updates = deterministic, UPDATES
-    config.validation.every, config.validation.share = 2, 0.0
+    config = changed(
+        config,
+        {"run.deterministic": deterministic, "budget.updates": UPDATES, "validation.every": 2, "validation.share": 0.0},
+    )
     run = Run(path, config, seconds=1e5)
     run.learner = WatchedLearner()
     run.engine.seconds_of = lambda index: pace.uniform(0.1, 9.0)  # type: ignore[method-assign]
@@ -74,7 +77,7 @@ def test_durations_change_nothing(first: int, second: int, refill: bool) -> None
 def test_groups_are_counted_in_the_order_of_the_data(tmp_path: Path, seed: int) -> None:
     """Only 0 and 17 teach anything, so that 16 is the last of sixteen groups in a row that are right: just enough."""
     run = make_run(tmp_path, random.Random(seed), refill=False)
-    run.config.budget.updates = 9
+    run.config = changed(run.config, {"budget.updates": 9})
 
     async def score(group: Group) -> Group:
         return await score_each(group, (1.0, 0.0) if group.index in (0, 17) else (1.0, 1.0))
@@ -94,10 +97,10 @@ def test_schedule_goes_by_updates(tmp_path: Path) -> None:
 def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float) -> None:
     """But for a validation that a stop cuts short: its version is not validated again."""
     whole = make_run(tmp_path / "whole", random.Random(1))
-    whole.config.validation.every = 0
+    whole.config = changed(whole.config, {"validation.every": 0})
     whole.go()
     parts = make_run(tmp_path / "parts", random.Random(2))
-    parts.config.validation.every = 0
+    parts.config = changed(parts.config, {"validation.every": 0})
     assert parts.go(stop).status == "interrupted"
     made = len(parts.rows)
     assert 0 < made < UPDATES

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from conf.settings import changed
 from tests.actors.virtual_run import Run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = Run(tmp_path)
-    run.config.budget.updates = 2
+    run.config = changed(run.config, {"budget.updates": 2})
     return run
 
 
@@ -36,7 +37,7 @@ def test_a_resumed_run_looks_at_the_responses_drawn_before(run: Run) -> None:
     drawn = [[7, 8], [9], [10], [11, 12]]
     (run.path / "probe.json").write_text(json.dumps(drawn))
     resumed = Run(run.path)
-    resumed.config.budget.updates = 3
+    resumed.config = changed(resumed.config, {"budget.updates": 3})
     resumed.go()
     assert [list(group.samples[0].token_ids) for group in resumed.learner.inspected[-1][1]] == drawn
 
@@ -52,8 +53,7 @@ def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int) -> No
 
 @pytest.mark.parametrize(("seconds", "known"), [(15.0, True), (1e6, False)])
 def test_the_budget_leaves_time_for_it_and_is_kept(run: Run, seconds: float, known: bool) -> None:
-    run.config.budget.updates = None
-    run.config.eval.problems = 0
+    run.config = changed(run.config, {"budget.updates": None, "eval.problems": 0})
     run.learner.inspect_seconds = seconds
     outcome = run.go()
     assert outcome.status == "budget_exhausted"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from actors.errors import root_cause
 from actors.storage import checkpoints, files
 from actors.storage.files import disk_trouble
+from conf.settings import changed
 from tests.actors.virtual_run import Run
 
 UPDATES = 5
@@ -40,7 +41,7 @@ class Disk:
 
 def begin(folder: Path) -> Run:
     run = Run(folder)
-    run.config.budget.updates = UPDATES
+    run.config = changed(run.config, {"budget.updates": UPDATES})
     return run
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from actors.errors import Halted
 from actors.messages import Group, Scores, Status, UpdateStats
+from conf.settings import changed
 from tests.actors.virtual_run import Run, score_all, score_each
 from tests.fakes import FakeVerifier, make_reward
 
@@ -19,7 +20,7 @@ def test_wrong_adapter_in_the_rollouts_halts_the_run(run: Run) -> None:
 
 
 def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
-    run.config.budget.updates = 6
+    run.config = changed(run.config, {"budget.updates": 6})
     run.go()
     assert [(version, adapter and adapter.version) for version, adapter in run.learner.scored] == [
         (version, version) for version in range(7)
@@ -48,7 +49,7 @@ def test_wrong_version_in_the_rollouts_halts_before_the_next_step(run: Run) -> N
 @pytest.mark.parametrize("refill", [False, True])
 def test_rewards_without_variance_halt_the_run(run: Run, solved: int, refill: bool) -> None:
     """One solved problem among unsolved ones does not make the others so: nothing can be learned."""
-    run.config.learner.refill = refill
+    run.config = changed(run.config, {"learner.refill": refill})
     run.verifier.score = lambda group: score_all(group, float(group.index % 8 == solved - 1))  # type: ignore[method-assign]
     assert "nothing can be learned" in str(run.fail())
     assert run.learner.version == 0 or not refill
@@ -56,8 +57,7 @@ def test_rewards_without_variance_halt_the_run(run: Run, solved: int, refill: bo
 
 def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
     """Every second problem is always solved: batches are made of the others, and none comes up twice."""
-    run.config.learner.refill = True
-    run.config.budget.updates = 5
+    run.config = changed(run.config, {"learner.refill": True, "budget.updates": 5})
     run.verifier.score = lambda group: score_each(group, (1.0, float(group.index % 2)))  # type: ignore[method-assign]
     assert run.go().status == "completed"
     used = [group.index for batch in run.learner.batches for group in batch.groups]
@@ -75,8 +75,7 @@ def test_groups_that_could_not_be_verified_give_their_capacity_back(run: Run) ->
         return replace(group, rewards=(timeout, timeout)) if group.index % 3 == 0 else verified
 
     run.verifier.score = score  # type: ignore[method-assign]
-    run.config.budget.updates = 5
-    run.config.eval.problems = 0
+    run.config = changed(run.config, {"budget.updates": 5, "eval.problems": 0})
     assert run.go().status == "completed"
     assert all(group.index % 3 for batch in run.learner.batches for group in batch.groups)
     assert run.coordinator.ledger.counts["tokens/failed"] == 2 * run.coordinator.ledger.counts["groups/failed"] > 0
@@ -90,7 +89,7 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
         return replace(group, rewards=(failed,) * len(group.samples))
 
     run.verifier.score = score  # type: ignore[method-assign]
-    run.config.eval.problems = 0
+    run.config = changed(run.config, {"eval.problems": 0})
     cause = run.fail()
     assert "no answer could be judged" in str(cause)
     assert complaint in str(cause)
@@ -145,7 +144,7 @@ def report_faults(run: Run, versions: set[int]) -> None:
 
 def test_skipped_updates_are_counted_and_their_samples_kept(run: Run) -> None:
     report_faults(run, {2, 3, 5, 6})
-    run.config.budget.updates = 7
+    run.config = changed(run.config, {"budget.updates": 7})
     assert run.go().status == "completed"
     assert run.coordinator.ledger.counts["updates/skipped"] == 4
     kept = sorted(path.name for path in (run.path / "samples").glob("skipped-*"))

@@ -31,6 +31,7 @@ from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state
 from actors.storage.run_folder import RunFolder
+from conf.settings import changed
 from rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_problems
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
@@ -139,11 +140,19 @@ class Trial:
             problems_per_update=schedule.per_update,
             refill=schedule.refill,
         )
-        self.config.budget.updates = schedule.updates
-        self.config.budget.grace_s = GRACE_S
-        self.config.checkpoint.every = schedule.every
-        self.config.validation.every, self.config.validation.share = schedule.validate, 0.2
-        self.config.guard.action, self.config.guard.window, self.config.guard.patience = "rollback", 4, 1
+        self.config = changed(
+            self.config,
+            {
+                "budget.updates": schedule.updates,
+                "budget.grace_s": GRACE_S,
+                "checkpoint.every": schedule.every,
+                "validation.every": schedule.validate,
+                "validation.share": 0.2,
+                "guard.action": "rollback",
+                "guard.window": 4,
+                "guard.patience": 1,
+            },
+        )
         self.problems = make_problems(train=5)
         self.order = ProblemOrder(self.problems.train, self.config.run.seed)
         self.deaths = set(schedule.deaths)

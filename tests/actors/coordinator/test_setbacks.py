@@ -10,16 +10,17 @@ import pytest
 from actors.errors import ActorDied, Halted
 from actors.messages import Batch, Group, UpdateStats
 from actors.storage import checkpoints, run_folder
+from conf.settings import changed
 from tests.actors.virtual_run import Run, score_all
 from tests.fakes import FakeVerifier
 
 
 def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
     first = Run(tmp_path)
-    first.config.budget.updates = 4
+    first.config = changed(first.config, {"budget.updates": 4})
     first.go()
     second = Run(tmp_path)
-    second.config.budget.updates = 9
+    second.config = changed(second.config, {"budget.updates": 9})
     second.go()
     used = [g.index for run in (first, second) for batch in run.learner.batches for g in batch.groups]
     assert sorted(used) == list(range(len(used)))
@@ -41,7 +42,7 @@ def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monk
 
     monkeypatch.setattr(run_folder, "sync", flushed.append)
     monkeypatch.setattr(checkpoints, "link", look)
-    run.config.budget.updates = 4
+    run.config = changed(run.config, {"budget.updates": 4})
     run.go()
     assert linked
     assert all(linked)
@@ -60,7 +61,7 @@ def history(run: Run) -> list[int]:
 def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, death: tuple[str, int]) -> None:
     """Wherever it dies: nothing of the abandoned history is trained on, no problem is skipped or repeated."""
     run.learner.deaths = {death}
-    run.config.budget.updates = 7
+    run.config = changed(run.config, {"budget.updates": 7})
     assert run.go().status == "completed"
     assert not run.learner.deaths
     assert sorted(history(run)) == list(range(14))
@@ -72,7 +73,7 @@ def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, death: tup
 
 def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:
     run.learner.deaths = {("step", 4)}
-    run.config.budget.updates = 7
+    run.config = changed(run.config, {"budget.updates": 7})
     run.go()
     counts = run.coordinator.ledger.counts
     assert counts["updates/abandoned"] == 1
@@ -82,7 +83,7 @@ def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_w
 
 def test_learner_that_dies_while_it_is_restored_is_revived_again(run: Run) -> None:
     run.learner.deaths = {("accumulate", 4), ("restore", 0)}
-    run.config.budget.updates = 5
+    run.config = changed(run.config, {"budget.updates": 5})
     assert run.go().status == "completed"
     assert run.learner.incarnation == 2
     assert sorted(history(run)) == list(range(10))
@@ -115,8 +116,7 @@ def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run) 
 @pytest.mark.parametrize("call", ["save", "score"])
 def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated(run: Run, call: str) -> None:
     run.learner.deaths = {(call, 5 if call == "save" else 6)}
-    run.config.budget.updates = 5 if call == "save" else 6
-    run.config.checkpoint.every = 3
+    run.config = changed(run.config, {"budget.updates": 5 if call == "save" else 6, "checkpoint.every": 3})
     outcome = run.go()
     assert outcome.final is not None
     assert run.coordinator.updates == len(run.rows) == (3 if call == "save" else 6)
@@ -175,12 +175,12 @@ def collapse(run: Run, versions: range) -> None:
         return replace(stats, metrics={"policy/entropy": 0.01 if fallen else 1.5})
 
     run.learner.step = report  # type: ignore[method-assign]
-    run.config.guard.window = 8
+    run.config = changed(run.config, {"guard.window": 8})
 
 
 def test_collapse_is_reported_and_the_run_goes_on(run: Run) -> None:
     collapse(run, range(12, 100))
-    run.config.budget.updates = 16
+    run.config = changed(run.config, {"budget.updates": 16})
     assert run.go().status == "completed"
     assert [row["update"] for row in run.rows if row["guard/alarms"]] == [13]
     (event,) = run.folder.events()
@@ -195,8 +195,7 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
         return replace(await step(progress), metrics={"mismatch/effective_share": 0.4})
 
     run.learner.step = report  # type: ignore[method-assign]
-    run.config.guard.action = "stop"
-    run.config.budget.updates = 5
+    run.config = changed(run.config, {"guard.action": "stop", "budget.updates": 5})
     assert run.go().status == "completed"
     assert [row["guard/alarms"] for row in run.rows] == [0] * 5
     (event,) = run.folder.events()
@@ -206,7 +205,7 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
 
 def test_collapse_halts_where_asked_for(run: Run) -> None:
     collapse(run, range(12, 100))
-    run.config.guard.action = "stop"
+    run.config = changed(run.config, {"guard.action": "stop"})
     cause = run.fail()
     assert isinstance(cause, Halted)
     assert "policy/entropy" in str(cause)
@@ -225,8 +224,7 @@ def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> No
 
     run.engine.generate = note  # type: ignore[method-assign]
     collapse(run, range(12, 14))
-    run.config.guard.action = "rollback"
-    run.config.budget.updates = 15
+    run.config = changed(run.config, {"guard.action": "rollback", "budget.updates": 15})
     assert run.go().status == "completed"
     assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 15)]
     assert sorted(history(run)) == list(range(30))
@@ -237,8 +235,7 @@ def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> No
 
 
 def test_collapse_that_comes_back_halts_the_run(run: Run) -> None:
-    run.config.guard.rollbacks = 0
-    run.config.guard.action = "rollback"
+    run.config = changed(run.config, {"guard.rollbacks": 0, "guard.action": "rollback"})
     collapse(run, range(12, 100))
     cause = run.fail()
     assert "the policy collapses" in str(cause)
@@ -246,9 +243,16 @@ def test_collapse_that_comes_back_halts_the_run(run: Run) -> None:
 
 def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
     """Version 4 solves all problems, the others half of them."""
-    run.config.validation.every, run.config.validation.problems, run.config.validation.share = 2, 2, 1.0
-    run.config.budget.updates = 10
-    run.config.checkpoint.every = 5
+    run.config = changed(
+        run.config,
+        {
+            "validation.every": 2,
+            "validation.problems": 2,
+            "validation.share": 1.0,
+            "budget.updates": 10,
+            "checkpoint.every": 5,
+        },
+    )
 
     async def score(group: Group) -> Group:
         if len(group.samples) > 1:
@@ -269,10 +273,10 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
 
 def test_base_model_is_evaluated_once_over_all_resumes(tmp_path: Path) -> None:
     first = Run(tmp_path)
-    first.config.budget.updates = 4
+    first.config = changed(first.config, {"budget.updates": 4})
     first.go()
     second = Run(tmp_path)
-    second.config.budget.updates = 5
+    second.config = changed(second.config, {"budget.updates": 5})
     second.go()
     probed = 4
     assert (first.engine.base_samples, second.engine.base_samples) == (8 + probed, 0)
@@ -280,7 +284,7 @@ def test_base_model_is_evaluated_once_over_all_resumes(tmp_path: Path) -> None:
 
 def test_time_before_a_resume_counts(tmp_path: Path) -> None:
     first = Run(tmp_path, seconds=100.0)
-    first.config.budget.updates = 4
+    first.config = changed(first.config, {"budget.updates": 4})
     first.go()
     second = Run(tmp_path, seconds=100.0)
     second.go()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from actors.errors import Interrupted
 from actors.messages import Batch, Group
+from conf.settings import changed
 from tests.actors.virtual_run import Run, make_config
 from tests.fakes import FakeEngine, FakeLearner
 
@@ -34,8 +35,7 @@ def test_start_of_the_engine_is_no_part_of_the_first_evaluation(run: Run) -> Non
 
 def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> None:
     """Groups of 30 s: training ends when the next batch could not be learned from, and the rest is not idled away."""
-    run.config.learner.max_staleness = 0
-    run.config.eval.problems = 0
+    run.config = changed(run.config, {"learner.max_staleness": 0, "eval.problems": 0})
     run.engine.seconds_of = lambda index: 30.0 if index >= 0 else 1.0
     run.go()
     assert run.learner.version == 3
@@ -45,7 +45,7 @@ def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> N
 
 def test_last_policy_is_evaluated_on_fewer_problems_where_not_one_round_fits(run: Run) -> None:
     """The trained policy answers so slowly that a round of four, one at a time, would take longer than is left."""
-    run.config.eval.n = 1
+    run.config = changed(run.config, {"eval.n": 1})
     run.engine.most_at_once = 1
     generate = run.engine.generate
 
@@ -97,7 +97,7 @@ def test_first_update_that_outlasts_the_budget_is_lost_and_the_budget_kept(run: 
 def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> None:
     """Twice what it took would be more than all of the budget."""
     run.engine.seconds = 8.0
-    run.config.eval.n = 10
+    run.config = changed(run.config, {"eval.n": 10})
     outcome = run.go()
     assert run.learner.version >= 2
     assert outcome.final is not None
@@ -105,7 +105,7 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
 
 
 def loses_the_last_update_alone(run: Run) -> None:
-    run.config.checkpoint.every = 1000
+    run.config = changed(run.config, {"checkpoint.every": 1000})
     outcome = run.go()
     assert "lost" in outcome.reason
     assert run.folder.checkpoints.latest is not None
@@ -139,7 +139,7 @@ def test_gradient_that_takes_too_long_leaves_time_to_save_the_version_behind_it(
             await super().save(folder)
 
     run.learner = Late()
-    run.config.eval.problems = 0
+    run.config = changed(run.config, {"eval.problems": 0})
     loses_the_last_update_alone(run)
 
 
@@ -152,7 +152,7 @@ def test_start_that_outlasts_the_budget_ends_the_run(run: Run) -> None:
 def test_validations_take_no_more_than_their_share(run: Run) -> None:
     """Each takes 10 s, half as much again as the update it follows."""
     run.seconds = 1000.0
-    run.config.validation.every, run.config.validation.share = 1, 0.1
+    run.config = changed(run.config, {"validation.every": 1, "validation.share": 0.1})
     generate = run.engine.generate
 
     async def slow(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
@@ -181,7 +181,7 @@ def test_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run) -> N
         await asyncio.sleep(10_000.0)
 
     run.learner.save = save  # type: ignore[method-assign]
-    run.config.checkpoint.every = 1000
+    run.config = changed(run.config, {"checkpoint.every": 1000})
     assert run.go().status == "budget_exhausted"
     assert run.spent <= run.seconds
 
@@ -189,7 +189,7 @@ def test_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run) -> N
 def test_all_steps_after_a_stop_share_one_grace(run: Run) -> None:
     """Update and checkpoint that take most of the grace each: the second is given up."""
     run.seconds = 100_000.0
-    run.config.budget.grace_s = 60.0
+    run.config = changed(run.config, {"budget.grace_s": 60.0})
     run.learner.seconds = 55.0
 
     async def save(_: str) -> None:

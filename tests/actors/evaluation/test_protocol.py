@@ -16,6 +16,7 @@ from actors.storage.folders import MARK
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
+from conf.settings import changed
 
 
 def protocol(config: Config, **changed: Any) -> Protocol:
@@ -34,12 +35,12 @@ def begun(folder: Path, protocol: Protocol, **document: Any) -> EvaluationFolder
 @pytest.mark.parametrize("change", ["eval.temperature=0.7", "run.seed=1", "rollout.max_response_tokens=99"])
 def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> None:
     folder = begun(tmp_path, protocol(load(["conf=quickstart"])))
-    changed = load(["conf=quickstart", change])
+    other = load(["conf=quickstart", change])
     key = change.partition("=")[0].rpartition(".")[2]
     with pytest.raises(BadInput, match=f"{key}=.*run.overwrite=true"):
-        folder.begin(changed, protocol(changed))
-    changed.run.overwrite = True
-    folder.begin(changed, protocol(changed))
+        folder.begin(other, protocol(other))
+    other = changed(other, {"run.overwrite": True})
+    folder.begin(other, protocol(other))
     assert [path.name for path in tmp_path.iterdir()] == [MARK]
 
 
@@ -85,6 +86,6 @@ def test_policy_is_known_by_what_its_files_hold(tiny_model: Path, tiny_config: C
     (tmp_path / "adapter_model.safetensors").touch()
     adapter = Adapter(tmp_path, tiny_model.name)
     before = asdict(Protocol.of(tiny_config, str(tiny_model), adapter))
-    tiny_config.lora.alpha *= 2
+    tiny_config = changed(tiny_config, {"lora.alpha": tiny_config.lora.alpha * 2})
     after = asdict(Protocol.of(tiny_config, str(model), adapter))
     assert {key for key in before if before[key] != after[key]} == {"adapter_config", "model_digest"}

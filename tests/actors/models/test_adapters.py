@@ -12,11 +12,17 @@ from actors.models.adapters import _shapes, check_adapter
 from actors.models.files import shape_from_config
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import changed
+
+
+@pytest.fixture
+def tiny_config(tiny_config: Config, tmp_path: Path) -> Config:
+    return changed(tiny_config, {"lora.start_from": str(tmp_path)})
 
 
 @pytest.fixture
 def adapter(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> Path:
-    """What PEFT saves of a fresh adapter; `tiny_config` starts from it."""
+    """Write a fresh adapter as PEFT does; `tiny_config` starts from it."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -25,7 +31,6 @@ def adapter(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> Path:
         task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.target_modules)
     )
     get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), settings).save_pretrained(tmp_path)
-    lora.start_from = str(tmp_path)
     return tmp_path
 
 
@@ -41,7 +46,7 @@ def test_what_peft_writes_is_accepted(adapter: Path, tiny_config: Config, tiny_m
     assert {name: list(value.shape) for name, value in stored.items()} == expected
     edit(adapter, base_model_name_or_path=f"/cache/models--me--{tiny_model.name}/snapshots/0123")
     check_adapter(tiny_config, str(tiny_model))
-    tiny_config.lora.start_from = ""
+    tiny_config = changed(tiny_config, {"lora.start_from": ""})
     check_adapter(tiny_config, "nowhere")
 
 

@@ -17,6 +17,7 @@ from actors.models.sizes import (
 from conf.load import load
 from conf.schema import ShapeConfig
 from conf.schema.model import PROJECTIONS
+from conf.settings import changed
 
 QWEN = load(["conf=instruct"]).model.shape
 SMOLLM = load(["conf=quickstart"]).model.shape
@@ -66,7 +67,7 @@ def test_rank_is_padded_to_one_vllm_serves() -> None:
 def test_an_engine_on_a_card_has_groups_that_wait_for_a_place() -> None:
     config = load(["conf=r64_instruct"])
     assert (groups_at_once(config, "cpu"), groups_at_once(config, "cuda")) == (16, 32)
-    config.rollout.max_concurrent_samples = 1
+    config = changed(config, {"rollout.max_concurrent_samples": 1})
     assert groups_at_once(config, "cuda") == 1
 
 
@@ -74,11 +75,12 @@ def test_activations_stay_on_a_card_with_room_for_them() -> None:
     config = load(["conf=r64_instruct"])
     shape = config.model.shape
     assert not recomputes(config, shape, 0)
-    for config.learner.fused_kernels, kept in ((True, FUSED), (False, PLAIN)):
+    for fused, kept in ((True, FUSED), (False, PLAIN)):
+        config = changed(config, {"learner.fused_kernels": fused})
         activations = 4096 * activation_bytes(shape, 64, 2, kept)
         assert recomputes(config, shape, 1.9 * activations)
         assert not recomputes(config, shape, 2.1 * activations)
-    config.learner.gradient_checkpointing = "on"
+    config = changed(config, {"learner.gradient_checkpointing": "on"})
     assert recomputes(config, shape, 0)
-    config.learner.gradient_checkpointing = "off"
+    config = changed(config, {"learner.gradient_checkpointing": "off"})
     assert not recomputes(config, shape, 1.0)

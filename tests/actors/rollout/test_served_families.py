@@ -18,6 +18,7 @@ from actors.protocols import FAITHFUL
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from conf.schema import Config
+from conf.settings import changed
 from learner.learner import LoraLearner
 from tests.learner.model.families import FAMILIES, Family, build
 
@@ -44,13 +45,23 @@ def larger(family: Family) -> Family:
 
 def config_for(family: Family, folder: Path) -> Config:
     config = Config()
-    config.model.path, config.model.dtype = str(folder), "float32"
-    config.lora.rank, config.lora.alpha, config.lora.target_modules = 8, 16, list(family.targets)
-    config.rollout.max_prompt_tokens, config.rollout.max_response_tokens = 16, 40
-    config.rollout.max_concurrent_samples = config.rollout.kv_cache_gib = 1
-    config.canary.problems, config.canary.tokens = 4, 40
-    config.learner.tokens_per_microbatch = 256
-    return config
+    return changed(
+        config,
+        {
+            "model.path": str(folder),
+            "model.dtype": "float32",
+            "lora.rank": 8,
+            "lora.alpha": 16,
+            "lora.target_modules": list(family.targets),
+            "rollout.max_prompt_tokens": 16,
+            "rollout.max_response_tokens": 40,
+            "rollout.max_concurrent_samples": 1,
+            "rollout.kv_cache_gib": 1,
+            "canary.problems": 4,
+            "canary.tokens": 40,
+            "learner.tokens_per_microbatch": 256,
+        },
+    )
 
 
 class Prober:

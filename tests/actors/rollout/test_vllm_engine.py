@@ -30,6 +30,7 @@ from actors.rollout.actor import RemoteEngine
 from actors.rollout.vllm_engine import CPU_BLOCK, RolloutEngine, card_settings
 from actors.runtime.placement import Share
 from conf.schema import Config
+from conf.settings import changed
 from learner.learner import LoraLearner
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's")
@@ -45,14 +46,18 @@ PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 def make_config(deterministic: bool = False) -> Config:
     config = Config()
-    config.run.deterministic = deterministic
-    config.model.stop_tokens = [STOP]
-    config.lora.rank = 8
-    config.rollout.max_prompt_tokens = 64
-    config.rollout.max_response_tokens = 192
-    config.rollout.max_concurrent_samples = 16
-    config.rollout.kv_cache_gib = 1
-    return config
+    return changed(
+        config,
+        {
+            "run.deterministic": deterministic,
+            "model.stop_tokens": [STOP],
+            "lora.rank": 8,
+            "rollout.max_prompt_tokens": 64,
+            "rollout.max_response_tokens": 192,
+            "rollout.max_concurrent_samples": 16,
+            "rollout.kv_cache_gib": 1,
+        },
+    )
 
 
 class Rig:
@@ -324,7 +329,7 @@ SPOILED = {
 @pytest.fixture(scope="module")
 def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoraLearner:
     config = make_config()
-    config.learner.logprob_chunk = 16
+    config = changed(config, {"learner.logprob_chunk": 16})
     return LoraLearner(config, str(tiny_model), tmp_path_factory.mktemp("adapters"))
 
 

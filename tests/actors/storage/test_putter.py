@@ -11,14 +11,14 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.load import dump
 from conf.schema import Config
+from conf.settings import changed
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(putting, "LOOK_S", 0.01)
     config = Config()
-    config.run.name, config.checkpoint.mirror = "mine", f"file://{tmp_path}/far"
-    return config
+    return changed(config, {"run.name": "mine", "checkpoint.mirror": f"file://{tmp_path}/far"})
 
 
 @pytest.fixture

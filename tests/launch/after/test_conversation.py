@@ -10,6 +10,7 @@ from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.schema.data import ExampleConfig
+from conf.settings import changed
 from launch.after.conversation import HELP, Conversation
 from rewards.verify import verify
 
@@ -45,10 +46,16 @@ class Words:
 @pytest.fixture
 def config() -> Config:
     config = Config()
-    config.data.chat_settings = {"enable_thinking": False}
-    config.rollout.max_prompt_tokens, config.rollout.max_response_tokens = 20, 100
-    config.eval.max_response_tokens, config.eval.temperature = 24, 0.5
-    return config
+    return changed(
+        config,
+        {
+            "data.chat_settings": {"enable_thinking": False},
+            "rollout.max_prompt_tokens": 20,
+            "rollout.max_response_tokens": 100,
+            "eval.max_response_tokens": 24,
+            "eval.temperature": 0.5,
+        },
+    )
 
 
 Say = Callable[..., str]
@@ -103,8 +110,7 @@ def test_problem_is_posed_as_in_the_evaluation_and_judged(say: Say, engine: Echo
 
 
 def test_a_problem_of_ones_own_is_posed_as_the_run_poses_its_own(config: Config, say: Say, engine: Echo) -> None:
-    config.data.template = "Solve {problem}"
-    config.data.examples = [ExampleConfig("1 + 1", "2")]
+    config = changed(config, {"data.template": "Solve {problem}", "data.examples": [ExampleConfig("1 + 1", "2")]})
     say("hello", "/ask 3 + 4", "again")
     asked = [(prompt, sampling.max_tokens) for prompt, sampling in engine.asked]
     assert asked[2:4] == [("user: Solve 1 + 1\nassistant: 2\nuser: Solve 3 + 4\n", 24)] * 2

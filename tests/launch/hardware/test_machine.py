@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.host_resources import total_memory
-from conf.devices import devices
+from conf.catalogue import devices
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.machine import GIB, check_build, detect

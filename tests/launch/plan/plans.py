@@ -1,6 +1,6 @@
 """Plans of recipes on machines that are not here."""
 
-from conf.devices import devices
+from conf.catalogue import devices
 from conf.load import load
 from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
@@ -17,7 +17,7 @@ def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Ma
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
     config = load([f"conf={recipe}", *overrides])
-    resolve_dtype(config, where)
+    config = resolve_dtype(config, where)
     return make_plan(config, where)
 
 

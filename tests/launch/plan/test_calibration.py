@@ -9,6 +9,7 @@ import pytest
 from actors.formats import duration
 from conf.load import dump, load
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.calibration import ENOUGH, Pace, keep, learn_from, measure, recall
 from launch.plan.plan import make_plan
@@ -112,7 +113,7 @@ def test_what_was_found_is_there_for_the_next_plan(tmp_path: Path) -> None:
     assert make_plan(config, MACHINE, found).costs != make_plan(config, MACHINE).costs
     elsewhere = recall(config, replace(MACHINE, name="another"))
     assert elsewhere == replace(UNMEASURED, workload=found.workload)  # how long answers are, not how fast
-    config.model.dtype = "bfloat16"
+    config = changed(config, {"model.dtype": "bfloat16"})
     assert recall(config, MACHINE) == elsewhere
     assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), MACHINE) == UNMEASURED
 

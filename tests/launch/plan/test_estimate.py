@@ -5,6 +5,7 @@ import pytest
 from actors.coordinator.budget import EVALUATION_SAFETY
 from actors.runtime.placement import Placement, Share
 from conf.schema import Config
+from conf.settings import changed
 from launch.plan.estimate import Estimate, estimate, longest_of
 from launch.plan.time import Costs, Workload
 from tests.launch.plan.plans import CPU, plan
@@ -38,9 +39,17 @@ def of(
 ) -> Estimate:
     """Four groups of two samples per update."""
     config = Config()
-    config.learner.problems_per_update, config.rollout.samples_per_problem = 4, 2
-    config.rollout.max_concurrent_samples = 16
-    config.eval.problems, config.canary.problems, config.canary.tokens = 0, 1, 1
+    config = changed(
+        config,
+        {
+            "learner.problems_per_update": 4,
+            "rollout.samples_per_problem": 2,
+            "rollout.max_concurrent_samples": 16,
+            "eval.problems": 0,
+            "canary.problems": 1,
+            "canary.tokens": 1,
+        },
+    )
     for key, value in learner.items():
         setattr(config.learner, key, value)
     return estimate(config, costs, WORK, placement, at_once, together)

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from conf.devices import devices
+from conf.catalogue import devices
 from launch.plan.options import options
 from launch.plan.view import render
 from tests.launch.plan.plans import CPU, machine, plan

@@ -13,6 +13,7 @@ from actors.storage import files
 from actors.storage.run_record import RunRecord
 from conf.command import near
 from conf.schema import Config
+from conf.settings import changed
 from launch.session import ending
 from launch.session.ending import OnEnd, next_steps, write_ending
 from tests.actors.coordinator.test_actor import make_request
@@ -83,7 +84,7 @@ SUMMARY = {"status": "halted", "reason": "the adapter is not 'the' one; $HOME"}
 
 def command(text: str, folder: Path) -> OnEnd:
     config = Config()
-    config.run.name, config.run.on_end = "mine", text
+    config = changed(config, {"run.name": "mine", "run.on_end": text})
     return OnEnd(config, folder)
 
 

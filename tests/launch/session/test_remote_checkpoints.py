@@ -11,6 +11,7 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
+from conf.settings import changed
 from launch import run as run_command
 from launch.session import remote_checkpoints
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
@@ -19,9 +20,10 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     config = Config()
-    config.run.name, config.run.folder = "mine", str(tmp_path / "runs")
-    config.checkpoint.mirror = f"file://{tmp_path}/far"
-    return config
+    return changed(
+        config,
+        {"run.name": "mine", "run.folder": str(tmp_path / "runs"), "checkpoint.mirror": f"file://{tmp_path}/far"},
+    )
 
 
 def begin(config: Config) -> Path:
@@ -38,7 +40,7 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
     assert f"{config.checkpoint.mirror}/mine" in put_ending(config, folder)
     identity = RunRecord(folder).identity()
     shutil.rmtree(folder)
-    config.run.restore = config.checkpoint.mirror + "/"
+    config = changed(config, {"run.restore": config.checkpoint.mirror + "/"})
     assert str(folder) in bring_back(config)
     assert (folder / "report.html").read_text() == "well done"
     assert RunRecord(folder).identity() == identity
@@ -47,9 +49,9 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
 
 
 def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
-    config.run.restore = config.checkpoint.mirror
+    config = changed(config, {"run.restore": config.checkpoint.mirror})
     assert f"{config.checkpoint.mirror}/mine" in bring_back(config)
-    config.checkpoint.mirror = ""
+    config = changed(config, {"checkpoint.mirror": ""})
     with pytest.raises(BadInput, match="there is no run at"):
         bring_back(config)
     assert not Path(config.run.folder, "mine").exists()
@@ -65,10 +67,10 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     begin(config)
     with pytest.raises(BadInput, match="another run 'mine'"):
         check_remote(config)
-    config.run.restore = config.checkpoint.mirror
+    config = changed(config, {"run.restore": config.checkpoint.mirror})
     with pytest.raises(BadInput, match="another run 'mine'"):
         bring_back(config)
-    config.run.restore, config.run.overwrite = "", True
+    config = changed(config, {"run.restore": "", "run.overwrite": True})
     check_remote(config)
     assert Remote(config.checkpoint.mirror, "mine").state() == pointer
 
@@ -98,9 +100,14 @@ def test_remote_that_is_silent_at_the_end_is_left(config: Config) -> None:
 def test_remote_is_no_folder_of_the_run(config: Config, inside: str) -> None:
     folder = begin(config)
     there = {"run folder": folder.parent, "its parent": folder.parent.parent.parent, "a folder in it": folder / "x"}
-    config.run.name = {"its parent": folder.parent.parent.name}.get(inside, config.run.name)
-    config.run.folder = str(folder.parent / "mine") if inside == "its parent" else config.run.folder
-    config.checkpoint.mirror = f"file://{there[inside]}"
+    config = changed(config, {"run.name": {"its parent": folder.parent.parent.name}.get(inside, config.run.name)})
+    config = changed(
+        config,
+        {
+            "run.folder": str(folder.parent / "mine") if inside == "its parent" else config.run.folder,
+            "checkpoint.mirror": f"file://{there[inside]}",
+        },
+    )
     with pytest.raises(BadInput, match="are one"):
         check_remote(config)
 

@@ -43,7 +43,9 @@ def test_run_keeps_the_dtype_it_began_with(tmp_path: Path, begun: str | None, as
     if begun:
         leave(tmp_path, "interrupted", f"model.dtype={begun}")
     config = configure(tmp_path, f"model.dtype={asked}")
-    resolve_dtype(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, {"float32": 1e11, "bfloat16": 1e10}))
+    config = resolve_dtype(
+        config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, {"float32": 1e11, "bfloat16": 1e10})
+    )
     assert config.model.dtype == settled
 
 
@@ -53,7 +55,7 @@ def test_only_a_plan_for_this_machine_keeps_the_dtype_of_the_run_made_here(prese
     leave(Path("runs"), "interrupted", "model.dtype=float32")
     config = load(["conf=quickstart"])
     rates = {"float32": 1e10, "bfloat16": 1e11}
-    resolve_dtype(config, Machine("fast at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
+    config = resolve_dtype(config, Machine("fast at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
     assert config.model.dtype == settled
 
 

@@ -18,6 +18,7 @@ from actors.models.files import shape_of
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.schema.model import PROJECTIONS
+from conf.settings import changed
 from learner.model.architecture import check_architecture
 from learner.model.policy import Policy
 
@@ -179,7 +180,7 @@ def adapt(base: Any, targets: tuple[str, ...] = PROJECTIONS) -> PeftModel:
 def judge(family: Family, folder: Path) -> str:
     """Return why a run would refuse a family, empty if it would not."""
     config = Config()
-    config.model.path, config.lora.target_modules = str(folder), list(family.targets)
+    config = changed(config, {"model.path": str(folder), "lora.target_modules": list(family.targets)})
     AutoConfig.for_model(family.kind, **(SHAPE | family.settings)).save_pretrained(folder)
     try:
         shape_of(config.model)

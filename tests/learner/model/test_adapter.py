@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from actors.models.adapters import adopt_adapter, check_adapter
 from actors.protocols import FAITHFUL
 from conf.schema import Config
+from conf.settings import changed
 from learner.learner import LoraLearner
 from learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter
 from learner.model.projection import Projection
@@ -43,12 +44,12 @@ def test_a_run_can_start_from_an_adapter(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     """With rsLoRA, whose flag vLLM and PEFT read from the adapter's configuration."""
-    tiny_config.lora.rslora = True
+    tiny_config = changed(tiny_config, {"lora.rslora": True})
     first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
     adapter = update(first, batch(build_group)).adapter
     stated = json.loads((Path(adapter.path) / "adapter_config.json").read_text())
     assert stated["use_rslora"] is True
-    tiny_config.lora.start_from = adapter.path
+    tiny_config = changed(tiny_config, {"lora.start_from": adapter.path})
     check_adapter(tiny_config, str(tiny_model))
     second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
     assert second.version == 0
@@ -82,7 +83,7 @@ def test_every_init_begins_as_the_base_model_and_stays_a_plain_lora(
     """Log-probabilities at version 0 are the base model's bit for bit. What is trained passes for a plain LoRA, and
     PEFT puts it on the base model as that was.
     """
-    tiny_config.lora.init = init
+    tiny_config = changed(tiny_config, {"lora.init": init})
     learner = LoraLearner(tiny_config, str(tiny_model), tmp_path / "adapters")
     before = weights(learner)
     assert same(before, {n: p for n, p in load_model(tiny_config, str(tiny_model)).named_parameters() if n in before})
@@ -91,8 +92,8 @@ def test_every_init_begins_as_the_base_model_and_stays_a_plain_lora(
     adapter = update(learner, batch(build_group)).adapter
     ((scores, *_),) = learner.score((build_group(1),))
     assert scores.policy != scores.base
-    tiny_config.adapter = adapter.path
-    assert adopt_adapter(tiny_config, str(tiny_model)) is not None
+    tiny_config = changed(tiny_config, {"adapter": adapter.path})
+    assert adopt_adapter(tiny_config, str(tiny_model))[1] is not None
     loaded = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter.path
     )

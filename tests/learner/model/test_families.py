@@ -11,6 +11,7 @@ from actors.models.files import TIED_BY_DEFAULT
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.schema.model import PROJECTIONS
+from conf.settings import changed
 from learner.model.architecture import check_architecture, check_modules
 from tests.conftest import ROOT
 from tests.learner.model.families import FAMILIES, SHAPE, judge, rows
@@ -91,7 +92,7 @@ def test_one_strange_module_is_enough(place: str, name: str, changed: object, sa
 
 def test_what_transformers_does_not_know_is_refused(tmp_path: Path) -> None:
     config = Config()
-    config.model.path = str(tmp_path)
+    config = changed(config, {"model.path": str(tmp_path)})
     (tmp_path / "config.json").write_text('{"model_type": "abacus"}')
     with pytest.raises(BadInput, match=r"transformers .* cannot build it .*abacus.*; choose a model that it knows"):
         check_architecture(config, str(tmp_path))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Config
+from conf.settings import changed
 from rewards.problems import sources
 from tests.rewards.problems.rows import SUMS, write_jsonl
 
@@ -39,10 +40,10 @@ def config(tmp_path: Path) -> Config:
     """Thirty sums in a file, of which ten are held out."""
     config = Config()
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
-    config.data.source = f"file:{tmp_path / 'sums.jsonl'}"
-    config.eval.problems = 10
-    config.learner.problems_per_update = 4
-    return config
+    return changed(
+        config,
+        {"data.source": f"file:{tmp_path / 'sums.jsonl'}", "eval.problems": 10, "learner.problems_per_update": 4},
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +62,7 @@ def hub(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conf
         write_jsonl(folder / f"{name}.jsonl", rows)
     (folder / "README.md").write_text(HUB_CARD)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    config.eval.problems = 0
-    return config
+    return changed(config, {"eval.problems": 0})
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from reasoning_gym.factory import DATASETS
 
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import changed
 from rewards.generators import REFUSED, RUN_THE_ANSWER
 from rewards.problems.loading import load
 
@@ -65,7 +66,7 @@ def test_sets_that_cannot_be_scored_are_refused(name: str, key: str, byte_tokeni
 
 def test_no_refused_generator_is_suggested(byte_tokenizer: Any) -> None:
     config = Config()
-    config.data.source = "reasoning_gym:count_down"
+    config = changed(config, {"data.source": "reasoning_gym:count_down"})
     with pytest.raises(BadInput) as refused:
         load(config, byte_tokenizer)
     assert not [name for name in REFUSED if name in str(refused.value)]

@@ -10,6 +10,7 @@ import pytest
 
 from actors.messages import LeftOut, Status
 from conf.schema import Config, ExampleConfig
+from conf.settings import changed
 from rewards.pool import VerifierPool
 from rewards.problems.loading import (
     BAD_GOLD,
@@ -32,7 +33,7 @@ def test_every_file_type_gives_the_same_problems(
 ) -> None:
     expected = load(config, byte_tokenizer)
     WRITERS[kind](tmp_path / f"rows.{kind}", SUMS)
-    config.data.source = f"file:{tmp_path}/rows.{kind}"
+    config = changed(config, {"data.source": f"file:{tmp_path}/rows.{kind}"})
     assert load(config, byte_tokenizer) == expected
     assert len(expected.train) == 20
     assert len(expected.heldout) == 10
@@ -43,9 +44,15 @@ def test_every_file_type_gives_the_same_problems(
 
 def test_prompt_is_the_chat_template_around_the_template(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     write_jsonl(tmp_path / "sums.jsonl", [{"question": "Find {x} in \\frac{x}{2}=1", "final_answer": 2}])
-    config.data.template = "{problem} Box it: \\boxed{}."
-    config.data.system = "Be brief."
-    config.eval.problems, config.learner.problems_per_update = 0, 1
+    config = changed(
+        config,
+        {
+            "data.template": "{problem} Box it: \\boxed{}.",
+            "data.system": "Be brief.",
+            "eval.problems": 0,
+            "learner.problems_per_update": 1,
+        },
+    )
     (problem,) = load(config, byte_tokenizer).train
     assert problem.prompt == (
         "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -62,7 +69,7 @@ def test_prompt_is_the_chat_template_around_the_template(config: Config, tmp_pat
 def test_the_order_of_rows_and_the_run_seed_do_not_matter(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     expected = load(config, byte_tokenizer)
     write_jsonl(tmp_path / "sums.jsonl", SUMS[::-1])
-    config.run.seed = 5
+    config = changed(config, {"run.seed": 5})
     assert load(config, byte_tokenizer) == expected
 
 
@@ -87,7 +94,7 @@ def test_bad_rows_are_dropped_and_counted(config: Config, tmp_path: Path, byte_t
     ]
     good = [{"problem": "What is 1/4 + 1/4?", "answer": r"Add the numerators: $\boxed{\frac{1}{2}}$."}]
     write_jsonl(tmp_path / "sums.jsonl", [*SUMS, *bad, *good])
-    config.rollout.max_prompt_tokens = 80
+    config = changed(config, {"rollout.max_prompt_tokens": 80})
     problems = load(config, byte_tokenizer)
     assert problems.dropped == {
         DUPLICATE: 1,
@@ -104,15 +111,14 @@ def test_bad_rows_are_dropped_and_counted(config: Config, tmp_path: Path, byte_t
 
 
 def test_pattern_takes_its_group_and_drops_the_rest(config: Config, byte_tokenizer: Any) -> None:
-    config.data.problem_pattern = r"What is ([12]\d* \+ \d+)\?"
-    config.eval.problems = 2
+    config = changed(config, {"data.problem_pattern": r"What is ([12]\d* \+ \d+)\?", "eval.problems": 2})
     problems = load(config, byte_tokenizer)
     assert "12 + 12" in texts(problems.train + problems.heldout)
     assert problems.dropped == {NO_MATCH: 8}
 
 
 def test_examples_come_before_the_problem_and_are_no_problems(config: Config, byte_tokenizer: Any) -> None:
-    config.data.examples = [ExampleConfig("What is 3 + 3?", "6")]
+    config = changed(config, {"data.examples": [ExampleConfig("What is 3 + 3?", "6")]})
     problems = load(config, byte_tokenizer)
     everything = problems.train + problems.heldout
     assert problems.dropped == {SHOWN: 1}
@@ -121,9 +127,9 @@ def test_examples_come_before_the_problem_and_are_no_problems(config: Config, by
 
 
 def test_size_takes_the_same_problems_first(config: Config, byte_tokenizer: Any) -> None:
-    config.eval.problems = 0
+    config = changed(config, {"eval.problems": 0})
     everything = load(config, byte_tokenizer).train
-    config.data.size = 12
+    config = changed(config, {"data.size": 12})
     assert load(config, byte_tokenizer).train == everything[:12]
 
 
@@ -137,7 +143,7 @@ def test_copies_count_once_unless_their_golds_contradict(config: Config, tmp_pat
         {"problem": "What is -1 + 3?", "answer": "-4"},
     ]
     write_jsonl(tmp_path / "sums.jsonl", rows)
-    config.eval.problems, config.learner.problems_per_update = 0, 1
+    config = changed(config, {"eval.problems": 0, "learner.problems_per_update": 1})
     problems = load(config, byte_tokenizer)
     assert len(problems.train) == 3
     assert problems.dropped == {DUPLICATE: 1, CONFLICT: 2}
@@ -158,8 +164,10 @@ def test_overlap_with_the_held_out_set_is_dropped_or_reported(
     copies = [{"problem": LONG.format(240, 3), "answer": "80"}, {"problem": "what is (3 + 3)?", "answer": "6"}]
     write_jsonl(tmp_path / "eval.jsonl", shown)
     write_jsonl(tmp_path / "sums.jsonl", [*SUMS, *copies])
-    config.data.eval_source, config.data.overlap = f"file:{tmp_path}/eval.jsonl", overlap
-    config.rollout.max_prompt_tokens = 300
+    config = changed(
+        config,
+        {"data.eval_source": f"file:{tmp_path}/eval.jsonl", "data.overlap": overlap, "rollout.max_prompt_tokens": 300},
+    )
     problems = load(config, byte_tokenizer)
     assert problems.dropped == {reason: 2}
     assert len(problems.train) == (30 if overlap == "drop" else 32)
@@ -171,8 +179,7 @@ def test_phrases_of_a_source_are_no_overlap(config: Config, tmp_path: Path, byte
     rows = [{"problem": f"{LONG} Answer with one number: {i}", "answer": str(i)} for i in range(40)]
     write_jsonl(tmp_path / "sums.jsonl", rows[:30])
     write_jsonl(tmp_path / "eval.jsonl", rows[30:])
-    config.data.eval_source = f"file:{tmp_path}/eval.jsonl"
-    config.rollout.max_prompt_tokens = 300
+    config = changed(config, {"data.eval_source": f"file:{tmp_path}/eval.jsonl", "rollout.max_prompt_tokens": 300})
     problems = load(config, byte_tokenizer)
     assert (len(problems.train), problems.dropped) == (30, {})
 
@@ -203,7 +210,7 @@ def test_answers_of_common_data_sets(
     answer: object, gold: str, config: Config, tmp_path: Path, byte_tokenizer: Any
 ) -> None:
     write_jsonl(tmp_path / "sums.jsonl", [{"question": "What?", "answer": answer}])
-    config.eval.problems, config.learner.problems_per_update = 0, 1
+    config = changed(config, {"eval.problems": 0, "learner.problems_per_update": 1})
     (problem,) = load(config, byte_tokenizer).train
     assert problem.gold == gold
 
@@ -229,7 +236,7 @@ def test_columns_of_common_data_sets_are_guessed(
     row: dict[str, Any], config: Config, tmp_path: Path, byte_tokenizer: Any
 ) -> None:
     write_jsonl(tmp_path / "sums.jsonl", [row])
-    config.eval.problems, config.learner.problems_per_update = 0, 1
+    config = changed(config, {"eval.problems": 0, "learner.problems_per_update": 1})
     (problem,) = load(config, byte_tokenizer).train
     assert "What is 3 + 4?" in problem.prompt
     with VerifierPool(RewardFunction(config.reward), 1) as pool:
@@ -240,7 +247,7 @@ def test_chat_settings_reach_the_chat_template(config: Config, byte_tokenizer: A
     tokenizer = copy(byte_tokenizer)
     tokenizer.chat_template += "{% if enable_thinking %}<think>{% endif %}"
     assert not any("<think>" in problem.prompt for problem in load(config, tokenizer).train)
-    config.data.chat_settings = {"enable_thinking": True}
+    config = changed(config, {"data.chat_settings": {"enable_thinking": True}})
     assert all(problem.prompt.endswith("<think>") for problem in load(config, tokenizer).train)
 
 
@@ -252,10 +259,10 @@ def test_conversations_are_prompts_as_they_are(config: Config, tmp_path: Path, b
         {"role": "user", "content": "And 2 + 2?"},
     ]
     write_jsonl(tmp_path / "sums.jsonl", [{"prompt": turns, "solution": "4"}])
-    config.eval.problems, config.learner.problems_per_update = 0, 1
+    config = changed(config, {"eval.problems": 0, "learner.problems_per_update": 1})
     (problem,) = load(config, byte_tokenizer).train
     assert problem.prompt == byte_tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    config.data.system = "Be verbose."
+    config = changed(config, {"data.system": "Be verbose."})
     (problem,) = load(config, byte_tokenizer).train
     assert "Be verbose." in problem.prompt
     assert "Be brief." not in problem.prompt
@@ -264,7 +271,7 @@ def test_conversations_are_prompts_as_they_are(config: Config, tmp_path: Path, b
 def test_eval_source_is_kept_out_of_training(config: Config, tmp_path: Path, byte_tokenizer: Any) -> None:
     other = [{"problem": f"What is {i} - 1?", "answer": i - 1} for i in range(5)]
     write_jsonl(tmp_path / "eval.jsonl", [*SUMS[:3], *other])
-    config.data.eval_source = f"file:{tmp_path / 'eval.jsonl'}"
+    config = changed(config, {"data.eval_source": f"file:{tmp_path / 'eval.jsonl'}"})
     problems = load(config, byte_tokenizer)
     assert len(problems.heldout) == 8
     assert len(problems.train) == 27
@@ -274,11 +281,16 @@ def test_eval_source_is_kept_out_of_training(config: Config, tmp_path: Path, byt
 
 def test_generated_problems(byte_tokenizer: Any) -> None:
     config = Config()
-    config.data.parameters = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
-    config.data.problem_pattern = r": (.+) =$"
-    config.data.size = 60
-    config.data.eval_source = "reasoning_gym:chain_sum"
-    config.eval.problems = 10
+    config = changed(
+        config,
+        {
+            "data.parameters": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
+            "data.problem_pattern": r": (.+) =$",
+            "data.size": 60,
+            "data.eval_source": "reasoning_gym:chain_sum",
+            "eval.problems": 10,
+        },
+    )
     problems = load(config, byte_tokenizer)
     assert problems == load(config, byte_tokenizer)
     assert len(problems.heldout) == 10
@@ -316,13 +328,13 @@ def test_sources_that_give_nothing_are_refused_with_what_there_is(
 
 
 def test_too_few_problems_are_refused(config: Config, byte_tokenizer: Any) -> None:
-    config.eval.problems, config.eval.share = 27, 1.0
+    config = changed(config, {"eval.problems": 27, "eval.share": 1.0})
     remedies = ("learner.problems_per_update=4", "learner.problems_per_update=3", "eval.problems=26")
     refuse(config, byte_tokenizer, "3 training problems", "27 held-out", *remedies)
 
 
 def test_of_a_small_source_a_share_is_held_out(config: Config, byte_tokenizer: Any) -> None:
-    config.eval.problems, config.eval.share = 128, 0.25
+    config = changed(config, {"eval.problems": 128, "eval.share": 0.25})
     problems = load(config, byte_tokenizer)
     assert (len(problems.train), len(problems.heldout)) == (23, 7)
 
@@ -335,9 +347,9 @@ def test_tokenizer_without_chat_template_is_refused(config: Config, byte_tokeniz
 
 
 def test_stop_token_of_another_model_is_refused(config: Config, byte_tokenizer: Any) -> None:
-    config.model.stop_tokens = ["<|im_end|>"]
+    config = changed(config, {"model.stop_tokens": ["<|im_end|>"]})
     load(config, byte_tokenizer)
-    config.model.stop_tokens = ["<|im_end|>", "<|eot_id|>"]
+    config = changed(config, {"model.stop_tokens": ["<|im_end|>", "<|eot_id|>"]})
     refuse(config, byte_tokenizer, "model.stop_tokens", "<|eot_id|>", "<|im_end|>")
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from actors.messages import Status
 from actors.models.hub import HubAway
-from conf.benchmarks import SOURCES
+from conf.catalogue import SOURCES
 from conf.errors import BadInput
 from conf.schema import Config, CustomRewardConfig
+from conf.settings import changed
 from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.loading import load
@@ -25,8 +26,7 @@ from tests.rewards.problems.rows import SUMS, WRITERS, Rows, refuse
 def test_wrong_generator_parameters_are_refused(
     parameters: dict[str, Any], config: Config, byte_tokenizer: Any
 ) -> None:
-    config.data.source = "reasoning_gym:chain_sum"
-    config.data.parameters = parameters
+    config = changed(config, {"data.source": "reasoning_gym:chain_sum", "data.parameters": parameters})
     refuse(config, byte_tokenizer, "data.parameters", str(parameters), "ChainSumConfig")
 
 
@@ -39,7 +39,7 @@ def test_hub_that_cannot_be_reached_is_refused_with_the_remedy(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    config.data.source = "hub:nobody/nothing:test"
+    config = changed(config, {"data.source": "hub:nobody/nothing:test"})
     refuse(config, byte_tokenizer, "'nobody/nothing'", "'test'", "file:PATH", "huggingface.co/datasets/nobody/nothing")
 
 
@@ -54,7 +54,7 @@ def test_hub_that_is_away_is_asked_once_and_its_cache_used(
     monkeypatch.setattr(sources, "newest", away)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: SUMS if datasets.config.HF_HUB_OFFLINE else 1 / 0)
     expected = load(config, byte_tokenizer)
-    config.data.source = "hub:owner/sums"
+    config = changed(config, {"data.source": "hub:owner/sums"})
     assert load(config, byte_tokenizer) == expected
     assert not datasets.config.HF_HUB_OFFLINE
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: 1 / 0)
@@ -75,7 +75,7 @@ def test_hub_sets_with_configurations_and_splits(
     source: str, scan: int | None, found: int | tuple[str, ...], hub: Config, byte_tokenizer: Any
 ) -> None:
     """A wrong one is refused with those there are."""
-    hub.data.source, hub.data.scan = f"hub:{source}", scan
+    hub = changed(hub, {"data.source": f"hub:{source}", "data.scan": scan})
     if isinstance(found, int):
         assert len(load(hub, byte_tokenizer).train) == found
     else:
@@ -89,9 +89,9 @@ def test_a_revision_of_the_hub_is_what_is_read(
 
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *names, **how: asked.append({"names": names, **how}) or SUMS)
-    config.eval.problems = 0
+    config = changed(config, {"eval.problems": 0})
     for source in ("hub:owner/sums/main@3f2a:test", "hub:owner/sums"):
-        config.data.source = source
+        config = changed(config, {"data.source": source})
         assert SOURCES.fullmatch(source)
         load(config, byte_tokenizer)
     assert [(each["names"], each["revision"], each["split"]) for each in asked] == [
@@ -106,12 +106,12 @@ def test_hub_that_does_not_answer_is_given_up(
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: threading.Event().wait())
-    config.data.source, config.data.hub_timeout_s = "hub:owner/sums", 0.05
+    config = changed(config, {"data.source": "hub:owner/sums", "data.hub_timeout_s": 0.05})
     refuse(config, byte_tokenizer, "data.hub_timeout_s=0.05")
 
 
 def test_a_users_function_yields_rows(module: str, config: Config, byte_tokenizer: Any) -> None:
-    config.data.source, config.data.parameters = f"import:{module}:sums", {"first": 3, "last": 23}
+    config = changed(config, {"data.source": f"import:{module}:sums", "data.parameters": {"first": 3, "last": 23}})
     problems = load(config, byte_tokenizer)
     assert {int(p.gold) for p in problems.train + problems.heldout} == set(range(4, 24))
 
@@ -120,13 +120,13 @@ def test_a_users_function_yields_rows(module: str, config: Config, byte_tokenize
 def test_a_users_function_that_cannot_be_used_is_refused(
     function: str, module: str, config: Config, byte_tokenizer: Any
 ) -> None:
-    config.data.source = f"import:{module}:{function}"
+    config = changed(config, {"data.source": f"import:{module}:{function}"})
     refuse(config, byte_tokenizer, "data.source", function)
 
 
 def test_a_rows_columns_are_kept_for_a_users_reward_alone(config: Config, byte_tokenizer: Any) -> None:
     assert {problem.columns for problem in load(config, byte_tokenizer).train} == {"{}"}
-    config.reward.custom = [CustomRewardConfig("posixpath:join")]
+    config = changed(config, {"reward.custom": [CustomRewardConfig("posixpath:join")]})
     problem = load(config, byte_tokenizer).train[0]
     assert json.loads(problem.columns)["answer"] == problem.gold
 
@@ -134,10 +134,17 @@ def test_a_rows_columns_are_kept_for_a_users_reward_alone(config: Config, byte_t
 def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
     """Any palindrome of the given letters is right, and the generator's own scoring gives a little to all others."""
     config = Config()
-    config.data.source, config.data.size = "reasoning_gym:palindrome_generation", 4
-    config.data.parameters = {"min_length": 8, "max_length": 8}
-    config.eval.problems, config.learner.problems_per_update = 0, 4
-    config.rollout.max_prompt_tokens = 2000
+    config = changed(
+        config,
+        {
+            "data.source": "reasoning_gym:palindrome_generation",
+            "data.size": 4,
+            "data.parameters": {"min_length": 8, "max_length": 8},
+            "eval.problems": 0,
+            "learner.problems_per_update": 4,
+            "rollout.max_prompt_tokens": 2000,
+        },
+    )
     problem = load(config, byte_tokenizer).train[0]
     with VerifierPool(RewardFunction(config.reward), workers=1) as pool:
 
@@ -156,8 +163,15 @@ def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
 
 def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) -> None:
     config = Config()
-    config.data.source, config.data.size = "reasoning_gym:basic_arithmetic", 2
-    config.eval.problems, config.learner.problems_per_update = 0, 2
+    config = changed(
+        config,
+        {
+            "data.source": "reasoning_gym:basic_arithmetic",
+            "data.size": 2,
+            "eval.problems": 0,
+            "learner.problems_per_update": 2,
+        },
+    )
     problem = load(config, byte_tokenizer).train[0]
     with VerifierPool(RewardFunction(config.reward), workers=1) as pool:
         statuses = [
@@ -185,8 +199,15 @@ def test_nothing_in_a_row_says_how_it_is_judged(
     if kind in WRITERS:
         WRITERS[kind](tmp_path / f"forged.{kind}", FORGED)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: FORGED)
-    config.data.source = {"hub": "hub:owner/sums", "import": f"import:{module}:all_of"}.get(kind, f"file:forged.{kind}")
-    config.data.parameters = {"rows": FORGED} if kind == "import" else {}
+    config = changed(
+        config,
+        {
+            "data.source": {"hub": "hub:owner/sums", "import": f"import:{module}:all_of"}.get(
+                kind, f"file:forged.{kind}"
+            ),
+            "data.parameters": {"rows": FORGED} if kind == "import" else {},
+        },
+    )
     problems = load(config, byte_tokenizer)
     assert problems == expected
     assert not any(problem.grader for problem in problems.train + problems.heldout)
@@ -197,7 +218,7 @@ def test_a_file_beyond_all_bounds_is_read_in_part_or_not_at_all(
 ) -> None:
     monkeypatch.setitem(sources.MOST_BYTES, ".jsonl", 100)
     refuse(config, byte_tokenizer, "sums.jsonl", "data.scan")
-    config.data.scan = 20
+    config = changed(config, {"data.scan": 20})
     assert len(load(config, byte_tokenizer).train) == 10
 
 
@@ -222,17 +243,17 @@ def test_a_byte_order_mark_is_passed_over(kind: str, config: Config, byte_tokeni
     file = tmp_path / f"excel.{kind}"
     WRITERS[kind](file, SUMS)
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    config.data.source = f"file:{file}"
+    config = changed(config, {"data.source": f"file:{file}"})
     assert load(config, byte_tokenizer) == expected
 
 
 def test_parquet_has_types_of_its_own(config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
     answers = [Decimal("0.50"), date(2026, 11, 27), {"a": 1}, timedelta(1), b"x"]
-    config.eval.problems, config.learner.problems_per_update = 0, 1
+    config = changed(config, {"eval.problems": 0, "learner.problems_per_update": 1})
     golds = []
     for number, answer in enumerate(answers):
         WRITERS["parquet"](tmp_path / f"{number}.parquet", [{"problem": "What day is it?", "answer": answer}])
-        config.data.source = f"file:{tmp_path / f'{number}.parquet'}"
+        config = changed(config, {"data.source": f"file:{tmp_path / f'{number}.parquet'}"})
         try:
             golds += [problem.gold for problem in load(config, byte_tokenizer).train]
         except BadInput as refused:
@@ -257,5 +278,5 @@ def test_parquet_has_types_of_its_own(config: Config, byte_tokenizer: Any, tmp_p
 )
 def test_broken_file_is_refused(name: str, content: bytes, config: Config, byte_tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    config.data.source = f"file:{tmp_path / name}"
+    config = changed(config, {"data.source": f"file:{tmp_path / name}"})
     refuse(config, byte_tokenizer, "data.source", name)

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from conf.catalogue import presets
 from conf.checks import check_algorithm
 from conf.errors import BadInput
 from conf.load import dump, load
-from conf.presets import presets
 from conf.schema import AlgorithmConfig
 
 IDLE = [("surrogate", "cispo"), ("ratio", "sequence"), ("clip_low", 0.2), ("clip_high", 0.2), ("dual_clip", 3.0)]
@@ -23,11 +23,8 @@ def test_presets_spell_out_every_key_and_can_be_used(name: str) -> None:
     assert f"mismatch: {presets()[name]['mismatch']}" in dump(config)
 
 
-def test_the_defaults_are_those_of_grpo() -> None:
+def test_the_defaults_are_those_of_grpo_which_the_paper_uses() -> None:
     assert asdict(AlgorithmConfig()) == {"preset": "grpo", **presets()["grpo"]}
-
-
-def test_the_paper_uses_grpo() -> None:
     assert load(["conf=r256_instruct"]).algorithm == AlgorithmConfig()
 
 
@@ -47,6 +44,28 @@ def test_a_setting_that_cannot_act_is_refused_with_the_reason(setting: tuple[str
     key, value = setting
     with pytest.raises(BadInput, match=rf"algorithm\.{key}={value}: .*{mismatch}"):
         check_algorithm(AlgorithmConfig(mismatch=mismatch, **{**UNBOUND, key: value}))
+
+
+def test_all_combinations_that_cannot_work_are_named_at_once() -> None:
+    wrong = {
+        "device": "A400",
+        "data.size": 4,
+        "eval.temperature": 0,
+        "reward.accuracy": 0,
+        "simulate": [8],
+        "learner.tokens_per_microbatch": 100,
+        "run.deterministic": "true",
+        "algorithm.dual_clip": "null",
+    }
+    with pytest.raises(BadInput) as caught:
+        load(["conf=quickstart", *(f"{key}={value}" for key, value in wrong.items())])
+    said = str(caught.value).splitlines()
+    assert len(said) == len(wrong)
+    assert [
+        key
+        for key in ("budget.updates" if key == "run.deterministic" else key for key in wrong)
+        if not any(key in line for line in said)
+    ] == []
 
 
 def test_all_settings_that_cannot_act_are_named_at_once() -> None:

@@ -1,0 +1,148 @@
+"""The tables of conf/*.yaml: GPUs, benchmarks, presets, and the names that other projects have for our settings."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conf.errors import BadInput, hint
+
+CARD_DTYPE = "bfloat16"
+"""Data type of models on a GPU. vLLM's LoRA kernels take no other that the learner computes in."""
+
+COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
+"""Parts of a GPU's name that tell it from no other."""
+
+MEMORY = re.compile(r"[ _-]\d+ ?GI?B$")
+
+HELD_OUT = "heldout"
+"""The recipe's own held-out problems."""
+
+PART = r"\w[\w.-]*"
+"""A name on the hub. It neither begins with a dot nor leads elsewhere."""
+
+SOURCES = re.compile(
+    rf"(hub:{PART}/{PART}(/[^:/@]+)?(@{PART})?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)",
+    re.ASCII,
+)
+SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][@REVISION][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION"
+
+
+@cache
+def table(name: str) -> dict[str, Any]:
+    """Return the content of a YAML file beside this one."""
+    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text("utf-8"))
+    return content
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """Return the values of each `algorithm.preset`, for all keys of the section but `preset`."""
+    return table("algorithms")
+
+
+def reward_presets() -> dict[str, dict[str, Any]]:
+    """Return the values of each `reward.preset`, for the keys from accuracy to after_thinking."""
+    return table("rewards")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU.
+
+    memory_gib: GiB that the driver reports.
+    bandwidth_gbs: 10⁹ bytes/s.
+    bfloat16: dense rate, 10¹² FLOP/s, None for a GPU that cannot compute in it.
+    """
+
+    name: str
+    memory_gib: float
+    bandwidth_gbs: float
+    bfloat16: float | None
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """FLOP/s by data type, 0 for one that the GPU cannot compute in."""
+        return {CARD_DTYPE: (self.bfloat16 or 0.0) * 1e12}
+
+
+@cache
+def devices() -> dict[str, Device]:
+    """Return the GPUs of devices.yaml, by name."""
+    return {name: Device(name, **row) for name, row in table("devices").items()}
+
+
+def known_as(name: str) -> str:
+    """Return a GPU's name in devices.yaml for one that people use, such as 4090, RTX 4090, a100 or A100 80GB."""
+    if name.lower() in ("auto", "cpu"):
+        return name.lower()
+    known = {COMMON.sub("", each.upper()): each for each in devices()} | {
+        "A100": "A100-40"
+    }  # what fits there fits both
+    spellings = (COMMON.sub("", text) for text in (name.upper(), MEMORY.sub("", name.upper())))
+    return next((known[spelling] for spelling in spellings if spelling in known), name)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A set of problems to evaluate on.
+
+    name: the name of its files and its row in tables.
+    source: as data.source, or HELD_OUT.
+    problem_field, answer_field: its columns. Where empty, those of `data` count, or else they are guessed.
+    """
+
+    name: str
+    source: str
+    problem_field: str = ""
+    answer_field: str = ""
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """Return the benchmarks of benchmarks.yaml, by name."""
+    return {name: Benchmark(name, **row) for name, row in table("benchmarks").items()}
+
+
+def find_benchmarks(asked: list[str]) -> list[Benchmark]:
+    """Return the benchmarks that are named or given as a source. Raises BadInput for an unknown name, or two with the
+    same name.
+    """
+    found: dict[str, Benchmark] = {}
+    for entry in asked:
+        benchmark = benchmarks().get(entry) or _of_source(entry)
+        if (other := found.get(benchmark.name)) is not None:
+            raise BadInput(
+                f"benchmarks: {other.source} and {benchmark.source} would both be called {benchmark.name}; leave one "
+                "out, or give a file another name"
+            )
+        found[benchmark.name] = benchmark
+    return list(found.values())
+
+
+def _of_source(entry: str) -> Benchmark:
+    if entry == HELD_OUT:
+        return Benchmark(HELD_OUT, HELD_OUT)
+    if not SOURCES.fullmatch(entry):
+        names = [*benchmarks(), HELD_OUT]
+        raise BadInput(
+            f"benchmarks={entry}: no such benchmark; {hint(entry, names)}use {', '.join(names)}, {SOURCE_FORMS}"
+        )
+    scheme, _, rest = entry.partition(":")
+    name = Path(rest).stem if scheme == "file" else rest.partition("/")[2] if scheme == "hub" else rest
+    return Benchmark(re.sub(r"[^\w.+-]+", "-", name), entry)
+
+
+@cache
+def elsewhere() -> dict[str, str]:
+    """Return what each name that another project has for a setting is here, as part of a message. A name is known
+    whole, and by its last part.
+    """
+    found: dict[str, str] = {}
+    for project, names in table("coming_from").items():
+        for name, (ours, difference) in names.items():
+            answer = f"{project}'s name for {ours} ({difference}); give that one"
+            found[name] = answer
+            found.setdefault(name.rpartition(".")[2], answer)
+    return found

@@ -1,0 +1,45 @@
+"""Names of other projects are answered with ours."""
+
+import re
+
+import pytest
+
+from conf.catalogue import elsewhere, table
+from conf.errors import BadInput
+from conf.load import load
+from conf.pages import coming_from_page
+from conf.schema import Config
+from conf.settings import settings
+from tests.conftest import ROOT
+
+
+def test_every_name_of_ours_in_the_table_is_a_setting_and_no_other_name_is() -> None:
+    known, rows = {item.path for item in settings(Config)}, [*table("coming_from").values()]
+    assert {ours for names in rows for ours, _ in names.values()} <= known
+    assert not known & {name for names in rows for name in names}
+    assert len(elsewhere()) > 60
+
+
+def test_the_page_is_of_the_table() -> None:
+    """`python -m conf.pages coming-from > docs/coming-from.md` makes it so."""
+    assert (ROOT / "docs" / "coming-from.md").read_text("utf-8") == coming_from_page()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers"),
+    [
+        (["num_generations=8"], ["num_generations: .*rollout.samples_per_problem"]),
+        (["learner.beta=0.1"], ["learner.beta: .*algorithm.kl"]),
+        (["lora.r=8"], ["lora.r: .*lora.rank"]),
+        (["algorithm.kl_ctrl.kl_coef=0.1"], ["algorithm.kl_ctrl.kl_coef: .*algorithm.kl"]),
+        (
+            ["actor_rollout_ref.rollout.n=8", "actor_rollout_ref.model.path=x"],
+            [r"rollout\.n: .*samples_per_problem", r"model\.path: .* for model\.path"],
+        ),
+    ],
+)
+def test_an_unknown_key_is_answered_with_ours_one_line_each(arguments: list[str], answers: list[str]) -> None:
+    with pytest.raises(BadInput) as caught:
+        load(["conf=quickstart", *arguments])
+    said = str(caught.value).splitlines()
+    assert all(re.search(answer, line) for answer, line in zip(answers, said, strict=True))
