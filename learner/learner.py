@@ -279,7 +279,7 @@ class LoraLearner:
             self._optimizer.backward(loss)
 
     def _take_steps(self, work: Accumulated, rate: float) -> str:
-        """Take the optimizer steps of a batch whose first pass is done; return what was not finite, or an empty text."""
+        """Take the optimizer steps of a batch whose first pass is done; return what was not finite, or ""."""
         for number in range(self.config.algorithm.steps_per_batch if work.examples else 0):
             if number:
                 self._pass(work)
