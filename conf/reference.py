@@ -1,4 +1,4 @@
-"""The settings reference, docs/settings.md, from the schema: `python -m conf.reference` prints it."""
+"""The settings reference, docs/reference/settings.md, from the schema: `python -m conf.reference` prints it."""
 
 import sys
 from itertools import groupby

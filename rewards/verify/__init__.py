@@ -1,4 +1,4 @@
-r"""Judges whether a response gives the gold answer. The rules, with examples, are in docs/grading.md.
+r"""Judges whether a response gives the gold answer. The rules, with examples, are in docs/reference/grading.md.
 
 `text` finds the answer of a response, and brings it and the gold answer into one spelling. `shapes` takes both apart,
 with `intervals` and `names`, and `comparison` matches their parts: `scalars` decides single values by `numbers` and
