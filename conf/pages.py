@@ -32,7 +32,7 @@ left column is answered with ours. [Settings](settings.md) has every setting. Th
 
 
 def settings_page() -> str:
-    """Return docs/settings.md."""
+    """Return docs/reference/settings.md."""
     recipes = [(f"`{name}`", line) for name, line in recipe_lines().items()]
     parts = [SETTINGS, _table(("conf=", ""), recipes)]
     for section, members in groupby(settings(ConfigWithSweep), key=lambda item: item.section):
@@ -47,7 +47,7 @@ def settings_page() -> str:
 
 
 def coming_from_page() -> str:
-    """Return docs/coming-from.md."""
+    """Return docs/reference/coming-from.md."""
     parts = [COMING_FROM]
     for project, names in table("coming_from").items():
         rows = [(f"`{name}`", f"`{ours}`", difference) for name, (ours, difference) in names.items()]

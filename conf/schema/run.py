@@ -55,7 +55,7 @@ class RunConfig:
     with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
     It has five minutes; its failure does not change the exit code."""
     trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=TRACKERS, resumable=True)
-    """Loggers that show the run while it goes on: tensorboard, wandb, or neither; docs/after.md."""
+    """Loggers that show the run while it goes on: tensorboard, wandb, or neither; docs/how-to/loggers.md."""
     restore: str = setting("", "our choice", rule=URL, resumable=True, private=True)
     """URL of remote checkpoints, in the form of checkpoint.mirror. Where there is no folder of the run here, it is made
     from there first, and the run goes on. Where checkpoint.mirror is the same and has no such run, it begins."""

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from conf.text import printable
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.load import RECORD
-from conf.text import printable
 from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_plots, sweep_tables, tables
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep

@@ -35,7 +35,7 @@ REMEDIES = {
     NO_MATCH: "give data.problem_pattern='', or one that matches",
     CONTROL: "take the model's special tokens out of the problems",
     TOO_LONG: "raise rollout.max_prompt_tokens",
-    BAD_GOLD: "give answers that the grader can read (docs/grading.md)",
+    BAD_GOLD: "give answers that the grader can read (docs/reference/grading.md)",
     EMPTY: "name the columns, as data.problem_field=NAME data.answer_field=NAME",
 }
 """Remedy if most rows are filtered for a reason."""

@@ -21,8 +21,8 @@ def test_every_name_of_ours_in_the_table_is_a_setting_and_no_other_name_is() -> 
 
 
 def test_the_page_is_of_the_table() -> None:
-    """`python -m conf.pages coming-from > docs/coming-from.md` makes it so."""
-    assert (ROOT / "docs" / "coming-from.md").read_text("utf-8") == coming_from_page()
+    """`python -m conf.pages coming-from > docs/reference/coming-from.md` makes it so."""
+    assert (ROOT / "docs" / "reference" / "coming-from.md").read_text("utf-8") == coming_from_page()
 
 
 @pytest.mark.parametrize(

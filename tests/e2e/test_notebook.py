@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
+NOTEBOOK = ROOT / "docs" / "start" / "quickstart.ipynb"
 JUPYTER = ("nbclient==0.11.0", "ipykernel==7.4.0")
 BUDGET_MIN = 3.5
 

@@ -25,9 +25,9 @@ from tests.conftest import ROOT
 from tests.launch.test_help import COMMANDS
 from tests.run_folders import ranked, write_run, write_sweep
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
+NOTEBOOK = ROOT / "docs" / "start" / "quickstart.ipynb"
 
 OUTSIDE = {
     "cd",
@@ -46,7 +46,7 @@ OUTSIDE = {
 }
 """Programs that are not this project's."""
 
-REWARDS = (ROOT / "docs" / "data.md").read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+REWARDS = (ROOT / "docs" / "how-to" / "rewards.md").read_text("utf-8").partition("```python\n")[2].partition("```")[0]
 """The reward functions that the pages write."""
 
 SETTING = re.compile(r"[A-Z][A-Z_]*=\S+ ")
@@ -211,7 +211,7 @@ def test_every_other_line_of_a_block_is_of_a_known_program() -> None:
     assert {line for line in strange if "pass@1" not in line} == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text("utf-8")
     targets = re.findall(r"\]\((?!https?:|\.\./\.\./actions)([^)#]*)(#[^)]*)?\)", text)
@@ -233,7 +233,7 @@ def test_the_repository_has_one_address() -> None:
     """That of pyproject.toml; without one, a word stands for it that a reader replaces."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     address = project["urls"].get("Repository", "THIS-REPOSITORY")
-    for page in ("README.md", "docs/renting.md", "docs/quickstart.ipynb"):
+    for page in ("README.md", "docs/start/install.md", "docs/start/first-gpu-run.md", "docs/start/quickstart.ipynb"):
         text = (ROOT / page).read_text("utf-8")
         found = re.findall(r"git clone ([^\s{]+)|REPOSITORY = \\\"(\S+)\\\"", text)
         assert {cloned or named for cloned, named in found} == {address}, page
@@ -242,13 +242,13 @@ def test_the_repository_has_one_address() -> None:
 
 
 def test_the_settings_reference_is_of_this_schema() -> None:
-    """`python -m conf.pages settings > docs/settings.md` makes it so."""
-    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == settings_page()
+    """`python -m conf.pages settings > docs/reference/settings.md` makes it so."""
+    assert (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8") == settings_page()
 
 
 def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:
     virtual = Run(tmp_path / "run")
     virtual.go()
-    text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
     keys = {key for row in virtual.rows for key in row}
     assert {key for key in keys if f"`{key}`" not in text and not key.startswith("ledger/")} == set()

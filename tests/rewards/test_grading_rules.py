@@ -15,7 +15,7 @@ from rewards.verify.comparison import decide_by_text, unusual
 from rewards.verify.text.spelling import plain
 from tests.rewards.corpus import read
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "grading.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "grading.md"
 EXAMPLE = re.compile(r"\| `(?P<gold>[^`]+)` \| `(?P<answer>[^`]+)` \| (?P<verdict>\w+) \| .+ \|")
 
 TABLE = [

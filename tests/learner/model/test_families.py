@@ -52,7 +52,7 @@ def test_a_head_is_tied_where_transformers_ties_it() -> None:
 
 @pytest.mark.slow
 def test_the_documents_have_the_table_that_the_checks_decide() -> None:
-    assert "\n".join(rows()) in (ROOT / "docs" / "models.md").read_text()
+    assert "\n".join(rows()) in (ROOT / "docs" / "reference" / "model-families.md").read_text()
 
 
 def llama(**settings: object) -> LlamaForCausalLM:
