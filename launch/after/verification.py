@@ -146,9 +146,7 @@ def read_probes(trained: Trained) -> list[Probe]:
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
-    probes = [
-        (ids(row.prompt), [*ids(row.response), tokenizer.eos_token_id][:PROBE_TOKENS]) for row in rows[:PROBES]
-    ]
+    probes = [(ids(row.prompt), [*ids(row.response), tokenizer.eos_token_id][:PROBE_TOKENS]) for row in rows[:PROBES]]
     return sorted(probes, key=lambda probe: len(probe[0]) + len(probe[1]))
 
 

@@ -27,6 +27,7 @@ from actors.messages import ProblemSet
 from actors.rollout.actor import write_copy
 from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
+from actors.storage.documents import CoordinatorState
 from actors.storage.run_folder import RunFolder
 from conf.command import PlainConsole
 from conf.errors import BadInput
@@ -124,7 +125,7 @@ def save(world: World) -> None:
         version = world.run.checkpoints.newest_until(100) + 1
         async with world.run.checkpoints.new(version, keep_last=1) as folder:
             write_copy({"adapter_model.safetensors": b"1"}, folder / "adapter")
-            write_state(folder, {"version": version, "validation": None})
+            write_state(folder, CoordinatorState(version=version))
         world.run.append_metrics(version, {})
 
     asyncio.run(new())
