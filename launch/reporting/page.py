@@ -66,10 +66,9 @@ def run_report(run: Run, settings: str | None = None) -> Report:
     facts = about | run.summary.versions | tables.provenance(run)
     return _render(
         title=run.name,
-        subject=", ".join(subject),
         conclusion=run_conclusion.conclude(run, found),
         finding=found.finding if found else "none",
-        notes=[run_conclusion.basis(run, found)] if found else [],
+        notes=[note for note in (run_conclusion.basis(run, found), ", ".join(subject)) if note],
         lead=plots.learning_curve(run, found),
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
@@ -88,7 +87,6 @@ def sweep_report(sweep: Sweep) -> Report:
     """Return the report of a sweep, or of runs that are compared."""
     return _render(
         title=sweep.name,
-        subject="",
         conclusion=sweep_conclusion.conclude(sweep),
         finding="none",
         notes=sweep_conclusion.caveats(sweep),

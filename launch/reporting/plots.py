@@ -102,8 +102,8 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     axes = blank(HEIGHT + 0.3, WIDTH + 0.4)
     for metric in known:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
-    _held_out(axes, _validations(run), "validation", 3)
-    _held_out(axes, points, "held-out pass@1", 5)
+    _held_out(axes, _validations(run), "validation", "C4", 3)
+    _held_out(axes, points, "held-out pass@1", "C1", 5)
     _mark_collapses(axes, run)
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -113,13 +113,13 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     return finish(axes, "learning", "Learning curve, with 95 % intervals on the held-out problems")
 
 
-def _held_out(axes: Axes, points: dict[int, Estimate], name: str, size: float) -> None:
+def _held_out(axes: Axes, points: dict[int, Estimate], name: str, colour: str, size: float) -> None:
     for update, level in points.items():
         if level.interval:
-            axes.plot([update] * 2, level.interval, color="C1", marker="_", markersize=1.5 * size, linewidth=1.2)
+            axes.plot([update] * 2, level.interval, color=colour, marker="_", markersize=1.5 * size, linewidth=1.2)
     if points:
         values = [level.value for level in points.values()]
-        axes.plot([*points], values, "o", color="C1", markersize=size, clip_on=False, label=name, zorder=3)
+        axes.plot([*points], values, "o", color=colour, markersize=size, clip_on=False, label=name, zorder=3)
 
 
 def _validations(run: Run) -> dict[int, Estimate]:
@@ -154,5 +154,6 @@ def curves(run: Run) -> list[Plot]:
 
 
 def _mark_collapses(axes: Axes, run: Run) -> None:
-    for event in events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK):
-        axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":")
+    for number, event in enumerate(events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)):
+        name = "_" if number else "collapse warning"  # matplotlib lists no name that begins so
+        axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":", label=name)

@@ -75,7 +75,7 @@ def means(sweep: Sweep) -> Table:
         if runs:
             tokens = fmean(sum(row.metrics.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
             updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.summary.spent_s for run in runs)
-            effort = f"{updates:.0f}", count(tokens), time(spent_s)
+            effort = f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
         rows.append((*map(compact, repeats.settings.values()), *mean, *effort))
     head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "updates", "tokens", "time")
     return Table("Means over seeds", head, rows)
