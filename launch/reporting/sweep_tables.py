@@ -85,13 +85,17 @@ def comparisons(sweep: Sweep) -> Table:
     """Compare every two values of the axis in question."""
     found = contrasts(sweep)
     name = axis_name(str(question(sweep)))
-    columns = {
-        name: [f"{named(each, each.high)} less {named(each, each.low)}" for each in found],
-        "at": [place(each).removeprefix("at ") for each in found],
-        "points": [points(each.difference.value) for each in found],
-        "95 %": [span(each.difference.interval) for each in found],
-        "corrected": [p_value(each.difference.p) for each in found],
-        "from": [each.basis for each in found],
-    }
-    shown = {head: column for head, column in columns.items() if head != "at" or any(column)}
-    return Table(f"Final pass@1 of every two values of the {name}", tuple(shown), [*zip(*shown.values(), strict=True)])
+    body = [
+        (
+            f"{named(each, each.high)} less {named(each, each.low)}",
+            place(each).removeprefix("at "),
+            points(each.difference.value),
+            span(each.difference.interval),
+            p_value(each.difference.p),
+            each.basis,
+        )
+        for each in found
+    ]
+    return Table(
+        f"Final pass@1 of every two values of the {name}", (name, "at", "points", "95 %", "corrected", "from"), body
+    )
