@@ -108,7 +108,7 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     low, high = axes.get_ylim()
-    axes.set_ylim(min(0.0, low), max(1.03, high))
+    axes.set_ylim(low if any(min(values) < 0 for values in known.values()) else 0.0, max(1.03, high))
     label(axes, "correct; reward" if "reward/mean" in known else "correct", lines=len(known) + 2)
     return finish(axes, "learning", "Learning curve, with 95 % intervals on the held-out problems")
 
