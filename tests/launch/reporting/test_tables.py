@@ -16,7 +16,7 @@ def test_problems_are_shown_without_what_all_prompts_share() -> None:
 def test_samples_of_every_outcome_come_up_the_changed_ones_first(tmp_path: Path) -> None:
     found = pairs(read_run(write_run(tmp_path / "one", before=2, after=18)))
     assert [pair.outcome for pair in found] == 2 * ["wrong before, right after", "wrong both times", "right both times"]
-    assert all(pair.before["problem"] == pair.after["problem"] for pair in found)
+    assert all(pair.before.problem == pair.after.problem for pair in found)
 
 
 def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:
@@ -24,10 +24,10 @@ def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:
     write_evaluation(folder)
     aime, sums = benchmarks(read_run(folder))
     assert aime.caption == "aime24, 30 problems"
-    assert "Base: 16 samples each." in aime.note
+    assert "Base: 16 samples each" in aime.note
     conditions = "Protocol: temperature 0.6, top-p 0.95, number format bfloat16, at most 3584 tokens."
     assert aime.note.endswith(f"{conditions} Rows left out: 2 duplicate.")
-    assert "Base: 4 of 16 samples each." in sums.note
+    assert "Base: 4 of 16 samples each" in sums.note
 
 
 def test_every_run_that_is_not_well_has_a_line(tmp_path: Path) -> None:
