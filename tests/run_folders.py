@@ -202,7 +202,7 @@ EVALUATION: dict[str, Any] = {
             "adapter": scores(16, {1: 0.04, 8: 0.12, 16: 0.18}),
             "paired": {"difference": 0.02, "ci95": [-0.01, 0.05], "p": 0.2},
         },
-        {"name": "sums", "problems": 10, "base": scores(4, {1: 0.5, 4: 0.9})},
+        {"name": "sums", "problems": 10, "n": 16, "base": scores(4, {1: 0.5, 4: 0.9})},
     ],
 }
 """evaluation.json of launch/evaluate.py."""

@@ -20,6 +20,7 @@ from actors.runtime import supervision
 from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage import files
 from actors.storage.documents import RunSummary
+from actors.storage.files import write_document
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.session import watch
@@ -185,5 +186,4 @@ def test_run_that_is_told_to_stop_is_not_started_again(follow: Callable[..., Run
 
 
 def test_run_that_has_ended_is_not_started_again(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
-    end = {"status": "completed", "reason": "3 updates were asked for"}
-    assert follow(ending=dying(1, dict, lambda: (tmp_path / "summary.json").write_text(json.dumps(end)))) == end
+    assert follow(ending=dying(1, dict, lambda: write_document(tmp_path / "summary.json", COMPLETED))) == COMPLETED
