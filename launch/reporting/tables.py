@@ -146,6 +146,7 @@ def seconds(run: Run) -> Table:
     rows = [
         (actor if number == 0 else "", activity.replace("_", " "), time(spent), percent(spent / sum(times.values())))
         for actor, times in run.summary.ledger.seconds.items()
+        if any(times.values())
         for number, (activity, spent) in enumerate(sorted(times.items(), key=lambda item: -item[1]))
     ]
     return Table("Seconds by actor", ("actor", "activity", "time", "share"), rows)
