@@ -22,7 +22,7 @@ MARK = ".microbudget-rl"
 """Name of the file that says that this project has made the folder, and of what kind the folder is."""
 
 TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
-"""Name of a file or folder that is being written: the final name, and eight digits where two could be written at once."""
+"""Name of a file or folder that is being written: the final name, with eight digits if two could be written at once."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,7 @@ def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None
 
 @contextmanager
 def new_folder(folder: Path, layout: Layout | None = None) -> Iterator[Path]:
-    """Yield an empty folder that `put_in_place` renames once the block has succeeded, so that no reader sees half of it.
-
-    It is deleted if the block fails.
-    """
+    """Yield an empty folder that `put_in_place` renames once the block has succeeded. It is deleted if that fails."""
     made = beside(folder)
     try:
         yield made
