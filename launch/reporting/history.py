@@ -12,19 +12,7 @@ from typing import Any
 
 from actors.messages import Status
 from actors.models.adapters import WEIGHTS_FILE
-from actors.storage.documents import (
-    EvaluationDocument,
-    Event,
-    Heldout,
-    Heldouts,
-    LedgerRecord,
-    MetricsRow,
-    Origin,
-    Plasticity,
-    RunSummary,
-    SampleRow,
-    SweepDocument,
-)
+from actors.storage import documents
 from actors.storage.files import digest, read_document
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
@@ -44,8 +32,8 @@ IGNORED = (
 )
 """Settings that make no axis of a comparison: they say how fast a run is done, or repeat others."""
 
-UNFINISHED = RunSummary(status="unfinished")
-NOT_RECORDED = Origin()
+UNFINISHED = documents.RunSummary(status="unfinished")
+NOT_RECORDED = documents.Origin()
 
 Settings = dict[str, Any]
 """Settings by dotted key."""
@@ -71,13 +59,13 @@ class Run:
     begun: bool = False
     cell_status: str = "pending"
     reason: str = ""
-    summary: RunSummary = UNFINISHED
-    rows: tuple[MetricsRow, ...] = ()
-    events: tuple[Event, ...] = ()
-    before: tuple[SampleRow, ...] = ()
-    after: tuple[SampleRow, ...] = ()
-    origin: Origin = NOT_RECORDED
-    evaluation: EvaluationDocument | None = None
+    summary: documents.RunSummary = UNFINISHED
+    rows: tuple[documents.MetricsRow, ...] = ()
+    events: tuple[documents.Event, ...] = ()
+    before: tuple[documents.SampleRow, ...] = ()
+    after: tuple[documents.SampleRow, ...] = ()
+    origin: documents.Origin = NOT_RECORDED
+    evaluation: documents.EvaluationDocument | None = None
     foreign: str = ""
     overlaps: int = 0
     restores: int = 0
@@ -91,18 +79,18 @@ class Run:
         return int(self.config.get(SEED) or 0)
 
     @property
-    def base(self) -> Heldout | None:
+    def base(self) -> documents.Heldout | None:
         """Held-out evaluation of the base model."""
         return self.summary.eval.base
 
     @property
-    def final(self) -> Heldout | None:
+    def final(self) -> documents.Heldout | None:
         """Held-out evaluation of the trained policy."""
         return self.summary.eval.final
 
     @property
-    def plasticity(self) -> Plasticity:
-        return self.summary.plasticity or Plasticity()
+    def plasticity(self) -> documents.Plasticity:
+        return self.summary.plasticity or documents.Plasticity()
 
     @property
     def budget_s(self) -> float | None:
@@ -151,8 +139,8 @@ def read_run(folder: Path) -> Run:
     config, evaluation = flatten(record.config()), record.benchmarks()
     foreign = _foreign(evaluation, record, config) if evaluation else ""
     if (summary := record.summary()) is None:
-        evaluations, ledger = Heldouts(base=record.evaluation("base")), record.ledger() or LedgerRecord()
-        summary = RunSummary(status=UNFINISHED.status, spent_s=record.spent, eval=evaluations, ledger=ledger)
+        known = {"eval": documents.Heldouts(base=record.evaluation("base")), "spent_s": record.spent}
+        summary = UNFINISHED.model_copy(update=known | {"ledger": record.ledger() or UNFINISHED.ledger})
     return Run(
         name=str(config.get("run.name") or folder.name),
         folder=folder,
@@ -173,7 +161,7 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _foreign(evaluation: EvaluationDocument, record: RunRecord, config: Settings) -> str:
+def _foreign(evaluation: documents.EvaluationDocument, record: RunRecord, config: Settings) -> str:
     """Return what an evaluation is about; empty if that is this run's model, alone or with a checkpoint of the run.
 
     A model is known by its name, a checkpoint by its place or its content.
@@ -225,8 +213,8 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file()
 
 
-def _plan(folder: Path) -> SweepDocument:
-    if (plan := read_document(folder / "sweep.json", SweepDocument)) is None:
+def _plan(folder: Path) -> documents.SweepDocument:
+    if (plan := read_document(folder / "sweep.json", documents.SweepDocument)) is None:
         raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
     return plan
 
@@ -275,7 +263,7 @@ def _comparable(value: Any) -> Any:
     return value if isinstance(value, int | float | None) else json.dumps(value, sort_keys=True)
 
 
-def _solved(samples: Iterable[SampleRow]) -> dict[str, float]:
+def _solved(samples: Iterable[documents.SampleRow]) -> dict[str, float]:
     marks: dict[str, list[bool]] = {}
     for sample in samples:
         marks.setdefault(sample.problem, []).append(sample.status == Status.CORRECT)
