@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from actors.storage.documents import LearnerState
-from actors.storage.files import read_document
 from conf.departed import value_today
+from conf.documents import read_json
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import settings
@@ -45,8 +45,7 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
 
     if (reason := foreign(folder, config)) is not None:
         raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
-    facts = read_document(folder / FACTS_FILE, LearnerState)
-    assert facts is not None
+    facts = _facts(folder)
     try:
         state = load_file(folder / STATE_FILE)
     except UNREADABLE as error:
@@ -61,11 +60,9 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
 def foreign(folder: Path, config: Config) -> str | None:
     """Return why a checkpoint cannot belong to a run with these settings, by its facts; None if it can."""
     try:
-        facts = read_document(folder / FACTS_FILE, LearnerState)
+        facts = _facts(folder)
     except BadInput as error:
         return str(error)
-    if facts is None:
-        return f"has no {FACTS_FILE}"
     for item in settings(Config):
         ours = attrgetter(item.path)(config)
         if item.checkpointed and (theirs := value_today(item.path, getattr(facts, item.checkpointed))) != ours:
@@ -73,6 +70,11 @@ def foreign(folder: Path, config: Config) -> str | None:
     if facts.steps <= facts.version * config.algorithm.steps_per_batch:
         return None
     return f"{facts.steps} optimizer steps in {facts.version} updates cannot be"
+
+
+def _facts(folder: Path) -> LearnerState:
+    found: LearnerState = read_json(folder / FACTS_FILE, LearnerState, "restore it")
+    return found
 
 
 def _settings(config: Config) -> dict[str, Any]:

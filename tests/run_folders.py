@@ -175,8 +175,12 @@ def sample(number: int, correct: bool) -> dict[str, Any]:
     }
 
 
-def measure(value: float) -> dict[str, Any]:
-    return {"value": value, "ci95": [max(value - 0.1, 0.0), min(value + 0.1, 1.0)]}
+def scores(n: int, by_k: dict[int, float]) -> dict[str, Any]:
+    measured = {
+        f"pass@{k}": {"value": value, "ci95": [max(value - 0.1, 0.0), min(value + 0.1, 1.0)]}
+        for k, value in by_k.items()
+    }
+    return {"n": n, **measured, "mean_length": 90.0, "truncated": 0.0}
 
 
 EVALUATION: dict[str, Any] = {
@@ -194,11 +198,11 @@ EVALUATION: dict[str, Any] = {
             "source": "hub:aime24",
             "problems": 30,
             "dropped": {"duplicate": 2},
-            "base": {"n": 16, "pass@1": measure(0.02), "pass@8": measure(0.1), "pass@16": measure(0.16)},
-            "adapter": {"n": 16, "pass@1": measure(0.04), "pass@8": measure(0.12), "pass@16": measure(0.18)},
+            "base": scores(16, {1: 0.02, 8: 0.1, 16: 0.16}),
+            "adapter": scores(16, {1: 0.04, 8: 0.12, 16: 0.18}),
             "paired": {"difference": 0.02, "ci95": [-0.01, 0.05], "p": 0.2},
         },
-        {"name": "sums", "problems": 10, "base": {"n": 4, "pass@1": measure(0.5), "pass@4": measure(0.9)}},
+        {"name": "sums", "problems": 10, "n": 16, "base": scores(4, {1: 0.5, 4: 0.9})},
     ],
 }
 """evaluation.json of launch/evaluate.py."""

@@ -1,7 +1,5 @@
-"""The documents in the folders of runs, sweeps and evaluations: written from these models, and read into them.
-
-A file is checked when it is read (`conf.documents`), so that no reader meets a text where it needs a number. Files of
-earlier versions lack some keys, which have defaults here, and may have others, which are kept.
+"""The files in the folders of runs, sweeps and evaluations as models, from which they are written and into which they
+are read. Keys that a file of an earlier version lacks have defaults here; others that it has are kept.
 """
 
 import re
@@ -32,6 +30,11 @@ Link = Literal["latest", "best"]
 PASS_AT = re.compile(r"pass@(\d{1,9})")
 
 
+def by_k(content: Mapping[str, Any]) -> dict[int, Any]:
+    """Return the values of pass@k by k."""
+    return {int(match[1]): value for name, value in content.items() if (match := PASS_AT.fullmatch(name))}
+
+
 class Document(BaseModel):
     """A JSON object in a file."""
 
@@ -44,7 +47,7 @@ class Document(BaseModel):
 
 
 class MetricsRow(Document):
-    """A row of metrics.jsonl: an update's metrics by name. A metric that is not finite stays in the file as it is."""
+    """A row of metrics.jsonl: an update's metrics by name, finite or not."""
 
     __pydantic_extra__: dict[str, float | Whole | None]
     update: Count
@@ -100,8 +103,7 @@ class Event(Document):
 class Heldout(Document):
     """A held-out evaluation: eval-base.json and eval-final.json, and both in summary.json.
 
-    ci95: 95 % interval of pass@1 over problems. truncated: share of the responses.
-    round_seconds: of the quickest round of one response per problem.
+    ci95: 95 % interval of pass@1 over problems. round_seconds: of the quickest round of one response per problem.
     """
 
     __pydantic_extra__: dict[str, Number | list[Number] | None]
@@ -117,17 +119,12 @@ class Heldout(Document):
     @property
     def pass_at(self) -> dict[int, float]:
         """pass@k by k."""
-        return {k: value for k, value in _by_k(self.content).items() if isinstance(value, int | float)}
+        return {k: value for k, value in by_k(self.content).items() if isinstance(value, int | float)}
 
     @property
     def figures(self) -> dict[str, float]:
         """The numbers by name that are no counts."""
         return {name: value for name, value in self.content.items() if isinstance(value, float)}
-
-
-def _by_k(content: Mapping[str, Any]) -> dict[int, Any]:
-    found = {PASS_AT.fullmatch(name): value for name, value in content.items()}
-    return {int(match[1]): value for match, value in found.items() if match}
 
 
 class Heldouts(Document):
@@ -143,7 +140,7 @@ class LedgerRecord(Document):
 
 
 class EntropyChange(Document):
-    """Entropy of the base model and of the policy on the reference set, nats per token, and its relative change."""
+    """Entropy per token of the base model (before) and the policy (after), nats, and its relative change."""
 
     before: Number
     after: Number
@@ -151,10 +148,7 @@ class EntropyChange(Document):
 
 
 class Plasticity(Document):
-    """How far the policy has moved from the base model, on the reference set.
-
-    kl_to_base: nats per token. adapter_norm: by type of module. effective_rank: by layer and module. rank: of the LoRA.
-    """
+    """How far the policy has moved from the base model on the reference set: see docs/metrics.md."""
 
     probe_entropy: EntropyChange | None = None
     kl_to_base: Number | None = None
@@ -164,11 +158,7 @@ class Plasticity(Document):
 
 
 class RunSummary(Document):
-    """summary.json: how a run ended.
-
-    budget_s, spent_s: seconds. cost: None unless an hour has a price.
-    best_update: None without a final evaluation. hardware: for a person.
-    """
+    """summary.json: see docs/metrics.md."""
 
     status: str
     reason: str = ""
@@ -206,14 +196,14 @@ class Origin(Document):
 class Spent(Document):
     """spent.json: seconds that all processes of a run have used."""
 
-    spent_s: Amount = 0.0
+    spent_s: Amount
 
 
 class SampleRow(Document):
     """A row of samples/*.jsonl: a verified response.
 
-    version: of the adapter, None of the base model. tokens: of the response. status: of its verdict.
-    failure: why there is no reward, if there is none. extracted: the answer found in the response.
+    version: of the adapter, None of the base model. status: of the verdict. failure: why there is no reward.
+    extracted: the answer found in the response.
     """
 
     group: int | None = None
@@ -245,11 +235,7 @@ class FilteredProblem(Document):
 
 
 class CoordinatorState(Document):
-    """coordinator.json of a checkpoint.
-
-    next_unused, used: see `DataCursor`. dropped: groups since the last update. noise: see `SwapCheck`.
-    validation: pass@1 of the version, if it was measured. counts: of the ledger.
-    """
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `SwapCheck`."""
 
     version: Count = 0
     next_unused: Count = 0
@@ -283,10 +269,7 @@ class Measure(Document):
 
 
 class PolicyScores(Document):
-    """Scores of a policy on a benchmark.
-
-    n: responses per problem. format, unjudged, truncated: shares of the responses. tokens, seconds: of all of them.
-    """
+    """Scores of a policy on a benchmark. n: responses per problem."""
 
     __pydantic_extra__: dict[str, Measure | None]
     n: Count
@@ -301,7 +284,7 @@ class PolicyScores(Document):
     @property
     def pass_at(self) -> dict[int, Measure]:
         """pass@k by k."""
-        return {k: found for k, found in sorted(_by_k(self.model_extra or {}).items()) if found}
+        return {k: found for k, found in sorted(by_k(self.model_extra or {}).items()) if found}
 
 
 class PairedDifference(Document):

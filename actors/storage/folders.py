@@ -1,7 +1,7 @@
-"""Whose a folder is: the only code that deletes trees, and only what this project has written into them.
+"""The only code that deletes trees, and it deletes only what this project has written into them.
 
 A folder is ours by the mark that we write when we begin it, and each file in it by its name: a `Layout` knows the names
-that we give. What no layout knows is somebody else's. It is never deleted, and links are never followed.
+that we give. A file that no layout knows is somebody else's and is never deleted. Links are never followed.
 """
 
 import json
@@ -19,18 +19,18 @@ from actors.storage.files import replace_text
 from conf.errors import BadInput
 
 MARK = ".microbudget-rl"
-"""File that says that this project has made the folder, and of what kind it is."""
+"""Name of the file that says that this project has made the folder, and of what kind the folder is."""
 
 TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
-"""Name of a file or folder that is being written: that of the whole one, and eight digits where two could meet."""
+"""Name of a file or folder that is being written: the final name, with eight digits if two could be written at once."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """The files that we write into a kind of folder.
 
-    names: matches their paths within it, with slashes. folders: of those that they are in. links: of those that may be
-    links.
+    names: matches their paths within the folder. folders: matches the paths of their folders. links: matches the paths
+    of those that may be links.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Layout:
     links: re.Pattern[str] = re.compile("")
 
     def knows(self, path: str) -> bool:
-        """Whether a path is that of a file of ours, or of one that is being written. None leads out of the folder."""
+        """Whether a path is that of a file of ours, finished or being written. None leads out of the folder."""
         parts = path.split("/")
         if not {"", ".", ".."}.isdisjoint(parts):
             return False
@@ -52,12 +52,12 @@ class Layout:
 
 
 def mark(folder: Path, kind: str, **facts: Any) -> None:
-    """Mark a folder as ours. facts: what else is to be known of it."""
+    """Mark a folder as ours. facts: further entries of the mark."""
     replace_text(folder / MARK, json.dumps({"kind": kind, **facts}))
 
 
 def read_mark(folder: Path) -> dict[str, Any]:
-    """Return what the mark of a folder says; empty without one, or for one that cannot be read."""
+    """Return the mark of a folder; empty if there is none that can be read."""
     try:
         found = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -66,12 +66,12 @@ def read_mark(folder: Path) -> dict[str, Any]:
 
 
 def is_marked(folder: Path, layout: Layout) -> bool:
-    """Whether we have made a folder, of this kind."""
+    """Whether we have made a folder of this kind."""
     return read_mark(folder).get("kind") == layout.kind
 
 
 def foreign(folder: Path, layout: Layout) -> Path | None:
-    """Return the first thing in a folder that is not ours, which is the folder itself if it is none; None if all is."""
+    """Return the first path in a folder that is not ours, or its own path if it is no folder; None if all is ours."""
     if not os.path.lexists(folder):
         return None
     if folder.is_symlink() or not folder.is_dir():
@@ -81,8 +81,9 @@ def foreign(folder: Path, layout: Layout) -> Path | None:
 
 
 def link_of_ours(folder: Path, layout: Layout) -> Path | None:
-    """Return the first link in a folder under a name of ours, or above one: what we write there would change another
-    file. None if there is none. The links that we make ourselves are the layout's `links`.
+    """Return the first link in a folder through which our writing would change another file; None if there is none.
+
+    The links that we make ourselves are the layout's `links`.
     """
     files, _ = _contents(folder)
     names = [(file, file.relative_to(folder).as_posix()) for file in sorted(files) if file.is_symlink()]
@@ -90,16 +91,16 @@ def link_of_ours(folder: Path, layout: Layout) -> Path | None:
 
 
 def discard(folder: Path, layout: Layout) -> Path | None:
-    """Delete a folder. Return the first thing in it that is not ours: then nothing is deleted."""
+    """Delete a folder. If something in it is not ours, delete nothing and return the first such path."""
     if (other := empty(folder, layout)) is None and folder.exists():
         folder.rmdir()
     return other
 
 
 def empty(folder: Path, layout: Layout, last: str = "") -> Path | None:
-    """Delete what is in a folder. Return the first thing in it that is not ours: then nothing is deleted.
+    """Delete the content of a folder, as `discard` does.
 
-    last: the file that says what the folder is, which goes last, should this process die meanwhile.
+    last: the file that says what the folder is, deleted last in case this process is killed meanwhile.
     """
     if (other := foreign(folder, layout)) is not None:
         return other
@@ -122,16 +123,16 @@ def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def beside(folder: Path) -> Path:
-    """Make an empty folder, of a name that nothing else has, for `put_in_place`."""
+    """Make an empty folder under a temporary name, for `put_in_place`."""
     made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     made.mkdir()
     return made
 
 
 def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None:
-    """Give a folder that `beside` has made its name. One of that name is replaced if it is empty, or ours by a layout.
+    """Rename a folder that `beside` has made. A folder of that name is replaced if it is empty or ours by a layout.
 
-    Raises BadInput if it is not.
+    Raises BadInput if it is neither.
     """
     if layout and (other := discard(folder, layout)) is not None:
         raise BadInput(f"{other}: is not a file of ours, and {folder} is to be replaced: move it away")
@@ -140,9 +141,7 @@ def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None
 
 @contextmanager
 def new_folder(folder: Path, layout: Layout | None = None) -> Iterator[Path]:
-    """Yield an empty folder that gets its name, as `put_in_place` has it, once the block has succeeded: no reader ever
-    sees half of it. It is deleted if the block fails.
-    """
+    """Yield an empty folder that `put_in_place` renames once the block has succeeded. It is deleted if that fails."""
     made = beside(folder)
     try:
         yield made
@@ -153,6 +152,6 @@ def new_folder(folder: Path, layout: Layout | None = None) -> Iterator[Path]:
 
 
 def drop_leftovers(folder: Path, layout: Layout) -> None:
-    """Delete what processes that died in `new_folder` have left beside a folder. No other may be in it now."""
+    """Delete what killed processes have left of `new_folder`. No process may be in it now."""
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):
         discard(left, layout)

@@ -5,7 +5,7 @@ import re
 from actors.storage.folders import Layout
 
 UNFINISHED = r"\.tmp[A-Za-z0-9]{6}"
-"""What safetensors writes beside a file and renames; a process that is killed leaves it."""
+"""Name of the file that safetensors writes and renames; a killed process leaves it."""
 
 _ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{UNFINISHED}"
 _CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json|{UNFINISHED}"
@@ -37,7 +37,7 @@ RUN = Layout(
 )
 
 RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))
-"""Ray names its files itself: such a folder is known by its mark alone."""
+"""Ray names its files itself, so that a folder of its session is known by the mark alone."""
 
 SWEEP = Layout("sweep", re.compile(r"sweep\.json|report\.(html|md)|[^/]+\.log"))
 """Beside the folders of its runs."""

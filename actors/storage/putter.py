@@ -1,4 +1,4 @@
-"""Puts remote checkpoints beside a run, by a thread."""
+"""A thread that puts remote checkpoints while a run goes on."""
 
 import threading
 import time
@@ -10,22 +10,22 @@ from conf.errors import in_brief
 from conf.schema import Config
 
 SILENT_S = 60.0
-"""Seconds without a byte moved after which a remote is taken not to answer."""
+"""Seconds without a byte moved after which a remote counts as not answering."""
 
 LOOK_S = 2.0
 """Seconds between two looks for a new checkpoint."""
 
 EVERY_S = 300.0
-"""Seconds after which all else is put without one."""
+"""Seconds after which the other files are put without a new checkpoint."""
 
 PAUSE_S = 15.0
 LONGEST_PAUSE_S = 600.0
-"""Before what has failed is tried again, doubled each time."""
+"""Seconds before a failed put is tried again: the first pause, doubled after each failure, and the longest."""
 
 
 @dataclass(frozen=True)
 class Puts:
-    """What has happened since the last look. news: that putting began to fail, or is well again; empty if neither."""
+    """Counts since the last look. news: that putting began to fail, or works again; empty if neither."""
 
     copies: int
     failures: int
@@ -34,13 +34,11 @@ class Puts:
 
 
 class Putter:
-    """The thread that puts a run, at each checkpoint, and now and then without one. Nothing that happens there stops
-    the run, which never waits for it.
-    """
+    """Puts a run at each checkpoint, and now and then without one. No failure stops the run, which never waits."""
 
     def __init__(self, config: Config, run: RunRecord) -> None:
         self._run, self._url, self._name = run, config.checkpoint.mirror, config.run.name
-        self._remote: Remote | None = None  # made by the thread, since some libraries connect at once
+        self._remote: Remote | None = None  # made in the thread, since some libraries connect at once
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._copies = self._failures = self._seen = 0
@@ -53,11 +51,11 @@ class Putter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin no further put."""
         self._ended.set()
 
     def puts(self) -> Puts:
-        """Return what has happened since the last call. A remote that does not answer is one failure."""
+        """Return the counts since the last call. A remote that does not answer is one failure."""
         with self._lock:
             total = self._remote.moved if self._remote else 0
             moved, self._seen = total - self._seen, total

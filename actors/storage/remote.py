@@ -1,8 +1,8 @@
-"""Remote checkpoints: a run's folder as it stands, put under a URL that fsspec reaches, and got back from there.
+"""Remote checkpoints: a run's folder put under a URL that fsspec reaches, and got back from there.
 
-`remote.json` names every file of one state of the run and is written last. What it names is never written again, since
-each `put` writes into a folder of its own, so that whoever reads by it sees one state, whole. Nothing else is deleted
-there than what `remote.json` has once named.
+`remote.json` names every file of one state of the run and is written last. Each `put` writes into a folder of its own
+and never into one that `remote.json` names, so that a reader sees one whole state. Only files that `remote.json` has
+named are deleted there.
 """
 
 import hashlib
@@ -26,22 +26,22 @@ from conf.errors import BadInput
 POINTER = "remote.json"
 
 CHUNK = 2**20
-"""Bytes that are moved at a time."""
+"""Bytes per read or write, after which another thread sees progress."""
 
 LOCAL = {"adapters", "checkpoints", "ray-session", "wandb"}
-"""Entries of a run folder that belong to this machine, or are put another way."""
+"""Entries of a run folder that belong to this machine, or are put in another way."""
 
 LINKS: tuple[Link, ...] = ("latest", "best")
 
 
 class Remote:
-    """One run's place under a URL. What goes wrong there raises whatever the URL's library raises.
+    """The files of one run under a URL. Failures raise whatever the URL's library raises.
 
-    moved: bytes read and written so far, by which another thread sees that something happens.
+    moved: bytes read and written so far, by which another thread sees progress.
     """
 
     def __init__(self, url: str, name: str) -> None:
-        """Raises BadInput for a URL of a kind that cannot be used here."""
+        """Raises BadInput for a URL whose kind cannot be used here."""
         self.url = f"{url.rstrip('/')}/{name}"
         self.moved = 0
         try:
@@ -85,7 +85,7 @@ class Remote:
         return state
 
     def put(self, run: RunRecord) -> None:
-        """Put the run as it stands. What fails leaves the state before; the next call cleans up after it."""
+        """Put the run as it stands. A failure leaves the state before; the next call cleans up."""
         before, place = self.state() or RemoteState(), secrets.token_hex(8)
         for name in before.others:
             with suppress(FileNotFoundError):
@@ -100,8 +100,8 @@ class Remote:
         self._point(RemoteState(identity=run.identity(), files=files, links=links, others=others))
 
     def get(self, folder: Path) -> None:
-        """Make a run's folder, which is whole or absent, with the state that is there. Raises BadInput if there is no
-        run, or another content than was written.
+        """Make a run's folder, whole or not at all, from the remote state. Raises BadInput if there is no run, or
+        other content than was written.
         """
         if (state := self.state()) is None:
             raise BadInput(f"there is no run at {self.url}: give what checkpoint.mirror was")
@@ -132,7 +132,7 @@ class Remote:
             (checkpoints.folder / link).symlink_to(name)
 
     def _put(self, place: str, path: str, source: "Source", before: RemoteState) -> RemoteFile:
-        """Put a file, unless the state before has it. Return its entry."""
+        """Put a file unless the state before has it. Return its entry."""
         content, size, content_digest = source
         known = before.files.get(path)
         if known and (known.bytes, known.blake2b) == (size, content_digest):
@@ -145,7 +145,7 @@ class Remote:
         return RemoteFile(place=place, bytes=size, blake2b=content_digest)
 
     def _parts(self, name: str, size: int) -> Iterator[bytes]:
-        """Yield the parts of a file, and no more of it than its size and a part."""
+        """Yield the parts of a file, at most one part beyond its size."""
         with self._files.open(self._path(name), "rb") as file:
             while size >= 0 and (part := file.read(CHUNK)):
                 self.moved += len(part)
@@ -153,7 +153,7 @@ class Remote:
                 yield part
 
     def _point(self, state: RemoteState) -> None:
-        """Write the pointer in one step: object stores show a file when it is whole."""
+        """Write remote.json in one step. Object stores show only whole files."""
         text = json.dumps(state.content, indent=1).encode()
         if self.folder is None:
             self._files.pipe_file(self._path(POINTER), text)
@@ -170,7 +170,7 @@ class Remote:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
 
     def _path(self, name: str) -> str:
-        """Return the whole path of a file. Raises BadInput for one to which links lead."""
+        """Return the whole path of a file. Raises BadInput if it leads elsewhere by a link."""
         if self.folder is not None and (self.folder / name).resolve() != self.folder / name:
             raise BadInput(f"{self.folder / name} leads elsewhere by a link: make it a file, or give another URL")
         return f"{self._root}/{name}"
@@ -181,9 +181,9 @@ Source = tuple[IO[bytes], int, str]
 
 
 def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[Link, str], dict[str, Source]]:
-    """Open the files of what `latest` and `best` point at, which can be read even if they are deleted meanwhile.
+    """Open the files of the latest and the best checkpoint, so that they can be read even if deleted meanwhile.
 
-    Return the names by link and the files by path. opened: closes them.
+    Return the checkpoints' names by link and the files by path. opened: closes the files.
     """
     places = {link: place for link in LINKS if (place := target(run.checkpoints.folder / link)) is not None}
     files: dict[str, Source] = {}
@@ -201,7 +201,7 @@ def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[Link, str
 
 
 def _small_files(run: RunRecord) -> list[str]:
-    """Return the paths of everything else that a run has written."""
+    """Return the paths of all other files that a run has written."""
     paths = (path.relative_to(run.path).as_posix() for path in sorted(run.path.rglob("*")) if path.is_file())
     return [
         path

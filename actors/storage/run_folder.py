@@ -6,18 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.messages import AdapterRef, Group
+from actors.storage import documents
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import (
-    Event,
-    EventKind,
-    Heldout,
-    LedgerRecord,
-    MetricsRow,
-    Origin,
-    RunSummary,
-    SampleRow,
-    Spent,
-)
 from actors.storage.files import (
     append_row,
     disk_trouble,
@@ -61,7 +51,7 @@ class RunFolder(RunRecord):
         self.drop_half_event()
         (self.path / "events.jsonl").touch()
         for version, reason in self.checkpoints.recover(foreign).items():
-            self.append_event(version, EventKind.CHECKPOINT_REFUSED, reason)
+            self.append_event(version, documents.EventKind.CHECKPOINT_REFUSED, reason)
         self.tracking = tracking or self.tracking
         self.tracking.begin(self.cut_metrics())
 
@@ -97,14 +87,14 @@ class RunFolder(RunRecord):
             replace_text(self.path / "identity.json", json.dumps(uuid.uuid4().hex))
         (self.path / "summary.json").unlink(missing_ok=True)
 
-    def write_origin(self, origin: Origin) -> None:
+    def write_origin(self, origin: documents.Origin) -> None:
         write_document(self.path / "origin.json", origin)
 
-    def write_spent(self, seconds: float, ledger: LedgerRecord | None = None) -> None:
+    def write_spent(self, seconds: float, ledger: documents.LedgerRecord | None = None) -> None:
         """Write the seconds used so far and, once there is one, the ledger."""
         if ledger is not None:
             write_document(self.path / "ledger.json", ledger)
-        write_document(self.path / "spent.json", Spent(spent_s=seconds))
+        write_document(self.path / "spent.json", documents.Spent(spent_s=seconds))
 
     def next_incarnation(self) -> int:
         """Return a number for a restore of the weights that no earlier one has used."""
@@ -112,13 +102,13 @@ class RunFolder(RunRecord):
         replace_text(self.path / "incarnation.json", json.dumps(number))
         return number
 
-    def append_event(self, update: int, kind: EventKind, detail: str, subject: str = "") -> None:
+    def append_event(self, update: int, kind: documents.EventKind, detail: str, subject: str = "") -> None:
         """Add an event. subject: what it happened to."""
-        append_row(self.path / "events.jsonl", Event.of(kind, subject, update=update, detail=detail))
+        append_row(self.path / "events.jsonl", documents.Event.of(kind, subject, update=update, detail=detail))
 
     def append_metrics(self, update: int, metrics: dict[str, float]) -> dict[str, float]:
         """Write the row of an update. Return its metrics with the names that every row has."""
-        row = MetricsRow.model_validate({"update": update, "version": update, **metrics})
+        row = documents.MetricsRow.model_validate({"update": update, "version": update, **metrics})
         append_row(self.metrics, row)
         self.tracking.scalars(update, row.metrics)
         return row.metrics
@@ -128,7 +118,7 @@ class RunFolder(RunRecord):
         for path in (self.path / "samples", self.path):
             sync(path)
 
-    def write_evaluation(self, name: str, version: int, evaluation: Heldout) -> Heldout:
+    def write_evaluation(self, name: str, version: int, evaluation: documents.Heldout) -> documents.Heldout:
         """Write the held-out evaluation of a version, show it beside the metrics of the same names, and return it."""
         write_document(self.path / f"eval-{name}.json", evaluation)
         figures = evaluation.figures.items()
@@ -146,7 +136,7 @@ class RunFolder(RunRecord):
         write_rows(self.path / "samples" / f"{name}.jsonl", rows)
         self.tracking.samples(name, rows[0].version or 0, [row.content for row in rows])
 
-    def write_ending(self, summary: RunSummary, failure: str = "") -> RunSummary:
+    def write_ending(self, summary: documents.RunSummary, failure: str = "") -> documents.RunSummary:
         """Write summary.json and all that goes with it, and return the summary: of a halted run if the disk is in
         trouble, since the driver still tells a person.
 
@@ -165,10 +155,10 @@ class RunFolder(RunRecord):
         return summary
 
 
-def sample_row(group: Group, number: int) -> SampleRow:
+def sample_row(group: Group, number: int) -> documents.SampleRow:
     """Return the row of a verified sample of a group."""
     sample, reward = group.samples[number], group.rewards[number]
-    return SampleRow(
+    return documents.SampleRow(
         group=group.index,
         problem=group.problem.id,
         prompt=group.problem.prompt,

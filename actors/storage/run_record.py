@@ -4,21 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from actors.storage import documents
 from actors.storage.checkpoints import Checkpoints, read_state
-from actors.storage.documents import (
-    Count,
-    Digest,
-    EvaluationDocument,
-    Event,
-    FilteredProblem,
-    Heldout,
-    LedgerRecord,
-    MetricsRow,
-    Origin,
-    RunSummary,
-    SampleRow,
-    Spent,
-)
 from actors.storage.files import REMEDY, read_document, read_json, read_rows
 from conf.documents import read_text
 from conf.errors import BadInput
@@ -55,65 +42,66 @@ class RunRecord:
         """Return the settings of the run as nested mappings."""
         return read_record(self.path / RECORD)
 
-    def origin(self) -> Origin:
-        return read_document(self.path / "origin.json", Origin) or Origin()
+    def origin(self) -> documents.Origin:
+        return read_document(self.path / "origin.json", documents.Origin) or documents.Origin()
 
-    def summary(self) -> RunSummary | None:
+    def summary(self) -> documents.RunSummary | None:
         """Return summary.json; None until the run has ended."""
-        return read_document(self.path / "summary.json", RunSummary)
+        return read_document(self.path / "summary.json", documents.RunSummary)
 
-    def finished(self) -> RunSummary | None:
+    def finished(self) -> documents.RunSummary | None:
         """Return summary.json of a run that cannot be resumed; None of any other."""
         summary = self.summary()
         return summary if summary and summary.status in FINISHED else None
 
-    def rows(self) -> list[MetricsRow]:
+    def rows(self) -> list[documents.MetricsRow]:
         """Return the rows of metrics.jsonl, one per update."""
-        return read_rows(self.metrics, MetricsRow)
+        return read_rows(self.metrics, documents.MetricsRow)
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[documents.Event]:
         """Return all events of the run so far, over its resumes."""
-        return read_rows(self.path / "events.jsonl", Event)
+        return read_rows(self.path / "events.jsonl", documents.Event)
 
     @property
     def spent(self) -> float:
         """Seconds that all processes of the run have used so far."""
-        return (read_document(self.path / "spent.json", Spent) or Spent()).spent_s
+        spent = read_document(self.path / "spent.json", documents.Spent)
+        return spent.spent_s if spent else 0.0
 
-    def ledger(self) -> LedgerRecord | None:
-        return read_document(self.path / "ledger.json", LedgerRecord)
+    def ledger(self) -> documents.LedgerRecord | None:
+        return read_document(self.path / "ledger.json", documents.LedgerRecord)
 
     def identity(self) -> str | None:
         """Return the id of the run, which no other run has and every resume keeps, wherever the folder is."""
-        return read_json(self.path / "identity.json", Digest | None)
+        return read_json(self.path / "identity.json", documents.Digest | None)
 
     def incarnation(self) -> int:
         """Return how often weights were restored."""
-        return int(read_json(self.path / "incarnation.json", Count) or 0)
+        return int(read_json(self.path / "incarnation.json", documents.Count) or 0)
 
-    def evaluation(self, name: str) -> Heldout | None:
+    def evaluation(self, name: str) -> documents.Heldout | None:
         """Return a held-out evaluation, `base` or `final`."""
-        return read_document(self.path / f"eval-{name}.json", Heldout)
+        return read_document(self.path / f"eval-{name}.json", documents.Heldout)
 
     def probe(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""
-        return read_json(self.path / "probe.json", list[list[Count]])
+        return read_json(self.path / "probe.json", list[list[documents.Count]])
 
-    def samples(self, name: str) -> list[SampleRow]:
+    def samples(self, name: str) -> list[documents.SampleRow]:
         """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
-        return read_rows(self.path / "samples" / f"{name}.jsonl", SampleRow)
+        return read_rows(self.path / "samples" / f"{name}.jsonl", documents.SampleRow)
 
     def sampled_updates(self) -> list[str]:
         """Return the names of the updates with samples, in order."""
         return sorted(file.stem for file in (self.path / "samples").glob("update-*.jsonl"))
 
-    def left_out(self) -> list[FilteredProblem]:
+    def left_out(self) -> list[documents.FilteredProblem]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
-        return read_rows(self.left_out_file, FilteredProblem)
+        return read_rows(self.left_out_file, documents.FilteredProblem)
 
-    def benchmarks(self) -> EvaluationDocument | None:
+    def benchmarks(self) -> documents.EvaluationDocument | None:
         """Return evaluation.json, which launch/evaluate.py has written about the run."""
-        return read_document(self.evaluation_folder / "evaluation.json", EvaluationDocument)
+        return read_document(self.evaluation_folder / "evaluation.json", documents.EvaluationDocument)
 
     def problems_digest(self) -> str | None:
         """Return the digest of the problems that the run began with."""

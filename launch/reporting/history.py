@@ -12,19 +12,7 @@ from typing import Any
 
 from actors.messages import Status
 from actors.models.adapters import WEIGHTS_FILE
-from actors.storage.documents import (
-    EvaluationDocument,
-    Event,
-    Heldout,
-    Heldouts,
-    LedgerRecord,
-    MetricsRow,
-    Origin,
-    Plasticity,
-    RunSummary,
-    SampleRow,
-    SweepDocument,
-)
+from actors.storage import documents
 from actors.storage.files import digest, read_document
 from actors.storage.run_record import RunRecord
 from conf.departed import value_today
@@ -41,8 +29,8 @@ OWN = ("run.name", SEED)
 IGNORED = ("conf", *marked("repeated"))
 """Settings in which runs of one setup may differ: they say how fast a run is done, or repeat others."""
 
-UNFINISHED = RunSummary(status="unfinished")
-NOT_RECORDED = Origin()
+UNFINISHED = documents.RunSummary(status="unfinished")
+NOT_RECORDED = documents.Origin()
 
 Settings = dict[str, Any]
 """Settings by dotted key."""
@@ -68,13 +56,13 @@ class Run:
     begun: bool = False
     cell_status: str = "pending"
     reason: str = ""
-    summary: RunSummary = UNFINISHED
-    rows: tuple[MetricsRow, ...] = ()
-    events: tuple[Event, ...] = ()
-    before: tuple[SampleRow, ...] = ()
-    after: tuple[SampleRow, ...] = ()
-    origin: Origin = NOT_RECORDED
-    evaluation: EvaluationDocument | None = None
+    summary: documents.RunSummary = UNFINISHED
+    rows: tuple[documents.MetricsRow, ...] = ()
+    events: tuple[documents.Event, ...] = ()
+    before: tuple[documents.SampleRow, ...] = ()
+    after: tuple[documents.SampleRow, ...] = ()
+    origin: documents.Origin = NOT_RECORDED
+    evaluation: documents.EvaluationDocument | None = None
     foreign: str = ""
     overlaps: int = 0
     restores: int = 0
@@ -88,18 +76,18 @@ class Run:
         return int(self.config.get(SEED) or 0)
 
     @property
-    def base(self) -> Heldout | None:
+    def base(self) -> documents.Heldout | None:
         """Held-out evaluation of the base model."""
         return self.summary.eval.base
 
     @property
-    def final(self) -> Heldout | None:
+    def final(self) -> documents.Heldout | None:
         """Held-out evaluation of the trained policy."""
         return self.summary.eval.final
 
     @property
-    def plasticity(self) -> Plasticity:
-        return self.summary.plasticity or Plasticity()
+    def plasticity(self) -> documents.Plasticity:
+        return self.summary.plasticity or documents.Plasticity()
 
     @property
     def budget_s(self) -> float | None:
@@ -124,19 +112,6 @@ class Run:
         finite = {update: float(value) for update, value in points.items() if math.isfinite(value)}
         return list(finite), list(finite.values())
 
-    def entropy_change(self, probed: bool) -> float | None:
-        """Return the relative change of the entropy per token: on the reference set if `probed`, else of the training
-        samples between the first and the last tenth of the updates.
-        """
-        if probed:
-            probe = self.plasticity.probe_entropy
-            return probe.change if probe else None
-        _, values = self.series("policy/entropy")
-        tenth = max(len(values) // 10, 1)
-        if len(values) < 2 or not (first := fmean(values[:tenth])):
-            return None
-        return fmean(values[-tenth:]) / first - 1
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -152,11 +127,6 @@ class Sweep:
         """The runs with a final evaluation."""
         return [run for run in self.runs if run.final]
 
-    @property
-    def unfinished(self) -> list[Run]:
-        """The runs without a final evaluation."""
-        return [run for run in self.runs if not run.final]
-
 
 def read_run(folder: Path) -> Run:
     """Read a run folder. Raises BadInput if it is something else, or if a file in it is damaged."""
@@ -166,8 +136,8 @@ def read_run(folder: Path) -> Run:
     config, evaluation = flatten(record.config()), record.benchmarks()
     foreign = _foreign(evaluation, record, config) if evaluation else ""
     if (summary := record.summary()) is None:
-        evaluations, ledger = Heldouts(base=record.evaluation("base")), record.ledger() or LedgerRecord()
-        summary = RunSummary(status=UNFINISHED.status, spent_s=record.spent, eval=evaluations, ledger=ledger)
+        known = {"eval": documents.Heldouts(base=record.evaluation("base")), "spent_s": record.spent}
+        summary = UNFINISHED.model_copy(update=known | {"ledger": record.ledger() or UNFINISHED.ledger})
     return Run(
         name=str(config.get("run.name") or folder.name),
         folder=folder,
@@ -188,7 +158,7 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _foreign(evaluation: EvaluationDocument, record: RunRecord, config: Settings) -> str:
+def _foreign(evaluation: documents.EvaluationDocument, record: RunRecord, config: Settings) -> str:
     """Return what an evaluation is about; empty if that is this run's model, alone or with a checkpoint of the run.
 
     A model is known by its name, a checkpoint by its place or its content.
@@ -241,8 +211,8 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file()
 
 
-def _plan(folder: Path) -> SweepDocument:
-    if (plan := read_document(folder / "sweep.json", SweepDocument)) is None:
+def _plan(folder: Path) -> documents.SweepDocument:
+    if (plan := read_document(folder / "sweep.json", documents.SweepDocument)) is None:
         raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
     return plan
 
@@ -291,7 +261,7 @@ def _comparable(value: Any) -> Any:
     return value if isinstance(value, int | float | None) else json.dumps(value, sort_keys=True)
 
 
-def _solved(samples: Iterable[SampleRow]) -> dict[str, float]:
+def _solved(samples: Iterable[documents.SampleRow]) -> dict[str, float]:
     marks: dict[str, list[bool]] = {}
     for sample in samples:
         marks.setdefault(sample.problem, []).append(sample.status == Status.CORRECT)

@@ -38,7 +38,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report. name: its id on the page. folded, listing: shown when they are clicked."""
+    """A part of a report. name: its id on the page. listing: shown when it is clicked."""
 
     name: str
     title: str
@@ -47,13 +47,12 @@ class Section:
     flags: Sequence[Flag] = ()
     pairs: Sequence[Pair] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
-    folded: Sequence[Table] = ()
     listing: str = ""
 
     @property
     def shown(self) -> bool:
         """Whether there is anything in it."""
-        return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts, self.folded)))
+        return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts)))
 
 
 def run_report(run: Run, settings: str | None = None) -> Report:
@@ -66,14 +65,13 @@ def run_report(run: Run, settings: str | None = None) -> Report:
     facts = about | run.summary.versions | tables.provenance(run)
     return _render(
         title=run.name,
-        subject=", ".join(subject),
         conclusion=run_conclusion.conclude(run, found),
         finding=found.finding if found else "none",
-        notes=[run_conclusion.basis(run, found)] if found else [],
+        notes=[note for note in (run_conclusion.basis(run, found), ", ".join(subject)) if note],
         lead=plots.learning_curve(run, found),
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
-            Section("health", "Warnings and checks", flags=flags(run), folded=[tables.events(run)]),
+            Section("health", "Warnings and checks", flags=flags(run)),
             Section("benchmarks", "Benchmarks", tables=tables.benchmarks(run)),
             Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the base model", tables=[tables.plasticity(run)]),
@@ -88,7 +86,6 @@ def sweep_report(sweep: Sweep) -> Report:
     """Return the report of a sweep, or of runs that are compared."""
     return _render(
         title=sweep.name,
-        subject="",
         conclusion=sweep_conclusion.conclude(sweep),
         finding="none",
         notes=sweep_conclusion.caveats(sweep),

@@ -27,11 +27,11 @@ WIDTH, HEIGHT = 3.5, 2.35
 WINDOW = 0.06
 """Fraction of a curve's updates on either side of a point of its running mean."""
 
+LARGER = 0.4
+"""Inches that the plot beside the conclusion is wider and higher."""
+
 FEW = 15
 """Number of updates up to which each is a dot."""
-
-STEPS = [1, 2, 5, 10]
-"""Distances between the ticks of an axis, times powers of ten."""
 
 LEGEND_LETTERS, LEGEND_MARK, LEGEND_ROW = 66, 4, 0.16
 """Letters that fit into a row of the legend, those that the mark beside a name takes, and inches of a row."""
@@ -46,9 +46,9 @@ class Plot:
     svg: str
 
 
-def blank(height: float = HEIGHT, width: float = WIDTH) -> Axes:
-    """Return the axes of a new plot. height, width: inches."""
-    return Figure(figsize=(width, height)).add_subplot()
+def blank(more: float = 0.0) -> Axes:
+    """Return the axes of a new plot. more: inches, for the plot beside the conclusion."""
+    return Figure(figsize=(WIDTH + more, HEIGHT + more)).add_subplot()
 
 
 def finish(axes: Axes, name: str, caption: str) -> Plot:
@@ -71,7 +71,7 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
         page = axes.figure.figure
         page.set_figheight(page.get_figheight() + LEGEND_ROW * ceil(len(names) / columns))
     if x == "update":
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
 
 
 def smooth(values: Sequence[float], window: int) -> Sequence[float]:
@@ -99,27 +99,27 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     points = {0: found.before, end: found.after} if found else {0: recorded(run.base)} if run.base else {}
     if not known and not points:
         return None
-    axes = blank(HEIGHT + 0.3, WIDTH + 0.4)
+    axes = blank(LARGER)
     for metric in known:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
-    _held_out(axes, _validations(run), "validation", 3)
-    _held_out(axes, points, "held-out pass@1", 5)
+    _held_out(axes, _validations(run), "validation", "C4", 3)
+    _held_out(axes, points, "held-out pass@1", "C1", 5)
     _mark_collapses(axes, run)
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     low, high = axes.get_ylim()
-    axes.set_ylim(min(0.0, low), max(1.03, high))
+    axes.set_ylim(low if any(min(values) < 0 for values in known.values()) else 0.0, max(1.03, high))
     label(axes, "correct; reward" if "reward/mean" in known else "correct", lines=len(known) + 2)
     return finish(axes, "learning", "Learning curve, with 95 % intervals on the held-out problems")
 
 
-def _held_out(axes: Axes, points: dict[int, Estimate], name: str, size: float) -> None:
+def _held_out(axes: Axes, points: dict[int, Estimate], name: str, colour: str, size: float) -> None:
     for update, level in points.items():
         if level.interval:
-            axes.plot([update] * 2, level.interval, color="C1", marker="_", markersize=1.5 * size, linewidth=1.2)
+            axes.plot([update] * 2, level.interval, color=colour, marker="_", markersize=1.5 * size, linewidth=1.2)
     if points:
         values = [level.value for level in points.values()]
-        axes.plot([*points], values, "o", color="C1", markersize=size, clip_on=False, label=name, zorder=3)
+        axes.plot([*points], values, "o", color=colour, markersize=size, clip_on=False, label=name, zorder=3)
 
 
 def _validations(run: Run) -> dict[int, Estimate]:
@@ -154,5 +154,6 @@ def curves(run: Run) -> list[Plot]:
 
 
 def _mark_collapses(axes: Axes, run: Run) -> None:
-    for event in events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK):
-        axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":")
+    for number, event in enumerate(events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)):
+        name = "_" if number else "collapse warning"  # matplotlib lists no name that begins so
+        axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":", label=name)

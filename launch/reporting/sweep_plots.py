@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from launch.reporting.comparison import axis_name, finished, question
 from launch.reporting.history import MODEL, Sweep
-from launch.reporting.plots import HEIGHT, WINDOW, Plot, blank, finish, label, smooth
+from launch.reporting.plots import LARGER, WINDOW, Plot, blank, finish, label, smooth
 from launch.reporting.wording import WORDS, compact
 
 DASHES = ("--", ":", "-.")
@@ -28,7 +28,7 @@ def finals(sweep: Sweep) -> Plot | None:
     values = sweep.axes[axis]
     rests = [tuple(each for each in repeats.settings.items() if each[0] != axis) for repeats in done]
     colours = {rest: f"C{number}" for number, rest in enumerate(dict.fromkeys(rests))}
-    axes = blank(HEIGHT + 0.2)
+    axes = blank(LARGER)
     for repeats, rest in zip(done, rests, strict=True):
         colour, mean, seeds = colours[rest], repeats.final, repeats.values
         x = values.index(repeats.settings[axis]) + ([*colours].index(rest) + 0.5) * 0.6 / len(colours) - 0.3

@@ -75,7 +75,7 @@ def means(sweep: Sweep) -> Table:
         if runs:
             tokens = fmean(sum(row.metrics.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
             updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.summary.spent_s for run in runs)
-            effort = f"{updates:.0f}", count(tokens), time(spent_s)
+            effort = f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
         rows.append((*map(compact, repeats.settings.values()), *mean, *effort))
     head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "updates", "tokens", "time")
     return Table("Means over seeds", head, rows)
@@ -85,13 +85,17 @@ def comparisons(sweep: Sweep) -> Table:
     """Compare every two values of the axis in question."""
     found = contrasts(sweep)
     name = axis_name(str(question(sweep)))
-    columns = {
-        name: [f"{named(each, each.high)} less {named(each, each.low)}" for each in found],
-        "at": [place(each).removeprefix("at ") for each in found],
-        "points": [points(each.difference.value) for each in found],
-        "95 %": [span(each.difference.interval) for each in found],
-        "corrected": [p_value(each.difference.p) for each in found],
-        "from": [each.basis for each in found],
-    }
-    shown = {head: column for head, column in columns.items() if head != "at" or any(column)}
-    return Table(f"Final pass@1 of every two values of the {name}", tuple(shown), [*zip(*shown.values(), strict=True)])
+    body = [
+        (
+            f"{named(each, each.high)} less {named(each, each.low)}",
+            place(each).removeprefix("at "),
+            points(each.difference.value),
+            span(each.difference.interval),
+            p_value(each.difference.p),
+            each.basis,
+        )
+        for each in found
+    ]
+    return Table(
+        f"Final pass@1 of every two values of the {name}", (name, "at", "points", "95 %", "corrected", "from"), body
+    )

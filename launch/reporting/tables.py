@@ -12,24 +12,10 @@ from actors.storage.documents import BenchmarkResult, ProtocolRecord, SampleRow
 from conf.schema.reward import formula
 from launch.reporting.history import Run
 from launch.reporting.run_conclusion import Change
-from launch.reporting.wording import (
-    WORDS,
-    compact,
-    count,
-    decimal,
-    p_value,
-    percent,
-    points,
-    shorten,
-    signed,
-    span,
-    time,
-)
+from launch.reporting.wording import WORDS, compact, count, decimal, p_value, percent, points, signed, span, time
 
 SHOWN_PAIRS = 6
 """Number of problems whose samples are shown side by side."""
-
-SHOWN_EVENTS = 30
 
 SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
 """The end of a turn in a chat template."""
@@ -160,6 +146,7 @@ def seconds(run: Run) -> Table:
     rows = [
         (actor if number == 0 else "", activity.replace("_", " "), time(spent), percent(spent / sum(times.values())))
         for actor, times in run.summary.ledger.seconds.items()
+        if any(times.values())
         for number, (activity, spent) in enumerate(sorted(times.items(), key=lambda item: -item[1]))
     ]
     return Table("Seconds by actor", ("actor", "activity", "time", "share"), rows)
@@ -174,12 +161,6 @@ def tokens(run: Run) -> Table:
         for name, n in sorted(classes.items(), key=lambda item: -item[1])
     ]
     return Table("Generated tokens", ("class", "tokens", "share"), rows)
-
-
-def events(run: Run) -> Table:
-    rows = [(str(each.update), each.event, shorten(each.detail)) for each in run.events[:SHOWN_EVENTS]]
-    more = f"{len(run.events) - len(rows)} more are in events.jsonl." if len(run.events) > len(rows) else ""
-    return Table("Events", ("update", "event", "detail"), rows, more)
 
 
 def settings(run: Run) -> dict[str, str]:

@@ -30,8 +30,7 @@ def points(share: float | None) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    rounded = round(value, digits) or 0.0
-    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.{digits}f}"
+    return f"{round(value, digits) or 0.0:+.{digits}f}".replace("-", "−")
 
 
 def span(interval: Any) -> str:
@@ -41,8 +40,7 @@ def span(interval: Any) -> str:
 
 def decimal(value: float, digits: int = 1) -> str:
     """Write a number with so many decimals, a true minus sign, and a comma between thousands."""
-    rounded = round(value, digits) or 0.0
-    return f"{'−' if rounded < 0 else ''}{abs(rounded):,.{digits}f}"
+    return f"{round(value, digits) or 0.0:,.{digits}f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

@@ -32,7 +32,7 @@ def check_remote(config: Config) -> None:
         raise BadInput(f"checkpoint.mirror={url}: {there} and the run's folder {here} are one; give another URL")
     state = _tried(f"checkpoint.mirror={url}", remote, remote.try_out)
     known = run.identity() if run.exists else None
-    if state and not config.run.overwrite and state["identity"] != known:
+    if state and not config.run.overwrite and state.identity != known:
         raise BadInput(
             f"checkpoint.mirror={url}: has another run {name!r}, which would be lost; go on with that one by"
             f" run.restore={url}, or give run.name=OTHER or another URL"
@@ -49,7 +49,7 @@ def bring_back(config: Config) -> str:
     run, remote = RunRecord(folder), _remote(f"run.restore={url}", url, name)
     state = _tried(f"run.restore={url}", remote, remote.state)
     if run.exists:
-        if state and state["identity"] != run.identity():
+        if state and state.identity != run.identity():
             raise BadInput(
                 f"run.restore={url}: has another run {name!r} than {folder}; move that away, or leave it out"
             )

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from actors.coordinator.budget import Budget
-from actors.coordinator.context import RunContext
+from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
-from actors.messages import Outcome, ProblemSet
+from actors.messages import ProblemSet
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config

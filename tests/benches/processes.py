@@ -27,4 +27,4 @@ def carry_out(folder: str | Path, settings: dict[str, Any]) -> list[dict[str, fl
     found = os.environ | {"PYTHONPATH": str(ROOT)}  # problems and rewards of this folder
     command = [sys.executable, str(ROOT / "launch/run.py"), *given]
     subprocess.run(command, check=True, stdout=sys.stderr, env=found)
-    return RunRecord(Path(folder) / "run").rows()
+    return [row.metrics for row in RunRecord(Path(folder) / "run").rows()]

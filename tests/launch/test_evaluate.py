@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from actors.messages import AdapterRef, Group, ProblemSet, Sample
+from actors.storage.documents import EvaluatedSample
 from actors.storage.files import lock, read_rows
 from actors.storage.folders import MARK
 from conf.errors import BadInput
@@ -157,8 +158,8 @@ def test_results_are_written_as_promised(arguments: list[str], adapter: Path, ti
     assert sorted(path.name for path in folder.iterdir()) == [MARK, "evaluation.json", "evaluation.md", "samples"]
     names = {f"{name}-{policy}.jsonl" for name in ("few", "sums") for policy in ("base", "adapter")}
     assert {path.name for path in (folder / "samples").iterdir()} == names
-    responses = read_rows(folder / "samples" / "few-base.jsonl")
-    assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= responses[0].keys()
+    sample, *_ = read_rows(folder / "samples" / "few-base.jsonl", EvaluatedSample)
+    assert {"version", "reward", "extracted"} <= sample.content.keys()
     document = json.loads((folder / "evaluation.json").read_text())
     assert document["protocol"]["max_response_tokens"] == 24
     assert document["protocol"]["adapter_config"] == {
@@ -327,13 +328,13 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
         evaluation = prepared([*rest, benchmark, f"n={n}"])
         draw(evaluation, rounds=n, right=right)
         document = write_results(evaluation, "completed")
-    assert [(each["name"], each["n"], each["base"]["pass@1"]["value"]) for each in document["benchmarks"]] == [
+    assert [(each.name, each.n, each.base and each.base.pass_at[1].value) for each in document.benchmarks] == [
         ("few", 1, 0.5),
         ("sums", 2, 0.5),
     ]
     again = prepared([*rest, few, "n=2"])
     draw(again, rounds=1, right=2)
-    assert [(each["name"], each["n"]) for each in write_results(again, "completed")["benchmarks"]] == [
+    assert [(each.name, each.n) for each in write_results(again, "completed").benchmarks] == [
         ("sums", 2),
         ("few", 2),
     ]

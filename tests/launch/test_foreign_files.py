@@ -1,7 +1,4 @@
-"""Whatever is done in whatever order, a file that is not ours survives, and what links lead to is not touched.
-
-The functions behind the commands are called in this process. A push writes into a temporary folder of its own alone.
-"""
+"""Whatever is done in whatever order, a file that is not ours survives, and no link is followed."""
 
 import asyncio
 import contextlib
@@ -10,7 +7,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +23,7 @@ from actors.messages import ProblemSet
 from actors.rollout.actor import write_copy
 from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
+from actors.storage.documents import CoordinatorState
 from actors.storage.run_folder import RunFolder
 from conf.command import PlainConsole
 from conf.errors import BadInput
@@ -37,15 +35,7 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claimed
 
-NEVER_OURS = [
-    "thesis.tex",
-    ".hidden",
-    "config.yaml.bak",
-    "update-000009",
-    "safetensors",
-    "metrics.jsonl.tmp",
-    "x.log.1",
-]
+NEVER_OURS = ["thesis.tex", ".hidden", "config.yaml.bak", "update-000009", "safetensors", "metrics.jsonl.tmp"]
 OFTEN_OURS = [
     "config.yaml",
     "report.html",
@@ -55,7 +45,7 @@ OFTEN_OURS = [
     "sweep.json",
     "latest",
 ]
-"""Names of ours, where we have not begun yet."""
+"""Names of ours, in places where no run has begun yet."""
 
 PLACES = """
     mine mine/checkpoints mine/checkpoints/update-000001 mine/checkpoints/update-000002 mine/checkpoints/thesis
@@ -73,8 +63,8 @@ QUICKSTART = load(["conf=quickstart"])
 
 
 @dataclass(frozen=True)
-class Found:
-    """What verifying an export that is sound finds."""
+class Sound:
+    """The result of verifying an export."""
 
     fault: str = ""
 
@@ -84,9 +74,8 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.config = changed(
-            QUICKSTART, {"run.name": "mine", "run.folder": str(root), "checkpoint.mirror": f"file://{root}/far"}
-        )
+        own = {"run.name": "mine", "run.folder": str(root), "checkpoint.mirror": f"file://{root}/far"}
+        self.config = changed(QUICKSTART, own)
         self.run = RunFolder(root / "mine")
         self.begun = False
         self.secret = root / "secret"
@@ -109,12 +98,26 @@ class World:
         return {file.read_bytes() for file in self.root.rglob("*") if file.is_file() and not file.is_symlink()}
 
 
-def start(world: World, overwrite: bool = False) -> None:
-    world.config = changed(world.config, {"run.overwrite": overwrite})
-    take_over.cache_clear()
+@contextlib.contextmanager
+def setting(world: World, **values: Any) -> Iterator[None]:
+    """Change settings of a world, keys with __ for dots, and change them back."""
+    before = world.config
+    world.config = changed(before, {key.replace("__", "."): value for key, value in values.items()})
+    try:
+        yield
+    finally:
+        world.config = before
+
+
+def start(world: World) -> None:
     begin(world.config, find_folder(world.config), ProblemSet((), (), {}))
     world.run.recover()
     world.begun = True
+
+
+def start_again(world: World) -> None:
+    with setting(world, run__overwrite=True):
+        start(world)
 
 
 def save(world: World) -> None:
@@ -124,44 +127,36 @@ def save(world: World) -> None:
         version = world.run.checkpoints.newest_until(100) + 1
         async with world.run.checkpoints.new(version, keep_last=1) as folder:
             write_copy({"adapter_model.safetensors": b"1"}, folder / "adapter")
-            write_state(folder, {"version": version, "validation": None})
+            write_state(folder, CoordinatorState(version=version))
         world.run.append_metrics(version, {})
 
     asyncio.run(new())
 
 
 def restore(world: World) -> None:
-    world.config = changed(world.config, {"run.name": "other", "run.restore": world.config.checkpoint.mirror})
-    try:
+    with setting(world, run__name="other", run__restore=world.config.checkpoint.mirror):
         (world.root / "far" / "other").symlink_to("mine")
         bring_back(world.config)
-    finally:
-        world.config = changed(world.config, {"run.name": "mine", "run.restore": ""})
 
 
 def put(world: World) -> None:
-    world.config = changed(world.config, {"run.overwrite": True})
-    check_remote(world.config)
-    put_ending(world.config, world.run.path)
+    with setting(world, run__overwrite=True):
+        check_remote(world.config)
+        put_ending(world.config, world.run.path)
 
 
-def mirror_elsewhere(world: World) -> None:
+def put_elsewhere(world: World) -> None:
     """Name the run's own parent, or a folder with other files, for remote checkpoints."""
-    before = world.config.checkpoint.mirror
-    try:
-        for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
-            world.config = changed(world.config, {"checkpoint.mirror": url})
+    for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
+        with setting(world, checkpoint__mirror=url), contextlib.suppress(BadInput):
             put(world)
-    finally:
-        world.config = changed(world.config, {"checkpoint.mirror": before})
 
 
 def evaluate(world: World) -> None:
-    take_over.cache_clear()
-    world.config = changed(world.config, {"run.overwrite": True})
     folder = EvaluationFolder(world.run.evaluation_folder)
-    take_over(folder.path, "the evaluation")
-    folder.begin(world.config, Protocol.of(world.config, "nowhere", None))
+    with setting(world, run__overwrite=True):
+        take_over(folder.path, "the evaluation")
+        folder.begin(world.config, Protocol.of(world.config, "nowhere", None))
 
 
 def make_model(world: World) -> None:
@@ -176,7 +171,7 @@ def make_export(world: World) -> None:
 
 
 def crash(world: World) -> None:
-    """Clear up after a note of what is no session, and after the run's own."""
+    """Clear up after a session note that names a foreign folder, and after the run's own."""
     assert world.begun
     (world.run.path / NOTE).write_text(json.dumps({"temporary": str(world.secret), "number": "1"}))
     clear_session(world.run.path)
@@ -191,20 +186,10 @@ def sweep(world: World) -> None:
 
 
 ACTIONS: list[Callable[[World], Any]] = [
-    start,
-    lambda world: start(world, overwrite=True),
-    save,
+    *(start, start_again, save, put, restore, put_elsewhere, evaluate, make_model, make_export, crash, sweep),
     lambda world: world.begun and world.run.return_to(0),
     lambda world: world.begun and world.run.drop_adapters(keep=()),
     lambda world: write_copy({"adapter_config.json": b"{}"}, world.root / "copies" / "policy-v1-r0"),
-    put,
-    restore,
-    mirror_elsewhere,
-    evaluate,
-    make_model,
-    make_export,
-    crash,
-    sweep,
 ]
 
 
@@ -218,7 +203,7 @@ ACTIONS: list[Callable[[World], Any]] = [
 def test_file_that_is_not_ours_survives(before: Any, begin_first: bool, after: Any, actions: Any) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
         found = SimpleNamespace(
-            check_room=lambda *_: None, needed_bytes=lambda *_: 0, write_verified=lambda *_: Found()
+            check_room=lambda *_: None, needed_bytes=lambda *_: 0, write_verified=lambda *_: Sound()
         )
         patched.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
         world = World(Path(place).resolve())

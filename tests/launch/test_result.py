@@ -1,15 +1,15 @@
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from actors.storage.documents import RunSummary
+from actors.storage.files import write_document
 from launch import result
 from launch.reporting import conclusion
 from launch.result import describe
 from tests.run_folders import write_run
 
-SUMMARY: dict[str, Any] = {"status": "budget_exhausted", "updates": 40, "spent_s": 594.0, "reason": "it was time"}
+SUMMARY = RunSummary(status="budget_exhausted", updates=40, spent_s=594.0, reason="it was time")
 
 
 def test_how_a_run_ended_is_one_line() -> None:
@@ -29,6 +29,6 @@ def test_the_report_and_its_conclusion_are_last(tmp_path: Path, capsys: pytest.C
 def test_a_run_without_files_to_conclude_from_still_has_a_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    write_document(tmp_path / "summary.json", SUMMARY)
     assert result.main([str(tmp_path)]) == 0
     assert "No conclusion" in capsys.readouterr().out

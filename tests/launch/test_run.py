@@ -187,6 +187,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
+from actors.storage.documents import RunSummary
+from actors.storage.files import write_document
 from launch.session import ending, watch
 from launch import run
 from tests.actors.coordinator.test_actor import make_request
@@ -209,13 +211,13 @@ def note(seconds, action):
     return timers[-1]
 
 def follow():
-    (folder / "summary.json").write_text(json.dumps(summary))
+    write_document(folder / "summary.json", summary)
     return summary
 
 def close(_):
     assert timers[0].finished.is_set(), "the budget's timer may still end a run that is over"
 
-summary = {"status": "halted", "reason": "it must", "updates": 1, "spent_s": 1.0, "eval": {"base": None, "final": None}}
+summary = RunSummary(status="halted", reason="it must", updates=1, spent_s=1.0)
 run.ray_session, run.SHUTDOWN_S, run.after, ending.after = session, 0.1, note, note
 watch.Watch = lambda *_: SimpleNamespace(follow=follow, close=close)
 sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=True)))

@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Path:
     ],
 )
 def test_what_lost_most_comes_first(shown: str, verdict: str, expected: list[str], run: Path) -> None:
-    assert [pair.after["response"] for pair in choose(read_pairs(run), shown, verdict)] == expected
+    assert [pair.after.response for pair in choose(read_pairs(run), shown, verdict)] == expected
 
 
 def test_shows_both_answers_and_counts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,8 +35,8 @@ def test_several_steps_a_batch_make_more_steps_than_updates(tmp_path: Path) -> N
         ({"rank": 8}, ("rank 8", "32")),
         ({"model": "another"}, ("model another", Config().model.path)),
         ({"seed": 1}, ("seed 1", "0")),
-        ({"steps": -1}, ("-1 optimizer steps",)),
-        ({"steps": "1"}, ("1 optimizer steps",)),
+        ({"steps": -1}, ("steps=-1",)),
+        ({"steps": "1"}, ("steps='1'",)),
     ],
 )
 def test_foreign_checkpoint_is_told_apart(tmp_path: Path, change: dict[str, Any], named: tuple[str, ...]) -> None:
@@ -49,7 +49,7 @@ def test_foreign_checkpoint_is_told_apart(tmp_path: Path, change: dict[str, Any]
 @pytest.mark.parametrize("content", ["", "[]", json.dumps({"version": 1}), '{"ver'])
 def test_unreadable_facts_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / FACTS_FILE).write_text(content)
-    assert "cannot be read" in str(foreign(tmp_path, Config()))
+    assert FACTS_FILE in str(foreign(tmp_path, Config()))
 
 
 def test_learner_refuses_checkpoints_that_are_not_its_own(learner: LoraLearner, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
             RemoteRewardActor(RemoteActor(RewardActor, f"reward-{number}", Share(), RewardFunction(config), 1), config)
             for number, config in enumerate(configs)
         ]
-        verifier = RemoteVerifier(actors, WallClock(), lambda name, text: None)
+        verifier = RemoteVerifier(actors, WallClock(), lambda *_: None)
         scored = await asyncio.gather(*map(verifier.score, groups))
         health = await verifier.health()
         await verifier.close()
@@ -67,7 +67,7 @@ def test_a_function_that_waits_as_long_as_it_may_does_not_kill_its_actor() -> No
 def test_reward_actor_given_up_keeps_no_one_from_the_health_of_the_others() -> None:
     async def scenario() -> dict[str, int]:
         actors = [FrailVerifier("reward-0"), FrailVerifier("reward-1")]
-        verifier = RemoteVerifier(actors, VirtualClock(), lambda name, text: None)  # type: ignore[arg-type]
+        verifier = RemoteVerifier(actors, VirtualClock(), lambda *_: None)  # type: ignore[arg-type]
         actors[0].stillborn = 10
         actors[0].die()
         await asyncio.gather(*(verifier.score(make_group(index)) for index in range(4)))

@@ -100,19 +100,19 @@ def fail(number: int) -> Callable[[Path], None]:
 def test_start_that_hangs_ends_with_the_budget_and_its_ledger_adds_up(tmp_path: Path) -> None:
     request = make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 50.2, spent_before=50.0)
     summary = end(make_actor(request))
-    assert summary["status"] == "budget_exhausted"
-    assert "starting" in summary["reason"]
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
-    assert summary["spent_s"] >= 50.2
-    assert summary["ledger"]["seconds"].keys() == {"run", "rollouts", "rewards", "learner"}
-    for activities in summary["ledger"]["seconds"].values():
-        assert abs(sum(activities.values()) - summary["spent_s"]) < 5.0
+    assert summary.status == "budget_exhausted"
+    assert "starting" in summary.reason
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary.content
+    assert summary.spent_s >= 50.2
+    assert summary.ledger.seconds.keys() == {"run", "rollouts", "rewards", "learner"}
+    for activities in summary.ledger.seconds.values():
+        assert abs(sum(activities.values()) - summary.spent_s) < 5.0
 
 
 def test_start_that_hangs_ends_when_told_to(tmp_path: Path) -> None:
     actor = make_actor(make_request(tmp_path))
     summary = end(actor, lambda: actor.stop("SIGTERM"))
-    assert (summary["status"], summary["reason"]) == ("interrupted", "SIGTERM")
+    assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
 
 
 def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,20 +126,20 @@ def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(coordinator, "measure", measure)
     summary = end(make_actor(make_request(tmp_path)))
-    assert summary["status"] == "halted"
-    assert f"make room in {tmp_path}" in summary["reason"]
-    assert [event["event"] for event in summary["events"]] == ["disk low"]
-    counts = summary["ledger"]["counts"]
+    assert summary.status == "halted"
+    assert f"make room in {tmp_path}" in summary.reason
+    assert [event.event for event in summary.events] == ["disk low"]
+    counts = summary.ledger.counts
     assert (counts["warnings/disk"], counts["warnings/look failed"]) == (1, 1)
 
 
 def test_full_disk_halts_the_run_although_nothing_can_be_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def append(folder: RunFolder, update: int, event: str, detail: str) -> None:
+    def append(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(coordinator, "measure", lambda folder: LITTLE_DISK)
     monkeypatch.setattr(RunFolder, "append_event", append)
-    assert end(make_actor(make_request(tmp_path, seconds=10.0)))["status"] == "halted"
+    assert end(make_actor(make_request(tmp_path, seconds=10.0))).status == "halted"
 
 
 @pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EROFS, "writable")])
@@ -150,9 +150,9 @@ def test_disk_that_takes_nothing_more_halts_the_run(
     RunFolder(tmp_path).write_spent(5.0)
     monkeypatch.setattr(files, "sync", fail(number))
     summary = end(actor)
-    assert summary["status"] == "halted"
-    assert str(tmp_path / ".incarnation.json.tmp") in summary["reason"]
-    assert remedy in summary["reason"]
+    assert summary.status == "halted"
+    assert str(tmp_path / ".incarnation.json.tmp") in summary.reason
+    assert remedy in summary.reason
     assert not (tmp_path / "summary.json").exists()
     assert RunFolder(tmp_path).spent == 5.0
 
@@ -161,16 +161,16 @@ def test_run_that_cannot_write_its_end_is_not_finished(tmp_path: Path, monkeypat
     actor = make_actor(make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 0.2))
     monkeypatch.setattr(files, "sync", fail(errno.ENOSPC))
     summary = end(actor)
-    assert summary["status"] == "halted"
-    assert "make room" in summary["reason"]
+    assert summary.status == "halted"
+    assert "make room" in summary.reason
     assert RunFolder(tmp_path).finished() is None
 
 
 def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = end(make_actor(make_request(folder), delete))
-    assert summary["status"] == "halted"
-    assert str(folder) in summary["reason"]
+    assert summary.status == "halted"
+    assert str(folder) in summary.reason
     assert not (folder / "summary.json").exists()
 
 
@@ -182,7 +182,7 @@ def test_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_run_does_not_go_on_without_its_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "measure", lambda folder: None)
-    assert end(make_actor(make_request(tmp_path, seconds=10.0)))["status"] == "failed"
+    assert end(make_actor(make_request(tmp_path, seconds=10.0))).status == "failed"
 
 
 def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> Non
 
 
 def test_only_a_failure_leaves_a_log_of_it(tmp_path: Path) -> None:
-    assert end(make_actor(make_request(tmp_path), raising(Interrupted("SIGTERM"))))["reason"] == "SIGTERM"
+    assert end(make_actor(make_request(tmp_path), raising(Interrupted("SIGTERM")))).reason == "SIGTERM"
     assert not (tmp_path / "failure.log").exists()
 
 
@@ -213,11 +213,11 @@ def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_do
     request = replace(request, config=config)
     (tmp_path / "mine").mkdir()
     summary = end(make_actor(request))
-    counts = summary["ledger"]["counts"]
+    counts = summary.ledger.counts
     assert counts["mirror/copies"] == 1
     assert counts["mirror/bytes"] > 0
     assert counts["warnings/fake"] >= 1
-    (event,) = summary["events"]
-    assert "fake" in event["event"]
-    assert "no route to host" in event["detail"]
-    assert (Remote(request.config.checkpoint.mirror, "mine").state() or {})["files"]
+    (event,) = summary.events
+    assert "fake" in event.event
+    assert "no route to host" in event.detail
+    assert getattr(Remote(request.config.checkpoint.mirror, "mine").state(), "files", None)

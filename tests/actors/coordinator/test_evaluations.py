@@ -18,7 +18,8 @@ def run(tmp_path: Path) -> Run:
 
 def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
     outcome = run.go()
-    assert outcome.plasticity == {
+    assert outcome.plasticity
+    assert outcome.plasticity.content == {
         "probe_entropy": {"before": 2.0, "after": 1.0, "change": -0.5},
         "kl_to_base": 0.5,
         "adapter_norm": {"q_proj": 1.0},

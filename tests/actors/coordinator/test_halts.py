@@ -7,6 +7,7 @@ import pytest
 
 from actors.errors import Halted
 from actors.messages import Group, Scores, Status, UpdateStats
+from actors.storage.documents import EventKind
 from conf.settings import changed
 from tests.actors.virtual_run import Run, score_all, score_each
 from tests.fakes import FakeVerifier, make_reward
@@ -93,7 +94,7 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
     cause = run.fail()
     assert "no answer could be judged" in str(cause)
     assert complaint in str(cause)
-    details = [event["detail"] for event in run.folder.events() if event["event"] == "reward function failed"]
+    details = [event.detail for event in run.folder.events() if event.kind is EventKind.REWARD_FAILED]
     assert set(details) == {complaint}
     assert run.coordinator.ledger.counts["rewards/failed"] > len(details)
 

@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.coordinator.ledger import HISTORY, Ledger
+from actors.storage.documents import LedgerRecord
 from tests.actors.coordinator.test_budget import HandClock
 
 
@@ -26,9 +27,8 @@ def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, 
 def test_rounding_makes_no_second_negative() -> None:
     """The run could not be resumed: what is read back of a ledger has to be sound."""
     clock = HandClock()
-    resumed = Ledger(
-        clock, spent=0.3, carried={"seconds": {"run": {"start": 0.0, "training": 0.1 + 0.2}}, "counts": {}}
-    )
+    carried = LedgerRecord(seconds={"run": {"start": 0.0, "training": 0.1 + 0.2}})
+    resumed = Ledger(clock, spent=0.3, carried=carried)
     resumed.enter("run", "start")
     assert min(resumed.seconds["run"].values()) == 0.0
 

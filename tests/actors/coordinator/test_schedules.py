@@ -9,7 +9,7 @@ behind the adapter, and every second and token is accounted for. A crash leaves 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,7 @@ from actors.messages import AdapterRef, Batch, Group, Status
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state
+from actors.storage.documents import CoordinatorState, LedgerRecord
 from actors.storage.run_folder import RunFolder
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
@@ -184,8 +185,8 @@ class Trial:
         for actor, deaths in zip((*engines, *workers), times, strict=True):
             for time in deaths:
                 loop.call_later(time, actor.die)
-        engine = EnginePool(engines, clock, lambda name, text: None)
-        verifier = RemoteVerifier(workers, clock, lambda name, text: None)  # type: ignore[arg-type]
+        engine = EnginePool(engines, clock, lambda *_: None)
+        verifier = RemoteVerifier(workers, clock, lambda *_: None)  # type: ignore[arg-type]
         run = RunContext(
             config=self.config,
             problems=self.problems,
@@ -218,7 +219,7 @@ class Trial:
                 raise
         if ended:
             folder.write_spent(budget.spent, ledger.record)
-            self.check_history(**coordinator._producer.state)
+            self.check_history(coordinator._producer.state)
         self.spent = folder.spent
         self.check(folder)
         return ended
@@ -232,7 +233,7 @@ class Trial:
         self.drawn["tokens"] = self.written
         write = folder.write_spent
 
-        def note(seconds: float, record: dict[str, Any]) -> None:
+        def note(seconds: float, record: LedgerRecord) -> None:
             write(seconds, record)
             self.written = self.drawn["tokens"]
 
@@ -293,19 +294,18 @@ class Trial:
         assert self.spent <= self.schedule.budget
         record = folder.ledger()
         assert record is not None
-        for activities in record["seconds"].values():
+        for activities in record.seconds.values():
             assert sum(activities.values()) == pytest.approx(self.spent, abs=1e-6)
-        counts = record["counts"]
+        counts = record.counts
         assert all(count > 0 for count in counts.values()), counts
         tokens = sum(n for name, n in counts.items() if name.startswith("tokens/") and name != "tokens/cancelled")
         assert tokens == self.written
         if folder.checkpoints.latest:
-            state = read_state(folder.checkpoints.latest)
-            names = ("version", "next_unused", "used", "dropped")
-            self.check_history(**{name: state[name] for name in names})
+            self.check_history(read_state(folder.checkpoints.latest))
 
-    def check_history(self, version: int, next_unused: int, used: Sequence[int], dropped: int) -> None:
+    def check_history(self, state: CoordinatorState) -> None:
         """Check the history behind a version, with its cursor."""
+        version = state.version
         behind = [
             group.index
             for earlier in sorted(self.history)
@@ -313,9 +313,9 @@ class Trial:
             for group in self.history[earlier].groups
         ]
         assert len(behind) == len(set(behind)) == version * self.schedule.per_update
-        done = {*range(next_unused), *used}
+        done = {*range(state.next_unused), *state.used}
         assert set(behind) <= done
-        assert 0 <= dropped <= len(done - set(behind))
+        assert 0 <= state.dropped <= len(done - set(behind))
         for index in done - set(behind):
             outcome = self._outcome(index)
             dropped = outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)

@@ -68,7 +68,7 @@ def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, death: tup
     assert [row["update"] for row in run.rows] == list(range(1, 8))
     assert run.learner.incarnation == 1
     assert run.coordinator.ledger.counts["deaths/learner"] == 1
-    assert [event["event"] for event in run.folder.events()] == ["learner died"]
+    assert [event.event for event in run.folder.events()] == ["learner died"]
 
 
 def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:
@@ -184,8 +184,8 @@ def test_collapse_is_reported_and_the_run_goes_on(run: Run) -> None:
     assert run.go().status == "completed"
     assert [row["update"] for row in run.rows if row["guard/alarms"]] == [13]
     (event,) = run.folder.events()
-    assert (event["update"], event["event"]) == (13, "collapse")
-    assert "policy/entropy" in event["detail"]
+    assert (event.update, event.event) == (13, "collapse")
+    assert "policy/entropy" in event.detail
 
 
 def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run) -> None:
@@ -199,8 +199,8 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
     assert run.go().status == "completed"
     assert [row["guard/alarms"] for row in run.rows] == [0] * 5
     (event,) = run.folder.events()
-    assert (event["update"], event["event"]) == (3, "mismatch")
-    assert "mismatch/effective_share" in event["detail"]
+    assert (event.update, event.event) == (3, "mismatch")
+    assert "mismatch/effective_share" in event.detail
 
 
 def test_collapse_halts_where_asked_for(run: Run) -> None:
@@ -229,7 +229,7 @@ def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> No
     assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 15)]
     assert sorted(history(run)) == list(range(30))
     assert [row["update"] for row in run.rows] == list(range(1, 16))
-    assert [event["event"] for event in run.folder.events()] == ["collapse, rolled back"]
+    assert [event.event for event in run.folder.events()] == ["collapse, rolled back"]
     assert all(len(seeds[index]) == 2 for index in range(18, 26)), "drawn again, other samples are wanted"
     assert run.coordinator.ledger.counts["updates/abandoned"] == 4
 
@@ -264,7 +264,9 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
     run.go()
     validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
     assert validated == {2: 0.5, 4: 1.0, 6: 0.5, 8: 0.5, 10: 0.5}
-    assert (run.folder.evaluation("base") or {})["validation/pass@1"] == 0.5
+    base = run.folder.evaluation("base")
+    assert base is not None
+    assert base.figures["validation/pass@1"] == 0.5
     kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000004", "update-000005", "update-000010"]
     assert run.folder.checkpoints.best == run.path.resolve() / "checkpoints" / "update-000004"

@@ -21,15 +21,15 @@ def test_run_spends_its_budget_and_not_more(run: Run) -> None:
     assert run.spent > 0.8 * run.seconds
     assert run.folder.evaluation("base") is not None
     assert outcome.final is not None
-    assert outcome.final["n"] == 2
-    assert outcome.final["pass@1"] == 1.0
+    assert outcome.final.n == 2
+    assert outcome.final.pass_at_1 == 1.0
 
 
 def test_start_of_the_engine_is_no_part_of_the_first_evaluation(run: Run) -> None:
     """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
     run.engine.start_seconds = 0.5 * run.seconds
     run.go()
-    assert (run.folder.evaluation("base") or {})["n"] == 2
+    assert getattr(run.folder.evaluation("base"), "n", 0) == 2
     assert run.spent > 0.8 * run.seconds
 
 
@@ -56,8 +56,8 @@ def test_last_policy_is_evaluated_on_fewer_problems_where_not_one_round_fits(run
     run.engine.generate = slower  # type: ignore[method-assign]
     outcome = run.go()
     assert outcome.final is not None
-    assert outcome.final["n"] == 1
-    assert 1 <= outcome.final["problems"] < 4
+    assert outcome.final.n == 1
+    assert 1 <= outcome.final.problems < 4
     assert run.spent <= run.seconds
 
 

@@ -46,7 +46,7 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> N
 
 def test_results_are_not_kept_under_another_protocol_though_their_samples_are_gone(tmp_path: Path) -> None:
     config = load(["conf=quickstart"])
-    folder = begun(tmp_path, protocol(config, seed=1), benchmarks=[{"name": "sums"}])
+    folder = begun(tmp_path, protocol(config, seed=1), benchmarks=[{"name": "sums", "problems": 1}])
     shutil.rmtree(tmp_path / "samples")
     with pytest.raises(BadInput, match="seed=1"):
         folder.begin(config, protocol(config))

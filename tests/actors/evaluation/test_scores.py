@@ -3,10 +3,13 @@ from typing import Any
 import pytest
 
 from actors.evaluation.scores import comparison, majority, scores
+from actors.storage.documents import EvaluatedSample
 
 
-def row(status: str, extracted: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"status": status, "extracted": extracted, "tokens": 10, "finish_reason": "stop", "format": 1.0, **more}
+def row(status: str, extracted: str | None = None, **more: Any) -> EvaluatedSample:
+    text = dict.fromkeys(("problem", "prompt", "gold", "response"), "")
+    known = {"tokens": 10, "finish_reason": "stop", "format": 1.0, "sample": 0, "seconds": 1.0}
+    return EvaluatedSample(status=status, extracted=extracted, **text, **known | more)
 
 
 def alike(answer: str, other: str) -> bool:
@@ -19,28 +22,28 @@ RIGHT, WRONG = row("correct", "7"), row("wrong", "8", tokens=30, finish_reason="
 
 def test_scores_of_a_policy() -> None:
     found = scores([[RIGHT, WRONG], [WRONG, WRONG]], alike)
-    assert (found["n"], found["mean_length"], found["truncated"], found["format"]) == (2, 25.0, 0.75, 0.25)
-    assert [found[name]["value"] for name in ("pass@1", "pass@2", "maj@n")] == [0.25, 0.5, 0.25]
-    low, high = found["pass@1"]["ci95"]
+    assert (found.n, found.mean_length, found.truncated, found.format) == (2, 25.0, 0.75, 0.25)
+    assert [found.content[name]["value"] for name in ("pass@1", "pass@2", "maj@n")] == [0.25, 0.5, 0.25]
+    low, high = found.pass_at[1].ci95 or ()
     assert low <= 0.25 <= high
 
 
 def test_answers_that_hang_the_grader_are_not_solved_and_counted() -> None:
     found = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
-    assert (found["unjudged"], found["pass@1"]["value"]) == (0.5, 0.25)
+    assert (found.unjudged, found.pass_at[1].value) == (0.5, 0.25)
 
 
 def test_pass_at_8_and_16_and_n() -> None:
-    names = [name for name in scores([[RIGHT] * 20], alike) if "@" in name]
-    assert names == ["pass@1", "pass@8", "pass@16", "pass@20", "maj@n"]
+    assert list(scores([[RIGHT] * 20], alike).pass_at) == [1, 8, 16, 20]
 
 
 def test_comparison_is_paired_by_problem() -> None:
     found = comparison([[WRONG, RIGHT]] * 12, [[RIGHT, RIGHT]] * 12)
-    assert found["difference"] == 0.5
-    assert 0 < found["ci95"][0] < 0.5 < found["ci95"][1]
-    assert found["p"] < 0.001
-    assert comparison([[WRONG]] * 5, [[RIGHT]] * 5)["ci95"] is None  # too few problems
+    assert found.difference == 0.5
+    assert found.ci95
+    assert 0 < found.ci95[0] < 0.5 < found.ci95[1]
+    assert found.p < 0.001
+    assert comparison([[WRONG]] * 5, [[RIGHT]] * 5).ci95 is None  # too few problems
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 ADAPTER = AdapterRef(0, 0, "nowhere")
 
 
-def ignore(name: str, text: str) -> None: ...
+def ignore(*_: object) -> None: ...
 
 
 def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -73,7 +73,7 @@ def ask(pool: EnginePool, index: int, adapter: AdapterRef | None = ADAPTER) -> "
 @virtually
 async def test_groups_of_a_dead_engine_are_asked_for_again_under_the_versions_it_had() -> None:
     engine, events = FrailEngine(seconds=10.0), list[str]()
-    pool = EnginePool([engine], VirtualClock(), lambda event, detail: events.append(f"{event}: {detail}"))
+    pool = EnginePool([engine], VirtualClock(), lambda name, kind, detail: events.append(f"{name} {kind}: {detail}"))
     old, new = ADAPTER, AdapterRef(1, 0, "nowhere")
     await pool.load(old)
     early = ask(pool, 0, old)
@@ -135,7 +135,7 @@ async def test_version_that_only_missing_engines_could_hold_waits_for_one() -> N
 async def test_engine_given_up_is_reported_and_the_others_go_on() -> None:
     broken, other = FrailEngine(), FrailEngine()
     events: list[str] = []
-    pool = EnginePool([broken, other], VirtualClock(), lambda event, _: events.append(event))
+    pool = EnginePool([broken, other], VirtualClock(), lambda name, kind, _: events.append(f"{name} {kind}"))
     await pool.load(ADAPTER)
     broken.stillborn = 10
     broken.die()
@@ -153,7 +153,7 @@ async def test_version_retired_while_a_fresh_engine_loads_it_does_no_harm(missed
     """One that its predecessor had, or one that came while it was away, and it dies again: the folder is gone then."""
     events = list[str]()
     engines = [FrailEngine(), FrailEngine()]
-    pool = EnginePool(engines, VirtualClock(), lambda event, _: events.append(event))
+    pool = EnginePool(engines, VirtualClock(), lambda name, kind, _: events.append(f"{name} {kind}"))
     old, new = AdapterRef(1, 0, "nowhere"), AdapterRef(2, 0, "nowhere")
     if not missed:
         await pool.load(old)
@@ -180,7 +180,7 @@ async def test_version_retired_while_a_fresh_engine_loads_it_does_no_harm(missed
 async def test_what_keeps_an_engine_from_coming_back_is_recorded_and_ends_a_run_without_another() -> None:
     events = list[str]()
     engines = [FrailEngine(), FrailEngine()]
-    pool = EnginePool(engines, VirtualClock(), lambda event, detail: events.append(f"{event}: {detail}"))
+    pool = EnginePool(engines, VirtualClock(), lambda name, kind, detail: events.append(f"{name} {kind}: {detail}"))
     await pool.load(ADAPTER)
     for number, engine in enumerate(engines):
         engine.name = f"rollout-{number}"
@@ -202,7 +202,7 @@ async def test_what_keeps_an_engine_from_coming_back_is_recorded_and_ends_a_run_
 async def test_engine_that_cannot_load_a_version_it_has_missed_is_given_up_and_the_others_go_on() -> None:
     events = list[str]()
     engines = [FrailEngine(), FrailEngine()]
-    pool = EnginePool(engines, VirtualClock(), lambda event, detail: events.append(f"{event}: {detail}"))
+    pool = EnginePool(engines, VirtualClock(), lambda name, kind, detail: events.append(f"{name} {kind}: {detail}"))
     engines[0].die()
     engines[0].gone.add(ADAPTER.name)
     await pool.load(ADAPTER)

@@ -63,7 +63,9 @@ class Run:
             RemoteActor(Light, f"rollout-{number}", share) for number, share in enumerate(self.placement.rollouts)
         ]
         engines = [RemoteEngine(actor, 8, AdapterTransfer()) for actor in self.rollouts]
-        self.pool = EnginePool(engines, WallClock(), lambda name, text: self.events.append(f"{name}: {text}"))
+        self.pool = EnginePool(
+            engines, WallClock(), lambda name, kind, text: self.events.append(f"{name} {kind}: {text}")
+        )
         await self.pool.ready()
         self.ranks = [
             RemoteActor(Light, f"learner-{rank}", share, bundle=PlacementGroupSchedulingStrategy(group, rank))

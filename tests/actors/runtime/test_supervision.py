@@ -58,7 +58,7 @@ class Worker:
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50)), max_size=60))
 def test_work_goes_to_the_first_of_those_with_the_least_load(count: int, jobs: list[tuple[int, int]]) -> None:
     async def scenario() -> None:
-        pool = WorkerPool([Supervised(Worker(n), VirtualClock(), lambda name, text: None) for n in range(count)])
+        pool = WorkerPool([Supervised(Worker(n), VirtualClock(), lambda *_: None) for n in range(count)])
 
         async def work(seconds: int, worker: Worker) -> int:
             await asyncio.sleep(seconds)

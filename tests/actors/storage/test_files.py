@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
+from actors.storage.documents import Event, MetricsRow
 from actors.storage.files import (
     MANIFEST,
     append_row,
     damage,
+    disk_trouble,
     drop_half_line,
     lock,
     private_folder,
@@ -33,52 +36,35 @@ def sealed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_sealed_folder_is_whole(sealed: Path) -> None:
-    assert damage(sealed) is None
-
-
 def test_every_kind_of_damage_is_named(sealed: Path) -> None:
-    weights = sealed / "adapter" / "weights"
-    weights.write_bytes(b"weighty")
-    assert damage(sealed) == "adapter/weights has another content than was written"
-    weights.write_bytes(b"weight")
-    assert damage(sealed) == "adapter/weights has 6 bytes instead of 7"
-    weights.unlink()
-    assert damage(sealed) == "adapter/weights is missing"
+    assert damage(sealed) is None
+    weights, manifest = sealed / "adapter" / "weights", sealed / MANIFEST
+    for content, said in ((b"weighty", "another content"), (b"weight", "6 bytes instead of 7"), (None, "missing")):
+        weights.unlink() if content is None else weights.write_bytes(content)
+        assert said in str(damage(sealed))
+        assert "adapter/weights" in str(damage(sealed))
+    for nothing in ('{"adapter', "[1]"):
+        manifest.write_text(nothing)
+        assert f"{MANIFEST} cannot be read" in str(damage(sealed))
     weights.write_bytes(b"weights")
     for nothing in ("{}", '{"facts.json": {}}'):
-        (sealed / MANIFEST).write_text(nothing)
+        manifest.write_text(nothing)
         assert "adapter/weights is not in" in str(damage(sealed))
-    weights.unlink()
-    (sealed / MANIFEST).write_text('{"adapter')
-    assert "manifest.json cannot be read" in str(damage(sealed))
-    (sealed / MANIFEST).write_text("[1]")
-    assert "manifest.json cannot be read" in str(damage(sealed))
-    (sealed / MANIFEST).unlink()
-    assert "manifest.json cannot be read" in str(damage(sealed))
-
-
-def test_text_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    file = tmp_path / "state.json"
-    replace_text(file, "old")
-    replace_text(file, "new")
-    assert file.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_folder_that_was_changed_on_purpose_can_be_sealed_anew(sealed: Path) -> None:
-    (sealed / "facts.json").write_text('{"more": 1}')
     seal(sealed)
     assert damage(sealed) is None
 
 
+def row(update: int) -> MetricsRow:
+    return MetricsRow(update=update)
+
+
 def test_row_that_is_only_half_written_is_not_read_and_can_be_dropped(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    assert read_rows(file) == []
-    append_row(file, {"update": 1})
+    assert read_rows(file, MetricsRow) == []
+    append_row(file, row(1))
     with file.open("a") as lines:
         lines.write('{"upd')
-    assert read_rows(file) == [{"update": 1}]
+    assert read_rows(file, MetricsRow) == [row(1)]
     drop_half_line(file)
     assert file.read_text() == '{"update": 1}\n'
 
@@ -90,7 +76,7 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"file is not JSON \(.*; move it out of the way"):
         read_json(file)
     with pytest.raises(BadInput, match=r"file, line 1 is not JSON"):
-        read_rows(file)
+        read_rows(file, MetricsRow)
 
 
 LITTLE_ROOM = 100
@@ -112,16 +98,17 @@ def little_room() -> Iterator[None]:
 
 def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    append_row(file, {"update": 1})
+    append_row(file, row(1))
     with pytest.raises(OSError, match="File too large") as caught, little_room():
-        append_row(file, {"text": "a" * LITTLE_ROOM})
+        append_row(file, Event(update=1, event="a" * LITTLE_ROOM, detail=""))
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(file))
-    append_row(file, {"update": 2})
-    assert read_rows(file) == [{"update": 1}, {"update": 2}]
+    append_row(file, row(2))
+    assert read_rows(file, MetricsRow) == [row(1), row(2)]
 
 
-def test_file_that_does_not_fit_is_named_and_leaves_the_old_one(tmp_path: Path) -> None:
+def test_file_is_replaced_as_a_whole_or_stays(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
+    replace_text(file, "older")
     replace_text(file, "old")
     with pytest.raises(OSError, match="File too large") as caught, little_room():
         replace_text(file, "a" * (LITTLE_ROOM + 1))
@@ -132,8 +119,33 @@ def test_file_that_does_not_fit_is_named_and_leaves_the_old_one(tmp_path: Path) 
 def test_row_is_on_disk_once_it_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
-    append_row(tmp_path / "rows.jsonl", {"update": 1})
+    append_row(tmp_path / "rows.jsonl", row(1))
     assert flushed == [str(tmp_path / "rows.jsonl")]
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EROFS, "make it writable")])
+def test_disk_trouble_has_path_and_remedy(number: int, remedy: str, tmp_path: Path) -> None:
+    file, text = str(tmp_path / "spent.json"), os.strerror(number)
+    rust = SafetensorError(f"Error while serializing: I/O error: {text} (os error {number})")
+    for error, path in ((OSError(number, text, file), file), (OSError(number, text), str(tmp_path)), (rust, text)):
+        told = str(disk_trouble(tmp_path, error))
+        assert path in told
+        assert remedy in told
+
+
+def test_other_errors_are_no_trouble_of_the_disk(tmp_path: Path) -> None:
+    assert disk_trouble(tmp_path, FileNotFoundError(errno.ENOENT, "No such file", "gone")) is None
+    assert disk_trouble(tmp_path, RuntimeError("28")) is None
+
+
+def test_folder_that_is_gone_explains_every_error(tmp_path: Path) -> None:
+    """Also where a process has made a part of it again."""
+    assert f"{tmp_path / 'run'} is gone" in str(disk_trouble(tmp_path / "run", RuntimeError("no adapter")))
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "samples" / "update-1.jsonl"))
+    (tmp_path / "adapters").mkdir()
+    assert "is gone" in str(disk_trouble(tmp_path, missing))
+    (tmp_path / "config.yaml").touch()
+    assert disk_trouble(tmp_path, missing) is None
 
 
 @pytest.mark.parametrize(("flags", "why"), [(os.ST_RDONLY, "Read-only file system"), (0, "Permission denied")])

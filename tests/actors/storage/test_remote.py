@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from actors.storage.checkpoints import write_state
+from actors.storage.documents import CoordinatorState
 from actors.storage.files import damage
 from actors.storage.remote import POINTER, Remote
 from actors.storage.run_folder import RunFolder
@@ -46,7 +47,7 @@ def advance(run: RunFolder, *updates: int, bytes_of_weights: int = 3000) -> None
         async with run.checkpoints.new(updates[-1], keep_last=1) as folder:
             (folder / "adapter").mkdir()
             (folder / "adapter" / "adapter_model.safetensors").write_bytes(os.urandom(bytes_of_weights))
-            write_state(folder, {"version": updates[-1], "validation": None})
+            write_state(folder, CoordinatorState(version=updates[-1]))
 
     asyncio.run(save())
 

@@ -1,12 +1,19 @@
 import asyncio
+import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from actors.messages import AdapterRef
+from actors.storage import files
 from actors.storage.checkpoints import STATE, write_state
+from actors.storage.documents import CoordinatorState, EventKind, LedgerRecord, RunSummary
 from actors.storage.run_folder import RunFolder
+from actors.storage.run_record import RunRecord
 from tests.fakes import make_group
+from tests.run_folders import PROBLEMS, write_evaluation, write_run
 
 
 @pytest.fixture
@@ -24,9 +31,17 @@ def reopen(path: Path) -> RunFolder:
 def save(folder: RunFolder, version: int) -> None:
     async def write() -> None:
         async with folder.checkpoints.new(version, keep_last=2) as path:
-            write_state(path, {"version": version})
+            write_state(path, CoordinatorState(version=version))
 
     asyncio.run(write())
+
+
+def updates(folder: RunRecord) -> list[int]:
+    return [row.update for row in folder.rows()]
+
+
+def happened(folder: RunRecord) -> list[str]:
+    return [event.event for event in folder.events()]
 
 
 def test_making_one_changes_nothing_on_disk(tmp_path: Path) -> None:
@@ -35,44 +50,40 @@ def test_making_one_changes_nothing_on_disk(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["adapters", "policy-v1-r0"]
 
 
-def test_rows_after_the_newest_checkpoint_are_cut_at_a_resume(folder: RunFolder) -> None:
+def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(folder: RunFolder) -> None:
     for update in (1, 2, 3):
         folder.append_metrics(update, {"reward/mean": 0.5})
+    before = folder.metrics.read_text()
     save(folder, 2)
-    assert [row["update"] for row in reopen(folder.path).rows()] == [1, 2]
-
-
-def test_row_that_a_crash_cut_off_is_dropped(folder: RunFolder) -> None:
-    folder.append_metrics(1, {"reward/mean": 0.5})
-    save(folder, 1)
     with folder.metrics.open("a") as file:
         file.write('{"update": 1, "rew')
-    reopen(folder.path)
-    assert len(folder.metrics.read_text().splitlines()) == 1
+    assert updates(reopen(folder.path)) == [1, 2]
+    assert before.startswith(folder.metrics.read_text())
 
 
-def test_incarnations_are_never_given_twice(folder: RunFolder) -> None:
-    assert [folder.next_incarnation(), reopen(folder.path).next_incarnation()] == [1, 2]
-
-
-def test_time_spent_survives_the_process(folder: RunFolder) -> None:
+def test_numbers_of_a_run_survive_the_process(folder: RunFolder) -> None:
     assert folder.spent == 0.0
-    folder.write_spent(12.5, {})
-    assert reopen(folder.path).spent == 12.5
+    folder.write_spent(12.5, LedgerRecord(counts={"tokens/eval": 3}))
+    assert folder.next_incarnation() == 1
+    again = reopen(folder.path)
+    assert (again.spent, again.ledger(), again.next_incarnation()) == (12.5, LedgerRecord(counts={"tokens/eval": 3}), 2)
 
 
-def test_only_the_versions_in_use_stay(folder: RunFolder) -> None:
+def test_only_the_versions_in_use_stay(folder: RunFolder, tmp_path: Path) -> None:
     adapters = [AdapterRef(version, 0, str(folder.adapters / f"policy-v{version}-r0")) for version in range(3)]
     for adapter in adapters:
         Path(adapter.path).mkdir()
+    (folder.adapters / "synthetic-1").mkdir()
     folder.drop_adapters(keep=(adapters[1], adapters[2]))
     assert sorted(path.name for path in folder.adapters.iterdir()) == ["policy-v1-r0", "policy-v2-r0"]
+    RunFolder(tmp_path / "none").drop_adapters(keep=())
 
 
-def test_samples_say_what_was_asked_said_and_earned(folder: RunFolder) -> None:
+def test_samples_say_what_was_prompted_answered_and_earned(folder: RunFolder) -> None:
     folder.write_samples("update-000001", (make_group(0, version=3),))
     assert folder.sampled_updates() == ["update-000001"]
-    assert [(row["version"], row["gold"], row["reward"], row["status"]) for row in folder.samples("update-000001")] == [
+    samples = folder.samples("update-000001")
+    assert [(row.version, row.gold, row.reward, row.status) for row in samples] == [
         (3, "1", 1.0, "correct"),
         (3, "1", 0.0, "wrong"),
     ]
@@ -84,42 +95,79 @@ def test_rows_of_a_damaged_checkpoint_go_and_an_event_says_so(folder: RunFolder)
         save(folder, version)
     (folder.checkpoints.folder / "update-000003" / STATE).write_text("{}")
     again = reopen(folder.path)
-    assert [row["update"] for row in again.rows()] == [1, 2]
-    assert again.events() == [
-        {"update": 3, "event": "checkpoint refused", "detail": "coordinator.json has 2 bytes instead of 14"}
-    ]
+    assert updates(again) == [1, 2]
+    (event,) = again.events()
+    assert (event.update, event.kind, STATE in event.detail) == (3, EventKind.CHECKPOINT_REFUSED, True)
 
 
 def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
+    assert (folder.path / "events.jsonl").read_text() == ""
     save(folder, 1)
     (folder.adapters / "policy-v1-r0").mkdir()
     (folder.adapters / ".policy-v2-r0.tmp").mkdir()
-    folder.append_event(1, "learner died", "of old age")
+    folder.append_event(1, EventKind.DIED, "of old age", "learner")
     with (folder.path / "events.jsonl").open("a") as file:
         file.write('{"update": 1, "ev')
+    before_recovery = RunFolder(folder.path)
+    before_recovery.drop_half_event()
+    before_recovery.append_event(1, EventKind.MPS, "before it has recovered")
     again = reopen(folder.path)
+    again.append_event(2, EventKind.DIED, "again", "learner")
     assert list(again.adapters.iterdir()) == []
-    assert [event["event"] for event in again.events()] == ["learner died"]
-    again.append_event(2, "learner died", "again")
-    assert len(again.events()) == 2
+    assert happened(again) == ["learner died", "mps", "learner died"]
 
 
-def test_half_an_event_goes_before_the_next_is_written(folder: RunFolder) -> None:
-    folder.append_event(1, "learner died", "of old age")
-    with (folder.path / "events.jsonl").open("a") as file:
-        file.write('{"update": 1, "ev')
-    next_process = RunFolder(folder.path)
-    next_process.drop_half_event()
-    next_process.append_event(1, "mps", "before it has recovered")
-    assert [event["event"] for event in next_process.events()] == ["learner died", "mps"]
+def test_run_whose_end_cannot_be_written_is_halted(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(files, "sync", sync)
+    told = folder.write_ending(RunSummary(status="failed", reason="it hung"))
+    assert told.status == "halted"
+    assert "it hung; nothing can be written to" in told.reason
+    assert folder.write_ending(told) == told
 
 
-def test_events_are_a_file_from_the_start(folder: RunFolder) -> None:
-    assert (folder.path / "events.jsonl").read_text() == ""
+def test_finished_run_is_read(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", updates=3)
+    write_evaluation(folder)
+    record = RunRecord(folder)
+    assert record.exists
+    assert record.config()["lora"]["rank"] == 8
+    assert updates(record) == [1, 2, 3]
+    assert len(record.samples("eval-base")) == len(record.samples("eval-final")) == PROBLEMS
+    assert record.finished() == record.summary() is not None
+    assert record.benchmarks() is not None
 
 
-def test_adapters_that_nobody_serves_any_more_go(folder: RunFolder, tmp_path: Path) -> None:
-    (folder.adapters / "synthetic-1").mkdir()
-    folder.drop_adapters(keep=())
-    assert list(folder.adapters.iterdir()) == []
-    RunFolder(tmp_path / "none").drop_adapters(keep=())
+@pytest.mark.parametrize("status", ["failed", "halted", "interrupted"])
+def test_run_that_can_be_resumed_is_not_finished(tmp_path: Path, status: str) -> None:
+    record = RunRecord(write_run(tmp_path / "run", status=status))
+    assert record.summary() is not None
+    assert record.finished() is None
+
+
+def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path / "nowhere")
+    assert not record.exists
+    assert [record.summary(), record.ledger(), record.evaluation("base"), record.benchmarks()] == [None] * 4
+    assert [record.rows(), record.events(), record.samples("eval-base"), record.left_out()] == [[]] * 4
+    assert [record.checkpoints.latest, record.checkpoints.best, record.problems_digest()] == [None] * 3
+    assert (record.spent, record.incarnation(), record.checkpoints.all, record.sampled_updates()) == (0.0, 0, [], [])
+
+
+def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
+    """Not even what a killed process has left half written, which may be a running process's."""
+    folder = write_run(tmp_path / "run")
+    (folder / "checkpoints" / ".update-000002.tmp").mkdir(parents=True)
+    (folder / "adapters" / "policy-v1-r0").mkdir(parents=True)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"update": 41})[:-3])
+
+    def state() -> list[tuple[str, int, int]]:
+        return sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*"))
+
+    before, record = state(), RunRecord(folder)
+    assert (len(record.rows()), record.checkpoints.all) == (40, [])
+    record.check()
+    assert state() == before

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.storage.documents import Heldout
 from actors.storage.run_folder import RunFolder
 from actors.tracking import tracking
 from actors.tracking.trackers import WANDB, Identity, check_installed, make_tracking
@@ -14,6 +15,7 @@ from actors.tracking.tracking import Tracking
 from conf.errors import BadInput
 from tests.conftest import ROOT
 from tests.fakes import make_group
+from tests.run_folders import evaluation
 
 
 class Recording:
@@ -76,15 +78,16 @@ def drive(shown: Tracking, updates: int) -> None:
 def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
     tracker, folder = Recording(), RunFolder(tmp_path)
     folder.recover(tracking=Tracking({"fake": tracker}))
+    heldout = Heldout.model_validate(evaluation(6) | {"validation/pass@1": 0.5})
     row = folder.append_metrics(1, {"reward/mean": 0.5})
     folder.write_samples("update-000001", (make_group(0, version=1),))
-    folder.write_evaluation("final", 1, {"pass@1": 0.25, "n": 1, "validation/pass@1": 0.5})
+    folder.write_evaluation("final", 1, heldout)
     folder.tracking.end({"status": "completed"}, 5.0)
     assert tracker.calls == [
         ("begin", 1),
         ("scalars", 1, row),
         ("samples", "update-000001", 1, 2),
-        ("scalars", 1, {"eval/pass@1": 0.25, "validation/pass@1": 0.5}),
+        ("scalars", 1, {"eval/pass@1": 0.25, "eval/mean_length": 8.0, "eval/truncated": 0.0, "validation/pass@1": 0.5}),
         ("end", "completed"),
     ]
 

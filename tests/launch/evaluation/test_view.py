@@ -6,6 +6,7 @@ from rich.console import Console
 
 from actors.evaluation.samples import SampleFile
 from actors.messages import AdapterRef
+from actors.storage.documents import EvaluationDocument
 from launch.evaluation.view import LINES, EvaluationView, lines, markdown, rows, table
 from tests.fakes import make_group, make_problem
 
@@ -30,10 +31,10 @@ def asked(name: str, problems: int, n: int = 16) -> dict[str, Any]:
     return {"name": name, "problems": problems, "n": n, "dropped": {"duplicate": 2, "too long": 1}}
 
 
-def document(n: int) -> dict[str, Any]:
+def document(n: int) -> EvaluationDocument:
     base, adapter = figures(n, pass_1=0.25, maj_n=0.3), figures(n, pass_1=0.5, maj_n=0.6)
     paired = {"difference": 0.25, "ci95": [0.1, 0.4], "p": 0.0123}
-    return {
+    content = {
         "protocol": {
             "model": "me/model",
             "dtype": "bfloat16",
@@ -51,6 +52,7 @@ def document(n: int) -> dict[str, Any]:
             {**asked("old", 5, n=4), "base": figures(4, pass_1=0.3), "adapter": None, "paired": None},
         ],
     }
+    return EvaluationDocument.model_validate(content)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -25,11 +25,6 @@ def test_the_learning_curve_has_what_the_run_measured(tmp_path: Path) -> None:
     assert legend(learning_curve(run, change(run))) == lines | {"validation"}
 
 
-def test_a_run_that_has_only_begun_shows_its_base_model(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "one", after=None, updates=0))
-    assert legend(learning_curve(run, None)) == {"held-out pass@1"}
-
-
 def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path) -> None:
     each = {
         f"{model[0]}-r{rank}-{rate}": {"model": f"owner/{model}", "rank": rank, "learning_rate": rate, "before": before}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.storage import files
+from actors.storage.documents import RunSummary
 from actors.storage.run_record import RunRecord
 from conf.command import near
 from conf.schema import Config
@@ -25,21 +26,21 @@ def test_summary_has_what_the_folder_still_tells(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "update-000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / "latest").symlink_to("update-000007")
     summary = write_ending(make_request(tmp_path), "failed", "the coordinator died")
-    assert summary == json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["status"], summary["updates"]) == ("failed", 7)
-    assert [event["event"] for event in summary["events"]] == ["a"]
+    assert summary.content == json.loads((tmp_path / "summary.json").read_text())
+    assert (summary.status, summary.updates) == ("failed", 7)
+    assert [event.event for event in summary.events] == ["a"]
 
 
 def test_time_counts_in_which_nobody_wrote_it_down(tmp_path: Path) -> None:
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     request = make_request(tmp_path, spent_before=10.0)
     summary = write_ending(replace(request, started_at=request.started_at - 90), "failed", "it hung")
-    assert summary["spent_s"] == RunRecord(tmp_path).spent == pytest.approx(100.0, abs=1.0)
+    assert summary.spent_s == RunRecord(tmp_path).spent == pytest.approx(100.0, abs=1.0)
 
 
 def test_summary_of_the_coordinator_is_kept(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"status": "completed"}')
-    assert write_ending(make_request(tmp_path), "failed", "it hung") == {"status": "completed"}
+    assert write_ending(make_request(tmp_path), "failed", "it hung") == RunSummary(status="completed")
     assert json.loads((tmp_path / "summary.json").read_text()) == {"status": "completed"}
 
 
@@ -49,10 +50,10 @@ def test_ending_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(files, "sync", sync)
     summary = write_ending(make_request(tmp_path), "failed", "the coordinator died", "Traceback")
-    assert summary["status"] == "halted"
-    assert summary["reason"].startswith("the coordinator died; nothing can be written to ")
+    assert summary.status == "halted"
+    assert summary.reason.startswith("the coordinator died; nothing can be written to ")
     gone = write_ending(make_request(tmp_path / "gone"), "failed", "the coordinator died")
-    assert gone["reason"].startswith("the coordinator died; the run folder ")
+    assert gone.reason.startswith("the coordinator died; the run folder ")
     assert not (tmp_path / "gone").exists()
 
 
@@ -79,7 +80,7 @@ def test_process_that_outlives_its_budget_ends_itself(written: dict[str, str] | 
 
 Capture = pytest.CaptureFixture[str]
 
-SUMMARY = {"status": "halted", "reason": "the adapter is not 'the' one; $HOME"}
+SUMMARY = RunSummary(status="halted", reason="the adapter is not 'the' one; $HOME")
 
 
 def command(text: str, folder: Path) -> OnEnd:
@@ -96,7 +97,7 @@ def test_command_learns_how_the_run_ended_and_runs_once(tmp_path: Path, capfd: C
         thread.start()
     for thread in threads:
         thread.join()
-    assert capfd.readouterr().out.splitlines() == ["halted", SUMMARY["reason"], "3", "mine", str(tmp_path)]
+    assert capfd.readouterr().out.splitlines() == ["halted", SUMMARY.reason, "3", "mine", str(tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_what_goes_wrong_is_said(
     capfd: Capture,
 ) -> None:
     monkeypatch.setattr(ending, "PATIENCE_S", 0.05 if "sleep" in text else 60.0)
-    command(text, tmp_path)({**SUMMARY, "reason": reason}, 3)
+    command(text, tmp_path)(SUMMARY.model_copy(update={"reason": reason}), 3)
     error = capfd.readouterr().err
     assert said in error
     assert bool(error) == bool(said)
@@ -126,14 +127,14 @@ def test_what_goes_wrong_is_said(
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "halted"])
 def test_a_run_that_can_go_on_says_how(status: str) -> None:
-    (step,) = next_steps({"status": status, "updates": 3}, Path("runs/one"))
+    (step,) = next_steps(RunSummary(status=status, updates=3), Path("runs/one"))
     assert "same command" in step
 
 
 def test_a_finished_run_says_what_it_is_good_for(tmp_path: Path) -> None:
-    steps = next_steps({"status": "completed", "updates": 3}, tmp_path / "runs" / "one")
+    steps = next_steps(RunSummary(status="completed", updates=3), tmp_path / "runs" / "one")
     assert any(step.endswith("python launch/chat.py runs/one") for step in steps)
-    assert next_steps({"status": "completed", "updates": 0}, tmp_path) == []
+    assert next_steps(RunSummary(status="completed"), tmp_path) == []
 
 
 def test_paths_are_shown_as_they_are_typed_here(tmp_path: Path) -> None:

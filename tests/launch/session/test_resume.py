@@ -278,7 +278,7 @@ def test_run_that_goes_on_is_unfinished_again(tmp_path: Path) -> None:
 
 def test_origin_repeats_the_command_without_what_is_private() -> None:
     found = origin(["conf=mine", "data.source=file:my problems.csv", "run.on_end=curl secret"], "CPU, 2 cores")
-    assert found["command"] == 'python launch/run.py conf=mine "data.source=file:my problems.csv"'
-    assert found["machine"] == "CPU, 2 cores"
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d[+-]\d\d:\d\d", found["started"])
-    assert re.fullmatch(r"([0-9a-f]{10}\+?)?", found["commit"])
+    assert found.command == 'python launch/run.py conf=mine "data.source=file:my problems.csv"'
+    assert found.machine == "CPU, 2 cores"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d[+-]\d\d:\d\d", found.started)
+    assert re.fullmatch(r"([0-9a-f]{10}\+?)?", found.commit)

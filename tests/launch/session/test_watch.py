@@ -19,6 +19,8 @@ from rich.console import Console
 from actors.runtime import supervision
 from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage import files
+from actors.storage.documents import RunSummary
+from actors.storage.files import write_document
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.session import watch
@@ -26,6 +28,8 @@ from launch.session.watch import Watch
 from tests.actors.coordinator.test_actor import make_request
 
 Call = Callable[[], Any]
+
+COMPLETED = RunSummary(status="completed")
 
 
 def failing(error: Exception) -> Call:
@@ -44,7 +48,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RunSummary]]:
     """Watches a coordinator that comes up like this, after so many looks, and runs like that; the summary."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -86,61 +90,61 @@ def raised(error: Exception) -> Exception:
     return RayTaskError("run", f"Traceback: somewhere\n{type(error).__name__}: {error}", error).as_instanceof_cause()
 
 
-def test_error_of_the_coordinator_is_told_in_the_summary(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_error_of_the_coordinator_is_told_in_the_summary(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
     summary = follow(ending=failing(raised(OSError("No space left"))))
-    assert summary == json.loads((tmp_path / "summary.json").read_text())
-    assert summary["status"] == "failed"
-    assert "OSError: No space left" in summary["reason"]
+    assert summary.content == json.loads((tmp_path / "summary.json").read_text())
+    assert summary.status == "failed"
+    assert "OSError: No space left" in summary.reason
     assert "Traceback: somewhere" in (tmp_path / "failure.log").read_text()
 
 
-def test_bad_input_that_the_coordinator_finds_is_raised(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_bad_input_that_the_coordinator_finds_is_raised(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"lora\.rank=3"):
         follow(ending=failing(raised(BadInput("lora.rank=3 is not possible"))))
     assert not (tmp_path / "summary.json").exists()
 
 
-def test_time_is_kept_before_there_is_a_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    assert follow(ending=lambda: {"status": "completed"}, looks=2) == {"status": "completed"}
+def test_time_is_kept_before_there_is_a_coordinator(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
+    assert follow(ending=lambda: COMPLETED, looks=2) == COMPLETED
     assert RunRecord(tmp_path).spent >= 50.0
 
 
 def test_stop_of_the_driver_itself_is_no_silence_of_the_coordinator(
-    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    follow: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look takes an hour, as if Ctrl-Z had come meanwhile: the answer is there at the second."""
     hours = iter(range(0, 3_600_000, 3600))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
-    assert follow(ending=lambda: {"status": "completed"}, looks=1) == {"status": "completed"}
+    assert follow(ending=lambda: COMPLETED, looks=1) == COMPLETED
 
 
 def test_coordinator_that_never_answers_ends_the_run(
-    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    follow: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "SILENCE_S", 3 * watch.POLL_S)
     summary = follow(looks=1000)
-    assert summary["status"] == "failed"
-    assert "2 s" in summary["reason"]
+    assert summary.status == "failed"
+    assert "2 s" in summary.reason
 
 
 def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
-    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    follow: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sync(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(files, "sync", sync)
     summary = follow(looks=1)
-    assert summary["status"] == "halted"
-    assert "make room" in summary["reason"]
+    assert summary.status == "halted"
+    assert "make room" in summary.reason
 
 
-def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
     summary = follow(up=failing(RayActorError()))
-    assert (summary["status"], summary["updates"]) == ("failed", 0)
-    assert f"died {DEATHS_IN_A_ROW} times in a row" in summary["reason"]
-    assert summary["spent_s"] == RunRecord(tmp_path).spent >= 50.0
-    assert [event["event"] for event in summary["events"]] == ["coordinator died"] * (DEATHS_IN_A_ROW - 1)
+    assert (summary.status, summary.updates) == ("failed", 0)
+    assert f"died {DEATHS_IN_A_ROW} times in a row" in summary.reason
+    assert summary.spent_s == RunRecord(tmp_path).spent >= 50.0
+    assert [event.event for event in summary.events] == ["coordinator died"] * (DEATHS_IN_A_ROW - 1)
 
 
 def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
@@ -156,16 +160,14 @@ def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
     return call
 
 
-def test_run_goes_on_under_another_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    assert follow(ending=dying(1, lambda: {"status": "completed"})) == {"status": "completed"}
+def test_run_goes_on_under_another_coordinator(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
+    assert follow(ending=dying(1, lambda: COMPLETED)) == COMPLETED
     (event,) = RunRecord(tmp_path).events()
-    assert event["event"] == "coordinator died"
-    assert event["detail"].endswith("restarting from update 0, attempt 1 of 2")
+    assert event.event == "coordinator died"
+    assert event.detail.endswith("restarting from update 0, attempt 1 of 2")
 
 
-def test_coordinators_that_save_something_may_die_more_often(
-    follow: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
+def test_coordinators_that_save_something_may_die_more_often(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
     versions, latest = count(1), tmp_path / "checkpoints" / "latest"
 
     def save() -> None:
@@ -174,15 +176,14 @@ def test_coordinators_that_save_something_may_die_more_often(
         latest.unlink(missing_ok=True)
         latest.symlink_to(folder.name)
 
-    assert follow(ending=dying(DEATHS_IN_A_ROW + 1, lambda: {"status": "completed"}, save))["status"] == "completed"
-    assert [event["update"] for event in RunRecord(tmp_path).events()] == [1, 2, 3, 4]
+    assert follow(ending=dying(DEATHS_IN_A_ROW + 1, lambda: COMPLETED, save)).status == "completed"
+    assert [event.update for event in RunRecord(tmp_path).events()] == [1, 2, 3, 4]
 
 
-def test_run_that_is_told_to_stop_is_not_started_again(follow: Callable[..., dict[str, Any]]) -> None:
+def test_run_that_is_told_to_stop_is_not_started_again(follow: Callable[..., RunSummary]) -> None:
     summary = follow(ending=dying(1, dict, lambda: signal.raise_signal(signal.SIGTERM)))
-    assert (summary["status"], summary["reason"]) == ("interrupted", "SIGTERM")
+    assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
 
 
-def test_run_that_has_ended_is_not_started_again(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    end = {"status": "completed", "reason": "3 updates were asked for"}
-    assert follow(ending=dying(1, dict, lambda: (tmp_path / "summary.json").write_text(json.dumps(end)))) == end
+def test_run_that_has_ended_is_not_started_again(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
+    assert follow(ending=dying(1, dict, lambda: write_document(tmp_path / "summary.json", COMPLETED))) == COMPLETED

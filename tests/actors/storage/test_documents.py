@@ -1,0 +1,71 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.storage.documents import Event, EventKind, Heldout, MetricsRow, PolicyScores, RunSummary
+from actors.storage.files import append_row, read_document, read_rows, write_document
+from conf.errors import BadInput
+from tests.run_folders import EVALUATION, PLASTICITY, evaluation
+
+
+def test_metrics_are_kept_as_they_are(tmp_path: Path) -> None:
+    """Numbers that are not finite, whole numbers and a user's own names."""
+    metrics = {"update": 1, "loss": math.inf, "verify/correct": 3, "reward/größe": 0.5}
+    append_row(tmp_path / "metrics.jsonl", MetricsRow.model_validate(metrics))
+    ((found,), line) = read_rows(tmp_path / "metrics.jsonl", MetricsRow), (tmp_path / "metrics.jsonl").read_text()
+    assert found.metrics == json.loads(line) == metrics
+    assert isinstance(found.metrics["verify/correct"], int)
+
+
+def test_document_is_written_with_the_keys_that_it_was_given(tmp_path: Path) -> None:
+    """Those of a later version among them."""
+    document = {
+        "status": "completed",
+        "eval": {"base": {**evaluation(3), "pass@8": 0.5, "later": 1.0}},
+        "plasticity": PLASTICITY,
+        "later": [1],
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(document))
+    found = read_document(tmp_path / "summary.json", RunSummary)
+    assert found is not None
+    assert found.eval.base is not None
+    assert found.eval.base.pass_at == {1: 0.125, 8: 0.5}
+    write_document(tmp_path / "summary.json", found)
+    assert json.loads((tmp_path / "summary.json").read_text()) == document
+
+
+@pytest.mark.parametrize("kind", EventKind)
+@pytest.mark.parametrize("subject", ["", "rollout-0"])
+def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str) -> None:
+    event = Event.of(kind, subject, update=1, detail="")
+    assert event.event.startswith(subject)
+    assert Event.model_validate(event.content).kind is kind
+
+
+def test_event_of_another_version_has_no_kind() -> None:
+    assert Event(update=1, event="the moon rose", detail="").kind is None
+
+
+def test_scores_are_by_k() -> None:
+    found = PolicyScores.model_validate(EVALUATION["benchmarks"][0]["base"])
+    assert [(k, measure.value) for k, measure in found.pass_at.items()] == [(1, 0.02), (8, 0.1), (16, 0.16)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "place"),
+    [
+        (RunSummary, {"status": 3}, "status"),
+        (RunSummary, {"status": "failed", "updates": 1.5}, "updates"),
+        (RunSummary, {"status": "failed", "eval": {"base": {"pass@1": "half"}}}, "eval.base.pass@1"),
+        (Heldout, {**evaluation(3), "pass@1": math.nan}, "pass@1"),
+        (MetricsRow, {"update": 1, "loss": "much"}, "loss"),
+        (MetricsRow, [], "it"),
+    ],
+)
+def test_damage_is_named_by_its_place(kind: Any, document: Any, place: str, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text(json.dumps(document))
+    with pytest.raises(BadInput, match=f"file.json: {place}"):
+        read_document(tmp_path / "file.json", kind)
