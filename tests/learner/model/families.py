@@ -179,8 +179,7 @@ def adapt(base: Any, targets: tuple[str, ...] = PROJECTIONS) -> PeftModel:
 
 def judge(family: Family, folder: Path) -> str:
     """Return why a run would refuse a family, empty if it would not."""
-    config = Config()
-    config = changed(config, {"model.path": str(folder), "lora.target_modules": list(family.targets)})
+    config = changed(Config(), {"model.path": str(folder), "lora.target_modules": list(family.targets)})
     AutoConfig.for_model(family.kind, **(SHAPE | family.settings)).save_pretrained(folder)
     try:
         shape_of(config.model)
