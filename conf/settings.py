@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from conf.catalogue import elsewhere
 from conf.departed import RENAMED
+from conf.documents import flatten
 from conf.errors import BadInput, nearest
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
@@ -216,21 +217,13 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
         value = value[part]
     if error["type"] == "unexpected_keyword_argument":
         known = [item.path for item in settings(top, prefix)]
-        yield from (_unknown(key, known) for key in _leaves(path, value))
+        yield from (_unknown(key, known) for key in flatten({path: value}))
     elif is_dataclass(kind):
         yield f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
     elif error["type"] == RULES:
         yield f"{path}={show(value)} is not possible: {error['msg']}"
     else:
         yield f"{path}={show(value)}: expected {expected(kind)}"
-
-
-def _leaves(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _leaves(f"{path}.{name}", inner)
-    else:
-        yield path
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:

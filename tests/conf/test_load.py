@@ -91,15 +91,16 @@ def test_adapters_of_the_papers_models_have_the_known_sizes() -> None:
 
 
 def test_overrides_win_and_keep_their_types() -> None:
-    config = quickstart("lora.rank=8", "learner.learning_rate=1e-5", "run.overwrite=true", "run.name=trial")
-    assert (config.lora.rank, config.learner.learning_rate, config.run.overwrite) == (8, 1e-5, True)
-    assert config.run.name == "trial"
-    assert type(config) is Config
-
-
-def test_on_and_off_are_words_and_a_dump_is_the_whole_configuration() -> None:
-    config = quickstart("learner.gradient_checkpointing=on", "lora.rank=8")
-    assert config.learner.gradient_checkpointing == "on"
+    config = quickstart(
+        *("lora.rank=8", "learner.learning_rate=1e-5", "run.overwrite=true", "run.name=trial"),
+        *("learner.gradient_checkpointing=on", "data.template=a = {problem}", "data.problem_pattern="),
+        *("data.examples=[{problem: 1 + 1, answer: 2}]", "data.parameters.max_terms=3"),
+    )
+    data, learner, run = config.data, config.learner, config.run
+    assert (config.lora.rank, run.name, run.overwrite) == (8, "trial", True)
+    assert (learner.learning_rate, learner.gradient_checkpointing) == (1e-5, "on")
+    assert (data.template, data.problem_pattern, data.examples) == ("a = {problem}", "", [ExampleConfig("1 + 1", "2")])
+    assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
     assert yaml.safe_load(dump(config)) == asdict(config)
 
 
@@ -118,23 +119,17 @@ def test_alpha_follows_the_rank_by_its_rule(rule: str, alphas: dict[int, int]) -
     assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_rule={rule}").lora.alpha == 1
 
 
-def test_values_keep_their_forms() -> None:
-    data = quickstart(
-        "data.template=a = {problem}",
-        "data.problem_pattern=",
-        "data.examples=[{problem: 1 + 1, answer: 2}]",
-        "data.parameters.max_terms=3",
-    ).data
-    assert (data.template, data.problem_pattern) == ("a = {problem}", "")
-    assert data.examples == [ExampleConfig("1 + 1", "2")]
-    assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
-
-
-def test_hours_asked_for_replace_a_recipes_minutes() -> None:
-    assert quickstart().budget.seconds == 480
-    assert quickstart("budget.hours=2").budget.seconds == 7200
-    assert quickstart("budget.hours=24").budget.seconds == 86400
-    assert quickstart("budget.hours=2", "budget.minutes=5").budget.seconds == 300
+def test_a_setting_does_not_outlive_the_one_that_it_follows() -> None:
+    hours = {(): 480, ("hours=2",): 7200, ("hours=24",): 86400, ("hours=2", "minutes=5"): 300}
+    assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours
+    assert (quickstart().model.shape.layers, quickstart("model.path=/some/model").model.shape.layers) == (30, 0)
+    assert load(["conf=math", "model.path=/some/model"]).model.stop_tokens == []
+    assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
+    own = quickstart("data.source=file:mine.csv").data
+    assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
+    columns = load(["conf=r64_instruct", "data.source=file:mine.csv", "data.answer_field=gold"]).data
+    assert (columns.problem_field, columns.answer_field) == ("", "gold")
+    assert columns.eval_source
 
 
 def test_a_deterministic_run_takes_turns_unless_it_is_told_otherwise(tmp_path: Path) -> None:
@@ -148,13 +143,6 @@ def test_a_deterministic_run_takes_turns_unless_it_is_told_otherwise(tmp_path: P
             load(arguments)
     with pytest.raises(BadInput, match=r"learner\.max_staleness=1: .*run\.deterministic"):
         load(["conf=same", "budget.updates=9", "learner.max_staleness=1"], folder)
-
-
-def test_a_shape_does_not_outlive_its_model() -> None:
-    assert quickstart().model.shape.layers == 30
-    assert quickstart("model.path=/some/model").model.shape.layers == 0
-    assert load(["conf=math", "model.path=/some/model"]).model.stop_tokens == []
-    assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -253,8 +241,6 @@ def test_recipes_extend_one_another(tmp_path: Path) -> None:
         ("lora: {rank: 8", ["child.yaml", "not valid YAML"]),
         ("lora:\n  rank: 8\n  rank: 9", ["child.yaml", "duplicate key"]),
         ("- lora", ["child.yaml", "list"]),
-        ("lora: {rnak: 8}", ["child.yaml", "lora.rnak", "nearest: lora.rank"]),
-        ("lora: {rank: many}", ["child.yaml", "lora.rank=many", "whole number"]),
     ],
 )
 def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -267,11 +253,13 @@ def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([item.path for item in known(Config)]) | st.text(max_size=30), st.text(max_size=30))
 @example("[", "")
-def test_any_argument_is_used_or_refused_in_one_line(key: str, value: str) -> None:
+def test_any_argument_is_used_or_refused_in_a_line_each_fault(key: str, value: str) -> None:
+    said = ""
     try:
         quickstart(f"{key}={value}")
     except BadInput as error:
-        assert_one_line(str(error), [])
+        said = str(error)
+    assert all(line.isprintable() for line in said.split("\n"))
 
 
 def test_loading_imports_no_framework() -> None:
@@ -291,12 +279,3 @@ def assert_refused(arguments: list[str], words: list[str]) -> None:
 def assert_one_line(text: str, words: list[str]) -> None:
     assert len(text.splitlines()) == 1
     assert [word for word in words if word not in text] == [], text
-
-
-def test_another_source_leaves_behind_what_was_written_for_the_recipes() -> None:
-    own = load(["conf=quickstart", "data.source=file:mine.csv"]).data
-    assert (own.parameters, own.problem_pattern) == ({}, "")
-    assert own.template == load(["conf=quickstart"]).data.template
-    columns = load(["conf=r64_instruct", "data.source=file:mine.csv", "data.answer_field=gold"]).data
-    assert (columns.problem_field, columns.answer_field) == ("", "gold")
-    assert columns.eval_source
