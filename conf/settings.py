@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from conf.catalogue import elsewhere
-from conf.departed import RENAMED
+from conf.departed import key_today
 from conf.documents import flatten
 from conf.errors import BadInput, nearest
 
@@ -197,10 +197,8 @@ def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **
     try:
         return TypeAdapter(kind).validate_python(tree, **options)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        raise BadInput(
-            *(where(each["loc"]) + fault for each in errors for fault in _faults(each, kind, tree))
-        ) from None
+        found = [(where(each["loc"]), _faults(each, kind, tree)) for each in error.errors(include_url=False)]
+        raise BadInput(*(file + fault for file, faults in found for fault in faults)) from None
 
 
 def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
@@ -227,10 +225,9 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    """Say what a person may have meant by a key that there is not: a setting's old name, another project's, a near
-    one."""
-    if key in RENAMED:
-        return f"{key}: no such key; it is called {RENAMED[key]} now"
+    """Say which setting an unknown key may mean: by its old name, by another project's, or by a near one."""
+    if (today := key_today(key)) != key:
+        return f"{key}: no such key; it is called {today} now"
     if answer := elsewhere().get(key) or elsewhere().get(key.rpartition(".")[2]):
         return f"{key}: no such key; it is {answer}"
     close = nearest(key, known)
