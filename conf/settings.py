@@ -227,9 +227,9 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
 def _unknown(key: str, known: Sequence[str]) -> str:
     """Say which setting an unknown key may mean: by its old name, by another project's, or by a near one."""
     if (today := key_today(key)) != key:
-        return f"{key}: no such key; it is called {today} now"
+        return f"{key}: no such key; use {today}"
     if answer := elsewhere().get(key) or elsewhere().get(key.rpartition(".")[2]):
-        return f"{key}: no such key; it is {answer}"
+        return f"{key}: no such key; use {answer}"
     close = nearest(key, known)
     remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
     return f"{key}: no such key; {remedy}"

@@ -44,7 +44,7 @@ def test_result_and_arguments_pass() -> None:
         ),
     ],
 )
-def test_an_ending_has_a_code_and_at_most_one_sentence(
+def test_an_ending_is_a_code_and_a_sentence(
     error: BaseException,
     code: int,
     words: list[str],
@@ -64,7 +64,7 @@ def test_exit_is_left_alone() -> None:
         ending(SystemExit(3))
 
 
-def test_unforeseen_error_is_a_line_and_a_file_if_there_is_room_for_its_traceback(
+def test_unforeseen_error_is_a_line_and_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "temporary"
@@ -97,12 +97,12 @@ def test_nothing_printed_fails_for_its_encoding(monkeypatch: pytest.MonkeyPatch)
     assert out.buffer.getvalue() == b"gr\\xf6\\xdfer \\ud800\n"  # type: ignore[attr-defined]
 
 
-def test_console_takes_no_markup_and_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_prints_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     PlainConsole().print("[bold]a[/b] \x1b[31m:smile:")
     assert capsys.readouterr().out == "[bold]a[/b] \\x1b[31m:smile:\n"
 
 
-def test_a_notebooks_backend_of_matplotlib_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebooks_backend_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel of a notebook sets one for its own Python, and commands that its cells call inherit it."""
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     assert command("name")(lambda arguments: int(os.environ["MPLBACKEND"] != "agg"))([]) == 0

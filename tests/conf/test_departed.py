@@ -63,7 +63,7 @@ def test_a_run_opens_under_todays_names(old_run: Callable[[float], Path]) -> Non
     assert departed.key_today("adapter_shape.alpha") == "lora.alpha"
 
 
-def test_a_run_goes_on_unless_a_removed_setting_was_not_at_its_default(old_run: Callable[[float], Path]) -> None:
+def test_a_removed_setting_at_its_default_is_no_change(old_run: Callable[[float], Path]) -> None:
     folder = old_run(1.0)
     same = ("lora.rank=4", "learner.refill=true", "learner.gradient_checkpointing=on")
     config = load(["conf=quickstart", *same, f"run.folder={folder.parent}"])
@@ -80,7 +80,7 @@ def test_an_old_key_is_answered_with_todays(old_run: Callable[[float], Path]) ->
     assert "lora.alpha" in str(caught.value)
 
 
-def test_removed_names_are_no_settings_and_todays_names_are() -> None:
+def test_todays_names_are_settings() -> None:
     known = {item.path for item in settings(Config)}
     sections = {path.rpartition(".")[0] for path in known}
     assert not known & {*departed.RENAMED, *departed.DEPARTED}
