@@ -136,13 +136,12 @@ def _of_source(entry: str) -> Benchmark:
 
 @cache
 def elsewhere() -> dict[str, str]:
-    """Return what each name that another project has for a setting is here, as part of a message. A name is known
-    whole, and by its last part.
+    """Return our setting, with the difference in brackets, for each name that another project has for one, whole or by
+    its last part.
     """
     found: dict[str, str] = {}
-    for project, names in table("coming_from").items():
+    for names in table("coming_from").values():
         for name, (ours, difference) in names.items():
-            answer = f"{project}'s name for {ours} ({difference}); give that one"
-            found[name] = answer
-            found.setdefault(name.rpartition(".")[2], answer)
+            found[name] = ours if difference == "the same" else f"{ours} ({difference})"
+            found.setdefault(name.rpartition(".")[2], found[name])
     return found

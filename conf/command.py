@@ -43,10 +43,6 @@ UNFIT = {
 LAYOUT = "\n\t"
 """Characters of a text besides printable ones."""
 
-WIDTHS = range(20, 1001)
-PLAIN_WIDTH = 80
-"""Columns in which tables and rules fit, and the width for any other, such as a COLUMNS that no terminal has."""
-
 
 def near(path: Path) -> str:
     """Return a path as a person types it here: relative where it is below the working directory."""
@@ -62,8 +58,7 @@ class PlainConsole(Console):
     def __init__(self, **where: Any) -> None:
         """where: file, width and the like for rich's console; nothing for a person's terminal."""
         super().__init__(**where, markup=False, emoji=False, highlight=False)
-        if self.width not in WIDTHS:
-            self.width = PLAIN_WIDTH
+        self.width = min(self.width, 1000)  # a COLUMNS that no terminal has
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, LAYOUT), **options)

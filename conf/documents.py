@@ -17,12 +17,6 @@ from typing_extensions import TypedDict
 
 from conf.errors import BadInput
 
-MOST_BYTES = 2**30
-"""Largest file that is read whole; the samples of a day are a tenth of it."""
-
-MOST_YAML_BYTES = 2**18
-"""Largest file or value in YAML. It is read a character at a time, which takes some seconds."""
-
 DEEPEST = 30
 """Levels of lists and mappings in a document; this project writes seven."""
 
@@ -63,8 +57,6 @@ def read_text(file: Path, remedy: str) -> str:
         if not file.is_file():
             missing = "it is no file" if file.exists() else "there is no such file"
             raise BadInput(f"{file} cannot be read ({missing}); {remedy}")
-        if (size := file.stat().st_size) > MOST_BYTES:
-            raise BadInput(f"{file} has {size:,} bytes, and {MOST_BYTES:,} are the most that is read; {remedy}")
         if disguise := disguise_of(file):
             raise BadInput(f"{file} is {disguise}; {remedy}")
         return file.read_text(encoding="utf-8-sig")
@@ -117,8 +109,6 @@ def read_yaml(file: Path, remedy: str) -> dict[str, Any]:
 
 def parse_yaml(text: str) -> Any:
     """Return the content of a text in YAML. Raises ValueError for anything improper."""
-    if len(text) > MOST_YAML_BYTES:
-        raise ValueError(f"{len(text):,} characters are more than the {MOST_YAML_BYTES:,} that are read")
     try:
         document = checked(yaml.load(text, Loader))  # a SafeLoader
         json.dumps(document)
@@ -202,6 +192,14 @@ def conform(value: Any, kind: Any) -> Any:
         said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise ValueError(f"{place or 'it'}{given}: {said[0].lower()}{said[1:]}") from None
     return found if isinstance(found, BaseModel) else value
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def reason(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """The exception for input that a person must change, and what makes its text fit to be shown and of use."""
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from unicodedata import category
 
 MOST_CHARACTERS = 1000
@@ -9,15 +9,6 @@ MOST_CHARACTERS = 1000
 
 MOST_FAULTS = 20
 """Faults that are shown at once."""
-
-SUGGESTIONS = 3
-"""Close names that are suggested for a mistyped one."""
-
-LONGEST = 100
-"""Characters of a name that are compared; the time grows with their square."""
-
-SIMILAR = 0.6
-"""difflib's own cutoff for a close match."""
 
 
 class BadInput(Exception):
@@ -56,18 +47,13 @@ def printable(text: str, keep: str = "") -> str:
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return up to three close names, closest first. Case does not count, and the part after the last dot may do."""
-    name = name[:LONGEST]
-    scored = sorted(((_likeness(name, other), other) for other in known), key=lambda pair: (-pair[0], pair[1]))
-    return [other for likeness, other in scored[:SUGGESTIONS] if likeness >= SIMILAR]
+    forms = {form: other for other in known for form in (other.lower().rpartition(".")[2], other.lower())}
+    name = name[:100].lower()  # the time grows with the square of the length
+    close = [*get_close_matches(name, forms), *get_close_matches(name.rpartition(".")[2], forms)]
+    return [*dict.fromkeys(forms[form] for form in close)][:3]
 
 
 def hint(name: str, known: Iterable[str]) -> str:
     """Return the nearest names as part of a message; empty if there are none."""
     close = nearest(name, known)
     return f"nearest: {', '.join(close)}; " if close else ""
-
-
-def _likeness(name: str, other: str) -> float:
-    name, other = name.lower(), other.lower()
-    pairs = [(name, other), (name.rpartition(".")[2], other.rpartition(".")[2])]
-    return max(SequenceMatcher(None, a, b).ratio() for a, b in pairs)

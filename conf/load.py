@@ -16,7 +16,7 @@ from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.departed import take, translated, without_departed
-from conf.documents import parse_yaml, read_yaml, reason, write_yaml
+from conf.documents import flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.errors import BadInput, hint
 from conf.schema import Config, among, marked
 from conf.settings import RULES, Place, build, changed, settings
@@ -122,17 +122,6 @@ def check_departed(file: Path, record: Tree) -> None:
             f"{file}: this version of the project has no setting {', '.join(gone)}; delete it there if the run may do "
             "without, or use the version that the run was made with"
         )
-
-
-def flatten(tree: Tree, prefix: str = "") -> Tree:
-    """Return nested mappings as one mapping with dotted keys."""
-    flat: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def dump(config: Config) -> str:

@@ -16,7 +16,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from conf.catalogue import elsewhere
-from conf.departed import RENAMED
+from conf.departed import key_today
+from conf.documents import flatten
 from conf.errors import BadInput, nearest
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
@@ -196,10 +197,8 @@ def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **
     try:
         return TypeAdapter(kind).validate_python(tree, **options)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        raise BadInput(
-            *(where(each["loc"]) + fault for each in errors for fault in _faults(each, kind, tree))
-        ) from None
+        found = [(where(each["loc"]), _faults(each, kind, tree)) for each in error.errors(include_url=False)]
+        raise BadInput(*(file + fault for file, faults in found for fault in faults)) from None
 
 
 def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
@@ -216,7 +215,7 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
         value = value[part]
     if error["type"] == "unexpected_keyword_argument":
         known = [item.path for item in settings(top, prefix)]
-        yield from (_unknown(key, known) for key in _leaves(path, value))
+        yield from (_unknown(key, known) for key in flatten({path: value}))
     elif is_dataclass(kind):
         yield f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
     elif error["type"] == RULES:
@@ -225,21 +224,12 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
         yield f"{path}={show(value)}: expected {expected(kind)}"
 
 
-def _leaves(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _leaves(f"{path}.{name}", inner)
-    else:
-        yield path
-
-
 def _unknown(key: str, known: Sequence[str]) -> str:
-    """Say what a person may have meant by a key that there is not: a setting's old name, another project's, a near
-    one."""
-    if key in RENAMED:
-        return f"{key}: no such key; it is called {RENAMED[key]} now"
+    """Say which setting an unknown key may mean: by its old name, by another project's, or by a near one."""
+    if (today := key_today(key)) != key:
+        return f"{key}: no such key; use {today}"
     if answer := elsewhere().get(key) or elsewhere().get(key.rpartition(".")[2]):
-        return f"{key}: no such key; it is {answer}"
+        return f"{key}: no such key; use {answer}"
     close = nearest(key, known)
     remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
     return f"{key}: no such key; {remedy}"

@@ -36,6 +36,6 @@ def test_what_is_no_command_line_is_refused(arguments: list[str], named: str) ->
         run_and_options(arguments, OPTIONS)
 
 
-def test_a_word_among_settings_is_refused_with_what_it_may_mean() -> None:
+def test_a_word_among_settings_is_refused() -> None:
     with pytest.raises(BadInput, match="conf=quickstart"):
         pairs(["quikstart"], "a=1", ["conf=quickstart", "lora.rank"])

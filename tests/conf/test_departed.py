@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from actors.storage.run_record import RunRecord
-from conf import departed, settings
+from conf import departed
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
+from conf.settings import settings
 from launch.plan.calibration import read_config
 from launch.session.resume import check_settings
 
@@ -21,7 +22,6 @@ def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float]
     """Write a run of a version with other names for a section, keys, values and metrics, and one more setting."""
     renamed = {"adapter_shape": "lora", "lora.r": "lora.rank", "learner.replace": "learner.refill"}
     monkeypatch.setattr(departed, "RENAMED", renamed)
-    monkeypatch.setattr(settings, "RENAMED", renamed)
     values = {
         "run.trackers": {"tb": "tensorboard", "gone": None},
         "model.path": {"builtin:*": "embedded:*"},
@@ -63,7 +63,7 @@ def test_a_run_opens_under_todays_names(old_run: Callable[[float], Path]) -> Non
     assert departed.key_today("adapter_shape.alpha") == "lora.alpha"
 
 
-def test_a_run_goes_on_unless_a_removed_setting_was_not_at_its_default(old_run: Callable[[float], Path]) -> None:
+def test_a_removed_setting_at_its_default_is_no_change(old_run: Callable[[float], Path]) -> None:
     folder = old_run(1.0)
     same = ("lora.rank=4", "learner.refill=true", "learner.gradient_checkpointing=on")
     config = load(["conf=quickstart", *same, f"run.folder={folder.parent}"])
@@ -75,12 +75,13 @@ def test_a_run_goes_on_unless_a_removed_setting_was_not_at_its_default(old_run: 
 
 
 def test_an_old_key_is_answered_with_todays(old_run: Callable[[float], Path]) -> None:
-    with pytest.raises(BadInput, match=r"learner\.replace: .*learner\.refill"):
-        load(["conf=quickstart", "learner.replace=true"])
+    with pytest.raises(BadInput, match=r"learner\.replace: .*learner\.refill") as caught:
+        load(["conf=quickstart", "learner.replace=true", "adapter_shape.alpha=8"])
+    assert "lora.alpha" in str(caught.value)
 
 
-def test_removed_names_are_no_settings_and_todays_names_are() -> None:
-    known = {item.path for item in settings.settings(Config)}
+def test_todays_names_are_settings() -> None:
+    known = {item.path for item in settings(Config)}
     sections = {path.rpartition(".")[0] for path in known}
     assert not known & {*departed.RENAMED, *departed.DEPARTED}
     assert {*departed.RENAMED.values(), *departed.VALUES} <= known | sections

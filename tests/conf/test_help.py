@@ -16,9 +16,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["conf=quickstart", "--help"]])
-def test_overview_names_recipes_sections_and_single_settings(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overview_names_recipes_and_sections(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, *arguments)
     assert [
         word for word in ("quickstart", "learner The updates", "sweep For", "n For evaluate.py") if word not in text
@@ -31,7 +29,7 @@ def test_a_section_lists_its_settings(capsys: pytest.CaptureFixture[str]) -> Non
     assert "lora." not in text
 
 
-def test_a_setting_has_default_values_meaning_and_source(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "help", "lora.alpha")
     parts = (
         "lora.alpha=64 ",
@@ -49,7 +47,7 @@ def test_a_setting_has_default_values_meaning_and_source(capsys: pytest.CaptureF
     ("topic", "words"),
     [("lerner", "nearest: learner"), ("alhpa", "nearest: lora.alpha"), ("zzz", "all sections: run")],
 )
-def test_an_unknown_topic_is_refused_with_the_nearest(topic: str, words: str) -> None:
+def test_an_unknown_topic_is_refused(topic: str, words: str) -> None:
     with pytest.raises(BadInput, match=f"help {topic}: .*{words}"):
         explain(["help", topic], "usage")
 

@@ -29,7 +29,7 @@ def recipes(folder: Path, **files: str) -> Path:
 
 
 @pytest.mark.parametrize("text", ["${a}", r"\\${a} \\", "a: 'b\"\n  c \n"])
-def test_adapter_of_a_run_brings_the_runs_settings(tmp_path: Path, text: str) -> None:
+def test_an_adapter_brings_its_runs_settings(tmp_path: Path, text: str) -> None:
     given = quickstart("run.overwrite=true", "device=cpu", "budget.minutes=3", "learner.learning_rate=1e-5")
     begun = changed(given, {"data.template": text + "{problem}", "data.parameters": {"tolerance": 1e-5}})
     run = tmp_path / "moved"
@@ -44,7 +44,7 @@ def test_adapter_of_a_run_brings_the_runs_settings(tmp_path: Path, text: str) ->
         load([f"adapter={tmp_path}/elsewhere"])
 
 
-def test_record_with_a_setting_that_has_gone_names_it(tmp_path: Path) -> None:
+def test_a_removed_setting_is_named(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     kept = dump(quickstart())
     file.write_text(kept.replace("learner:\n", "learner:\n  overlap: true\n") + "gone:\n  what: 3\n")
@@ -79,7 +79,7 @@ def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
     assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
 
 
-def test_adapters_of_the_papers_models_have_the_known_sizes() -> None:
+def test_declared_shapes_have_the_known_sizes() -> None:
     shapes = {model: load([f"conf={model}"]).model.shape for model in MODELS}
     assert {model: lora_parameters(shape, 1, PROJECTIONS) for model, shape in shapes.items()} == {
         "instruct": 1_154_048,
@@ -91,15 +91,16 @@ def test_adapters_of_the_papers_models_have_the_known_sizes() -> None:
 
 
 def test_overrides_win_and_keep_their_types() -> None:
-    config = quickstart("lora.rank=8", "learner.learning_rate=1e-5", "run.overwrite=true", "run.name=trial")
-    assert (config.lora.rank, config.learner.learning_rate, config.run.overwrite) == (8, 1e-5, True)
-    assert config.run.name == "trial"
-    assert type(config) is Config
-
-
-def test_on_and_off_are_words_and_a_dump_is_the_whole_configuration() -> None:
-    config = quickstart("learner.gradient_checkpointing=on", "lora.rank=8")
-    assert config.learner.gradient_checkpointing == "on"
+    config = quickstart(
+        *("lora.rank=8", "learner.learning_rate=1e-5", "run.overwrite=true", "run.name=trial"),
+        *("learner.gradient_checkpointing=on", "data.template=a = {problem}", "data.problem_pattern="),
+        *("data.examples=[{problem: 1 + 1, answer: 2}]", "data.parameters.max_terms=3"),
+    )
+    data, learner, run = config.data, config.learner, config.run
+    assert (config.lora.rank, run.name, run.overwrite) == (8, "trial", True)
+    assert (learner.learning_rate, learner.gradient_checkpointing) == (1e-5, "on")
+    assert (data.template, data.problem_pattern, data.examples) == ("a = {problem}", "", [ExampleConfig("1 + 1", "2")])
+    assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
     assert yaml.safe_load(dump(config)) == asdict(config)
 
 
@@ -111,33 +112,27 @@ def test_on_and_off_are_words_and_a_dump_is_the_whole_configuration() -> None:
         ("sqrt", {1: 11, 8: 32, 32: 64, 256: 181}),
     ],
 )
-def test_alpha_follows_the_rank_by_its_rule(rule: str, alphas: dict[int, int]) -> None:
+def test_alpha_follows_the_rank(rule: str, alphas: dict[int, int]) -> None:
     for rank, alpha in alphas.items():
         lora = quickstart(f"lora.rank={rank}", f"lora.alpha_rule={rule}").lora
         assert (lora.alpha, lora.alpha_rule) == (alpha, "fixed")
     assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_rule={rule}").lora.alpha == 1
 
 
-def test_values_keep_their_forms() -> None:
-    data = quickstart(
-        "data.template=a = {problem}",
-        "data.problem_pattern=",
-        "data.examples=[{problem: 1 + 1, answer: 2}]",
-        "data.parameters.max_terms=3",
-    ).data
-    assert (data.template, data.problem_pattern) == ("a = {problem}", "")
-    assert data.examples == [ExampleConfig("1 + 1", "2")]
-    assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
+def test_a_setting_follows_another() -> None:
+    hours = {(): 480, ("hours=2",): 7200, ("hours=24",): 86400, ("hours=2", "minutes=5"): 300}
+    assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours
+    assert (quickstart().model.shape.layers, quickstart("model.path=/some/model").model.shape.layers) == (30, 0)
+    assert load(["conf=math", "model.path=/some/model"]).model.stop_tokens == []
+    assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
+    own = quickstart("data.source=file:mine.csv").data
+    assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
+    columns = load(["conf=r64_instruct", "data.source=file:mine.csv", "data.answer_field=gold"]).data
+    assert (columns.problem_field, columns.answer_field) == ("", "gold")
+    assert columns.eval_source
 
 
-def test_hours_asked_for_replace_a_recipes_minutes() -> None:
-    assert quickstart().budget.seconds == 480
-    assert quickstart("budget.hours=2").budget.seconds == 7200
-    assert quickstart("budget.hours=24").budget.seconds == 86400
-    assert quickstart("budget.hours=2", "budget.minutes=5").budget.seconds == 300
-
-
-def test_a_deterministic_run_takes_turns_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
     asked = ("run.deterministic=true", "budget.updates=9")
     assert quickstart().learner.max_staleness == 1
     assert quickstart(*asked).learner.max_staleness == 0
@@ -148,13 +143,6 @@ def test_a_deterministic_run_takes_turns_unless_it_is_told_otherwise(tmp_path: P
             load(arguments)
     with pytest.raises(BadInput, match=r"learner\.max_staleness=1: .*run\.deterministic"):
         load(["conf=same", "budget.updates=9", "learner.max_staleness=1"], folder)
-
-
-def test_a_shape_does_not_outlive_its_model() -> None:
-    assert quickstart().model.shape.layers == 30
-    assert quickstart("model.path=/some/model").model.shape.layers == 0
-    assert load(["conf=math", "model.path=/some/model"]).model.stop_tokens == []
-    assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -175,39 +163,27 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
     ("override", "words"),
     [
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
-        ("lora={rnak: 8}", ["lora.rnak: no such key"]),
         ("model.shape.layer=8", ["nearest: model.shape.layers"]),
-        ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime24"]),
+        ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
-        ("lora.rank=null", ["lora.rank=null", "expected a whole number"]),
-        ("lora.target_modules=q_proj", ["expected a list"]),
-        ("data.parameters=3", ["expected a mapping"]),
         ("data.examples=[3]", ["data.examples[0]=3", "problem, answer"]),
         ("data.examples=[{probelm: a}]", ["data.examples[0].probelm", "nearest: data.examples[0].problem"]),
         ("data.examples=[{problem: a, answer: [b]}]", ["data.examples[0].answer=['b']", "expected text"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
-        ("lora.target_modules=[q_proj,q_proj]", ["each once"]),
         ("run.name='a", ["run.name='a", "quote it"]),
         ("run.name=${nowhere}", ["run.name", "nowhere"]),
         ("lora.rank=513", ["lora.rank=513", "vLLM"]),
         ("rollout.samples_per_problem=1", ["no advantage"]),
-        ("rollout.temperature=0", ["rollout.temperature=0 ", "0.1 to 2"]),
         ("learner.learning_rate=nan", ["learner.learning_rate=nan"]),
-        ("budget.minutes=0", ["budget.minutes=0", "above 0"]),
         ("budget.hours=24:00", ["budget.hours=24:00", "a number"]),
-        ("run.overwrite=on", ["run.overwrite=on", "true or false"]),
         ("data.chat_settings={tokenize: true}", ["data.chat_settings", "tokenize"]),
-        ("eval.n=0", ["eval.n=0", "from 1 to"]),
         ("run.name=a/b", ["run.name=a/b", "plain folder name"]),
-        ("data.template=Solve it.", ["{problem}"]),
         ("data.problem_pattern=(", ["regular expression"]),
         ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
         ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo, sapo"]),
-        ("algorithm.mismatch=[token_tis,icepop]", ["algorithm.mismatch=", "expected text"]),
-        ("algorithm.dual_clip=1", ["algorithm.dual_clip=1 ", "above 1"]),
         ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
     ],
 )
@@ -215,7 +191,7 @@ def test_unusable_overrides(override: str, words: list[str]) -> None:
     assert_refused(["conf=quickstart", override], words)
 
 
-def test_all_that_is_wrong_is_said_at_once_a_line_each_with_its_file(tmp_path: Path) -> None:
+def test_every_fault_is_a_line_with_its_file(tmp_path: Path) -> None:
     folder = recipes(tmp_path, child="lora: {rnak: 8, alpha: 0, rank: 0}\neval: {n: many}")
     with pytest.raises(BadInput) as caught:
         load(["conf=child", "lora.rank=513", "learner.beta1=a"], folder)
@@ -227,7 +203,7 @@ def test_all_that_is_wrong_is_said_at_once_a_line_each_with_its_file(tmp_path: P
     assert sorted(lines) == sorted([*own, "lora.rank=513", "learner.beta1=a"])
 
 
-def test_the_same_key_twice_is_refused_even_within_a_section() -> None:
+def test_the_same_key_twice_is_refused() -> None:
     assert_refused(["conf=quickstart", "lora.rank=8", "lora.rank=16"], ["lora.rank=16", "lora.rank=8", "keep one"])
     assert_refused(["conf=quickstart", "lora={rank: 8}", "lora.alpha=16"], ["keep one"])
 
@@ -253,8 +229,6 @@ def test_recipes_extend_one_another(tmp_path: Path) -> None:
         ("lora: {rank: 8", ["child.yaml", "not valid YAML"]),
         ("lora:\n  rank: 8\n  rank: 9", ["child.yaml", "duplicate key"]),
         ("- lora", ["child.yaml", "list"]),
-        ("lora: {rnak: 8}", ["child.yaml", "lora.rnak", "nearest: lora.rank"]),
-        ("lora: {rank: many}", ["child.yaml", "lora.rank=many", "whole number"]),
     ],
 )
 def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -267,11 +241,13 @@ def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([item.path for item in known(Config)]) | st.text(max_size=30), st.text(max_size=30))
 @example("[", "")
-def test_any_argument_is_used_or_refused_in_one_line(key: str, value: str) -> None:
+def test_any_argument_is_used_or_refused(key: str, value: str) -> None:
+    said = ""
     try:
         quickstart(f"{key}={value}")
     except BadInput as error:
-        assert_one_line(str(error), [])
+        said = str(error)
+    assert all(line.isprintable() for line in said.split("\n"))
 
 
 def test_loading_imports_no_framework() -> None:
@@ -291,12 +267,3 @@ def assert_refused(arguments: list[str], words: list[str]) -> None:
 def assert_one_line(text: str, words: list[str]) -> None:
     assert len(text.splitlines()) == 1
     assert [word for word in words if word not in text] == [], text
-
-
-def test_another_source_leaves_behind_what_was_written_for_the_recipes() -> None:
-    own = load(["conf=quickstart", "data.source=file:mine.csv"]).data
-    assert (own.parameters, own.problem_pattern) == ({}, "")
-    assert own.template == load(["conf=quickstart"]).data.template
-    columns = load(["conf=r64_instruct", "data.source=file:mine.csv", "data.answer_field=gold"]).data
-    assert (columns.problem_field, columns.answer_field) == ("", "gold")
-    assert columns.eval_source

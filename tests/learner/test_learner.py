@@ -109,8 +109,7 @@ def gradient_norm(model: torch.nn.Module) -> float:
 def test_update_is_the_adamw_step_of_the_reference_loss(
     name: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
-    for key, value in ALGORITHMS[name].items():
-        setattr(tiny_config.algorithm, key, value)
+    tiny_config = changed(tiny_config, {f"algorithm.{key}": value for key, value in ALGORITHMS[name].items()})
     learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
     update(learner, Batch(0, some_groups(build_group, 0)))  # moves B off zero, so that A has a gradient
     groups = some_groups(build_group, 1)

@@ -31,23 +31,12 @@ DEADLINE_S = 20.0
 SENTENCE = 1500
 """Most characters of a refusal, which a person reads on one screen."""
 
-COMMANDS = {
-    "run": "launch.run",
-    "sweep": "launch.sweep",
-    "evaluate": "launch.evaluate",
-    "report": "launch.report",
-    "result": "launch.result",
-    "samples": "launch.samples",
-    "export": "launch.export",
-    "push": "launch.push",
-    "serve": "launch.serve",
-    "chat": "launch.chat",
-    "doctor": "launch.doctor",
-    "embedded": "launch.embedded",
+MODULES = {
     "microbudget": "launch.__main__",
     "problems": "rewards.problems.__main__",
     "verify": "rewards.verify.__main__",
 }
+"""Command → its module, where that is not the one of its name in launch/."""
 
 EXPENSIVE: dict[str, tuple[str, Any]] = {
     "run": ("carry_out", 0),
@@ -122,14 +111,15 @@ def call(command: str, *arguments: str) -> tuple[int | None, str, str]:
     """Run a command until it ends, or accepts its input. Return its exit code, its text on stderr, and a hang or a
     traceback.
     """
-    module = importlib.import_module(COMMANDS[command])
+    name = MODULES.get(command, f"launch.{command}")
+    module = importlib.import_module(name)
     err = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, unchanged_process(), contextlib.redirect_stdout(io.StringIO()):
         patch.setattr("rewards.problems.loading.VerifierPool", kept_pool)
         patch.setattr("launch.run.check_host", lambda *_: None)  # what else runs here is no matter
         if command in EXPENSIVE:
-            name, result = EXPENSIVE[command]
-            patch.setattr(f"{COMMANDS[command]}.{name}", lambda *_, **__: result, raising=command != "serve")
+            function, result = EXPENSIVE[command]
+            patch.setattr(f"{name}.{function}", lambda *_, **__: result, raising=command != "serve")
         patch.setattr("os.execv", lambda *_: sys.exit(0))  # a command that becomes another has accepted its input
         with contextlib.redirect_stderr(err):
             try:

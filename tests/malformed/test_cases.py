@@ -24,17 +24,9 @@ MANY = "9" * 5000
 
 TYPED: dict[tuple[str, ...], list[str | tuple[str, ...]]] = {
     ("run", "plan=true"): [
-        *(
-            f"run.seed={MANY}",
-            f"budget.hours={MANY}",
-            "lora.rank=.nan",
-            "lora.rank='8 '",
-            "run={1: 2}",
-            "--x",
-            "quickstart",
-        ),
+        *(f"run.seed={MANY}", f"budget.hours={MANY}", "lora.rank=.nan", "run={1: 2}", "--x", "quickstart"),
         *("lora.rank=${oc.env:HOME}", "lora.rank=!!python/object:os.system", "model.path=a\0b", "conf=../base"),
-        *(f"data.parameters={word}" for word in (DEEP, BOMB, "&a {b: *a}", f"{{a: {MANY}}}")),
+        *(f"data.parameters={word}" for word in (DEEP, BOMB, "&a {b: *a}", f"{{a: {MANY}}}", "{a: !!set {b}}")),
         *(f"data.problem_pattern='{word}'" for word in ("(", "(a{99999999999})", "(" * 2000 + ")" * 2000)),
         *("reward.custom=[{function: 'os:getcwd', weight: .nan}]", "dashboard.host=no such host"),
     ],

@@ -60,8 +60,7 @@ LITTLE_DISK = HostFree(2**20, 2**30, 2**40)
 
 
 def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
-    config = Config()
-    config = changed(config, {"budget.minutes": seconds / 60})
+    config = changed(Config(), {"budget.minutes": seconds / 60})
     return RunRequest(
         config=config,
         folder=folder,

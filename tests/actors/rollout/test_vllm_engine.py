@@ -45,9 +45,8 @@ PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
 def make_config(deterministic: bool = False) -> Config:
-    config = Config()
     return changed(
-        config,
+        Config(),
         {
             "run.deterministic": deterministic,
             "model.stop_tokens": [STOP],

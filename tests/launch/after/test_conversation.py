@@ -45,9 +45,8 @@ class Words:
 
 @pytest.fixture
 def config() -> Config:
-    config = Config()
     return changed(
-        config,
+        Config(),
         {
             "data.chat_settings": {"enable_thinking": False},
             "rollout.max_prompt_tokens": 20,
@@ -70,7 +69,7 @@ def engine() -> Echo:
 def say(config: Config, engine: Echo, monkeypatch: pytest.MonkeyPatch) -> Say:
     """Says lines in a new chat and returns what is printed."""
 
-    def say(*lines: str, terminal: bool = False) -> str:
+    def say(*lines: str, terminal: bool = False, config: Config = config) -> str:
         console = PlainConsole(file=io.StringIO(), force_terminal=terminal, width=100)
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         problems = [Problem("p", "solve\n3 + 4", (1, 2), "7"), Problem("q", "solve\n0 + 1", (1, 2), "1")]
@@ -111,7 +110,7 @@ def test_problem_is_posed_as_in_the_evaluation_and_judged(say: Say, engine: Echo
 
 def test_a_problem_of_ones_own_is_posed_as_the_run_poses_its_own(config: Config, say: Say, engine: Echo) -> None:
     config = changed(config, {"data.template": "Solve {problem}", "data.examples": [ExampleConfig("1 + 1", "2")]})
-    say("hello", "/ask 3 + 4", "again")
+    say("hello", "/ask 3 + 4", "again", config=config)
     asked = [(prompt, sampling.max_tokens) for prompt, sampling in engine.asked]
     assert asked[2:4] == [("user: Solve 1 + 1\nassistant: 2\nuser: Solve 3 + 4\n", 24)] * 2
     assert "Solve" not in asked[4][0]

@@ -38,9 +38,8 @@ def of(
     costs: Costs = COSTS, placement: Placement = OWN, at_once: int = 16, together: float = 1.0, **learner: object
 ) -> Estimate:
     """Four groups of two samples per update."""
-    config = Config()
     config = changed(
-        config,
+        Config(),
         {
             "learner.problems_per_update": 4,
             "rollout.samples_per_problem": 2,
@@ -48,10 +47,9 @@ def of(
             "eval.problems": 0,
             "canary.problems": 1,
             "canary.tokens": 1,
+            **{f"learner.{key}": value for key, value in learner.items()},
         },
     )
-    for key, value in learner.items():
-        setattr(config.learner, key, value)
     return estimate(config, costs, WORK, placement, at_once, together)
 
 

@@ -84,8 +84,7 @@ SUMMARY = RunSummary(status="halted", reason="the adapter is not 'the' one; $HOM
 
 
 def command(text: str, folder: Path) -> OnEnd:
-    config = Config()
-    config = changed(config, {"run.name": "mine", "run.on_end": text})
+    config = changed(Config(), {"run.name": "mine", "run.on_end": text})
     return OnEnd(config, folder)
 
 

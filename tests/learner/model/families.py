@@ -179,8 +179,7 @@ def adapt(base: Any, targets: tuple[str, ...] = PROJECTIONS) -> PeftModel:
 
 def judge(family: Family, folder: Path) -> str:
     """Return why a run would refuse a family, empty if it would not."""
-    config = Config()
-    config = changed(config, {"model.path": str(folder), "lora.target_modules": list(family.targets)})
+    config = changed(Config(), {"model.path": str(folder), "lora.target_modules": list(family.targets)})
     AutoConfig.for_model(family.kind, **(SHAPE | family.settings)).save_pretrained(folder)
     try:
         shape_of(config.model)
@@ -199,7 +198,8 @@ def rows(families: tuple[Family, ...] = FAMILIES) -> Iterator[str]:
         with TemporaryDirectory() as folder:
             refusal = judge(family, Path(folder))
         text = re.sub(r"^(model )?\S*: ", "", refusal.partition(";")[0]).replace("layer 0", "a layer")
-        text = re.sub(r"(\w*experts) is \d+", r"it has experts (\1)", text)  # the tiny model's number, not the named one's
+        # The number is the tiny model's, not the one of the models that are named.
+        text = re.sub(r"(\w*experts) is \d+", r"it has experts (\1)", text)
         text = re.sub(r" \(TypeError.*\)", "", text)
         how = (
             f"yes, with `lora.target_modules=[{','.join(family.targets)}]`" if family.targets != PROJECTIONS else "yes"

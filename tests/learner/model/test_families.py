@@ -91,8 +91,7 @@ def test_one_strange_module_is_enough(place: str, name: str, changed: object, sa
 
 
 def test_what_transformers_does_not_know_is_refused(tmp_path: Path) -> None:
-    config = Config()
-    config = changed(config, {"model.path": str(tmp_path)})
+    config = changed(Config(), {"model.path": str(tmp_path)})
     (tmp_path / "config.json").write_text('{"model_type": "abacus"}')
     with pytest.raises(BadInput, match=r"transformers .* cannot build it .*abacus.*; choose a model that it knows"):
         check_architecture(config, str(tmp_path))

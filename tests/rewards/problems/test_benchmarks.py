@@ -19,9 +19,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Benchmark:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    config = Config()
     return changed(
-        config,
+        Config(),
         {
             "data.template": "Solve: {problem}",
             "data.problem_pattern": "^only the recipe's own problems (.*)$",

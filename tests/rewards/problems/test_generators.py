@@ -57,16 +57,14 @@ def test_no_generator_but_the_refused_ones_reads_as_if_it_ran_the_answer() -> No
 @pytest.mark.parametrize("key", ["source", "eval_source"])
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_sets_that_cannot_be_scored_are_refused(name: str, key: str, byte_tokenizer: Any) -> None:
-    config = Config()
-    setattr(config.data, key, f"reasoning_gym:{name}")
+    config = changed(Config(), {f"data.{key}": f"reasoning_gym:{name}"})
     with pytest.raises(BadInput) as refused:
         load(config, byte_tokenizer)
     assert all(words in str(refused.value) for words in (f"data.{key}", name, REFUSED[name], "file:"))
 
 
 def test_no_refused_generator_is_suggested(byte_tokenizer: Any) -> None:
-    config = Config()
-    config = changed(config, {"data.source": "reasoning_gym:count_down"})
+    config = changed(Config(), {"data.source": "reasoning_gym:count_down"})
     with pytest.raises(BadInput) as refused:
         load(config, byte_tokenizer)
     assert not [name for name in REFUSED if name in str(refused.value)]

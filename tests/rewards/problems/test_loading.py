@@ -280,9 +280,8 @@ def test_eval_source_is_kept_out_of_training(config: Config, tmp_path: Path, byt
 
 
 def test_generated_problems(byte_tokenizer: Any) -> None:
-    config = Config()
     config = changed(
-        config,
+        Config(),
         {
             "data.parameters": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
             "data.problem_pattern": r": (.+) =$",
@@ -322,8 +321,7 @@ def test_sources_that_give_nothing_are_refused_with_what_there_is(
     write_jsonl(tmp_path / "text.jsonl", [{"text": "1 + 1", "answer": "2"}])
     write_jsonl(tmp_path / "open.jsonl", [{"problem": "p", "answer": "}{"}])
     write_jsonl(tmp_path / "empty.jsonl", [])
-    for name, value in settings.items():
-        setattr(config.data, name, value)
+    config = changed(config, {f"data.{name}": value for name, value in settings.items()})
     refuse(config, byte_tokenizer, *words)
 
 

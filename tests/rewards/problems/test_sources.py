@@ -133,9 +133,8 @@ def test_a_rows_columns_are_kept_for_a_users_reward_alone(config: Config, byte_t
 
 def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
     """Any palindrome of the given letters is right, and the generator's own scoring gives a little to all others."""
-    config = Config()
     config = changed(
-        config,
+        Config(),
         {
             "data.source": "reasoning_gym:palindrome_generation",
             "data.size": 4,
@@ -162,9 +161,8 @@ def test_generators_score_their_answers(byte_tokenizer: Any) -> None:
 
 
 def test_generators_that_know_one_answer_accept_no_other(byte_tokenizer: Any) -> None:
-    config = Config()
     config = changed(
-        config,
+        Config(),
         {
             "data.source": "reasoning_gym:basic_arithmetic",
             "data.size": 2,
