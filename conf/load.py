@@ -177,18 +177,18 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
     """Return the recipe and those it extends, the last of them first."""
     chain: list[Layer] = []
     visited: list[str] = []
-    asked, known = f"conf={name}", recipe_names(folder)
+    requested, known = f"conf={name}", recipe_names(folder)
     parent: Any = name
     while parent not in (None, BASE):
         if parent in visited:
-            raise BadInput(f"{asked} closes a circle; end it at {BASE}")
+            raise BadInput(f"{requested} closes a circle; end it at {BASE}")
         if parent not in known:
-            raise BadInput(f"{asked}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
+            raise BadInput(f"{requested}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
         visited.append(parent)
         path = folder / f"{parent}.yaml"
         layer = read_yaml(path, "write `section:` and `key: value` lines")
         parent = layer.pop("extends", None)
-        asked = f"{path}: extends: {parent}"
+        requested = f"{path}: extends: {parent}"
         chain.insert(0, (str(path), layer))
     return chain
 
