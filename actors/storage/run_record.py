@@ -7,7 +7,7 @@ from typing import Any
 from actors.storage import contents
 from actors.storage.checkpoints import Checkpoints, read_state
 from actors.storage.files import REMEDY, read_json, read_rows
-from conf.departed import metrics_today
+from conf.departed import ledger_today, metrics_today
 from conf.documents import read_text
 from conf.errors import BadInput
 from conf.load import RECORD, read_record
@@ -50,7 +50,8 @@ class RunRecord:
 
     def summary(self) -> Row | None:
         """Return summary.json; None until the run has ended."""
-        return read_json(self.path / "summary.json", contents.Summary)
+        summary: Row | None = read_json(self.path / "summary.json", contents.Summary)
+        return summary and {**summary, "ledger": ledger_today(summary.get("ledger"))}
 
     def finished(self) -> Row | None:
         """Return summary.json of a run that cannot be resumed; None of any other."""
@@ -72,7 +73,7 @@ class RunRecord:
 
     def ledger(self) -> Row | None:
         """Return the ledger as it was last written."""
-        return read_json(self.path / "ledger.json", contents.Ledger)
+        return ledger_today(read_json(self.path / "ledger.json", contents.Ledger))
 
     def identity(self) -> str | None:
         """Return what no other run is called, over all resumes and wherever the folder is; None before the start."""
