@@ -51,7 +51,9 @@ class RunRecord:
     def summary(self) -> Row | None:
         """Return summary.json; None until the run has ended."""
         summary: Row | None = read_json(self.path / "summary.json", contents.Summary)
-        return summary and {**summary, "ledger": ledger_today(summary.get("ledger"))}
+        if summary and summary.get("ledger"):
+            summary["ledger"] = ledger_today(summary["ledger"])
+        return summary
 
     def finished(self) -> Row | None:
         """Return summary.json of a run that cannot be resumed; None of any other."""
