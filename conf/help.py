@@ -56,7 +56,7 @@ def recipe_lines() -> dict[str, str]:
         elif name != BASE:
             text = (FOLDER / f"{name}.yaml").read_text("utf-8")
             comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
-            lines[name] = _first_sentence(" ".join(line.lstrip("# ") for line in comment))
+            lines[name] = first_sentence(" ".join(line.lstrip("# ") for line in comment))
     lines["rRANK_NAME"] = f"The paper's grid, NAME at rank 8, 64 or 256: NAME is one of {', '.join(sorted(at_ranks))}"
     return lines
 
@@ -73,7 +73,7 @@ def show_settings(config: Config, arguments: list[str]) -> None:
         source = next((given[key] for key in given if f"{key}.".startswith(f"{item.path}.")), "default")
         line = Text(f"  {item.path}={show(value)}", style="cyan" if source != "default" else "")
         console.print(line + Text(f"  ({source})", style="dim"), soft_wrap=True)
-        console.print(Padding(Text(_first_sentence(item.meaning), style="dim"), (0, 0, 0, 6)))
+        console.print(Padding(Text(first_sentence(item.meaning), style="dim"), (0, 0, 0, 6)))
 
 
 def _print_overview(console: Console, usage: str) -> None:
@@ -85,7 +85,7 @@ def _print_overview(console: Console, usage: str) -> None:
     ):
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
-            table.add_row(Text(name, style="bold"), Text(_first_sentence(text)))
+            table.add_row(Text(name, style="bold"), Text(first_sentence(text)))
         console.print(Text(heading, style="bold"), Padding(table, (0, 0, 1, 2)))
     console.print(Text("help SECTION explains its settings, help KEY one of them: help learner, help lora.alpha."))
 
@@ -101,7 +101,7 @@ def possible(item: Setting) -> str:
     return expected(item.kind) + bounds
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     return text.split(". ")[0].removesuffix(".")
 
 

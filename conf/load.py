@@ -222,7 +222,7 @@ def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Co
 
 
 def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
-    """Return the layers merged in order with the presets that they include, and the file or preset of each dotted key."""
+    """Return the layers and their presets merged in order, and the file or preset that each key comes from."""
     merged: list[Tree] = []
     files: dict[str, str] = {}
     followers = [item for item in settings(Config) if item.follows]

@@ -62,8 +62,10 @@ def test_a_run_opens_under_todays_names(old_run: Callable[[float], Path]) -> Non
     assert record["learner"]["refill"] is True
     assert record["learner"]["gradient_checkpointing"] == "on"
     assert record["wonders"] == {"speed": 2.0}  # a report may show it
-    assert RunRecord(folder).rows() == [{"update": 1, "canary/noise": 0.5, "time/canary": 2.0, "time/checked": 3.0}]
-    assert RunRecord(folder).ledger() == {"seconds": {"learner": {"canary": 2.0}}, "counts": {"tokens/useful": 3}}
+    (row,), ledger = RunRecord(folder).rows(), RunRecord(folder).ledger()
+    assert row.content == {"update": 1, "canary/noise": 0.5, "time/canary": 2.0, "time/checked": 3.0}
+    assert ledger is not None
+    assert ledger.content == {"seconds": {"learner": {"canary": 2.0}}, "counts": {"tokens/useful": 3}}
     assert load([f"adapter={folder}/checkpoints"]).lora.rank == 4
     assert read_config(RunRecord(folder)).lora.rank == 4
     assert departed.key_today("adapter_shape.alpha") == "lora.alpha"
