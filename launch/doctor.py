@@ -23,7 +23,6 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from actors.errors import ActorDied
-from actors.formats import duration
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
@@ -44,6 +43,7 @@ from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
+from launch.plan.view import conclusion, source
 from launch.session.resume import command_line, commit, resolve_dtype
 
 MEASURE = {"measure=true": True, "measure=false": False}
@@ -74,7 +74,9 @@ def main(arguments: list[str]) -> int:
         except ActorDied as error:
             console.print(render([Finding("measuring", "bad", str(error))]))
             return 1
-    console.print(outlook(plan_measured(config, plan.machine)))
+    plan = plan_measured(config, plan.machine)
+    console.print(conclusion(plan))
+    console.print(source(plan))
     return 0
 
 
@@ -115,17 +117,6 @@ def examine(plan: Plan, console: Console) -> None:
         console.print(f"Kept for the next plan in {kept_in(plan.config)}")
     else:
         console.print("Not kept for plans: a whole run has been measured on this machine, which says more")
-
-
-def outlook(plan: Plan) -> str:
-    """Say how many updates the recipe makes, and how that is known."""
-    expected, budget_s = plan.estimate, plan.config.budget.seconds
-    assert expected is not None
-    known = f"measured here: {plan.calibration.of}" if plan.calibration.of else "by the plan: nothing was measured here"
-    return (
-        f"{plan.config.run.name}: an update takes about {duration(expected.update_s)}, about {expected.updates:,} in"
-        f" {duration(budget_s)} ({known})"
-    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from actors.models.hub import HUB_TIMEOUT_S
 from actors.runtime.host_resources import amount
 from conf.errors import BadInput
 from conf.schema import Config
@@ -80,24 +79,13 @@ def look_at_cards(device: str = "auto") -> Iterator[Finding]:
             yield Finding(f"GPU {card.index}", *_card(card, device))
 
 
-def compat_version() -> str:
-    """Return the newest driver library that LD_LIBRARY_PATH puts before the system's, empty if none."""
+def _driver(installed: str) -> Finding:
     folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     names = (file.name for folder in folders for file in Path(folder).glob("libcuda.so.[0-9]*.*"))
-    return max((name.removeprefix("libcuda.so.") for name in names), key=_major, default="")
-
-
-def _major(text: str) -> int:
-    head = text.partition(".")[0]
-    return int(head) if head.isdigit() else 0
-
-
-def _driver(installed: str) -> Finding:
-    compat = compat_version()
-    if _major(installed) >= LEAST_DRIVER:
-        return Finding("driver", "good", installed)
-    if _major(compat) >= LEAST_DRIVER:
-        return Finding("driver", "good", f"{installed}, with the library of {compat} before it in LD_LIBRARY_PATH")
+    versions = [installed, *(name.removeprefix("libcuda.so.") for name in names)]
+    if fit := [version for version in versions if int(version.partition(".")[0]) >= LEAST_DRIVER]:
+        newer = "" if installed in fit else f", with the library of {fit[0]} before it in LD_LIBRARY_PATH"
+        return Finding("driver", "good", installed + newer)
     return Finding(
         "driver",
         "bad",
@@ -177,7 +165,6 @@ def look_at_model(config: Config) -> Finding:
     token = "with a token" if get_token() else "without a token (HF_TOKEN)"
     try:
         HfApi().auth_check(path)
-        files = HfApi().model_info(path, files_metadata=True, timeout=HUB_TIMEOUT_S).siblings or []
     except Exception as error:  # of the hub's library, its client or the network: each names a remedy
         kind = type(error).__name__
         remedy = {
@@ -185,5 +172,4 @@ def look_at_model(config: Config) -> Finding:
             "RepositoryNotFoundError": "correct model.path, or set HF_TOKEN if it is private",
         }.get(kind, "check the network, or name a local folder that holds it in model.path")
         return Finding("model", "bad", f"{path}: the hub does not give it {token} ({kind}); {remedy}")
-    weights = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors"))
-    return Finding("model", "good", f"{path} from the hub {token}, {amount(weights)} of weights")
+    return Finding("model", "good", f"{path} from the hub {token}")

@@ -89,29 +89,45 @@ def learn_from(folder: Path, machine: Machine) -> str:
     rows = run.rows()
     if not machine.rates or len(rows) < ENOUGH:
         return ""
-    keep(measure(folder, machine), read_config(run), machine)
+    keep(measure(run, machine), read_config(run), machine)
     return f"Measured for the next plan: an update has taken {duration(Pace.between(rows, 1).update_s)} so far"
 
 
-def measure(folder: Path, machine: Machine) -> Calibration:
-    """Return the calibration of a machine by a run of at least ENOUGH updates on it."""
-    run = RunRecord(folder)
+def measure(run: RunRecord, machine: Machine) -> Calibration:
+    """Return the calibration of a machine by a run of at least ENOUGH updates on it.
+
+    A part without any work in the run keeps its factor of 1.
+    """
     config, rows = read_config(run), run.rows()
-    workload = _workload(run, rows[WARM_UP:])
+    measured, pace = rows[WARM_UP:], Pace.between(rows, WARM_UP)
+    workload = _workload(run, measured)
     plan = make_plan(config, machine, replace(UNMEASURED, workload=workload))
-    assert plan.estimate is not None
-    factors = {
-        part: max(seconds / predicted, LEAST_FACTOR)
-        for part, (seconds, predicted) in _seconds(rows, plan).items()
-        if seconds and predicted
+    costs, expected, count, steps = plan.costs, plan.estimate, len(measured), config.algorithm.steps_per_batch
+    assert costs is not None
+    assert expected is not None
+
+    def total(name: str) -> float:
+        return sum(row[name] for row in measured)
+
+    varied = config.learner.problems_per_update * (count - total("groups/zero_variance"))
+    trained = total("tokens/trained") + varied * workload.fresh
+    passes = total("time/learn") - total("time/step")  # over a batch once: the later passes are part of the step
+    learn_s = expected.contended * costs.learn_s / steps / len(plan.placement.learners)
+    seconds = {  # measured and predicted, for the same amount of work
+        "decode": (pace.generate_s, expected.generate_s),
+        "learn": (passes, trained * learn_s),
+        "update": (total("time/step") - (steps - 1) * passes, count * costs.update_s),
+        "swap": (total("time/sync"), count * costs.swap_s),
+        "verify": (total("time/verify"), count * costs.verify_s * config.rollout.samples_per_problem),
     }
-    evaluate_s = plan.estimate.evaluate_s * factors.get("decode", 1.0)
+    factors = {part: max(took / planned, LEAST_FACTOR) for part, (took, planned) in seconds.items() if took and planned}
+    start_s = pace.start_s - expected.evaluate_s * factors.get("decode", 1.0)
     return Calibration(
         **factors,
         score=factors.get("learn", 1.0),
-        start_s=max(Pace.between(rows, WARM_UP).start_s - evaluate_s, 0.0),
+        start_s=max(start_s, 0.0),
         workload=workload,
-        of=f"{len(rows) - WARM_UP} updates of {config.model.path} at rank {config.lora.rank}",
+        of=f"{count} updates of {config.model.path} at rank {config.lora.rank}",
     )
 
 
@@ -127,34 +143,6 @@ def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
         spread=pstdev(lengths) / fmean(lengths),
         varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
     )
-
-
-def _seconds(rows: Sequence[Row], plan: Plan) -> dict[str, tuple[float, float]]:
-    """Return measured and predicted seconds of each part of a Calibration, for the same amount of work.
-
-    Measured seconds are 0 where there was no such work.
-    """
-    config, costs, expected = plan.config, plan.costs, plan.estimate
-    assert costs is not None
-    assert expected is not None
-
-    def total(name: str) -> float:
-        return sum(row[name] for row in rows[WARM_UP:])
-
-    problems, count, steps = config.learner.problems_per_update, len(rows) - WARM_UP, config.algorithm.steps_per_batch
-    varied = count - total("groups/zero_variance")
-    trained = total("tokens/trained") + varied * problems * plan.workload.fresh
-    passes = total("time/learn") - total("time/step")  # over a batch once: the later passes are part of the step
-    return {
-        "decode": (Pace.between(rows, WARM_UP).generate_s, expected.generate_s),
-        "learn": (
-            passes / trained if trained else 0.0,
-            expected.contended * costs.learn_s / steps / len(plan.placement.learners),
-        ),
-        "update": (max(total("time/step") - (steps - 1) * passes, 0.0) / count, costs.update_s),
-        "swap": (total("time/sync") / count, costs.swap_s),
-        "verify": (total("time/verify") / count, costs.verify_s * config.rollout.samples_per_problem),
-    }
 
 
 def read_config(run: RunRecord) -> Config:
@@ -208,15 +196,12 @@ def kept_in(config: Config) -> Path:
 
 
 def _machine_key(config: Config, machine: Machine) -> str:
-    """Name machine, model, dtype and the switches that change the speed of a GPU."""
-    units = "" if machine.gpus else f" × {len(machine.cores)}"
-    switched = {
-        "run.mps": config.run.mps,
-        "plain kernels": not config.learner.fused_kernels,
-        "vLLM's block sizes": not config.rollout.lora_kernel_sizes,
-    }
-    with_these = "".join(f" with {name}" for name, on in switched.items() if on and machine.gpus)
-    return f"{machine.name}{units}, {config.model.path} in {config.model.dtype}{with_these}: "
+    """Name machine, model, dtype and, on a GPU, the switches that change its speed."""
+    name = f"{machine.name} × {len(machine.cores)}"
+    if machine.gpus:
+        switches = config.run.mps, config.learner.fused_kernels, config.rollout.lora_kernel_sizes
+        name = f"{machine.name}, MPS, fused kernels, block sizes {switches}"
+    return f"{name}, {config.model.path} in {config.model.dtype}: "
 
 
 def _lengths_key(config: Config) -> str:

@@ -3,7 +3,7 @@
 A decoding step reads all weights, and the keys and values of each sample. Learning and prefill multiply matrices.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.models.sizes import DTYPE_BYTES, kv_bytes_per_token, lora_parameters, matmul_parameters, recomputes
 from actors.runtime.placement import Placement
@@ -154,17 +154,10 @@ class Calibration:
     of: str = ""
 
     def correct(self, costs: Costs) -> Costs:
-        return Costs(
-            step_s=costs.step_s * self.decode,
-            sample_s=costs.sample_s * self.decode,
-            prefill_s=costs.prefill_s * self.decode,
-            learn_s=costs.learn_s * self.learn,
-            score_s=costs.score_s * self.score,
-            update_s=costs.update_s * self.update,
-            swap_s=costs.swap_s * self.swap,
-            verify_s=costs.verify_s * self.verify,
-            start_s=costs.start_s if self.start_s is None else self.start_s,
-        )
+        factors = dict.fromkeys(("step", "sample", "prefill"), self.decode)
+        factors |= {part: getattr(self, part) for part in ("learn", "update", "score", "swap", "verify")}
+        corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
+        return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
 
 
 UNMEASURED = Calibration()

@@ -51,11 +51,12 @@ def conclusion(plan: Plan) -> Text:
     """Say whether the run fits, how far it gets and what it costs; or why it does not fit, and what would."""
     if not plan.fits:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
-    if (found := plan.estimate) is None:
-        return Text("Fits. Its time cannot be predicted: the rates of this GPU are not known.", style="bold green")
     budget = plan.config.budget
-    cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
-    return Text(f"Fits. About {_updates(found)} in {duration(budget.seconds)}{cost}.", style="bold green")
+    text = f"How many updates {duration(budget.seconds)} hold is not known: conf/devices.yaml does not list this GPU."
+    if found := plan.estimate:
+        cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
+        text = f"About {_updates(found)} in {duration(budget.seconds)}{cost}."
+    return Text(f"Fits. {text}", style="bold green")
 
 
 def _cost(plan: Plan, seconds: float) -> str:
@@ -64,34 +65,22 @@ def _cost(plan: Plan, seconds: float) -> str:
 
 
 def _settings(plan: Plan) -> Rows:
-    config = plan.config
-    data, lora, rollout, learner, evaluation = config.data, config.lora, config.rollout, config.learner, config.eval
-    weights = lora_parameters(plan.shape, lora.rank, lora.target_modules)
+    config, shape = plan.config, plan.shape
+    data, lora, rollout, evaluation = config.data, config.lora, config.rollout, config.eval
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
-    init = "" if lora.init == "default" else f", {lora.init} A"
-    updates = "" if config.budget.updates is None else f" or {config.budget.updates} updates"
-    problems = ""
+    weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
+    source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
-        epoch = _times(math.ceil(found.train / learner.problems_per_update), "update")
-        filtered = f"; {_times(found.left_out, 'row')} filtered" if found.left_out else ""
-        problems = f": {_times(found.train, 'problem')} to train on, {epoch} per epoch{filtered}"
-    tokens = f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
+        epoch = _times(math.ceil(found.train / each_update), "update")
+        source += f": {_times(found.train, 'problem')} to train on, {epoch} per epoch"
+        source += f"; {_times(found.left_out, 'row')} filtered" if found.left_out else ""
     return [
-        ("model", f"{config.model.path}, {_count(parameters(plan.shape))} weights in {config.model.dtype}"),
-        ("adapter", f"rank {lora.rank}, alpha {lora.alpha}{init} on {modules}: {_count(weights)} weights"),
-        ("data", data.source + problems),
+        ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
+        ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
+        ("data", source),
         ("held out", f"{evaluation.problems} problems × {evaluation.n} from {data.eval_source or 'the same source'}"),
-        (
-            "update",
-            f"{learner.problems_per_update} problems × {rollout.samples_per_problem} samples of up to {tokens},"
-            f" temperature {rollout.temperature:g}",
-        ),
-        (
-            "learning",
-            f"GRPO, {learner.schedule} rate {learner.learning_rate:g}, staleness at most {learner.max_staleness}",
-        ),
+        ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
         ("reward", formula(flatten(asdict(config)))),
-        ("budget", f"{duration(config.budget.seconds)}{updates} of wall-clock, from the start to the last checkpoint"),
     ]
 
 
@@ -140,27 +129,28 @@ def _memory(plan: Plan) -> RenderableType:
 
 def _time(plan: Plan) -> RenderableType:
     if (found := plan.estimate) is None:
-        known = plan.machine.rates and not plan.fits
-        return Text(f"no estimate: {misfit(plan) if known else 'the rates of this GPU are not in conf/devices.yaml'}")
+        return Text("no estimate: see above")
     bound = "waits of rollouts and learner for each other" if found.bottleneck == "waits" else found.bottleneck
     manner = "" if plan.config.learner.max_staleness else ", in turn"
     if plan.placement.shared:
         manner = f", on the same {'GPU' if plan.machine.gpus else 'core'}"
     cost = "budget.price_per_hour says what the machine costs"
-    if (price := plan.config.budget.price_per_hour) is not None:
+    budget = plan.config.budget
+    if (price := budget.price_per_hour) is not None:
         cost = f"{_cost(plan, found.spent_s)}, {price * found.update_s / 3600:.2g} per update"
     rows = [
         ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
         ("rollouts", f"generate {duration(found.generate_s)} of it, {_count(found.tokens)} tokens"),
         ("learner", f"works {duration(found.learn_s)} of it{manner}"),
         ("start, evaluation", f"{duration(found.start_s)}, {duration(found.evaluate_s)} twice"),
-        ("the budget", f"about {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
+        ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
         ("cost", cost),
     ]
-    return Group(_grid(rows), Text(f"{_source(plan)} {_assumptions(plan)}", style="dim"))
+    return Group(_grid(rows), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
 
 
-def _source(plan: Plan) -> str:
+def source(plan: Plan) -> str:
+    """Say how the times of a plan are known."""
     if plan.calibration.of:
         return f"From rates and sizes, corrected by what was measured here: {plan.calibration.of}."
     text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
@@ -183,21 +173,22 @@ def _assumptions(plan: Plan) -> str:
 def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
     """Show what more GPUs would do, one number of GPUs per row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("GPUs", "batch", "split", "busy", "updates/h", "staleness", "groups/s", "bound by"):
-        table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
     for plan in scaling:
         found = plan.estimate
         assert found is not None
-        table.add_row(
-            str(plan.machine.gpus),
-            str(plan.config.learner.problems_per_update),
-            f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
-            f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
-            f"{3600 / found.update_s:,.1f}",
-            f"{found.staleness:.0f}",
-            f"{found.groups_per_s:.2g}",
-            found.bottleneck,
-        )
+        row = {
+            "GPUs": str(plan.machine.gpus),
+            "batch": str(plan.config.learner.problems_per_update),
+            "split": f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
+            "busy": f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
+            "updates/h": f"{3600 / found.update_s:,.1f}",
+            "staleness": f"{found.staleness:.0f}",
+            "groups/s": f"{found.groups_per_s:.2g}",
+            "bound by": found.bottleneck,
+        }
+        for heading in () if table.columns else row:
+            table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
+        table.add_row(*row.values())
     notes = (
         "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner ranks;"
         " busy: the same. The transport of samples is not included."

@@ -36,7 +36,7 @@ def test_without_measuring_it_shows_the_plan(here: list[str], said: Callable[[],
     text = said()
     assert text.startswith("python launch/doctor.py conf=quickstart device=cpu")
     assert "good machine:" in text
-    assert "by the plan: nothing was measured here" in text
+    assert "no run has been measured" in text
     assert main([*here, "measure=maybe"]) == 2
     assert "measure=maybe" in said()
 
@@ -46,7 +46,7 @@ def test_a_measurement_is_kept_where_there_was_no_run_yet(
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda plan, _: doctor.store(MEASURED, plan.config, plan.machine))
     assert main(here) == 0
-    assert f"(measured here: {DOCTOR})" in said()
+    assert f"what was measured here: {DOCTOR}" in said()
     assert recall(load(here), detect("cpu")).decode == 2.0
 
 
@@ -95,7 +95,7 @@ def test_real_actors_are_measured_and_the_next_plan_knows(here: list[str], tmp_p
 
     text = run("doctor")
     rates = ("generates", "decode", "learn", "update", "swap", "both at once")
-    for part in (*rates, f"(measured here: {DOCTOR})"):
+    for part in (*rates, f"what was measured here: {DOCTOR}"):
         assert part in text
     found = recall(load(here), detect("cpu"))
     assert found.of == DOCTOR

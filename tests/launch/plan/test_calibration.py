@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.formats import duration
+from actors.storage.run_record import RunRecord
 from conf.load import dump, load
 from conf.schema import Config
 from launch.plan.calibration import ENOUGH, Pace, keep, learn_from, measure, recall
@@ -64,7 +65,7 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES, learned: boo
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_factors_of_a_machine_are_found(tmp_path: Path, steps: int) -> None:
     config = configure("algorithm.preset=dapo", f"algorithm.steps_per_batch={steps}", "learner.refill=false")
-    found = measure(carry_out(tmp_path / "run", config), CPU)
+    found = measure(RunRecord(carry_out(tmp_path / "run", config)), CPU)
     for name in ("learn", "decode", "update", "swap", "verify", "score", "start_s"):
         assert getattr(found, name) == pytest.approx(getattr(SLOWER, name), rel=0.05)
     assert found.workload
@@ -74,7 +75,7 @@ def test_the_factors_of_a_machine_are_found(tmp_path: Path, steps: int) -> None:
 
 
 def test_another_batch_staleness_and_rank_is_predicted(tmp_path: Path) -> None:
-    found = measure(carry_out(tmp_path / "run", configure()), CPU)
+    found = measure(RunRecord(carry_out(tmp_path / "run", configure())), CPU)
     other = configure("learner.problems_per_update=8", "learner.max_staleness=2", "lora.rank=128")
     real, guess = (estimated(make_plan(other, CPU, known)) for known in (replace(SLOWER, workload=WORK), found))
     for name in ("update_s", "generate_s", "learn_s"):
@@ -82,7 +83,7 @@ def test_another_batch_staleness_and_rank_is_predicted(tmp_path: Path) -> None:
 
 
 def test_a_run_that_solves_nothing_says_nothing_of_learning(tmp_path: Path) -> None:
-    found = measure(carry_out(tmp_path / "run", configure(), learned=False), CPU)
+    found = measure(RunRecord(carry_out(tmp_path / "run", configure(), learned=False)), CPU)
     assert found.learn == 1.0
     assert found.update == pytest.approx(SLOWER.update, rel=0.03)
 

@@ -19,7 +19,7 @@ def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
     text = shown(plan("r256_instruct", where), width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
-    for words in ("rank 256", "knoveleng/open-rs", "24 h", "rollout", "learner", "fit"):
+    for words in ("rank 256", "knoveleng/open-rs", "rollout", "learner", "fit"):
         assert words in text
 
 
