@@ -39,7 +39,6 @@ class Estimate:
     generate_s: in which an engine generates
     learn_s: in which the learner computes or waits for the weight sync
     contended: factor by which a shared GPU slows the learner's passes
-    staleness: updates between the version that sampled a batch and the one that it trains
     """
 
     config: Config
@@ -49,7 +48,6 @@ class Estimate:
     generate_s: float
     learn_s: float
     contended: float
-    staleness: int
     evaluate_s: float
 
     @property
@@ -59,10 +57,6 @@ class Estimate:
     @property
     def learner_busy(self) -> float:
         return self.learn_s / self.update_s
-
-    @property
-    def groups_per_s(self) -> float:
-        return self.config.learner.problems_per_update / self.update_s
 
     @property
     def bottleneck(self) -> str:
@@ -162,7 +156,6 @@ def estimate(
         generate_s=min(alone_s + slowed_s, update_s),
         learn_s=min(learn_s, update_s),
         contended=contended,
-        staleness=staleness,
         evaluate_s=_evaluate_s(config, costs, workload, placement, at_once),
     )
 

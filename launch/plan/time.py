@@ -116,7 +116,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths of a run's samples, and how many there is something to learn from.
+    """Lengths of a run's samples, and the fraction of groups with something to learn from.
 
     prompt, response: mean length, tokens
     fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these

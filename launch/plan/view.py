@@ -174,16 +174,16 @@ def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
     """Show what more GPUs would do, one number of GPUs per row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for plan in scaling:
-        found = plan.estimate
+        found, learner = plan.estimate, plan.config.learner
         assert found is not None
         row = {
             "GPUs": str(plan.machine.gpus),
-            "batch": str(plan.config.learner.problems_per_update),
+            "batch": str(learner.problems_per_update),
             "split": f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
             "busy": f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
             "updates/h": f"{3600 / found.update_s:,.1f}",
-            "staleness": f"{found.staleness:.0f}",
-            "groups/s": f"{found.groups_per_s:.2g}",
+            "staleness": str(learner.max_staleness),
+            "groups/s": f"{learner.problems_per_update / found.update_s:.2g}",
             "bound by": found.bottleneck,
         }
         for heading in () if table.columns else row:

@@ -66,17 +66,6 @@ def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> Non
     assert estimated(one).contended > estimated(two).contended == 1.0
 
 
-def test_ranks_that_take_turns_with_rollouts_are_weighed_by_that() -> None:
-    def of(*settings: str) -> tuple[int, float]:
-        made = plan("r256_instruct", machine("A40", 4), "learner.max_staleness=0", *settings)
-        found = estimated(made)
-        assert found.update_s == pytest.approx(found.generate_s + found.learn_s)
-        return len(made.placement.learners), found.update_s
-
-    fastest = min((of(f"learner.ranks={ranks}") for ranks in (1, 2, 3)), key=lambda pair: pair[1])
-    assert of() == fastest
-
-
 def test_ranks_without_host_memory_are_not_chosen() -> None:
     many = plan("r8_instruct", machine("A40", 16))
     short = plan("r8_instruct", machine("A40", 16, host_memory=int(many.needed("host")) - 1))
