@@ -34,7 +34,6 @@ from launch.checkup.look import (
     look_at_model,
     look_at_resources,
     look_at_software,
-    render,
 )
 from launch.checkup.measurement import measure, store
 from launch.hardware.cards import choose, show_only
@@ -72,7 +71,7 @@ def main(arguments: list[str]) -> int:
         try:
             examine(plan, console)
         except ActorDied as error:
-            console.print(render([Finding("measuring", "bad", str(error))]))
+            console.print(Finding("measuring", "bad", str(error)).line)
             return 1
     plan = plan_measured(config, plan.machine)
     console.print(conclusion(plan))
@@ -94,7 +93,8 @@ def look(config: Config, console: Console) -> Plan | None:
             findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
         except BadInput as error:
             findings.append(Finding("plan", "bad", str(error)))
-    console.print(render(findings))
+    for found in findings:
+        console.print(found.line)
     return None if any(found.state == "bad" for found in findings) else plan
 
 

@@ -5,14 +5,12 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from actors.runtime.host_resources import amount
@@ -48,15 +46,10 @@ class Finding:
     state: State
     text: str
 
-
-def render(findings: Iterable[Finding]) -> RenderableType:
-    """Show one finding per line, to be read and to be pasted."""
-    table = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for found in findings:
-        table.add_row(Text(found.state, STYLES[found.state]), Text(f"{found.what}: {found.text}"))
-    return table
+    @property
+    def line(self) -> Text:
+        """The finding for a person, to be read and to be pasted."""
+        return Text.assemble((self.state, STYLES[self.state]), f" {self.what}: {self.text}")
 
 
 def look_at_cards(device: str = "auto") -> Iterator[Finding]:
