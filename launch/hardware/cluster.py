@@ -91,7 +91,7 @@ def check_authentication(address: str) -> None:
         hear(f"RAY_ADDRESS={address}: the cluster", actor.remote().alive.remote(), SURVEY_S)
     except RayActorError as error:
         raise BadInput(
-            f"RAY_ADDRESS={address}: the cluster was started without RAY_AUTH_MODE=token, so that everyone who reaches"
+            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE=token, so that everyone who reaches"
             " its ports can run code on it: start it by bash launch/node.sh"
         ) from error
 

