@@ -94,7 +94,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
     """
     for change in _changes(plan):
         if _fits_with(plan, change):
-            for key in tuple(change):
+            for key in sorted(change, key=lambda key: key != "lora.rank"):  # nothing stays that is not needed
                 less = {name: value for name, value in change.items() if name != key}
                 change = less if _fits_with(plan, less) else change
             return tuple(f"{key}={value}" for key, value in change.items())
@@ -107,47 +107,33 @@ def _fits_with(plan: Plan, change: Change) -> bool:
 
 
 def _changes(plan: Plan) -> Iterator[Change]:
-    """Yield ever larger changes; each holds the change without which no other helps."""
+    """Yield ever larger changes: one that leaves the result as it is, all of those, then those that change it."""
+    rollout, learner, cpu = plan.config.rollout, plan.config.learner, not plan.machine.gpus
     needed: Change = {} if plan.computes else {"model.dtype": plan.machine.dtype}
-    if plan.cache_too_small and plan.placement.device == "cpu":
+    if plan.cache_too_small and cpu:
         token = kv_bytes_per_token(plan.shape, plan.config.model.dtype)
         needed["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
-    if needed:
-        yield needed
-    harmless = _harmless(plan)
-    for change in harmless:
-        yield needed | change
-    for change in accumulate(harmless, or_, initial=needed):
-        yield (needed := change)
-    rollout, rank = plan.config.rollout, plan.config.lora.rank
-    while (rank := rank // 2) >= 8:
-        yield needed | {"lora.rank": rank}
-    response = rollout.max_response_tokens
-    while (response := response // 2) >= 256:
-        shorter = {
-            "rollout.max_response_tokens": response,
-            "learner.tokens_per_microbatch": rollout.max_prompt_tokens + response,
-        }
-        yield needed | shorter
-        yield needed | {"lora.rank": min(8, plan.config.lora.rank)} | shorter
-
-
-def _harmless(plan: Plan) -> list[Change]:
-    """Return changes that leave the result as it is, the cheapest first."""
-    rollout, learner, placement = plan.config.rollout, plan.config.learner, plan.placement
     shortest = rollout.max_prompt_tokens + rollout.max_response_tokens
-    changes: list[Change] = [
-        {"learner.offload": "none" if plan.overfull == ["host"] and placement.device == "cuda" else "cpu"},
+    harmless: list[Change] = [
+        {"learner.offload": "none" if plan.overfull == ["host"] and not cpu else "cpu"},
         {"learner.gradient_checkpointing": "on"},
         {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, shortest)},
         {"learner.tokens_per_microbatch": shortest},
         {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
         {"rollout.max_concurrent_samples": min(32, rollout.max_concurrent_samples)},
+        *([{"rollout.kv_cache_gib": 1}] if cpu and not plan.cache_too_small else []),
+        *([{"learner.ranks": 1}] if len(plan.placement.learners) > 1 else []),
+        *([{"rollout.actors": 1}] if len(plan.placement.rollouts) > 1 else []),
     ]
-    if placement.device == "cpu" and not plan.cache_too_small:
-        changes.append({"rollout.kv_cache_gib": 1})
-    if len(placement.learners) > 1:
-        changes.append({"learner.ranks": 1})
-    if len(placement.rollouts) > 1:
-        changes.append({"rollout.actors": 1})
-    return changes
+    yield from (needed | change for change in ({}, *harmless))
+    ranks: list[Change] = [{"lora.rank": lower} for lower in _halves(plan.config.lora.rank, 8)]
+    lengths: list[Change] = [
+        {"rollout.max_response_tokens": lower, "learner.tokens_per_microbatch": rollout.max_prompt_tokens + lower}
+        for lower in _halves(rollout.max_response_tokens, 256)
+    ]
+    yield from accumulate([*harmless, *ranks, *lengths], or_, initial=needed)
+
+
+def _halves(number: int, least: int) -> list[int]:
+    """Return a half of a number, a quarter and so on, down to the least."""
+    return [number >> times for times in range(1, number.bit_length()) if number >> times >= least]
