@@ -105,7 +105,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     count = max(plan.at_once // each, 1)  # groups of an engine
     longest, prompt = min(LONGEST, rollout.max_response_tokens), min(PROMPT, rollout.max_prompt_tokens)
     adapter = await learner.publish()
-    _, swap_s = await timed(engines.load(adapter))
+    _, sync_s = await timed(engines.load(adapter))
 
     async def decode(tokens: int, seed: int) -> list[Group]:
         sampling = Sampling(each, tokens, rollout.temperature, 1.0, seed)
@@ -124,14 +124,14 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     of_engine, decoding = lengths[: count * each], costs(plan, prompt, fmean(lengths))
     learning = costs(plan, prompt, fmean(lengths_of(work.groups)))
     return Measured(
-        seconds={"decode": decode_s, "learn": learn_s, "update": update_s, "swap": swap_s},
+        seconds={"decode": decode_s, "learn": learn_s, "update": update_s, "sync": sync_s},
         predicted={
             "decode": count * prompt * decoding.prefill_s
             + max(of_engine) * decoding.step_s
             + sum(of_engine) * decoding.sample_s,
             "learn": learned * learning.learn_s / len(plan.placement.learners),
             "update": learning.update_s,
-            "swap": learning.swap_s,
+            "sync": learning.sync_s,
         },
         together=(decode_s + learn_s) / both_s,
         decoded=sum(lengths) / decode_s,

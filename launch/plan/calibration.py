@@ -117,7 +117,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
         "decode": (pace.generate_s, expected.generate_s),
         "learn": (passes, trained * learn_s),
         "update": (total("time/step") - (steps - 1) * passes, count * costs.update_s),
-        "swap": (total("time/sync"), count * costs.swap_s),
+        "sync": (total("time/sync"), count * costs.sync_s),
         "verify": (total("time/verify"), count * costs.verify_s * config.rollout.samples_per_problem),
     }
     factors = {part: max(took / planned, LEAST_FACTOR) for part, (took, planned) in seconds.items() if took and planned}

@@ -131,7 +131,7 @@ def estimate(
     if not staleness:
         alone_s = work.fixed_s + costs.step_s * work.steps + tail_s
         waits_s = max(0.0, tokens * costs.decode_s(config.canary.problems) - work.gradient_s)
-        learn_s = learns_s + waits_s + costs.swap_s
+        learn_s = learns_s + waits_s + costs.sync_s
         update_s = alone_s + learn_s
     else:
         update_s, steps = work.fixed_s + learns_s, work.steps
@@ -141,11 +141,11 @@ def estimate(
             waits_s = max(
                 0.0, tokens * update_s / steps - work.gradient_s
             )  # for the engines' part of the adapter check
-            learn_s = learns_s + slowed_s + waits_s + costs.swap_s
+            learn_s = learns_s + slowed_s + waits_s + costs.sync_s
             steps = max(
                 work.samples * workload.response / work.decoded,
                 work.steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
-                work.steps / max(ADAPTER_SLOTS - costs.swap_s / update_s, LEAST_ROOM),
+                work.steps / max(ADAPTER_SLOTS - costs.sync_s / update_s, LEAST_ROOM),
             )
             update_s = (update_s + max(work.fixed_s + costs.step_s * steps + slowed_s, learn_s)) / 2
     return Estimate(

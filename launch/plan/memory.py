@@ -77,15 +77,15 @@ class Memory:
 
 
 def memory_of(
-    config: Config, shape: ShapeConfig, placement: Placement, card: float, nodes: Sequence[Node] = ()
+    config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, nodes: Sequence[Node] = ()
 ) -> Iterator[Memory]:
     """Yield the needs of one GPU of each kind, and of all processes on the machine where the run starts.
 
-    card: bytes of a GPU that a learner rank may use, 0 without one. nodes: of a cluster, the run's own first.
+    gpu_bytes: memory of a GPU that a learner rank may use, 0 without one. nodes: of a cluster, the run's own first.
     """
     engines, ranks = _on_first_node(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
-    yield from _learner_memory(config, shape, placement, card, ranks)
+    yield from _learner_memory(config, shape, placement, gpu_bytes, ranks)
     yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
     yield Memory("host", "object store", OBJECT_STORE_BYTES, "Ray's, taken at its start")
 
@@ -132,7 +132,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
 
 
 def _learner_memory(
-    config: Config, shape: ShapeConfig, placement: Placement, card: float, here: int
+    config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, here: int
 ) -> Iterator[Memory]:
     """Yield the needs of one learner rank on its GPU, and of `here` of them on the host."""
     learner, lora, size = config.learner, config.lora, DTYPE_BYTES[config.model.dtype]
@@ -145,7 +145,7 @@ def _learner_memory(
     yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
     token = activation_bytes(shape, lora.rank, size, kept_on(config, cuda))
     kept = f"{learner.tokens_per_microbatch} tokens"
-    if recomputes(config, shape, card):
+    if recomputes(config, shape, gpu_bytes):
         token, kept = token // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
     yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token, f"{kept}{each}")
     logits = f"{learner.logprob_chunk} × {shape.vocabulary}{each}"

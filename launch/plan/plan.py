@@ -144,10 +144,10 @@ def plan_for(
     placement = place(machine.cores, machine.gpus, ranks, config.rollout.actors, machine.nodes)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
-    card = machine.gpu_memory * placement.learners[0].memory
-    again = "on" if recomputes(config, shape, card) else "off"
+    gpu_bytes = machine.gpu_memory * placement.learners[0].memory
+    again = "on" if recomputes(config, shape, gpu_bytes) else "off"
     decided = changed(config, {"learner.gradient_checkpointing": again})
-    memory = tuple(entry for entry in memory_of(decided, shape, placement, card, machine.nodes) if entry.bytes)
+    memory = tuple(entry for entry in memory_of(decided, shape, placement, gpu_bytes, machine.nodes) if entry.bytes)
     return Plan(decided, machine, placement, shape, memory, config, calibration)
 
 

@@ -121,10 +121,13 @@ def _changes(plan: Plan) -> Iterator[Change]:
         {"learner.tokens_per_microbatch": shortest},
         {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
         {"rollout.max_concurrent_samples": min(32, rollout.max_concurrent_samples)},
-        *([{"rollout.kv_cache_gib": 1}] if cpu and not plan.cache_too_small else []),
-        *([{"learner.ranks": 1}] if len(plan.placement.learners) > 1 else []),
-        *([{"rollout.actors": 1}] if len(plan.placement.rollouts) > 1 else []),
     ]
+    if cpu and not plan.cache_too_small:
+        harmless.append({"rollout.kv_cache_gib": 1})
+    if len(plan.placement.learners) > 1:
+        harmless.append({"learner.ranks": 1})
+    if len(plan.placement.rollouts) > 1:
+        harmless.append({"rollout.actors": 1})
     yield from (needed | change for change in ({}, *harmless))
     ranks: list[Change] = [{"lora.rank": lower} for lower in _halves(plan.config.lora.rank, 8)]
     lengths: list[Change] = [

@@ -62,7 +62,7 @@ OPTIMIZER_TRAFFIC = 32
 """Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32 are
 read, and all but the gradient are written."""
 
-SWAP_S = 0.05
+SYNC_S = 0.05
 """Seconds in which an engine loads an adapter of any size: measured."""
 
 VERIFY_S = 0.002
@@ -94,7 +94,7 @@ class Costs:
     learn_s: an input token of a batch, the passes of all optimizer steps together
     score_s: an input token of the adapter check
     update_s: the optimizer steps of a batch and the publication of the adapter
-    swap_s: loading an adapter version
+    sync_s: loading an adapter version
     verify_s: one response in one reward worker
     start_s: until the engine takes the first request
     """
@@ -105,7 +105,7 @@ class Costs:
     learn_s: float
     score_s: float
     update_s: float
-    swap_s: float
+    sync_s: float
     verify_s: float
     start_s: float
 
@@ -146,7 +146,7 @@ class Calibration:
     learn: float = 1.0
     update: float = 1.0
     score: float = 1.0
-    swap: float = 1.0
+    sync: float = 1.0
     verify: float = 1.0
     start_s: float | None = None
     workload: Workload | None = None
@@ -155,7 +155,7 @@ class Calibration:
 
     def correct(self, costs: Costs) -> Costs:
         factors = dict.fromkeys(("step", "sample", "prefill"), self.decode)
-        factors |= {part: getattr(self, part) for part in ("learn", "update", "score", "swap", "verify")}
+        factors |= {part: getattr(self, part) for part in ("learn", "update", "score", "sync", "verify")}
         corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
         return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
 
@@ -221,7 +221,7 @@ def costs_of(
         learn_s=operations / learn_flops + (steps * (forwards + 2) + kl) * other_s / learner_units,
         score_s=2 * (forward / learn_flops + other_s / learner_units),  # under the policy and under the base model
         update_s=steps * _optimizer_s(config, machine.bandwidth, placement, trained / ranks) + adapter_s,
-        swap_s=SWAP_S + adapter_s,
+        sync_s=SYNC_S + adapter_s,
         verify_s=VERIFY_S,
         start_s=START_S[placement.device],
     )

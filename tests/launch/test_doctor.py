@@ -94,7 +94,7 @@ def test_real_actors_are_measured_and_the_next_plan_knows(here: list[str], tmp_p
         return " ".join(done.stdout.split())
 
     text = run("doctor")
-    rates = ("generates", "decode", "learn", "update", "swap", "both at once")
+    rates = ("generates", "decode", "learn", "update", "sync", "both at once")
     for part in (*rates, f"what was measured here: {DOCTOR}"):
         assert part in text
     found = recall(load(here), detect("cpu"))

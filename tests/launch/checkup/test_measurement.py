@@ -18,8 +18,8 @@ from tests.launch.plan.plans import CPU, machine, plan
 from tests.virtual_time import run_virtually
 
 MEASURED = Measured(
-    seconds={"decode": 12.0, "learn": 3.0, "update": 1.0, "swap": 0.5},
-    predicted={"decode": 6.0, "learn": 6.0, "update": 1.0, "swap": 1000.0},
+    seconds={"decode": 12.0, "learn": 3.0, "update": 1.0, "sync": 0.5},
+    predicted={"decode": 6.0, "learn": 6.0, "update": 1.0, "sync": 1000.0},
     together=1.2,
     decoded=3000.0,
     learned=9000.0,
@@ -28,7 +28,7 @@ MEASURED = Measured(
 
 def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: Path) -> None:
     found = MEASURED.calibration
-    assert (found.decode, found.learn, found.update, found.swap) == (2.0, 0.5, 1.0, 0.05)
+    assert (found.decode, found.learn, found.update, found.sync) == (2.0, 0.5, 1.0, 0.05)
     assert (found.together, found.of) == (1.2, DOCTOR)
     made = plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}")
     assert store(MEASURED, made.config, made.machine)
@@ -67,7 +67,7 @@ class Planned:
         return AdapterRef(0, 0, "")
 
     async def load(self, adapter: AdapterRef) -> None:
-        await asyncio.sleep(self._costs.swap_s)
+        await asyncio.sleep(self._costs.sync_s)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         await asyncio.sleep(sampling.max_tokens * self._costs.decode_s(128))
@@ -93,7 +93,7 @@ def test_work_at_the_planned_speed_is_measured_as_planned(monkeypatch: pytest.Mo
     monkeypatch.setattr(measurement, "timed", timed)
     both: Any = Planned(made.costs)
     found = run_virtually(measurement._measure(made, both, both))
-    for name in ("update", "swap"):
+    for name in ("update", "sync"):
         assert found.ratio(name) == pytest.approx(1.0)
     assert found.ratio("learn") == pytest.approx(1.0, rel=0.1)  # samples have fewer tokens before them than in a run
     assert found.together > 1

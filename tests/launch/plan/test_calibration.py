@@ -15,7 +15,7 @@ from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 from tests.launch.plan.plans import CPU, estimated
 
-SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.7, swap=2.0, start_s=40.0, verify=2.0)
+SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.7, sync=2.0, start_s=40.0, verify=2.0)
 WORK = Workload(prompt=64.0, fresh=16.0, response=8.0, spread=0.204, varied=0.4)
 UPDATES = 16
 
@@ -40,7 +40,7 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES, learned: boo
         "tokens/trained": tokens,
         "time/learn": steps * passes + costs.update_s,
         "time/step": (steps - 1) * passes + costs.update_s,
-        "time/sync": costs.swap_s,
+        "time/sync": costs.sync_s,
         "time/verify": each * costs.verify_s,
         "ledger/run/start": 0.0,
         "ledger/run/starting": costs.start_s,
@@ -66,7 +66,7 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES, learned: boo
 def test_the_factors_of_a_machine_are_found(tmp_path: Path, steps: int) -> None:
     config = configure("algorithm.preset=dapo", f"algorithm.steps_per_batch={steps}", "learner.refill=false")
     found = measure(RunRecord(carry_out(tmp_path / "run", config)), CPU)
-    for name in ("learn", "decode", "update", "swap", "verify", "score", "start_s"):
+    for name in ("learn", "decode", "update", "sync", "verify", "score", "start_s"):
         assert getattr(found, name) == pytest.approx(getattr(SLOWER, name), rel=0.05)
     assert found.workload
     assert found.workload.varied == pytest.approx(WORK.varied)

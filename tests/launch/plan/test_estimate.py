@@ -16,7 +16,7 @@ COSTS = Costs(
     learn_s=0.001,
     score_s=0.0,
     update_s=0.0,
-    swap_s=0.0,
+    sync_s=0.0,
     verify_s=0.0,
     start_s=5.0,
 )
