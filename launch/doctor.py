@@ -26,24 +26,15 @@ from actors.errors import ActorDied
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
-from conf.schema import Config
-from launch.checkup.look import (
-    Finding,
-    look_at_cards,
-    look_at_machine,
-    look_at_model,
-    look_at_resources,
-    look_at_software,
-)
+from launch.checkup.look import Finding, look
 from launch.checkup.measurement import measure, store
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
-from launch.plan.refusal import check_plan
 from launch.plan.view import conclusion, source
-from launch.session.resume import command_line, commit, resolve_dtype
+from launch.session.resume import command_line, commit
 
 MEASURE = {"measure=true": True, "measure=false": False}
 
@@ -61,7 +52,9 @@ def main(arguments: list[str]) -> int:
     console = PlainConsole()
     console.print(command_line("doctor.py", arguments), soft_wrap=True)
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
-    plan = look(config, console)
+    findings, plan = look(config)
+    for found in findings:
+        console.print(found.line)
     if plan is None:
         return 1
     if plan.costs is None:
@@ -77,25 +70,6 @@ def main(arguments: list[str]) -> int:
     console.print(conclusion(plan))
     console.print(source(plan))
     return 0
-
-
-def look(config: Config, console: Console) -> Plan | None:
-    """Print the findings on machine, software and model; return the plan, None if something forbids a run."""
-    findings = list(look_at_cards(config.device)) if config.device != "cpu" else []
-    plan = None
-    if not any(found.state == "bad" for found in findings):
-        machine = detect(config.device)
-        resolve_dtype(config, machine)
-        findings = [look_at_machine(machine), *findings, *look_at_software(machine), look_at_model(config)]
-        try:
-            plan = plan_measured(config, machine)
-            check_plan(plan)
-            findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
-        except BadInput as error:
-            findings.append(Finding("plan", "bad", str(error)))
-    for found in findings:
-        console.print(found.line)
-    return None if any(found.state == "bad" for found in findings) else plan
 
 
 def examine(plan: Plan, console: Console) -> None:

@@ -18,9 +18,12 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import cards
 from launch.hardware.cards import Card, ask_driver, card_of, select
-from launch.hardware.machine import GIB, Machine
+from launch.hardware.machine import GIB, Machine, detect
+from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
+from launch.plan.refusal import check_plan
+from launch.session.resume import resolve_dtype
 
 State = Literal["good", "warning", "bad"]
 
@@ -50,6 +53,23 @@ class Finding:
     def line(self) -> Text:
         """The finding for a person, to be read and to be pasted."""
         return Text.assemble((self.state, STYLES[self.state]), f" {self.what}: {self.text}")
+
+
+def look(config: Config) -> tuple[list[Finding], Plan | None]:
+    """Return the findings on machine, software and model, and the plan; None if something forbids a run."""
+    findings = list(look_at_cards(config.device)) if config.device != "cpu" else []
+    plan = None
+    if not any(found.state == "bad" for found in findings):
+        machine = detect(config.device)
+        resolve_dtype(config, machine)
+        findings = [look_at_machine(machine), *findings, *look_at_software(machine), look_at_model(config)]
+        try:
+            plan = plan_measured(config, machine)
+            check_plan(plan)
+            findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
+        except BadInput as error:
+            findings.append(Finding("plan", "bad", str(error)))
+    return findings, None if any(found.state == "bad" for found in findings) else plan
 
 
 def look_at_cards(device: str = "auto") -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import pytest
 from actors.errors import ActorDied
 from conf.load import load
 from launch import doctor
+from launch.checkup import look
 from launch.checkup.look import Finding
 from launch.checkup.measurement import DOCTOR
 from launch.doctor import main
@@ -79,7 +80,7 @@ def test_a_refusal_of_a_run_is_found(
 ) -> None:
     if "device=auto" in arguments:
         nvidia_smi("0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 550.54.15, 8.6\n")
-    monkeypatch.setattr(doctor, "look_at_model", lambda _: Finding("model", "good", ""))
+    monkeypatch.setattr(look, "look_at_model", lambda _: Finding("model", "good", ""))
     assert main([*arguments, f"run.folder={tmp_path}", "measure=false"]) == 1
     assert words in said()
 
