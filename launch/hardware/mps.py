@@ -31,17 +31,17 @@ def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 
         return
     reason = ""
     if joined:
-        reason = "on a cluster the service belongs to the user who started the nodes"
+        reason = "on a cluster the service belongs to the user who started the nodes;"
     elif placement.device != "cuda" or not placement.shared:
-        reason = "engine and learner share no GPU here"
+        reason = "engine and learner share no GPU here;"
     elif beside > 1:
         reason = (
-            f"a service sees all GPUs, and {beside} runs at a time would start one each; set CUDA_VISIBLE_DEVICES=0"
+            f"a service sees all GPUs, and {beside} runs at a time would start one each; set CUDA_VISIBLE_DEVICES=0, or"
         )
     elif shutil.which(TOOL) is None:
-        reason = f"there is no {TOOL} on the PATH; install the driver's tools"
+        reason = f"there is no {TOOL} on the PATH; install the driver's tools, or"
     if reason:
-        raise BadInput(f"run.mps=true: {reason}, or leave it out")
+        raise BadInput(f"run.mps=true: {reason} leave it out")
 
 
 @contextlib.contextmanager
