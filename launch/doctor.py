@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
         except ActorDied as error:
             console.print(Finding("measuring", "bad", str(error)).line)
             return 1
-    plan = plan_measured(config, plan.machine)
+    plan = plan_measured(plan.asked, plan.machine)
     console.print(conclusion(plan))
     console.print(source(plan))
     return 0

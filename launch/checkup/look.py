@@ -61,7 +61,7 @@ def look(config: Config) -> tuple[list[Finding], Plan | None]:
     plan = None
     if not any(found.state == "bad" for found in findings):
         machine = detect(config.device)
-        resolve_dtype(config, machine)
+        config = resolve_dtype(config, machine)
         findings = [look_at_machine(machine), *findings, *look_at_software(machine), look_at_model(config)]
         try:
             plan = plan_measured(config, machine)
