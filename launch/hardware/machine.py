@@ -70,9 +70,14 @@ def detect(device: str = "auto") -> Machine:
         return with_cards(cards, cores)
     if device in ("auto", "cpu"):
         return _cpu(cores)
-    listed = devices()[device]
+    return with_listed(device, cores)
+
+
+def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
+    """Describe a machine that is not here, with one GPU of devices.yaml."""
+    listed = devices()[gpu]
     memory, bandwidth = int(listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9
-    return Machine(device, cores, None, 1, memory, bandwidth, listed.rates, present=False)
+    return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
 
 
 def with_cards(cards: Sequence[Card], cores: tuple[int, ...]) -> Machine:
