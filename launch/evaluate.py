@@ -26,7 +26,7 @@ from typing import Any
 
 from rich.console import Console
 
-from actors.adapter_check.effect_check import check_effect
+from actors.adapter_check.before_evaluation import check_effect
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause
 from actors.evaluation.evaluator import Evaluator
