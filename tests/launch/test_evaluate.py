@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from actors.storage.folders import MARK
 from conf.errors import BadInput
 from conf.load import dump, load
 from launch import evaluate
-from launch.evaluate import PreparedEvaluation, alike, conclude, prepare, write_results
+from launch.evaluate import conclude
+from launch.evaluation.preparation import PreparedEvaluation, prepare
+from launch.evaluation.results import alike, write_results
 from launch.hardware.machine import detect
 from launch.session.resume import begin, find_folder
 from rewards.problems import loading
@@ -24,7 +27,7 @@ from tests.run_folders import write_run
 
 @pytest.fixture
 def arguments(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Of a command on two small files, whose gold answers need no worker process to be believed."""
+    """Arguments of an evaluation on two small files, whose answers need no worker process to be accepted."""
     monkeypatch.setattr(loading, "golds_that_verify", lambda pairs, config: [True] * len(pairs))
     for name, count in (("sums", 6), ("few", 2)):
         rows = [{"problem": f"What is {a} + {count}?", "answer": str(a + count)} for a in range(count)]
@@ -48,7 +51,7 @@ def adapter(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def save_adapter(model: Path, folder: Path, std: float) -> Path:
-    """What PEFT saves of an adapter of rank 8 on two modules, its B of this spread."""
+    """Save an adapter of rank 8 on two modules with PEFT. std: of B."""
     from peft import LoraConfig, get_peft_model
     from torch import manual_seed
     from torch.nn.init import normal_
@@ -71,7 +74,7 @@ def prepared(arguments: list[str]) -> PreparedEvaluation:
 
 
 def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
-    """Give every problem so many answers more, correct where its index is below `right`."""
+    """Give every problem so many responses more, correct where its index is below `right`."""
     for sample_file in evaluation.sample_files:
         started = sample_file.rounds
         for number in range(started, started + rounds):
@@ -81,7 +84,7 @@ def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that bad input gets, after exit code 2 was checked."""
+    """Return the one line of a refusal."""
     capsys.readouterr()
     assert evaluate.main(arguments) == 2
     error = capsys.readouterr().err
@@ -101,6 +104,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["limit=0"], "limit=0"),
         (["adapter=nowhere"], "nowhere/adapter_config.json"),
         (["device=A40"], "A40"),
+        (["rollout.kv_cache_gib=0.0001"], "rollout.kv_cache_gib"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(
@@ -112,7 +116,7 @@ def test_bad_input_is_one_line_and_leaves_no_folder(
     assert not (tmp_path / "runs").exists()
 
 
-def test_plan_says_what_would_be_drawn(
+def test_plan_says_what_would_be_sampled(
     arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert evaluate.main([*arguments, "plan=true"]) == 0
@@ -146,7 +150,9 @@ def test_untouched_foreign_and_other_models_adapters_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
-def test_results_are_written_as_promised(arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_results_are_written_as_documented(
+    arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     evaluation = prepared([*arguments, f"adapter={adapter}"])
     draw(evaluation, rounds=2, right=3)
     console = Console(record=True, width=200)
@@ -177,22 +183,16 @@ def test_results_are_written_as_promised(arguments: list[str], adapter: Path, ti
     assert "0.500 (" in (folder / "evaluation.md").read_text()
 
 
-def test_cut_evaluation_states_its_n(arguments: list[str]) -> None:
-    evaluation = prepared(arguments)
-    draw(evaluation, rounds=1, right=1)
-    console = Console(record=True, width=200)
-    assert conclude(evaluation, "budget_exhausted", console) == 0
-    assert "sums: 1 of 2 samples" in console.export_text()
-    assert conclude(evaluation, "SIGTERM", console) == 143
-
-
-def test_no_complete_round_gives_no_figures(arguments: list[str]) -> None:
+def test_cut_evaluation_states_its_n_and_has_no_figures_without_a_complete_round(arguments: list[str]) -> None:
     evaluation = prepared(arguments)
     console = Console(record=True, width=200)
     assert conclude(evaluation, "budget_exhausted", console) == 0
     assert json.loads((evaluation.folder.path / "evaluation.json").read_text())["benchmarks"] == []
     for shown in (console.export_text(), (evaluation.folder.path / "evaluation.md").read_text()):
         assert "maj@n" not in shown
+    draw(evaluation, rounds=1, right=1)
+    assert conclude(evaluation, "SIGTERM", console) == 143
+    assert "sums: 1 of 2 samples" in console.export_text()
 
 
 def test_finished_evaluation_shows_its_table_without_an_engine(
@@ -206,26 +206,9 @@ def test_finished_evaluation_shows_its_table_without_an_engine(
     assert "1.000" in capsys.readouterr().out
 
 
-def test_engines_that_do_not_fit_are_refused_before_anything_is_asked(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert "rollout.kv_cache_gib" in complaint([*arguments, "rollout.kv_cache_gib=0.0001"], capsys)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_report_of_the_run_that_was_judged_shows_its_benchmarks(
-    arguments: list[str], tiny_model: Path, tmp_path: Path
-) -> None:
-    run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
-    evaluation = prepared(arguments)
-    draw(evaluation, rounds=2, right=3)
-    conclude(evaluation, "completed", Console(record=True))
-    assert "few" in (run / "report.html").read_text()
-
-
 @pytest.fixture
 def trained(arguments: list[str], adapter: Path, tmp_path: Path) -> Path:
-    """The folder of a run with settings of its own, the cell of a sweep; its last checkpoint holds the adapter."""
+    """The folder of a run with settings of its own, of a sweep; its last checkpoint holds the adapter."""
     run = tmp_path / "sweep" / "r8"
     (run / "checkpoints" / "update-000002").mkdir(parents=True)
     (run / "checkpoints" / "latest").symlink_to("update-000002")
@@ -240,14 +223,12 @@ def trained(arguments: list[str], adapter: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_adapter_of_a_run_is_judged_by_that_runs_settings_in_that_runs_folder(
-    arguments: list[str], trained: Path
-) -> None:
+def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments: list[str], trained: Path) -> None:
     adapter, benchmarks = f"adapter={trained}/checkpoints/latest", arguments[3]
     evaluation = prepared([adapter, benchmarks, "n=2"])
     assert evaluation.folder.path == trained / "evaluation"
     protocol = evaluation.protocol
-    assert (protocol.temperature, protocol.template) == (0.9, "{problem} is ${problem} =")
+    assert (protocol.temperature, protocol.settings["data.template"]) == (0.9, "{problem} is ${problem} =")
     assert protocol.adapter == str(trained / "checkpoints" / "update-000002" / "adapter")
     assert (evaluation.config.device, evaluation.config.run.overwrite) == ("auto", False)
     same = prepared(["conf=r8_llama", adapter, benchmarks, "n=2"])
@@ -270,10 +251,16 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
     assert named.folder.path == tmp_path / "runs" / "other" / "evaluation"
 
 
-def test_base_model_of_another_run_is_refused(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_results_are_in_the_report_of_the_run_and_refused_for_another_model(
+    arguments: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_run(tmp_path / "runs" / "quickstart", model="someone/else")
+    run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
+    evaluation = prepared(arguments)
+    draw(evaluation, rounds=2, right=3)
+    conclude(evaluation, "completed", Console(record=True))
+    assert "few" in (run / "report.html").read_text()
+    shutil.rmtree(run)
+    write_run(run, model="someone/else")
     assert "someone/else" in complaint(arguments, capsys)
 
 
@@ -297,26 +284,24 @@ def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(arguments: li
     assert not folder.exists()
 
 
-def test_answers_are_compared_in_one_spelling_and_what_cannot_be_read_with_nothing() -> None:
+def test_answers_are_compared_in_one_spelling_and_unreadable_ones_with_nothing() -> None:
     assert alike(r"\frac{1}{2}", "1/2")
     assert alike("1,000", "1000")
     assert not alike("(2, 3)", "(3, 2)")
     assert not alike("$$", "$$")
 
 
-def test_what_a_run_was_trained_on_never_counts_as_held_out(
+def test_problems_of_the_training_never_count_as_held_out(
     arguments: list[str], trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     evaluation = prepared(asked)
-    (posed,) = (posed for posed, _ in evaluation.samples)
-    assert len(posed.problems) == 20
-    assert "eval.problems=20" in complaint([*asked, "eval.problems=30"], capsys)
-    assert "data.size=40" in complaint([*asked, "data.size=30"], capsys)
-    (trained / "problems.digest").write_text(posed.digest)
+    (held_out,) = (problems for problems, _ in evaluation.samples)
+    assert len(held_out.problems) == 20
+    (trained / "problems.digest").write_text(held_out.digest)
     prepared([*asked, "data.hub_timeout_s=5"])
-    (trained / "problems.digest").write_text("another")
-    assert "benchmarks=heldout" in complaint(asked, capsys)
+    for change in ("eval.problems=30", "data.size=30"):
+        assert "benchmarks=heldout" in complaint([*asked, change], capsys)
 
 
 def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]) -> None:
@@ -340,7 +325,7 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
         prepared([*rest, few, "n=2", "eval.temperature=0.5"])
 
 
-def test_dropped_problems_are_on_record(arguments: list[str], tmp_path: Path) -> None:
+def test_filtered_problems_are_recorded(arguments: list[str], tmp_path: Path) -> None:
     with (tmp_path / "few.jsonl").open("a") as file:
         file.write(json.dumps({"problem": "1 + " * 100, "answer": "7"}) + "\n" + json.dumps({"problem": "?"}) + "\n")
     evaluation = prepared(arguments)

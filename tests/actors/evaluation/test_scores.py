@@ -10,7 +10,7 @@ def row(status: str, extracted: str | None = None, **more: Any) -> dict[str, Any
 
 
 def alike(answer: str, other: str) -> bool:
-    """One without digits cannot be read."""
+    """An empty one is unreadable."""
     return answer.replace(",", "") == other.replace(",", "") != ""
 
 
@@ -23,16 +23,10 @@ def test_scores_of_a_policy() -> None:
     assert [found[name]["value"] for name in ("pass@1", "pass@2", "maj@n")] == [0.25, 0.5, 0.25]
     low, high = found["pass@1"]["ci95"]
     assert low <= 0.25 <= high
-
-
-def test_answers_that_hang_the_grader_are_not_solved_and_counted() -> None:
-    found = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
-    assert (found["unjudged"], found["pass@1"]["value"]) == (0.5, 0.25)
-
-
-def test_pass_at_8_and_16_and_n() -> None:
     names = [name for name in scores([[RIGHT] * 20], alike) if "@" in name]
     assert names == ["pass@1", "pass@8", "pass@16", "pass@20", "maj@n"]
+    unverified = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
+    assert (unverified["unjudged"], unverified["pass@1"]["value"]) == (0.5, 0.25)
 
 
 def test_comparison_is_paired_by_problem() -> None:
@@ -53,6 +47,6 @@ def test_comparison_is_paired_by_problem() -> None:
     ],
 )
 def test_majority_of_votes(right: list[str], others: list[str | None], expected: float) -> None:
-    """Equal answers are one however they are written, and one that cannot be read is none."""
+    """Equal answers are one however they are written, and an unreadable one is none."""
     rows = [row("wrong", answer) for answer in others] + [row("correct", answer) for answer in right]
     assert majority(rows, alike) == expected
