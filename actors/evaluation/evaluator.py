@@ -114,20 +114,21 @@ class Evaluator:
     async def complete(
         self, sample_files: Sequence[SampleFile], at_once: int, on_sample: Callable[[], None] = lambda: None
     ) -> None:
-        """Fill sample files, `at_once` samples at a time, and keep each sample as it comes.
+        """Fill sample files, `at_once` samples at a time, and keep each with the seconds since the one before.
 
         The seed of a sample follows from its problem and number alone: base model and adapter share it. A round begins
         as soon as an engine is free, not when the round before has ended.
         """
-        time = SharedTime(self._clock)
         free = asyncio.Semaphore(at_once)
+        last_s = self._clock.now()
 
         async def fill(file: SampleFile, number: int, index: int) -> None:
+            nonlocal last_s
             problem = file.problems[index]
             seed = request_seed(self._config.run.seed, f"evaluate/{problem.id}", number)
-            begun = time.count(1)
             group = await self._sample(number * len(file.problems) + index, problem, file.adapter, seed)
-            file.append(number, group, time.count(-1) - begun)
+            seconds, last_s = self._clock.now() - last_s, self._clock.now()
+            file.append(number, group, seconds)
             free.release()
             on_sample()
 
@@ -169,25 +170,6 @@ class Evaluator:
         settings = self._config.eval
         sampling = Sampling(1, response_limit(self._config), settings.temperature, settings.top_p, seed)
         return await self._verifier.score(await self._engine.generate(index, problem, adapter, sampling))
-
-
-class SharedTime:
-    """Divides time equally among the requests under way: the parts add up to the time in which there was any."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._running = 0
-        self._each = 0.0
-        self._counted_to = clock.now()
-
-    def count(self, change: int) -> float:
-        """Count so many requests more or fewer from now on. Return the seconds that one has had since the first."""
-        now = self._clock.now()
-        if self._running:
-            self._each += (now - self._counted_to) / self._running
-        self._counted_to = now
-        self._running += change
-        return self._each
 
 
 def missing(sample_files: Sequence[SampleFile]) -> Iterator[tuple[SampleFile, int, int]]:

@@ -132,7 +132,7 @@ class SampleFile:
         return {name: sum(row[name] for row in self._rows.values()) for name in ("tokens", "seconds")}
 
     def append(self, number: int, group: Group, seconds: float) -> None:
-        """Keep sample `number` of a problem. seconds: its part of the engines' time."""
+        """Keep sample `number` of a problem. seconds: since the sample before, of any file."""
         extra = {"sample": number, "format": group.rewards[0].parts["format"], "seconds": round(seconds, 4)}
         row = sample_row(group, 0) | extra
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,7 @@ def notes(document: Document) -> list[str]:
     said = [
         f"{protocol['model']} in {protocol['dtype']}: temperature {protocol['temperature']:g}, top_p "
         f"{protocol['top_p']:g}, at most {protocol['max_response_tokens']} tokens a response, seed {protocol['seed']}; "
-        "95 % intervals over problems; time is the engine's, divided among the samples under way"
+        "95 % intervals over problems; time is the sum of the seconds between one sample and the next"
     ]
     if protocol["adapter"]:
         adapter = protocol["adapter_config"]

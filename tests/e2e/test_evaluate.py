@@ -1,4 +1,4 @@
-"""A real evaluation of the tiny model under an adapter, killed in the middle and finished by the same command."""
+"""A real evaluation of the tiny model with an adapter, killed in the middle and finished by the same command."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from tests.launch.test_evaluate import save_adapter
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-N = 40
-PROBLEMS = 30
+N = 20
+PROBLEMS = 20
 
 
 def command(model: Path, adapter: Path, folder: Path) -> list[str]:
@@ -80,7 +80,7 @@ def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_
     assert lines() == after
 
 
-def test_adapter_that_the_engine_cannot_tell_from_none_is_refused(boxing_model: Path, tmp_path: Path) -> None:
+def test_adapter_without_an_effect_is_refused(boxing_model: Path, tmp_path: Path) -> None:
     asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=1e-9), tmp_path)
     ended = subprocess.run(asked, capture_output=True, text=True)
     assert ended.returncode == 2, ended.stdout + ended.stderr

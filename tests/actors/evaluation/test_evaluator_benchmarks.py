@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator, SharedTime
+from actors.evaluation.evaluator import Evaluator
 from actors.evaluation.protocol import Protocol
 from actors.evaluation.samples import EvaluationFolder, SampleFile
 from actors.messages import AdapterRef, Group, Problem, Sampling
@@ -133,22 +133,8 @@ def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
         open_sample_files(tmp_path, 1)
 
 
-def test_time_is_shared_among_what_is_under_way(tmp_path: Path) -> None:
+def test_seconds_of_all_samples_are_those_of_the_evaluation(tmp_path: Path) -> None:
     sample_files = open_sample_files(tmp_path, 3)
     draw(sample_files, at_once=4)
     assert sum(sample_file.cost["seconds"] for sample_file in sample_files) == pytest.approx(8.0, abs=0.01)
     assert sample_files[0].cost["tokens"] == 15
-
-
-def test_two_at_once_take_half_each() -> None:
-    async def scenario() -> list[float]:
-        clock = VirtualClock()
-        time = SharedTime(clock)
-        await clock.sleep(5.0)
-        first = time.count(1)
-        await clock.sleep(1.0)
-        second = time.count(1)
-        await clock.sleep(2.0)
-        return [time.count(-1) - first, time.count(-1) - second]
-
-    assert run_virtually(scenario()) == [2.0, 1.0]
