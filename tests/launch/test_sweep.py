@@ -21,10 +21,8 @@ from actors.storage.folders import mark
 from conf.load import dump, load
 from launch import sweep
 from launch.hardware.cards import Card
-from launch.hardware.machine import GIB, Machine, detect, with_cards
-from launch.plan.calibration import keep, recall
+from launch.hardware.machine import GIB, Machine, with_cards
 from launch.plan.plan import Plan, make_plan, with_problems
-from launch.plan.time import Calibration
 from launch.reporting import conclusion
 from launch.sweep import machines_of, main
 from launch.sweep_runs import scheduler
@@ -161,18 +159,6 @@ def test_run_begun_with_other_settings_is_refused(
     (tmp_path / "s" / "r8" / "config.yaml").write_text(begun)
     assert sweeping("ranks=[8]") == 2
     assert "lora.alpha=3" in capsys.readouterr().err
-
-
-def test_plan_uses_what_runs_have_measured(tmp_path: Path) -> None:
-    machine = detect("cpu")
-    config = load(["conf=quickstart", f"run.folder={tmp_path}", f"model.dtype={machine.dtype}"])
-    keep(Calibration(decode=3.0, of="a run"), config, machine)
-    grid = read_grid(command(tmp_path, "ranks=[8,64]"))
-    _, plans = plan_lanes(grid, machines_of(grid), RUN)
-    assert {plan.calibration.of for plan in plans.values()} == {"a run"}
-    grid.folder.mkdir()
-    (grid.folder / "sweep.json").touch()
-    assert recall(plans["r8"].asked, machine).of == "a run"  # the run itself uses it too
 
 
 def test_plan_estimates_like_runs_once_and_flags_those_without_an_update(

@@ -59,19 +59,14 @@ def draw(sample_files: list[SampleFile], seconds: float = 1e6, at_once: int = 3)
     return engine
 
 
-def test_every_sample_is_generated_once_with_a_seed_of_its_own(tmp_path: Path) -> None:
-    sample_files = open_sample_files(tmp_path, 4)
-    engine = draw(sample_files)
-    assert all(sample_file.complete and sample_file.rounds == 4 for sample_file in sample_files)
-    base = [(problem, seed) for problem, adapter, seed in engine.seen if adapter is None]
-    adapted = [(problem, seed) for problem, adapter, seed in engine.seen if adapter]
-    assert base == adapted
-    assert len(set(base)) == len(base) == 20
-
-
 @pytest.mark.parametrize("seconds", [1.5, 6.5, 9.5])
 def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: Path, seconds: float) -> None:
     whole = set(draw(open_sample_files(tmp_path / "whole", 3)).seen)
+    by_policy = [
+        {(problem, seed) for problem, name, seed in whole if bool(name) == adapted} for adapted in (False, True)
+    ]
+    assert by_policy[0] == by_policy[1]
+    assert len({seed for _, seed in by_policy[0]}) == 15
     cut = open_sample_files(tmp_path / "cut", 3)
     draw(cut, seconds)
     kept = sum(sample_file.drawn for sample_file in cut)
