@@ -25,6 +25,7 @@ from actors.adapter_check.before_evaluation import check_effect
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause
 from actors.evaluation.evaluator import Evaluator
+from actors.formats import duration
 from actors.models.files import shape_from_config
 from actors.runtime.clock import WallClock
 from actors.runtime.process import exit_at_once, handle_signals
@@ -35,7 +36,7 @@ from conf.errors import BadInput
 from conf.help import explain
 from conf.load import load
 from launch.evaluation.preparation import PreparedEvaluation, prepare
-from launch.evaluation.results import EvaluationProgress, notes, table, write_results
+from launch.evaluation.results import notes, table, write_results
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
@@ -43,6 +44,9 @@ from launch.reporting import attempt
 from launch.session.resume import resolve_dtype
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
+
+LINES = 20
+"""Lines of progress."""
 
 CLOSE_S = 10.0
 """Seconds that actors get to end by themselves before Ray's shutdown kills them."""
@@ -80,12 +84,9 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     status = "failed"
-    with (
-        ray_session(config, placement, folder, dashboard=False) as (session, _, _),
-        EvaluationProgress(console, evaluation.sample_files) as progress,
-    ):
+    with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
         try:
-            status = asyncio.run(complete(evaluation, deadline, progress))
+            status = asyncio.run(complete(evaluation, deadline, console))
         except Exception as error:  # a task group's
             cause = root_cause(error)
             if isinstance(cause, BadInput):
@@ -98,7 +99,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
     return status
 
 
-async def complete(evaluation: PreparedEvaluation, deadline: float, progress: EvaluationProgress) -> str:
+async def complete(evaluation: PreparedEvaluation, deadline: float, console: Console) -> str:
     """Complete the samples, once the adapter check has passed.
 
     Return how it ended: completed, budget_exhausted, or the name of a signal. The first SIGINT or SIGTERM stops the
@@ -108,17 +109,24 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, progress: Ev
 
     config, placement, sample_files = evaluation.config, evaluation.placement, evaluation.sample_files
     clock = WallClock()
-    stopping = StopController(clock)
+    stopping, started = StopController(clock), clock.now()
 
     def on_signal(number: signal.Signals) -> None:
         if stopping.stopped:
             os._exit(128 + signal.Signals[stopping.reason])
         stopping.stop(number.name)
 
+    def note(actor: str, text: str) -> None:
+        console.print(f"{actor}: {text}", soft_wrap=True)
+
+    def show() -> None:
+        if (drawn := evaluation.drawn) % max(evaluation.total // LINES, 1) == 0:
+            console.print(f"{drawn} of {evaluation.total} samples after {duration(clock.now() - started)}")
+
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    engines = start_engines(config, evaluation.model_path, placement, clock=clock, record=progress.note)
-    verifier = start_verifier(config, placement, clock=clock, record=progress.note)
+    engines = start_engines(config, evaluation.model_path, placement, clock=clock, record=note)
+    verifier = start_verifier(config, placement, clock=clock, record=note)
 
     async def work() -> str:
         await engines.ready()
@@ -127,7 +135,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, progress: Ev
             await check_effect(config, engines, adapter, sample_files[0].problems[: config.canary.problems])
         write_results(evaluation, "running")
         at_once = config.rollout.max_concurrent_samples * len(placement.rollouts)
-        await Evaluator(config, engines, verifier, clock).complete(sample_files, at_once, progress.show)
+        await Evaluator(config, engines, verifier, clock).complete(sample_files, at_once, show)
         return "completed"
 
     try:

@@ -114,10 +114,6 @@ class SampleFile:
         return len(self._rows)
 
     @property
-    def complete(self) -> bool:
-        return self.drawn == self.n * len(self.problems)
-
-    @property
     def rounds(self) -> int:
         """Samples that every problem has."""
         return next((number for number in range(self.n) if self.missing(number)), self.n)

@@ -49,8 +49,16 @@ class PreparedEvaluation:
         return [sample_file for _, sample_files in self.samples for sample_file in sample_files]
 
     @property
+    def drawn(self) -> int:
+        return sum(sample_file.drawn for sample_file in self.sample_files)
+
+    @property
+    def total(self) -> int:
+        return sum(sample_file.n * len(sample_file.problems) for sample_file in self.sample_files)
+
+    @property
     def complete(self) -> bool:
-        return all(sample_file.complete for sample_file in self.sample_files)
+        return self.drawn == self.total
 
 
 def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvaluation | None:

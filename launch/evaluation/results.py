@@ -1,13 +1,10 @@
-"""Progress and results of an evaluation: evaluation.json, and one table for console and Markdown."""
+"""Results of an evaluation: evaluation.json, and one table for console and Markdown."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,42 +18,12 @@ from rewards.problems.benchmarks import BenchmarkProblems
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.spelling import plain
 
-LINES = 20
-"""Lines of progress where there is no terminal for a bar."""
-
 POLICIES = ("base", "adapter")
 
 Document = dict[str, Any]
 """Content of evaluation.json."""
 
 spelled = cache(plain)
-
-
-class EvaluationProgress(Progress):
-    """A bar over all samples; without a terminal, some lines."""
-
-    def __init__(self, console: Console, sample_files: Sequence[SampleFile]) -> None:
-        columns = TextColumn("samples"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
-        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._sample_files = sample_files
-        self._total = sum(sample_file.n * len(sample_file.problems) for sample_file in sample_files)
-        self._lines = -1
-        self._bar = self.add_task("samples", total=self._total, completed=self._drawn)
-
-    def show(self) -> None:
-        """Show how many samples there are."""
-        self.update(self._bar, completed=self._drawn)
-        if not self.console.is_terminal and LINES * self._drawn // self._total > self._lines:
-            self._lines = LINES * self._drawn // self._total
-            self.console.print(f"{self._drawn} of {self._total} samples")
-
-    def note(self, name: str, text: str) -> None:
-        """Say why an actor was replaced."""
-        self.console.print(f"{name}: {text}", soft_wrap=True)
-
-    @property
-    def _drawn(self) -> int:
-        return sum(sample_file.drawn for sample_file in self._sample_files)
 
 
 def alike(answer: str, other: str) -> bool:

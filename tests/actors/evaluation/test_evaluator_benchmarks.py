@@ -77,7 +77,7 @@ def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: P
     second = draw(again)
     assert len(second.seen) == 30 - kept
     assert set(second.seen) <= whole
-    assert all(sample_file.complete for sample_file in open_sample_files(tmp_path / "cut", 3))
+    assert all(sample_file.rounds == 3 for sample_file in open_sample_files(tmp_path / "cut", 3))
 
 
 def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tm
     assert [sample_file.drawn for sample_file in again] == [4, 5]
     assert len(draw(again).seen) == 1
     assert len(draw(open_sample_files(tmp_path, 2)).seen) == 10
-    assert all(sample_file.complete for sample_file in open_sample_files(tmp_path, 1))
+    assert all(sample_file.rounds == 1 for sample_file in open_sample_files(tmp_path, 1))
 
 
 def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:

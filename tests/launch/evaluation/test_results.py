@@ -1,14 +1,8 @@
-from pathlib import Path
 from typing import Any
 
-import pytest
 from rich.console import Console
 
-from actors.evaluation.samples import SampleFile
-from launch.evaluation.results import LINES, EvaluationProgress, markdown, notes, table, table_rows
-from tests.fakes import make_group, make_problem
-
-PROBLEMS = tuple(make_problem(number) for number in range(50))
+from launch.evaluation.results import markdown, notes, table, table_rows
 
 
 def figures(n: int, **passes: float) -> dict[str, Any]:
@@ -42,20 +36,6 @@ def document(n: int) -> dict[str, Any]:
             {**asked("old", 5, n=4), "base": figures(4, pass_1=0.3), "adapter": None, "paired": None},
         ],
     }
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_a_bar_or_a_few_lines(tmp_path: Path, terminal: bool) -> None:
-    console = Console(record=True, width=100, force_terminal=terminal)
-    sample_file = SampleFile(tmp_path / "base.jsonl", PROBLEMS, 1, None)
-    with EvaluationProgress(console, [sample_file]) as progress:
-        for index in range(len(PROBLEMS)):
-            sample_file.append(0, make_group(index, scores=(1.0,)), 1.0)
-            progress.show()
-    if not terminal:
-        said = console.export_text().splitlines()
-        assert len(said) == LINES + 1
-        assert "50 of 50" in said[-1]
 
 
 def test_table_of_80_columns_and_markdown_say_the_same() -> None:
