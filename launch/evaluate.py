@@ -120,8 +120,8 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
         console.print(f"{actor}: {text}", soft_wrap=True)
 
     def show() -> None:
-        if (drawn := evaluation.drawn) % max(evaluation.total // LINES, 1) == 0:
-            console.print(f"{drawn} of {evaluation.total} samples after {duration(clock.now() - started)}")
+        if (sampled := evaluation.sampled) % max(evaluation.total // LINES, 1) == 0:
+            console.print(f"{sampled} of {evaluation.total} samples after {duration(clock.now() - started)}")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)

@@ -109,7 +109,7 @@ class SampleFile:
         return [index for index, problem in enumerate(self.problems) if (problem.id, number) not in self._rows]
 
     @property
-    def drawn(self) -> int:
+    def sampled(self) -> int:
         """Samples so far, of all problems."""
         return len(self._rows)
 

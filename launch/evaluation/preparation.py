@@ -49,8 +49,8 @@ class PreparedEvaluation:
         return [sample_file for _, sample_files in self.samples for sample_file in sample_files]
 
     @property
-    def drawn(self) -> int:
-        return sum(sample_file.drawn for sample_file in self.sample_files)
+    def sampled(self) -> int:
+        return sum(sample_file.sampled for sample_file in self.sample_files)
 
     @property
     def total(self) -> int:
@@ -58,7 +58,7 @@ class PreparedEvaluation:
 
     @property
     def complete(self) -> bool:
-        return self.drawn == self.total
+        return self.sampled == self.total
 
 
 def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvaluation | None:

@@ -69,11 +69,11 @@ def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: P
     assert len({seed for _, seed in by_policy[0]}) == 15
     cut = open_sample_files(tmp_path / "cut", 3)
     draw(cut, seconds)
-    kept = sum(sample_file.drawn for sample_file in cut)
+    kept = sum(sample_file.sampled for sample_file in cut)
     assert kept == 3 * int(seconds)
     assert min(sample_file.rounds for sample_file in cut) == kept // 10
     again = open_sample_files(tmp_path / "cut", 3)
-    assert sum(sample_file.drawn for sample_file in again) == kept
+    assert sum(sample_file.sampled for sample_file in again) == kept
     second = draw(again)
     assert len(second.seen) == 30 - kept
     assert set(second.seen) <= whole
@@ -97,7 +97,7 @@ def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
     left = (tmp_path / "samples" / "sums-base.jsonl").read_text()
     kept = [line for line in left.splitlines(keepends=True) if line.endswith("\n")]
     (again, _) = sample_files = open_sample_files(tmp_path, 60)
-    assert again.drawn == len(kept) >= 20
+    assert again.sampled == len(kept) >= 20
     draw(sample_files)
     assert (tmp_path / "samples" / "sums-base.jsonl").read_text().startswith("".join(kept))
     rows = map(json.loads, (tmp_path / "samples" / "sums-base.jsonl").read_text().splitlines())
@@ -110,7 +110,7 @@ def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tm
     file = tmp_path / "samples" / "sums-base.jsonl"
     file.write_text(file.read_text()[:-20])
     again = open_sample_files(tmp_path, 1)
-    assert [sample_file.drawn for sample_file in again] == [4, 5]
+    assert [sample_file.sampled for sample_file in again] == [4, 5]
     assert len(draw(again).seen) == 1
     assert len(draw(open_sample_files(tmp_path, 2)).seen) == 10
     assert all(sample_file.rounds == 1 for sample_file in open_sample_files(tmp_path, 1))
