@@ -82,11 +82,10 @@ def table_rows(document: Document) -> list[tuple[str, ...]]:
 
 def _figures(scores: Document) -> dict[str, str]:
     """Return the scores of a policy as text, in the order of the table."""
-    passes = sorted((name for name in scores if name.startswith("pass@")), key=lambda name: int(name[5:]))
-    measured = [(name, scores[name]) for name in (*passes, "maj@n") if name in scores]
+    measured = {name: found for name, found in scores.items() if isinstance(found, dict)}
     return {
         "n": str(scores["n"]),
-        **{name: "{:.3f} ({:.3f}–{:.3f})".format(found["value"], *found["ci95"]) for name, found in measured},
+        **{name: "{:.3f} ({:.3f}–{:.3f})".format(found["value"], *found["ci95"]) for name, found in measured.items()},
         "length": f"{scores['mean_length']:.0f}",
         "cut": f"{scores['truncated']:.0%}",
         "format": f"{scores['format']:.0%}",

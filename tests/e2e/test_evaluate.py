@@ -74,11 +74,6 @@ def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_
     assert benchmark["paired"]["difference"] == pytest.approx(difference)
     assert "sums: adapter less base" in second.stdout
 
-    third = subprocess.run(asked, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"})
-    assert third.returncode == 0
-    assert third.stdout.splitlines()[-3:] == second.stdout.splitlines()[-3:]
-    assert lines() == after
-
 
 def test_adapter_without_an_effect_is_refused(boxing_model: Path, tmp_path: Path) -> None:
     asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=1e-9), tmp_path)

@@ -1,5 +1,3 @@
-from math import inf, isfinite, nan
-
 import pytest
 
 from actors.adapter_check.after_sync import Comparison, SwapCheck
@@ -20,24 +18,6 @@ def test_agreement_is_undecided_until_the_learner_has_moved() -> None:
     decided = compare(check, [-1.0, -2.0], [-1.03, -2.03], [-1.5, -2.5])
     assert [undecided.decided, decided.decided] == [False, True]
     assert undecided.kl_to_base == 0.0 < decided.kl_to_base
-
-
-@pytest.mark.parametrize(
-    ("engine", "policy", "base", "cause"),
-    [
-        ([-1.0, -1.0], [-2.0, -2.0], [-1.0, -1.0], "the adapter is not applied"),
-        ([-1.0, -2.0], [-2.0, -1.0], [-2.0, -2.0], "the weights of another adapter"),
-        ([nan, -1.0], [-1.0, -1.0], [-1.0, -1.0], "no numbers for version 3"),
-        ([-inf, -1.0], [-1.0, -1.0], [-1.0, -1.0], "no numbers for version 3"),
-    ],
-)
-def test_cause_of_a_disagreement_is_named(
-    engine: list[float], policy: list[float], base: list[float], cause: str
-) -> None:
-    check = SwapCheck(noise_floor=0.01)
-    with pytest.raises(Halted, match=f"version 3.*{cause}" if "version 3" not in cause else cause):
-        compare(check, engine, policy, base)
-    assert isfinite(check.band)
 
 
 def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume() -> None:

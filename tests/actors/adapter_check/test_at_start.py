@@ -1,5 +1,4 @@
 import random
-from math import nan
 
 from actors.adapter_check.at_start import find_mistake
 from actors.protocols import FAITHFUL
@@ -30,9 +29,6 @@ def test_each_mistake_is_found_under_half_as_much_noise_and_noise_alone_is_none(
             assert find_mistake(engine(view, seed, noise=0.1), seen) == expected
 
 
-def test_large_noise_and_what_is_no_number_are_mistakes_of_their_own() -> None:
+def test_large_noise_is_no_known_mistake() -> None:
     seen = views(0, size=0.2)
-    truth = seen[FAITHFUL]
-    assert "its weights were others" in find_mistake(engine(truth, 0, noise=1.0), seen)
-    assert "no numbers" in find_mistake([nan, *truth[1:]], seen)
-    assert "no numbers" in find_mistake(list(truth), seen | {FAITHFUL: (nan, *truth[1:])})
+    assert "its weights were others" in find_mistake(engine(seen[FAITHFUL], 0, noise=1.0), seen)

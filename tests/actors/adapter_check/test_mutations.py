@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import Halted, root_cause
+from actors.errors import Halted
 from actors.messages import Group, Sample, Scores
 from actors.protocols import FAITHFUL
 from tests.actors.virtual_run import Run
@@ -129,9 +129,7 @@ AFTER_SYNC: dict[str, tuple[Fault, str]] = {
 
 
 def halt_of(run: Run) -> str:
-    with pytest.raises(ExceptionGroup) as caught:
-        run.go()
-    cause = root_cause(caught.value)
+    cause = run.fail()
     assert isinstance(cause, Halted)
     return str(cause)
 

@@ -1,10 +1,6 @@
 """Rounds, what survives an end at any moment, and where the time went, under virtual time."""
 
 import asyncio
-import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -78,31 +74,6 @@ def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: P
     assert len(second.seen) == 30 - kept
     assert set(second.seen) <= whole
     assert all(sample_file.rounds == 3 for sample_file in open_sample_files(tmp_path / "cut", 3))
-
-
-def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
-    code = (
-        "import asyncio, sys; from pathlib import Path; from actors.runtime.clock import WallClock;"
-        "from tests.actors.evaluation.test_evaluator_benchmarks import *;"
-        "evaluator = Evaluator(Config(), RecordingEngine(0.02), FakeVerifier(0.0), WallClock());"
-        "sample_files = open_sample_files(Path(sys.argv[1]), 60)[:1];"
-        "asyncio.run(evaluator.complete(sample_files, 3, lambda: print(flush=True)))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for _ in range(20):
-        assert process.stdout.readline() == "\n"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    left = (tmp_path / "samples" / "sums-base.jsonl").read_text()
-    kept = [line for line in left.splitlines(keepends=True) if line.endswith("\n")]
-    (again, _) = sample_files = open_sample_files(tmp_path, 60)
-    assert again.sampled == len(kept) >= 20
-    draw(sample_files)
-    assert (tmp_path / "samples" / "sums-base.jsonl").read_text().startswith("".join(kept))
-    rows = map(json.loads, (tmp_path / "samples" / "sums-base.jsonl").read_text().splitlines())
-    drawn = [(row["problem"], row["sample"]) for row in rows]
-    assert len(set(drawn)) == len(drawn) == 300
 
 
 def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tmp_path: Path) -> None:
