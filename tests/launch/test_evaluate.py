@@ -13,7 +13,7 @@ from actors.messages import AdapterRef, Group, ProblemSet, Sample
 from actors.storage.files import lock, read_rows
 from actors.storage.folders import MARK
 from conf.errors import BadInput
-from conf.load import dump, load
+from conf.load import load
 from launch import evaluate
 from launch.evaluate import conclude
 from launch.evaluation.preparation import PreparedEvaluation, prepare
@@ -23,6 +23,7 @@ from launch.session.resume import begin, find_folder
 from rewards.problems import loading
 from tests.fakes import make_reward
 from tests.run_folders import write_run
+from tests.trained_runs import save_adapter, write_trained
 
 
 @pytest.fixture
@@ -40,31 +41,14 @@ def arguments(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "n=2",
         "model.dtype=float32",
         "rollout.max_prompt_tokens=128",
-        "lora.rank=4",
-        "lora.alpha=8",
+        "lora.rank=64",
     ]
 
 
 @pytest.fixture
 def adapter(tiny_model: Path, tmp_path: Path) -> Path:
-    return save_adapter(tiny_model, tmp_path / "adapter", std=0.1)
-
-
-def save_adapter(model: Path, folder: Path, std: float) -> Path:
-    """Save an adapter of rank 8 on two modules with PEFT. std: of B."""
-    from peft import LoraConfig, get_peft_model
-    from torch import manual_seed
-    from torch.nn.init import normal_
-    from transformers import AutoModelForCausalLM
-
-    manual_seed(0)
-    lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=4, target_modules=["q_proj", "up_proj"])
-    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name and std:
-            normal_(weight, std=std)
-    adapted.save_pretrained(folder)
-    return folder
+    save_adapter(tmp_path / "adapter", tiny_model, std=0.1)
+    return tmp_path / "adapter"
 
 
 def prepared(arguments: list[str]) -> PreparedEvaluation:
@@ -117,11 +101,11 @@ def test_bad_input_is_one_line_and_leaves_no_folder(
 def test_unsuitable_adapters_are_refused(
     arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    untouched = save_adapter(tiny_model, tmp_path / "untouched", std=0.0)
-    assert "zero" in complaint([*arguments, f"adapter={untouched}"], capsys)
+    save_adapter(tmp_path / "untouched", tiny_model, std=0.0)
+    assert "zero" in complaint([*arguments, f"adapter={tmp_path}/untouched"], capsys)
     stated = json.loads((adapter / "adapter_config.json").read_text())
     for change, said in (
-        ({"r": 16}, "[16, 128]"),
+        ({"r": 16}, "[16, 256]"),
         ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
         ({"r": None}, "r=None"),
     ):
@@ -152,8 +136,8 @@ def test_results_are_written_as_documented(
     assert {"sample", "prompt", "response", "gold", "extracted", "status", "seconds", "format"} <= responses[0].keys()
     document = json.loads((folder / "evaluation.json").read_text())
     assert document["protocol"]["max_response_tokens"] == 24
-    shape = {"rank": 8, "alpha": 4, "rslora": False, "target_modules": ["q_proj", "up_proj"]}
-    assert document["protocol"]["adapter_config"] == {"base": str(tiny_model), **shape}
+    found = document["protocol"]["adapter_config"]
+    assert (found["base"], found["rank"], found["alpha"]) == (str(tiny_model), 4, 8)
     sums = document["benchmarks"][0]
     assert (sums["name"], sums["problems"], sums["base"]["n"], sums["base"]["tokens"]) == ("sums", 6, 2, 24)
     assert sums["base"]["pass@1"]["value"] == sums["base"]["maj@n"]["value"] == 0.5
@@ -196,20 +180,10 @@ def test_cut_evaluation_states_its_n_and_has_no_figures_without_a_complete_round
 
 
 @pytest.fixture
-def trained(arguments: list[str], adapter: Path, tmp_path: Path) -> Path:
-    """The folder of a run with settings of its own, of a sweep; its last checkpoint holds the adapter."""
-    run = tmp_path / "sweep" / "r8"
-    (run / "checkpoints" / "update-000002").mkdir(parents=True)
-    (run / "checkpoints" / "latest").symlink_to("update-000002")
-    adapter.rename(run / "checkpoints" / "update-000002" / "adapter")
-    rows = [{"problem": f"What is {a} + 7?", "answer": str(a + 7)} for a in range(60)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = ["data.source=file:" + str(tmp_path / "train.jsonl"), "data.problem_pattern=''", "data.size=40"]
-    begun = [*source, "run.name=r8", "run.overwrite=true", "eval.temperature=0.9", "eval.problems=20"]
-    config = load([*arguments, "device=cpu", *begun])
-    config.data.template = "{problem} is ${problem} ="
-    (run / "config.yaml").write_text(dump(config))
-    return run
+def trained(arguments: list[str], tiny_model: Path, tmp_path: Path) -> Path:
+    """The folder of a run of a sweep, with settings of its own."""
+    own = ("device=cpu", "run.overwrite=true", "eval.temperature=0.9", "data.template='{problem} is ${problem} ='")
+    return write_trained(tmp_path / "sweep" / "r8", tiny_model, settings=own)
 
 
 def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments: list[str], trained: Path) -> None:
@@ -218,7 +192,7 @@ def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments
     assert evaluation.folder.path == trained / "evaluation"
     protocol = evaluation.protocol
     assert (protocol.temperature, protocol.settings["data.template"]) == (0.9, "{problem} is ${problem} =")
-    assert protocol.adapter == str(trained / "checkpoints" / "update-000002" / "adapter")
+    assert protocol.adapter == str(trained / "checkpoints" / "update-000004" / "adapter")
     assert (evaluation.config.device, evaluation.config.run.overwrite) == ("auto", False)
     same = prepared(["conf=r8_llama", adapter, benchmarks, "n=2"])
     assert (same.folder.path, same.protocol) == (evaluation.folder.path, protocol)
@@ -232,7 +206,6 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
 ) -> None:
     (tmp_path / "runs").mkdir()
     run = trained.rename(tmp_path / "runs" / "quickstart")
-    (run / "checkpoints" / "latest" / "adapter").resolve().rename(adapter)
     (tmp_path / "config.yaml").write_text("of: other software")
     assert "is not of the run in" in complaint([*arguments, f"adapter={adapter}"], capsys)
     assert not (run / "evaluation").exists()
@@ -268,10 +241,10 @@ def test_problems_of_the_training_never_count_as_held_out(
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     evaluation = prepared(asked)
     (held_out,) = (problems for problems, _ in evaluation.samples)
-    assert len(held_out.problems) == 20
+    assert len(held_out.problems) == 6
     (trained / "problems.digest").write_text(held_out.digest)
     prepared([*asked, "data.hub_timeout_s=5"])
-    for change in ("eval.problems=30", "data.size=30"):
+    for change in ("eval.problems=5", "data.size=30"):
         assert "benchmarks=heldout" in complaint([*asked, change], capsys)
 
 
