@@ -21,7 +21,7 @@ import time
 
 from rich.console import Console
 
-from actors.adapter_check.before_evaluation import check_effect
+from actors.adapter_check.before_evaluation import check_before_evaluation
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause
 from actors.evaluation.evaluator import Evaluator
@@ -110,6 +110,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
     config, placement, sample_files = evaluation.config, evaluation.placement, evaluation.sample_files
     clock = WallClock()
     stopping, started = StopController(clock), clock.now()
+    total = sum(each.n * len(each.problems) for each in sample_files)
 
     def on_signal(number: signal.Signals) -> None:
         if stopping.stopped:
@@ -120,8 +121,9 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
         console.print(f"{actor}: {text}", soft_wrap=True)
 
     def show() -> None:
-        if (sampled := evaluation.sampled) % max(evaluation.total // LINES, 1) == 0:
-            console.print(f"{sampled} of {evaluation.total} samples after {duration(clock.now() - started)}")
+        sampled = sum(each.sampled for each in sample_files)
+        if sampled % max(total // LINES, 1) == 0:
+            console.print(f"{sampled} of {total} samples after {duration(clock.now() - started)}")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
@@ -132,7 +134,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
         await engines.ready()
         if adapter := next((each.adapter for each in sample_files if each.adapter), None):
             await engines.load(adapter)
-            await check_effect(config, engines, adapter, sample_files[0].problems[: config.canary.problems])
+            await check_before_evaluation(config, engines, adapter, sample_files[0].problems)
         write_results(evaluation, "running")
         at_once = config.rollout.max_concurrent_samples * len(placement.rollouts)
         await Evaluator(config, engines, verifier, clock).complete(sample_files, at_once, show)

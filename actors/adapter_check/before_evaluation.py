@@ -11,14 +11,16 @@ from conf.errors import BadInput
 from conf.schema import Config
 
 
-async def check_effect(config: Config, engine: Engine, adapter: AdapterRef, problems: Sequence[Problem]) -> None:
+async def check_before_evaluation(
+    config: Config, engine: Engine, adapter: AdapterRef, problems: Sequence[Problem]
+) -> None:
     """Raise BadInput if some engine responds under an adapter as it does without one."""
     probes = Probes(config, problems)
     base, again, adapted = [await probes.ask(engine, policy) for policy in (None, None, adapter)]
     if any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True)):
         raise BadInput(
-            f"adapter={adapter.path}: with it the engine responds to {len(problems)} problems as the base model does, "
-            "word for word and with the same probabilities: name another adapter, or leave it out"
+            f"adapter={adapter.path}: with it an engine responds as the base model does, word for word and with the same "
+            "probabilities: name another adapter, or leave it out"
         )
 
 

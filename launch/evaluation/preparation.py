@@ -49,16 +49,8 @@ class PreparedEvaluation:
         return [sample_file for _, sample_files in self.samples for sample_file in sample_files]
 
     @property
-    def sampled(self) -> int:
-        return sum(sample_file.sampled for sample_file in self.sample_files)
-
-    @property
-    def total(self) -> int:
-        return sum(sample_file.n * len(sample_file.problems) for sample_file in self.sample_files)
-
-    @property
     def complete(self) -> bool:
-        return self.sampled == self.total
+        return all(sample_file.rounds == sample_file.n for sample_file in self.sample_files)
 
 
 def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvaluation | None:
