@@ -19,7 +19,7 @@ async def check_before_evaluation(
     base, again, adapted = [await probes.ask(engine, policy) for policy in (None, None, adapter)]
     if any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True)):
         raise BadInput(
-            f"adapter={adapter.path}: with it an engine responds as the base model does, word for word and with the same "
+            f"adapter={adapter.path}: with it an engine responds as the base model does, with the same words and "
             "probabilities: name another adapter, or leave it out"
         )
 

@@ -22,9 +22,8 @@ from conf.schema import Config
 AMPLE = 3.0
 """The first round is sampled at once if there is time for so many rounds: the trained policy may be slower."""
 
-FIRST_PART, PART = 0.25, 0.5
-"""Otherwise its first part, which shows the pace, is at most this fraction of the round, and each part is meant to take
-this fraction of the time left. Small parts take longer than their number of problems suggests."""
+PART = 0.25
+"""Otherwise it is sampled in parts of at most this fraction, each expected to take at most half of the time."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +96,22 @@ class Evaluator:
         deadline = started + seconds
         rounds: list[list[Group]] = []
         times: list[float] = []
-        whole = True
-        while whole and len(rounds) < n:
-            began = self._clock.now()
-            if not rounds and round_s and deadline - began < AMPLE * round_s:
-                sampled = await self._first_round(problems, adapter, deadline, round_s)
-            else:
-                sampled = await self._round(problems, adapter, len(rounds), range(len(problems)), deadline)
-            if not sampled:
+        size = count = len(problems)
+        if round_s and seconds < AMPLE * round_s:
+            size = max(1, int(count * min(PART, seconds / round_s / 2)))
+        while len(rounds) < n:
+            began, sampled = self._clock.now(), list[Group]()
+            while len(sampled) < count:
+                part = problems[len(sampled) : len(sampled) + (count if rounds else size)]
+                done = await self._part(part, adapter, len(rounds) * count + len(sampled), deadline)
+                if not done:
+                    break
+                sampled += done
+            if sampled:
+                rounds.append(sampled)
+                times.append((self._clock.now() - began) * count / len(sampled))
+            if len(sampled) < count:
                 break
-            rounds.append(sampled)
-            times.append((self._clock.now() - began) * len(problems) / len(sampled))
-            whole = len(sampled) == len(problems)
         return Evaluation.of(rounds, times, self._clock.now() - started) if rounds else None
 
     async def complete(
@@ -137,29 +140,14 @@ class Evaluator:
                 await free.acquire()
                 tasks.create_task(fill(file, number, index))
 
-    async def _first_round(
-        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, deadline: float, round_s: float
+    async def _part(
+        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, first: int, deadline: float
     ) -> list[Group]:
-        """Sample as much of the first round as there is time for, in parts that are meant to end in time."""
-        started = self._clock.now()
-        sampled: list[Group] = []
-        size = len(problems) * min(FIRST_PART, PART * (deadline - started) / round_s)
-        while len(sampled) < len(problems):
-            indices = range(len(sampled), min(len(sampled) + max(1, int(size)), len(problems)))
-            part = await self._round(problems, adapter, 0, indices, deadline)
-            if not part:
-                break
-            sampled += part
-            now = self._clock.now()
-            size = len(sampled) * PART * (deadline - now) / max(now - started, 1e-9)
-        return sampled
-
-    async def _round(
-        self, problems: tuple[Problem, ...], adapter: AdapterRef | None, number: int, indices: range, deadline: float
-    ) -> list[Group]:
-        """Return one sample of each of these problems; none if they are not all there by the deadline."""
-        seeds = [request_seed(self._config.run.seed, "eval", number * len(problems) + index) for index in indices]
-        tasks = map(self._sample, indices, problems[indices.start : indices.stop], repeat(adapter), seeds)
+        """Return one sample of each problem; none if they are not all there by the deadline. first: number of the first
+        sample in the evaluation.
+        """
+        seeds = [request_seed(self._config.run.seed, "eval", first + place) for place in range(len(problems))]
+        tasks = map(self._sample, range(first, first + len(problems)), problems, repeat(adapter), seeds)
         try:
             async with asyncio.timeout(max(deadline - self._clock.now(), 0.0)):
                 return await asyncio.gather(*tasks)

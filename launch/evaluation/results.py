@@ -89,6 +89,7 @@ def _figures(scores: Document) -> dict[str, str]:
         "length": f"{scores['mean_length']:.0f}",
         "cut": f"{scores['truncated']:.0%}",
         "format": f"{scores['format']:.0%}",
+        "unverified": f"{scores['unjudged']:.1%}",
         "tokens": f"{scores['tokens']:,}",
         "time": duration(scores["seconds"]),
     }
@@ -135,9 +136,4 @@ def notes(document: Document) -> list[str]:
             said.append(f"{name}: {benchmark['base']['n']} of {benchmark['n']} samples per problem so far")
         if filtered := ", ".join(f"{count} {reason}" for reason, count in benchmark["dropped"].items()):
             said.append(f"{name}: problems filtered from its source: {filtered}")
-        said += [
-            f"{name}: {benchmark[policy]['unjudged']:.1%} of {policy} responses hung or crashed the verifier"
-            for policy in POLICIES
-            if benchmark[policy] and benchmark[policy]["unjudged"]
-        ]
     return said if document["benchmarks"] else [*said, "No round of samples is complete yet"]

@@ -31,11 +31,11 @@ def test_round_that_does_not_finish_is_dropped_whole() -> None:
 
 
 def test_time_for_less_than_a_round_evaluates_the_first_problems() -> None:
-    """Parts of 4, 5 and 1 problems: 10, 20 and 10 s out of 35, of which the last would end too late."""
+    """Four parts of 10 s each, of which the last would end too late."""
     evaluation, spent = evaluate(seconds=35.0, round_s=40.0)
     assert evaluation is not None
-    assert (evaluation.problems, evaluation.n, spent) == (9, 1, 35.0)
-    assert [group.problem for group in evaluation.groups] == list(PROBLEMS[:9])
+    assert (evaluation.problems, evaluation.n, spent) == (12, 1, 35.0)
+    assert [group.problem for group in evaluation.groups] == list(PROBLEMS[:12])
 
 
 def test_policy_slower_than_expected_is_evaluated_on_fewer_problems() -> None:
