@@ -65,7 +65,7 @@ class ProblemSet:
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
-    version: negative for a synthetic adapter, which is noise for `actors.adapter_check.startup_check`.
+    version: negative for a synthetic adapter, which is noise for `actors.adapter_check.at_start`.
     incarnation: counts restores; a version number can be reached twice in the life of a run, a name never.
     """
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from actors.adapter_check.probes import Probes
-from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.at_start import StartupCheck
+from actors.adapter_check.prompts import Probes
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
 from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import Outcome, RunContext

@@ -3,7 +3,7 @@
 from collections import Counter
 from statistics import fmean
 
-from actors.adapter_check.swap_check import Comparison, Finding
+from actors.adapter_check.after_sync import Comparison
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
 from actors.messages import Batch, Progress, Status
@@ -78,6 +78,6 @@ def describe_check(comparison: Comparison) -> dict[str, float]:
         "canary/disagreement": comparison.disagreement,
         "canary/movement": comparison.movement,
         "canary/entropy": comparison.entropy,
-        "canary/decided": float(comparison.finding is Finding.AGREES),
+        "canary/decided": float(comparison.decided),
         "policy/kl_to_base": comparison.kl_to_base,
     }

@@ -3,9 +3,9 @@
 import asyncio
 from collections import deque
 
-from actors.adapter_check.probes import Answers, Probes
-from actors.adapter_check.startup_check import StartupCheck
-from actors.adapter_check.swap_check import Comparison, SwapCheck
+from actors.adapter_check.after_sync import Comparison, SwapCheck
+from actors.adapter_check.at_start import StartupCheck
+from actors.adapter_check.prompts import Probes, Responses
 from actors.coordinator.context import RunContext
 from actors.messages import AdapterRef
 
@@ -25,7 +25,7 @@ class PolicyPublisher:
         self._swap_check = SwapCheck(run.config.canary.noise_floor, noise)
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
-        self._probe: asyncio.Task[tuple[Answers, ...]] | None = None
+        self._probe: asyncio.Task[tuple[Responses, ...]] | None = None
         self._comparison: Comparison
 
     @property

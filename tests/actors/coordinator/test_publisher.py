@@ -2,8 +2,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from actors.adapter_check.probes import Probes
-from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.at_start import StartupCheck
+from actors.adapter_check.prompts import Probes
 from actors.coordinator.publisher import PolicyPublisher
 from actors.messages import AdapterRef, Sampling
 from tests.actors.virtual_run import make_config, make_problems
