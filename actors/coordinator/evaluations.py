@@ -1,4 +1,4 @@
-"""What a run learns about its policy: held-out evaluations, and how far the model has moved."""
+"""Measurements of a run's policy: held-out evaluations, and how far the model has moved."""
 
 import asyncio
 from statistics import fmean
@@ -11,20 +11,20 @@ from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
 
 BASE_SHARE = 1 / 3
-"""Most of the time left that the evaluation of the base model may take."""
+"""Largest fraction of the time left for the evaluation of the base model."""
 
 LAST_MOMENT_S = 2.0
-"""Seconds before the end of the budget at which everything but the summary is given up."""
+"""Seconds before the end of the budget at which everything but the summary is cancelled."""
 
 INSPECTED_PROBLEMS = 16
 INSPECTED_TOKENS = 512
-"""Responses that are looked at, and the most tokens of each: a few seconds of the learner at the sizes of a budget."""
+"""Number of inspected responses, and most tokens of each: a few seconds of the learner at the sizes of a budget."""
 
 
 class HeldoutEvaluations:
-    """Evaluates within the budget, keeps the results in the run folder, and has the budget learn how long it took.
+    """Evaluates within the budget, keeps the results in the run folder, and tells the budget how long it took.
 
-    A result is None where there are no held-out problems, or not one of them could be judged in time.
+    A result is None where there are no held-out problems, or none of them could be verified in time.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -41,14 +41,14 @@ class HeldoutEvaluations:
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
 
     async def final(self, adapter: AdapterRef) -> dict[str, Any] | None:
-        """Evaluate the last policy with what is left of the budget."""
+        """Evaluate the last policy in the time that is left."""
         return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
     async def validate(self, adapter: AdapterRef) -> dict[str, float]:
         """Return a version's figures on the validation problems, for its row of metrics.
 
-        Empty if it is not its turn, or if validations would take more than their share of the time spent, or of the
-        reserve.
+        Empty if no validation is due, or if validations would take more than their share of the time spent, or any of
+        the reserve.
         """
         settings, budget = self._run.config.validation, self._run.budget
         problems = self._heldout[: settings.problems]
@@ -56,8 +56,7 @@ class HeldoutEvaluations:
             return {}
         taken = self._run.ledger.seconds.get("learner", {}).get("validate", 0.0)
         affordable = taken + budget.expected("validate") <= settings.share * budget.spent
-        affordable = affordable or self._run.config.run.deterministic
-        if not affordable or not budget.allows("validate"):
+        if not (affordable or self._run.config.run.deterministic) or not budget.allows("validate"):
             return {}
         self._run.ledger.enter("learner", "validate")
         result = await self._evaluator.evaluate(problems, adapter, 1, budget.left - budget.reserve)
@@ -83,7 +82,7 @@ class HeldoutEvaluations:
         return self._run.folder.write_evaluation(name, version, summary)
 
     def _as_validation(self, result: Evaluation) -> dict[str, float]:
-        """Return what a validation would have found: it draws what the first round of an evaluation draws."""
+        """Return a validation's figure: it has the same samples as the first round of an evaluation."""
         settings = self._run.config.validation
         count = min(settings.problems, len(self._heldout))
         if not settings.every or result.problems < count:
@@ -96,9 +95,9 @@ class HeldoutEvaluations:
 
 
 class Plasticity:
-    """Draws responses of the base model once in a run, and has the learner compare itself with the base on them.
+    """Samples responses of the base model once in a run, and has the learner compare itself with the base on them.
 
-    The tokens are the same before and after. All runs on the same problems draw them with the same seeds.
+    The tokens are the same before and after. All runs on the same problems sample them with the same seeds.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -107,12 +106,12 @@ class Plasticity:
         self._problems = (run.problems.heldout or run.problems.train)[:INSPECTED_PROBLEMS]
         self._groups: tuple[Group, ...] = ()
 
-    async def draw(self) -> None:
-        """Get the base model's responses, or those drawn before."""
+    async def sample(self) -> None:
+        """Get the base model's responses, or those sampled by an earlier process."""
         if (responses := self._run.folder.probe()) is None:
             await self._run.engine.ready()
-            drawn = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
-            responses = [list(group.samples[0].token_ids) for group in drawn]
+            sampled = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
+            responses = [list(group.samples[0].token_ids) for group in sampled]
             self._run.folder.write_probe(responses)
         self._groups = tuple(
             Group(-1 - number, problem, None, (Sample(tuple(ids), (), "", "stop"),))
@@ -120,8 +119,8 @@ class Plasticity:
         )
 
     async def inspect(self) -> Inspection | None:
-        """Return the learner's view of the responses; None if it died or takes longer than the budget. The reserve
-        learns from its duration.
+        """Return the learner's measures on the responses; None if it crashed or takes longer than the budget. The
+        reserve learns from its duration.
         """
         if not self._groups:
             return None
@@ -129,13 +128,13 @@ class Plasticity:
         try:
             async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
                 found = await self._run.learner.inspect(self._groups)
-        except (LearnerDied, TimeoutError):  # the next call to the learner tells of its death
+        except (LearnerDied, TimeoutError):  # the next call to the learner raises it again
             return None
         self._run.budget.expect("inspect", self._run.clock.now() - started)
         return found
 
     async def measure(self, version: int) -> dict[str, Any] | None:
-        """`plasticity` of summary.json; None if the learner does not answer, or not for this version."""
+        """Return `plasticity` of summary.json; None if the learner does not answer, or not for this version."""
         found = await self.inspect()
         if found is None or found.version != version:
             return None

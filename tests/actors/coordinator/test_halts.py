@@ -92,7 +92,7 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
     run.verifier.score = score  # type: ignore[method-assign]
     run.config.eval.problems = 0
     cause = run.fail()
-    assert "no answer could be judged" in str(cause)
+    assert "no answer could be verified" in str(cause)
     assert complaint in str(cause)
     details = [event["detail"] for event in run.folder.events() if event["event"] == "reward function failed"]
     assert set(details) == {complaint}

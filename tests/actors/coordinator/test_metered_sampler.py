@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from actors.coordinator.ledger import Ledger, MeteredSampler, Pace
+from actors.coordinator.ledger import Ledger, MeteredSampler
 from actors.messages import Sampling
 from tests.fakes import FakeEngine, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
@@ -17,7 +17,7 @@ def test_cancelled_requests_count_what_their_time_was_enough_for() -> None:
         clock = VirtualClock()
         ledger = Ledger(clock)
         fake = FakeEngine(seconds=1.0)
-        engine = MeteredSampler(fake, "waiting", ledger, clock, Pace())
+        engine = MeteredSampler(fake, "waiting", ledger)
 
         async def cancel(work: Coroutine[Any, Any, Any], after: float) -> None:
             task = asyncio.create_task(work)

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from actors.coordinator.budget import Budget
 from actors.coordinator.context import RunContext
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.data_order import ProblemOrder
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
@@ -145,7 +144,6 @@ class Trial:
         self.config.validation.every, self.config.validation.share = schedule.validate, 0.2
         self.config.guard.action, self.config.guard.window, self.config.guard.patience = "rollback", 4, 1
         self.problems = make_problems(train=5)
-        self.order = ProblemOrder(self.problems.train, self.config.run.seed)
         self.deaths = set(schedule.deaths)
         self.collapses = set(schedule.collapses)
         self.history: dict[int, Batch] = {}

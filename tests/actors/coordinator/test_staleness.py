@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.data_order import DataCursor
+from actors.coordinator.producer import DataCursor
 from actors.coordinator.staleness import StalenessManager
 from actors.messages import Group
 from tests.fakes import make_group
@@ -102,7 +102,7 @@ def test_no_schedule_of_finishes_and_failures_makes_a_group_too_old(
 def test_cursor_skips_what_a_batch_has_used() -> None:
     cursor = DataCursor()
     assert [cursor.admit() for _ in range(4)] == [0, 1, 2, 3]
-    cursor.use((make_group(2), make_group(0)))
+    cursor.use([2, 0])
     resumed = DataCursor(cursor.next_unused, cursor.used)
     assert [resumed.admit() for _ in range(3)] == [1, 3, 4]
 
@@ -112,7 +112,7 @@ def test_cursor_repeats_and_skips_nothing_over_a_resume(order: list[int], used: 
     cursor = DataCursor()
     for _ in range(12):
         cursor.admit()
-    cursor.use(tuple(make_group(index) for index in order[:used]))
+    cursor.use(order[:used])
     resumed = DataCursor(cursor.next_unused, cursor.used)
     rest = [resumed.admit() for _ in range(12 - used)]
     assert sorted([*order[:used], *rest]) == list(range(12))
@@ -120,12 +120,12 @@ def test_cursor_repeats_and_skips_nothing_over_a_resume(order: list[int], used: 
 
 @given(st.lists(st.integers(0, 15), unique=True), st.integers(0, 1000))
 def test_cursor_never_repeats_a_group_used_before_a_resume(used: list[int], seed: int) -> None:
-    """Groups are admitted, used and passed over in any order."""
+    """Groups are admitted, and used in any order."""
     rng = random.Random(seed)
     before = DataCursor()
     for _ in range(16):
         before.admit()
-    before.use(tuple(make_group(index) for index in used))
+    before.use(used)
     cursor = DataCursor(before.next_unused, before.used)
     admitted: list[int] = []
     waiting: list[int] = []
@@ -134,8 +134,7 @@ def test_cursor_never_repeats_a_group_used_before_a_resume(used: list[int], seed
             waiting.append(cursor.admit())
             admitted.append(waiting[-1])
         elif waiting:
-            index = waiting.pop(rng.randrange(len(waiting)))
-            cursor.pass_over(index) if rng.random() < 0.5 else cursor.use((make_group(index),))
+            cursor.use([waiting.pop(rng.randrange(len(waiting)))])
     assert len(set(admitted)) == len(admitted)
     assert not set(admitted) & set(used)
     assert admitted == [index for index in range(100) if index not in used][: len(admitted)]

@@ -184,5 +184,5 @@ def test_run_that_is_told_to_stop_is_not_started_again(follow: Callable[..., dic
 
 
 def test_run_that_has_ended_is_not_started_again(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    end = {"status": "completed", "reason": "3 updates were asked for"}
+    end = {"status": "completed", "reason": "3 updates were requested"}
     assert follow(ending=dying(1, dict, lambda: (tmp_path / "summary.json").write_text(json.dumps(end)))) == end
