@@ -14,8 +14,8 @@ from actors.runtime.ray_session import (
     NOTE,
     RAY,
     clear_session,
+    ignoring_ctrl_z,
     make_temporary,
-    out_of_the_terminals_reach,
     require_token,
 )
 from actors.storage.folders import MARK
@@ -109,7 +109,7 @@ def blocked(status: str) -> int:
 
 
 def test_keyboard_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
-    with out_of_the_terminals_reach():
+    with ignoring_ctrl_z():
         server = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
     bit = 1 << (signal.SIGTSTP - 1)
     assert blocked(server) & bit
