@@ -1,4 +1,4 @@
-"""What a person sees of a run: where to look at it, and the live display."""
+"""The live display of a run, and the addresses where to look at it."""
 
 import os
 import shutil
@@ -20,16 +20,16 @@ from conf.command import near
 REFRESH_PER_SECOND = 2
 
 ALIKE = 0.005
-"""Reward and accuracy that differ by less are shown once."""
+"""Difference of reward and accuracy, below which they are shown once."""
 
-FIRST = "the first update's answers are drawn and learned from"
-"""What a run that has no update to show does."""
+FIRST = "the engine generates the first update's responses"
+"""Text of a run without an update."""
 
 SEPARATOR = " · "
 
 
 class RunView:
-    """A live display over the budget on a terminal; elsewhere one line per update and per step of the start."""
+    """A live display on a terminal; elsewhere one line per update and per step of the start."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -58,7 +58,7 @@ class RunView:
 
 
 def render(progress: Progress, width: int) -> RenderableType:
-    """Return the bar over the budget, and below it where training stands."""
+    """Return the bar over the budget, and the latest figures below it."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column()
@@ -78,7 +78,7 @@ def describe(progress: Progress) -> str:
 
 
 def wrapped(figures: list[str], width: int) -> list[str]:
-    """Put figures into as few lines as they fit, none of them cut."""
+    """Put figures into as few lines as possible, none of them cut."""
     lines: list[str] = []
     for figure in figures:
         if lines and len(lines[-1]) + len(SEPARATOR) + len(figure) <= width:
@@ -89,7 +89,7 @@ def wrapped(figures: list[str], width: int) -> list[str]:
 
 
 def figures(progress: Progress) -> list[str]:
-    """Return what the run does while it starts, then the latest update's reward, length and speed."""
+    """Return the step of the start, or the latest update's reward, length and speed."""
     row = progress.latest
     if not row:
         doing = progress.doing or (FIRST if progress.phase == "training" else "")
@@ -102,27 +102,27 @@ def figures(progress: Progress) -> list[str]:
         f"accuracy {accuracy:.2f}",
         f"length {row['completion/mean_length']:.0f}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
-        *speed(progress),
+        *_speed(progress),
         *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
         *([progress.doing] if progress.doing else []),
     ]
 
 
-def speed(progress: Progress) -> list[str]:
-    """Return how fast the engines have generated of late; while they do not, what they do instead."""
+def _speed(progress: Progress) -> list[str]:
+    """Return the engines' speed in training, or that they restart."""
     if not progress.answers:
         return ["engine restarts"]
     return [f"{progress.latest['rollout/tokens_per_second']:.0f} tok/s"] if progress.phase == "training" else []
 
 
 def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
-    """Print where to look at the run while it goes on."""
+    """Print the addresses where to look at the run."""
     scripts = Path(sys.executable).parent
     places: dict[str, Any] = {
         "Ray dashboard": f"http://{dashboard}",
-        "  its token": f"{program(scripts / 'ray')} get-auth-token",
+        "  its token": f"{_program(scripts / 'ray')} get-auth-token",
         "  metrics": f"http://{metrics}/metrics",
-        "TensorBoard": f"{program(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
+        "TensorBoard": f"{_program(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
         "Run folder": near(request.folder),
     }
     if "tensorboard" not in request.config.run.trackers:
@@ -132,9 +132,8 @@ def show_places(console: Console, request: RunRequest, dashboard: str, metrics: 
     console.print()
 
 
-def program(path: Path) -> str:
-    """Return how a program is called from here: by its name alone in an active environment."""
-    found = shutil.which(path.name)
-    if found and Path(found) == path:
+def _program(path: Path) -> str:
+    """Return a program as a person types it here: by its name alone in an active environment."""
+    if shutil.which(path.name) == str(path):
         return path.name
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

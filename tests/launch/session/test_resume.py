@@ -14,7 +14,8 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from launch.hardware.machine import GIB, Machine
-from launch.session.resume import begin, find_folder, origin, resolve_dtype, take_over
+from launch.session.preparation import origin
+from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 
 
 def leave(folder: Path, status: str | None, *settings: str) -> None:
