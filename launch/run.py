@@ -99,7 +99,7 @@ def plan_on(config: Config, machine: Machine) -> Plan:
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
-    """Check all that a run needs, take its folder and carry it out. Return the exit code. arguments: the command line."""
+    """Check all needs of a run, take its folder and carry it out. Return the exit code. arguments: the command line."""
     require_token()
     check_installed(config.run.trackers)
     if config.run.restore:

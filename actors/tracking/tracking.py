@@ -69,7 +69,7 @@ class Tracking:
 
 
 class Lane:
-    """One logger with its queue and its thread. A call of None ends the thread; one that hangs ends with its process."""
+    """One logger with its queue and its daemon thread. A call of None ends the thread."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)

@@ -157,7 +157,7 @@ class Watch:
         ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # Ray's shutdown kills hanging actors
 
     def _wait_for_coordinator(self) -> int:
-        """Write the time spent until the coordinator does, and return its process. Raises GetTimeoutError if it hangs."""
+        """Write the time spent until the coordinator does; return its process. Raises GetTimeoutError if it hangs."""
         pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(_process_id)
         return self._answer(pid, lambda: self._folder.write_spent(self._request.spent))
 

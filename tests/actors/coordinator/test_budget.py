@@ -18,13 +18,8 @@ def test_time_of_earlier_processes_counts() -> None:
     clock = HandClock()
     budget = Budget(600.0, 45.0, clock)
     clock.time += 5
-    assert budget.spent == 50.0
-    assert budget.left == 550.0
-    assert budget.progress == 50 / 600
-
-
-def test_progress_never_exceeds_one() -> None:
-    assert Budget(10.0, 20.0, HandClock()).progress == 1.0
+    assert (budget.spent, budget.left, budget.progress) == (50.0, 550.0, 50 / 600)
+    assert Budget(10.0, 20.0, clock).progress == 1.0
 
 
 def test_reserve_is_learned_from_measured_steps() -> None:
@@ -33,10 +28,6 @@ def test_reserve_is_learned_from_measured_steps() -> None:
     budget.expect("evaluate", 20.0)
     budget.expect("checkpoint", 4.0)
     assert budget.reserve == EVALUATION_SAFETY * 20.0 + SAFETY * 4.0 + FINISH_MARGIN_S
-
-
-def test_evaluation_holds_back_no_more_than_its_part() -> None:
-    budget = Budget(600.0, 0.0, HandClock())
     budget.expect("evaluate", 400.0)
     assert budget.evaluation_reserve == MOST_EVALUATION * 600.0
     assert budget.allows("update")

@@ -33,23 +33,6 @@ def test_rounding_makes_no_second_negative() -> None:
     assert min(resumed.seconds["run"].values()) == 0.0
 
 
-def test_looking_does_not_change_what_is_counted() -> None:
-    clock = HandClock()
-    ledger = Ledger(clock)
-    ledger.enter("learner", "update")
-    clock.time += 3
-    assert ledger.seconds == {"learner": {"start": 0.0, "update": 3.0}}
-    clock.time += 4
-    assert ledger.seconds == {"learner": {"start": 0.0, "update": 7.0}}
-
-
-def test_counts_add_up() -> None:
-    ledger = Ledger(HandClock())
-    ledger.count("tokens/useful", 5)
-    ledger.count("tokens/useful", 6)
-    assert ledger.counts == {"tokens/useful": 11}
-
-
 @given(st.lists(st.tuples(st.sampled_from(HISTORY), st.integers(0, 99))), st.lists(st.sampled_from(HISTORY)))
 def test_abandoned_history_changes_the_class_of_tokens_and_not_their_sum(
     kept: list[tuple[str, int]], lost: list[str]
@@ -69,10 +52,13 @@ def test_abandoned_history_changes_the_class_of_tokens_and_not_their_sum(
     assert sum(ledger.counts.values()) == total
 
 
-def test_figures_are_flat() -> None:
+def test_looking_changes_nothing_and_figures_are_flat() -> None:
     clock = HandClock()
     ledger = Ledger(clock)
     ledger.enter("learner", "update")
-    ledger.count("tokens/eval", 5)
-    clock.time += 3
-    assert ledger.figures == {"ledger/learner/start": 0.0, "ledger/learner/update": 3.0, "ledger/tokens/eval": 5.0}
+    ledger.count("tokens/eval", 2)
+    for seconds in (3.0, 7.0):
+        clock.time = 100.0 + seconds
+        assert ledger.seconds == {"learner": {"start": 0.0, "update": seconds}}
+    ledger.count("tokens/eval", 3)
+    assert ledger.figures == {"ledger/learner/start": 0.0, "ledger/learner/update": 7.0, "ledger/tokens/eval": 5.0}

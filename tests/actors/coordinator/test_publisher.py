@@ -59,11 +59,11 @@ def test_abandoned_versions_leave_the_engine() -> None:
     async def scenario() -> None:
         engine = FakeEngine()
         publisher = make_publisher(engine)
-        await publish(publisher, 0)
-        await publish(publisher, 1)
+        for version in range(2):
+            await publish(publisher, version)
         await publisher.abandon()
         assert publisher.policy is None
-        await engine.load(AdapterRef(2, 1, "nowhere"))
-        await engine.load(AdapterRef(3, 1, "nowhere"))
+        for version in (2, 3):
+            await engine.load(AdapterRef(version, 1, "nowhere"))
 
     run_virtually(scenario())

@@ -13,23 +13,16 @@ from tests.actors.virtual_run import Run, make_config
 from tests.fakes import FakeEngine, FakeLearner
 
 
-def test_run_spends_its_budget_and_not_more(run: Run) -> None:
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_run_spends_its_budget_and_not_more(run: Run, start: float) -> None:
+    """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
+    run.engine.start_seconds = start * run.seconds
     outcome = run.go()
     assert outcome.status == "budget_exhausted"
-    assert run.spent <= run.seconds
-    assert run.spent > 0.8 * run.seconds
-    assert run.folder.evaluation("base") is not None
-    assert outcome.final is not None
-    assert outcome.final["n"] == 2
-    assert outcome.final["pass@1"] == 1.0
-
-
-def test_start_of_the_engine_is_no_part_of_the_first_evaluation(run: Run) -> None:
-    """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
-    run.engine.start_seconds = 0.5 * run.seconds
-    run.go()
+    assert 0.8 * run.seconds < run.spent <= run.seconds
     assert (run.folder.evaluation("base") or {})["n"] == 2
-    assert run.spent > 0.8 * run.seconds
+    assert outcome.final is not None
+    assert (outcome.final["n"], outcome.final["pass@1"]) == (2, 1.0)
 
 
 def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> None:
@@ -69,20 +62,9 @@ def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
 
 
 def test_stop_during_the_first_evaluation_leaves_at_once(run: Run) -> None:
-    run.engine.seconds = 1000.0
-    run.seconds = 100_000.0
-
+    run.engine.seconds, run.seconds = 1000.0, 100_000.0
     assert run.go(30.0).status == "interrupted"
     assert run.spent < 40.0
-
-
-def test_update_longer_than_the_grace_is_abandoned(run: Run) -> None:
-    run.learner.seconds = 10_000.0
-    run.seconds = 100_000.0
-
-    cause = run.fail(100.0)
-    assert isinstance(cause, Interrupted)
-    assert run.spent < 100.0 + run.config.budget.grace_s + 5.0
 
 
 def test_first_update_that_outlasts_the_budget_is_lost_and_the_budget_kept(run: Run) -> None:
@@ -143,12 +125,6 @@ def test_gradient_that_takes_too_long_leaves_time_to_save_the_version_behind_it(
     loses_the_last_update_alone(run)
 
 
-def test_start_that_outlasts_the_budget_ends_the_run(run: Run) -> None:
-    run.engine.start_seconds = 10_000.0
-    assert run.go().status == "budget_exhausted"
-    assert run.spent <= run.seconds
-
-
 def test_validations_take_no_more_than_their_share(run: Run) -> None:
     """Each takes 10 s, half as much again as the update it follows."""
     run.seconds = 1000.0
@@ -166,40 +142,37 @@ def test_validations_take_no_more_than_their_share(run: Run) -> None:
     assert run.ledger["learner"]["validate"] <= 0.1 * run.spent
 
 
-def test_second_stop_leaves_at_once_with_the_last_checkpoint(run: Run) -> None:
-    run.seconds = 100_000.0
-    run.learner.seconds = 30.0
-
-    cause = run.fail(200.0, 201.0)
-    assert isinstance(cause, Interrupted)
-    assert run.spent < 202.0
-    assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
-
-
-def test_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run) -> None:
-    async def save(_: str) -> None:
-        await asyncio.sleep(10_000.0)
-
-    run.learner.save = save  # type: ignore[method-assign]
+@pytest.mark.parametrize("slow", ["start", "save"])
+def test_start_or_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run, slow: str) -> None:
+    if slow == "start":
+        run.engine.start_seconds = 10_000.0
+    else:
+        run.learner.save = lambda _: asyncio.sleep(10_000.0)  # type: ignore[method-assign]
     run.config.checkpoint.every = 1000
     assert run.go().status == "budget_exhausted"
     assert run.spent <= run.seconds
 
 
-def test_all_steps_after_a_stop_share_one_grace(run: Run) -> None:
-    """Update and checkpoint that take most of the grace each: the second is given up."""
-    run.seconds = 100_000.0
-    run.config.budget.grace_s = 60.0
-    run.learner.seconds = 55.0
+@pytest.mark.parametrize(
+    ("learn", "save", "stops", "latest"),
+    [(10_000.0, 0.0, (100.0,), 165.0), (30.0, 0.0, (200.0, 201.0), 202.0), (55.0, 50.0, (20.0,), 80.0)],
+    ids=["update longer than the grace", "second stop", "update and checkpoint share one grace"],
+)
+def test_steps_after_a_stop_end_with_the_grace(
+    run: Run, learn: float, save: float, stops: tuple[float, ...], latest: float
+) -> None:
+    run.seconds, run.config.budget.grace_s, run.learner.seconds = 100_000.0, 60.0, learn
+    written = run.learner.save
 
-    async def save(_: str) -> None:
-        await asyncio.sleep(50.0)
+    async def slow(folder: str) -> None:
+        await asyncio.sleep(save)
+        await written(folder)
 
-    run.learner.save = save  # type: ignore[method-assign]
-
-    cause = run.fail(20.0)
-    assert isinstance(cause, Interrupted)
-    assert run.spent <= 20.0 + 60.0
+    run.learner.save = slow  # type: ignore[method-assign]
+    assert isinstance(run.fail(*stops), Interrupted)
+    assert run.spent <= latest
+    if len(stops) == 2:
+        assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

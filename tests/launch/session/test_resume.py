@@ -58,27 +58,11 @@ def test_only_a_plan_for_this_machine_keeps_the_dtype_of_the_run_made_here(prese
     assert config.model.dtype == settled
 
 
-def test_new_run_gets_a_folder_of_its_name(tmp_path: Path) -> None:
-    assert find_folder(configure(tmp_path, "run.name=mine")) == tmp_path / "mine"
-
-
-@pytest.mark.parametrize("status", [None, "interrupted", "failed", "halted"])
-def test_unfinished_run_may_go_on(tmp_path: Path, status: str | None) -> None:
-    leave(tmp_path, status)
+@pytest.mark.parametrize("status", ["", None, "interrupted", "failed", "halted"], ids=lambda status: status or "new")
+def test_new_or_unfinished_run_may_start(tmp_path: Path, status: str | None) -> None:
+    if status != "":
+        leave(tmp_path, status)
     assert find_folder(configure(tmp_path)) == tmp_path / "quickstart"
-
-
-@pytest.mark.parametrize("status", ["completed", "budget_exhausted"])
-def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, status: str) -> None:
-    leave(tmp_path, status)
-    with pytest.raises(BadInput, match=rf"{status}.*run\.overwrite=true"):
-        find_folder(configure(tmp_path))
-    assert find_folder(configure(tmp_path, "run.overwrite=true")) == tmp_path / "quickstart"
-
-
-def test_budget_and_checkpoints_may_change_on_resume(tmp_path: Path) -> None:
-    leave(tmp_path, "interrupted")
-    find_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0", "learner.ranks=2"))
 
 
 def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> None:
@@ -92,8 +76,9 @@ def test_changes_are_listed_and_the_place_of_the_run_is_none(tmp_path: Path) -> 
     ]
 
 
-def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
+def test_budget_and_checkpoints_may_change_on_resume_and_the_task_may_not(tmp_path: Path) -> None:
     leave(tmp_path, "interrupted")
+    find_folder(configure(tmp_path, "budget.minutes=20", "checkpoint.every=1", "dashboard.port=0", "learner.ranks=2"))
     with pytest.raises(BadInput) as caught:
         find_folder(configure(tmp_path, "lora.rank=8", "run.seed=3"))
     assert "lora.rank=32, not 8" in str(caught.value)
@@ -161,7 +146,7 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
 
 
 def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that a killed process has not come to delete are never taken for another run's."""
+    """A killed process leaves a folder that is still known as a run's."""
     leave(tmp_path, "completed")
     run, gone = tmp_path / "quickstart", list[str]()
     for name in ("events.jsonl", "spent.json", "ledger.json"):
@@ -173,11 +158,15 @@ def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monke
     assert gone[-1] == "config.yaml"
 
 
-def test_overwriting_clears_a_run_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", ["completed", "budget_exhausted"])
+def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, status: str) -> None:
+    """Overwriting clears the run and nothing else."""
+    leave(tmp_path, status)
+    with pytest.raises(BadInput, match=rf"{status}.*run\.overwrite=true"):
+        find_folder(configure(tmp_path))
     config = configure(tmp_path, "run.overwrite=true")
-    leave(tmp_path, "completed")
     (tmp_path / "quickstart" / "checkpoints").mkdir()
-    begin(config, tmp_path / "quickstart", problems("a"))
+    begin(config, find_folder(config), problems("a"))
     left = sorted(path.name for path in (tmp_path / "quickstart").iterdir())
     assert left == [".microbudget-rl", "config.yaml", "identity.json", "problems.digest"]
 
@@ -235,7 +224,6 @@ def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:
         ("budget_exhausted", [], ["budget.minutes=20"], None),
         ("budget_exhausted", [], ["budget.hours=1"], None),
         ("budget_exhausted", [], ["budget.minutes=8"], "budget.minutes=16"),
-        ("budget_exhausted", [], ["budget.minutes=7"], "budget.minutes=16"),
         ("budget_exhausted", [], ["budget.updates=80"], "budget.minutes=16"),
         ("completed", ["budget.updates=40"], ["budget.updates=80"], None),
         ("completed", ["budget.updates=40"], [], None),
@@ -251,7 +239,8 @@ def test_finished_run_goes_on_with_more_of_what_ended_it(
     finish(tmp_path, status, "learner.schedule=constant", *begun, budget_s=480.0, updates=40)
     config = configure(tmp_path, "learner.schedule=constant", *asked)
     if hint is None:
-        assert find_folder(config) == tmp_path / "quickstart"
+        begin(config, find_folder(config), problems("a"))
+        assert not (tmp_path / "quickstart" / "summary.json").exists()
         return
     with pytest.raises(BadInput, match=rf"{status}.*run\.overwrite=true.*{hint}") as caught:
         find_folder(config)
@@ -266,13 +255,6 @@ def test_schedule_that_has_ended_at_zero_does_not_rise_again(tmp_path: Path) -> 
     shutil.rmtree(tmp_path / "quickstart")
     finish(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=480.0, updates=40)
     assert find_folder(configure(tmp_path, *more)) == tmp_path / "quickstart"
-
-
-def test_run_that_goes_on_is_unfinished_again(tmp_path: Path) -> None:
-    finish(tmp_path, "budget_exhausted", "learner.schedule=constant", budget_s=480.0, updates=40)
-    config = configure(tmp_path, "learner.schedule=constant", "budget.minutes=20")
-    assert begin(config, find_folder(config), problems("a")) == ["budget.minutes=8.0 → 20.0"]
-    assert not (tmp_path / "quickstart" / "summary.json").exists()
 
 
 def test_origin_repeats_the_command_without_what_is_private() -> None:

@@ -1,6 +1,4 @@
-"""What the driver makes of a coordinator that does not answer as it should. Ray is a fake here, with calls for
-references.
-"""
+"""The driver with a coordinator that crashes, hangs or raises. Ray is a fake here, with calls for references."""
 
 import errno
 import json
@@ -26,6 +24,9 @@ from launch.session.watch import Watch
 from tests.actors.coordinator.test_actor import make_request
 
 Call = Callable[[], Any]
+Follow = Callable[..., dict[str, Any]]
+
+DONE = {"status": "completed"}
 
 
 def failing(error: Exception) -> Call:
@@ -44,8 +45,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Watches a coordinator that comes up like this, after so many looks, and runs like that; the summary."""
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
+    """Watch a coordinator that comes up after so many looks and ends by a call; return the summary."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(up: Call = lambda: 1, ending: Call = dict, looks: int = 0) -> dict[str, Any]:
@@ -81,42 +82,38 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         signal.signal(number, handler)
 
 
-def raised(error: Exception) -> Exception:
-    """An error as Ray hands it on from an actor."""
-    return RayTaskError("run", f"Traceback: somewhere\n{type(error).__name__}: {error}", error).as_instanceof_cause()
-
-
-def test_error_of_the_coordinator_is_told_in_the_summary(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    summary = follow(ending=failing(raised(OSError("No space left"))))
+@pytest.mark.parametrize("error", [OSError("No space left"), BadInput("lora.rank=3 is not possible")])
+def test_error_of_the_coordinator_is_raised_or_told(follow: Follow, tmp_path: Path, error: Exception) -> None:
+    """As Ray hands it on."""
+    text = f"Traceback: somewhere\n{type(error).__name__}: {error}"
+    ending = failing(RayTaskError("run", text, error).as_instanceof_cause())
+    if isinstance(error, BadInput):
+        with pytest.raises(BadInput, match=r"lora\.rank=3"):
+            follow(ending=ending)
+        assert not (tmp_path / "summary.json").exists()
+        return
+    summary = follow(ending=ending)
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert "OSError: No space left" in summary["reason"]
     assert "Traceback: somewhere" in (tmp_path / "failure.log").read_text()
 
 
-def test_bad_input_that_the_coordinator_finds_is_raised(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"lora\.rank=3"):
-        follow(ending=failing(raised(BadInput("lora.rank=3 is not possible"))))
-    assert not (tmp_path / "summary.json").exists()
-
-
-def test_time_is_kept_before_there_is_a_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    assert follow(ending=lambda: {"status": "completed"}, looks=2) == {"status": "completed"}
+def test_time_is_kept_before_there_is_a_coordinator(follow: Follow, tmp_path: Path) -> None:
+    assert follow(ending=lambda: DONE, looks=2) == DONE
     assert RunRecord(tmp_path).spent >= 50.0
 
 
 def test_stop_of_the_driver_itself_is_no_silence_of_the_coordinator(
-    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look takes an hour, as if Ctrl-Z had come meanwhile: the answer is there at the second."""
+    """Each look takes an hour, as with Ctrl-Z: the answer is there at the second."""
     hours = iter(range(0, 3_600_000, 3600))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
-    assert follow(ending=lambda: {"status": "completed"}, looks=1) == {"status": "completed"}
+    assert follow(ending=lambda: DONE, looks=1) == DONE
 
 
-def test_coordinator_that_never_answers_ends_the_run(
-    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_coordinator_that_never_answers_ends_the_run(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "SILENCE_S", 3 * watch.POLL_S)
     summary = follow(looks=1000)
     assert summary["status"] == "failed"
@@ -124,7 +121,7 @@ def test_coordinator_that_never_answers_ends_the_run(
 
 
 def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
-    follow: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sync(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -135,7 +132,7 @@ def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
     assert "make room" in summary["reason"]
 
 
-def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_coordinator_that_keeps_dying_ends_the_run(follow: Follow, tmp_path: Path) -> None:
     summary = follow(up=failing(RayActorError()))
     assert (summary["status"], summary["updates"]) == ("failed", 0)
     assert f"died {DEATHS_IN_A_ROW} times in a row" in summary["reason"]
@@ -144,7 +141,7 @@ def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., dict[st
 
 
 def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
-    """A call in which so many coordinators die, each after it has done something."""
+    """A call in which so many coordinators crash, each after it has done something."""
     deaths = iter(range(times))
 
     def call() -> Any:
@@ -156,16 +153,14 @@ def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
     return call
 
 
-def test_run_goes_on_under_another_coordinator(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    assert follow(ending=dying(1, lambda: {"status": "completed"})) == {"status": "completed"}
+def test_run_goes_on_under_another_coordinator(follow: Follow, tmp_path: Path) -> None:
+    assert follow(ending=dying(1, lambda: DONE)) == DONE
     (event,) = RunRecord(tmp_path).events()
     assert event["event"] == "coordinator died"
     assert event["detail"].endswith("restarting from update 0, attempt 1 of 2")
 
 
-def test_coordinators_that_save_something_may_die_more_often(
-    follow: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
+def test_coordinators_that_save_something_may_die_more_often(follow: Follow, tmp_path: Path) -> None:
     versions, latest = count(1), tmp_path / "checkpoints" / "latest"
 
     def save() -> None:
@@ -174,15 +169,11 @@ def test_coordinators_that_save_something_may_die_more_often(
         latest.unlink(missing_ok=True)
         latest.symlink_to(folder.name)
 
-    assert follow(ending=dying(DEATHS_IN_A_ROW + 1, lambda: {"status": "completed"}, save))["status"] == "completed"
+    assert follow(ending=dying(DEATHS_IN_A_ROW + 1, lambda: DONE, save)) == DONE
     assert [event["update"] for event in RunRecord(tmp_path).events()] == [1, 2, 3, 4]
 
 
-def test_run_that_is_told_to_stop_is_not_started_again(follow: Callable[..., dict[str, Any]]) -> None:
+def test_run_that_has_ended_or_is_told_to_stop_is_not_started_again(follow: Follow, tmp_path: Path) -> None:
     summary = follow(ending=dying(1, dict, lambda: signal.raise_signal(signal.SIGTERM)))
     assert (summary["status"], summary["reason"]) == ("interrupted", "SIGTERM")
-
-
-def test_run_that_has_ended_is_not_started_again(follow: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    end = {"status": "completed", "reason": "3 updates were requested"}
-    assert follow(ending=dying(1, dict, lambda: (tmp_path / "summary.json").write_text(json.dumps(end)))) == end
+    assert follow(ending=dying(1, dict)) == json.loads((tmp_path / "summary.json").read_text())
