@@ -180,7 +180,6 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all its samples."""
         return sum(len(sample.token_ids) for sample in self.samples)
 
     @property

@@ -35,6 +35,9 @@ OOM_SCORE = Path("/proc/self/oom_score_adj")
 LOOK_S = 5.0
 """Seconds between two looks at the host's resources, and two reports to Ray's metrics."""
 
+STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
+"""Statuses of summary.json by the error that ended the run."""
+
 Started = list[Engine | Learner | Verifier]
 
 StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]
@@ -86,7 +89,8 @@ class CoordinatorActor:
         except BaseException as error:
             cause = root_cause(error)
             trouble = disk_trouble(self._folder.path, cause)
-            outcome = Outcome("halted", trouble) if trouble else Outcome(status_of(cause), last_line(cause))
+            status = "halted" if trouble else STATUSES.get(type(cause), "failed")
+            outcome = Outcome(status, trouble or last_line(cause))
             bad_input = cause if isinstance(cause, BadInput) else None
             if outcome.status != "interrupted":
                 failure = traceback.format_exc()
@@ -172,28 +176,23 @@ class CoordinatorActor:
         for alarm in alarms:
             self._ledger.count(f"warnings/{alarm.kind}")
             self._folder.append_event(self._updates, f"{alarm.kind} low", alarm.text)
-        self._note_loggers()
-        self._note_puts()
+        self._note_losses()
         if self._coordinator is None:
             self._folder.write_spent(self._budget.spent, self._ledger.record)
 
-    def _note_loggers(self) -> None:
-        """Count the calls that loggers have lost, and write a new reason down."""
+    def _note_losses(self) -> None:
+        """Count the lost calls of loggers and the puts to the remote, and write their news down."""
         for trouble in self._folder.tracking.troubles():
             self._ledger.count(f"warnings/{trouble.tracker}", trouble.lost)
             if trouble.reason:
                 event = f"{trouble.tracker} does not take what it is given"
                 self._folder.append_event(self._updates, event, trouble.reason)
-
-    def _note_puts(self) -> None:
-        """Count what was put to the remote, and write down when that begins to fail and when it works again."""
-        if self._putter is None:
-            return
-        puts = self._putter.puts()
-        for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
-            self._ledger.count(f"mirror/{name}", number)
-        if puts.news:
-            self._folder.append_event(self._updates, "mirror", puts.news)
+        if self._putter:
+            puts = self._putter.puts()
+            for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
+                self._ledger.count(f"mirror/{name}", number)
+            if puts.news:
+                self._folder.append_event(self._updates, "mirror", puts.news)
 
     def _note_actor(self, event: str, detail: str) -> None:
         """Write an actor's event down, and count a crash."""
@@ -219,13 +218,6 @@ class CoordinatorActor:
             trouble = disk_trouble(self._folder.path, error) or last_line(error)
             return summary if summary["status"] == "halted" else {**summary, "status": "halted", "reason": trouble}
         return summary
-
-
-def status_of(cause: BaseException) -> str:
-    """Return summary.json's status of a run that ended with this error."""
-    if isinstance(cause, Halted):
-        return "halted"
-    return "interrupted" if isinstance(cause, Interrupted) else "failed"
 
 
 def last_line(error: BaseException) -> str:

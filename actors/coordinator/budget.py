@@ -89,7 +89,6 @@ class Budget:
         return int(max(self.left - self.reserve, 0.0) / max(median(recent), 1e-9)) if recent else None
 
     def knows(self, step: str) -> bool:
-        """Whether a `step` has been measured."""
         return step in self._durations
 
     def _latest(self, step: str) -> list[float]:

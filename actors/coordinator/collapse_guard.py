@@ -101,7 +101,6 @@ def _least_spread(reward: float) -> float:
 
 
 def _medians(values: Iterable[float], window: int) -> tuple[float, float]:
-    """Return the medians of the window and of the updates after it."""
     series = list(values)
     return median(series[:window]), median(series[window:])
 

@@ -41,7 +41,6 @@ class HeldoutEvaluations:
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
 
     async def final(self, adapter: AdapterRef) -> dict[str, Any] | None:
-        """Evaluate the last policy in the time that is left."""
         return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
     async def validate(self, adapter: AdapterRef) -> dict[str, float]:

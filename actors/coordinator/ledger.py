@@ -58,7 +58,6 @@ class Ledger:
         self._counts[name] += amount
 
     def move(self, name: str, other: str, amount: int) -> None:
-        """Move an amount from one count to another."""
         self._counts[name] -= amount
         self._counts[other] += amount
 
@@ -70,7 +69,6 @@ class Ledger:
 
     @property
     def seconds(self) -> dict[str, dict[str, float]]:
-        """Seconds by actor and activity up to now."""
         for actor in self._now:
             self._add_up(actor)
         return {actor: dict(activities) for actor, activities in self._seconds.items()}

@@ -26,7 +26,6 @@ class Standing:
         self._ledger.enter("run", phase)
 
     def progress(self, updates: int) -> Progress:
-        """Return the run's progress after so many updates."""
         fitting = self._budget.forecast("turn")
         missing = [] if self._limit is None else [self._limit - updates]
         return Progress(
@@ -43,7 +42,6 @@ class Standing:
 
 
 def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
-    """Return rewards, lengths and verdicts of a batch, and the verifier's counts."""
     samples = [sample for group in batch.groups for sample in group.samples]
     lengths = [len(sample.token_ids) for sample in samples]
     rewards = [reward for group in batch.groups for reward in group.rewards]

@@ -71,7 +71,6 @@ class PolicyPublisher:
             await self._engine.retire(policy)
 
     async def close(self) -> None:
-        """Cancel a check that is under way."""
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait({self._probe})

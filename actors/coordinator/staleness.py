@@ -58,7 +58,6 @@ class StalenessManager:
         return sum(map(len, self._waiting.values()))
 
     def admit(self, index: int) -> None:
-        """Start the group with this index on the current version."""
         if self.capacity <= 0:
             raise ValueError(f"group {index} was admitted without capacity")
         self._running[index] = self.version
@@ -71,7 +70,6 @@ class StalenessManager:
         self._waiting[group.version].append(group)
 
     def give_back(self, index: int) -> None:
-        """Free the capacity of a running group."""
         version = self._running.pop(index)
         self._running_on[version] -= 1
         if not self._running_on[version]:

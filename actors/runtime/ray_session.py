@@ -175,7 +175,6 @@ def make_temporary(folder: Path) -> Path:
 
 
 def addresses(context: Any) -> tuple[Path, str, str]:
-    """Return session folder, and addresses of dashboard and metrics, of this node."""
     node = context.address_info
     return Path(node["session_dir"]), context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
 
@@ -220,7 +219,6 @@ def end_actors() -> None:
 
 
 def _end(processes: Iterable[psutil.Process], chosen: Callable[[psutil.Process], bool]) -> None:
-    """Kill the chosen processes and their children."""
     dying = list[psutil.Process]()
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended; it is another user's

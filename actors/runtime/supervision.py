@@ -143,7 +143,6 @@ class Supervised(Generic[M]):
             await self.recovered()
 
     async def close(self) -> None:
-        """End the actor, and restart it no more."""
         if self.restart is not None:
             self.restart.cancel()
         await self.actor.close()

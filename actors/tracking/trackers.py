@@ -18,9 +18,6 @@ WANDB = "wandb~=0.31"
 PROJECT = "microbudget"
 """Default of WANDB_PROJECT."""
 
-ENDING = ("status", "reason", "updates", "spent_s", "budget_s", "cost", "best_update", "hardware")
-"""Entries of summary.json with single values."""
-
 TEXT_SAMPLES = 3
 """Number of an update's responses that TensorBoard shows."""
 
@@ -108,7 +105,7 @@ class WandbTracker:
         self._run.log({f"samples/{kind}": _table(rows), "update": step})
 
     def end(self, summary: dict[str, Any]) -> None:
-        self._run.summary.update({key: summary[key] for key in ENDING if summary.get(key) is not None})
+        self._run.summary.update({key: value for key, value in summary.items() if isinstance(value, str | int | float)})
         if summary.get("events"):
             self._run.log({"events": _table(summary["events"])})
         self._run.finish()

@@ -41,7 +41,6 @@ class Tracking:
             lane.begin(next_update)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers by name at an update."""
         self._put(lambda tracker: tracker.scalars(step, values))
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:

@@ -54,7 +54,6 @@ async def start_actors(
 
 
 def start_engines(config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record) -> EnginePool:
-    """Start the rollout actors."""
     alone, transfer = answers_alone(config, placement.device), AdapterTransfer()
     at_once = 1 if alone else config.rollout.max_concurrent_samples
     engines = [

@@ -1,10 +1,7 @@
 """The live display of a run, and the addresses where to look at it."""
 
-import os
-import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -53,7 +50,8 @@ class RunView:
         if self._console.is_terminal:
             self._live.update(render(progress, self._console.width))
         elif seen != self._seen:
-            self._console.print(describe(progress), soft_wrap=True, highlight=False)
+            line = f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}"
+            self._console.print(line.rstrip(), soft_wrap=True, highlight=False)
         self._seen = seen
 
 
@@ -73,10 +71,6 @@ def render(progress: Progress, width: int) -> RenderableType:
     return Group(bar, *lines)
 
 
-def describe(progress: Progress) -> str:
-    return f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}".rstrip()
-
-
 def wrapped(figures: list[str], width: int) -> list[str]:
     """Put figures into as few lines as possible, none of them cut."""
     lines: list[str] = []
@@ -94,35 +88,29 @@ def figures(progress: Progress) -> list[str]:
     if not row:
         doing = progress.doing or (FIRST if progress.phase == "training" else "")
         return [doing] if doing else []
-    more = f" (about {progress.updates_left} more)" if progress.updates_left else ""
     reward, accuracy = row["reward/mean"], row["reward/accuracy"]
+    more = f" (about {progress.updates_left} more)" if progress.updates_left else ""
+    speed = f"{row['rollout/tokens_per_second']:.0f} tok/s" if progress.phase == "training" else ""
     return [
         f"update {row['update']:.0f}{more}",
         *([f"reward {reward:.2f}"] if abs(reward - accuracy) >= ALIKE else []),
         f"accuracy {accuracy:.2f}",
         f"length {row['completion/mean_length']:.0f}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
-        *_speed(progress),
+        *filter(None, [speed if progress.answers else "engine restarts"]),
         *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
-        *([progress.doing] if progress.doing else []),
+        *filter(None, [progress.doing]),
     ]
-
-
-def _speed(progress: Progress) -> list[str]:
-    """Return the engines' speed in training, or that they restart."""
-    if not progress.answers:
-        return ["engine restarts"]
-    return [f"{progress.latest['rollout/tokens_per_second']:.0f} tok/s"] if progress.phase == "training" else []
 
 
 def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
     """Print the addresses where to look at the run."""
     scripts = Path(sys.executable).parent
-    places: dict[str, Any] = {
+    places = {
         "Ray dashboard": f"http://{dashboard}",
-        "  its token": f"{_program(scripts / 'ray')} get-auth-token",
+        "  its token": f"{near(scripts / 'ray')} get-auth-token",
         "  metrics": f"http://{metrics}/metrics",
-        "TensorBoard": f"{_program(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
+        "TensorBoard": f"{near(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
         "Run folder": near(request.folder),
     }
     if "tensorboard" not in request.config.run.trackers:
@@ -130,10 +118,3 @@ def show_places(console: Console, request: RunRequest, dashboard: str, metrics: 
     for name, place in places.items():
         console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)
     console.print()
-
-
-def _program(path: Path) -> str:
-    """Return a program as a person types it here: by its name alone in an active environment."""
-    if shutil.which(path.name) == str(path):
-        return path.name
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

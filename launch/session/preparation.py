@@ -115,7 +115,6 @@ def free_port(dashboard: DashboardConfig) -> int:
 
 
 def origin(arguments: Sequence[str], machine: str) -> dict[str, str]:
-    """Return command, commit, start and machine of a run that begins now."""
     return {
         "command": command_line("run.py", arguments),
         "commit": commit(),

@@ -105,7 +105,8 @@ class Watch:
 
     def _follow(self, view: RunView) -> dict[str, Any]:
         """Show the run of one coordinator and return its summary. Raises Ray's error if it crashes or hangs."""
-        self._watcher = ExitWatcher(self._wait_for_coordinator())
+        pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(lambda _: os.getpid())
+        self._watcher = ExitWatcher(self._answer(pid, lambda: self._folder.write_spent(self._request.spent)))
         ending: ray.ObjectRef[dict[str, Any]] = self._coordinator.run.remote()
         while not ray.wait([ending], timeout=POLL_S)[0]:
             progress: Progress = self._answer(self._coordinator.progress.remote())
@@ -156,11 +157,6 @@ class Watch:
         ray.wait([self._coordinator.show_ending.remote(summary, TRACKERS_S)], timeout=TRACKERS_S + POLL_S)
         ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # Ray's shutdown kills hanging actors
 
-    def _wait_for_coordinator(self) -> int:
-        """Write the time spent until the coordinator does; return its process. Raises GetTimeoutError if it hangs."""
-        pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(_process_id)
-        return self._answer(pid, lambda: self._folder.write_spent(self._request.spent))
-
     def _answer(self, asked: "ray.ObjectRef[T]", meanwhile: Callable[[], None] = lambda: None) -> T:
         """Return an answer of the coordinator. Raises GetTimeoutError after SILENCE_S without it, counted in looks: no
         answer can come while this process is stopped, by Ctrl-Z or with its machine.
@@ -182,7 +178,6 @@ class Watch:
         return write_ending(self._request, "failed", reason, whole)
 
     def _show_events(self) -> None:
-        """Print the events since the last look."""
         events = self._folder.events()
         for event in events[self._events_shown :]:
             self._console.print(f"{event['event']}: {event['detail']}", soft_wrap=True, highlight=False, markup=False)
@@ -195,7 +190,3 @@ class Watch:
         if len(self._signals) == 2:
             after(HURRY_S, lambda: os._exit(128 + self._signals[0]))
         self._coordinator.stop.remote(signal.Signals(number).name)
-
-
-def _process_id(_: Any) -> int:
-    return os.getpid()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage.files import seal
-from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from, named
+from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -149,13 +149,6 @@ def test_interrupt_from_the_terminal_reaches_all_processes_and_ends_gracefully(b
     ended = run.end()
     assert (ended.code, ended.summary["status"], ended.summary["reason"]) == (130, "interrupted", "SIGINT")
     assert latest(ended.folder) == ended.summary["updates"]
-
-
-def test_signals_before_the_first_update(begin: Begin) -> None:
-    run = begin("early", "budget.updates=16", *SETTINGS)
-    run.wait_until(lambda: any(named(process, "ray::") for process in run.look()), "first actor")
-    ended = run.end(signal.SIGTERM)
-    assert ended.code in (143, -signal.SIGTERM), ended.output
 
 
 def test_halted_run_resumes_once_its_cause_is_gone(begin: Begin) -> None:

@@ -66,14 +66,14 @@ def test_run_sees_the_gpus_of_its_plan_and_needs_their_memory_free(
     with_cards: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A plan does not need it free."""
-    with_cards("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
     arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
-    assert run.main([*arguments, "device=A40"]) == 1
     with_cards("0, GPU-aa, NVIDIA L4, 23034, 9000, [N/A]\n")
     assert run.main([*arguments, "plan=true"]) == 0
     said = complaint(arguments, capsys)
     assert "8.8 GiB of 22.5 GiB free" in said
     assert "nvidia-smi" in said
+    with_cards("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
+    assert run.main([*arguments, "device=A40"]) == 1
 
 
 def test_gpus_are_looked_at_once_nothing_is_left_of_the_process_before(

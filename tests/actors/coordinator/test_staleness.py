@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.producer import DataCursor
 from actors.coordinator.staleness import StalenessManager
-from actors.messages import Group
 from tests.fakes import make_group
 
 
@@ -86,55 +84,3 @@ def test_no_schedule_of_finishes_and_failures_makes_a_group_too_old(
             updates += 1
         assert running or manager.capacity > 0, "deadlock"
     assert updates > 0
-
-
-@given(st.lists(st.integers(0, 15), unique=True), st.integers(0, 1000))
-def test_cursor_repeats_and_skips_nothing_over_a_resume(used: list[int], seed: int) -> None:
-    """Groups are admitted and used in any order."""
-    rng = random.Random(seed)
-    before = DataCursor()
-    assert [before.admit() for _ in range(16)] == list(range(16))
-    before.use(used)
-    cursor = DataCursor(before.next_unused, before.used)
-    admitted: list[int] = []
-    waiting: list[int] = []
-    for _ in range(30):
-        if rng.random() < 0.5:
-            waiting.append(cursor.admit())
-            admitted.append(waiting[-1])
-        elif waiting:
-            cursor.use([waiting.pop(rng.randrange(len(waiting)))])
-    assert admitted == [index for index in range(100) if index not in used][: len(admitted)]
-
-
-class CountedVersion(Group):
-    """Counts how often anything looks at its version or index."""
-
-    looks = 0
-
-    def __getattribute__(self, name: str) -> object:
-        if name in ("version", "index"):
-            CountedVersion.looks += 1
-        return super().__getattribute__(name)
-
-
-def looks_for_a_group(per_update: int) -> float:
-    """How often a group is looked at until a batch has taken it, by a coordinator that asks after each group."""
-    manager = StalenessManager(problems_per_update=per_update, max_staleness=1, max_running=10 * per_update)
-    groups = 0
-    CountedVersion.looks = 0
-    for _ in range(3):
-        while manager.capacity > 0:
-            manager.admit(groups)
-            groups += 1
-        for index in sorted(manager._running):
-            made = make_group(index, manager._running[index])
-            manager.accept(CountedVersion(made.index, made.problem, made.adapter, made.samples, made.rewards))
-            if manager.take_batch():
-                break
-        manager.advance()
-    return CountedVersion.looks / groups
-
-
-def test_what_a_group_costs_does_not_grow_with_the_batch() -> None:
-    assert looks_for_a_group(1000) < 1.5 * looks_for_a_group(10)

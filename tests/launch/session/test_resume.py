@@ -33,28 +33,22 @@ def configure(folder: Path, *settings: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("begun", "asked", "settled"),
+    ("begun", "asked", "present", "settled"),
     [
-        (None, "auto", "float32"),
-        ("bfloat16", "auto", "bfloat16"),
-        ("bfloat16", "float32", "float32"),
+        (None, "auto", True, "float32"),
+        ("bfloat16", "auto", True, "bfloat16"),
+        ("bfloat16", "float32", True, "float32"),
+        ("bfloat16", "auto", False, "float32"),  # another machine has no run here
     ],
 )
-def test_run_keeps_the_dtype_it_began_with(tmp_path: Path, begun: str | None, asked: str, settled: str) -> None:
+def test_run_keeps_the_dtype_it_began_with(
+    tmp_path: Path, begun: str | None, asked: str, present: bool, settled: str
+) -> None:
     if begun:
         leave(tmp_path, "interrupted", f"model.dtype={begun}")
     config = configure(tmp_path, f"model.dtype={asked}")
-    resolve_dtype(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, {"float32": 1e11, "bfloat16": 1e10}))
-    assert config.model.dtype == settled
-
-
-@pytest.mark.parametrize(("present", "settled"), [(True, "float32"), (False, "bfloat16")])
-def test_only_a_plan_for_this_machine_keeps_the_dtype_of_the_run_made_here(present: bool, settled: str) -> None:
-    Path("runs").mkdir()
-    leave(Path("runs"), "interrupted", "model.dtype=float32")
-    config = load(["conf=quickstart"])
-    rates = {"float32": 1e10, "bfloat16": 1e11}
-    resolve_dtype(config, Machine("fast at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
+    rates = {"float32": 1e11, "bfloat16": 1e10}
+    resolve_dtype(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
     assert config.model.dtype == settled
 
 

@@ -14,7 +14,7 @@ import pytest
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from rich.console import Console
 
-from actors.runtime import supervision
+from actors.runtime import cause_of_death, supervision
 from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage import files
 from actors.storage.run_record import RunRecord
@@ -40,6 +40,7 @@ def failing(error: Exception) -> Call:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause before a restart, and no actors of a Ray."""
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(cause_of_death, "REAPED_S", 0.0)
     monkeypatch.setattr(watch, "end_actors", lambda: None)
     monkeypatch.setattr(watch, "free_learners", lambda: None)
 
