@@ -212,7 +212,7 @@ class UpdateStats:
 
     adapter: the new version.
     metrics: the learner's, by their names in metrics.jsonl.
-    fault: why a step was skipped: what was not finite, and from which samples; empty otherwise.
+    fault: why a step was skipped: the value that was not finite, and its samples; empty otherwise.
     """
 
     adapter: AdapterRef

@@ -1,4 +1,4 @@
-"""The interfaces of the system: what the coordinator needs from the world. Tests put their fakes here."""
+"""The interfaces between the coordinator and the rest of the system. Tests put their fakes here."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol

@@ -10,7 +10,7 @@ Examples:
     python launch/run.py conf=mine data.source=file:problems.csv budget.minutes=30
 
 The same command again resumes a run that was cut off. `plan=true` prints placement, memory and time, for this machine
-or a card by name; `show=true` every setting and where it comes from. Neither starts anything.
+or a GPU by name; `show=true` prints every setting and its source. Neither starts anything.
 """
 
 import os
@@ -177,7 +177,7 @@ def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
         console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
     else:
         clear_session(request.folder)
-        RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have what is needed of them
+        RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have the needed ones
     for line in next_steps(summary, request.folder):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(conclusion(request.folder), soft_wrap=True, highlight=False, markup=False)

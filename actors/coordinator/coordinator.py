@@ -368,7 +368,7 @@ class Coordinator:
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
     def _note_death(self, death: LearnerDied, then: str = "") -> None:
-        """Write a crash of the learner down. then: what happens next, by default a restart.
+        """Write a crash of the learner down. then: the next step, by default a restart.
 
         Raises Halted after DEATHS without a checkpoint in between.
         """

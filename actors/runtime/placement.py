@@ -10,7 +10,7 @@ LEARNER_SHARE = 0.50
 """Shares of one GPU. The learner's activations come in peaks, the engine's memory is a KV cache that can be any size;
 the last twentieth covers what neither allocator sees: two CUDA contexts and fragments."""
 
-WHOLE_CARD = 0.90
+WHOLE_GPU = 0.90
 """Fraction of the memory of a GPU of its own that an actor uses: vLLM's default, with room for CUDA's context and
 graphs."""
 
@@ -115,7 +115,7 @@ def place(
     several nodes without a GPU the first is the learner's.
     """
     if gpus:
-        return _on_cards(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
+        return _on_gpus(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
     if len(nodes) > 1:
         return _on_nodes(nodes, ranks, engines or len(nodes) - 1)
     return _on_cores(cores, ranks, engines or 1)
@@ -124,26 +124,26 @@ def place(
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
     """Return shares without a learner: a rollout actor on each GPU, or one on all cores but one in eight."""
     if gpus:
-        rollouts = (_on_card(1.0, CORES_PER_ENGINE),) * gpus
+        rollouts = (_on_gpu(1.0, CORES_PER_ENGINE),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))
     spare = len(cores) // 8
     return Placement("cpu", (_bound(cores[: len(cores) - spare]),), (), _reward_workers(spare))
 
 
-def _on_cards(cores: tuple[int, ...], gpus: int, ranks: int, engines: int, nodes: Sequence[Node]) -> Placement:
+def _on_gpus(cores: tuple[int, ...], gpus: int, ranks: int, engines: int, nodes: Sequence[Node]) -> Placement:
     shared = gpus == 1
     engine_cores, learner_cores = CORES_PER_ENGINE, max(1, min(CORES_PER_LEARNER, len(cores) // ranks))
     if nodes:  # an actor must not need more cores than its node has per GPU
         each = min(len(node.cores) // node.gpus for node in nodes if node.gpus)
         engine_cores = max(1, min(CORES_PER_ENGINE, each - 1 if shared else each))
         learner_cores = max(1, min(CORES_PER_LEARNER, each - engine_cores if shared else each))
-    learner = _on_card(LEARNER_SHARE if shared else 1.0, learner_cores)
+    learner = _on_gpu(LEARNER_SHARE if shared else 1.0, learner_cores)
     first = replace(learner, node=nodes[0].id) if nodes and nodes[0].gpus else learner
     without = [node for node in nodes if not node.gpus]
     spare = len(cores) - CORES_PER_ENGINE * engines - CORES_PER_LEARNER * ranks
     return Placement(
         device="cuda",
-        rollouts=(_on_card(ROLLOUT_SHARE if shared else 1.0, engine_cores),) * engines,
+        rollouts=(_on_gpu(ROLLOUT_SHARE if shared else 1.0, engine_cores),) * engines,
         learners=(first, *(learner,) * (ranks - 1)),
         reward_workers=_reward_workers(min((len(node.cores) for node in without), default=spare)),
         reward_nodes=tuple(node.id for node in without),
@@ -179,8 +179,8 @@ def _bound(cores: tuple[int, ...], node: str = "") -> Share:
     return Share(cores=cores, threads=len(cores), node=node)
 
 
-def _on_card(fraction: float, threads: int) -> Share:
-    return Share(gpus=fraction, memory=min(fraction, WHOLE_CARD), threads=threads)
+def _on_gpu(fraction: float, threads: int) -> Share:
+    return Share(gpus=fraction, memory=min(fraction, WHOLE_GPU), threads=threads)
 
 
 def _split(cores: tuple[int, ...], parts: int) -> list[tuple[int, ...]]:

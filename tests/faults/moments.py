@@ -130,7 +130,7 @@ def read_only(run: Run) -> Iterator[Over]:
 
 
 def break_disk(folder: Path) -> None:
-    """Have an ext4 turn read-only; what was not flushed is lost."""
+    """Have an ext4 turn read-only; data that was not flushed is lost."""
     Path("/sys/fs/ext4", disk_of(folder)[1].name, "trigger_fs_error").write_text("1")
 
 
@@ -150,7 +150,7 @@ def deleted(run: Run) -> Iterator[Over]:
 
 @contextlib.contextmanager
 def set_clock(run: Run) -> Iterator[Over]:
-    """The date is a day later for all processes of the run, and then again what it was."""
+    """The date is a day later for all processes of the run, and then right again."""
     turn_clock(DAY_S)
     yield NEVER
     turn_clock(0)
@@ -232,13 +232,13 @@ def disk_of(folder: Path) -> tuple[Path, Path]:
 
 
 def call(*command: str | Path) -> str:
-    """Run a command that must succeed; what it printed."""
+    """Run a command that must succeed; return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextlib.contextmanager
 def small_world(faults: Set[str]) -> Iterator[Path]:
-    """Make what these faults need, as root in a mount namespace of one's own; yield the folder for the runs.
+    """Make the devices for these faults, as root in a mount namespace of one's own; yield the folder for the runs.
 
     The disk is an ext4 in a file; /dev/shm is small; the control group's limit is what Ray, too, takes for the host's
     memory; the clock is libfaketime's, whose library the environment names as LIBFAKETIME.
@@ -257,7 +257,7 @@ def small_world(faults: Set[str]) -> Iterator[Path]:
             undo.callback(call, "umount", folder)
         if "shm" in faults:
             call("mount", "-t", "tmpfs", "-o", f"size={SHARED_MEMORY}", "none", "/dev/shm")
-            undo.callback(call, "umount", "-l", "/dev/shm")  # what this process itself has opened there keeps it busy
+            undo.callback(call, "umount", "-l", "/dev/shm")  # this process's own open files there keep it busy
         if "memory" in faults:
             groups = memory_groups()
             group = groups / Path(root).name

@@ -1,4 +1,4 @@
-"""A disk that takes nothing more, a folder that goes, processes that pause: `tests.faults inject` has the rest."""
+"""A full or read-only disk, a deleted folder, a paused process: `tests.faults inject` has the rest."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a 
 SETTINGS = ("eval.problems=0", "checkpoint.every=2", "learner.learning_rate=1e-6")
 
 PAUSE_S = 100.0
-"""Longer than an actor may be silent."""
+"""Seconds, more than an actor may be silent."""
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_pause_of_the_coordinator_costs_no_actor(begin: Begin) -> None:
 @needs_root
 @pytest.mark.parametrize("update", [5, 6])
 def test_history_outlives_a_disk_that_turns_read_only(small_ext4: Path, update: int) -> None:
-    """What was not flushed is lost with it. All but the disk is a fake."""
+    """All but the disk is a fake."""
     before, after = VirtualRun(small_ext4 / "run"), VirtualRun(small_ext4 / "run")
     for run in (before, after):
         run.config.budget.updates, run.config.checkpoint.every = 9, 2

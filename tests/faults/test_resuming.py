@@ -29,7 +29,7 @@ def uninterrupted(begin_once: Begin) -> Ended:
 
 
 def check_continued(ended: Ended, uninterrupted: Ended) -> None:
-    """No update is missing or there twice, and what was asked is what an uninterrupted run asks."""
+    """Check that no update is missing or there twice, and that the problems are those of an uninterrupted run."""
     assert ended.code == 0, ended.output
     assert [row["update"] for row in ended.rows] == list(range(1, 17))
     problems, expected = learned_from(ended), learned_from(uninterrupted)

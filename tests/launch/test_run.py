@@ -207,7 +207,7 @@ sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=Tr
 def test_signal_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
     what: str, code: int, tmp_path: Path
 ) -> None:
-    """Of a driver without Ray. An end that takes its time changes nothing about the result."""
+    """The driver has no Ray. A slow end changes nothing about the result."""
     done = subprocess.run([sys.executable, "-c", DRIVER, what, str(tmp_path)], timeout=240)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert done.returncode == code

@@ -1,4 +1,4 @@
-"""How a run ends whose actors never come up."""
+"""Ends of runs whose actors never come up."""
 
 import asyncio
 import errno

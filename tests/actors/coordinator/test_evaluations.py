@@ -1,4 +1,4 @@
-"""What a run notes of its adapter, with fakes at the seams."""
+"""Plasticity: the inspection of a run's adapter, with fakes."""
 
 import json
 from pathlib import Path

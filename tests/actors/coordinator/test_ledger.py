@@ -14,7 +14,7 @@ from tests.virtual_time import VirtualClock, run_virtually
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.floats(0, 1000)), min_size=1))
 def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, str, float]]) -> None:
-    """Whenever an actor was first heard of, and over a process that was killed a while after its last record."""
+    """Over any first activity, and over a process that was killed a while after its last record."""
     clock = HandClock()
     ledger = Ledger(clock, spent=20.0)
     for actor, activity, seconds in steps:

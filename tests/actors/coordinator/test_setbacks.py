@@ -31,7 +31,7 @@ def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
 
 
 def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a power cut, or an error of the disk, there is no more than what was flushed."""
+    """A power cut or an error of the disk leaves only flushed files."""
     flushed: list[Path] = []
     linked: list[bool] = []
     link = checkpoints.link
@@ -60,7 +60,7 @@ def history(run: Run) -> list[int]:
 
 @pytest.mark.parametrize("deaths", [{death} for death in DEATHS] + [{("accumulate", 4), ("restore", 0)}])
 def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, deaths: set[tuple[str, int]]) -> None:
-    """Wherever it dies: nothing of the abandoned history is trained on, no problem is skipped or repeated."""
+    """Nothing of the abandoned history is trained on, no problem is skipped or repeated."""
     times, run.learner.deaths = len(deaths), set(deaths)
     run.config.budget.updates = 7
     assert run.go().status == "completed"

@@ -77,7 +77,7 @@ def test_first_update_that_outlasts_the_budget_is_lost_and_the_budget_kept(run: 
 
 
 def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> None:
-    """Twice what it took would be more than all of the budget."""
+    """Twice its duration would be more than the whole budget."""
     run.engine.seconds = 8.0
     run.config.eval.n = 10
     outcome = run.go()
@@ -97,7 +97,7 @@ def loses_the_last_update_alone(run: Run) -> None:
 
 
 def test_version_behind_an_update_that_waits_for_an_engine_at_the_end_is_saved(run: Run) -> None:
-    """The learner is idle meanwhile: what was learned before is not lost with the update."""
+    """The learner is idle meanwhile, and can save the version before the update."""
 
     class Silent(FakeEngine):
         async def probe(self, *arguments: Any) -> tuple[Group, ...]:

@@ -30,7 +30,7 @@ class Whereabouts(NamedTuple):
 
 
 class Light:
-    """An engine or a rank in name, which says where it is. cache_blocks: what a successor is given."""
+    """A light actor in the place of an engine or a learner, which tells its node and GPUs."""
 
     def __init__(self, cache_blocks: int | None = None) -> None: ...
 

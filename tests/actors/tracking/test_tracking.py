@@ -17,7 +17,7 @@ from tests.fakes import make_group
 
 
 class Recording:
-    """Keeps what it is given."""
+    """Keeps its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -123,7 +123,7 @@ def test_logger_that_could_not_begin_begins_with_the_next_call() -> None:
 
 
 def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path: Path) -> None:
-    """What a person wants to see first comes first."""
+    """And the overview comes first."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def process(first: int, last: int, value: float) -> None:

@@ -19,7 +19,7 @@ from launch.session.resume import begin, find_folder, resolve_dtype, take_over
 
 
 def leave(folder: Path, status: str | None, *settings: str) -> None:
-    """Leave behind what a run of the quickstart with these settings would."""
+    """Leave the files of a run of the quickstart with these settings."""
     config = configure(folder, *settings)
     run = folder / config.run.name
     run.mkdir()
