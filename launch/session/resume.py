@@ -21,7 +21,7 @@ from launch.hardware.machine import Machine
 BEFORE = {MARK, f".{MARK}.tmp", "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
 """Files that may be in the folder of a run that has not begun."""
 
-_taken_over = set[Path]()
+taken_over = set[Path]()
 """Folders that this process has locked until its end."""
 
 
@@ -141,11 +141,11 @@ def take_over(folder: Path, what: str) -> None:
     """Lock a folder until this process ends, and clear the Ray session of the process before. Raises BadInput if
     another process has the lock, or if the folder cannot be written to. what: name of the work in the folder.
     """
-    if folder in _taken_over:
+    if folder in taken_over:
         return
     if lock(folder) is None:
         raise BadInput(f"{what} in {folder} is running in another process: wait, or give run.name=OTHER")
-    _taken_over.add(folder)
+    taken_over.add(folder)
     clear_session(folder)
 
 
