@@ -53,17 +53,3 @@ def test_adapters_stay_on_disk_as_long_as_a_group_may_need_them() -> None:
         return needed
 
     assert run_virtually(scenario()) == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
-
-
-def test_abandoned_versions_leave_the_engine() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine()
-        publisher = make_publisher(engine)
-        for version in range(2):
-            await publish(publisher, version)
-        await publisher.abandon()
-        assert publisher.policy is None
-        for version in (2, 3):
-            await engine.load(AdapterRef(version, 1, "nowhere"))
-
-    run_virtually(scenario())

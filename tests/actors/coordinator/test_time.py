@@ -4,12 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from actors.errors import Interrupted
 from actors.messages import Group
-from tests.actors.virtual_run import Run, make_config
+from tests.actors.virtual_run import Run
 
 
 @pytest.mark.parametrize("start", [0.0, 0.5])
@@ -156,22 +154,3 @@ def test_steps_after_a_stop_end_with_the_grace(
     assert run.spent <= latest
     if len(stops) == 2:
         assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    staleness=st.integers(0, 2),
-    generate=st.lists(st.floats(0.1, 30.0), min_size=3, max_size=7),
-    learn=st.floats(0.1, 20.0),
-    budget=st.floats(60.0, 600.0),
-)
-def test_no_timing_breaks_age_budget_or_progress(
-    tmp_path_factory: pytest.TempPathFactory, staleness: int, generate: list[float], learn: float, budget: float
-) -> None:
-    run = Run(tmp_path_factory.mktemp("run"), make_config(max_staleness=staleness), budget)
-    run.engine.seconds_of = lambda index: generate[index % len(generate)]
-    run.learner.seconds = learn
-    run.go()
-    assert run.spent <= budget
-    used = sorted(group.index for batch in run.learner.batches for group in batch.groups)
-    assert len(used) == len(set(used))
