@@ -44,7 +44,8 @@ from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, recall
 from launch.plan.plan import Plan, make_plan
 from launch.plan.refusal import check_plan
-from launch.session.resume import command_line, commit, resolve_dtype
+from launch.session.preparation import command_line, commit
+from launch.session.resume import resolve_dtype
 
 MEASURE = "measure="
 

@@ -106,7 +106,7 @@ class Plasticity:
         self._problems = (run.problems.heldout or run.problems.train)[:INSPECTED_PROBLEMS]
         self._groups: tuple[Group, ...] = ()
 
-    async def draw(self) -> None:
+    async def sample(self) -> None:
         """Sample the reference set, or read it if the run has one."""
         if (responses := self._run.folder.probe()) is None:
             await self._run.engine.ready()

@@ -35,7 +35,7 @@ from conf.load import load
 from launch import export
 from launch.embedded import FILES, provide
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import begin, find_folder, take_over
+from launch.session.resume import begin, find_folder, take_over, taken_over
 from launch.sweep import claimed
 
 NEVER_OURS = [
@@ -112,7 +112,7 @@ class World:
 
 def start(world: World, overwrite: bool = False) -> None:
     world.config.run.overwrite = overwrite
-    take_over.cache_clear()
+    taken_over.clear()
     begin(world.config, find_folder(world.config), ProblemSet((), (), {}))
     world.run.recover()
     world.begun = True
@@ -158,7 +158,7 @@ def mirror_elsewhere(world: World) -> None:
 
 
 def evaluate(world: World) -> None:
-    take_over.cache_clear()
+    taken_over.clear()
     world.config.run.overwrite = True
     folder = EvaluationFolder(world.run.evaluation_folder)
     take_over(folder.path, "the evaluation")
