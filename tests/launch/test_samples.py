@@ -3,9 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.command import PlainConsole
 from launch import samples
-from launch.samples import choose, read_pairs, show
 from tests.run_folders import write_run
 
 
@@ -41,36 +39,31 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("shown", "verdict", "expected"),
+    ("arguments", "expected"),
     [
-        ("", "", ["wrong b", "unparsable b", "wrong a", "correct a", "correct c"]),
-        ("worse", "", ["wrong b", "unparsable b", "wrong a"]),
-        ("better", "", ["correct a", "correct c"]),
-        ("wrong", "", ["wrong c"]),
-        ("right", "", ["correct d", "correct d"]),
-        ("", "unparsable", ["unparsable b"]),
-        ("all", "wrong", ["wrong b", "wrong a", "wrong c"]),
+        ([], ["wrong a", "wrong b", "unparsable b", "correct c", "correct a"]),
+        (["show=worse"], ["wrong a", "wrong b", "unparsable b"]),
+        (["show=better", "limit=1"], ["correct c"]),
+        (["show=wrong"], ["wrong c"]),
+        (["verdict=unparsable"], ["unparsable b"]),
+        (["show=all", "verdict=wrong"], ["wrong a", "wrong b", "wrong c"]),
     ],
 )
-def test_what_lost_most_comes_first(shown: str, verdict: str, expected: list[str], run: Path) -> None:
-    assert [pair.after["response"] for pair in choose(read_pairs(run), shown, verdict)] == expected
-
-
-def test_shows_both_answers_and_counts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert samples.main([str(run), "limit=1"]) == 0
+def test_chosen_responses_are_shown(
+    arguments: list[str], expected: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert samples.main([str(run), *arguments]) == 0
     said = capsys.readouterr().out
-    assert "b\ngold: 7" in said
-    assert "correct b" in said
-    assert "wrong, 5 tokens, stop" in said
-    assert "Shown 1 of 5; of all answers: 3 right before, wrong after; 2 wrong before, right after" in " ".join(
-        said.split()
-    )
+    shown = [line.split("│")[2].strip() for line in said.splitlines() if line.count("│") == 3 and "," not in line]
+    assert shown == expected
+    assert f"{expected[0].split()[1]}\nreference answer: 7" in said
+    assert f"Shown {len(expected)} of " in said
+    assert "3 right before, wrong after; 2 wrong before, right after" in " ".join(said.split())
 
 
-def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
-    console = PlainConsole(record=True, width=120, file=(tmp_path / "out").open("w"), force_terminal=True)
-    show(choose(read_pairs(write_run(tmp_path / "mine")), "better", "")[:1], console)
-    said = console.export_text()
+def test_responses_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert samples.main([str(write_run(tmp_path / "mine")), "show=better", "limit=1"]) == 0
+    said = capsys.readouterr().out
     assert "alert(1)" in said
     assert "\x1b" not in said
 
