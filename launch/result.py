@@ -20,19 +20,17 @@ from launch.reporting import conclusion
 
 def describe(summary: dict[str, Any]) -> str:
     """Say how and when a run ended."""
-    summary = {"updates": 0, "spent_s": 0.0, "reason": None} | summary
-    spent = duration(summary["spent_s"])
+    spent = duration(summary.get("spent_s", 0.0))
     if summary.get("cost") is not None:
         spent += f", at a cost of {summary['cost']:.2f}"
-    return f"{summary['status']} after {summary['updates']} updates in {spent}: {summary['reason']}"
+    return f"{summary['status']} after {summary.get('updates', 0)} updates in {spent}: {summary.get('reason')}"
 
 
 @command("result", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 1 if there is no finished run, 2 for bad input."""
     run = RunRecord(run_and_options(arguments, {})[0])
-    summary = run.finished()
-    if summary is None:
+    if (summary := run.finished()) is None:
         return 1
     report = [f"report: {run.report}"] if run.report.exists() else []
     print(f"{run.path}: " + "\n  ".join(map(printable, [describe(summary), *report, conclusion(run.path)])))
