@@ -15,9 +15,10 @@ TOKEN = "hf_stand_in"
 
 @dataclass
 class Hub:
-    """What was received. files: by repository and path. created: what `create` was asked. large: by digest.
+    """What the stand-in received.
 
-    silent: requests whose path ends so get no answer. nonsense: those get one of no use.
+    files: by repository and path. created: bodies of requests to `create`. large: by digest.
+    silent, nonsense: ends of paths whose requests get no response, or one of no use.
     """
 
     url: str = ""
@@ -33,7 +34,7 @@ class Hub:
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
-    """A hub on a free port of loopback that knows one token."""
+    """A hub on a free port of loopback that accepts TOKEN."""
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -47,13 +48,12 @@ def running_hub() -> Iterator[Hub]:
             path = self.path.partition("?")[0]
             if path.endswith(hub.silent):
                 hub.closed.wait(60)
-                return None
-            if path.endswith(hub.nonsense):
-                return self.answer(200, "<html>")
-            uploaded = self.path.startswith("/store/")
-            if not uploaded and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                return self.answer(401, {"error": "Invalid username or password."})
-            return self.answer(*respond(hub, self.command, self.path.partition("?")[0], body))
+            elif path.endswith(hub.nonsense):
+                self.answer(200, "<html>")
+            elif not path.startswith("/store/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self.answer(401, {"error": "Invalid username or password."})
+            else:
+                self.answer(*respond(hub, path, body))
 
         do_GET = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them
 
@@ -78,8 +78,8 @@ def running_hub() -> Iterator[Hub]:
         server.server_close()
 
 
-def respond(hub: Hub, method: str, path: str, body: bytes) -> tuple[Any, ...]:
-    """Status, content and headers of an answer."""
+def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
+    """Status, content and headers of a response."""
     asked = json.loads(body) if body[:1] == b"{" and b"\n" not in body.strip() else {}
     if path == "/api/whoami-v2":
         return 200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}}
