@@ -19,11 +19,6 @@ from conf.errors import BadInput
 from launch.after.merged import summed
 from launch.after.trained import Trained
 
-TYPES = {
-    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
-    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-}
-
 LLAMA = gguf.MODEL_ARCH.LLAMA
 ARCHITECTURES = {
     "LlamaForCausalLM": LLAMA,
@@ -32,16 +27,27 @@ ARCHITECTURES = {
     "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
 }
 
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBERS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+def words(numbers: str) -> list[dict[str, Any]]:
+    """Return the steps by which Qwen2 and Llama 3 split a text. numbers: the pattern of a number, which differs."""
+    pattern = (
+        rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return [split, {**BYTES, "use_regex": False}]
+
+
 SPLITS = {
-    ("ByteLevel",): "gpt-2",
-    ("Digits", "ByteLevel"): "smollm",
-    (_WORDS.replace("NUMBERS", r"\p{N}"),): "qwen2",
-    (_WORDS.replace("NUMBERS", r"\p{N}{1,3}"),): "llama-bpe",
+    "gpt-2": [BYTES],
+    "smollm": [DIGITS, BYTES],
+    "qwen2": words(r"\p{N}"),
+    "llama-bpe": words(r"\p{N}{1,3}"),
 }
-"""llama.cpp's names for how a text is split before pairs are merged, by the steps of a tokenizer.json."""
+"""Steps that split a text before pairs are merged, as tokenizer.json has them, by llama.cpp's names."""
 
 REMEDY = "give format=merged, and convert that with llama.cpp: python convert_hf_to_gguf.py FOLDER --outtype q8_0"
 
@@ -69,26 +75,17 @@ def split_name(loaded: Any) -> str:
     loaded: the tokenizer in transformers, which gives those of some models other steps than their files have.
     """
     tokenizer = json.loads(loaded.backend_tokenizer.to_str())
-    first = tokenizer["pre_tokenizer"] or {}
-    steps = first.get("pretokenizers", [first])
-    name = SPLITS.get(tuple(filter(None, map(_step, steps))))
+    first, model = tokenizer["pre_tokenizer"] or {}, tokenizer["model"]
+    steps = [
+        {key: value for key, value in step.items() if key != "trim_offsets"}
+        for step in first.get("pretokenizers", [first])
+    ]
+    name = next((name for name, known in SPLITS.items() if known == steps), "")
     normalizer = (tokenizer["normalizer"] or {"type": "NFC"})["type"]
-    same = name is not None and bool(tokenizer["model"].get("ignore_merges")) == (name == "llama-bpe")
-    if tokenizer["model"]["type"] != "BPE" or normalizer != "NFC" or not same:
+    kind = (model["type"], normalizer, bool(model.get("ignore_merges")))
+    if not name or kind != ("BPE", "NFC", name == "llama-bpe"):
         raise BadInput(f"format=gguf: does not support the model's tokenizer; {REMEDY}")
-    return str(name)
-
-
-def _step(step: dict[str, Any]) -> str:
-    """Return what a step of a pre-tokenizer does, empty if nothing. An unknown step is returned whole."""
-    match step:
-        case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}:
-            return str(pattern)
-        case {"type": "Digits", "individual_digits": True}:
-            return "Digits"
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return "ByteLevel" if step.get("use_regex", True) else ""
-    return repr(step)
+    return name
 
 
 def write_gguf(trained: Trained, kind: str, file: Path) -> None:
@@ -96,10 +93,10 @@ def write_gguf(trained: Trained, kind: str, file: Path) -> None:
     base = Path(trained.model_path)
     config = AutoConfig.from_pretrained(base)
     architecture = ARCHITECTURES[config.architectures[0]]
-    quantization, file_type = TYPES[kind]
+    quantization = GGMLQuantizationType[kind.upper()]
     writer = GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(trained.run.path.resolve().name)
-    writer.add_file_type(file_type)
+    writer.add_file_type(LlamaFileType[f"MOSTLY_{kind.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _describe(writer, config)
     _add_tokenizer(writer, trained, config.vocab_size)
