@@ -9,8 +9,7 @@ Examples:
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
 Both models respond under the settings of the run's evaluation, in an engine like the run's. In the chat, /problem 3
-shows them a held-out problem and verifies their responses, /ask TEXT shows them a problem of yours, and /help lists all
-commands. Text without a command reaches them without the run's instructions and examples. Lines may come from a pipe.
+shows them a held-out problem and verifies their responses, and /help lists all commands. Lines may come from a pipe.
 """
 
 import asyncio
@@ -44,9 +43,8 @@ from rewards.problems.chat import render
 HELP = """/problem N  show both models held-out problem N as in the run's evaluation, and verify their responses
 /ask TEXT   show them a problem of yours in the same way, with the run's instructions and examples
 /new        start a new conversation
-/help       print this list
 /quit       end the chat, as the end of the input does
-Both models receive all other text, and remember their own responses."""
+All other text reaches them as it is, without instructions or examples; they remember their own responses."""
 
 
 @command("chat.py", __doc__)
@@ -62,27 +60,23 @@ def main(arguments: list[str]) -> int:
 def off_screen() -> Iterator[TextIO]:
     """Yield a stream to stdout, and send everything else that this process or a new one prints to a log.
 
-    An engine that fails ends the process with exit code 1 and a sentence that names the log. Otherwise the log is
-    deleted.
+    An engine that fails ends the process with exit code 1 and the name of the log, which is deleted otherwise.
     """
-    screen, errors, failure = os.dup(1), os.dup(2), ""
+    screen, errors, failed = os.dup(1), os.dup(2), False
     with tempfile.NamedTemporaryFile(prefix="microbudget-chat-", suffix=".log", delete=False) as log:
         redirect(log.fileno(), log.fileno())
     try:
         with os.fdopen(os.dup(screen), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as stream:
             yield stream
     except Exception as error:
-        if not isinstance(cause := root_cause(error), ActorDied | RuntimeError):
-            raise
-        traceback.print_exc()
-        failure = f"chat.py: the engine failed: {' '.join(str(cause).split())}; see its log, {log.name}"
+        if failed := isinstance(cause := root_cause(error), ActorDied | RuntimeError):
+            traceback.print_exc()
+            sys.exit(f"chat.py: the engine failed: {' '.join(str(cause).split())}; see its log, {log.name}")
+        raise
     finally:
         redirect(screen, errors)
-        if not failure:
+        if not failed:
             Path(log.name).unlink()
-    if failure:
-        print(failure, file=sys.stderr)
-        raise SystemExit(1)
 
 
 def redirect(out: int, err: int) -> None:

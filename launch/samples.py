@@ -36,8 +36,6 @@ OUTCOMES = {
 }
 """Outcomes by their names on the command line."""
 
-CHANGED = ("worse", "better")
-
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 
 MOST = 10**6
@@ -54,10 +52,14 @@ def main(arguments: list[str]) -> int:
     if not (limit := whole(given.get("limit", "10"), MOST)):
         raise BadInput(f"limit={given['limit']}: use a number from 1 to {MOST}")
     by_outcome, console = read_pairs(folder), PlainConsole()
-    outcomes = {None: CHANGED, "all": (*OUTCOMES,)}.get(given.get("show"), (given.get("show", ""),))
-    pairs = [pair for outcome in outcomes for pair in by_outcome[OUTCOMES[outcome]]]
-    if "verdict" in given:
-        pairs = [pair for pair in pairs if pair.after["status"] == given["verdict"]]
+    outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
+    shown, verdict = given.get("show", "changed"), given.get("verdict")
+    pairs = [
+        pair
+        for outcome in outcomes.get(shown, (shown,))
+        for pair in by_outcome[OUTCOMES[outcome]]
+        if verdict in (None, pair.after["status"])
+    ]
     for pair in pairs[:limit]:
         console.print(f"{pair.problem.strip()}\nreference answer: {pair.gold}")
         models = {"base": pair.before, "trained": pair.after}
