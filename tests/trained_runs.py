@@ -87,8 +87,8 @@ def write_model(folder: Path, like: Path, kind: str) -> Path:
 
     shutil.copytree(like, folder)
     stated = json.loads((like / "config.json").read_text())
-    kept = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
-        max_position_embeddings initializer_range bos_token_id eos_token_id pad_token_id"""
+    kept = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
+        head_dim max_position_embeddings initializer_range bos_token_id eos_token_id pad_token_id"""
     sizes = {key: stated[key] for key in kept.split()} | ({"head_dim": 128} if kind == "qwen3" else {})
     torch.manual_seed(2)
     config = AutoConfig.for_model(kind.removesuffix("_untied"), **sizes, tie_word_embeddings=False)
