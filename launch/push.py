@@ -18,16 +18,22 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import yaml
+from huggingface_hub import HfApi, get_session
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from rich.console import Console
 
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
-from conf.errors import BadInput
+from conf.errors import BadInput, in_brief
 from conf.load import RECORD, public_settings
 from launch.after.trained import Trained, carry_out, find_trained
 from launch.reporting.history import Run, read_run
@@ -35,31 +41,40 @@ from launch.reporting.history import Run, read_run
 YES_NO = ("true", "false")
 OPTIONS = {"to": (), "format": ("adapter", "merged"), "private": YES_NO, "overwrite": YES_NO, "dry_run": YES_NO}
 
+TOKEN = "HF_TOKEN"
+"""Environment variable of the token, which is read nowhere else."""
+
+SILENCE_S = 30.0
+"""Seconds the hub may be silent. Its library by itself waits without end."""
+
 
 @command("push.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 published, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
-    if "to" not in given:
-        raise BadInput("say where to publish it: to=OWNER/NAME")
+    name = given.get("to", "")
+    try:
+        validate_repo_id(name)
+        if "/" not in name:
+            raise HFValidationError("the owner is missing")
+    except HFValidationError as error:
+        raise BadInput(f"to={name}: {error}; give to=OWNER/NAME, such as to=me/my-model") from None
     return carry_out(lambda: push(folder, given, PlainConsole()))
 
 
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
     """Write all files into a temporary folder, then upload or print them. Return the exit code."""
-    from launch.after.card import BUNDLED_LICENCE, base_name, model_card, on_hub
-    from launch.after.repository import Repository, check_name
+    from launch.after.card import BUNDLED_LICENCE, model_card
 
-    name, form = given["to"], given.get("format", "adapter")
-    check_name(name)
+    name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder)
     if trained.run.finished() is None:
         raise BadInput(f"the run in {folder} has not finished: its model card needs the end, so resume it first")
-    repository = None if given.get("dry_run") == "true" else Repository(name)
-    base, licence = base_name(trained), BUNDLED_LICENCE.get(trained.config.model.path, "")
-    if repository:
-        repository.check(overwrite=given.get("overwrite") == "true")
-        licence = licence or (repository.licence_of(base) if on_hub(base) else "")
+    licence = BUNDLED_LICENCE.get(trained.config.model.path, "")
+    if not dry:
+        api = connect(name)
+        check_repository(api, name, overwrite=given.get("overwrite") == "true")
+        licence = licence or licence_on_hub(api, trained.base_name)
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
         files, run = Path(scratch), read_run(folder)
         run = replace(run, config=public(run.config), origin={**run.origin, "command": ""})
@@ -71,13 +86,58 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         write_training(files / "training", trained, run)
         for file in sorted(file for file in files.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
-        if repository is None:
+        if dry:
             console.print(f"{card}\nNothing was uploaded: without dry_run=true all goes to {name}", soft_wrap=True)
             return 0
-        message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
-        address = repository.fill(files, message, private=given.get("private") != "false")
+        with hub_refusals(name):
+            address = api.create_repo(name, private=given.get("private") != "false", exist_ok=True)
+            message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
+            api.upload_folder(repo_id=name, folder_path=files, commit_message=message)
     console.print(f"Published: {address}", soft_wrap=True)
     return 0
+
+
+def connect(name: str) -> HfApi:
+    """Return the hub under the token in the environment. Raises BadInput if there is none."""
+    if not (token := os.environ.get(TOKEN, "").strip()):
+        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the hub that may write there")
+    get_session().timeout = httpx2.Timeout(SILENCE_S)
+    disable_progress_bars()
+    return HfApi(token=token)
+
+
+def check_repository(api: HfApi, name: str, overwrite: bool) -> None:
+    """Raise BadInput for a token that the hub refuses, and for a repository with files unless `overwrite`."""
+    files: set[str] = set()
+    with hub_refusals(name):
+        api.whoami()
+        with suppress(RepositoryNotFoundError):
+            files = {file.rfilename for file in api.model_info(name, timeout=SILENCE_S).siblings or ()}
+    if files - {".gitattributes"} and not overwrite:
+        raise BadInput(f"to={name}: has files already; give another name, or overwrite=true for a new commit")
+
+
+def licence_on_hub(api: HfApi, base: str) -> str:
+    """Return the licence in the card of a model on the hub; empty for a local one, or if it cannot be read."""
+    if "/" in base:
+        with suppress(BadInput), hub_refusals(base):
+            card = api.model_info(base, timeout=SILENCE_S).card_data
+            return str((card and card.get("license")) or "")
+    return ""
+
+
+@contextmanager
+def hub_refusals(name: str) -> Iterator[None]:
+    """Raise BadInput for the hub's refusals, its silence, and responses that its library cannot read."""
+    try:
+        yield
+    except (httpx2.HTTPError, OfflineModeIsEnabled, AttributeError, LookupError, TypeError, ValueError) as error:
+        cause = type(error).__name__  # a transport error may quote the token
+        if isinstance(error, HfHubHTTPError):
+            cause = in_brief(error)
+            if error.response.status_code in (401, 403):
+                cause = f"the token in {TOKEN} may not write there"
+        raise BadInput(f"to={name}: the hub takes nothing ({cause}); correct that or try again") from None
 
 
 def write_model(trained: Trained, form: str, folder: Path, console: Console) -> str:
@@ -86,12 +146,11 @@ def write_model(trained: Trained, form: str, folder: Path, console: Console) -> 
     An adapter is copied from its sealed checkpoint; a merged model is new, and so is verified.
     """
     from launch.after.artifact import write_adapter, write_verified
-    from launch.after.card import base_name
 
-    if form == "adapter":
-        write_adapter(trained, folder, base_name(trained))
-        return ""
-    return write_verified(trained, form, "", "", folder, console)
+    if form == "merged":
+        return write_verified(trained, form, "", "", folder, console)
+    write_adapter(trained, folder, trained.base_name)
+    return ""
 
 
 def write_training(folder: Path, trained: Trained, run: Run) -> None:

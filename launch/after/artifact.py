@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from actors.models.files import EMBEDDED
 from conf.errors import BadInput
 from launch.after.gguf_file import write_gguf
 from launch.after.merged import write_merged
@@ -63,7 +64,8 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
             unpacked = GgufConfig(dequantize=True)
             loaded = partial(load, str(folder), gguf_file=f"{name}-{kind}.gguf", quantization_config=unpacked)
         else:
-            write_adapter(trained, folder)
+            path = trained.config.model.path
+            write_adapter(trained, folder, "" if path == EMBEDDED or Path(path).exists() else path)
             loaded = partial(load_adapter, trained, folder)
     except (OSError, SafetensorError) as error:
         raise BadInput(f"the export cannot be written ({error}); make room, or name another folder") from None
@@ -79,12 +81,12 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
 def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
     """Copy the adapter into an empty folder.
 
-    base: the name of the base model in it; if empty the model's id on the hub, or its path here.
+    base: the name of the base model in it; if empty, the path of the base model here.
     """
     shutil.copyfile(trained.adapter / WEIGHTS_FILE, folder / WEIGHTS_FILE)
     stated = json.loads((trained.adapter / CONFIG_FILE).read_text())
-    if base or trained.base_on_hub:
-        stated["base_model_name_or_path"] = base or trained.config.model.path
+    if base:
+        stated["base_model_name_or_path"] = base
     (folder / CONFIG_FILE).write_text(json.dumps(stated, indent=2) + "\n")
 
 

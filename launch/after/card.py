@@ -7,15 +7,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from actors.models.files import EMBEDDED
 from actors.models.sizes import padded_rank
 from conf.schema.reward import formula
-from launch.after.trained import Trained
+from launch.after.trained import BUNDLED, Trained
 from launch.reporting.health import flags
 from launch.reporting.history import Run
 from launch.reporting.page import cell
 from launch.reporting.verdict import Change, basis, change, verdict
 from launch.reporting.wording import many, percent, span, time
-
-BUNDLED = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Names on the hub of the models that come with the project, which are copies packed into 4 bits (Q4_1)."""
 
 BUNDLED_LICENCE = {EMBEDDED: "apache-2.0"}
 
@@ -29,7 +26,8 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
 
     licence: the base model's, as the hub abbreviates it; empty if it is unknown.
     """
-    found, base, source = change(run), base_name(trained), str(run.config["data.source"])
+    found, base, source = change(run), trained.base_name, str(run.config["data.source"])
+    on_hub = "/" in base
     dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
     measured = str(run.config.get("data.eval_source") or source)
     result = found and EvalResult(
@@ -41,8 +39,8 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
         metric_name=f"pass@1 ({found.before.value:.4f} before training)",
     )
     metadata = ModelCardData(
-        base_model=base if on_hub(base) else None,
-        base_model_relation=RELATION[form] if on_hub(base) else None,
+        base_model=base if on_hub else None,
+        base_model_relation=RELATION[form] if on_hub else None,
         datasets=[dataset] if dataset.count("/") == 1 else None,
         library_name=LIBRARY[form],
         license=licence or None,
@@ -56,7 +54,7 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
         template_path=str(Path(__file__).parent / "templates" / "card.md"),
         cell=cell,
         repository=repository,
-        base=base if on_hub(base) else "FOLDER_OF_THE_BASE_MODEL",
+        base=base if on_hub else "FOLDER_OF_THE_BASE_MODEL",
         form=form,
         rank=padded_rank(trained.config.lora.rank),
         verdict=verdict(run, found),
@@ -72,7 +70,7 @@ def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> dic
     levels = {"before": found.before, "after": found.after} if found else {}
     cost = summary.get("cost")
     return {
-        "base model": base_name(trained),
+        "base model": trained.base_name,
         "licence of the base model": licence or "see the page of the base model",
         "data": run.config["data.source"],
         "method": f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}",
@@ -109,14 +107,3 @@ def limits(trained: Trained, run: Run, form: str, found: Change | None) -> list[
         "Trained and measured on problems like those of its data, and on nothing else.",
         "Not tested for safety; the model keeps the faults and biases of its base model.",
     ]
-
-
-def base_name(trained: Trained) -> str:
-    """Return the base model's name on the hub, or the name of its folder."""
-    path = trained.config.model.path
-    return BUNDLED.get(path) or (path if trained.base_on_hub else Path(path).name)
-
-
-def on_hub(base: str) -> bool:
-    """Return whether the name of a base model is that of a repository on the hub."""
-    return "/" in base

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.models.adapters import adopt_adapter
-from actors.models.files import locate, shape_from_config
+from actors.models.files import EMBEDDED, locate, shape_from_config
 from actors.models.sizes import longest_sample
 from actors.runtime.placement import SPINS, Share, place_engines
 from actors.runtime.process import VLLM_BUILDS, handle_signals, raise_exit, software_versions
@@ -21,6 +21,9 @@ from launch.hardware.machine import check_build, detect
 from launch.plan.engines import check_engines
 
 LATEST = "latest"
+
+BUNDLED = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Ids on the hub of the models that come with the project, which are copies packed into 4 bits (Q4_1)."""
 
 CHAT_TOKENS, REPLY_TOKENS = 4096, 1024
 """Tokens of the longest conversation and of the longest reply in it, where the model's context allows that."""
@@ -48,10 +51,10 @@ class Trained:
         return self.checkpoint / "adapter"
 
     @property
-    def base_on_hub(self) -> bool:
-        """Whether the run names its base model by an id on the hub."""
-        base = self.config.model.path
-        return not base.startswith("embedded:") and not Path(base).exists()
+    def base_name(self) -> str:
+        """Id of the base model on the hub, OWNER/NAME, or the name of its local folder."""
+        path = self.config.model.path
+        return BUNDLED.get(path) or (Path(path).name if Path(path).exists() else path)
 
 
 def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from launch import push
-from launch.after import card, repository
+from launch.after.trained import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
 from tests.trained_runs import write_trained
@@ -132,7 +132,7 @@ def test_dry_run_shows_all_and_needs_nothing(
 
 
 def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "base_name", lambda _: "someone/base")
+    monkeypatch.setattr(Trained, "base_name", "someone/base")
     hub.cards["someone/base"] = {"license": "mit"}
     assert push.main([str(run), "to=me/mine"]) == 0
     stated = metadata(hub)
@@ -158,7 +158,7 @@ def test_files_in_the_hub_are_replaced_only_when_asked(run: Path, hub: Hub, caps
     [
         (["mine"], TOKEN, "to=OWNER/NAME"),
         (["mine", "to=mine"], TOKEN, "to=mine"),
-        (["mine", "to=me/mi ne"], TOKEN, "give OWNER/NAME"),
+        (["mine", "to=me/mi ne"], TOKEN, "to=me/mi ne"),
         (["mine", "to=me/mine", "privat=true"], TOKEN, "privat=true"),
         (["mine", "to=me/mine", "format=gguf"], TOKEN, "format=gguf"),
         (["unended", "to=me/mine"], TOKEN, "unended"),
@@ -202,7 +202,7 @@ def test_bad_input_is_one_line_and_sends_nothing(
 def test_hub_away_silent_or_unreadable(
     kind: str, at: str, cause: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(repository, "SILENCE_S", 0.3)
+    monkeypatch.setattr(push, "SILENCE_S", 0.3)
     if kind == "away":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     setattr(hub, kind, at)
