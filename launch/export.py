@@ -31,9 +31,6 @@ TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
 
 OPTIONS = {"format": tuple(TYPES), "to": (), "checkpoint": (), "type": ("float32", "q8_0", "f16")}
 
-SOFTWARE = {"merged": "transformers, vLLM", "gguf": "llama.cpp", "adapter": "peft, vLLM"}
-"""Software that loads a format."""
-
 
 @command("export.py", __doc__)
 def main(arguments: list[str]) -> int:
@@ -55,15 +52,15 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
     kind = kind or TYPES[form][0]
     name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
     target = Path(to) if to else Path("exports", f"{name}-{kind or form}")
-    try:
-        if target.exists():
-            raise BadInput(f"{target} exists already: delete it, or give to=ANOTHER")
-        console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
-        from launch.after.artifact import write_verified
-        from launch.after.gguf_file import check_convertible
+    if target.exists():
+        raise BadInput(f"{target} exists already: delete it, or give to=ANOTHER")
+    console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
+    from launch.after.artifact import write_verified
+    from launch.after.gguf_file import check_convertible
 
-        if form == "gguf":
-            check_convertible(trained)
+    if form == "gguf":
+        check_convertible(trained)
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
     except OSError as error:
@@ -75,7 +72,7 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
             console.print(f"Not exported: {fault}", soft_wrap=True)
             return 1
         made.rename(target)
-    console.print(f"{target}: verified, for {SOFTWARE[form]}", soft_wrap=True)
+    console.print(f"{target}: verified", soft_wrap=True)
     return 0
 
 

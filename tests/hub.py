@@ -1,7 +1,6 @@
 """A stand-in for the Hugging Face Hub: the part of its HTTP API that creates a repository and commits files to it."""
 
 import base64
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ TOKEN = "hf_stand_in"
 class Hub:
     """What the stand-in received.
 
-    files: by repository and path. created: bodies of requests to `create`. large: by digest.
+    files: by repository and path. created: bodies of requests to `create`.
     silent, nonsense: ends of paths whose requests get no response, or one of no use.
     """
 
@@ -25,7 +24,6 @@ class Hub:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
-    large: dict[str, bytes] = field(default_factory=dict)
     cards: dict[str, dict[str, Any]] = field(default_factory=dict)
     silent: str = "none"
     nonsense: str = "none"
@@ -50,7 +48,7 @@ def running_hub() -> Iterator[Hub]:
                 hub.closed.wait(60)
             elif path.endswith(hub.nonsense):
                 self.answer(200, "<html>")
-            elif not path.startswith("/store/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 self.answer(401, {"error": "Invalid username or password."})
             else:
                 self.answer(*respond(hub, path, body))
@@ -90,31 +88,14 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
         hub.created.append(asked)
         hub.files.setdefault(name, {".gitattributes": b""})
         return 200, {"url": f"{hub.url}/{name}", "name": name}
-    if path.startswith("/store/"):
-        digest = path.removeprefix("/store/")
-        assert hashlib.sha256(body).hexdigest() == digest
-        hub.large[digest] = body
-        return 200, {}
-    if path.endswith(".git/info/lfs/objects/batch"):
-        upload = {oid: {"href": f"{hub.url}/store/{oid}"} for oid in (item["oid"] for item in asked["objects"])}
-        objects = [{**item, "actions": {"upload": upload[item["oid"]]}} for item in asked["objects"]]
-        return 200, {"transfer": "basic", "objects": objects}
     assert path.startswith("/api/models/"), path
-    owner, name, *rest = path.removeprefix("/api/models/").split("/")
-    return of_model(hub, f"{owner}/{name}", rest, asked, body)
-
-
-def of_model(hub: Hub, name: str, rest: list[str], asked: dict[str, Any], body: bytes) -> tuple[Any, ...]:
+    owner, model, *rest = path.removeprefix("/api/models/").split("/")
+    name = f"{owner}/{model}"
     if name not in hub.files and name not in hub.cards:
         return 404, {"error": "Repository not found"}, (("X-Error-Code", "RepoNotFound"),)
     if rest[:1] == ["preupload"]:
-        large = (".safetensors", ".gguf")
-        return 200, {
-            "files": [
-                {**file, "uploadMode": "lfs" if file["path"].endswith(large) else "regular", "shouldIgnore": False}
-                for file in asked["files"]
-            ]
-        }
+        modes = {"uploadMode": "regular", "shouldIgnore": False}
+        return 200, {"files": [{**file, **modes} for file in asked["files"]]}
     if rest[:1] == ["commit"]:
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
@@ -122,8 +103,6 @@ def of_model(hub: Hub, name: str, rest: list[str], asked: dict[str, Any], body: 
                 hub.commits.append(value["summary"])
             elif line["key"] == "file":
                 hub.files[name][value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                hub.files[name][value["path"]] = hub.large[value["oid"]]
         return 200, {"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True}
     siblings = [{"rfilename": path} for path in hub.files.get(name, {})]
     return 200, {"id": name, "sha": "0" * 40, "siblings": siblings, "cardData": hub.cards.get(name)}

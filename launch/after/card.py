@@ -18,7 +18,7 @@ BUNDLED_LICENCE = {EMBEDDED: "apache-2.0"}
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}
 RELATION = {"adapter": "adapter", "merged": "finetune"}
-"""The hub's words for what loads a format, and for its relation to the base model."""
+"""The hub's words for the library that loads a format, and for the format's relation to the base model."""
 
 
 def model_card(trained: Trained, run: Run, form: str, repository: str, licence: str) -> ModelCard:

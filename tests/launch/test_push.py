@@ -159,13 +159,11 @@ def test_files_in_the_hub_are_replaced_only_when_asked(run: Path, hub: Hub, caps
         (["mine"], TOKEN, "to=OWNER/NAME"),
         (["mine", "to=mine"], TOKEN, "to=mine"),
         (["mine", "to=me/mi ne"], TOKEN, "to=me/mi ne"),
-        (["mine", "to=me/mine", "privat=true"], TOKEN, "privat=true"),
         (["mine", "to=me/mine", "format=gguf"], TOKEN, "format=gguf"),
         (["unended", "to=me/mine"], TOKEN, "unended"),
         (["mine", "to=me/mine"], "", "HF_TOKEN"),
         (["mine", "to=me/mine"], "hf_wrong", "HF_TOKEN"),
         (["mine", "to=me/mine"], "hf_ключ", "to=me/mine"),
-        (["mine", "to=me/mine"], "hf_a\nb", "to=me/mine"),
     ],
 )
 def test_bad_input_is_one_line_and_sends_nothing(

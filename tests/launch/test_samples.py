@@ -4,61 +4,47 @@ from pathlib import Path
 import pytest
 
 from launch import samples
-from tests.run_folders import write_run
+from tests.run_folders import sample, write_run
 
-
-def rows(**statuses: tuple[str, ...]) -> str:
-    """samples/*.jsonl with these verdicts, by problem."""
-    texts = [
-        {
-            "problem": problem,
-            "prompt": f"solve\n{problem}\nnow",
-            "gold": "7",
-            "response": f"{status} {problem}",
-            "tokens": 5,
-            "finish_reason": "stop",
-            "status": status,
-        }
-        for number in range(2)
-        for problem, of_problem in statuses.items()
-        for status in of_problem[number : number + 1]
-    ]
-    return "".join(json.dumps(text) + "\n" for text in texts)
+BEFORE = {"a": "correct", "b": "correct", "c": "wrong", "d": "correct", "e": "wrong"}
+AFTER = {"a": "wrong", "b": "unparsable", "c": "correct", "d": "correct", "e": "wrong"}
+"""Verdicts by problem."""
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     folder = write_run(tmp_path / "mine")
-    (folder / "samples" / "eval-base.jsonl").write_text(
-        rows(a=("correct", "wrong"), b=("correct", "correct"), c=("wrong", "wrong"), d=("correct", "correct"))
-    )
-    (folder / "samples" / "eval-final.jsonl").write_text(
-        rows(a=("wrong", "correct"), b=("wrong", "unparsable"), c=("correct", "wrong"), d=("correct", "correct"))
-    )
+    for name, statuses in (("base", BEFORE), ("final", AFTER)):
+        rows = [
+            sample(0, status == "correct")
+            | {"problem": problem, "prompt": problem, "status": status, "response": problem}
+            for problem, status in statuses.items()
+        ]
+        (folder / "samples" / f"eval-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ["wrong a", "wrong b", "unparsable b", "correct c", "correct a"]),
-        (["show=worse"], ["wrong a", "wrong b", "unparsable b"]),
-        (["show=better", "limit=1"], ["correct c"]),
-        (["show=wrong"], ["wrong c"]),
-        (["verdict=unparsable"], ["unparsable b"]),
-        (["show=all", "verdict=wrong"], ["wrong a", "wrong b", "wrong c"]),
+        ([], "abc"),
+        (["show=worse"], "ab"),
+        (["show=better", "limit=1"], "c"),
+        (["show=wrong"], "e"),
+        (["verdict=unparsable"], "b"),
+        (["show=all", "verdict=wrong"], "ae"),
     ],
 )
 def test_chosen_responses_are_shown(
-    arguments: list[str], expected: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert samples.main([str(run), *arguments]) == 0
     said = capsys.readouterr().out
-    shown = [line.split("│")[2].strip() for line in said.splitlines() if line.count("│") == 3 and "," not in line]
-    assert shown == expected
-    assert f"{expected[0].split()[1]}\nreference answer: 7" in said
-    assert f"Shown {len(expected)} of " in said
-    assert "3 right before, wrong after; 2 wrong before, right after" in " ".join(said.split())
+    assert said.startswith(f"{expected[0]}\nreference answer: 1")
+    cells = [line.split("│")[1:3] for line in said.splitlines() if line.count("│") == 3]
+    assert "".join(after.strip() for _, after in cells if "," not in after) == expected
+    assert [after.split(",")[0].strip() for _, after in cells if "," in after] == [AFTER[each] for each in expected]
+    assert "2 right before, wrong after; 1 wrong before, right after" in " ".join(said.split())
 
 
 def test_responses_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
