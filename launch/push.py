@@ -63,22 +63,28 @@ def main(arguments: list[str]) -> int:
 
 
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
-    """Write all files into a temporary folder, then upload or print them. Return the exit code."""
-    from launch.after.card import BUNDLED_LICENCE, model_card
+    """Write all files into a temporary folder, then upload or print them. Return the exit code.
+
+    An adapter is copied from its sealed checkpoint; a merged model is new, and so is verified.
+    """
+    from launch.after.artifact import write_adapter, write_verified
+    from launch.after.card import model_card
 
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder)
     if trained.run.finished() is None:
         raise BadInput(f"the run in {folder} has not finished: its model card needs the end, so resume it first")
-    licence = BUNDLED_LICENCE.get(trained.config.model.path, "")
+    licence = ""
     if not dry:
         api = connect(name)
         check_repository(api, name, overwrite=given.get("overwrite") == "true")
-        licence = licence or licence_on_hub(api, trained.base_name)
+        licence = licence_on_hub(api, trained.base_name)
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
         files, run = Path(scratch), read_run(folder)
         run = replace(run, config=public(run.config), origin={**run.origin, "command": ""})
-        if fault := write_model(trained, form, files, console):
+        if form == "adapter":
+            write_adapter(trained, files, trained.base_name)
+        elif fault := write_verified(trained, form, "", "", files, console):
             console.print(f"Not published: {fault}", soft_wrap=True)
             return 1
         card = model_card(trained, run, form, name, licence)
@@ -138,19 +144,6 @@ def hub_refusals(name: str) -> Iterator[None]:
             if error.response.status_code in (401, 403):
                 cause = f"the token in {TOKEN} may not write there"
         raise BadInput(f"to={name}: the hub takes nothing ({cause}); correct that or try again") from None
-
-
-def write_model(trained: Trained, form: str, folder: Path, console: Console) -> str:
-    """Write the model into an empty folder. Return why it is not what was trained; empty if it is.
-
-    An adapter is copied from its sealed checkpoint; a merged model is new, and so is verified.
-    """
-    from launch.after.artifact import write_adapter, write_verified
-
-    if form == "merged":
-        return write_verified(trained, form, "", "", folder, console)
-    write_adapter(trained, folder, trained.base_name)
-    return ""
 
 
 def write_training(folder: Path, trained: Trained, run: Run) -> None:

@@ -46,9 +46,6 @@ learned."""
 
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
 
-Scored = tuple[list[int], list[int]]
-"""Token ids of a prompt and of its response."""
-
 
 def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Path, console: Console) -> str:
     """Write an export into an empty folder, verify it, and print the differences.
@@ -144,8 +141,11 @@ def fault(learned: float, noise: float, off: float, away: float) -> str:
     return ""
 
 
-def read_texts(trained: Trained) -> list[Scored]:
-    """Return held-out samples in the run's folder. Raises BadInput if there are none."""
+def read_texts(trained: Trained) -> list[tuple[list[int], list[int]]]:
+    """Return token ids of prompt and response of held-out samples in the run's folder.
+
+    Raises BadInput if there are none.
+    """
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
     names = ("eval-final", "eval-base", *reversed(trained.run.sampled_updates()))
     rows = next(filter(None, map(trained.run.samples, names)), None)
@@ -162,7 +162,7 @@ def read_texts(trained: Trained) -> list[Scored]:
 
 
 @torch.inference_mode()
-def logprobs(model: Any, texts: list[Scored]) -> Tensor:
+def logprobs(model: Any, texts: list[tuple[list[int], list[int]]]) -> Tensor:
     """Return the log-probability of every token of the responses."""
     parts = []
     for prompt, response in texts:

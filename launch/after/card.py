@@ -4,7 +4,6 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from actors.models.files import EMBEDDED
 from actors.models.sizes import padded_rank
 from conf.schema.reward import formula
 from launch.after.trained import BUNDLED, Trained
@@ -13,8 +12,6 @@ from launch.reporting.history import Run
 from launch.reporting.page import cell
 from launch.reporting.verdict import Change, basis, change, verdict
 from launch.reporting.wording import many, percent, span, time
-
-BUNDLED_LICENCE = {EMBEDDED: "apache-2.0"}
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}
 RELATION = {"adapter": "adapter", "merged": "finetune"}

@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from launch import push
+from launch.after import artifact
 from launch.after.trained import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
@@ -110,7 +111,7 @@ def test_merged_model_is_verified_first(
     run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(push, "write_model", lambda *_: "the export differs from the adapter")
+        patched.setattr(artifact, "write_verified", lambda *_: "the export differs from the adapter")
         assert push.main([str(run), "to=me/mine", "format=merged"]) == 1
     assert "differs" in capsys.readouterr().out
     assert not hub.files
