@@ -15,6 +15,7 @@ environment alone. dry_run=true prints the files and the card, and needs no toke
 """
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -43,6 +44,9 @@ OPTIONS = {"to": (), "format": ("adapter", "merged"), "private": YES_NO, "overwr
 
 TOKEN = "HF_TOKEN"
 """Environment variable of the token, which is read nowhere else."""
+
+PATH = re.compile(r"(/[^/\s{}]+){2,}")
+"""An absolute path, which may have been on another machine; a prompt may begin with a slash, too."""
 
 SILENCE_S = 30.0
 """Seconds the hub may be silent. Its library by itself waits without end."""
@@ -166,7 +170,7 @@ def public(value: Any) -> Any:
         return [public(each) for each in value]
     if isinstance(value, str) and value.startswith("file:"):
         return f"file:{Path(value.removeprefix('file:')).name}"
-    if isinstance(value, str) and value.startswith("/") and os.path.exists(value):
+    if isinstance(value, str) and (PATH.fullmatch(value) or (value.startswith("/") and os.path.exists(value))):
         return Path(value).name
     return value
 

@@ -61,7 +61,6 @@ def test_responses_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.Capt
         (["mine", "show=both"], "show=both"),
         (["mine", "verdict=false"], "verdict=false"),
         (["mine", "limit=0"], "limit=0"),
-        (["mine", f"limit={'9' * 5000}"], "limit=999"),
         (["unended"], "samples/eval-final.jsonl"),
     ],
 )
