@@ -36,8 +36,8 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput, in_brief
 from conf.load import RECORD, public_settings
-from launch.after.trained import Trained, carry_out, find_trained
-from launch.reporting.history import Run, read_run
+from launch.after.trained import carry_out, find_trained
+from launch.reporting.history import read_run
 
 YES_NO = ("true", "false")
 OPTIONS = {"to": (), "format": ("adapter", "merged"), "private": YES_NO, "overwrite": YES_NO, "dry_run": YES_NO}
@@ -73,6 +73,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
     """
     from launch.after.artifact import write_adapter, write_verified
     from launch.after.card import model_card
+    from launch.reporting.page import run_report
 
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder)
@@ -85,15 +86,23 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         licence = licence_on_hub(api, trained.base_name)
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
         files, run = Path(scratch), read_run(folder)
-        run = replace(run, config=public(run.config), origin={**run.origin, "command": ""})
+        origin = {**run.origin, "command": ""}
+        run = replace(run, name=name.partition("/")[2], config=public(run.config), origin=origin)
         if form == "adapter":
             write_adapter(trained, files, trained.base_name)
         elif fault := write_verified(trained, form, "", "", files, console):
             console.print(f"Not published: {fault}", soft_wrap=True)
             return 1
-        card = model_card(trained, run, form, name, licence)
+        settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)
+        report = run_report(run, settings)
+        card = model_card(trained, run, report.markdown, form, name, licence)
         card.save(files / "README.md")
-        write_training(files / "training", trained, run)
+        training = files / "training"
+        training.mkdir()
+        (training / trained.run.report.name).write_text(report.html, encoding="utf-8")
+        (training / RECORD).write_text(settings, encoding="utf-8")
+        if trained.run.metrics.exists():
+            shutil.copyfile(trained.run.metrics, training / trained.run.metrics.name)
         for file in sorted(file for file in files.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
         if dry:
@@ -148,18 +157,6 @@ def hub_refusals(name: str) -> Iterator[None]:
             if error.response.status_code in (401, 403):
                 cause = f"the token in {TOKEN} may not write there"
         raise BadInput(f"to={name}: the hub takes nothing ({cause}); correct that or try again") from None
-
-
-def write_training(folder: Path, trained: Trained, run: Run) -> None:
-    """Write report, settings and metrics into a new folder."""
-    from launch.reporting.page import run_report
-
-    folder.mkdir()
-    settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)
-    (folder / trained.run.report.name).write_text(run_report(run, settings).html, encoding="utf-8")
-    (folder / RECORD).write_text(settings, encoding="utf-8")
-    if trained.run.metrics.exists():
-        shutil.copyfile(trained.run.metrics, folder / trained.run.metrics.name)
 
 
 def public(value: Any) -> Any:

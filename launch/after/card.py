@@ -5,23 +5,21 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from actors.models.sizes import padded_rank
-from conf.schema.reward import formula
 from launch.after.trained import BUNDLED, Trained
-from launch.reporting.health import flags
 from launch.reporting.history import Run
 from launch.reporting.page import cell
-from launch.reporting.verdict import Change, basis, change, verdict
-from launch.reporting.wording import many, percent, span, time
+from launch.reporting.verdict import change
+from launch.reporting.wording import many, time
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}
 RELATION = {"adapter": "adapter", "merged": "finetune"}
 """The hub's words for the library that loads a format, and for the format's relation to the base model."""
 
 
-def model_card(trained: Trained, run: Run, form: str, repository: str, licence: str) -> ModelCard:
-    """Return a card with the hub's metadata, method, result with intervals, and limits.
+def model_card(trained: Trained, run: Run, report: str, form: str, repository: str, licence: str) -> ModelCard:
+    """Return a card with the hub's metadata, the run's report, how to use the model, and limits.
 
-    licence: the base model's, as the hub abbreviates it; empty if it is unknown.
+    report: in Markdown. licence: the base model's, as the hub abbreviates it; empty if it is unknown.
     """
     found, base, source = change(run), trained.base_name, str(run.config["data.source"])
     on_hub = "/" in base
@@ -54,53 +52,35 @@ def model_card(trained: Trained, run: Run, form: str, repository: str, licence: 
         base=base if on_hub else "FOLDER_OF_THE_BASE_MODEL",
         form=form,
         rank=padded_rank(trained.config.lora.rank),
-        verdict=verdict(run, found),
-        basis=basis(run, found),
-        facts=facts(trained, run, found, licence),
-        limits=limits(trained, run, form, found),
+        report=report,
+        facts=facts(trained, run, licence),
+        limits=limits(trained, run, form),
     )
 
 
-def facts(trained: Trained, run: Run, found: Change | None, licence: str) -> dict[str, object]:
-    """Return the rows of the card's table."""
-    config, summary = trained.config, run.summary
-    levels = {"before": found.before, "after": found.after} if found else {}
-    cost = summary.get("cost")
+def facts(trained: Trained, run: Run, licence: str) -> dict[str, object]:
+    """Return what the report does not say."""
+    cost, price = run.summary.get("cost"), trained.config.budget.price_per_hour
     return {
         "base model": trained.base_name,
         "licence of the base model": licence or "see the page of the base model",
-        "data": run.config["data.source"],
-        "method": f"{config.algorithm.preset}, LoRA of rank {config.lora.rank}, alpha {config.lora.alpha:g}",
-        "reward": formula(run.config),
-        "learning rate": f"{config.learner.learning_rate:g}, {config.learner.schedule}",
-        "updates": summary.get("updates", len(run.rows)),
-        **{
-            f"held-out pass@1 {when}": f"{percent(level.value)} (95 % interval {span(level.interval)})"
-            for when, level in levels.items()
-        },
-        "hardware": summary.get("hardware") or run.origin.get("machine") or "not recorded",
+        "updates": run.summary.get("updates", len(run.rows)),
         "time": time(run.spent_s),
-        "cost": "not recorded" if cost is None else f"{cost:.2f} at {config.budget.price_per_hour:g} per hour",
-        "seed": config.run.seed,
+        "cost": "not recorded" if cost is None else f"{cost:.2f} at {price:g} per hour",
     }
 
 
-def limits(trained: Trained, run: Run, form: str, found: Change | None) -> list[str]:
-    """Return what went wrong in the run, and what its result does not show."""
-    said = [f"{flag.title}: {flag.detail}" for flag in flags(run) if flag.level in ("bad", "warning")]
-    if found is None:
-        said.append("Not evaluated both before and after training: what the model has learned is not known.")
-    elif found.finding != "rose":
-        said.append("An improvement on held-out problems was not shown.")
-    if trained.config.model.path in BUNDLED:
-        original = ", and not measured on the original" if form == "adapter" else ""
-        said.append(f"Trained on a copy of the base model with weights packed into 4 bits (Q4_1){original}.")
-    if run.overlaps:
-        said.append(f"{run.overlaps} training problems overlap the held-out ones.")
-    return [
-        *said,
+def limits(trained: Trained, run: Run, form: str) -> list[str]:
+    """Return what the result does not show."""
+    known = [
         "One run with one seed: another seed may end elsewhere.",
         f"Responses were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",
         "Trained and measured on problems like those of its data, and on nothing else.",
         "Not tested for safety; the model keeps the faults and biases of its base model.",
     ]
+    if trained.config.model.path in BUNDLED:
+        original = ", and not measured on the original" if form == "adapter" else ""
+        known.append(f"Trained on a copy of the base model with weights packed into 4 bits (Q4_1){original}.")
+    if run.overlaps:
+        known.append(f"{run.overlaps} training problems overlap the held-out ones.")
+    return known

@@ -73,7 +73,6 @@ def test_repository_gets_adapter_card_and_training(run: Path, hub: Hub) -> None:
     assert "base_model" not in stated  # a folder of this machine is none of the hub's
     assert stated["model-index"][0]["results"][0]["metrics"][0]["value"] == round(5 / 24, 4)
     body = files["README.md"].decode().split("---\n", 2)[2]
-    assert body.count("held-out pass@1 ") == 3  # the verdict, once, and two rows
     for said in SAID.split("|"):
         assert said in body
 
