@@ -52,16 +52,6 @@ def test_script_explains_itself_and_does_nothing_else(script: str, tmp_path: Pat
         assert f"launch/{script}" in done.stdout.partition("Examples")[2]
 
 
-@pytest.mark.parametrize("name", ["run", "sweep", "evaluate", "samples", "chat"])
-def test_dashes_are_refused_with_the_right_spelling(
-    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    folder = [] if name in ("run", "sweep", "evaluate") else [str(tmp_path)]
-    for word, remedy in (("--lora.rank=8", "write lora.rank=8\n"), ("--overwrite", "key=value")):
-        assert importlib.import_module(f"launch.{name}").main([*folder, word]) == 2
-        assert remedy in capsys.readouterr().err
-
-
 def test_every_recipe_has_a_line() -> None:
     lines = recipe_lines()
     grid = [name for name in recipe_names() if name.startswith(("r8_", "r64_", "r256_"))]
