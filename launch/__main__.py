@@ -10,20 +10,8 @@ from conf.command import WORDS, command
 from conf.errors import BadInput
 from conf.suggestions import hint
 
-COMMANDS = {
-    "doctor": "check whether this machine is fit for a run, and measure how fast it is",
-    "run": "plan a run, start or resume it, and watch it to its end",
-    "sweep": "run over ranks, seeds, models or any setting",
-    "evaluate": "run benchmarks of a model, with or without an adapter",
-    "report": "write the report of a run, of a sweep, or of several of them",
-    "samples": "show responses before and after training, side by side",
-    "export": "write a verified merged model, GGUF file or adapter",
-    "push": "publish the model and a card made of its report on the Hugging Face Hub",
-    "chat": "talk to base and trained model side by side",
-    "serve": "start an OpenAI-compatible server of both",
-    "embedded": "fetch the model of conf=quickstart",
-}
-"""What each command does. The module of the same name holds its `main`."""
+COMMANDS = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "embedded")
+"""Modules of this folder with a `main` that a person calls."""
 
 
 @command("microbudget")
@@ -36,7 +24,8 @@ def main(arguments: list[str]) -> int:
     name, *rest = arguments
     if name in WORDS:
         print("microbudget COMMAND …; `microbudget COMMAND help` says more\n")
-        print("\n".join(f"  {name:<9} {about}" for name, about in COMMANDS.items()))
+        for each in COMMANDS:
+            print(f"  {each:<9} {str(import_module(f'launch.{each}').__doc__).partition('.')[0]}")
         return 0
     if name not in COMMANDS:
         raise BadInput(f"{name}: no such command; {hint(name, COMMANDS)}all: {', '.join(COMMANDS)}")
