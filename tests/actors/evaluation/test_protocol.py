@@ -49,14 +49,6 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str, name
     assert [path.name for path in tmp_path.iterdir()] == [MARK]
 
 
-def test_results_of_another_protocol_are_refused_without_their_samples(tmp_path: Path) -> None:
-    config = load(["conf=quickstart"])
-    folder = begun(tmp_path, protocol(config, seed=1), benchmarks=[{"name": "sums", "problems": 1}])
-    shutil.rmtree(tmp_path / "samples")
-    with pytest.raises(BadInput, match="seed=1"):
-        folder.begin(config, protocol(config))
-
-
 def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
     config = load(["conf=quickstart"])
     base = protocol(config)

@@ -25,7 +25,6 @@ def document(n: int) -> EvaluationDocument:
             "dtype": "bfloat16",
             "adapter": "runs/x",
             "adapter_config": {"base": "me/model", "rank": 8},
-            "n": 16,
             "temperature": 0.6,
             "top_p": 0.95,
             "max_response_tokens": 3584,
