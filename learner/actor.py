@@ -1,4 +1,4 @@
-"""The learner in Ray: an actor for each rank, and all of them as one `Learner`."""
+"""The learner in Ray: one actor per process, and all of them as one `Learner`."""
 
 import asyncio
 import os
@@ -22,26 +22,26 @@ from conf.schema import Config
 
 HANG_FACTOR = 10.0
 HANG_S = 120.0
-"""A learner hangs when a call takes so many times its longest so far, and so many seconds more: batches differ."""
+"""A call counts as hanging after HANG_FACTOR times the longest one so far plus HANG_S seconds: batches differ."""
 
 UPDATES = ("accumulate", "step")
-"""Calls that take almost no time where no sample has an advantage, and then say nothing about the next batch."""
+"""Calls that take almost no time if no sample has an advantage; such a call does not predict the next."""
 
 MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
-"""Of a learner that computes beside an engine: a step of decoding goes first and finds multiprocessors free."""
+"""Environment of a learner beside an engine: decoding steps have priority and find multiprocessors free."""
 
 METHODS = ("publish", "publish_synthetic", "accumulate", "step", "score", "explain", "inspect", "save", "restore")
-"""Methods of `LoraLearner` that its actor has, too."""
+"""Methods of `LoraLearner` that its actor forwards."""
 
 LOOPBACK = "127.0.0.1"
 
 DEATH_NOTICE_S = 10.0
-"""How long Ray may take to say that a rank died after the others lost their connection to it."""
+"""Seconds Ray may take to report a crashed process after the others have lost their connection to it."""
 
 
 @dataclass(eq=False)
 class LearnerActor:
-    """A `LoraLearner` in a process of its own, on its share of the machine. Nothing heavy is imported before `open`."""
+    """A `LoraLearner` in its own process, on its share of the machine. Heavy imports wait for `open`."""
 
     config: Config
     model_path: str
@@ -54,10 +54,10 @@ class LearnerActor:
         self._store: Any = None
         self._device = "cuda" if self.share.gpus else "cpu"
         os.environ["DS_ACCELERATOR"] = self._device
-        # Micro-batches of many shapes would leave holes in the share that no tensor fits into.
+        # Micro-batches of many shapes would fragment the GPU's share.
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         if self.config.run.deterministic:
-            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch demands it before the card is first used
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch demands it before the GPU is first used
         if self.config.run.mps and self.share.gpus % 1:
             os.environ.update(MPS_SHARE)
         self.share.bind()
@@ -67,20 +67,20 @@ class LearnerActor:
         return ray.util.get_node_ip_address()
 
     def start_store(self, host: str) -> int:
-        """Start the store where the ranks meet, at an address of this machine, and return its port."""
+        """Start the store where the processes meet, at an address of this machine, and return its port."""
         from learner.distributed import start_store
 
         self._store = start_store(host)
         return self._store.port
 
     def open(self, host: str = "", port: int = 0) -> None:
-        """Load the model together with the other ranks. host, port: of the store where they meet."""
+        """Load the model together with the other processes. host, port: of the store where they meet."""
         import torch
 
         torch.set_num_threads(self.share.threads)
         if self.config.run.deterministic:
             torch.use_deterministic_algorithms(True)
-            # Nothing here reads what was not written. (torch has no type for this setting.)
+            # No tensor is read before it is written. (torch has no type for this setting.)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if self.share.memory:
             torch.cuda.set_per_process_memory_fraction(self.share.memory)
@@ -90,7 +90,7 @@ class LearnerActor:
         run_folder = Path(self.adapters_folder).parent
         if self.rank == 0 and not run_folder.is_dir():
             raise BadInput(
-                f"run.folder: the learner's node does not see {run_folder}; start run.py on a node with a card, or name"
+                f"run.folder: the learner's node does not see {run_folder}; start run.py on a node with a GPU, or name"
                 " a folder that all nodes share"
             )
         if self.size > 1:
@@ -109,10 +109,10 @@ for _method in METHODS:  # Ray takes calls of methods that the class has
 
 
 class RemoteLearner:
-    """The `Learner` protocol over the LearnerActors of all ranks, in their order.
+    """The `Learner` protocol over the LearnerActors, in the order of their ranks.
 
-    When one dies, all are ended, since the others may wait for it. A call that takes far longer than it ever did counts
-    as a death.
+    When one crashes, all are killed, because the others may wait for it. A call that takes far longer than any before
+    it counts as a crash.
     """
 
     def __init__(self, actors: Sequence[RemoteActor], clock: Clock) -> None:
@@ -135,12 +135,12 @@ class RemoteLearner:
         self._opening = asyncio.ensure_future(self._open())
 
     async def _first(self, method: str, *arguments: Any) -> Any:
-        """Ask the first rank alone."""
+        """Call the first process alone."""
         await asyncio.shield(self._opening)
         return (await self._ask(self._actors[:1], method, *arguments))[0]
 
     async def _all(self, method: str, *arguments: Any) -> Any:
-        """Ask every rank and return the answer of the first."""
+        """Call every process and return the result of the first."""
         await asyncio.shield(self._opening)
         return (await self._ask(self._actors, method, *arguments))[0]
 
@@ -163,7 +163,7 @@ class RemoteLearner:
             actor.kill()
 
     async def _open(self) -> None:
-        """Have the ranks meet, on the loopback interface if they share a machine, and load the model."""
+        """Let the processes meet, on the loopback interface if they share a machine, and load the model."""
         if len(self._actors) == 1:
             await self._ask(self._actors, "open")
             return
@@ -173,7 +173,7 @@ class RemoteLearner:
         await self._ask(self._actors, "open", host, port)
 
     async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
-        """Return the answers of these ranks. Raises LearnerDied, or what a rank raised."""
+        """Return the results of these processes. Raises LearnerDied, or what a process raised."""
         longest = self._longest.get(method)
         deadline_s = START_S if longest is None else HANG_S + HANG_FACTOR * longest
         began = self._clock.now()
@@ -191,13 +191,13 @@ class RemoteLearner:
         return [call.result() for call in calls]
 
     async def _fail(self, calls: Sequence["asyncio.Future[Any]"]) -> None:
-        """Raise the error of a rank, its death first of all, and end the ranks that may wait for it."""
+        """Raise the error of a process, preferring a crash, and kill the processes that may wait for it."""
         _, waiting = await asyncio.wait(calls, timeout=DEATH_NOTICE_S)
         error = min(_errors(calls), key=lambda error: not isinstance(error, ActorDied))
         died = isinstance(error, ActorDied)
         if waiting or died:
             for actor in self._actors:
-                actor.kill("another rank of the learner failed")
+                actor.kill("another process of the learner failed")
         if died:
             self._death = LearnerDied(str(error))
             raise self._death from error

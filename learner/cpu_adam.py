@@ -1,6 +1,6 @@
 """DeepSpeed's compiled Adam for weights in host memory.
 
-`python -m learner.cpu_adam` compiles it ahead of time and exits with 1 where that fails.
+`python -m learner.cpu_adam` compiles it ahead of time and exits with 1 if that fails.
 """
 
 import logging
@@ -23,16 +23,16 @@ SHM_COMM = "deepspeed_shm_comm"
 def cpu_adam_available() -> bool:
     """Return whether DeepSpeed's CPU Adam loads. The first call compiles it, in about a minute.
 
-    Without a working C++ compiler it is False, with the reason logged: torch's AdamW does the same steps more slowly.
-    Call it before `deepspeed.init_distributed`, which would otherwise compile a collective that inference alone uses.
+    Without a working C++ compiler the result is False and the reason is logged: torch's AdamW takes the same steps more
+    slowly. Call it before `deepspeed.init_distributed`, which would otherwise compile a collective for inference only.
     """
     import deepspeed
     from deepspeed.ops.op_builder import CPUAdamBuilder
     from torch.utils.cpp_extension import _get_build_directory
 
     deepspeed.ops.__compatible_ops__[SHM_COMM] = False
-    # Compiler flags name the environment's folder: in torch's default, a cache of the user, two environments would
-    # compile anew whenever the other one was used last.
+    # Compiler flags contain the environment's folder. In torch's default, a per-user cache, two environments would
+    # recompile whenever the other one was used last.
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     scripts = sysconfig.get_path("scripts")  # where ninja is, whether or not the environment is activated
     if scripts not in os.environ["PATH"].split(os.pathsep):
@@ -49,7 +49,7 @@ def cpu_adam_available() -> bool:
 
 
 def abandoned(lock: Path) -> bool:
-    """Return whether a lock of torch's extension loader was left by a dead process: all others would wait for ever.
+    """Return whether a process that is gone left this lock of torch's extension loader.
 
     The loader keeps the file open while it holds the lock.
     """
@@ -61,9 +61,9 @@ def abandoned(lock: Path) -> bool:
 
 
 def replay_steps(adam: Any, steps: int) -> None:
-    """Count a `DeepSpeedCPUAdam` up to `steps` on a dummy weight, so that a restored run repeats an uninterrupted one.
+    """Step a `DeepSpeedCPUAdam` up to `steps` on a dummy weight, so that a restored run repeats an uninterrupted one.
 
-    It keeps β^step as a running product, but computes a power when the count jumps, and the last bits differ.
+    It keeps β^step as a running product but computes a power when the count jumps, and the last bits differ.
     """
     group = adam.param_groups[0]
     weight, gradient, first, second = torch.zeros(4, 1).unbind()

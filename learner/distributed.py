@@ -1,4 +1,4 @@
-"""The ranks of a learner: where they meet, and what they exchange."""
+"""The processes of a learner: where they meet, and what they exchange."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process's place among those of a learner. store: its end of the one where they meet; not needed by one."""
+    """One process's rank among those of a learner. store: where they meet; a single process needs none."""
 
     rank: int = 0
     size: int = 1
@@ -23,21 +23,21 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes what all of them made."""
+        """Whether this process writes the files for all."""
         return self.rank == 0
 
     def join(self, backend: str) -> None:
-        """Wait until all ranks have come; a second call does nothing. backend: nccl or gloo.
+        """Wait until all processes have joined; a second call does nothing. backend: nccl or gloo.
 
-        DeepSpeed asks for a group of one, too: its backend is torch's fake one, whose results are what it is given, and
-        which opens no port.
+        DeepSpeed needs a process group even for one process: that uses torch's fake backend, which returns its input
+        and opens no port.
         """
         if not torch.distributed.is_initialized():
             backend = "fake" if self.size == 1 else backend
             torch.distributed.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size)
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, in their order. All must call it."""
+        """Return the values of all processes, in the order of their ranks. All must call it."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -45,8 +45,8 @@ class Ranks:
         return values  # type: ignore[return-value]
 
     def spread(self, tensor: Tensor | None, like: Tensor) -> Tensor:
-        """Return the first rank's tensor, which is float32, on the device and in the shape of `like`. All must call it,
-        the others with None. Of one rank it is returned as it is.
+        """Return the first process's float32 tensor, on the device and in the shape of `like`. All must call it, the
+        others with None. A single process gets its own tensor back.
         """
         if self.size == 1:
             assert tensor is not None
@@ -60,19 +60,19 @@ ALONE = Ranks()
 
 
 def start_store(host: str) -> TCPStore:
-    """Start a store in this process, on a free port of one of this machine's addresses and no other."""
+    """Start a store in this process, on a free port of this address only."""
     with socket.create_server((host, 0)) as listener:
         port = listener.getsockname()[1]
         return TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=os.dup(listener.fileno()))
 
 
 def join_store(host: str, port: int) -> TCPStore:
-    """Connect to the store that another rank has started."""
+    """Connect to the store that another process has started."""
     return TCPStore(host, port, is_master=False)
 
 
 def use_interface(address: str) -> None:
-    """Let gloo use the network interface of this address. Its own choice often cannot be reached from outside."""
+    """Make gloo use the network interface of this address. Its own choice often cannot be reached from outside."""
     cards = psutil.net_if_addrs().items()
     names = [name for name, addresses in cards if any(known.address == address for known in addresses)]
     os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])

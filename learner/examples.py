@@ -1,4 +1,4 @@
-"""From verified groups to the examples to learn from: their advantages, and which rank of the learner gets which."""
+"""From verified groups to training examples: their advantages, and how processes divide them."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ EPSILON = 1e-6
 
 
 class Tokens(NamedTuple):
-    """The token ids of a sample: at least one of the prompt, and the response to it."""
+    """The token ids of a sample: a prompt of at least one token, and the response."""
 
     prompt: tuple[int, ...]
     response: Sequence[int]
@@ -27,7 +27,7 @@ class Tokens(NamedTuple):
 class Example:
     """A sample to learn from.
 
-    name: for people, "group 12 sample 3"
+    name: for messages, such as "group 12 sample 3"
     engine: the engine's log-probability of each response token
     """
 
@@ -38,10 +38,10 @@ class Example:
 
 
 def examples(groups: Iterable[Group], algorithm: AlgorithmConfig) -> Iterator[Example]:
-    """Yield the samples with a gradient: those with an advantage, and with a KL or entropy term all others too.
+    """Yield the samples that have a gradient: those with an advantage, and all others if there is a KL or entropy term.
 
-    Samples without a verdict are left out. With `mask_truncated` so are those that hit the limit, after they have
-    counted in their group's baseline.
+    Samples without a verdict are masked. With `mask_truncated`, samples that hit the limit are masked too, after they
+    have counted in their group's baseline.
     """
     for group in groups:
         rewards = torch.tensor([reward.total for reward in group.rewards], dtype=torch.float64)
@@ -49,8 +49,8 @@ def examples(groups: Iterable[Group], algorithm: AlgorithmConfig) -> Iterator[Ex
         advantages = group_advantages(rewards, masked, algorithm.advantages).tolist()
         rows = zip(group.samples, group.rewards, advantages, strict=True)
         for number, (sample, reward, advantage) in enumerate(rows):
-            left_out = reward.masked or (algorithm.mask_truncated and sample.truncated)
-            if sample.token_ids and not left_out and (advantage or algorithm.regularised):
+            without = reward.masked or (algorithm.mask_truncated and sample.truncated)
+            if sample.token_ids and not without and (advantage or algorithm.regularised):
                 tokens = Tokens(group.problem.prompt_ids, sample.token_ids)
                 yield Example(f"group {group.index} sample {number}", tokens, sample.logprobs, advantage)
 
@@ -63,7 +63,7 @@ def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Te
     leave_one_out: RLOO (arXiv 2402.14740), r − mean of the others = (r − mean) · n / (n − 1).
 
     rewards: float [n]. masked: bool [n], samples without a verdict, which count in neither mean nor std and get 0.
-    The result is float [n], exactly 0 where fewer than two samples have a verdict or all earned the same.
+    The result is float [n], exactly 0 if fewer than two samples have a verdict or all rewards are equal.
     """
     scored = rewards[~masked]
     advantages = torch.zeros_like(rewards)
@@ -79,11 +79,11 @@ def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Te
 
 
 def divide(samples: Sequence[Tokens], ranks: int) -> list[list[int]]:
-    """Return each rank's positions in `samples`: neighbours together, about the same work for all.
+    """Return each process's positions in `samples`: neighbours together, about the same work for all.
 
-    Work is input tokens; a prompt counts once for all its samples, without what all prompts begin with: every rank has
-    that. Every rank is within one sample of the mean and can be left with none. At most `ranks` - 1 groups are cut, and
-    their prompts computed twice.
+    Work is counted in input tokens. A prompt counts once for all its samples, without the shared start of all prompts,
+    which every process computes. Every process is within one sample of the mean and may get none. At most `ranks` - 1
+    groups are split, and their prompts are computed twice.
     """
     uses, shared = Counter(prompt for prompt, _ in samples), shared_start(samples)
     work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
@@ -95,6 +95,6 @@ def divide(samples: Sequence[Tokens], ranks: int) -> list[list[int]]:
 
 
 def shared_start(samples: Sequence[Tokens]) -> int:
-    """Return how many tokens all prompts begin with."""
+    """Return the number of tokens that all prompts have in common at their start."""
     columns = zip(*(sample.prompt for sample in samples), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))

@@ -30,17 +30,17 @@ from learner.training_state import read_checkpoint, write_checkpoint
 
 
 class StaleBatch(Exception):
-    """A batch that the staleness bound or the adapter's history forbids to learn from."""
+    """A batch that the staleness bound or the adapter's history forbids."""
 
 
 @dataclass
 class Accumulated:
     """A batch between `accumulate` and the end of `step`.
 
-    examples: its samples with a gradient; own: those of this rank
-    parts: the micro-batches of `own`; observed: parallel to them after the first pass
-    loss: this rank's part of the latest pass's; fault: what was not finite in it, empty if all was
-    seconds: of the first pass
+    examples: its samples with a gradient; own: those of this process
+    parts: the micro-batches of `own`; observed: one entry per part, set by the first pass
+    loss: this process's part of the latest pass's loss; fault: names what was not finite in it, empty if nothing
+    seconds: duration of the first pass
     """
 
     batch: Batch
@@ -58,10 +58,10 @@ class Accumulated:
 class LoraLearner:
     """Owns the trainable weights and learns from one batch at a time: `accumulate`, then `step`.
 
-    Version 0 is the base model, since B starts at zero, or the adapter `lora.start_from`. Versions are published as
-    folders of `adapters_folder` named like `AdapterRef.name`. Of several ranks each has all the weights, computes its
-    part of a batch and returns what the whole of it gave; the first writes. They get the same calls in the same order,
-    but any may answer `score`, `explain` and `inspect` alone.
+    Version 0 is the base model, because B starts at zero, or the adapter `lora.start_from`. Each version is published
+    as a folder in `adapters_folder` with the name `AdapterRef.name`. With several processes, each has all the weights,
+    computes its part of a batch and returns the result of the whole batch; the first writes files. All get the same
+    calls in the same order, except that any may answer `score`, `explain` and `inspect` alone.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class LoraLearner:
             config.rollout.temperature,
             config.learner.logprob_chunk,
             entropy_gradient=config.algorithm.entropy > 0,
-            checkpointing=recomputes(config, shape_from_config(model_path), _card_memory(self._device)),
+            checkpointing=recomputes(config, shape_from_config(model_path), _gpu_memory(self._device)),
             fused=config.learner.fused_kernels,
         )
         self._optimizer = ZeroOptimizer(
@@ -97,14 +97,14 @@ class LoraLearner:
         )
 
     def publish(self) -> AdapterRef:
-        """Write the current version as a PEFT adapter and return its reference. No later process goes on from it."""
+        """Write the current version as a PEFT adapter and return its reference. A restart does not need it."""
         adapter = self._reference(self.version, self.incarnation)
         if self._ranks.leads:
             write_adapter(self.model, Path(adapter.path), durable=False)
         return adapter
 
     def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        """Write as many adapters of noise as an engine serves at once; the policy stays as it is."""
+        """Write as many synthetic adapters as an engine serves at once; the policy is unchanged."""
         adapters = tuple(self._reference(-number, 0) for number in range(1, ADAPTER_SLOTS + 1))
         for adapter in adapters:
             with noise(self.model, -adapter.version, ADAPTER_SLOTS):
@@ -112,11 +112,11 @@ class LoraLearner:
         return adapters
 
     def accumulate(self, batch: Batch) -> None:
-        """Compute the gradient of a batch's first step; the weights stay, so `score` still speaks of this version.
+        """Compute the gradient of a batch's first step; the weights are unchanged, so `score` still uses this version.
 
-        Samples without a gradient are not computed, but count in the denominators. Raises StaleBatch.
+        Samples without a gradient are not computed but count in the denominators. Raises StaleBatch.
         """
-        self._check_ages(batch)
+        self._check_staleness(batch)
         if self._accumulated:
             self._optimizer.discard()
         started = perf_counter()
@@ -135,9 +135,9 @@ class LoraLearner:
     def step(self, progress: float) -> UpdateStats:
         """Take all optimizer steps of the accumulated batch and publish the next version.
 
-        A batch without a gradient makes a new version with the same weights, momentum included; so does a step whose
-        loss or gradient is not finite, named in the result's `fault`. Metrics other than `staleness/max` describe the
-        samples that have a gradient. progress: share of the budget that is spent.
+        A batch without a gradient makes a new version with the same weights and momentum; so does a step whose loss or
+        gradient is not finite, which the result's `fault` names. Metrics other than `staleness/max` describe the
+        samples that have a gradient. progress: fraction of the budget that is spent.
         """
         if self._accumulated is None:
             raise RuntimeError("no batch was accumulated")
@@ -163,7 +163,7 @@ class LoraLearner:
         return UpdateStats(adapter, {k: value for k, value in metrics.items() if math.isfinite(value)}, fault)
 
     def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        """Return log-probabilities of given responses at the rollouts' temperature, by group and sample."""
+        """Return the log-probabilities of given responses at the rollouts' temperature, by group and sample."""
         samples = _tokens(groups)
         policy = self._logprobs(samples)
         with self.model.disable_adapter():
@@ -172,7 +172,7 @@ class LoraLearner:
         return tuple(tuple(next(scores) for _ in group.samples) for group in groups)
 
     def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        """See `actors.protocols.Learner`; the groups are of one synthetic adapter. The policy stays as it is."""
+        """See `actors.protocols.Learner`. The groups belong to one synthetic adapter; the policy is unchanged."""
         lora, samples = self.config.lora, _tokens(groups)
         assert groups[0].adapter is not None
         number = -groups[0].adapter.version
@@ -197,7 +197,7 @@ class LoraLearner:
         return found
 
     def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        """Compare the current version with the base on given responses, each token weighing the same."""
+        """Compare the current version with the base model on given responses; all tokens have equal weight."""
         self.policy.eval()
         parts = self._pack(_tokens(groups))
         figures = zip(*(self.policy.against_base(part.to(self._device)) for part in parts), strict=True)
@@ -206,14 +206,14 @@ class LoraLearner:
         return Inspection(self.version, entropy, base_entropy, kl, adapter_norms(self.model), ranks)
 
     def save(self, folder: str | Path) -> None:
-        """Write everything a restore needs into an existing folder, the adapter into its `adapter/`."""
+        """Write everything a restore needs into an existing folder, with the adapter in `adapter/`."""
         state = self._optimizer.state()
         if self._ranks.leads:
             write_checkpoint(Path(folder), self.config, self.version, self._steps, state)
             write_adapter(self.model, Path(folder) / "adapter", durable=True)
 
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
-        """Continue from what `save` wrote, bit for bit, or for None at version 0. Raises BadInput if it is not ours."""
+        """Continue bit for bit from what `save` wrote, or at version 0 if folder is None. Raises BadInput."""
         if folder is not None:
             self.version, self._steps, state = self._read(Path(folder))
             self._optimizer.set_state(state, self._steps)
@@ -223,7 +223,7 @@ class LoraLearner:
         self.incarnation = incarnation
 
     def _read(self, folder: Path) -> tuple[int, int, dict[str, Tensor]]:
-        """Have the first rank read a checkpoint, whose folder the others need not see; they get no state."""
+        """Let the first process read a checkpoint, whose folder the others need not see; they get no state."""
         version, steps, state, refusal = 0, 0, dict[str, Tensor](), ""
         if self._ranks.leads:
             try:
@@ -239,23 +239,23 @@ class LoraLearner:
         name = AdapterRef(version, incarnation, "").name
         return AdapterRef(version, incarnation, str(self._adapters / name))
 
-    def _check_ages(self, batch: Batch) -> None:
+    def _check_staleness(self, batch: Batch) -> None:
         if batch.version != self.version:
             raise StaleBatch(f"a batch for version {batch.version} reached the learner at version {self.version}")
         for group in batch.groups:
             if group.adapter is None or group.adapter.incarnation != self.incarnation:
-                raise StaleBatch(f"group {group.index} is of an abandoned history: it was drawn by {group.adapter}")
+                raise StaleBatch(f"group {group.index} is of an abandoned history: it was sampled by {group.adapter}")
             limit = self.config.learner.max_staleness
             if not 0 <= batch.version - group.version <= limit:
                 raise StaleBatch(
-                    f"group {group.index} was drawn by version {group.version} and may not improve version "
+                    f"group {group.index} was sampled by version {group.version} and may not improve version "
                     f"{batch.version}: max_staleness is {limit}"
                 )
 
     def _pass(self, work: Accumulated) -> None:
-        """Run forward and backward over this rank's micro-batches, until one is not finite: that is the work's fault.
+        """Run forward and backward over this process's micro-batches; stop at one that is not finite.
 
-        The first pass sets what is fixed in all of them.
+        The first pass sets `observed`, which stays fixed in all later ones.
         """
         algorithm, first = self.config.algorithm, not work.observed
         work.loss = 0.0
@@ -279,7 +279,7 @@ class LoraLearner:
             self._optimizer.backward(loss)
 
     def _take_steps(self, work: Accumulated, rate: float) -> str:
-        """Take the optimizer steps of a batch whose first pass is done; return what was not finite, if anything."""
+        """Take the optimizer steps of a batch whose first pass is done; return what was not finite, or ""."""
         for number in range(self.config.algorithm.steps_per_batch if work.examples else 0):
             if number:
                 self._pass(work)
@@ -295,7 +295,7 @@ class LoraLearner:
         return ""
 
     def _observe(self, members: list[Example], logprobs: Tensor, base: Tensor | None) -> Observed:
-        """Return what is fixed of a micro-batch. logprobs: float [t], the policy's before the first step."""
+        """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""
         lengths = torch.tensor([len(member.engine) for member in members])
         advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
         engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
@@ -304,7 +304,7 @@ class LoraLearner:
 
     @torch.no_grad()
     def _base(self, part: MicroBatch) -> Tensor:
-        """Return log-probabilities of a micro-batch under the model without its adapter, float [t]."""
+        """Return the log-probabilities of a micro-batch under the base model, float [t]."""
         self.policy.eval()
         with self.model.disable_adapter():
             logprobs, _ = self.policy(part)
@@ -334,15 +334,15 @@ def _names(examples: Iterable[Example]) -> str:
     return ", ".join(example.name for example in examples)
 
 
-def _card_memory(device: torch.device) -> float:
-    """Return the bytes of a card that this process may use; 0 on the CPU."""
+def _gpu_memory(device: torch.device) -> float:
+    """Return the bytes of a GPU that this process may use; 0 on the CPU."""
     if device.type == "cpu":
         return 0.0
     return torch.cuda.get_per_process_memory_fraction() * torch.cuda.get_device_properties(device).total_memory
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Return the most bytes of the card that this process's tensors took, on the CPU the most that the process took."""
+    """Return the peak bytes of this process's tensors on the GPU, or of the whole process on the CPU."""
     if device.type == "cpu":
         return getrusage(RUSAGE_SELF).ru_maxrss * 1024.0
     return float(torch.cuda.max_memory_allocated(device))

@@ -23,21 +23,20 @@ from conf.schema import AlgorithmConfig
 from learner.mismatch import MAX_LOG_RATIO, correction_weights, sequence_sums
 
 TANGENT_FROM = 2.5
-"""Where a token is so many nats less probable than under the base model, the KL penalty goes on as a straight line:
-k3's own slope reaches e²⁰. verl cuts k3 at 10, which a token passes at 2.6 nats, and pulls it back no more from there.
+"""Nats by which a token is less probable than under the base model where the KL penalty becomes a straight line: k3's
+own slope reaches e²⁰. verl cuts k3 at 10, which a token passes at 2.6 nats and is then no longer pulled back.
 """
 
 MAX_PENALTY_SLOPE = math.expm1(TANGENT_FROM)
-"""Of the KL penalty, 11.2; on the other side, where a token has become more probable, it is at most 1."""
-
+"""Largest slope of the KL penalty, 11.2; where a token has become more probable it is at most 1."""
 
 GATE_TEMPERATURES = 1.0, 1.05
-"""SAPO's τ at positive and at other advantages, the paper's: bad samples' tokens are let go of a little sooner."""
+"""SAPO's τ at positive and at other advantages, from the paper: the gradient of bad samples vanishes sooner."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """The denominators, of all of a batch's samples: the parts of any split then add up to the same loss.
+    """The denominators, over all samples of a batch, so that the parts of any split add up to the same loss.
 
     tokens: of all responses; limit: rollout.max_response_tokens
     """
@@ -49,9 +48,9 @@ class Totals:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is fixed while the policy moves; log-probabilities are natural.
+    """The quantities that are fixed while the policy moves; log-probabilities are natural.
 
-    engine: float [t], log-probabilities under the engine that drew the tokens
+    engine: float [t], log-probabilities under the engine that sampled the tokens
     old: float [t], log-probabilities before the first step; the engine's in bypass
     advantages: float [t]
     lengths: int64 [b], tokens of each response, at least 1

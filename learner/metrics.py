@@ -1,4 +1,4 @@
-"""What is seen while an update is computed, and the metrics made of it."""
+"""The record of an update while it is computed, and the metrics made from it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from learner.packing import MicroBatch
 
 
 class UpdateRecord:
-    """What one rank sees of an update.
+    """One process's record of an update.
 
-    counts: tokens, entries and padded entries of a pass; over all passes, tokens compared and what each bound clipped
-    columns: by name, of the micro-batches before the first step
-    losses, norms: of each step that was taken, of all ranks together
+    counts: tokens, entries and padded entries of a pass; over all passes, tokens compared and tokens clipped per bound
+    columns: by name, one tensor per micro-batch, from before the first step
+    losses, norms: of each step taken, of all processes together
     """
 
     def __init__(self, parts: Sequence[MicroBatch]) -> None:
@@ -30,7 +30,7 @@ class UpdateRecord:
         self.norms: list[float] = []
 
     def add_before(self, logprobs: Tensor, entropy: Tensor, observed: Observed) -> None:
-        """Add a micro-batch before the first step; logprobs, entropy: float [t]."""
+        """Record a micro-batch before the first step; logprobs, entropy: float [t]."""
         columns = {"own": logprobs, "entropy": entropy, "engine": observed.engine, "lengths": observed.lengths}
         if observed.base is not None:
             columns["base"] = observed.base
@@ -38,7 +38,7 @@ class UpdateRecord:
             self.columns[name].append(column.detach().cpu())
 
     def add_clipped(self, algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> None:
-        """Add a micro-batch of any step."""
+        """Record a micro-batch of any step."""
         self.counts["compared"] += logprobs.numel()
         for name, tokens in clipped_tokens(algorithm, logprobs, observed).items():
             self.counts[f"clip/{name}"] += tokens
@@ -47,8 +47,8 @@ class UpdateRecord:
 def update_metrics(algorithm: AlgorithmConfig, ranks: Sequence[UpdateRecord]) -> dict[str, float]:
     """Return an update's metrics under their names in metrics.jsonl, zeros where nothing was computed.
 
-    Entropy, mismatch and KL describe the policy before its first step; loss, gradient norm and clip shares are means
-    over the steps. But for padding, the number of ranks makes no difference.
+    Entropy, mismatch and KL describe the policy before its first step; loss, gradient norm and clipped fractions are
+    means over the steps. Except for padding, the number of processes makes no difference.
     """
     counts: Counter[str] = Counter()
     parts: defaultdict[str, list[Tensor]] = defaultdict(list)

@@ -1,7 +1,7 @@
-"""The difference between the engine that drew the tokens and the learner that trains on them.
+"""The mismatch between the engine that samples tokens and the learner that trains on them.
 
-Both hold the same weights, up to staleness, but compute them with other kernels. Where the learner's probabilities are
-the old policy, what the engine drew is reweighted as if the learner had drawn it.
+Both hold the same weights, up to staleness, but compute with different kernels. If the learner's probabilities are the
+old policy, the engine's samples are reweighted as if the learner had sampled them.
 """
 
 import math
@@ -13,20 +13,20 @@ MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to ±20 before the exponential: e^20 is far beyond any clip, and finite in every dtype."""
 
 TOKEN_CAP = 2.0
-"""Of token_tis (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training")."""
+"""Cap of token_tis (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training")."""
 
 SEQUENCE_CAP = 3.0
-"""Of sequence_mask, as TRL's default."""
+"""Cap of sequence_mask: TRL's default."""
 
 ICEPOP_BAND = (0.5, 5.0)
-"""Of icepop (Ring-1T, arXiv 2510.18855)."""
+"""Accepted weights of icepop (Ring-1T, arXiv 2510.18855)."""
 
 MAX_WEIGHT = {"token_tis": TOKEN_CAP, "sequence_mask": SEQUENCE_CAP, "icepop": ICEPOP_BAND[1], "bypass": 1.0}
 """The largest weight of each method."""
 
 
 def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str) -> Tensor:
-    """Return the weights in the loss of b whole responses' tokens, by `algorithm.mismatch`; float [t], no gradient.
+    """Return the loss weights of the tokens of b whole responses, by `algorithm.mismatch`; float [t], no gradient.
 
     With ρ = exp(old − engine) of a token and R = exp Σ (old − engine) of its response:
     token_tis: min(ρ, 2). sequence_mask: R if R ≤ 3, else 0. icepop: ρ if 0.5 ≤ ρ ≤ 5, else 0. bypass: 1.
@@ -49,11 +49,11 @@ def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str
 
 
 def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str) -> dict[str, float]:
-    """Return how far learner and engine disagree about sampled tokens; own, engine: float [t], t ≥ 1.
+    """Return how much learner and engine disagree about sampled tokens; own, engine: float [t], t ≥ 1.
 
     abs_mean, p99 (nearest rank), max: of |own − engine| in nats. k3: estimate of KL(engine ‖ learner) per token.
-    effective_share: (Σw)² / (t · Σw²) of the weights in the loss, the effective sample size as a share of t; in bypass
-    of the ratio itself. clipped, masked: shares of tokens whose weight the correction cut, or set to 0.
+    ess: (Σw)² / (t · Σw²) of the weights in the loss, the effective sample size as a fraction of t; in bypass, of the
+    ratio itself. clipped, masked: fractions of tokens whose weight was cut, or set to 0.
     """
     delta = own - engine
     size = delta.abs()
@@ -64,7 +64,7 @@ def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str)
         "p99": size.kthvalue(math.ceil(0.99 * size.numel())).values.item(),
         "max": size.max().item(),
         "k3": k3(engine, own).mean().item(),
-        "effective_share": (weights.sum() ** 2 / (weights.numel() * (weights**2).sum()).clamp(min=1e-30)).item(),
+        "ess": (weights.sum() ** 2 / (weights.numel() * (weights**2).sum()).clamp(min=1e-30)).item(),
         "clipped": ((ratio > TOKEN_CAP) & (weights == TOKEN_CAP)).double().mean().item(),
         "masked": (weights == 0).double().mean().item(),
     }
@@ -73,9 +73,9 @@ def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str)
 def k3(policy: Tensor, reference: Tensor) -> Tensor:
     """Return exp(d) − d − 1 with d = reference − policy: Schulman's estimate of KL(policy ‖ reference).
 
-    It is never negative, but for rounding: expm1 keeps that within one unit of d's last place, where exp(d) − d − 1 is
-    −6e-8 at many small d in float32. Beyond ±20 d counts as ±20.
-    policy, reference: float [t], log-probabilities of tokens that the policy drew (GRPO, arXiv 2402.03300, eq. 4)
+    It is never negative, except for rounding: expm1 keeps that within one unit of d's last place, while exp(d) − d − 1
+    is −6e-8 at many small d in float32. Beyond ±20 d counts as ±20.
+    policy, reference: float [t], log-probabilities of tokens that the policy sampled (GRPO, arXiv 2402.03300, eq. 4)
     """
     difference = (reference - policy).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     return torch.expm1(difference) - difference

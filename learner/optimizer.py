@@ -1,8 +1,8 @@
-"""AdamW by DeepSpeed's ZeRO-1, with its state in host memory or on the card, and the learning rate of an update.
+"""AdamW by DeepSpeed's ZeRO-1, with its state in host memory or on the GPU, and the learning rate of an update.
 
-Stage 2 would also divide the gradients among the ranks, but it reduces them in every backward pass, in the order in
-which autograd finds them: all ranks would need equally many passes over graphs of one shape. Stage 1 reduces once a
-step, weight by weight, whatever each rank has computed.
+Stage 2 would also divide the gradients among the processes, but it reduces them in every backward pass, in autograd's
+order: all processes would need the same number of passes over graphs of one shape. Stage 1 reduces once per step,
+weight by weight, whatever each process has computed.
 """
 
 import logging
@@ -26,15 +26,15 @@ from learner.cpu_adam import cpu_adam_available, replay_steps
 from learner.distributed import Ranks
 
 BUCKET_ELEMENTS = 50_000_000
-"""Gradient elements reduced at a time. DeepSpeed's default of 5e8 would reserve 1 GB of the card for the bucket."""
+"""Gradient elements reduced at a time. DeepSpeed's default of 5e8 would reserve 1 GB of GPU memory for the bucket."""
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def learning_rate(config: LearnerConfig, update: int, progress: float) -> float:
-    """Return the learning rate of update number `update`, from 0, when this share of the budget is spent.
+    """Return the learning rate of update number `update`, from 0. progress: fraction of the budget that is spent.
 
-    Warm-up multiplies the schedule by (update + 1) / (warmup_updates + 1), up to 1: no update is without effect.
+    Warm-up multiplies the schedule by (update + 1) / (warmup_updates + 1), up to 1, so every update has an effect.
     """
     warmup = min(1.0, (update + 1) / (config.warmup_updates + 1))
     remaining = {
@@ -48,9 +48,9 @@ def learning_rate(config: LearnerConfig, update: int, progress: float) -> float:
 class ZeroOptimizer:
     """AdamW over a module's trainable parameters: `forward` and `backward` any number of times, then `step` once.
 
-    Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32), and are summed over the ranks, each
-    of which keeps its part of the optimizer's state. All ranks construct it and call `step`, `state` and `set_state`
-    together, and begin with the weights of the first.
+    Gradients accumulate in fp32, whatever the module's dtype (bfloat16 or float32), and are summed over the processes,
+    each of which keeps its part of the optimizer's state. All processes construct it and call `step`, `state` and
+    `set_state` together, and begin with the weights of the first.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, ranks: Ranks) -> None:
@@ -76,7 +76,8 @@ class ZeroOptimizer:
                 "data_types": {"grad_accum_dtype": "fp32"},
                 "zero_optimization": {
                     "stage": 1,
-                    # Pinned memory comes in powers of two: at rank 256 gigabytes, for a fraction of a second an update.
+                    # Pinned memory is allocated in powers of two: gigabytes at rank 256, to save a fraction of a second
+                    # per update.
                     "offload_optimizer": {"device": config.offload, "pin_memory": False},
                     "reduce_bucket_size": BUCKET_ELEMENTS,
                     "overlap_comm": False,
@@ -96,36 +97,36 @@ class ZeroOptimizer:
         self._deepspeed.backward(loss, scale_wrt_gas=False)
 
     def backward_nothing(self) -> None:
-        """Make up for the backward pass of a rank that has no sample: a step needs one."""
+        """Run the backward pass of a process that has no sample: a step needs one."""
         self.backward(torch.stack([parameter.sum() for _, parameter in self._trainable()]).sum() * 0.0)
 
     def step(self, learning_rate: float) -> float:
-        """Sum the ranks' gradients, clip, step, and clear them; return the gradient's norm before clipping.
+        """Sum the gradients of all processes, clip, step, and clear them; return the norm before clipping.
 
-        A gradient that is not finite is cleared too, and leaves weights and state as they are; its norm is infinite.
+        A gradient that is not finite is cleared without changing weights or state; its norm is infinite.
         """
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self._deepspeed.step()
         norm = float(self._deepspeed.get_global_grad_norm())
         if not math.isfinite(norm) and self._offload:
-            # DeepSpeed 0.19.8 keeps these in bfloat16, and every later sum would be as little finite.
+            # DeepSpeed 0.19.8 keeps these in bfloat16, and no later sum would be finite.
             self._zero.averaged_gradients = dict.fromkeys(self._zero.averaged_gradients)
         return norm
 
     def discard(self) -> None:
-        """Forget the gradients of an abandoned batch."""
+        """Discard the gradients of an abandoned batch."""
         self._zero.zero_grad(set_to_none=True)
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """Shapes by name of what `state` returns."""
+        """Shapes of the tensors that `state` returns, by name."""
         return {f"{name}.{part}": p.shape for name, p in self._trainable() for part in ("master", *MOMENTS)}
 
     def state(self) -> dict[str, Tensor]:
         """Return fp32 weights and Adam's moments, as NAME.master, NAME.exp_avg, NAME.exp_avg_sq of each parameter.
 
-        Only the first rank gets them: they are gigabytes.
+        Only the first process gets them: they are gigabytes.
         """
         state = dict[str, Tensor]()
         for name, parameter in self._trainable():
@@ -136,9 +137,9 @@ class ZeroOptimizer:
         return state
 
     def set_state(self, state: dict[str, Tensor], steps: int) -> None:
-        """Continue from what `state` returned after so many steps; the module's own weights follow the masters.
+        """Continue from what `state` returned after `steps` steps; the module's own weights follow the masters.
 
-        Only the first rank passes the state, the others an empty dict.
+        Only the first process passes the state, the others an empty dict.
         """
         self.discard()
         for name, parameter in self._trainable():
@@ -157,7 +158,7 @@ class ZeroOptimizer:
         return (flat for group in self._adam.param_groups for flat in group["params"])
 
     def _create_state(self) -> None:
-        """Have the state exist as zeros, so that it can be read and set before the first step."""
+        """Create the state as zeros, so that it can be read and set before the first step."""
         for flat in self._flat_parameters():
             self._adam.state[flat] = {moment: torch.zeros_like(flat.data) for moment in MOMENTS}
         self._set_steps(0)

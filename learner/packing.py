@@ -1,22 +1,22 @@
 """Packs samples into micro-batches in which no token is computed twice.
 
-Three samples: responses a and b to the prompt S P, and c to the prompt S Q. S is what all prompts begin with, say a
-system prompt. The last token of a response is never an input.
+Three samples: responses a and b to the prompt S P, and c to the prompt S Q. S is the shared start of all prompts, such
+as a system prompt. The last token of a response is never an input.
 
     pieces      S         P     a                 b         Q     c       each once; their tokens are the input
     ids         s s s s   p p   a a a a a a a a   b b b b   q q   c c
     positions   0 1 2 3   4 5   6 7 8 9 …         6 7 8 9   4 5   6 7
 
-    rows        S P a      S P b      S Q c                               what attention sees: a sample each
+    rows        S P a      S P b      S Q c                               attention sees one row per sample
 
     blocks      queries   keys      offset     rows of nearly equal length in one padded block
-                S P a     S P a     0          a is longer than its prompt, so its row asks for the prompt, too
-                b         S P b     6          a shorter response asks alone, and so does
-                Q         S Q       4          each piece for which no row has asked
+                S P a     S P a     0          a is longer than its prompt, so its row also queries the prompt
+                b         S P b     6          a shorter response is queried alone, and so is
+                Q         S Q       4          each piece that no row has queried
                 c         S Q c     6
 
-    segments    queries   keys                 the rows end to end, without padding: each asks for its pieces that
-                S P a     S P a                no row before it has, so that the queries are `ids`, in order
+    segments    queries   keys                 the rows end to end, without padding: each queries those of its pieces
+                S P a     S P a                that no row before it has, so that the queries are `ids`, in order
                 b         S P b
                 Q c       S Q c
 """
@@ -33,12 +33,11 @@ from torch import Tensor
 from learner.examples import Tokens, shared_start
 
 ENTRIES_PER_TOKEN = 2
-"""Attention repeats the prompt for every sample: it may have so many entries for each token of a micro-batch.
-An entry keeps about a seventh of what a token keeps in all; one that is only a key, at most half of it.
-"""
+"""Largest number of attention entries per token of a micro-batch: attention repeats the prompt for every sample.
+An entry keeps about a seventh of a token's activations; one that is only a key, at most half of that."""
 
 FULL = 0.92
-"""A row joins a block if it fills at least this share of its width: with lengths spread evenly, 4 % is padding."""
+"""Fraction of a block's width that a row must fill to join it: with evenly spread lengths, 4 % is padding."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class MicroBatch:
 
     samples: b positions in the list given to `pack`, in the order of the results
     ids: int64 [n], the tokens
-    positions: int64 [n], their places in their sequences
+    positions: int64 [n], their positions in their sequences
     blocks: the rows of attention, padded
-    output_places: int64 [n], where a token's output is among the flattened queries of all blocks: where it comes first
+    output_places: int64 [n], index of a token's output among the flattened queries of all blocks, at its first place
     segments: the same rows without padding
     predictors: int64 [t], indices into `ids` of the tokens that predict the response
     targets: int64 [t], the response tokens
-    entries: half of the queries and keys in the blocks that are not padding
+    entries: half the number of queries and keys in the blocks, without padding
     """
 
     samples: tuple[int, ...]
@@ -72,7 +71,7 @@ class MicroBatch:
 
     @property
     def padded_entries(self) -> float:
-        """Half of the queries and keys in the blocks, padding included."""
+        """Half the number of queries and keys in the blocks, padding included."""
         return sum(block.queries.numel() + block.keys.numel() for block in self.blocks) / 2
 
     def to(self, device: torch.device) -> "MicroBatch":
@@ -84,11 +83,11 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of attention of nearly equal length, padded on the right with any tokens.
+    """Rows of attention of nearly equal length, padded on the right with arbitrary tokens.
 
     queries: int64 [b, q], indices into `MicroBatch.ids`
     keys: int64 [b, k], likewise
-    offsets: int64 [b], keys that come before a row's first query; None where all rows ask from their start, q = k
+    offsets: int64 [b], number of keys before a row's first query; None if all rows query from their start, q = k
     """
 
     queries: Tensor
@@ -96,15 +95,15 @@ class Block:
     offsets: Tensor | None
 
     def seen(self, window: int | None) -> Tensor | None:
-        """Return, as bool [b or 1, 1, q, k], what causal attention within a sliding window lets each query see; None
-        where that is all that comes before it.
+        """Return the mask of causal attention within a sliding window, bool [b or 1, 1, q, k]; None if each query
+        attends to everything before it.
         """
         width, length = self.queries.shape[1], self.keys.shape[1]
         if self.offsets is None and (window is None or length <= window):
             return None
         offsets = self.keys.new_zeros(1) if self.offsets is None else self.offsets
         places = offsets[:, None] + torch.arange(width, device=offsets.device)
-        # A query of the padding sees something too: the gradient of nothing seen is not a number.
+        # A query of the padding attends to something too: with an empty row the gradient would be NaN.
         distance = places.clamp(max=length - 1)[:, None, :, None] - torch.arange(length, device=offsets.device)
         return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
@@ -115,13 +114,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Segments:
-    """The rows of attention one after another. The queries of a row are the tokens that come first in it, which are its
-    last ones; its keys are all of it.
+    """The rows of attention end to end. The queries of a row are its last tokens, those in no row before it; its keys
+    are the whole row.
 
-    pieces: lengths of the pieces that a micro-batch consists of, in its order
-    keys: pieces that the keys of all rows consist of
-    query_ends, key_ends: int32 [rows + 1], where each row ends among the queries and keys, after a 0
-    longest_query, longest_key: of a row
+    pieces: lengths of the micro-batch's pieces, in order
+    keys: numbers of the pieces that make up the keys of all rows
+    query_ends, key_ends: int32 [rows + 1], cumulative lengths of the rows' queries and keys, starting at 0
+    longest_query, longest_key: longest of any row
     """
 
     pieces: tuple[int, ...]
@@ -134,7 +133,7 @@ class Segments:
     def spread(self, tokens: Tensor) -> Tensor:
         """Return the keys of all rows, [k, …], given those of the micro-batch, [n, …].
 
-        By way of float32, in which the gradients of a piece that is in many rows are then added up.
+        It converts through float32, so that the gradients of a piece in many rows are added up in float32.
         """
         pieces = tokens.float().split(self.pieces)
         return torch.cat([pieces[number] for number in self.keys]).to(tokens.dtype)
@@ -146,8 +145,8 @@ class Segments:
 def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
     """Return micro-batches of at most `budget` tokens; a sample that alone exceeds it gets its own.
 
-    Samples with an empty response are left out. Those of one prompt stand together; where a micro-batch ends amid them,
-    the next one repeats the prompt. Each repeats what all prompts begin with.
+    Samples with an empty response are skipped. Those of one prompt stay together; if a micro-batch ends among them, the
+    next one repeats the prompt. Every micro-batch repeats the shared start of all prompts.
     """
     shared = shared_start(samples)
     return [_build(samples, part, shared) for part in _split(samples, budget, shared)]
@@ -156,7 +155,7 @@ def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
 def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tuple[int, ...]]:
     """Yield the positions of each micro-batch's samples, the longest sample first.
 
-    shared: tokens that all prompts begin with
+    shared: number of tokens that all prompts have in common
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
@@ -184,19 +183,19 @@ def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tupl
         yield longest_first(part)
 
 
-def _asks_alone(sample: Tokens) -> bool:
-    """Whether a response's row holds no query of its prompt: half of such a row or more would be computed again."""
+def _queries_alone(sample: Tokens) -> bool:
+    """Whether a response's row has no queries of its prompt: half of such a row or more would be computed again."""
     return len(sample.response) <= len(sample.prompt)
 
 
 def _size(sample: Tokens, known: int, shared: int) -> tuple[int, float]:
-    """Return how many tokens a sample adds to a micro-batch, and at most how much to its `entries`.
+    """Return the tokens that a sample adds to a micro-batch, and an upper bound of what it adds to `entries`.
 
-    known: tokens of the prompt that are in it already. shared: tokens that all prompts begin with.
+    known: tokens of the prompt that are in it already. shared: number of tokens that all prompts have in common.
     """
     prompt, asking = len(sample.prompt), len(sample.response) - 1
     tokens = prompt - known + asking
-    if not _asks_alone(sample):
+    if not _queries_alone(sample):
         return tokens, float(prompt + asking)
     return tokens, tokens + (prompt + (shared if known < prompt else 0)) / 2
 
@@ -208,8 +207,8 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> Mic
     predictors: list[int] = []
     pieces: list[range] = []
     rows: list[list[int]] = []  # numbers of pieces
-    new_tokens: list[int] = []  # of each row, in no row before it
-    known: dict[tuple[int, ...], int] = {}  # pieces of prompts, by all that is said until their end
+    new_tokens: list[int] = []  # of each row, those in no row before it
+    known: dict[tuple[int, ...], int] = {}  # pieces of prompts, by the prompt up to their end
 
     def add(tokens: Sequence[int], before: int) -> int:
         pieces.append(range(len(ids), len(ids) + len(tokens)))
@@ -231,7 +230,7 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> Mic
             predictors.extend(pieces[row[-1]])
         rows.append(row)
         new_tokens.append(len(ids) - start)
-    asking = _asking(pieces, rows, [_asks_alone(sample) for sample in members])
+    asking = _queries(pieces, rows, [_queries_alone(sample) for sample in members])
     blocks, output_places = _blocks(asking, len(ids))
     return MicroBatch(
         samples=part,
@@ -247,15 +246,15 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> Mic
 
 
 class Row(NamedTuple):
-    """Indices of a row's tokens, all of them keys, those from an offset on queries too."""
+    """Indices of a row's tokens. All of them are keys; those from an offset on are queries too."""
 
     keys: list[int]
     offset: int
 
 
-def _asking(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[Row]]:
-    """Return the rows of the blocks, by how many pieces come before their queries: the samples that do not ask alone as
-    a whole, then each piece that none of them asks for.
+def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[Row]]:
+    """Return the rows of the blocks, grouped by the number of pieces before their queries: whole samples, then each
+    piece that none of them queries.
     """
     asked = {number for row, short in zip(rows, alone, strict=True) if not short for number in row}
     found: dict[int, list[Row]] = defaultdict(list)
@@ -273,9 +272,9 @@ def _asking(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> li
 
 
 def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...], Tensor]:
-    """Return the rows, longest first, padded in blocks of nearly equal length, and where each token asks first.
+    """Return the rows, longest first, padded in blocks of nearly equal length, and the first query of each token.
 
-    Padding goes through all tokens in turn: a card adds up the gradients of one that comes often one by one.
+    Padding cycles through all tokens: a GPU adds up the gradients of a frequent one sequentially.
     """
     filler = cycle(range(tokens))
 
@@ -302,7 +301,7 @@ def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...],
 
 
 def _alike(rows: list[Row]) -> Iterator[list[Row]]:
-    """Divide rows, longest first, into lists of nearly equal length."""
+    """Yield lists of rows of nearly equal length, longest first."""
     alike: list[Row] = []
     for row in sorted(rows, key=lambda row: -len(row.keys)):
         if alike and len(row.keys) < FULL * len(alike[0].keys):
@@ -314,7 +313,6 @@ def _alike(rows: list[Row]) -> Iterator[list[Row]]:
 
 
 def _segments(pieces: list[range], rows: list[list[int]], new_tokens: list[int]) -> Segments:
-    """Return the rows as segments."""
     asking = [(row, new) for row, new in zip(rows, new_tokens, strict=True) if new]
     queries = [0, *(new for _, new in asking)]
     lengths = [0, *(sum(len(pieces[number]) for number in row) for row, _ in asking)]

@@ -1,6 +1,6 @@
 """The learner's part of a checkpoint: state by parameter name in safetensors, facts in JSON; nothing is unpickled.
 
-The coordinator, which looks at the facts alone, is spared torch.
+The coordinator reads the facts alone and does not import torch.
 """
 
 import json
@@ -24,7 +24,7 @@ UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError, Safetens
 
 
 def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, "Tensor"]) -> None:
-    """Write a learner's state. version: updates made; steps: of the optimizer; a batch without examples has none."""
+    """Write a learner's state. version: updates made; steps: optimizer steps, none for a batch without examples."""
     from safetensors.torch import save_file
 
     save_file(state, folder / STATE_FILE)
@@ -33,9 +33,9 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
 
 
 def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, dict[str, Tensor]]":
-    """Return version, steps and state as `write_checkpoint` got them. shapes: of what the state has to hold.
+    """Return version, steps and state as `write_checkpoint` got them. shapes: of the tensors the state must hold.
 
-    Raises BadInput if files are missing or damaged, or are not of this run.
+    Raises BadInput if files are missing or damaged, or belong to another run.
     """
     from safetensors.torch import load_file
     from torch import float32
@@ -55,7 +55,7 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
 
 
 def foreign(folder: Path, config: Config) -> str | None:
-    """Return why a checkpoint cannot be of a run with these settings; None if it can."""
+    """Return why a checkpoint cannot belong to a run with these settings, by its facts; None if it can."""
     try:
         facts = _facts(folder)
     except BadInput as error:

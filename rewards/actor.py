@@ -1,4 +1,4 @@
-"""The Ray shell around the verifier pool, and many of them as one Verifier."""
+"""The Ray actor around the verifier pool, and several of them as one Verifier."""
 
 import asyncio
 import contextlib
@@ -15,16 +15,16 @@ from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
 
 GROUPS_AHEAD = 8
-"""Enough to keep a worker busy while answers need algebra now and then."""
+"""Groups per worker that an actor accepts at a time: enough to keep workers busy when some answers need algebra."""
 
 RESPAWN_S = 10.0
-"""Seconds that a sample may take beyond its calls: a new worker starts in a fraction of one."""
+"""Seconds a sample may take beyond its calls: a new worker starts in a fraction of a second."""
 
 
 class RewardActor:
-    """A verifier pool in a process of its own; the pool's workers are its children and die with it.
+    """A verifier pool in its own process. Its workers are child processes and end with it.
 
-    At most GROUPS_AHEAD groups a worker are judged or queued at a time; the others wait with the caller's request.
+    At most GROUPS_AHEAD groups per worker are accepted at a time; other requests wait.
     """
 
     def __init__(self, reward: RewardFunction, workers: int) -> None:
@@ -32,7 +32,7 @@ class RewardActor:
         self._capacity = asyncio.Semaphore(GROUPS_AHEAD * workers)
 
     async def alive(self) -> None:
-        """Return: the process answers."""
+        """Return, which shows that the process answers."""
 
     async def score(self, group: Group) -> Group:
         async with self._capacity:
@@ -46,8 +46,10 @@ class RewardActor:
 
 
 class RemoteRewardActor:
-    """A RewardActor as a worker of the pool. It hangs when a group takes longer than all that its samples may take: a
-    verdict and a call of each of the user's functions, which may wait for what needs no processor.
+    """A RewardActor as a worker of the pool.
+
+    It counts as hanging when a group takes longer than all its samples may take: a verification and a call of each of
+    the user's functions, which may wait without using the CPU.
     """
 
     def __init__(self, actor: RemoteActor, config: RewardConfig) -> None:
@@ -76,9 +78,9 @@ class RemoteRewardActor:
 
 
 class RemoteVerifier:
-    """Reward actors as one `actors.protocols.Verifier`; a group goes to the one with the fewest answers to judge.
+    """Reward actors as one `actors.protocols.Verifier`; a group goes to the actor with the fewest answers to verify.
 
-    An actor that dies is replaced, and its groups are judged again.
+    An actor that crashes is replaced, and its groups are verified again.
     """
 
     def __init__(self, actors: Sequence[RemoteRewardActor], clock: Clock, record: Record) -> None:
@@ -88,7 +90,7 @@ class RemoteVerifier:
         return await self._pool.run(lambda actor: actor.score(group), len(group.samples))
 
     async def health(self) -> dict[str, int]:
-        """`VerifierPool.health`, added up over the actors that are well."""
+        """Return `VerifierPool.health` summed over the healthy actors."""
         total: Counter[str] = Counter()
         for worker in self._pool.workers:
             if worker.healthy:

@@ -1,4 +1,4 @@
-"""Finds a user's own function, and calls one that is a part of the reward."""
+"""Finds a user's function, and calls one that is a part of the reward."""
 
 import importlib
 import inspect
@@ -13,14 +13,14 @@ from conf.errors import BadInput
 from conf.schema import RewardConfig
 
 LARGEST = 1e6
-"""Largest reward either way. Advantages divide by the spread of a group, which overflows for 1e308."""
+"""Largest absolute reward. Advantages divide by the spread of a group, which overflows for 1e308."""
 
 GIVEN = 3
-"""Arguments that a function takes by position: prompt, response and gold answer."""
+"""Number of arguments by position: prompt, response and gold answer."""
 
 
 class BadReward(Exception):
-    """What a user's function did instead of returning a reward, as the rest of a sentence that begins with its name."""
+    """A user's function did not return a reward. The text continues a sentence that begins with the function's name."""
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
@@ -30,7 +30,7 @@ def find(key: str, reference: str) -> Callable[..., Any]:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # a module is the person's own code, which may raise anything
+    except (Exception, SystemExit) as error:  # a user's own module may raise anything
         raise BadInput(
             f"{key}: cannot import '{reference}' ({type(error).__name__}: {error}): "
             f"give module.path:function, importable from {here}"
@@ -41,7 +41,7 @@ def find(key: str, reference: str) -> Callable[..., Any]:
 
 
 def check_functions(reward: RewardConfig) -> None:
-    """Raise BadInput for a user's function that is not there, or that cannot be called as a part of the reward."""
+    """Raise BadInput for a user's function that does not exist or cannot be called as a part of the reward."""
     for part in reward.custom:
         reward_part(part.function)
 
@@ -49,8 +49,8 @@ def check_functions(reward: RewardConfig) -> None:
 def reward_part(reference: str) -> Callable[..., float]:
     """Return a user's function as (prompt, response, gold, columns) → reward; columns are the row's, as JSON.
 
-    A call raises BadReward for what is no reward. Of the columns a function gets those that it names, and all with **.
-    Raises BadInput for a function that cannot be called so.
+    A call raises BadReward if it does not return a reward. A function gets the columns that it names, or all with `**`.
+    Raises BadInput for a function that cannot be called like this.
     """
     function = find("reward.custom", reference)
     named, required, takes_all = _parameters(reference, function)
@@ -73,7 +73,7 @@ def reward_part(reference: str) -> Callable[..., float]:
 
 
 def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str, bool], set[str], bool]:
-    """Return which names a function may be given as columns, which of them it needs, and whether it takes any other."""
+    """Return the parameter names (true for possible columns), the required ones, and whether it takes any other."""
     shape = f"define it as {reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise BadInput(f"reward.custom: '{reference}' is async, and nothing awaits it: {shape}, without async")
@@ -82,7 +82,7 @@ def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str,
         signature.bind_partial(*range(GIVEN))
     except TypeError as error:
         raise BadInput(f"reward.custom: '{reference}' does not take three arguments ({error}): {shape}") from error
-    except ValueError:  # of some written in C
+    except ValueError:  # some functions written in C have no signature
         return {}, set(), False
     parameters = list(signature.parameters.values())
     if any(one.kind is one.POSITIONAL_ONLY and one.default is one.empty for one in parameters[GIVEN:]):
@@ -95,7 +95,7 @@ def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str,
 
 
 def number(value: Any) -> float:
-    """Return a reward as a number. Raises BadReward for what is none, and for what would make an update worthless."""
+    """Return a reward as a number. Raises BadReward for anything else, and for a value that would ruin an update."""
     kind = type(value).__name__
     if value is None:
         raise BadReward("returned None: end it with `return` and a number")

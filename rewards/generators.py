@@ -1,8 +1,8 @@
-"""reasoning_gym's data sets: which are refused, and who says whether an answer is right, so that none pays for junk.
+"""reasoning_gym's data sets: which ones are refused, and how answers to the others are verified.
 
-The library's own scoring is lenient to the point that "nan", a prefix or any text at all earns the full score in some
-sets. It therefore only decides where an entry has several right answers (SCORED); elsewhere an answer has to be the
-entry's own, by our comparison. Partial credit never counts: only the full score is an answer.
+The library's own scoring is so lenient that "nan", a prefix or any text earns the full score in some sets. It therefore
+decides only where an entry has several right answers (SCORED); elsewhere an answer must equal the entry's own by our
+comparison. Partial credit does not count.
 """
 
 import json
@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 EXACT = "exact"
-"""The grader of an entry whose answer is compared as text, or as a number where it is one."""
+"""Grader of an entry whose answer is compared as text, or as a number if it is one."""
 
 VALUE = "value"
-"""The grader of an entry whose answer is compared as numbers, up to rounding."""
+"""Grader of an entry whose answer is compared as numbers, up to rounding."""
 
 FULL_SCORE = 1.0
 
@@ -32,23 +32,22 @@ RUN_THE_ANSWER = frozenset(
         "string_insertion",
     }
 )
-"""Sets whose scoring gives the model's answer to `eval` or sympy's `parse_expr`: a worker process would run it as code.
-`composite` passes it on to the sets that its parameters name.
-"""
+"""Sets whose scoring passes the model's answer to `eval` or sympy's `parse_expr`, which would run it as code.
+`composite` passes it to the sets that its parameters name."""
 
 REFUSED = {
     **dict.fromkeys(RUN_THE_ANSWER, "runs the model's answer as Python code to score it"),
     "boxnet": "has no answers to compare with, and its scoring passes over impossible moves and fails on other text",
     "propositional_logic": "has no answers to compare with, and its scoring pays for a copied premise",
 }
-"""Sets that cannot be used, each with what it does."""
+"""Sets that cannot be used, each with the reason."""
 
 VALUES = {
     "coin_flip": "the library pays for a prefix, such as 0 for 0.3125",
     "complex_arithmetic": "the library pays for nan",
     "polynomial_equations": "the library pays for anything where there is no root",
 }
-"""Sets whose answers are numbers, or lists of them in any order, that are rounded or can be spelled in several ways."""
+"""Sets whose answers are numbers, or lists of them in any order, rounded or spelled in several ways."""
 
 
 ROLES = "altruist|angel|devil|egoist|fool|hero|knave|knight|laggard|pioneer|sage|saint|sinner|villain"
@@ -79,23 +78,23 @@ SCORED = {
     "tower_of_hanoi": r"[A-Za-z]+|[0-9][.,]?",
     "word_ladder": r"[A-Za-z,]+",
 }
-"""Sets that the library scores, since several answers are right: rounded ones, those in another order or spelling, or
-any solution. Each with how a word of an answer looks: the library looks for moves in any text, and repeats one as often
-as it is told to."""
+"""Sets that the library scores, because several answers are right: rounded ones, another order or spelling, or any
+solution. Each has a pattern for the words of an answer: the library would find moves in any text, and repeat one as
+often as the text says."""
 
 WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{(.*)\}", re.DOTALL)
 AROUND = re.compile(r"\s*([][(){},:;])\s*")
 FRACTION = re.compile(r"([-+]?)(?:\\[dt]?frac)?\{?(\d{1,18})(?:\}\{|/)(\d{1,18})\}?")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:/\d+)?")
-"""A gold answer that the rules of `rewards.verify` compare."""
+"""Pattern of gold answers that the rules of `rewards.verify` compare."""
 
 CLOSE = 1e-4
-"""Share of a value by which a rounded one may differ: four digits, as the sets print."""
+"""Relative difference allowed for a rounded value: four digits, as the sets print."""
 
 
 def grader_of(generator: str, settings: dict[str, Any], entry: dict[str, Any]) -> str:
-    """Return the grader of an entry (see `actors.messages.Problem`). It holds all of an entry that the library scores:
-    some sets search for seconds to make one again.
+    """Return the grader of an entry (see `actors.messages.Problem`). For a scored set it contains the whole entry,
+    because some sets search for seconds to create one again.
     """
     if generator in SCORED:
         return json.dumps({"generator": generator, "settings": settings, "entry": entry}, default=str)
@@ -103,7 +102,7 @@ def grader_of(generator: str, settings: dict[str, Any], entry: dict[str, Any]) -
 
 
 def same_text(gold: str, answer: str) -> bool:
-    """Whether an answer is spelled as the gold one, but for case, quotes, and spaces that separate nothing."""
+    """Whether an answer equals the gold one apart from case, quotes, and insignificant spaces."""
     return _spelled(gold) == _spelled(answer)
 
 
@@ -129,7 +128,7 @@ def _values(text: str) -> list[complex]:
 
 
 def _value(text: str) -> complex:
-    """Read a number: a decimal, a fraction, or a complex one with i. Raises ValueError for any other text."""
+    """Read a decimal, a fraction or a complex number with i. Raises ValueError for any other text."""
     text = "".join(text.split())
     if match := FRACTION.fullmatch(text):
         sign, above, below = match.groups()
@@ -140,9 +139,9 @@ def _value(text: str) -> complex:
 
 
 def score_entry(grader: str, answer: str) -> bool:
-    """Whether the library gives an answer the full score. grader: of `grader_of`, as JSON.
+    """Whether the library gives an answer the full score. grader: JSON of `grader_of`.
 
-    An answer on which its scoring raises is none; what raises before it is our own trouble.
+    An answer on which its scoring raises is wrong; errors before that propagate.
     """
     asked = json.loads(grader)
     entries = _entries(asked["generator"], json.dumps(asked["settings"]))

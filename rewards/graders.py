@@ -1,9 +1,9 @@
-"""The functions that a worker process runs, by name. None is trusted to end, or to leave memory alone.
+"""The functions that a worker process runs, by name. None is trusted to end or to use little memory.
 
-`compare`: judges (gold, answer) by the rules of `rewards.verify`
-`readable`: tells whether a gold answer can be read
+`compare`: verifies (gold, answer) by the rules of `rewards.verify`
+`readable`: returns whether a gold answer can be read
 `reasoning_gym`: lets the library score an answer to one of its entries
-`import:module:function`: a user's own part of the reward, in workers of its own
+`import:module:function`: a user's own part of the reward, in separate workers
 """
 
 import sys
@@ -26,7 +26,7 @@ IMPORT = "import:"
 
 @lru_cache(maxsize=64)
 def resolve(name: str) -> Callable[..., Any]:
-    """Return the function of a name, ready to run: imports and first use are paid here, outside any deadline."""
+    """Return the function of a name, imported and used once, so that no call's deadline pays for that."""
     if name.startswith(IMPORT):
         return reward_part(name.removeprefix(IMPORT))
     if name == REASONING_GYM:
@@ -34,11 +34,11 @@ def resolve(name: str) -> Callable[..., Any]:
 
         return score_entry
     compare(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
-    return readable if name == READABLE else judge
+    return readable if name == READABLE else compared
 
 
-def judge(gold: str, answer: str) -> Status:
-    """Return the status of an answer. One on which a library raises is wrong: a policy would learn to make it raise."""
+def compared(gold: str, answer: str) -> Status:
+    """Return the status of an answer: wrong if a library raises, or a policy would learn to make it raise."""
     try:
         return compare(gold, answer)
     except MemoryError:

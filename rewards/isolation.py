@@ -1,8 +1,9 @@
-"""Encloses a process that verifies answers in walls, should one of them, or a library, make it run code after all.
+"""Confines a process that verifies answers, in case an answer or a library makes it run code after all.
 
-No files but Python's and the project's, none to write to, no network, no further process, no say over other processes,
-no privileges, no tokens in the environment. Landlock (files, since Linux 5.13) and seccomp (system calls) are asked for
-by ctypes: their Python bindings are unmaintained, or start a program instead of enclosing the process at hand.
+It can read only Python's and the project's files and write none. It has no network, no further process, no power over
+other processes, no privileges, and no tokens in its environment. Landlock (files, since Linux 5.13) and seccomp (system
+calls) are called through ctypes: their Python bindings are unmaintained, or start a program instead of confining the
+current process.
 """
 
 import contextlib
@@ -25,32 +26,32 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONWARNINGS",
     "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
 }  # fmt: skip
-"""Variables that are passed on, with all LC_…; tokens can have any name."""
+"""Variables that are passed on, with all LC_…; any other might be a token."""
 
 SYSTEM = (
     "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom", "/dev/zero",
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu",
 )  # fmt: skip
-"""What Python and its numerical libraries read of a machine. Other processes' /proc has their environment."""
+"""Paths that Python and its numerical libraries read. The /proc of other processes would show their environment."""
 
 OPEN_FILES = 256
 PRINTED = 2**30
-"""Bytes up to which prints may lengthen a log."""
+"""Largest size of a log that prints may grow, bytes."""
 
-LANDLOCK = "Landlock: what judges answers could read your files, those with tokens included"
-SECCOMP = "seccomp: what judges answers could use the network, start processes and end others"
+LANDLOCK = "Landlock: the process that verifies answers could read your files, those with tokens included"
+SECCOMP = "seccomp: the process that verifies answers could use the network, start processes and end others"
 
 _PR_SET_NO_NEW_PRIVS = 38
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _FILES = {1: 2**13 - 1, 2: 2**14 - 1, 3: 2**15 - 1, 5: 2**16 - 1}
-"""Accesses to files that Landlock governs, by the version that began to."""
+"""Bit mask of the file accesses that Landlock governs, by its version."""
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Column of the tables below, and the kernel's number of the architecture."""
 
 _NEWEST = 462
-"""The last system call known here (Linux 6.10). What came later, and x32's of other numbers, does not exist."""
+"""The last system call in the tables (Linux 6.10). Later ones, and x32's other numbers, are reported as unknown."""
 
 _DENIED = {
     "socket": (41, 198), "socketpair": (53, 199),
@@ -77,16 +78,16 @@ _DENIED = {
     "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
 }  # fmt: skip
-"""Numbers, on x86_64 and aarch64, of system calls that are refused. What needs a privilege is refused without one."""
+"""Refused system calls, with their numbers on x86_64 and aarch64. Those that need a privilege fail without it."""
 
 _UNKNOWN = {"clone3": (435, 435), "openat2": (437, 437)}
-"""Those that say what they want where a filter cannot look: libraries go on with clone and openat."""
+"""System calls with arguments in memory, where a filter cannot look: libraries fall back to clone and openat."""
 
-_JUDGED = {
+_BY_ARGUMENT = {
     "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261), "sched_setaffinity": (203, 122),
     "clone": (56, 220), "open": (2, None), "openat": (257, 56), "mmap": (9, 222), "ioctl": (16, 29),
 }  # fmt: skip
-"""Those that depend on an argument."""
+"""System calls that are allowed or refused by an argument."""
 
 _ALL = 0xFFFFFFFF
 _THREAD = 0x10000  # CLONE_THREAD
@@ -99,7 +100,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def strip_environment() -> None:
-    """Remove all variables but ENVIRONMENT from this process."""
+    """Remove all variables except ENVIRONMENT from this process."""
     for name in list(os.environ):
         if name not in ENVIRONMENT and not name.startswith("LC_"):
             del os.environ[name]
@@ -107,7 +108,7 @@ def strip_environment() -> None:
 
 @contextlib.contextmanager
 def bare_environment() -> Iterator[None]:
-    """Leave only ENVIRONMENT to processes that are started meanwhile."""
+    """Start processes inside this context with ENVIRONMENT only."""
     with _environment:
         whole = dict(os.environ)
         strip_environment()
@@ -118,9 +119,9 @@ def bare_environment() -> Iterator[None]:
 
 
 def enclose(folders: Iterable[Path]) -> list[str]:
-    """Enclose this process for ever. folders: what it may read beside Python and the project.
+    """Confine this process for good. folders: further ones that it may read.
 
-    Return the walls that the kernel does not give, each with what that leaves open.
+    Return the walls that this kernel lacks, each with what that leaves open.
     """
     strip_environment()
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
@@ -139,7 +140,7 @@ def enclose(folders: Iterable[Path]) -> list[str]:
 
 
 def readable(folders: Iterable[Path]) -> set[Path]:
-    """Return the existing files and folders that may be read. None holds the home folder, where tokens are."""
+    """Return the existing files and folders that may be read. None contains the home folder, where tokens are."""
     paths = {Path(path).resolve() for path in (*SYSTEM, sys.prefix, sys.base_prefix, *sys.path)} - {ROOT, Path.cwd()}
     paths |= {ROOT / name for name in PACKAGES} | {folder.resolve() for folder in folders}
     home = Path(os.path.expanduser("~")).resolve()  # Path.home raises where there is none
@@ -147,7 +148,7 @@ def readable(folders: Iterable[Path]) -> set[Path]:
 
 
 def _restrict_files(paths: Iterable[Path]) -> None:
-    """Refuse all access to files but reading these, and by Landlock's later versions TCP, and signals to others."""
+    """Refuse all access to files except reading these, and with later Landlock versions TCP and signals to others."""
     version = _checked(_libc.syscall(_CREATE_RULESET, None, 0, 1))
     files = _FILES[max(known for known in _FILES if known <= version)]
     rules = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
@@ -162,7 +163,7 @@ def _restrict_files(paths: Iterable[Path]) -> None:
 
 
 def _restrict_calls() -> None:
-    """Give up all privileges, and refuse system calls."""
+    """Drop all privileges and install the filter of system calls."""
     column, architecture = _architecture()
     _checked(_libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)))
     program = _filter(column, architecture, os.getpid())
@@ -180,7 +181,7 @@ def _architecture() -> tuple[int, int]:
 
 
 def _filter(column: int, architecture: int, own: int) -> bytes:
-    """Return the program that judges every system call: of struct seccomp_data it reads the low halves of arguments."""
+    """Return the BPF program that decides on every system call; it reads the low halves of its arguments."""
     allow, refuse, unknown, end = 0x7FFF0000, 0x50000 | EPERM, 0x50000 | ENOSYS, 0x80000000
     code: list[bytes] = []
 
@@ -200,9 +201,9 @@ def _filter(column: int, architecture: int, own: int) -> bytes:
                 add(equal, number, 0, 1)
                 add(answer, result)
 
-    def judge(name: str, argument: int, bits: int, values: set[int], fine: bool) -> None:
-        """Allow a system call, or refuse it, where these bits of an argument are one of the values."""
-        if (number := _JUDGED[name][column]) is None:
+    def decide(name: str, argument: int, bits: int, values: set[int], fine: bool) -> None:
+        """Allow (fine) or refuse a system call if these bits of an argument are one of the values."""
+        if (number := _BY_ARGUMENT[name][column]) is None:
             return
         add(load, 0)
         add(equal, number, 0, 4 + len(values))
@@ -213,15 +214,15 @@ def _filter(column: int, architecture: int, own: int) -> bytes:
         add(answer, refuse if fine else allow)
         add(answer, allow if fine else refuse)
 
-    judge("kill", 0, _ALL, {own}, True)
-    judge("tgkill", 0, _ALL, {own}, True)
-    judge("prlimit64", 0, _ALL, {0, own}, True)
-    judge("sched_setaffinity", 0, _ALL, {0, own}, True)
-    judge("clone", 0, _THREAD, {_THREAD}, True)
-    judge("open", 1, _WRITING, {0}, True)
-    judge("openat", 2, _WRITING, {0}, True)
-    judge("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, False)
-    judge("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, False)
+    decide("kill", 0, _ALL, {own}, True)
+    decide("tgkill", 0, _ALL, {own}, True)
+    decide("prlimit64", 0, _ALL, {0, own}, True)
+    decide("sched_setaffinity", 0, _ALL, {0, own}, True)
+    decide("clone", 0, _THREAD, {_THREAD}, True)
+    decide("open", 1, _WRITING, {0}, True)
+    decide("openat", 2, _WRITING, {0}, True)
+    decide("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, False)
+    decide("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, False)
     add(answer, allow)
     return b"".join(code)
 

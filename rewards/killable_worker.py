@@ -1,4 +1,6 @@
-"""Runs the verification of an answer in a process that is killed and replaced if it hangs, crashes or swells."""
+"""Runs the verification of an answer in a process that is killed and replaced if it hangs, crashes or takes too much
+memory.
+"""
 
 import contextlib
 import json
@@ -23,35 +25,35 @@ from rewards.graders import folder_of, resolve
 from rewards.isolation import bare_environment, enclose
 
 ATTEMPTS = 2
-"""A worker that dies under an answer may have died of something else (the OOM killer, a stray signal): one retry."""
+"""Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""
 
 ORPHAN_S = 1.0
-"""Seconds after its last deadline at which a stuck worker ends itself: later than its owner would have killed it."""
+"""Seconds after its last deadline when a stuck worker ends itself, later than its owner would have killed it."""
 
 PREPARE_S = 120.0
-"""Seconds for what a grader imports on its first use, a user's module included."""
+"""Seconds a function may take for its imports on first use, a user's module included."""
 
 BUSY = 0.8
-"""A worker is hung if it has computed for this share of its deadline; otherwise it lacked a core."""
+"""Fraction of the deadline after which a worker that was computing counts as hung; otherwise it lacked a core."""
 
 CLOCK_FACTOR = 5
-"""A worker that lacks a core is given up after so many deadlines by the clock."""
+"""Deadlines by the clock after which a worker that lacked a core is given up."""
 
 RUINED = 3
-"""Failures in a row after which a worker that had results before is replaced: what it ran may have ruined it."""
+"""Failures in a row after which a worker that had results before is replaced: an answer may have corrupted it."""
 
 REPLY_BYTES = 2**16
-"""Longest reply of a worker, which is a number, a word or an error."""
+"""Longest reply of a worker: a number, a word or an error."""
 
 STALL_S = 10.0
-"""Seconds after which a message that was begun is given up."""
+"""Seconds after which an unfinished message is given up."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rewards.preload"])
 
 
 class Hung(Exception):
-    """No result came within the deadline. busy: whether the worker was computing all the time."""
+    """No result within the deadline. busy: whether the worker was computing all the time."""
 
     def __init__(self, busy: bool) -> None:
         super().__init__("ran for longer than reward.deadline_s allows")
@@ -59,21 +61,21 @@ class Hung(Exception):
 
 
 class Died(Exception):
-    """The worker ended under every attempt."""
+    """The worker crashed in every attempt."""
 
 
 class Failed(Exception):
-    """What was run raised an error. The text says which."""
+    """The function raised an error, which the text names."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a worker may use.
+    """The limits of a worker.
 
-    deadline_s: seconds of computing for one call; CLOCK_FACTOR times as many by the clock on a crowded machine
+    deadline_s: seconds of computing per call; CLOCK_FACTOR times as many by the clock on a busy machine
     memory: bytes that the worker may allocate
-    enclosed: whether it stands behind the walls of `rewards.isolation`
-    functions: graders that it prepares before these walls go up
+    enclosed: whether `rewards.isolation` confines it
+    functions: names that it resolves before it is confined
     """
 
     deadline_s: float
@@ -83,17 +85,17 @@ class Limits:
 
 
 def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None:
-    """Serve a worker's calls: announce that it is ready and which walls are absent, then answer (name, arguments).
+    """Serve a worker's calls: report that it is ready and which walls are absent, then answer (name, arguments).
 
-    A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more.
-    A call without arguments only prepares the grader. The process ends with its owner: an idle one reads the end of
-    the pipe; a stuck one is ended by an alarm, whose default action needs no interpreter (which the power of two large
-    integers does not give back).
+    A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more code.
+    A call without arguments only prepares the function. The process ends with its owner: an idle one reads the end of
+    the pipe; a stuck one is ended by an alarm, whose default action does not need the interpreter, which a power of two
+    large integers does not release.
     """
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor not in (0, 1, 2, pipe.fileno()):
             with contextlib.suppress(OSError):
-                os.close(descriptor)  # the fork server's, by which it and others can be ended
+                os.close(descriptor)  # the fork server's, which could end it and others
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -115,7 +117,7 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
             try:
                 reply = resolve(name)(*arguments), ""
             except MemoryError:
-                os._exit(1)  # what is left of this process cannot be trusted
+                os._exit(1)  # this process cannot be trusted any more
             except BadReward as error:
                 reply = None, str(error)
             except Exception as error:
@@ -129,7 +131,7 @@ def _reply(pipe: Connection, result: Any = None, error: str = "") -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """End this process once its threads have computed for twice the deadline more."""
+    """End this process once its threads have computed for another two deadlines."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime + 2 * seconds) + 1, hard))
@@ -137,18 +139,18 @@ def _limit_cpu(seconds: float) -> None:
 
 @cache
 def start_server() -> None:
-    """Start the fork server of this process, which sees no tokens."""
+    """Start this process's fork server in an environment without tokens."""
     with bare_environment():
         forkserver.ensure_running()
 
 
 class Worker:
-    """A worker process that is replaced when a call takes it down. For one thread at a time.
+    """A worker process that is replaced when a call crashes it. One thread at a time may use it.
 
     The fork server imports math-verify once, so that a worker starts in some milliseconds.
 
     restarts: how often the process was replaced
-    absent: walls of `rewards.isolation` that the kernel does not give it, each a sentence
+    absent: walls of `rewards.isolation` that this kernel lacks, each a sentence
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -156,13 +158,13 @@ class Worker:
         self._process: BaseProcess | None = None
         self._prepared: set[str] = set()
         self._failures: int | None = None
-        """In a row; None before the first result."""
+        """Number in a row; None before the first result."""
         self.absent: list[str] = []
         self.restarts = -1
         self._start()
 
     def run(self, name: str, *arguments: Any) -> Any:
-        """Run a grader (see `rewards.graders`). Raises Hung, Died or Failed."""
+        """Run a function of `rewards.graders`. Raises Hung, Died or Failed."""
         for _ in range(ATTEMPTS):
             try:
                 self._prepare(name)
@@ -178,7 +180,7 @@ class Worker:
         raise Died("ended its process, or took more memory than reward.memory_mib allows")
 
     def close(self) -> None:
-        """End the worker; the next call gets a new one."""
+        """Kill the worker; the next call gets a new one."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -186,7 +188,7 @@ class Worker:
             self._pipe.close()
 
     def _wait(self) -> bool | None:
-        """Wait for the reply. None once it is there; else whether the worker was computing all the time."""
+        """Wait for the reply. Return None when it is there, else whether the worker was computing all the time."""
         deadline = self._limits.deadline_s
         if self._pipe.poll(deadline / 10):
             return None
@@ -210,7 +212,7 @@ class Worker:
         return times.user + times.system
 
     def _result(self) -> Any:
-        """Return the reply. Raises Failed for an error, and gives a worker up that has only errors left."""
+        """Return the reply. Raises Failed for an error, and replaces a worker that has only errors left."""
         result, error = self._receive()
         if not error:
             self._failures = 0
@@ -223,47 +225,47 @@ class Worker:
 
     def _prepare(self, name: str) -> None:
         if self._process is not None and self._pipe.poll():
-            self.close()  # it has ended, or something in it writes replies of its own
+            self.close()  # it has ended, or a function in it writes replies
         if self._process is None:
             self._start()
         if name not in self._prepared:
             self._pipe.send((name, None))
-            self._hear()
+            self._first_reply()
             self._prepared.add(name)
 
-    def _hear(self) -> Any:
-        """Return what the worker says once it has prepared itself."""
+    def _first_reply(self) -> Any:
+        """Return the worker's reply once it has prepared itself."""
         if not self._pipe.poll(PREPARE_S):
             self.close()
             raise Died
         return self._receive()[0]
 
     def _receive(self) -> tuple[Any, str]:
-        """Read a reply, which may be anybody's. Raises EOFError, or OSError for what is none."""
+        """Read a reply, which an answer's code may have written. Raises EOFError, or OSError for an invalid one."""
         try:
             result, error = json.loads(self._pipe.recv_bytes(REPLY_BYTES))
         except (ValueError, TypeError, RecursionError) as error:
-            raise OSError("a worker gave what is no reply") from error
+            raise OSError("a worker's reply is invalid") from error
         return result, error
 
     def _start(self) -> None:
         start_server()
         self._pipe, theirs = CONTEXT.Pipe()
-        _never_wait_for_ever(self._pipe)
+        _set_timeouts(self._pipe)
         environment = {} if self._limits.enclosed else dict(os.environ)
         self._process = CONTEXT.Process(
             target=serve, args=(theirs, self._limits, environment), name="verifier", daemon=True
         )
         self._process.start()
         theirs.close()
-        self.absent = self._hear()
+        self.absent = self._first_reply()
         self._prepared.clear()
         self._failures = None
         self.restarts += 1
 
 
-def _never_wait_for_ever(pipe: Connection) -> None:
-    """Let a message that the other end begins and does not finish, or does not read, raise BlockingIOError."""
+def _set_timeouts(pipe: Connection) -> None:
+    """Make a message that the other end does not finish, or does not read, raise BlockingIOError."""
     with socket.socket(fileno=os.dup(pipe.fileno())) as ours:
         for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             ours.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", int(STALL_S), 0))

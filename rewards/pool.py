@@ -1,4 +1,4 @@
-"""Judges answers in processes that can be killed: a hung or hostile answer costs its deadline, never a worker."""
+"""Verifies answers in processes that can be killed: an answer that hangs costs its deadline, not a worker."""
 
 import asyncio
 import queue
@@ -26,30 +26,30 @@ from rewards.verify.text.boxes import BOX, boxed
 from rewards.verify.text.spelling import plain
 
 VERDICTS_AHEAD = 64
-"""Verdicts requested ahead of the one being read, per worker: enough to keep it busy, small against any memory."""
+"""Verifications requested ahead of the one being read, per worker: enough to keep it busy."""
 
 REMEMBERED = 65_536
-"""Results kept: the samples of a problem often give the same answer, and a policy the same hostile one."""
+"""Number of results kept: samples of a problem often give the same answer, and a policy the same adversarial one."""
 
 HANGS = object()
-"""The remembered result of a call that computed until its deadline: it would do so again."""
+"""The remembered result of a call that computed until its deadline, as it would again."""
 
 WALLS = ("raised PermissionError", "raised BlockingIOError")
-"""Errors of what the walls forbid."""
+"""Errors of functions that do something the walls forbid."""
 
 MIB = 2**20
 
 SHOWN = 120
-"""Characters of a problem in an error."""
+"""Characters of a problem in an error message."""
 
 T = TypeVar("T")
 
 
 class VerifierPool:
-    """Judges answers in parallel. Callers wait for a free worker, so nothing queues up inside one.
+    """Verifies answers in parallel. Callers wait for a free worker, so nothing queues up inside one.
 
     Use the pool as a context manager, or close it. Raises BadInput for a user's function that cannot be imported. A
-    script that makes a pool guards its `__main__`, as always with multiprocessing.
+    script that makes a pool must guard its `__main__`, as always with multiprocessing.
     """
 
     def __init__(self, reward: RewardFunction, workers: int) -> None:
@@ -60,7 +60,7 @@ class VerifierPool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="verdict")
         limits = Limits(config.deadline_s, config.memory_mib * MIB)
         self._workers = list(self._threads.map(Worker, [limits] * workers))
-        self._custom: list[Worker] = []  # of the user's functions, which never share a process with a verdict
+        self._custom: list[Worker] = []  # for the user's functions, which never share a process with the verifier
         if config.custom:
             functions = tuple(IMPORT + part.function for part in config.custom)
             theirs = replace(limits, enclosed=config.sandbox, functions=functions)
@@ -82,7 +82,7 @@ class VerifierPool:
 
     @property
     def absent_walls(self) -> list[str]:
-        """Walls of `rewards.isolation` that the kernel of this machine does not give, each a sentence."""
+        """Walls of `rewards.isolation` that this machine's kernel lacks, each a sentence."""
         return self._workers[0].absent
 
     @property
@@ -92,14 +92,14 @@ class VerifierPool:
         return {**counts, "restarts": sum(worker.restarts for worker in (*self._workers, *self._custom))}
 
     def verify(self, gold: str, response: str, grader: str = "") -> Verdict:
-        """Judge one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
+        """Verify one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
         start = time.perf_counter()
         answer = extract(response, self._reward.config.after_thinking)
         status = self._grade(gold, answer, grader) if grader else decide(gold, answer, self._compare)
         return verdict(status, answer, start)
 
     def verify_all(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Verdict]:
-        """Judge (gold, response) pairs, in order."""
+        """Verify (gold, response) pairs, in order."""
         return self._in_order(self.verify, pairs)
 
     def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
@@ -107,12 +107,12 @@ class VerifierPool:
         return self._in_order(self._earn, pairs)
 
     async def score(self, group: Group) -> Group:
-        """Return the group with one reward per sample. Cancelled, running verdicts end by their deadline, unread."""
+        """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
         futures = [self._threads.submit(self._earn, group.problem, sample) for sample in group.samples]
         return replace(group, rewards=tuple(await asyncio.gather(*map(asyncio.wrap_future, futures))))
 
     def check_golds(self, golds: Iterable[tuple[str, str]]) -> list[bool]:
-        r"""Tell of each (gold answer, grader) whether it parses and verifies against its own `\boxed{}` form."""
+        r"""Return for each (gold answer, grader) whether it parses and verifies against its own `\boxed{}` form."""
         return list(self._threads.map(lambda pair: self._check_gold(*pair), golds))
 
     async def close(self) -> None:
@@ -142,10 +142,10 @@ class VerifierPool:
         return self._reward(sample, verdict, custom, failure, complaint)
 
     def call(self, function: str, problem: Problem, response: str) -> float:
-        """Call a user's function. Raises Hung, Died or Failed, whose texts go on after its name."""
+        """Call a user's function. Raises Hung, Died or Failed, whose texts continue a sentence after its name."""
         try:
             value = self._call(IMPORT + function, problem.prompt, response, problem.gold, problem.columns)
-            return number(value)  # also here: what it has written to the pipe itself is a reply, too
+            return number(value)  # also here: the function may have written a reply to the pipe itself
         except BadReward as error:
             raise Failed(str(error)) from error
 
@@ -156,7 +156,7 @@ class VerifierPool:
             return status_of(error)
 
     def _grade(self, gold: str, answer: str | None, grader: str) -> Status:
-        """Judge an answer to an entry of a generator, as `rewards.generators` says."""
+        """Verify an answer to an entry of a generator by the rules of `rewards.generators`."""
         given = (answer or "").strip().strip("$").strip()
         if not given:
             return Status.UNPARSABLE
@@ -174,7 +174,7 @@ class VerifierPool:
     def _check_gold(self, gold: str, grader: str) -> bool:
         if grader:
             if not gold:
-                return grader not in (EXACT, VALUE)  # only the library knows what is right
+                return grader not in (EXACT, VALUE)  # only the library knows the right answers
             return self.verify(gold, f"{BOX}{{{gold}}}", grader).status is Status.CORRECT
         answer = plain(gold)
         if INTEGER.fullmatch(answer):
@@ -187,10 +187,7 @@ class VerifierPool:
             return False
 
     def _call(self, name: str, *arguments: str) -> Any:
-        """Run a grader in a free worker. Its result is remembered unless it is the user's function's.
-
-        Raises Hung, Died or Failed.
-        """
+        """Run a function in a free worker and remember its result, except a user's. Raises Hung, Died or Failed."""
         key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
         with self._lock:
@@ -238,9 +235,9 @@ class VerifierPool:
 
 
 def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
-    """Let the user's functions reward the gold answers of some problems. Return the walls that are absent here.
+    """Call the user's functions with the gold answers of some problems. Return the walls that are absent here.
 
-    Raises BadInput for a function that does not return a reward, with what it did instead.
+    Raises BadInput for a function that does not return a reward, and says what it did instead.
     """
     with VerifierPool(reward, workers=1) as pool:
         for part, problem in product(reward.config.custom, problems):
@@ -254,7 +251,7 @@ def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[st
 
 
 def _remedy(error: Hung | Died | Failed) -> str:
-    """Say what to do about an error of a user's function, where its text does not."""
+    """Return the remedy for an error of a user's function, if its text has none."""
     if isinstance(error, Hung):
         return ": raise the limit, or make it faster"
     if str(error).startswith(WALLS):
@@ -266,10 +263,10 @@ def _remedy(error: Hung | Died | Failed) -> str:
 
 
 def shown(text: str) -> str:
-    """Return the end of a text, as long as a line of an error has room for."""
+    """Return the end of a text, quoted, at most SHOWN characters."""
     return repr(text if len(text) <= SHOWN else f"… {text[-SHOWN:]}")
 
 
 def status_of(error: Exception) -> Status:
-    """Return the status of a sample whose judgement ended in an error."""
+    """Return the status of a sample whose verification ended in an error."""
     return Status.TIMEOUT if isinstance(error, Hung) else Status.CRASH

@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: it pays math-verify's first use once for all workers."""
+"""Imported by the fork server, so that math-verify's first use is paid once for all workers."""
 
 from rewards.graders import COMPARE, resolve
 

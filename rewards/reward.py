@@ -11,9 +11,9 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 def well_formed(response: str) -> bool:
-    """Whether a response is `<think>…</think>` and then an answer, neither empty, each tag at most once.
+    """Whether a response is `<think>…</think>` followed by an answer, neither empty, with each tag at most once.
 
-    The opening tag may be missing: some chat templates put it into the prompt.
+    The opening tag may be missing, because some chat templates put it into the prompt.
     """
     thought, close, answer = response.partition(CLOSE)
     thought = thought.strip().removeprefix(OPEN)
@@ -24,9 +24,9 @@ def well_formed(response: str) -> bool:
 
 @dataclass(frozen=True)
 class LengthPenalty:
-    """The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13), as what a reward loses.
+    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), which is subtracted from the reward.
 
-    It is 0 up to limit − buffer tokens and rises from there to 1 at the limit. buffer is above 0.
+    It is 0 up to limit − buffer tokens and rises linearly to 1 at the limit. buffer is above 0.
     """
 
     limit: int
@@ -58,7 +58,7 @@ class RewardFunction:
     """Rewards samples.
 
     config: weights and rules
-    limit: most tokens of a response, by which parts on length are scaled
+    limit: longest response, tokens; parts that depend on length are scaled by it
     penalty: soft overlong punishment, if any
     """
 
@@ -74,13 +74,13 @@ class RewardFunction:
         failure: Status | None = None,
         complaint: str = "",
     ) -> Reward:
-        """Reward one sample. Its `parts` are unweighted: accuracy and format always, the others if they count.
+        """Reward one sample. Its `parts` are unweighted: accuracy and format always, the others if they have a weight.
 
         accuracy: the verdict's score, 0 after a `failure` of a user's part
         format: 1 for a well-formed response
         boxed: 1 for a box that can be read
         cosine: a CosineScale
-        overlong: the penalty, which is taken off
+        overlong: the penalty, which is subtracted
         custom: the user's parts, by name
         """
         config, tokens = self.config, len(sample.token_ids)

@@ -1,4 +1,4 @@
-"""The LoRA adapter: on its model, on disk in plain PEFT format, replaced by noise, and how large it has become."""
+"""The LoRA adapter: on its model, on disk in plain PEFT format, synthetic ones for the adapter check, and its size."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,19 +23,18 @@ from learner.model.fused import fuse
 from learner.model.projection import Projection
 
 NOISE = 0.5
-"""Size of what a synthetic adapter adds to a weight, relative to that. Measured on a bfloat16 model of thirty layers,
-mean |Δ log p|: in a layer of the middle 0.3 to 1.0 for each type of module, against 0.04 between bfloat16 and float32.
-Spread over all layers, as much of an effect makes a model chaotic: bfloat16 alone then moves it as far as a mistake.
-"""
+"""Norm of a synthetic adapter's change relative to the weight. Measured on a bfloat16 model of thirty layers, mean |Δ
+log p|: in a middle layer 0.3 to 1.0 for each type of module, against 0.04 between bfloat16 and float32. The same effect
+spread over all layers makes a model chaotic: bfloat16 alone then moves it as far as a mistake."""
 
 JITTER = 1e-12
-"""Added to a Gram matrix's diagonal, as a share of its mean: a Cholesky factor then exists whatever the rank."""
+"""Addition to a Gram matrix's diagonal, relative to its mean, so that a Cholesky factor exists at any rank."""
 
 
 def load_model(config: Config, model_path: str, device: str | torch.device = "cpu", begins: bool = True) -> PeftModel:
-    """Load the base model, frozen, under a fresh adapter or that of `lora.start_from`, onto a device.
+    """Load the frozen base model, under a fresh adapter or that of `lora.start_from`, onto a device.
 
-    begins: whether it is this process whose adapter all ranks begin with; the others need not see the folder.
+    begins: whether all processes begin with this process's adapter; the others need not see the folder.
     """
     disable_progress_bar()
     dtype = getattr(torch, config.model.dtype)
@@ -54,7 +53,7 @@ def load_model(config: Config, model_path: str, device: str | torch.device = "cp
     lora._register_custom_module({nn.Linear: Projection})  # experimental in PEFT 0.21.2, hence the underscore
     torch.manual_seed(config.run.seed)
     model = get_peft_model(base, lora, autocast_adapter_dtype=False)
-    # PEFT makes a set of them, which every process would write in an order of its own.
+    # PEFT makes a set of them, which every process would write in another order.
     cast(LoraConfig, model.peft_config["default"]).target_modules = list(config.lora.target_modules)
     if config.lora.start_from and begins:  # a folder that `actors.models.adapters.check_adapter` has accepted
         set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
@@ -62,11 +61,11 @@ def load_model(config: Config, model_path: str, device: str | torch.device = "cp
 
 
 def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
-    """Make `folder` hold adapter_model.safetensors and adapter_config.json, loadable by peft and vLLM as they are.
+    """Write adapter_model.safetensors and adapter_config.json into `folder`, loadable by peft and vLLM as they are.
 
-    It is written beside and renamed: no reader ever sees half of it. A folder of that name is replaced. durable: wait
-    until it is on the disk, for what a later process goes on from; until then it is in the host's memory, where others
-    read it all the same.
+    The folder is written under another name and renamed, so that no reader sees half of it; an existing one is
+    replaced.
+    durable: wait until it is on the disk, as a restart needs it. Other processes can read it from memory before.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -82,9 +81,9 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
 
 @contextmanager
 def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
-    """Within, the adapter is noise: number `number` (from 1) of `count`, in a layer of its own and nothing elsewhere.
+    """Replace the adapter by synthetic adapter `number` (from 1) of `count`: noise in one layer, zero elsewhere.
 
-    Afterwards it is bit for bit what it was.
+    On exit the adapter is bit for bit as before.
     """
     own = [(weight, weight.detach().to("cpu", copy=True)) for weight in model.parameters() if weight.requires_grad]
     try:
@@ -98,7 +97,7 @@ def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
 
 @contextmanager
 def scaled(model: PeftModel, factor: float, kind: str = "") -> Iterator[None]:
-    """Within, what the adapter adds is multiplied by a factor. kind: only in modules of this type."""
+    """Multiply the adapter's contribution by a factor, in modules of type `kind` or in all. On exit it is as before."""
     scalings = [layer.scaling for name, layer, _, _ in _layers(model) if name.endswith(kind)]
     own = [scaling["default"] for scaling in scalings]
     for scaling in scalings:
@@ -140,8 +139,8 @@ def effective_rank(a: Tensor, b: Tensor) -> float:
     It is 1 for rank one, r for r equal values, 0 if all are zero. a: [r, inputs], b: [outputs, r].
 
     With AAᵀ = L Lᵀ the squares of the singular values are the eigenvalues of Lᵀ BᵀB L, which is r × r. The Gram
-    matrices are formed in float64, since the square root halves the digits; this is twenty times as fast as QR of both
-    and the singular values of the product of their triangles.
+    matrices are in float64, because the square root halves the digits. This is twenty times as fast as QR of both
+    factors and the singular values of the product of their triangles.
     """
     a, b = a.double(), b.double()
     gram = a @ a.T
@@ -154,7 +153,6 @@ def effective_rank(a: Tensor, b: Tensor) -> float:
 
 
 def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer, Tensor, Tensor]]:
-    """Yield name, layer, A and B of every module with an adapter."""
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))

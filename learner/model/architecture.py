@@ -1,4 +1,4 @@
-"""The modules of a model, checked before its weights are loaded: can the adapter be attached whole?"""
+"""Checks a model's modules before its weights are loaded: can the adapter be attached whole?"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,12 @@ from conf.schema import Config
 from conf.schema.model import FUSED, PROJECTIONS
 
 FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, ImportError, OSError)
-"""What a library's code raises for a model that it does not know, or that is of another kind than it takes it for."""
+"""Errors that library code raises for a model that it does not know or takes for another kind."""
 
 
 def check_architecture(config: Config, model_path: str) -> None:
-    """Raise BadInput if config.json, or the modules of the model that it describes, forbid to learn from it.
-
-    No weights are read: the modules are built without any.
+    """Raise BadInput if a model cannot be trained, by its config.json or by its modules, which are built without
+    weights.
     """
     check_family(model_path)
     try:
@@ -36,8 +35,8 @@ def check_architecture(config: Config, model_path: str) -> None:
 
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
-    """Raise BadInput unless every layer is attention and MLP and has each target once, none is left out where all are
-    asked for, and nothing in them or at the head has an effect that the learner leaves out.
+    """Raise BadInput unless every layer consists of attention and MLP, has each target once, has no linear module
+    without adapter if all are targeted, and neither layers nor head compute anything that the learner omits.
     """
     model = f"model {base.config.name_or_path}"
     for number, layer in enumerate(layers_of(base)):
@@ -65,7 +64,7 @@ def layers_of(base: Any) -> nn.ModuleList:
 
 
 def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
-    """Yield what a layer has besides attention, MLP and norms, and targets that it has not or not all of; remedies."""
+    """Yield, with their remedies, a layer's modules besides attention, MLP and norms, and targets that are missing."""
     strangers = [
         *(f"a convolution, {name}, which mixes packed samples" for name in _of_kind(layer, nn.Conv1d | nn.Conv2d)),
         *(
@@ -95,12 +94,11 @@ def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
 
 
 def _of_kind(layer: nn.Module, kind: Any) -> dict[str, Any]:
-    """Return the modules of a kind in a layer, by name."""
     return {name: module for name, module in layer.named_modules() if isinstance(module, kind)}
 
 
 def _remedy(linear: Counter[str]) -> str:
-    """Return what to do about targets that a layer with these linear modules has not."""
+    """Return the remedy for targets that are missing in a layer with these linear modules."""
     fused = FUSED if linear["qkv_proj"] == 1 else ()
     own = [name for name in (*PROJECTIONS, *fused) if linear[name] == 1]
     if not own:

@@ -1,7 +1,7 @@
 """Causal attention over packed sequences, as an attention implementation of transformers.
 
-Everything else in a decoder works token by token, so the tokens of a micro-batch stand in one row, without padding and
-with each prompt, and what all prompts begin with, only once. Only here are they spread into rows: a sample's prompt,
+Everything else in a decoder works token by token, so the tokens of a micro-batch form one row without padding, with
+each prompt and the shared start of all prompts only once. Only attention spreads them into rows: a sample's prompt,
 then its response. `learner.packing` shows the layout.
 """
 
@@ -20,12 +20,12 @@ from learner.packing import Block, MicroBatch, Segments, pack
 log = logging.getLogger(__name__)
 
 SAME = 0.05
-"""Largest difference between two sound ways through attention in bfloat16, on normal values: a few of its steps at 1.
-A wrong mask moves values by 1."""
+"""Largest difference between two correct attention kernels in bfloat16 on normal values: a few of its steps at 1. A
+wrong mask moves values by 1."""
 
 PACKED = "packed"
 UNPADDED = "unpadded"
-"""Names of two implementations: rows in padded blocks, anywhere; rows of any length in one kernel, on a card."""
+"""Names of two implementations: rows in padded blocks, on any device; rows of any length in one kernel, on a GPU."""
 
 
 def hidden_states(base: Any, batch: MicroBatch) -> Tensor:
@@ -52,9 +52,9 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Attend within each sample, as transformers' attention function; the result is [1, n, heads, d].
 
-    query: [1, heads, n, d]; key, value: [1, kv_heads, n, d], positions encoded. blocks, output_places: see
-    `MicroBatch`. On the CPU it computes in float32: the backward pass of torch's kernel takes five times as long in
-    bfloat16.
+    query: [1, heads, n, d]; key, value: [1, kv_heads, n, d], with positions encoded. blocks, output_places: see
+    `MicroBatch`. On the CPU it computes in float32, because the backward pass of torch's kernel takes five times as
+    long in bfloat16.
     """
     flat = [x[0].transpose(0, 1).to(precision(query)) for x in (query, key, value)]
     outputs = []
@@ -81,12 +81,12 @@ def attend_unpadded(
     sliding_window: int | None = None,
     **layout: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as `attend` does, in torch's flash kernel for rows of any length. Float32, which it does not take, is left
-    to `attend`.
+    """Attend as `attend` does, in torch's flash kernel for rows of any length. Float32, which the kernel does not
+    support, goes to `attend`.
 
-    The kernel's causal mask ends at the last query and the last key of a row, so that only the tokens that come first
-    in a row are its queries, and each token's output is computed once, in its place. A window of w is w − 1 keys to the
-    left of a query.
+    The kernel's causal mask aligns the last query with the last key of a row. A row's queries are therefore its last
+    tokens, those in no row before it, and each token's output is computed once. A window of w is w − 1 keys to the
+    left.
     """
     if query.dtype not in (torch.bfloat16, torch.float16):
         layout |= {"scaling": scaling, "sliding_window": sliding_window}
@@ -108,15 +108,15 @@ def attend_unpadded(
 
 
 def precision(query: Tensor) -> torch.dtype:
-    """Return the dtype in which attention in blocks is computed."""
+    """Return the dtype in which `attend` computes."""
     return torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
 
 
 @torch.no_grad()
 def unpadded_serves(shape: Any, device: torch.device) -> bool:
-    """Return whether the kernel for rows of any length runs on a device, with a model's heads, and computes the same.
+    """Return whether the kernel for rows of any length runs on a device with a model's heads and agrees with `attend`.
 
-    shape: of transformers' configurations, its heads
+    shape: a transformers configuration
     """
     if device.type != "cuda":
         return False
@@ -133,7 +133,7 @@ def unpadded_serves(shape: Any, device: torch.device) -> bool:
     for layout["sliding_window"] in (None, 16):
         try:
             found, _ = attend_unpadded(nn.Module(), query, key, value, None, segments=batch.segments, **layout)
-        except RuntimeError as error:  # of a card or a head size that the kernel has no code for
+        except RuntimeError as error:  # a GPU or a head size that the kernel has no code for
             log.warning("attention without padding does not run here, padded blocks take its place: %s", error)
             return False
         expected, _ = attend(nn.Module(), query, key, value, None, **layout)

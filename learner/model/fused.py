@@ -1,6 +1,6 @@
-"""Norms, rotary embedding and MLP of a model on a card, each in one kernel of liger-kernel and not several of torch.
+"""Fused kernels of liger-kernel for a model's norms, rotary embedding and MLP on a GPU.
 
-Where a model keeps its plain kernels, the log says why; the numbers are the same but for rounding.
+If a model keeps its plain kernels, the log says why. Results differ by rounding only.
 """
 
 import logging
@@ -14,16 +14,16 @@ from learner.model.model_check import BAND, FLOOR, change_of
 log = logging.getLogger(__name__)
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-"""Values of `model_type` whose kernels were compared with the plain ones, values and gradients. liger-kernel knows
+"""Values of `model_type` whose fused kernels were compared with the plain ones, values and gradients; liger-kernel has
 more."""
 
 
 def fuse(base: Any, device: torch.device) -> bool:
     """Give a causal language model fused kernels before an adapter is attached; return whether it has them.
 
-    It keeps its own if liger-kernel is not installed, its family was not compared, or a copy of its first layers on the
-    device computes something else with them. Otherwise they take the place of transformers' in every model of the
-    family that this process makes afterwards.
+    It keeps its own if liger-kernel is not installed, its family was not compared, or a copy of its first layers
+    computes something else with them on this device. Otherwise every model of the family that this process builds later
+    has them.
     """
     family = base.config.model_type
     try:
@@ -34,7 +34,7 @@ def fuse(base: Any, device: torch.device) -> bool:
         return _plain(family, f"fused ones are used for {', '.join(FAMILIES)}")
 
     def apply(model: Any) -> None:
-        # The head is our own (learner.model.head), and so are the losses.
+        # Head (learner.model.head) and losses are our own.
         KNOWN[family](model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
     modeling = vars(sys.modules[type(base).__module__])

@@ -1,4 +1,4 @@
-"""The output head: from last hidden states to log-probabilities, under the scale and soft cap of some families."""
+"""The output head: from last hidden states to log-probabilities, with the scale and soft cap of some families."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +42,8 @@ class Head:
 
 
 def head_of(base: Any) -> Head:
-    """Return the head of a causal language model, as its configuration describes it: Granite divides its logits, Cohere
-    multiplies them, Gemma 2 caps them.
+    """Return a causal language model's head by its configuration: Granite divides logits, Cohere multiplies them, Gemma
+    2 caps them.
     """
     stated = base.config
     scale = (getattr(stated, "logit_scale", None) or 1.0) / (getattr(stated, "logits_scaling", None) or 1.0)

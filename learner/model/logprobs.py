@@ -1,11 +1,11 @@
 """Log-probabilities and entropy straight from hidden states: full logits never exist.
 
-With z = W h / T and p = softmax(z), the log-probability of token y is z_y − log Σ exp z, and its gradient with
-respect to h is ((1 − p_y) W_y − Σ_{v≠y} p_v W_v) / T; that of the entropy H = −Σ_v p_v log p_v is
-−Σ_v p_v (log p_v + H) W_v / T. The sums are formed in the forward pass, while a chunk's p is at hand, and kept: a
-vector of the hidden size per position and sum, so that backward needs neither logits nor a second softmax. The target
-is left out of the first: W_y − Σ_v p_v W_v is the same number, but in bfloat16 its two terms cancel to exactly zero for
-a token the model is sure of, which could then never be unlearned.
+With z = W h / T and p = softmax(z), the log-probability of token y is z_y − log Σ exp z, and its gradient with respect
+to h is ((1 − p_y) W_y − Σ_{v≠y} p_v W_v) / T; that of the entropy H = −Σ_v p_v log p_v is −Σ_v p_v (log p_v + H) W_v /
+T. The forward pass computes the sums while a chunk's p exists and keeps them, one vector of the hidden size per
+position and sum, so that the backward pass needs neither logits nor a second softmax. The first sum omits the target:
+W_y − Σ_v p_v W_v is the same number, but in bfloat16 its two terms cancel to exactly zero for a token the model is sure
+of, which could then never be unlearned.
 
 Under a soft cap c the logits are c tanh(z / c). Each W_v above is then multiplied by the slope at its logit,
 1 − tanh²(z_v / c).
@@ -27,7 +27,7 @@ def token_logprobs(
     entropy_gradient: bool = False,
     cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return log-probability of `targets` and entropy of the whole vocabulary, both [t], in nats after temperature.
+    """Return the log-probability of `targets` and the full-vocabulary entropy, both [t], in nats after temperature.
 
     hidden: [t, h], at the positions that predict the targets
     head: [v, h], the output projection, frozen (else ValueError), without bias, of hidden's dtype
@@ -37,7 +37,7 @@ def token_logprobs(
     cap: soft cap of the logits after temperature, None for none
 
     Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input). On the CPU logits
-    are rounded to hidden's dtype in between: its products know no other result.
+    are rounded to hidden's dtype in between, because its matmuls have no other result type.
     """
     if head.requires_grad:
         raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")
@@ -50,8 +50,8 @@ def divergence(
 ) -> list[Tensor]:
     """Return the entropies of next-token distributions p and q, and KL(p ‖ q): [t] each, exact, without gradients.
 
-    hidden, base: [t, h], last hidden states that p and q come from. Others as in `token_logprobs`, whose memory is not
-    exceeded although both have logits here.
+    hidden, base: [t, h], last hidden states of p and q. Other arguments as in `token_logprobs`, whose memory is not
+    exceeded although both distributions have logits here.
     """
     size = max(chunk // 2, 1)
     parts = []
@@ -65,7 +65,7 @@ def divergence(
 
 
 def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    """Return logits in float32 (float64 for float64 input). On a card they are never rounded to a narrower dtype."""
+    """Return logits in float32 (float64 for float64 input). On a GPU they are never rounded to a narrower dtype."""
     precision = torch.promote_types(hidden.dtype, torch.float32)
     if hidden.is_cuda and hidden.dtype != precision:
         logits = torch.mm(hidden, head.T, out_dtype=precision)
@@ -90,7 +90,7 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs = torch.empty(len(hidden), dtype=precision, device=hidden.device)
         entropy = torch.empty_like(logprobs)
         differentiable = ctx.needs_input_grad[0]
-        # With each W times its slope:
+        # Each W is multiplied by its slope:
         others = torch.empty_like(hidden) if differentiable else None  # Σ_{v≠y} p_v W_v
         rest = torch.empty_like(logprobs)  # (1 − p_y) times the slope of y
         # Σ_v p_v (log p_v + H) W_v

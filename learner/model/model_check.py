@@ -1,12 +1,13 @@
-"""Checks before training that the learner computes what transformers does: samples packed together, each as if alone.
+"""Checks before training that the learner's packed samples give the log-probabilities that transformers gives each
+alone.
 
-What is compared are log-probabilities. A difference counts if it is beyond what rounding does to the same model, which
-is measured: the embeddings are moved by a rounding error each, and transformers computes once more. How far that moves
-the result depends on dtype, depth and weights; two ways through a sound model differ by 0.4 to 1.2 times as much.
+A difference counts if it exceeds the effect of rounding on the same model, which is measured: the embeddings are moved
+by one rounding error each, and transformers computes again. The effect depends on dtype, depth and weights; two correct
+computations differ by 0.4 to 1.2 times as much.
 
-In bfloat16 that is much: 0.2 nats on a model of thirty layers. So besides the model as it is, its first layers are
-compared in float32, under a head whose logits are as large as any soft cap, with a sliding window that the samples
-exceed. A mistake is then a hundred times the noise and more.
+In bfloat16 it is large: 0.2 nats on a model of thirty layers. So besides the whole model, its first layers are compared
+in float32, under a head whose logits are as large as any soft cap, with a sliding window that the samples exceed. A
+mistake is then at least a hundred times the noise.
 """
 
 import copy
@@ -26,40 +27,39 @@ from learner.model.head import head_of
 from learner.packing import MicroBatch, pack
 
 BAND = 5.0
-"""A difference counts beyond this multiple of the measured noise."""
+"""Multiple of the measured noise beyond which a difference counts."""
 
 FLOOR = 2e-5
-"""In nats: a smaller difference is float32's rounding of the log-probabilities themselves."""
+"""Nats below which a difference is float32's rounding of the log-probabilities themselves."""
 
 Lengths = tuple[tuple[int, tuple[int, ...]], ...]
-"""Tokens of prompts, and of the responses to each."""
+"""Lengths of prompts and of the responses to each, tokens."""
 
 WHOLE: Lengths = ((9, (4,)), (3, (3, 1)))
-"""For the whole model: few, since every start waits for them."""
+"""Samples for the whole model: few, because every start waits for them."""
 
 PART: Lengths = ((40, (9,)), (5, (6, 2)))
-"""For its first layers: long beside short, and a prompt that is shared."""
+"""Samples for the first layers: long beside short, and a shared prompt."""
 
 WINDOW = 16
-"""Tokens that a sliding window spans in the part of the model that is compared: fewer than the longest sample has."""
+"""Sliding window of the first layers, tokens: shorter than the longest sample."""
 
 SHARP = 30.0
-"""Largest logit, about, under the scaled head: Gemma 2's soft cap is there."""
+"""Approximate largest logit under the scaled head: Gemma 2's soft cap."""
 
 START = 2
-"""Tokens that all prompts begin with."""
+"""Number of tokens that all prompts have in common."""
 
 LEAST_LAYERS = 2
 
 KIND = (bool, int, str, type(None))
-"""Types of a module's attributes that make it another kind of module. Numbers such as an init's scale do not."""
+"""Types of the attributes that distinguish kinds of modules; numbers such as an initial scale do not."""
 
 
 def check_model(base: Any, attention: str = PACKED) -> None:
     """Raise BadInput if the packed log-probabilities of a causal language model are not its own; leave it in eval mode.
 
-    base: with the adapter's layers in place; it is moved neither in place nor in dtype. attention: the implementation
-    that packs samples.
+    base: with the adapter's layers in place; device and dtype stay. attention: the implementation that packs samples.
     """
     name = base.config.name_or_path
     try:
@@ -86,10 +86,10 @@ def check_model(base: Any, attention: str = PACKED) -> None:
 
 @torch.no_grad()
 def change_of(base: Any, change: Callable[[Any], None], device: torch.device) -> tuple[float, float]:
-    """Return how far a change to a model moves its log-probabilities, and what rounding does to them, in nats.
+    """Return how far a change to a model moves its log-probabilities, and the effect of rounding on them, in nats.
 
-    Both are measured on a copy of its first layers on a device, in float32, as in `check_model`; the model itself is
-    not changed.
+    Both are measured on a copy of its first layers on a device, in float32, as in `check_model`; the model itself does
+    not change.
     """
     part = _sharp_part(base).to(device)
     samples = _samples(part, PART)
@@ -102,10 +102,10 @@ def change_of(base: Any, change: Callable[[Any], None], device: torch.device) ->
 
 @torch.no_grad()
 def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, float]:
-    """Return how far the packed log-probabilities are from each sample's alone, and what rounding does to the latter:
-    0 where the former is nothing.
+    """Return how far the packed log-probabilities are from those of each sample alone, and the effect of rounding on
+    the latter, 0 if the former is negligible.
 
-    In nats: the mean over a sample's tokens, of the sample where it is largest.
+    Both in nats: the mean over a sample's tokens, of the sample where it is largest.
     """
     (batch,) = pack(samples, sum(len(prompt) + len(response) for prompt, response in samples))
     ordered = [samples[i] for i in batch.samples]
@@ -125,8 +125,8 @@ def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, f
 
 
 def _samples(base: Any, lengths: Lengths) -> list[Tokens]:
-    """Return random samples. Ids are of the vocabulary's second half: on the special tokens at its
-    beginning bfloat16 can be far off.
+    """Return random samples of the vocabulary's second half: on the special tokens in the first, bfloat16 can be far
+    off.
     """
     size, generator = base.get_input_embeddings().weight.shape[0], torch.Generator().manual_seed(0)
 
@@ -139,22 +139,22 @@ def _samples(base: Any, lengths: Lengths) -> list[Tokens]:
 
 
 def _alone(base: Any, sample: Tokens) -> Tensor:
-    """Return transformers' log-probabilities at the places that predict a sample's response, [t, v]."""
+    """Return transformers' log-probabilities at the positions that predict a sample's response, [t, v]."""
     ids = torch.tensor([[*sample.prompt, *sample.response]], device=base.device)
     logits: Tensor = base(input_ids=ids, use_cache=False, logits_to_keep=len(sample.response) + 1).logits
     return logits[0, :-1].float().log_softmax(-1)
 
 
 def _targets(logprobs: Tensor, sample: Tokens) -> Tensor:
-    """Return tokens to compare at each place, [t, 3]: the response's, the likeliest, the least likely."""
+    """Return the tokens to compare at each position, [t, 3]: the response's, the likeliest, the least likely."""
     response = torch.tensor([*sample.response], device=logprobs.device)
     return torch.stack((response, logprobs.argmax(-1), logprobs.argmin(-1)), dim=1)
 
 
 def _packed(base: Any, batch: MicroBatch, targets: list[Tensor]) -> list[Tensor]:
-    """Return the learner's log-probabilities of these targets by sample, in training, where a dropout would show.
+    """Return the learner's log-probabilities of these targets by sample, in training mode, where a dropout would show.
 
-    The adapter's own dropout is the one that is wanted.
+    The adapter's own dropout, which is intended, is off.
     """
     base.train()
     for module in base.modules():
@@ -174,7 +174,7 @@ def _distance(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
 
 @contextmanager
 def _rounded(embedding: nn.Module) -> Iterator[None]:
-    """Within, what the embedding puts out is off by about a rounding error of its dtype."""
+    """Move the embedding's output by about one rounding error of its dtype; on exit it is as before."""
 
     def move(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         generator = torch.Generator(output.device).manual_seed(0)
@@ -189,7 +189,7 @@ def _rounded(embedding: nn.Module) -> Iterator[None]:
 
 
 def _sharp_part(base: Any) -> Any:
-    """Return a copy in float32 of a model's first layers, up to one of each kind, with logits of about SHARP."""
+    """Return a float32 copy of a model's first layers, enough to have one of each kind, with logits of about SHARP."""
     layers = layers_of(base)
     kinds = [_kind(layer) for layer in layers]
     count = max(LEAST_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds)))
@@ -213,7 +213,7 @@ def _sharp_part(base: Any) -> Any:
 
 
 def _kind(layer: nn.Module) -> tuple[Any, ...]:
-    """Return what distinguishes a layer from others of its model, but for its number and its weights."""
+    """Return what distinguishes a layer from others of its model, apart from its number and weights."""
     return tuple(
         (name, type(module).__name__, key, value)
         for name, module in layer.named_modules()

@@ -16,10 +16,10 @@ class Policy(nn.Module):
     """A frozen causal language model with a LoRA adapter.
 
     temperature, chunk, entropy_gradient: see `token_logprobs`
-    checkpointing: while training, compute each block's activations again instead of keeping them
-    fused: on a card, have attention computed without padding if its kernel proves right there
+    checkpointing: while training, recompute each block's activations instead of keeping them
+    fused: on a GPU, compute attention without padding if its kernel proves correct there
 
-    Raises BadInput if what it computes is not what transformers does.
+    Raises BadInput if it does not compute what transformers computes.
     """
 
     def __init__(

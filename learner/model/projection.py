@@ -1,13 +1,13 @@
 """A linear projection under its adapter, with fewer products than term by term.
 
-PEFT computes y = x Wᵀ + s (x Aᵀ) Bᵀ. The same y is x (W + s B A)ᵀ: to form the sum costs r · in · out multiplications
-whatever the batch, the two thin products r · (in + out) for every token, and a micro-batch has more tokens than
-in · out / (in + out) (288 at 576 × 576). With G = Σ dyᵀ x, the gradient of the sum, those of the factors are
-dB = s G Aᵀ and dA = s Bᵀ G; at a high rank this is fewer multiplications too.
+PEFT computes y = x Wᵀ + s (x Aᵀ) Bᵀ. The same y is x (W + s B A)ᵀ. The sum costs r · in · out multiplications per
+batch, the two thin products r · (in + out) per token, and a micro-batch has more than in · out / (in + out) tokens (288
+at 576 × 576). With G = Σ dyᵀ x, the gradient of the sum, those of the factors are dB = s G Aᵀ and dA = s Bᵀ G; at a
+high rank this is fewer multiplications too.
 
-A bfloat16 sum would swallow most of what a young adapter adds to the weight. There the terms stay apart, but each
-product is added to the one before as it is computed: a card then passes over no vector of the full width for a scaling
-or a sum alone.
+A bfloat16 sum would round away most of a young adapter's change. There the terms stay separate, but each product is
+added to the previous one while it is computed, so that a GPU makes no extra pass over full-width vectors for a scaling
+or a sum.
 """
 
 from typing import Any, cast
@@ -20,9 +20,9 @@ from torch.nn.functional import linear
 
 
 class Projection(Linear):
-    """PEFT's layer, with another order of products while it is trained in float32, and in bfloat16 on a card.
+    """PEFT's layer, with another order of products in float32 training, and in bfloat16 on a GPU.
 
-    The order never depends on the number of tokens, or a token's values would depend on its micro-batch.
+    The order does not depend on the number of tokens, or a token's values would depend on its micro-batch.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -42,17 +42,17 @@ class Projection(Linear):
 
 
 def chains(x: Tensor) -> bool:
-    """Return whether the products of this input are added to each other as they are computed."""
+    """Return whether each product of this input is added to the previous one while it is computed."""
     return x.is_cuda and x.dtype == torch.bfloat16
 
 
 def full_gradient_pays(shape: torch.Size, rank: int) -> bool:
-    """Return whether G takes fewer multiplications a token than the four thin products without it."""
+    """Return whether G takes fewer multiplications per token than the four thin products without it."""
     return shape[0] * shape[1] < 2 * rank * (shape[0] + shape[1])
 
 
 class _Summed(torch.autograd.Function):
-    """x (W + s B A)ᵀ. The sum is formed again for the backward pass, so that nothing but x is kept."""
+    """x (W + s B A)ᵀ. The backward pass computes the sum again, so that only x is kept."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
@@ -77,7 +77,7 @@ class _Summed(torch.autograd.Function):
 
 
 class _Chained(torch.autograd.Function):
-    """x Wᵀ + bias + s (x Aᵀ) Bᵀ, each term added in the product that computes it, and so the gradients."""
+    """x Wᵀ + bias + s (x Aᵀ) Bᵀ, each term added by the product that computes it; the gradients likewise."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""Preview a data set: what a run would use of it, and what the model would see.
+"""Preview a data set: the rows a run would use, and the prompts the model would see.
 
     python -m rewards.problems SOURCE [conf=NAME] [key=value …]
 
@@ -8,9 +8,9 @@ Examples:
     python -m rewards.problems file:train.jsonl data.eval_source=file:test.jsonl
     python -m rewards.problems reasoning_gym:chain_sum data.size=100
 
-SOURCE as in data.source; settings as for launch/run.py, over conf=base if none is named. Prints how many rows are used
-and why others are not, which gold answers are read unusually, and sample prompts as the model will see them; the rows
-left out are listed in problems-left-out.jsonl.
+SOURCE as in data.source; settings as for launch/run.py, with conf=base if none is named. Prints how many rows are used,
+why others are filtered, which reference answers are read in an unusual way, and sample prompts. Filtered rows are
+listed in problems-left-out.jsonl.
 """
 
 import json
@@ -48,17 +48,17 @@ def main(arguments: list[str]) -> int:
     if problems.left_out:
         write_listing(LISTING, problems.left_out)
         say(f"  listed in {LISTING}")
-    posed = (*problems.train, *problems.heldout)
-    readings = {problem.gold: unusual(plain(problem.gold)) for problem in posed if not problem.grader}
+    kept = (*problems.train, *problems.heldout)
+    readings = {problem.gold: unusual(plain(problem.gold)) for problem in kept if not problem.grader}
     for reading, count in Counter(filter(None, readings.values())).items():
         gold = next(gold for gold, found in readings.items() if found == reading)
-        say(f"Warning: {count} gold answers such as {gold!r} are read as {reading}")
+        say(f"Warning: {count} reference answers such as {gold!r} are read as {reading}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
     say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
     if problems.train[0].prompt.rstrip().endswith("<think>"):
         say("The chat template opens <think> itself: responses start inside it")
     for problem in problems.train[:SAMPLES]:
-        say(f"\n--- {problem.id}, gold {problem.gold!r}\n{problem.prompt}")
+        say(f"\n--- {problem.id}, reference answer {problem.gold!r}\n{problem.prompt}")
     return 0
 
 

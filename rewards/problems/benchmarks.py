@@ -17,8 +17,8 @@ from rewards.problems.rows import distinct_pairs
 class BenchmarkProblems:
     """A benchmark's problems as the model will see them.
 
-    dropped: rows of its source that were left out, by reason
-    digest: of held-out problems alone; see `ProblemSet`
+    dropped: number of filtered rows, by reason
+    digest: of the held-out problems only; see `ProblemSet`
     """
 
     benchmark: Benchmark
@@ -32,7 +32,7 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any) -> Benc
     if benchmark.source == HELD_OUT:
         known = load(config, tokenizer)
         if not known.heldout:
-            raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds none out; raise it")
+            raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds out none; raise it")
         dropped = counts([row for row in known.left_out if row.source == "eval_source"])
         return BenchmarkProblems(benchmark, known.heldout[: config.limit], dropped, known.digest)
     check_chat(config, tokenizer)

@@ -1,4 +1,4 @@
-"""Puts problems under the model's chat template, which is a program from outside: it may fail, or never end."""
+"""Applies the model's chat template, which is a foreign program: it may fail, or never end."""
 
 import os
 import resource
@@ -17,23 +17,23 @@ from conf.schema import Config, DataConfig
 Message = dict[str, str]
 
 DEADLINE_S = 2
-"""Of computing, for one prompt, which takes milliseconds."""
+"""Seconds of computing for one prompt, which normally takes milliseconds."""
 
 MEMORY = 2**29
-"""Bytes that one prompt may take."""
+"""Memory for one prompt, bytes."""
 
 LONGEST = 10**7
-"""Characters of a prompt without its problem: no model reads as many."""
+"""Longest prompt around a problem, characters: longer than any model's context."""
 
 FAILURES = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
-"""What a template raises: jinja's own errors, and Python's for what it computes."""
+"""Errors that a template raises: jinja's own, and Python's for what it computes."""
 
 PROBES = ("What is 3 + 4?", "What is 5 + 6?")
 
 
 def check_chat(config: Config, tokenizer: Any) -> None:
     """Raise BadInput for a tokenizer without `model.stop_tokens`, or whose chat template is missing, fails, does not
-    end, fills the memory or leaves the problem out.
+    end, takes too much memory or omits the problem.
     """
     path, data = config.model.path, config.data
     if not tokenizer.chat_template:
@@ -52,7 +52,7 @@ def check_chat(config: Config, tokenizer: Any) -> None:
 
 
 def render(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:
-    """Return the prompt of a problem. turns: the conversation before it. Raises BadInput for a template that fails."""
+    """Return a problem's prompt. turns: the conversation before it. Raises BadInput for a template that fails."""
     messages = list(turns)
     if data.system is not None:
         spoken = [message for message in messages if message["role"] != "system"]
@@ -75,18 +75,19 @@ def render(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any)
 
 
 def control_tokens(tokenizer: Any) -> list[str]:
-    """Return the tokens that mark turns and the like: within a problem they would be read as what they are."""
+    """Return the special tokens, such as those that mark turns: a problem must not contain them."""
     return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def survives(work: Callable[[], bool]) -> bool:
-    """Try something in a copy of this process, which is killed if it does not end or takes too much memory. Return
-    whether it said yes, or failed as it would here.
+    """Run `work` in a fork, which is killed if it does not end or takes too much memory.
+
+    Return whether it returned True or raised as it would here.
     """
     child = os.fork()
     if child == 0:
         try:
-            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whose action needs no interpreter
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the default action needs no interpreter
             signal.setitimer(signal.ITIMER_PROF, DEADLINE_S)
             most = psutil.Process().memory_info().data + MEMORY
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
@@ -94,6 +95,6 @@ def survives(work: Callable[[], bool]) -> bool:
             os._exit(0 if work() else 1)
         except MemoryError:
             os._exit(1)
-        except BaseException:  # nothing of the copy may go on
+        except BaseException:  # the fork must end here
             os._exit(0)
     return os.waitpid(child, 0)[1] == 0

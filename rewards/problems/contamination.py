@@ -5,16 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 GRAM = 8
-"""Words and symbols in a row that count as one piece. Shorter problems overlap only when they are the same."""
+"""Words and symbols in a row that form one piece. Shorter problems overlap only if they are the same."""
 
 SHARE = 0.5
-"""Share of a held-out problem's pieces that gives it away when one training problem has them."""
+"""Fraction of a held-out problem's pieces that one training problem must share to count as overlapping."""
 
 FEWEST = 4
-"""Fewer shared pieces than this may be chance."""
+"""Least number of shared pieces: fewer may be chance."""
 
 BOILERPLATE = 10
-"""A piece of more training problems than this is a phrase of the source and says nothing."""
+"""Number of training problems above which a shared piece is a common phrase and is ignored."""
 
 LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
 DRAWING = re.compile(r"(?s)\[asy\](?:(?!\[asy\]).)*?\[/asy\]")
@@ -22,13 +22,13 @@ PIECE = re.compile(r"[a-z]+|\d+|[^\s\w]")
 
 
 def normal(text: str) -> str:
-    """Return a problem without case, white space and LaTeX layout: what two copies have in common."""
+    """Return a problem without case, white space and LaTeX layout, so that copies become equal."""
     text = LAYOUT.sub(" ", text.casefold()).replace("dfrac", "frac").replace("tfrac", "frac")
     return re.sub(r"\s+", "", text)
 
 
 def overlapping(train: list[str], heldout: Iterable[str]) -> list[bool]:
-    """Tell of each training problem whether it is, or shares most of its text with, a held-out one."""
+    """Return for each training problem whether it equals, or shares most of its text with, a held-out one."""
     same = set()
     holders: dict[tuple[str, ...], set[int]] = defaultdict(set)
     sizes: list[int] = []

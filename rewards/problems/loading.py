@@ -1,7 +1,4 @@
-"""Reads, checks, splits and tokenises a run's problems before anything expensive starts.
-
-`python -m rewards.problems SOURCE` prints what became of a source's rows, and prompts as the model will see them.
-"""
+"""Reads, checks, splits and tokenizes a run's problems before anything expensive starts."""
 
 import json
 import os
@@ -23,7 +20,7 @@ from rewards.problems.rows import EMPTY, NO_MATCH, Pair, distinct_pairs, left_ou
 from rewards.reward import RewardFunction
 
 TRAIN_SEED, EVAL_SEED = 0, 1
-"""Seeds of generators, not of the run: runs of all seeds share their problems."""
+"""Seeds of the generators. They do not depend on run.seed: runs of all seeds share their problems."""
 
 OVERLAP_DROPPED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
@@ -32,7 +29,7 @@ TOO_LONG = "prompt over rollout.max_prompt_tokens"
 CONTROL = "problem holds a special token of the model"
 
 MOST_LISTED = 500
-"""Rows with the same reason: a generator leaves out ten thousands, which would be megabytes in every run."""
+"""Listed rows per reason: a generator filters tens of thousands, which would be megabytes in every run."""
 
 REMEDIES = {
     NO_MATCH: "give data.problem_pattern='', or one that matches",
@@ -41,16 +38,16 @@ REMEDIES = {
     BAD_GOLD: "give answers that the grader can read (docs/grading.md)",
     EMPTY: "name the columns, as data.problem_field=NAME data.answer_field=NAME",
 }
-"""What to do where most rows are dropped for a reason."""
+"""Remedy if most rows are filtered for a reason."""
 
 
 def load(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, as the model will see them.
 
-    Problems are ordered by id, a shuffle that depends on their text alone. The first `eval.problems` are held out, of
-    data.eval_source if there is one, else `eval.share` of all at most; they are the same whatever data.size. Every gold
+    Problems are ordered by id, a shuffle that depends on their text alone. The first `eval.problems` are held out, from
+    data.eval_source if there is one, else at most `eval.share` of all; data.size does not change them. Every gold
     answer verifies against its own boxed form. Raises BadInput for a source, field, pattern or template that cannot be
-    used, and when fewer problems are left than one update takes.
+    used, and if fewer problems remain than one update takes.
     """
     check_chat(config, tokenizer)
     left_out: list[LeftOut] = []
@@ -84,7 +81,7 @@ def held_out(problems: int, config: Config) -> int:
 
 
 def check_number(train: int, heldout: int, config: Config, left_out: Sequence[LeftOut]) -> None:
-    """Raise BadInput if there are fewer training problems than one update takes, naming the setting to change."""
+    """Raise BadInput, with the setting to change, if there are fewer training problems than one update takes."""
     needed = config.learner.problems_per_update
     if train >= needed:
         return
@@ -102,12 +99,12 @@ def check_number(train: int, heldout: int, config: Config, left_out: Sequence[Le
 
 
 def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
-    """Read the distinct problems of a source, ordered by id. key: the setting that names it. seed: of a generator."""
+    """Read the distinct problems of a source, ordered by id. key: the setting that names it. seed: for a generator."""
     return distinct_pairs(sources.read(key, source, data, seed), key, data, left_out)
 
 
 def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
-    """Drop training pairs that overlap held-out ones, or only list them where `overlap` is report_only."""
+    """Filter training pairs that overlap held-out ones, or only list them if `overlap` is report_only."""
     shared = overlapping([pair.text for pair in pairs], [pair.text for pair in heldout])
     reason = OVERLAP_DROPPED if overlap == "drop" else OVERLAP_KEPT
     left_out += [left_out_row("data.source", reason, pair) for pair, found in zip(pairs, shared, strict=True) if found]
@@ -117,7 +114,7 @@ def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_
 def usable_problems(
     key: str, pairs: list[Pair], config: Config, tokenizer: Any, left_out: list[LeftOut]
 ) -> list[Problem]:
-    """Keep, in order, the problems whose gold answer verifies, whose prompt fits and that hold no special token."""
+    """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token."""
     problems, controls = [], control_tokens(tokenizer)
     for pair, sound in zip(pairs, golds_that_verify(pairs, config), strict=True):
         problem = encode(pair, config.data, tokenizer)
@@ -135,7 +132,7 @@ def usable_problems(
 
 
 def golds_that_verify(pairs: Sequence[Pair], config: Config) -> list[bool]:
-    """Whether each gold answer verifies against its own boxed form."""
+    """Return whether each gold answer verifies against its own boxed form."""
     if not pairs:
         return []
     with VerifierPool(RewardFunction(config.reward), config.reward.workers or len(os.sched_getaffinity(0))) as pool:
@@ -143,7 +140,7 @@ def golds_that_verify(pairs: Sequence[Pair], config: Config) -> list[bool]:
 
 
 def encode(pair: Pair, data: DataConfig, tokenizer: Any) -> Problem:
-    """Put a problem under the template and the chat template, which brings its special tokens."""
+    """Apply the template and the chat template, which adds its special tokens."""
     prompt = render(list(pair.turns[:-1]), pair.text, data, tokenizer)
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return Problem(pair.id, prompt, tuple(ids), pair.gold, pair.grader)
@@ -154,12 +151,12 @@ def counts(left_out: Sequence[LeftOut]) -> dict[str, int]:
 
 
 def in_words(left_out: Sequence[LeftOut]) -> str:
-    """Say how many rows were dropped, and why."""
-    return "dropped: " + (", ".join(f"{count} {reason}" for reason, count in counts(left_out).items()) or "none")
+    """Return how many rows were filtered, and why, as text."""
+    return "filtered: " + (", ".join(f"{count} {reason}" for reason, count in counts(left_out).items()) or "none")
 
 
 def write_listing(path: Path, left_out: Sequence[LeftOut]) -> None:
-    """Write the rows that were left out, one object a line, up to MOST_LISTED for each reason."""
+    """Write the filtered rows, one JSON object per line, at most MOST_LISTED per reason."""
     listed: Counter[str] = Counter()
     lines = []
     for row in left_out:

@@ -1,4 +1,4 @@
-"""Turns a source's rows into distinct problems with a gold answer."""
+"""Turns the rows of a source into distinct problems with a gold answer."""
 
 import math
 import re
@@ -22,14 +22,14 @@ PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "solution", "final_answer")
 
 FINAL = "####"
-"""What precedes the answer in a worked solution of GSM8K."""
+"""Marker before the answer in a worked solution of GSM8K."""
 
 FLOAT = re.compile(r"(?i)[+-]?(nan|inf|(\d+(\.\d*)?|\.\d+)e[+-]?\d+)")
 
 WHOLE = re.compile(r"(?s)(.*)")
 
 SHOWN_CHARACTERS = 200
-"""Characters of a left-out row that its listing keeps."""
+"""Characters of a filtered row that its listing keeps."""
 
 EMPTY = "empty problem or answer"
 NOT_FINITE = "gold answer is NaN or infinite"
@@ -42,9 +42,9 @@ CONFLICT = "duplicate with another gold answer"
 class Pair(NamedTuple):
     """A problem and its gold answer.
 
-    turns: the conversation it ends, where the source has one
+    turns: the conversation that ends with it, if the source has one
     grader: see `actors.messages.Problem`
-    fields: all of its row
+    fields: the whole row
     """
 
     text: str
@@ -55,7 +55,7 @@ class Pair(NamedTuple):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What is from the source of all that the prompt says."""
+        """The parts of the prompt that come from the source."""
         return (self.text, *(part for turn in self.turns for part in turn.values()))
 
     @property
@@ -72,7 +72,7 @@ def left_out_row(key: str, reason: str, pair: Pair) -> LeftOut:
 def distinct_pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> list[Pair]:
     """Return the distinct problems of a source, ordered by id.
 
-    Of copies whose gold answers agree, one is kept; of others none. key: the setting that names the source.
+    One of several copies is kept if their gold answers agree, otherwise none. key: the setting that names the source.
     """
     groups: dict[str, list[Pair]] = {}
     for pair in _pairs(rows, key, data, left_out):
@@ -113,7 +113,7 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
 
 
 def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], columns: Sequence[str]) -> str:
-    """Choose a column: the one that is set, else the first guess there is."""
+    """Return the chosen column, or else the first guess that exists. Raises BadInput if there is none."""
     for name in [chosen] if chosen else guesses:
         if name in columns:
             return name
@@ -124,24 +124,24 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
 
 
 def as_text(value: object) -> str:
-    """Read a field as text: strings, numbers, dates and lists of them have one; anything else is empty."""
+    """Return a field as text: strings, numbers, dates and lists of them; empty for anything else."""
     if isinstance(value, list):
         return ", ".join(map(as_text, value))
     if isinstance(value, Decimal):
         return f"{value:f}"
     if not isinstance(value, str | int | float | date | time) or isinstance(value, bool):
         return ""
-    return str(value).strip().encode("utf-8", "replace").decode()  # halves of characters are none
+    return str(value).strip().encode("utf-8", "replace").decode()  # lone surrogates are no characters
 
 
 def not_finite(value: object) -> bool:
-    """Whether a value is a number, or how one is written, that is infinite or none. Long whole numbers are sound."""
+    """Whether a value is, or spells, an infinite number or NaN. Long integers are finite."""
     text = as_text(value)
     return FLOAT.fullmatch(text) is not None and not math.isfinite(float(text))
 
 
 def as_turns(value: object) -> tuple[Message, ...]:
-    """Read a prompt that is a conversation ending with the user; empty for any other value."""
+    """Return a prompt that is a conversation ending with the user; empty for any other value."""
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
         return ()
     turns = tuple({"role": as_text(turn.get("role")), "content": as_text(turn.get("content"))} for turn in value)
@@ -149,7 +149,7 @@ def as_turns(value: object) -> tuple[Message, ...]:
 
 
 def gold_of(value: object) -> str:
-    r"""Find the gold answer. In a worked solution it follows the last `####`, or is in the last `\boxed{}`."""
+    r"""Return the gold answer. In a worked solution it follows the last `####`, or is in the last `\boxed{}`."""
     text = as_text(value)
     if FINAL in text:
         return text.rpartition(FINAL)[2].strip()

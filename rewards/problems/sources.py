@@ -23,7 +23,7 @@ class Row(NamedTuple):
     """One row of a source.
 
     fields: values by name
-    grader: see `actors.messages.Problem`; it stands beside the fields, so that no column of a source can choose it
+    grader: see `actors.messages.Problem`; it is not one of the fields, so that no column of a source can choose it
     """
 
     fields: dict[str, Any]
@@ -31,9 +31,9 @@ class Row(NamedTuple):
 
 
 def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
-    """Read the rows of a source, in its order, `data.scan` of them at most.
+    """Return the rows of a source in its order, at most `data.scan`.
 
-    key: the setting that names the source. seed: of a generator. Raises BadInput for a source that does not exist or
+    key: the setting that names the source. seed: for a generator. Raises BadInput for a source that does not exist or
     cannot be read.
     """
     scheme, _, reference = source.partition(":")
@@ -41,22 +41,22 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
 
 
 MOST_ROW_CHARACTERS = 2**20
-"""Of a row: no model reads a problem of as many, and a file without line ends is one row."""
+"""Longest row, characters: longer than any model's context; a file without line ends is one row."""
 
 TOO_LONG = f"it has more than {MOST_ROW_CHARACTERS:,} characters"
 
 MOST_BYTES = {".json": 2**28, ".jsonl": 2**30, ".csv": 2**30, ".parquet": 2**30}
-"""Of a file whose rows are all read: in memory they are several times that. One of JSON is read whole."""
+"""Largest file whose rows are all read, bytes: in memory they take several times as much."""
 
 PARQUET_ROWS = 1024
-"""Made Python objects at a time."""
+"""Rows converted to Python objects at a time."""
 
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, csv.Error)
-"""What readers raise, Arrow's among them; RuntimeError for what is nested too deeply or of a type it cannot read."""
+"""Errors of the readers; Arrow raises RuntimeError for deep nesting or an unknown type."""
 
 
 def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:
-    """Read OWNER/NAME[/config][@revision][:split] of the hub. With `data.scan` only what is read is downloaded."""
+    """Read OWNER/NAME[/config][@revision][:split] from the hub. With `data.scan` only the rows read are downloaded."""
     path, _, split = reference.partition(":")
     named, _, revision = path.partition("@")
     owner, name, *config = named.split("/")
@@ -67,11 +67,11 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
         import datasets
 
         try:
-            if not os.path.isdir(f"{owner}/{name}"):  # which the library prefers to the hub
+            if not os.path.isdir(f"{owner}/{name}"):  # the library prefers such a folder to the hub
                 newest("dataset", f"{owner}/{name}")
         except HubAway as error:
             away.append(f"the hub cannot be reached: {error}")
-        with offline() if away else nullcontext():  # its cache may do, as the library then says
+        with offline() if away else nullcontext():  # the cache may have it; otherwise the library says so
             rows = datasets.load_dataset(
                 f"{owner}/{name}", *config, split=split, revision=revision or None, streaming=data.scan is not None
             )
@@ -81,7 +81,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")
     except BadInput:
         raise
-    except Exception as error:  # whatever the library raises, the person can do the same about it
+    except Exception as error:  # the remedy is the same whatever the library raises
         cause = (" ".join([*away, str(error)][0].split())[:300] or type(error).__name__).rstrip(".")
         raise BadInput(
             f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face hub ({cause}): check the name and "
@@ -92,7 +92,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Have the libraries of the hub look into their caches alone, where else they try again for half a minute."""
+    """Make the hub's libraries use only their caches; otherwise they retry for half a minute."""
     import datasets
     from huggingface_hub import constants
 
@@ -129,7 +129,7 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
 
 
 def row_of(fields: dict[Any, Any], where: str) -> dict[str, Any]:
-    """Return the fields of a row. Raises BadInput for one that is nested too deeply or larger than any problem."""
+    """Return the fields of a row. Raises BadInput for one that is nested too deeply or too large."""
     try:
         if sum(len(value) for value in fields.values() if isinstance(value, str)) > MOST_ROW_CHARACTERS:
             raise ValueError(TOO_LONG)
@@ -139,7 +139,7 @@ def row_of(fields: dict[Any, Any], where: str) -> dict[str, Any]:
 
 
 def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    """Draw the entries of a generator. Raises BadInput for one of `rewards.generators.REFUSED`."""
+    """Yield the entries of a generator. Raises BadInput for one of `rewards.generators.REFUSED`."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -165,7 +165,7 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
 
 
 def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    """Call a user's function with data.parameters and read the rows it yields."""
+    """Yield the rows of a user's function, which is called with data.parameters."""
     rows = find(key, reference)
     try:
         for fields in rows(**data.parameters):
@@ -175,7 +175,7 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
             yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
     except BadInput:
         raise
-    except (Exception, SystemExit) as error:  # it is the person's own code, which may raise anything
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
         what = f"{type(error).__name__}: {reason(error)}"
         raise BadInput(
             f"{key}: '{reference}' failed with data.parameters={data.parameters} ({what}): mend it"
@@ -213,11 +213,11 @@ def read_parquet(path: Path) -> Iterator[Any]:
 
 
 def each_once(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return fields by name. Raises ValueError for a name that is there twice: which of them counts, nobody knows."""
+    """Return fields by name. Raises ValueError for a name that occurs twice, since either might be meant."""
     found: dict[str, Any] = {}
     for name, value in fields:
         if name in found:
-            raise ValueError(f"{name!r} is there twice")
+            raise ValueError(f"{name!r} occurs twice")
         found[name] = value
     return found
 

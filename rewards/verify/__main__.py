@@ -1,4 +1,4 @@
-"""Show what the grader thinks of answers.
+"""Verify answers and print the verdicts.
 
     python -m rewards.verify FILE.jsonl [recipe=NAME]
 
@@ -8,10 +8,10 @@ Examples:
     python -m rewards.verify answers.jsonl recipe=paper
     python -m rewards.verify answers.jsonl recipe=quickstart | head
 
-reads one {"gold": …, "response": …} a line and prints one verdict a line, in order, with the fields of
-`actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or the name of a file in conf/recipes/) each line
-also has the `reward` and its `parts`; a row's "tokens" is the length of its response, 0 if it has none. It never stops
-at a bad row: a line that cannot be read, or a gold or response that cannot be parsed, is `unparsable`.
+Each input line is {"gold": …, "response": …}; each output line is one verdict, in order, with the fields of
+`actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or a file in conf/recipes/) a line also has the
+`reward` and its `parts`; "tokens" of an input line is the response's length, 0 by default. A bad row does not stop it:
+a line that cannot be read, or a gold answer or response that cannot be parsed, is `unparsable`.
 """
 
 import json
@@ -34,7 +34,7 @@ from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction, reward_function
 
 MOST_TOKENS = 10_000_000
-"""Of a response: no model writes as many, and a typing error should not fill the memory."""
+"""Largest length of a response: a typing error should not fill the memory."""
 
 
 class Row(NamedTuple):
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """Yield a row for every line; for a line that is none, one of empty texts, which is unparsable."""
+    """Yield a row for every line; an unreadable line gives empty texts, which are unparsable."""
     try:
         file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
         with file:
@@ -63,7 +63,7 @@ def read_row(line: str) -> Row:
 
 
 def named(name: str) -> RewardFunction:
-    """Return the reward function of a preset or recipe. Raises BadInput if there is none of that name."""
+    """Return the reward function of a preset or recipe. Raises BadInput for an unknown name."""
     if name in reward_presets():
         algorithm = [f"algorithm.preset={name}"] if name in presets() else []
         return reward_function(load(["conf=paper", f"reward.preset={name}", *algorithm]))

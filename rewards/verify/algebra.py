@@ -1,4 +1,4 @@
-"""Tells by math-verify whether two expressions are equal. It may run for ever, or take the process's memory."""
+"""Decides by math-verify whether two expressions are equal. It may run for ever, or take all of the memory."""
 
 import logging
 import re
@@ -10,10 +10,10 @@ from rewards.verify.numbers import Number, number, rounds
 from rewards.verify.text.brackets import depth
 
 RELATIVE_ERROR = 1e-6
-"""Two numbers that math-verify takes for equal, rounding to six decimals, must also agree to six digits."""
+"""Relative error within which two numbers must agree; math-verify only rounds to six decimals."""
 
 LARGEST_ROUNDED = 1e15
-"""Values above are not compared with a rounded one: a float has no more digits."""
+"""Largest value that is compared with a rounded one: a float has no more digits."""
 
 OVERSIZED = re.compile(
     r"\^\s*\{?\s*\(?-?\d{5,}"  # 2^{100000}
@@ -25,24 +25,24 @@ OVERSIZED = re.compile(
     r"|!\s*\)*\s*!"
     r"|\\d?t?binom\s*\{\s*\d{5,}"
 )
-"""Numbers whose digits alone would fill a machine. Algebra refuses what has one of them."""
+"""Numbers whose digits would fill the memory. Algebra refuses expressions that contain one."""
 
 IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
-"""The imaginary unit beside a digit, which math-verify takes for a variable, though not beside a space."""
+"""The imaginary unit after a digit, where math-verify reads a variable; after a space it does not."""
 
 INDEXED = re.compile(r"(?<![A-Za-z\\])[IE](?=_)")
 STAND_INS = {"I": r"\Upsilon ", "E": r"\Xi "}
-"""Letters with an index that math-verify takes for constants, index and all."""
+"""Letters with an index that math-verify would read as constants."""
 
 DEEPEST = 60
-"""Levels of brackets; the parser is recursive."""
+"""Largest number of nested brackets; the parser is recursive."""
 
 
 @cache
 def _math_verify() -> tuple[Any, tuple[Any, ...]]:
     """Import math-verify, which takes more than a second, and configure how it reads an answer.
 
-    Its removal of units stays off: it takes c in a + b + c and t in \\cos t for units.
+    Its removal of units stays off: it would remove c in a + b + c and t in \\cos t.
     """
     import math_verify
     from latex2sympy2_extended import NormalizationConfig
@@ -56,18 +56,18 @@ def _math_verify() -> tuple[Any, tuple[Any, ...]]:
 
 
 POINTS = (13, -19, 41, -53, 73, -89, 137, -151, 311, -401, 577, -701)
-"""Hundredths, nearly, at which expressions are compared: on both sides of 0 and 1."""
+"""Numerators, over 97, of the points where expressions are compared: on both sides of 0 and 1."""
 
 DIGITS, SAME = 30, 1e-20
-"""Digits that are evaluated, and the relative difference of what is the same."""
+"""Digits of the evaluation, and the relative difference below which values are the same."""
 
 
 class Unparsable(Exception):
-    """An answer that is no mathematics."""
+    """The answer is not mathematics."""
 
 
 def refused(answer: str) -> bool:
-    """Whether an answer has numbers too large to write down, or too many levels of brackets."""
+    """Whether an answer has numbers too large to write out, or too many nested brackets."""
     return bool(OVERSIZED.search(answer)) or depth(answer) > DEEPEST
 
 
@@ -83,9 +83,9 @@ parse_gold = lru_cache(maxsize=4096)(parse)
 
 
 def equivalent(gold: str, answer: str, rounded: bool = False) -> bool:
-    """Whether two plain expressions are equal. Raises Unparsable if one of them is none.
+    """Whether two plain expressions are equal. Raises Unparsable if one of them has no reading.
 
-    rounded: whether the answer is a decimal that may be the gold value rounded or cut
+    rounded: whether the answer is a decimal that may be the gold value rounded or truncated
     """
     expected, given = parse_gold(gold), parse(answer)
     if not expected or not given:
@@ -97,21 +97,21 @@ def equivalent(gold: str, answer: str, rounded: bool = False) -> bool:
 
 
 def _same_readings(expected: list[Any], given: list[Any], decimal: Number | None) -> bool:
-    """Whether readings are equal. decimal: of an answer that may be the gold value rounded or cut"""
+    """Whether readings are equal. decimal: the answer, if it may be the gold value rounded or truncated"""
     if decimal is not None:
         exact = expected[0].evalf()
         if not exact.is_Float or abs(exact) > LARGEST_ROUNDED:
             return False
         return rounds(Fraction(float(exact)), decimal)
     if all(map(_is_real, (expected[0], given[0]))) and not _near(expected[0], given[0]):
-        return False  # math-verify would look for a power of 10 that shows log_10 3 to be 8,000,000
+        return False  # math-verify would search for a power of 10 at which log_10 3 is 8,000,000
     if _equal_at_points(expected[0], given[0]):
         return True
     return bool(_math_verify()[0].verify(expected, given, timeout_seconds=None)) and _near(expected[0], given[0])
 
 
 def _equal_at_points(gold: Any, answer: Any) -> bool:
-    """Whether two expressions with letters have the same real values at points. Sympy may not find out, or not soon."""
+    """Whether two expressions with letters have the same real values at POINTS; sympy may be slow to prove it."""
     from sympy import Expr, Rational
 
     if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.is_number or answer.is_number:
@@ -121,7 +121,12 @@ def _equal_at_points(gold: Any, answer: Any) -> bool:
         values = {letter: Rational(point + 29 * index * (-1) ** place, 97) for index, letter in enumerate(letters)}
         try:
             one, other = (expression.subs(values).evalf(DIGITS) for expression in (gold, answer))
-        except (ArithmeticError, NotImplementedError, TypeError, ValueError):  # sympy cannot: math-verify may
+        except (
+            ArithmeticError,
+            NotImplementedError,
+            TypeError,
+            ValueError,
+        ):  # sympy cannot evaluate it, math-verify may
             return False
         if one.is_Float != other.is_Float or (one.is_Float and abs(one - other) > abs(one) * SAME):
             return False
@@ -130,12 +135,12 @@ def _equal_at_points(gold: Any, answer: Any) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    """Whether a reading is a finite real number; what is not a number compares equal to nothing, or raises."""
+    """Whether a reading is a finite real number."""
     return bool(getattr(value, "is_number", False) and value.is_finite and value.is_comparable)
 
 
 def _near(gold: Any, answer: Any) -> bool:
-    """Whether two numbers agree to six digits; true for what is not a number."""
+    """Whether two numbers agree to six digits; True if one is not a number."""
     if not all(getattr(value, "is_number", False) for value in (gold, answer)):
         return True
     one, other = (value.doit().evalf() for value in (gold, answer))

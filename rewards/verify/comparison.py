@@ -1,4 +1,4 @@
-"""Compares an answer with the gold one: structure first, then numbers, words and units, and algebra for the rest."""
+"""Compares an answer with the gold answer: structure first, then numbers, words and units, algebra for the rest."""
 
 import re
 from collections.abc import Sequence
@@ -25,30 +25,29 @@ from rewards.verify.units import compound, quantity, words_of
 INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
-"""A word in an expression, where no product of letters is as long."""
+"""A word in an expression: longer than any product of letters."""
 
 LETTER_BEHIND, COMMA = re.compile(r".*\d [A-Za-z]"), re.compile(r"-?\d+,\d+")
 
 EMPTY_SET = r"\emptyset"
 
 SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
-"""Sets that only algebra can compare."""
+"""Notation for sets that only algebra can compare."""
 
 MOST_ELEMENTS = 128
-"""Elements of an answer, those of sets in it included; with more, other orders are not tried."""
+"""Elements of an answer, nested ones included, up to which other orders are tried."""
 
 DEEPEST = 100
-"""Deepest nesting of brackets: each level takes several nested calls, of which Python allows 1,000."""
+"""Deepest nesting of brackets: each level takes several nested calls, and Python allows 1,000."""
 
 
 class NeedsAlgebra(Exception):
-    """Only algebra can decide."""
+    """Only algebra can decide this comparison."""
 
 
 def decide_by_text(gold: str, answer: str) -> Status | None:
-    """Return the status where no algebra is needed, else None, within microseconds, of long lists within a second.
-
-    Both answers are plain.
+    """Return the status of plain answers, or None if algebra is needed. Takes microseconds, for long lists up to a
+    second.
     """
     if not answer or not gold:
         return Status.UNPARSABLE
@@ -63,14 +62,14 @@ def decide_by_text(gold: str, answer: str) -> Status | None:
 
 
 def compare(gold: str, answer: str) -> Status:
-    """Return the status of a plain answer, by algebra where needed. May run for ever, or take the process's memory."""
+    """Return the status of a plain answer, by algebra if needed. May run for ever, or take all of the memory."""
     return _status(gold, answer, equivalent)
 
 
 def readable(gold: str) -> bool:
     """Whether every part of a plain gold answer is a number, words, or equal to itself as mathematics.
 
-    May run for ever, or take the process's memory.
+    May run for ever, or take all of the memory.
     """
     if depth(gold) > DEEPEST:
         return False
@@ -96,7 +95,7 @@ def readable(gold: str) -> bool:
 
 
 def unusual(gold: str) -> str:
-    """Say as what a plain gold answer is read, where its writer may mean something else; empty for other answers."""
+    """Return how a plain gold answer is read if its writer may mean something else; empty for other answers."""
     of = shape(gold)
     if LETTER_BEHIND.fullmatch(gold) and quantity(gold).unit:
         return "a number and its unit"
@@ -119,7 +118,7 @@ def _status(gold: str, answer: str, algebra: Equivalent) -> Status:
 
 
 def _same(gold: str, answer: str, algebra: Equivalent) -> bool:
-    """Whether two plain answers are the same. A choice may be given by its letter, its value or both."""
+    """Whether two plain answers are the same. A choice may have its letter, its value or both."""
     (letter, expected), (given_letter, given) = labelled(gold), labelled(answer)
     asked_letter = letter or choice(gold)
     if asked_letter and (given_letter or choice(answer)):
@@ -163,7 +162,7 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
 
 
 def _names_allow(gold: Shape, answer: Shape) -> bool:
-    """Whether the names of two answers that are not scalars are the same, or in their usual order: not (y, x)."""
+    """Whether the names of two non-scalar answers agree, or are in their usual order: not (y, x)."""
     if gold.names and answer.names:
         return not set(gold.names).isdisjoint(answer.names)
     letters = [list(split(name[1:-1], ",")) for name in answer.names if name.startswith("(")]
@@ -183,8 +182,8 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
 
 
 def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent) -> bool:
-    """Whether the elements pair up. Pairs that text decides are never given to algebra, and text looks at each pair
-    once: sets in sets would otherwise double the work with each level.
+    """Whether the elements pair up. Text decides each pair once, and algebra only gets the undecided ones: otherwise
+    each level of nested sets would double the work.
     """
     if len(golds) != len(answers) or max(map(_elements, (golds, answers))) > MOST_ELEMENTS:
         return False
@@ -192,7 +191,7 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
     if _sets(expected) != _sets(left):
         return False
     if len({_stem(of) for of in left}) > 1 and not any(of.names for of in expected):
-        return False  # a set of values of one unknown, and values of several
+        return False  # values of one unknown, and values of several
     open_golds: list[tuple[Shape, list[Shape]]] = []
     for gold in expected:
         undecided: list[Shape] = []
@@ -218,18 +217,18 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
 
 
 def _alone(gold: Shape, answer: Shape) -> tuple[Shape, Shape] | None:
-    """Return a set of one as its value, beside the other; None for larger sets."""
+    """Return both answers with a one-element set replaced by its element; None if neither is one."""
     values = [shape(*of.parts) if of.kind is Kind.SET and len(of.parts) == 1 else of for of in (gold, answer)]
     return None if values == [gold, answer] else (values[0], values[1])
 
 
 def _sets(shapes: Sequence[Shape]) -> int:
-    """Return the number of sets: a set of one value is that value only where it stands alone."""
+    """Return the number of sets: inside other structures a one-element set is not its element."""
     return sum(of.kind is Kind.SET for of in shapes)
 
 
 def _is_ratio(ratio: Sequence[str], value: Sequence[str]) -> bool:
-    """Whether a number is one of two that are joined by a colon."""
+    """Whether a number is the quotient of two that are joined by a colon."""
     numbers = [number(part) for part in (*ratio, *value)]
     if len(numbers) != 3 or None in numbers:
         return False

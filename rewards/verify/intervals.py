@@ -72,7 +72,7 @@ def _bounds(text: str) -> tuple[str, list[Interval]] | None:
 
 
 def _unknown(side: str) -> bool:
-    """Whether a bound holds letters, which no constant has but in the names of commands."""
+    """Whether a bound contains letters outside the names of commands: constants do not."""
     return bool(re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side)))
 
 

@@ -1,8 +1,8 @@
 r"""Tells names from values in a chain of equalities: m+n = 113, f(3) = 7, x = \frac{24}{2} = 12, \frac58 = 0.625.
 
-What stands before a value is a *name* if it only says of what it is the value: a letter, words, a function of
-something, or a combination of at least two letters, m+n or x^2+y^2. An expression in one letter is no name: 2x = 3 is
-an equation that is yet to be solved.
+The text before a value is a *name* if it only names the quantity: a letter, words, a function of something, or a
+combination of at least two letters, m+n or x^2+y^2. An expression in one letter is not a name: 2x = 3 is an equation
+that is still to be solved.
 """
 
 import re
@@ -36,7 +36,7 @@ FUNCTION = re.compile(
     rf"|(?:[fghpquvwA-Z]|{GREEK}|\\text\{{\s*[A-Za-z]+\s*\}})'*{SUBSCRIPT}?(?:\s*\^\s*(?:\{{[^{{}}]*\}}|\w))?\s*[(\[]"
     r"|\\frac\s*\{\s*(?:d|\\partial)|m\s*\\angle"
 )
-"""What a function of something starts with."""
+"""Start of a function of something."""
 
 MAGNITUDE = re.compile(
     r"\\?\|[^|\d]+\||\[[A-Z]{2,}\]|\\l(?:floor|ceil)[^\d]+\\r(?:floor|ceil)|.*(?:\\[cl]?dots|\.\.\.).*"
@@ -47,7 +47,7 @@ WORDS = re.compile(r"(?:\\text\{[A-Za-z' .,:-]+\}|[A-Za-z]{4,}(?: [A-Za-z]+)*)[^
 HEDGES = re.compile(
     r"\b(?:not|n?or|n?either|if|except|maybe|perhaps|twice|half|double|triple|plus|minus)\b", re.IGNORECASE
 )
-"""Words that make a name something else."""
+"""Words that turn a name into something else."""
 
 COMMAND = re.compile(r"\\[A-Za-z]+")
 GREEK_LETTER = re.compile(GREEK)
@@ -58,13 +58,13 @@ ARGUMENT = re.compile(rf"({LETTER})\(({LETTER})\)")
 """A function of one letter: f(x), x(t)."""
 
 PARAMETERS = {"k", "l", "m", "n"}
-"""Letters that stand for any integer in the solutions of an equation of angles."""
+"""Letters for an arbitrary integer in the solutions of trigonometric equations."""
 
 
 def chain(text: str) -> list[tuple[str, str]]:
-    r"""Split a text at "=" and \approx outside all brackets, into the sign before each side, and the side.
+    r"""Split a text at "=" and \approx outside all brackets into pairs of the sign before a side, and the side.
 
-    One side if there are other relations, or one of the sides is empty.
+    The result has one side if there are other relations, or if a side is empty.
     """
     if "=" not in text and APPROXIMATELY not in text:
         return [("", text)]
@@ -79,7 +79,7 @@ def chain(text: str) -> list[tuple[str, str]]:
 
 
 def named(text: str) -> tuple[tuple[str, ...], str]:
-    """Take the names before a value off: "x = y = 3 + 4 = 7" gives x and y, and "3 + 4 = 7"."""
+    """Separate the names before a value: "x = y = 3 + 4 = 7" gives x and y, and "3 + 4 = 7"."""
     if member := MEMBER.search(text):
         name, rest = text[: member.start()].strip(), text[member.end() :].strip()
         return ((_compact(name),), rest) if SIMPLE.fullmatch(name) and not MEMBER.search(rest) else ((), text)
@@ -97,7 +97,7 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def is_name(side: str, value: str, defined: bool = False) -> bool:
-    """Whether a side of a chain names its value. defined: whether a name stands before it, as before s^2 in A = s^2."""
+    """Whether a side of a chain names its value. defined: whether a name precedes it, as in A = s^2."""
     if HEDGES.search(side):
         return False
     if WORDS.fullmatch(side) or TUPLE.fullmatch(side) or MAGNITUDE.fullmatch(side):
@@ -121,7 +121,7 @@ def is_name(side: str, value: str, defined: bool = False) -> bool:
 def is_combined(name: str) -> bool:
     """Whether a name combines letters, so that x^2+y^2 = 25 as a gold answer is an equation and not 25.
 
-    Lengths are no unknowns, nor are the sides of a ratio: AB/CD = 2, a:b = 2.
+    Lengths and the sides of a ratio are not unknowns: AB/CD = 2, a:b = 2.
     """
     if SIMPLE.fullmatch(name) or ARGUMENT.fullmatch(name) or is_special(name) or ":" in name:
         return False
@@ -129,7 +129,7 @@ def is_combined(name: str) -> bool:
 
 
 def is_special(name: str) -> bool:
-    """Whether a name is more than letters and their combinations: f(3), |z|, words. Equations hold none of them."""
+    """Whether a name is more than letters and their combinations: f(3), |z|, words. Equations contain none of these."""
     if any(pattern.fullmatch(name) for pattern in (TUPLE, MAGNITUDE, WORDS)):
         return True
     return len(_addends(name)) == 1 and bool(FUNCTION.match(name) or TRIGONOMETRY.match(name))
@@ -144,7 +144,7 @@ def _addends(text: str) -> list[str]:
 
 
 def variables(text: str) -> set[str]:
-    r"""Return the letters that stand for something else than a number; commands such as \alpha count whole."""
+    r"""Return the letters that do not stand for a number; commands such as \alpha count as one letter."""
     return {*GREEK_LETTER.findall(text), *re.findall(r"[A-Za-z]", COMMAND.sub("", TEXT.sub("", text)))} - CONSTANTS
 
 
@@ -165,7 +165,7 @@ def with_parameter(gold: str, answer: str) -> str:
 
 
 def renamed(text: str, letter: str, new: str) -> str:
-    """Replace a letter that is no part of a command."""
+    """Replace a letter outside commands."""
     pattern = rf"\\[A-Za-z]+|{re.escape(letter)}"
     return re.sub(pattern, lambda match: f"{new} " if match[0] == letter else match[0], text)
 

@@ -1,14 +1,14 @@
-"""Reads numbers that are written out and compares them without algebra."""
+"""Reads written-out numbers and compares them without algebra."""
 
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 LARGEST_EXPONENT = 400
-"""Largest exponent of a power of ten that is written out as an exact fraction."""
+"""Largest exponent of a power of ten that becomes an exact fraction."""
 
 APPROXIMATION_DIGITS = 6
-"""Significant digits from which a decimal may stand for a fraction that no decimal equals, as in math-verify."""
+"""Significant digits with which a decimal may stand for a fraction that no decimal equals, as in math-verify."""
 
 SIGN = r"([+-]?)\s*"
 DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
@@ -30,7 +30,7 @@ THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 
 @dataclass(frozen=True)
 class Number:
-    """A number that is written out.
+    """A written-out number.
 
     ratio: whether it is a fraction or mixed number
     digits: significant digits of a decimal, else 0
@@ -44,7 +44,7 @@ class Number:
 
 
 def number(text: str) -> Number | None:
-    """Read an integer, decimal, fraction, mixed number or power of ten that is written out; None for all else."""
+    """Read a written-out integer, decimal, fraction, mixed number or power of ten; None for anything else."""
     if match := PLAIN.fullmatch(text):
         digits, places = _precision(match[2])
         return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=places)
@@ -70,10 +70,10 @@ def number(text: str) -> Number | None:
 
 
 def equal(gold: Number, answer: Number) -> bool:
-    """Whether two numbers are equal, exactly, but for two rules.
+    """Whether two numbers are exactly equal, with two exceptions.
 
-    Where an integer is asked for, a fraction is a computation and no answer. A decimal of enough digits may stand for
-    a fraction that no decimal equals.
+    If the gold answer is an integer, a fraction is a computation and not an answer. A decimal of enough digits may
+    stand for a fraction that no decimal equals.
     """
     if gold.value == answer.value:
         return not (answer.ratio and not gold.ratio and gold.value.denominator == 1)
@@ -87,13 +87,13 @@ def equal(gold: Number, answer: Number) -> bool:
 
 
 def rounds(exact: Fraction, decimal: Number) -> bool:
-    """Whether a decimal is the exact value rounded or cut to its places."""
+    """Whether a decimal is the exact value rounded or truncated to its places."""
     unit, excess = Fraction(1, 10**decimal.places), exact - decimal.value
     return abs(excess) <= unit / 2 or 0 <= (excess if decimal.value > 0 else -excess) < unit
 
 
 def without_thousands(text: str) -> str:
-    """Read 1,234,567 as 1234567. Groups of three digits without a space tell it from a list."""
+    """Read 1,234,567 as 1234567. A list has spaces, or groups of other lengths."""
     return THOUSANDS.sub(lambda match: match[1].replace(",", ""), text)
 
 

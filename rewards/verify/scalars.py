@@ -59,12 +59,12 @@ def is_relation(of: Shape) -> bool:
 
 
 def is_equation(text: str) -> bool:
-    r"""Whether a text is a relation that letters have to fulfil; a chain of numbers such as 0.56 = 56\% is none."""
+    r"""Whether a text is a relation between letters; a chain of numbers such as 0.56 = 56\% is not."""
     return bool(RELATION.search(text)) or (len(chain(text)) > 1 and bool(variables(text)))
 
 
 def by_algebra(gold: str, answer: str, algebra: Equivalent, rounded: bool = False) -> bool:
-    """Ask algebra, unless an answer would fill the machine: then raise Unparsable."""
+    """Decide by algebra; raise Unparsable for an expression that would fill the memory."""
     if refused(answer) or refused(gold):
         raise Unparsable
     return algebra(gold, answer, rounded)
@@ -83,12 +83,12 @@ def written(of: Shape) -> str:
 
 
 def compact(text: str) -> str:
-    """Remove the spaces and braces that mean nothing: 1 234 and a b keep their space."""
+    """Remove meaningless spaces and braces: 1 234 and a b keep their space."""
     return MEANINGLESS.sub(r"\1", text)
 
 
 def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -> bool:
-    """Whether two values are equal. words: what may stand behind a number, besides the units that are known."""
+    """Whether two values are equal. words: further words that may follow a number, besides known units."""
     if compact(gold) == compact(answer):
         return True
     if amounts := compound(gold) or compound(answer):
@@ -97,7 +97,7 @@ def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -
     if expected.base or given.base:
         return compatible(expected, given) and expected.body.lstrip("0") == given.body.lstrip("0")
     if expected.number is not None:
-        return same(expected, given)  # a number that is written out asks for one that is, too
+        return same(expected, given)  # a written-out number needs a written-out answer
     if (letter := choice(gold)) and letter == choice(answer):
         return True
     if INFINITE.fullmatch(gold) or INFINITE.fullmatch(answer):
@@ -106,7 +106,7 @@ def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -
     if words_of_gold or words_of_answer:
         return words_of_gold == words_of_answer
     if TEXT.search(given.body) and not TEXT.search(expected.body):
-        return False  # words that are neither read nor a unit
+        return False  # words that are neither a number nor a unit
     body = with_parameter(expected.body, given.body)
     if variables(expected.body) != variables(body) or not compatible(expected, given):
         return False
@@ -114,7 +114,7 @@ def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -
 
 
 def _answers(sides: list[tuple[str, str]]) -> list[str]:
-    r"""Return the sides that count: all but the roundings of numbers, since 12.4 \approx 12 would be two answers."""
+    r"""Return the sides that count as answers: not the rounding of a number, as in 12.4 \approx 12."""
     pairs = zip([None, *sides], sides, strict=False)
     return [
         side for before, (sign, side) in pairs if not (sign == APPROXIMATELY and before and quantity(before[1]).number)
@@ -122,7 +122,7 @@ def _answers(sides: list[tuple[str, str]]) -> list[str]:
 
 
 def _agree(sides: list[tuple[str, str]], algebra: Equivalent) -> bool:
-    r"""Whether each side of a chain equals the one before it, or, after \approx, rounds it."""
+    r"""Whether each side of a chain equals the one before it, or rounds it after \approx."""
     quantities = [(sign, quantity(side)) for sign, side in sides]
     return all(_follows(before, after, sign, algebra) for (_, before), (sign, after) in pairwise(quantities))
 

@@ -1,4 +1,4 @@
-"""Takes an answer apart: what kind of thing it is, and its elements."""
+"""Takes an answer apart into its kind and its elements."""
 
 import re
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ CONJUNCTION = re.compile(
 
 
 class Kind(StrEnum):
-    """What an answer is."""
+    """The kind of an answer."""
 
     SCALAR = "scalar"  # one value or expression
     LIST = "list"  # several without brackets
@@ -39,8 +39,8 @@ class Shape:
     parts: texts of the elements, row by row for a matrix
     brackets: of a sequence, such as "(]"
     columns: of a matrix
-    names: what stands before the value, x in x = 3, or between bounds
-    interval: whether it is surely one, which two values in their order are not
+    names: names before the value, x in x = 3, or between bounds
+    interval: whether it can only be an interval, unlike two values in their order
     """
 
     kind: Kind
@@ -52,7 +52,7 @@ class Shape:
 
 
 def shape(text: str) -> Shape:
-    """Return the shape of a plain answer. Names before a value are set apart; a chain of equal values is a scalar."""
+    """Return the shape of a plain answer. Names before a value are separated; a chain of equal values is a scalar."""
     text = unwrapped(text)
     if found := solution(text):
         return _intervals(*found)
@@ -91,7 +91,7 @@ def _intervals(name: str, intervals: list[tuple[str, str, str]]) -> Shape:
 
 
 def _either(text: str) -> tuple[str, ...]:
-    """Return the intervals of "x in (1, 2] or x in (3, 4)"; none if these may be points."""
+    """Return the intervals of "x in (1, 2] or x in (3, 4)"; empty if they may be points."""
     alternatives = OR.split(text)
     parts = [shape(part) for part in alternatives] if len(alternatives) > 1 else []
     if len({part.names for part in parts}) > 1 or any(part.kind is not Kind.SEQUENCE for part in parts):
@@ -117,7 +117,7 @@ def _elements(text: str) -> list[str]:
 
 
 THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])[^,;]*")
-"""Matches one number with separators of thousands, and what is around it."""
+"""One number with thousands separators, and text around it."""
 
 
 def _both_signs(text: str) -> list[str]:

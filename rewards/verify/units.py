@@ -1,4 +1,4 @@
-"""Reads what stands around a number: currency, percent, degrees, units, bases, moduli."""
+"""Reads the context of a number: currency, percent, degrees, units, bases, moduli."""
 
 import re
 from collections.abc import Collection
@@ -21,14 +21,14 @@ WORDS_AFTER = re.compile(
     rf"(.*[\d}}])\s+(?![A-Za-z](?: [A-Za-z])+(?![A-Za-z]))([A-Za-z](?:[A-Za-z./ -]*[A-Za-z.])?)\s*{POWER}"
 )
 GLUED = re.compile(rf"(.*\d)(mm|cm|km|kg|mg|ml|ft|hr|[A-Za-z]|[A-Za-z]{{3,}})\s*{POWER}")
-"""A unit that touches its number. A single letter is one only if it is the gold answer's."""
+"""A unit without a space. A single letter counts only if it is the gold answer's."""
 
 MODULUS = re.compile(r"(.*\S)\s*\\mod\{(\w+)\}")
 MEASURE = re.compile(
     r"(\d+(?:\.\d+)?)\s?(?:\\text\{\s?)?([A-Za-z]+)\.?,?(?:\s?and)?\s?\}?,?\s?(?:\\text\{\s?and\s?\}|and)?\s?"
 )
 COMPOUND = ("year month week day h min s", "yd ft in", "lb oz", "dollar cent")
-"""Units that one amount is given in together, the larger first."""
+"""Units that form one amount together, larger ones first."""
 
 WORD = re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)*\.?|\S")
 AREAS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
@@ -40,7 +40,7 @@ class Quantity:
 
     body: the answer without its unit
     unit: a unit of measurement in one spelling, with its power, else empty
-    base: of a numeral, if it is written
+    base: base of a numeral if written, else 0
     """
 
     body: str
@@ -53,14 +53,14 @@ class Quantity:
 
 
 def words_of(gold: str) -> frozenset[str]:
-    """Return the words in a gold answer that may be its unit, though no list has them."""
+    """Return the words in a gold answer that may be its unit although no list has them."""
     words = {word.lower() for tail in re.findall(r"\\text\{([^{}\d]*)\}", gold) for word in WORD.findall(tail)}
     words |= {word.lower() for word in WORD.findall(match[2])} if (match := WORDS_AFTER.fullmatch(gold)) else set()
     return frozenset(word for word in words if len(word) > 1 or word in KNOWN) - NO_UNIT
 
 
 def quantity(text: str, also: frozenset[str] = frozenset()) -> Quantity:
-    """Take a scalar answer and its unit apart. A tail with a word that is in no list, nor in `also`, is no unit."""
+    """Separate a scalar answer from its unit. A tail with a word in neither a list nor `also` is not a unit."""
     text = without_thousands(text.strip())
     if match := CURRENCY.match(text):
         rest = quantity(text[match.end() :], also)
@@ -94,8 +94,8 @@ def compound(text: str) -> tuple[tuple[Fraction, str], ...]:
 
 
 def same(gold: Quantity, answer: Quantity) -> bool:
-    """Whether two quantities that are both numbers agree. A percent sign on one side only may be a unit or a
-    hundredth; units are not converted, and known ones that differ do not agree.
+    """Whether two numeric quantities agree. A percent sign on one side only may be a unit or a hundredth; units are not
+    converted, and different known units disagree.
     """
     expected, given = gold.number, answer.number
     if expected is None or given is None or not compatible(gold, answer):
@@ -110,19 +110,19 @@ def same(gold: Quantity, answer: Quantity) -> bool:
 
 
 def compatible(gold: Quantity, answer: Quantity) -> bool:
-    """Whether units and bases allow two quantities to be the same. Only the gold answer's base may be left out."""
+    """Whether units and bases allow two quantities to be the same. An answer may omit the gold answer's base."""
     different_units = len(units := {gold.unit, answer.unit} - {""}) > 1
     scales = units in ({"degree", "celsius"}, {"degree", "fahrenheit"})
     return (scales or not different_units) and answer.base in (0, gold.base)
 
 
 def _is_unit_letter(letter: str, body: str, units: Collection[str]) -> bool:
-    """Whether a letter behind a number is a unit: in 2\\pi r it is none."""
+    """Whether a letter after a number is a unit: in 2\\pi r it is not."""
     return letter in KNOWN and (letter in units or letter.lower() in units) and number(body) is not None
 
 
 def _unit(tail: str, power: str, also: frozenset[str]) -> str | None:
-    """Return the unit of measurement among a tail's words; empty if things are counted, None if it is no unit."""
+    """Return the unit of measurement in a tail; empty if things are counted, None if it is not a unit."""
     if not (tail := TOGETHER.sub(" ", tail).strip(" ()")):
         return ""
     sides = re.split(r"\s*/\s*|\s+per\s+", tail)

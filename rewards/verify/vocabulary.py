@@ -55,7 +55,7 @@ SPELLINGS = {
     "Hz": "Hz hertz",
     "A": "A amp ampere",
 }
-"""Units of measurement and their spellings in the singular; two that differ contradict each other."""
+"""Units of measurement and their singular spellings; two different units contradict each other."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -95,17 +95,17 @@ COUNTED = _with_plurals("""
     mice parties pennies people points possibilities potatoes primes puppies roots sandwiches scores sheep sketches
     squares strawberries switches tomatoes vertices women zeros
 """)
-"""Things that are counted in problems; they never contradict each other. A gold answer's own words count, too."""
+"""Things that are counted in problems; they never contradict each other. A gold answer's own words count too."""
 
 ASIDE = words("""
     a an the of in per old ago apart away long tall high wide deep
 """)
-"""Words that may stand behind a unit and say nothing of the value."""
+"""Words that may follow a unit and do not change the value."""
 
 TOGETHER = re.compile(
     r"\b(?:in (?:all|total)|all together|altogether|more|total|left(?: over)?|remaining|overall|each|apiece)\b"
 )
-"""Words that belong to an amount and need no unit: 5 more, 5 in all."""
+"""Words that belong to an amount without a unit: 5 more, 5 in all."""
 
 NO_UNIT = words("""
     or and not either neither nor but maybe perhaps if except than is are was approximately about around at most least
@@ -115,4 +115,4 @@ NO_UNIT = words("""
     sin cos tan cot sec csc log ln exp sqrt root lim max min mod gcd lcm frac factorial
     negative dozens scores hundreds thousands millions billions
 """)
-"""Words that change a value, whatever a gold answer says."""
+"""Words that change a value, whatever the gold answer says."""

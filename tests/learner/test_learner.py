@@ -227,7 +227,7 @@ def test_metrics(learner: LoraLearner, build_group: Build) -> None:
         "mismatch/abs_mean",
         "mismatch/p99",
         "mismatch/max",
-        "mismatch/effective_share",
+        "mismatch/ess",
         "mismatch/k3",
         "mismatch/clipped",
         "mismatch/masked",

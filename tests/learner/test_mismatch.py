@@ -42,22 +42,22 @@ def test_description() -> None:
     assert got["abs_mean"] == pytest.approx((math.log(4.0) + math.log(1.5) + math.log(4.0)) / 100)
     assert (got["p99"], got["max"]) == pytest.approx((math.log(4.0), math.log(4.0)))
     assert got["k3"] == pytest.approx(sum(math.exp(d) - d - 1 for d in steps) / 100)
-    assert got["effective_share"] == pytest.approx((97 + 0.25 + 1.5 + 2) ** 2 / (100 * (97 + 0.25**2 + 1.5**2 + 4)))
+    assert got["ess"] == pytest.approx((97 + 0.25 + 1.5 + 2) ** 2 / (100 * (97 + 0.25**2 + 1.5**2 + 4)))
     assert (got["clipped"], got["masked"]) == (pytest.approx(0.01), 0)
     icepop = describe_mismatch(own, engine, lengths, "icepop")
     assert (icepop["clipped"], icepop["masked"]) == (0, pytest.approx(0.01))
     sequence = describe_mismatch(own, engine - 0.1, lengths, "sequence_mask")
     assert (sequence["clipped"], sequence["masked"]) == (0, 1)
-    assert sequence["effective_share"] == 0
+    assert sequence["ess"] == 0
     bypass = describe_mismatch(own, engine, lengths, "bypass")
-    assert bypass["effective_share"] == pytest.approx((97 + 5.75) ** 2 / (100 * (97 + 0.25**2 + 1.5**2 + 16)))
+    assert bypass["ess"] == pytest.approx((97 + 5.75) ** 2 / (100 * (97 + 0.25**2 + 1.5**2 + 16)))
     assert (bypass["clipped"], bypass["masked"]) == (0, 0)
 
 
 def test_description_of_one_token() -> None:
     got = describe_mismatch(torch.tensor([-1.0]), torch.tensor([-1.25]), torch.tensor([1]), "token_tis")
     expected = {"abs_mean": 0.25, "p99": 0.25, "max": 0.25, "k3": math.exp(0.25) - 1.25}
-    assert got == pytest.approx(expected | {"effective_share": 1.0, "clipped": 0.0, "masked": 0.0}, abs=1e-6)
+    assert got == pytest.approx(expected | {"ess": 1.0, "clipped": 0.0, "masked": 0.0}, abs=1e-6)
 
 
 @given(st.floats(-30, 0), st.floats(-30, 0))

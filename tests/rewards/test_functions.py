@@ -145,7 +145,7 @@ RIGHT, WRONG = r"\boxed{\frac{8}{\sqrt{4}}}", r"\boxed{\sqrt{5}}"
     "attack",
     [
         "import rewards.verify.comparison as c, rewards.graders as g\n"
-        "    c.compare = g.compare = g.judge = lambda *_: 'correct'; g.resolve.cache_clear()",
+        "    c.compare = g.compare = g.compared = lambda *_: 'correct'; g.resolve.cache_clear()",
         "import os, json\n"
         "    folder = '/proc/self/fd/'\n"
         "    pipe = next(int(n) for n in os.listdir(folder) if 'socket' in os.path.realpath(folder + n))\n"

@@ -1,1 +1,1 @@
-"""Reads the text of a response: where its answer stands, and what it is in one spelling."""
+"""Finds the answer in a response and normalizes its spelling."""

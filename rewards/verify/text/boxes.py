@@ -1,15 +1,15 @@
-r"""Finds the answer of a response: the content of its last `\boxed{…}`, or of the last few that are given together."""
+r"""Finds the answer in a response: the content of its last `\boxed{…}`, or of the last few that form one list."""
 
 import re
 
 MAX_ANSWER = 1_000
-"""Characters; a longer boxed answer is unparsable. Far above any real answer, it bounds what parsers are fed."""
+"""Longest answer, characters: far longer than any real one, and a bound for the parsers."""
 
 MOST_BOXES = 8
-"""Boxes that are read as one list; with more, the last one counts."""
+"""Largest number of boxes that are read as one list; with more, the last one counts."""
 
 MAX_BETWEEN = 60
-"""Characters between two boxes of one list."""
+"""Largest number of characters between two boxes of one list."""
 
 BOX = "\\boxed"
 END_OF_THOUGHT = "</think>"
@@ -20,7 +20,7 @@ BETWEEN = re.compile(
     rf"{SPACE}(?:\\[)\]])?{SPACE}(?:,|;|,?\s*(?:and|or|\\text\{{\s*,?\s*(?:and|or)\s*\}})){SPACE}(?:\\[(\[])?{SPACE}"
     rf"(?:({NAME})\s*=\s*)?"
 )
-"""What joins two boxes to a list: a comma, "and" or "or", perhaps with the name of the next value."""
+"""Separator of two boxes of a list: a comma, "and" or "or", perhaps with the name of the next value."""
 
 NAME_BEFORE = re.compile(rf"(?<![\\A-Za-z])({NAME})\s*=\s*$")
 
@@ -35,7 +35,7 @@ def boxed(response: str) -> str | None:
 
 
 def given(response: str) -> str | None:
-    r"""Return the answer of a response: `boxed`, or "x=1, x=2" for `$x=\boxed{1}$ and $x=\boxed{2}$`."""
+    r"""Return the answer in a response: `boxed`, or "x=1, x=2" for `$x=\boxed{1}$ and $x=\boxed{2}$`."""
     start = response.rfind(BOX)
     if start < 0:
         return None
@@ -62,12 +62,12 @@ def given(response: str) -> str | None:
 
 
 def after_thought(response: str) -> str:
-    """Return what follows the last `</think>`; nothing without one."""
+    """Return the text after the last `</think>`; empty without one."""
     return response.rpartition(END_OF_THOUGHT)[2] if END_OF_THOUGHT in response else ""
 
 
 def _content(response: str, start: int) -> tuple[str | None, int]:
-    """Return the content of the box at `start` and the index behind it."""
+    """Return the content of the box at `start` and the index after it."""
     start += len(BOX)
     window = response[start : start + MAX_ANSWER + 2]
     opening = len(window) - len(window.lstrip())

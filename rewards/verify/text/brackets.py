@@ -1,4 +1,4 @@
-"""Splits text at what stands outside all brackets."""
+"""Splits text outside all brackets."""
 
 from itertools import accumulate
 
@@ -28,7 +28,7 @@ def split(text: str, separator: str) -> tuple[str, ...]:
 
 
 def depth(text: str) -> int:
-    """Return how many brackets of a text are open at most."""
+    """Return the largest number of open brackets in a text."""
     return max(accumulate((character in "([{") - (character in ")]}") for character in text), default=0)
 
 

@@ -53,11 +53,11 @@ LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙ]+")
 FRACTION_BAR = "\N{FRACTION SLASH}"
 GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER (FINAL )?([A-Z]+)")
 OTHER_NAMES = {"lamda": "lambda"}
-"""Names that Unicode spells otherwise than LaTeX."""
+"""Names that Unicode and LaTeX spell differently."""
 
 
 def ascii_latex(text: str) -> str:
-    """Return the text with its typographic characters as LaTeX; characters of no known meaning stay."""
+    """Return the text with its typographic characters as LaTeX; unknown characters stay."""
     if text.isascii():
         return text
     text = RAISED.sub(lambda run: f"^{{{_flat(run[0])}}}", text)

@@ -1,4 +1,4 @@
-r"""Brings an answer into one spelling, whatever LaTeX, Markdown or characters it is written in."""
+r"""Normalizes the spelling of an answer, whatever LaTeX, Markdown or characters it uses."""
 
 import re
 import unicodedata
@@ -8,17 +8,17 @@ from rewards.verify.text.characters import ascii_latex
 from rewards.verify.text.words import read_words
 
 FREE = "\x01"
-"""Stands before a group that no command takes, so that its braces mean nothing."""
+"""Marker before a group that no command takes, whose braces are meaningless."""
 
 START = ""
-"""The token before the first, and in place of a brace that means nothing."""
+"""The token before the first one, and in place of a meaningless brace."""
 
 DOLLAR = "\x02"
-"""Stands for a currency while the dollars that delimit mathematics are removed."""
+"""Placeholder for a currency sign while the dollars that delimit mathematics are removed."""
 
 ESCAPE = re.compile(r"\x08(?=egin|inom)|\x0c(?=rac)|\t(?=ext\s*\{|imes|heta|frac)|\\\\(?=[A-Za-z{}])")
 ESCAPES = {"\x08": r"\b", "\x0c": r"\f", "\t": r"\t"}
-"""What a backslash too few, or one too many, makes of LaTeX in JSON; rows of matrices have two."""
+"""Results of a missing or doubled backslash of LaTeX in JSON; rows of matrices have two."""
 
 MARKDOWN = re.compile(r"\s*(\*\*|__|`|\*)(?P<inside>[^*`]+)\1\s*")
 
@@ -88,10 +88,10 @@ LAYOUT = [
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
     (re.compile(r"\s+"), " "),
 ]
-"""Different spellings of the same, and spacing. Each pattern is linear on text of bounded length."""
+"""Rewrites of spelling and spacing. Each pattern is linear on text of bounded length."""
 
 BARE = re.compile(r"[-+0-9.,/:;() ]*")
-"""Answers that no spelling rule but those of white space and punctuation at the end can touch."""
+"""Answers that only the rules for white space and final punctuation can change."""
 
 WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
@@ -103,13 +103,13 @@ TWO_ARGUMENTS = frozenset(rf"\{name}" for name in ["frac", "binom", "begin", "ov
 NO_ARGUMENT = re.compile(
     r"\\(?:cdot|times|div|pm|mp|leq|geq|neq|approx|cup|cap|in|setminus|pi|infty|alpha|beta|theta|quad)|\\[^A-Za-z]"
 )
-"""Commands after which braces mean nothing."""
+"""Commands after which braces are meaningless."""
 
 
 def plain(answer: str) -> str:
-    """Bring an answer into one spelling: without layout, dollars, surrounding white space and a full stop.
+    """Return an answer in normalized spelling, without layout, dollars, surrounding white space and a full stop.
 
-    Empty for one that holds control characters or lone surrogates, or is too long.
+    The result is empty if the answer contains control characters or lone surrogates, or is too long.
     """
     single = "\\" if r"\begin" not in answer else r"\\"
     answer = ESCAPE.sub(lambda match: ESCAPES.get(match[0], single), answer)
@@ -173,7 +173,7 @@ def _without_free_groups(text: str) -> str:
 
 
 def _takes_none(token: str) -> bool:
-    """Whether a group after this token is free."""
+    """Whether a group after this token has meaningless braces."""
     if token.startswith("\\"):
         return bool(NO_ARGUMENT.fullmatch(token))
     return token not in ("^", "_", "]", FIRST_ARGUMENT)

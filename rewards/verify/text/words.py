@@ -36,7 +36,7 @@ LABELLED = re.compile(rf"{OPTION}(?:{LABEL})[\s.:]*\}}?[\s.:]*(.+)", re.DOTALL)
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
 PHRASE = re.compile(r"\(?[A-Za-z][A-Za-z']*(?:[ ,-]+[A-Za-z0-9']+)*\)?")
 SYMBOLS = frozenset({"pi", "inf", "infty", "infinity"})
-"""Names that stand for a value, though they look like words."""
+"""Names of values that look like words."""
 
 NOTHING = re.compile(
     r"(?:there (?:is|are) )?no (?:real |integer )?(?:solutions?|roots?)(?: exists?)?|(?:the )?empty set", re.IGNORECASE
@@ -44,7 +44,7 @@ NOTHING = re.compile(
 REALS = re.compile(r"(?:the set of )?(?:all )?(?:the )?real(?: number)?s|all real(?: values of)? [a-z]", re.IGNORECASE)
 
 MOST_WORDS = 8
-"""Words of an answer; more are an explanation."""
+"""Most words of an answer; more are an explanation."""
 
 
 def read_words(text: str) -> str:
@@ -76,13 +76,13 @@ def _suffix(number: int) -> str:
 
 
 def choice(text: str) -> str:
-    """Return the letter of a choice such as (A), empty if the text is none."""
+    """Return the letter of a choice such as (A); empty if the text is not a choice."""
     match = CHOICE.fullmatch(text)
     return match[1] if match else ""
 
 
 def labelled(text: str) -> tuple[str, str]:
-    r"""Take \text{(C)} 8 apart, into letter and value; the letter is empty if the text has no label, or several."""
+    r"""Return letter and value of \text{(C)} 8; the letter is empty if the text has no label, or several."""
     match = LABELLED.fullmatch(text)
     if not match or re.search(LABEL, match[3]):
         return "", text
@@ -90,7 +90,7 @@ def labelled(text: str) -> tuple[str, str]:
 
 
 def phrase(text: str) -> str:
-    """Return words in lower case, empty if the text is none; algebra would take "east" for a product of letters."""
+    """Return words in lower case, empty for other text; algebra would read "east" as a product of letters."""
     unwrapped = TEXT.sub(r"\1", text).strip()
     match = PHRASE.fullmatch(unwrapped)
     if not match or number(unwrapped) is not None:
