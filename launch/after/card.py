@@ -8,7 +8,7 @@ from actors.models.sizes import padded_rank
 from launch.after.trained import BUNDLED, Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
-from launch.reporting.verdict import change
+from launch.reporting.run_conclusion import change
 from launch.reporting.wording import many, time
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}

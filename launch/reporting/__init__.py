@@ -1,4 +1,4 @@
-"""Reports of runs and sweeps: `write` makes one, `attempt` and `conclusion` do so where no failure may end a run."""
+"""Reports of runs and sweeps: `write` makes one; `attempt` and `conclusion` are for places that must not fail."""
 
 import os
 from pathlib import Path
@@ -6,38 +6,37 @@ from pathlib import Path
 from actors.storage.files import replace_text
 from conf.command import near
 from conf.errors import BadInput
-from launch.reporting import sweep_verdict, verdict
+from launch.reporting import run_conclusion, sweep_conclusion
 from launch.reporting.history import compare, is_sweep, read_run, read_sweep
 from launch.reporting.wording import SPACE
 
 FOOTER = b"Made by microbudget-rl"
-"""Of every page, by which one that may be replaced is known."""
+"""Part of every page; a file without it is not replaced by a comparison."""
 
 
 def write(*folders: Path) -> Path:
     """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md beside
-    several of them; the page. Raises BadInput for a folder that is neither, and if there is a comparison of another
-    kind.
+    several of them. Return the page. Raises BadInput for a folder that is neither, and if other files stand in the way
+    of a comparison.
     """
-    from launch.reporting.page import run_report, sweep_report  # matplotlib takes a second to come
+    from launch.reporting.page import run_report, sweep_report  # matplotlib takes a second to import
 
+    place = folders[0] / "report.html"
     if len(folders) > 1:
         sweep = compare(list(folders))
         report, place = sweep_report(sweep), sweep.folder / "comparison.html"
         ours = place.is_file() and FOOTER in place.read_bytes()
         if not ours and (others := [*filter(os.path.lexists, (place, place.with_suffix(".md")))]):
-            raise BadInput(f"{others[0]} is not one of our reports, which would replace it: move it away")
-    elif is_sweep(folders[0]):
-        report, place = sweep_report(read_sweep(folders[0])), folders[0] / "report.html"
+            raise BadInput(f"{others[0]} is not one of our reports and would be replaced: move it away")
     else:
-        report, place = run_report(read_run(folders[0])), folders[0] / "report.html"
+        report = sweep_report(read_sweep(folders[0])) if is_sweep(folders[0]) else run_report(read_run(folders[0]))
     replace_text(place.with_suffix(".md"), report.markdown)
     replace_text(place, report.html)
     return place
 
 
 def attempt(folder: Path) -> str:
-    """Write the report of a run or a sweep and return where it is, or why there is none: a run that is over does not
+    """Write the report of a run or a sweep and return its place, or the reason for its absence: a finished run does not
     fail for its report.
     """
     try:
@@ -47,11 +46,11 @@ def attempt(folder: Path) -> str:
 
 
 def conclusion(folder: Path) -> str:
-    """Return the conclusion of a run's or a sweep's report for the screen, or why there is none."""
+    """Return the conclusion of a run's or a sweep's report for the screen, or the reason for its absence."""
     try:
         if is_sweep(folder):
-            return sweep_verdict.verdict(read_sweep(folder)).replace(SPACE, " ")
+            return sweep_conclusion.conclude(read_sweep(folder)).replace(SPACE, " ")
         run = read_run(folder)
-        return verdict.verdict(run, verdict.change(run)).replace(SPACE, " ")
+        return run_conclusion.conclude(run, run_conclusion.change(run)).replace(SPACE, " ")
     except Exception as error:
         return f"No conclusion ({type(error).__name__}: {error})"

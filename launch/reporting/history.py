@@ -115,19 +115,6 @@ class Run:
         finite = {update: float(value) for update, value in points.items() if math.isfinite(value)}
         return list(finite), list(finite.values())
 
-    def entropy_change(self, probed: bool) -> float | None:
-        """Return the relative change of the entropy per token: on the reference set if `probed`, else of the training
-        samples between the first and the last tenth of the updates.
-        """
-        if probed:
-            probe = self.plasticity.probe_entropy
-            return probe.change if probe else None
-        _, values = self.series("policy/entropy")
-        tenth = max(len(values) // 10, 1)
-        if len(values) < 2 or not (first := fmean(values[:tenth])):
-            return None
-        return fmean(values[-tenth:]) / first - 1
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -142,11 +129,6 @@ class Sweep:
     def finished(self) -> list[Run]:
         """The runs with a final evaluation."""
         return [run for run in self.runs if run.final]
-
-    @property
-    def unfinished(self) -> list[Run]:
-        """The runs without a final evaluation."""
-        return [run for run in self.runs if not run.final]
 
 
 def read_run(folder: Path) -> Run:

@@ -1,88 +1,115 @@
-"""Puts the report together as a page and as Markdown."""
+"""Puts a report together from sections, and renders it as a page and as Markdown."""
 
-import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.load import RECORD
-from launch.reporting import health, plots, sweep_plots, sweep_tables, sweep_verdict, tables, verdict
+from conf.text import printable
+from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_plots, sweep_tables, tables
+from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
-from launch.reporting.paper import results_for
+from launch.reporting.plots import Plot
+from launch.reporting.tables import Pair, Table
 from launch.reporting.wording import shorten
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-CONTROLS = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-UNSEEN = dict.fromkeys(CONTROLS, "\N{REPLACEMENT CHARACTER}")
-"""Characters that do not belong into a page, and those by which text is made to run backwards."""
-
 LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
-"""What Markdown would make something of: marks, and the middle of an address, which is a link without any."""
+"""Markdown's marks, and the middle of an address, which is a link without any mark."""
+
+SUBJECT = ("model", "data", "rank", "learning rate", "budget")
+"""Settings that stand below the conclusion."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report in both formats.
-
-    html: one file that needs no other.
-    markdown: the same without plots and samples.
-    """
+    """html: one file that needs no other. markdown: the same without plots, samples and the list of all settings."""
 
     html: str
     markdown: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a report. name: its id on the page. listing: shown when it is clicked."""
+
+    name: str
+    title: str
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
+    flags: Sequence[Flag] = ()
+    pairs: Sequence[Pair] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    listing: str = ""
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything in it."""
+        return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts)))
+
+
 def run_report(run: Run, settings: str | None = None) -> Report:
-    """Write the report of a run. settings: all that it shows of them, as YAML; those in the run's folder when None."""
-    change = verdict.change(run)
+    """Return the report of a run. settings: what it lists of them, as YAML; those in the run's folder when None."""
+    found = run_conclusion.change(run)
+    listing = (run.folder / RECORD).read_text("utf-8") if settings is None else settings
+    about = tables.settings(run)
+    subject = [f"{name} {about[name]}" for name in SUBJECT if name in about]
+    held_out = [tables.held_out(run, found)] if found else []
+    facts = about | run.summary.versions | tables.provenance(run)
     return _render(
-        "run",
         title=run.name,
-        verdict=verdict.verdict(run, change),
-        finding=change.finding if change else "none",
-        basis=verdict.basis(run, change),
-        run=run,
-        change=change,
-        flags=health.flags(run),
-        paper=results_for(run.model),
-        settings=(run.folder / RECORD).read_text("utf-8") if settings is None else settings,
+        conclusion=run_conclusion.conclude(run, found),
+        finding=found.finding if found else "none",
+        notes=[note for note in (run_conclusion.basis(run, found), ", ".join(subject)) if note],
+        lead=plots.learning_curve(run, found),
+        sections=[
+            Section("before-and-after", "Before and after training", tables=held_out),
+            Section("health", "Warnings and checks", flags=flags(run)),
+            Section("benchmarks", "Benchmarks", tables=tables.benchmarks(run)),
+            Section("curves", "Curves", plots.curves(run)),
+            Section("plasticity", "Distance from the base model", tables=[tables.plasticity(run)]),
+            Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),
+            Section("samples", "Samples before and after training", pairs=tables.pairs(run)),
+            Section("configuration", "Configuration", facts=facts, listing=listing),
+        ],
     )
 
 
 def sweep_report(sweep: Sweep) -> Report:
-    """Write the report of a sweep, or of runs that are compared."""
+    """Return the report of a sweep, or of runs that are compared."""
     return _render(
-        "sweep",
         title=sweep.name,
-        verdict=sweep_verdict.verdict(sweep),
+        conclusion=sweep_conclusion.conclude(sweep),
         finding="none",
-        sweep=sweep,
-        links={run.name: link for run in sweep.runs if (link := _link(sweep, run))},
+        notes=sweep_conclusion.caveats(sweep),
+        lead=sweep_plots.finals(sweep),
+        sections=[
+            Section("means", "By setting", tables=[sweep_tables.means(sweep)]),
+            Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
+            Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),
+            Section("runs", "Runs", tables=[sweep_tables.runs(sweep)]),
+            Section("curves", "Curves", plots=sweep_plots.overlaid(sweep)),
+            Section("configuration", "Settings of all runs", facts=sweep_tables.shared(sweep)),
+        ],
     )
 
 
-def _link(sweep: Sweep, run: Run) -> str | None:
-    """Return where a run's own report is, as seen from the sweep's."""
-    report = run.folder / "report.html"
-    return quote(os.path.relpath(report, sweep.folder)) if report.exists() else None
-
-
-def _render(template: str, **values: Any) -> Report:
-    html, markdown = (_environment(kind == "html").get_template(f"{template}.{kind}") for kind in ("html", "md"))
+def _render(sections: list[Section], **values: Any) -> Report:
+    values |= {"sections": [section for section in sections if section.shown]}
+    html, markdown = (_environment(kind == "html").get_template(f"page.{kind}") for kind in ("html", "md"))
     return Report(html.render(values), markdown.render(values))
 
 
 def clean(value: Any) -> Any:
     """Return text that any page can carry: no control characters, no halves of characters."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return value.translate(UNSEEN).encode("utf-8", "replace").decode()
+    return printable(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def cell(text: str) -> str:
@@ -90,6 +117,7 @@ def cell(text: str) -> str:
     return LIVE.sub(r"\\\g<0>", clean(str(text))).replace("\n", " ")
 
 
+@cache
 def _environment(html: bool) -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -100,12 +128,5 @@ def _environment(html: bool) -> Environment:
         finalize=clean,
     )
     made.filters.update(cell=cell, shorten=shorten)
-    made.globals.update(
-        plots=plots,
-        sweep_plots=sweep_plots,
-        sweep_tables=sweep_tables,
-        sweep_verdict=sweep_verdict,
-        tables=tables,
-        style=Markup((TEMPLATES / "style.css").read_text("utf-8")),
-    )
+    made.globals.update(style=Markup((TEMPLATES / "style.css").read_text("utf-8")))
     return made

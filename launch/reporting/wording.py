@@ -1,6 +1,5 @@
-"""Numbers and shares as people read them, a dash for what is not known. Fixed words are in labels.yaml."""
+"""Numbers and shares as people read them. Fixed words are in labels.yaml."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ MISSING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 
 CHARACTERS = 1500
-"""Of a problem or response that are shown; a day's run has responses of ten thousand."""
+"""Characters of a problem or response that are shown; a day's run has responses of ten thousand."""
 
 SMALL = 1e-3
 """Settings below it are written as people type them: 2e-4."""
@@ -26,16 +25,12 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def points(share: float | None) -> str:
-    """Write a difference of shares in signed percentage points, without the word: 0.05 → +5.0."""
+    """Write a difference of shares in percentage points with its sign, without the word: 0.05 → +5.0."""
     return MISSING if share is None else signed(share * 100)
 
 
-def signed(value: float | None, digits: int = 1) -> str:
-    """Write a number with its sign and so many decimals."""
-    if value is None:
-        return MISSING
-    rounded = round(value, digits) or 0.0
-    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.{digits}f}"
+def signed(value: float, digits: int = 1) -> str:
+    return f"{round(value, digits) or 0.0:+.{digits}f}".replace("-", "−")
 
 
 def span(interval: Any) -> str:
@@ -43,21 +38,19 @@ def span(interval: Any) -> str:
     return MISSING if interval is None else " to ".join(decimal(end * 100) for end in interval)
 
 
-def decimal(value: float | None, digits: int = 1) -> str:
-    """Write a number with so many decimals, a true minus sign, and thousands apart."""
-    if value is None or not math.isfinite(value):
+def decimal(value: float, digits: int = 1) -> str:
+    """Write a number with so many decimals, a true minus sign, and a comma between thousands."""
+    return f"{round(value, digits) or 0.0:,.{digits}f}".replace("-", "−")
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
         return MISSING
-    rounded = round(value, digits) or 0.0
-    return f"{'−' if rounded < 0 else ''}{abs(rounded):,.{digits}f}"
-
-
-def p_value(p: float) -> str:
-    """Write what stands behind the letter p: 0.02 → = 0.02."""
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def compact(value: Any) -> str:
-    """Write a setting or a small measure as short as it can be."""
+    """Write a setting or a small measure as short as possible."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
@@ -71,15 +64,10 @@ def compact(value: Any) -> str:
 
 
 def count(number: float) -> str:
-    """Write a count: 17829 → 17,829; from a million on with its unit."""
-    for unit, size in (("billion", 1e9), ("million", 1e6)):
-        if number >= size:
-            return f"{number / size:.3g}{SPACE}{unit}"
     return f"{number:,.0f}"
 
 
 def time(seconds: float) -> str:
-    """Write seconds in the unit that suits them."""
     return duration(seconds).replace(" ", SPACE)
 
 
@@ -89,8 +77,8 @@ def many(number: int, thing: str) -> str:
 
 
 def shorten(text: str, limit: int = CHARACTERS) -> str:
-    """Keep the beginning and the end of a long text; answers stand at the end."""
+    """Keep the beginning and the end of a long text, since answers stand at the end."""
     if len(text) <= limit:
         return text
     half = limit // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters not shown …\n{text[-half:]}"

@@ -1,7 +1,4 @@
-"""Whatever is done in whatever order, a file that is not ours survives, and what links lead to is not touched.
-
-The functions behind the commands are called in this process. A push writes into a temporary folder of its own alone.
-"""
+"""Whatever is done in whatever order, a file that is not ours survives, and no link is followed."""
 
 import asyncio
 import contextlib
@@ -10,7 +7,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,18 +31,10 @@ from conf.load import load
 from launch import export
 from launch.embedded import FILES, provide
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import begin, find_folder, take_over, taken_over
+from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claimed
 
-NEVER_OURS = [
-    "thesis.tex",
-    ".hidden",
-    "config.yaml.bak",
-    "update-000009",
-    "safetensors",
-    "metrics.jsonl.tmp",
-    "x.log.1",
-]
+NEVER_OURS = ["thesis.tex", ".hidden", "config.yaml.bak", "update-000009", "safetensors", "metrics.jsonl.tmp"]
 OFTEN_OURS = [
     "config.yaml",
     "report.html",
@@ -55,7 +44,7 @@ OFTEN_OURS = [
     "sweep.json",
     "latest",
 ]
-"""Names of ours, where we have not begun yet."""
+"""Names of ours, in places where no run has begun yet."""
 
 PLACES = """
     mine mine/checkpoints mine/checkpoints/update-000001 mine/checkpoints/update-000002 mine/checkpoints/thesis
@@ -102,12 +91,25 @@ class World:
         return {file.read_bytes() for file in self.root.rglob("*") if file.is_file() and not file.is_symlink()}
 
 
-def start(world: World, overwrite: bool = False) -> None:
-    world.config.run.overwrite = overwrite
-    taken_over.clear()
+@contextlib.contextmanager
+def setting(section: Any, **values: Any) -> Iterator[None]:
+    before = {name: getattr(section, name) for name in values}
+    vars(section).update(values)
+    try:
+        yield
+    finally:
+        vars(section).update(before)
+
+
+def start(world: World) -> None:
     begin(world.config, find_folder(world.config), ProblemSet((), (), {}))
     world.run.recover()
     world.begun = True
+
+
+def start_again(world: World) -> None:
+    with setting(world.config.run, overwrite=True):
+        start(world)
 
 
 def save(world: World) -> None:
@@ -124,37 +126,29 @@ def save(world: World) -> None:
 
 
 def restore(world: World) -> None:
-    world.config.run.name, world.config.run.restore = "other", world.config.checkpoint.mirror
-    try:
+    with setting(world.config.run, name="other", restore=world.config.checkpoint.mirror):
         (world.root / "far" / "other").symlink_to("mine")
         bring_back(world.config)
-    finally:
-        world.config.run.name, world.config.run.restore = "mine", ""
 
 
 def put(world: World) -> None:
-    world.config.run.overwrite = True
-    check_remote(world.config)
-    put_ending(world.config, world.run.path)
+    with setting(world.config.run, overwrite=True):
+        check_remote(world.config)
+        put_ending(world.config, world.run.path)
 
 
-def mirror_elsewhere(world: World) -> None:
+def put_elsewhere(world: World) -> None:
     """Name the run's own parent, or a folder with other files, for remote checkpoints."""
-    before = world.config.checkpoint.mirror
-    try:
-        for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
-            world.config.checkpoint.mirror = url
+    for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
+        with setting(world.config.checkpoint, mirror=url), contextlib.suppress(BadInput):
             put(world)
-    finally:
-        world.config.checkpoint.mirror = before
 
 
 def evaluate(world: World) -> None:
-    taken_over.clear()
-    world.config.run.overwrite = True
     folder = EvaluationFolder(world.run.evaluation_folder)
-    take_over(folder.path, "the evaluation")
-    folder.begin(world.config, Protocol.of(world.config, "nowhere", None))
+    with setting(world.config.run, overwrite=True):
+        take_over(folder.path, "the evaluation")
+        folder.begin(world.config, Protocol.of(world.config, "nowhere", None))
 
 
 def make_model(world: World) -> None:
@@ -169,7 +163,7 @@ def make_export(world: World) -> None:
 
 
 def crash(world: World) -> None:
-    """Clear up after a note of what is no session, and after the run's own."""
+    """Clear up after a session note that names a foreign folder, and after the run's own."""
     assert world.begun
     (world.run.path / NOTE).write_text(json.dumps({"temporary": str(world.secret), "number": "1"}))
     clear_session(world.run.path)
@@ -184,20 +178,10 @@ def sweep(world: World) -> None:
 
 
 ACTIONS: list[Callable[[World], Any]] = [
-    start,
-    lambda world: start(world, overwrite=True),
-    save,
+    *(start, start_again, save, put, restore, put_elsewhere, evaluate, make_model, make_export, crash, sweep),
     lambda world: world.begun and world.run.return_to(0),
     lambda world: world.begun and world.run.drop_adapters(keep=()),
     lambda world: write_copy({"adapter_config.json": b"{}"}, world.root / "copies" / "policy-v1-r0"),
-    put,
-    restore,
-    mirror_elsewhere,
-    evaluate,
-    make_model,
-    make_export,
-    crash,
-    sweep,
 ]
 
 

@@ -14,35 +14,9 @@ from launch.reporting import attempt, write
 from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-RUN_SECTIONS = (
-    *("before-and-after", "benchmarks", "plasticity", "curves", "ledger", "samples", "health", "configuration"),
-)
-RUN_PLOTS = {
-    *(
-        "before-after",
-        "reward",
-        "validation",
-        "length",
-        "entropy",
-        "kl",
-        "mismatch",
-        "waste",
-        "speed",
-    ),
-    *("day", "fate"),
-}
-SWEEP_PLOTS = {
-    *("finals", "rates", "reward-accuracy", "validation-pass-1", "policy-entropy", "policy-kl_to_base"),
-    "completion-mean_length",
-}
+RUN_SECTIONS = "before-and-after, health, benchmarks, curves, plasticity, ledger, samples, configuration"
+RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste"}
+SWEEP_PLOTS = {"finals", "reward-accuracy", "validation-pass-1", "policy-entropy", "completion-mean_length"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +32,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cells = {
+    each: dict[str, dict[str, Any]] = {
         f"r{rank}-lr{rate}-seed{seed}": {
             "rank": rank,
             "learning_rate": rate,
@@ -69,78 +43,60 @@ def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rate in (1e-5, 1e-4)
         for seed in range(2)
     }
-    cells["r256-lr1-seed0"] = {"rank": 256, "learning_rate": 1.0, "seed": 0, "status": "pending"}
-    folder = write_sweep(tmp_path_factory.mktemp("reports") / "sweep", cells)
+    each["r256-lr1-seed0"] = {"rank": 256, "learning_rate": 1.0, "seed": 0, "status": "pending"}
+    folder = write_sweep(tmp_path_factory.mktemp("reports") / "sweep", each)
     write(folder / "r8-lr1e-05-seed0")
     write(folder)
     return folder
 
 
-def test_report_of_a_run_has_all_its_parts(run_folder: Path) -> None:
-    page = (run_folder / "report.html").read_text()
-    assert "It learned: held-out pass@1 rose from" in page
-    assert [part for part in RUN_SECTIONS if f'<section id="{part}">' not in page] == []
+def test_report_of_a_run_has_all_its_parts_in_order(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    header, _, body = page.partition("</header>")
+    assert "It learned: held-out pass@1 rose from" in header
+    assert 'id="plot-learning"' in header
+    assert ", ".join(re.findall(r'<section id="([\w-]+)"', body)) == RUN_SECTIONS
     assert set(re.findall(r'id="plot-([\w-]+)"', page)) == RUN_PLOTS
-    for said in ("paper, trained", "−62.1", "−75.0", "p = 0.2", "Qwen/Qwen2.5-1.5B-Instruct", "1 sign of collapse"):
-        assert said in page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "1 sign of collapse" in body
 
 
 def test_report_needs_no_other_file_and_runs_no_code(run_folder: Path, sweep_folder: Path) -> None:
     for folder in (run_folder, sweep_folder):
         page = (folder / "report.html").read_text()
-        assert (
-            re.findall(r"(?:src|href)=\"(?!#|data:|[\w.-]+/report\.html|samples/|\w+\.(?:jsonl?|yaml)\")[^\"]*\"", page)
-            == []
-        )
+        assert re.findall(r"(?:src|href)=\"(?!#|data:|[\w.-]+/report\.html\")[^\"]*\"", page) == []
         assert "<script" not in page
         assert "default-src 'none'" in page
-
-
-def test_what_a_model_answers_is_shown_as_text(run_folder: Path) -> None:
-    page = (run_folder / "report.html").read_text()
-    assert "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
+    assert "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in (run_folder / "report.html").read_text()
 
 
 def test_report_of_a_sweep_answers_its_question(sweep_folder: Path) -> None:
     page = (sweep_folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert (
-        "No effect of the rank can be shown here: at learning rate 1e-5, rank 64 ends 4.2 points above rank 8" in page
-    )
-    assert "Without a final evaluation, and so left out: 1 of 5 runs of rank 256 (pending).</h1>" in page
-    assert "every two values of the rank" in page
+    assert "No effect of the rank can be shown here: at learning rate 1e-5, rank 64 ends 4.2 points above" in page
+    assert "1 of 5 runs of rank 256 (pending).</h1>" in page
     assert "each at its best learning rate" in page
     assert set(re.findall(r'id="plot-([\w-]+)"', page)) == SWEEP_PLOTS
     assert page.count('href="r8-lr1e-05-seed0/report.html"') == 1
     assert page.count("/report.html") == 1
 
 
-def test_markdown_has_the_verdict_and_whole_tables(run_folder: Path, sweep_folder: Path) -> None:
-    for folder in (run_folder, sweep_folder):
-        text = (folder / "report.md").read_text()
-        assert re.search(r"^\*\*(It learned|No effect)", text, re.MULTILINE)
-        tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-        assert len(tables) >= 3
-        for table in tables:
-            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
-
-
-def test_markdown_is_alive_in_nothing_that_a_model_said(run_folder: Path, tmp_path: Path) -> None:
+def test_markdown_has_whole_tables_and_no_live_text(run_folder: Path, sweep_folder: Path, tmp_path: Path) -> None:
     halted = write_run(tmp_path / "halted", after=None, status="halted", reason=HOSTILE)
     write(halted)
-    for folder in (run_folder, halted):
+    for folder, tables in ((run_folder, 6), (sweep_folder, 3), (halted, 2)):
         text = (folder / "report.md").read_text()
-        assert "evil.example" in text
         read = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+        assert sum(block.type == "table_open" for block in read) == tables
         kinds = {part.type for block in read for part in block.children or ()}
         assert kinds == {"text", "strong_open", "strong_close"}
         assert not re.search(r"https://|www\.", text)
+    assert "evil.example" in (halted / "report.md").read_text()
 
 
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("run: {name: young}\n")
     page = write(tmp_path).read_text()
-    assert "No verdict: the base model was not evaluated" in page
+    assert "No conclusion: the base model was not evaluated" in page
     assert 'class="plot"' not in page
 
 
@@ -158,15 +114,13 @@ def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
 
 
 def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:
-    """By cells of the same name, each linked to its own report."""
     for name, rate in (("one", 1e-4), ("two", 1e-5)):
-        cells = {f"r{rank}": {"rank": rank, "learning_rate": rate, "after": rank} for rank in (2, 20)}
-        write(write_sweep(tmp_path / name, cells) / "r2")
-    page = write(tmp_path / "one", tmp_path / "two")
-    assert page == tmp_path / "comparison.html"
-    text = page.read_text().replace("\N{NO-BREAK SPACE}", " ")
+        each = {f"r{rank}": {"rank": rank, "learning_rate": rate, "after": rank} for rank in (2, 20)}
+        write(write_sweep(tmp_path / name, each) / "r2")
+    text = write(tmp_path / "one", tmp_path / "two").read_text()
     assert "Also each at its best learning rate, rank 20 (1e-5) ends 75.0 points above rank 2" in text
-    assert [f'<a href="{name}/r2/report.html">{name}/r2</a>' in text for name in ("one", "two")] == [True, True]
+    assert '<a href="one/r2/report.html">one/r2</a>' in text
+    assert '<a href="two/r2/report.html">two/r2</a>' in text
 
 
 def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
@@ -176,14 +130,9 @@ def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
     assert "none (BadInput" in attempt(folder)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(["nowhere"], "there is no folder nowhere")])
-def test_bad_input_is_one_line_and_exit_code_two(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
+def test_a_folder_that_is_not_there_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -193,22 +142,10 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 
-
-OVERFLOWING = """() => {
-    const wide = e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll')
-    return [...document.querySelectorAll('body *')].filter(wide).map(e => e.outerHTML.slice(0, 200))
-}"""
-
-EMPTY_PLOTS = """() => [...document.querySelectorAll('.plot')].filter(plot => {
-    const svg = plot.querySelector('svg'), box = svg.getBoundingClientRect()
-    const seen = mark => mark.getBoundingClientRect().width > 0
-    const marks = [...svg.querySelectorAll('[clip-path]')].filter(seen)
-    return box.width < 200 || box.height < 80 || !marks.length || svg.querySelectorAll('text').length < 4
-}).map(plot => plot.id)"""
 
 CLIPPED_TEXTS = """() => [...document.querySelectorAll('.plot text')].filter(text => {
     const box = text.getBoundingClientRect(), svg = text.closest('svg').getBoundingClientRect()
@@ -216,18 +153,19 @@ CLIPPED_TEXTS = """() => [...document.querySelectorAll('.plot text')].filter(tex
 }).map(text => text.textContent)"""
 
 
-@pytest.mark.parametrize("width", [320, 1280])
-def test_report_fits_phone_and_desktop(browser: Any, run_folder: Path, sweep_folder: Path, width: int) -> None:
+@pytest.mark.parametrize(("width", "height"), [(320, 800), (1280, 800)])
+def test_report_fits_phone_and_desktop(
+    browser: Any, run_folder: Path, sweep_folder: Path, width: int, height: int
+) -> None:
     for folder, plots in ((run_folder, RUN_PLOTS), (sweep_folder, SWEEP_PLOTS)):
-        page = browser.new_page(viewport={"width": width, "height": 800})
+        page = browser.new_page(viewport={"width": width, "height": height})
         complaints: list[str] = []
         page.on("console", lambda message, kept=complaints: kept.append(message.text))
-        page.on("pageerror", lambda error, kept=complaints: kept.append(str(error)))
         page.goto((folder / "report.html").as_uri())
         assert complaints == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert page.evaluate(OVERFLOWING) == []
         assert page.locator(".plot svg").count() == len(plots)
-        assert page.evaluate(EMPTY_PLOTS) == []
         assert page.evaluate(CLIPPED_TEXTS) == []
+        box = page.locator("header .plot").bounding_box()
+        assert box["y"] < height if width < height else box["y"] + box["height"] < height
         page.close()

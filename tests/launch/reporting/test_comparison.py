@@ -4,18 +4,15 @@ from pathlib import Path
 import pytest
 
 from actors.evaluation.statistics import over_seeds, share_interval
-from launch.reporting.comparison import best_rates, contrasts, groups, on_probe
-from launch.reporting.history import read_sweep
-from tests.run_folders import ranked, swept, write_sweep
+from launch.reporting.comparison import best_rates, by_settings, contrasts
+from tests.run_folders import ranked, swept
 
 
-def test_interval_over_seeds_by_hand() -> None:
+def test_interval_over_seeds_is_students() -> None:
     found = over_seeds([0.5, 0.6, 0.7])
+    half = 4.30265 * 0.1 / sqrt(3)
     assert found.value == pytest.approx(0.6)
-    assert found.interval is not None
-    low, high = found.interval
-    assert (low + high) / 2 == pytest.approx(0.6)
-    assert (high - low) / 2 == pytest.approx(4.30265 * 0.1 / sqrt(3))
+    assert found.interval == pytest.approx((0.6 - half, 0.6 + half))
 
 
 def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
@@ -29,50 +26,40 @@ def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
     assert max(c.difference.p or 0.0 for c in five) == 1.0
 
 
-def test_seeds_that_all_ended_alike_are_judged_over_problems(tmp_path: Path) -> None:
-    cells = {f"r{r}-{seed}": {"rank": r, "seed": seed, "after": r} for r in (8, 16) for seed in range(3)}
-    sweep = swept(tmp_path, **cells)
+def test_equal_seeds_are_compared_over_problems(tmp_path: Path) -> None:
+    each = {f"r{r}-{seed}": {"rank": r, "seed": seed, "after": r} for r in (8, 16) for seed in range(3)}
+    sweep = swept(tmp_path, **each)
     (found,) = contrasts(sweep)
-    mean = groups(sweep)[0].final
+    mean = by_settings(sweep)[0].final
     assert mean is not None
     assert mean.interval == share_interval([1.0] * 8 + [0.0] * 16)
-    assert groups(sweep)[0].basis.endswith("over problems")
+    assert by_settings(sweep)[0].basis.endswith("over problems")
     assert found.basis.replace("\N{NO-BREAK SPACE}", " ") == "3 seeds each, over problems"
     assert found.difference.p == pytest.approx(0.0079, abs=1e-4)
 
 
-def test_a_seed_that_was_run_twice_is_one_seed(tmp_path: Path) -> None:
-    cells = {name: {"rank": 8, "seed": seed, "after": after} for name, seed, after in (("a", 0, 6), ("b", 0, 12))}
-    (group,) = groups(swept(tmp_path, **cells))
-    assert group.values == [pytest.approx(9 / 24)]
+def test_a_seed_run_twice_is_one_seed(tmp_path: Path) -> None:
+    each = {name: {"rank": 8, "seed": seed, "after": after} for name, seed, after in (("a", 0, 6), ("b", 0, 12))}
+    (repeats,) = by_settings(swept(tmp_path, **each))
+    assert repeats.values == [pytest.approx(9 / 24)]
 
 
-def test_the_best_of_each_value_come_in_the_order_of_the_axis(tmp_path: Path) -> None:
+def test_best_rates_follow_the_order_of_the_axis(tmp_path: Path) -> None:
     """At the first learning rate rank 8 has no result."""
-    cells = {"r64": {"rank": 64, "learning_rate": 1e-5}, "r8": {"rank": 8, "learning_rate": 1e-4}}
-    sweep = swept(tmp_path, **cells)
+    each = {"r64": {"rank": 64, "learning_rate": 1e-5}, "r8": {"rank": 8, "learning_rate": 1e-4}}
+    sweep = swept(tmp_path, **each)
     (best,) = best_rates(sweep, "lora.rank")
-    assert [group.settings["lora.rank"] for group in best] == [8, 64]
+    assert [repeats.settings["lora.rank"] for repeats in best] == [8, 64]
     (found,) = contrasts(sweep)
     assert (found.low.settings["lora.rank"], found.best) == (8, True)
 
 
-def test_best_learning_rate_of_each_rank_is_compared_too(tmp_path: Path) -> None:
+def test_ranks_are_compared_at_their_best_rates(tmp_path: Path) -> None:
     """Rank 8 is behind at one learning rate, and level at its own best."""
     results = {(8, 1e-5): 4, (8, 1e-4): 18, (256, 1e-5): 18, (256, 1e-4): 10}
-    cells = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
-    found = contrasts(read_sweep(write_sweep(tmp_path / "sweep", cells)))
+    each = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
+    found = contrasts(swept(tmp_path, **each))
     assert [(c.best, round(c.difference.value * 24)) for c in found] == [(False, 14), (False, -8), (True, 0)]
     assert found[0].difference.shown
     assert not found[2].difference.shown
     assert found[0].basis.replace("\N{NO-BREAK SPACE}", " ") == "1 seed each, over problems"
-
-
-def test_entropy_is_compared_by_one_measure(tmp_path: Path) -> None:
-    """On the probe if all finished runs have measured it there, else over the updates."""
-    probe = {"probe_entropy": {"before": 1.0, "after": 0.2, "change": -0.8}}
-    cells = {"a": {"rank": 8, "plasticity": probe}, "b": {"rank": 64}}
-    for name, cell, change in (("mixed", {}, -0.46), ("both", {"plasticity": probe}, -0.8)):
-        sweep = read_sweep(write_sweep(tmp_path / name, cells | {"b": {"rank": 64, **cell}}))
-        found = [group.entropy(on_probe(sweep)) for group in groups(sweep)]
-        assert [mean and round(mean.value, 2) for mean in found] == [change, change]

@@ -2,7 +2,8 @@ from pathlib import Path
 
 from launch.reporting import sweep_tables
 from launch.reporting.history import read_run, read_sweep
-from launch.reporting.tables import benchmarks, pairs, problem_in
+from launch.reporting.run_conclusion import change
+from launch.reporting.tables import benchmarks, held_out, pairs, problem_in
 from tests.run_folders import write_evaluation, write_run, write_sweep
 
 
@@ -13,10 +14,20 @@ def test_problems_are_shown_without_what_all_prompts_share() -> None:
     assert problem_in({"1 + 1 ="}) == {"1 + 1 =": "1 + 1 ="}
 
 
-def test_samples_of_every_outcome_come_up_the_changed_ones_first(tmp_path: Path) -> None:
+def test_samples_of_every_outcome_are_shown_changed_ones_first(tmp_path: Path) -> None:
     found = pairs(read_run(write_run(tmp_path / "one", before=2, after=18)))
     assert [pair.outcome for pair in found] == 2 * ["wrong before, right after", "wrong both times", "right both times"]
     assert all(pair.before.problem == pair.after.problem for pair in found)
+
+
+def test_unparsable_responses_are_counted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", before=2)
+    base = folder / "samples" / "eval-base.jsonl"
+    base.write_text(base.read_text().replace('"wrong"', '"unparsable"'))
+    run = read_run(folder)
+    found = change(run)
+    assert found is not None
+    assert held_out(run, found).body[-1] == ("unparsable", "22 of 24", "0 of 24", "−91.7")
 
 
 def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:
@@ -24,18 +35,17 @@ def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:
     write_evaluation(folder)
     aime, sums = benchmarks(read_run(folder))
     assert aime.caption == "aime24, 30 problems"
-    assert "Base: 16 samples each" in aime.note
-    conditions = "Protocol: temperature 0.6, top-p 0.95, number format bfloat16, at most 3584 tokens."
-    assert aime.note.endswith(f"{conditions} Rows left out: 2 duplicate.")
-    assert "Base: 4 of 16 samples each" in sums.note
+    assert [row[0] for row in aime.body] == ["base", "95 %", "trained", "95 %"]
+    for stated in ("p = 0.2", "Base: 16 of 16 samples each.", "temperature 0.6, top_p 0.95", "3584", "2 duplicate"):
+        assert stated in aime.note
+    assert "Base: 4 of 16 samples each." in sums.note
 
 
-def test_every_run_that_is_not_well_has_a_line(tmp_path: Path) -> None:
-    cells = {"r8": {"rank": 8}, "r64": {"rank": 64, "ledger": {"counts": {"deaths/rollout": 2}}}, "r256": {"rank": 256}}
-    folder = write_sweep(tmp_path / "sweep", cells)
+def test_every_run_with_trouble_has_a_line(tmp_path: Path) -> None:
+    each = {"r8": {"rank": 8}, "r64": {"rank": 64, "ledger": {"counts": {"deaths/rollout": 2}}}, "r256": {"rank": 256}}
+    folder = write_sweep(tmp_path / "sweep", each)
     (folder / "r256" / "summary.json").write_text("{")
     found = sweep_tables.concerns(read_sweep(folder))
-    assert found is not None
     assert [row[0] for row in found.body] == ["r64", "r256"]
-    assert "2\N{NO-BREAK SPACE}deaths survived" in found.body[0][1]
-    assert "summary.json is not JSON" in found.body[1][1]
+    assert "2\N{NO-BREAK SPACE}deaths" in found.body[0][1]
+    assert "summary.json" in found.body[1][1]

@@ -1,0 +1,105 @@
+"""The conclusion of a run: did it learn? One sentence, and the evidence for it."""
+
+from dataclasses import dataclass
+
+from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
+from actors.storage.documents import Heldout
+from launch.reporting.health import behind
+from launch.reporting.history import Run
+from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, points, shorten, span
+
+REASON_CHARACTERS = 160
+"""Characters of the reason for a run's end in its conclusion; the whole reason is among the flags."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Held-out pass@1 before and after training.
+
+    problems: problems of both evaluations; without their samples, the smaller number of the two.
+    difference: paired by problem; without the samples, the plain difference.
+    """
+
+    before: Estimate
+    after: Estimate
+    problems: int
+    difference: Difference
+
+    @property
+    def finding(self) -> str:
+        """rose, fell or unclear."""
+        if not self.difference.shown:
+            return "unclear"
+        return "rose" if self.difference.value > 0 else "fell"
+
+
+def recorded(evaluation: Heldout) -> Estimate:
+    """Return pass@1 of an evaluation as summary.json has it."""
+    low, high = evaluation.ci95
+    return Estimate(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
+
+
+def change(run: Run) -> Change | None:
+    """Return how held-out pass@1 has changed; None unless both evaluations were made."""
+    base, final = run.base, run.final
+    if not base or not final:
+        return None
+    before, after = run.solved
+    difference = paired_difference(before, after)
+    if difference is None:
+        levels = recorded(base), recorded(final)
+        return Change(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
+    common = before.keys() & after.keys()
+    levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)
+    return Change(*levels, len(common), difference)
+
+
+def conclude(run: Run, found: Change | None) -> str:
+    """Return the conclusion in a sentence, and a second one if the run is far behind its plan.
+
+    found: `change` of the run.
+    """
+    late = f" It made only {said}." if (said := behind(run)) else ""
+    return (_sentence(found) if found else _without_result(run)) + late
+
+
+def _without_result(run: Run) -> str:
+    reason = shorten(run.summary.reason, REASON_CHARACTERS)
+    ended = f"the run {WORDS['endings'].get(run.summary.status, run.summary.status)}" + (
+        f" ({reason})" if reason else ""
+    )
+    missing = "the base model" if run.base is None else "the trained model"
+    return f"No conclusion: {missing} was not evaluated; {ended}."
+
+
+def _sentence(found: Change) -> str:
+    difference, interval = found.difference.value, found.difference.interval
+    levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
+    if found.finding != "unclear":
+        lead = "It learned" if found.finding == "rose" else "It got worse"
+        size = f"{decimal(abs(difference) * 100)} points (95{SPACE}% interval {span(interval)})"
+        return f"{lead}: held-out pass@1 {found.finding} from {levels}, by {size}."
+    went = f"held-out pass@1 went from {levels}, by {points(difference)} points"
+    if found.difference.p is None:
+        return f"{went[0].upper()}{went[1:]}; without the samples it has no interval."
+    why = f"and the 95{SPACE}% interval {span(interval)} does not exclude zero"
+    if interval is None:
+        why = f"on {many(found.problems, 'problem')}, too few to tell it from chance"
+    return f"No learning can be shown: {went}, {why}."
+
+
+def basis(run: Run, found: Change | None) -> str:
+    """Return the evidence for the conclusion, for the small print below it."""
+    if found is None or run.final is None or run.base is None:
+        return ""
+    before, after = run.base.n, run.final.n
+    each = f"{many(before, 'sample')} of each"
+    if before != after:
+        short = "base model" if before < after else "trained model"
+        each += f" before training and {after} after it, since the evaluation of the {short} was cut short"
+    compared = ", every problem compared with itself" if found.difference.p is not None else ""
+    interval = "The interval is over problems. " if found.difference.interval else ""
+    return (
+        f"{many(found.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
+        " another seed may end elsewhere."
+    )

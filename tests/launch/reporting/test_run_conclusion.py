@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.reporting.history import Run, read_run
+from launch.reporting.run_conclusion import Change, basis, change, conclude
+from launch.reporting.tables import held_out
+from tests.run_folders import write_run
+
+
+def compared(run: Run) -> Change:
+    found = change(run)
+    assert found is not None
+    return found
+
+
+def change_summary(folder: Path, evaluation: str, **changes: Any) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["eval"][evaluation] |= changes
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "finding", "figures"),
+    [
+        (2, 18, "rose", ("8.3", "75.0", "66.7")),
+        (18, 2, "fell", ("66.7",)),
+        (9, 10, "unclear", ()),
+        (0, 0, "unclear", ()),
+    ],
+)
+def test_conclusion_follows_the_interval(
+    tmp_path: Path, before: int, after: int, finding: str, figures: tuple[str, ...]
+) -> None:
+    run = read_run(write_run(tmp_path / "one", before=before, after=after))
+    found = compared(run)
+    assert found.finding == finding
+    lead = {"rose": "It learned", "fell": "It got worse", "unclear": "No learning can be shown"}[finding]
+    assert conclude(run, found).startswith(lead)
+    assert all(figure in conclude(run, found) for figure in figures)
+    assert found.difference.interval is not None
+    assert found.difference.interval[0] <= found.difference.value <= found.difference.interval[1]
+
+
+def test_problems_are_compared_with_themselves(tmp_path: Path) -> None:
+    """Nine of 24 solved before, and the same nine and one more after, is a smaller change than other nine and one."""
+    folder = write_run(tmp_path / "one", before=9, after=10)
+    same = compared(read_run(folder)).difference
+    after = folder / "samples" / "eval-final.jsonl"
+    names = [f'"p{number}"' for number in range(24)]
+    lines = after.read_text().splitlines()[::-1]
+    after.write_text("".join(line.replace(names[23 - k], names[k]) + "\n" for k, line in enumerate(lines)))
+    other = compared(read_run(folder)).difference
+    assert same.value == pytest.approx(other.value)
+    assert same.interval is not None
+    assert other.interval is not None
+    assert other.interval[1] - other.interval[0] > 2 * (same.interval[1] - same.interval[0])
+
+
+def test_only_problems_of_both_evaluations_are_compared(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", before=2, after=18)
+    after = folder / "samples" / "eval-final.jsonl"
+    after.write_text("".join(line + "\n" for line in after.read_text().splitlines()[:8]))
+    change_summary(folder, "final", **{"pass@1": 1.0, "problems": 8})
+    run = read_run(folder)
+    found = compared(run)
+    assert (found.problems, found.before.value, found.after.value, found.difference.value) == (8, 0.25, 1.0, 0.75)
+    assert "24 problems, the trained one on 8" in held_out(run, found).note
+
+
+@pytest.mark.parametrize(("n", "reason"), [(1, ""), (2, "the trained model was cut short")])
+def test_unequal_numbers_of_samples_are_explained(tmp_path: Path, n: int, reason: str) -> None:
+    folder = write_run(tmp_path / "one")
+    change_summary(folder, "base", n=n)
+    run = read_run(folder)
+    said = basis(run, change(run))
+    assert reason in said
+    assert ("cut short" in said) == bool(reason)
+
+
+@pytest.mark.parametrize(("problems", "lead"), [(5, "No learning can be shown"), (6, "It learned")])
+def test_few_problems_show_nothing(tmp_path: Path, problems: int, lead: str) -> None:
+    folder = write_run(tmp_path / "one", before=0, after=24)
+    for name in ("base", "final"):
+        file = folder / "samples" / f"eval-{name}.jsonl"
+        file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:problems]))
+    found = compared(run := read_run(folder))
+    assert conclude(run, found).startswith(lead)
+    assert (found.difference.interval is None) == (found.after.interval is None) == (problems < 6)
+
+
+def test_a_run_without_final_evaluation_has_no_conclusion(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "one", after=None, status="halted"))
+    assert conclude(run, change(run)).startswith("No conclusion: the trained model was not evaluated")
+    assert "(it was time)" in conclude(run, None)
+
+
+def test_without_samples_nothing_is_claimed(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    (folder / "samples" / "eval-base.jsonl").unlink()
+    found = compared(run := read_run(folder))
+    assert (found.difference.interval, found.finding) == (None, "unclear")
+    assert "no interval" in conclude(run, found)

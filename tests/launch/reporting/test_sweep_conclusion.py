@@ -1,0 +1,85 @@
+from pathlib import Path
+
+from launch.reporting.comparison import by_settings, contrasts
+from launch.reporting.sweep_conclusion import caveats, conclude
+from launch.reporting.sweep_tables import runs, shared
+from tests.run_folders import ranked, swept
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_rank_that_matters_is_told_from_one_that_does_not(tmp_path: Path) -> None:
+    apart = {
+        f"r{r}-{s}": {"rank": r, "seed": s, "after": (6, 18)[r == 256] + s % 2} for r in (8, 256) for s in range(3)
+    }
+    alike = {f"r{r}-{s}": {"rank": r, "seed": s, "after": 12 + 3 * (s % 2)} for r in (8, 256) for s in range(3)}
+    said = [plain(conclude(swept(tmp_path / name, **each))) for name, each in (("apart", apart), ("alike", alike))]
+    assert said[0].startswith("Rank matters here: rank 256 ends 50.0 points above rank 8 (95 % interval")
+    assert said[1].startswith("No effect of the rank can be shown here: rank 256 ends level with rank 8 (95 %")
+
+
+def test_a_rank_in_the_middle_is_seen(tmp_path: Path) -> None:
+    sweep = swept(tmp_path, **ranked(3, r8=6, r64=20, r256=6))
+    found = contrasts(sweep)
+    assert [(c.low.settings["lora.rank"], c.high.settings["lora.rank"], c.difference.shown) for c in found] == [
+        (8, 64, True),
+        (8, 256, False),
+        (64, 256, True),
+    ]
+    said = plain(conclude(sweep))
+    assert said.startswith("Rank matters here: rank 64 ends 58.3 points above rank 8")
+    assert "p < 0.001, both for 3 comparisons together" in said
+
+
+def test_the_lead_quotes_a_shown_comparison_not_a_picked_one(tmp_path: Path) -> None:
+    """The first comparison shows nothing; at the best learning rates there would be a difference of 14."""
+    results = {(8, 1e-5): 9, (256, 1e-5): 10, (8, 1e-4): 4, (256, 1e-4): 23}
+    each = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
+    sweep = swept(tmp_path, **each)
+    assert conclude(sweep).startswith(
+        "Rank matters here in part, as far as one seed each can tell: at learning rate 1e-4, rank 256 ends 79.2 points"
+    )
+    also, picked, *_ = caveats(sweep)
+    assert also.startswith("Also each at its best learning rate, rank 256 (1e-4) ends")
+    assert "At an end of the range: rank 8 (1e-5), 256 (1e-4);" in picked
+
+
+def test_the_lead_prefers_several_seeds(tmp_path: Path) -> None:
+    each = {name: arguments | {"learning_rate": 1e-4} for name, arguments in ranked(3, r8=6, r64=14).items()}
+    each |= {f"r{rank}": {"rank": rank, "learning_rate": 1e-5, "after": rank // 3} for rank in (8, 64)}
+    sweep = swept(tmp_path, **each)
+    assert min(contrasts(sweep)[:2], key=lambda contrast: contrast.difference.p or 0.0).of_one_seed
+    assert conclude(sweep).startswith("Rank matters here: at learning rate 1e-4, rank 64 ends 33.3 points above rank 8")
+
+
+def test_runs_without_result_are_named_and_in_no_mean(tmp_path: Path) -> None:
+    some = ranked(3, r8=6, r64=20)
+    some["r8-1"] |= {"after": None, "status": "interrupted"}
+    some["r8-2"] |= {"after": None, "status": "failed"}
+    said = plain(conclude(swept(tmp_path / "some", **some)))
+    assert said.startswith("Rank matters here: ")
+    assert said.endswith(": 2 of 3 runs of rank 8 (interrupted, failed).")
+    few = {"r8": {"rank": 8}, "r64": {"rank": 64, "status": "pending"}}
+    sweep = swept(tmp_path / "few", **few)
+    assert [len(repeats.values) for repeats in by_settings(sweep)] == [1, 0]
+    assert conclude(sweep).startswith("No conclusion")
+
+
+def test_what_differs_beside_the_axis_is_a_caveat(tmp_path: Path) -> None:
+    alike = swept(tmp_path / "alike", a={"rank": 8}, b={"rank": 64, "updates": 36})
+    assert not any("Budgets" in note or "updates" in note for note in caveats(alike))
+    sweep = swept(
+        tmp_path / "differing",
+        a={"rank": 8, "updates": 40, "budget_s": 240.0},
+        b={"rank": 8, "seed": 1, "updates": 44, "budget_s": 240.0},
+        c={"rank": 256, "updates": 23, "budget_s": 360.0, "versions": {"torch": "2.12.0"}},
+        d={"rank": 256, "seed": 1, "updates": 10, "budget_s": 240.0, "after": None, "status": "failed"},
+    )
+    said = plain(" ".join(caveats(sweep)))
+    for caveat in ("from 4 min (a) to 6 min (c)", "updates differ by rank, 42 (8), 23 (256)", "(0.125, 4)", "one seed"):
+        assert caveat in said
+    assert [plain(row[-2]) for row in runs(sweep).body][:3:2] == ["9.83 min of 4 min", "9.83 min of 6 min"]
+    assert [*shared(sweep)][:2] == ["model", "data"]
+    assert not {"rank", "budget", "torch"} & shared(sweep).keys()
