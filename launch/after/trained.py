@@ -18,7 +18,7 @@ from conf.errors import BadInput
 from conf.load import recorded, settings_of
 from conf.schema import Config
 from launch.hardware.machine import check_build, detect
-from launch.plan.engines import check_engines
+from launch.plan.refusal import check_engines
 
 LATEST = "latest"
 

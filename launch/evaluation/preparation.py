@@ -21,7 +21,7 @@ from conf.errors import BadInput
 from conf.load import run_of
 from conf.schema import Config
 from launch.hardware.machine import Machine, check_build
-from launch.plan.engines import check_engines
+from launch.plan.refusal import check_engines
 from launch.session.resume import take_over
 from rewards.pool import check_judges
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
