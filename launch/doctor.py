@@ -34,7 +34,7 @@ from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
-from launch.session.resume import command_line, commit
+from launch.session.preparation import command_line, commit
 
 MEASURE = {"measure=true": True, "measure=false": False}
 

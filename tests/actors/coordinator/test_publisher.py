@@ -2,8 +2,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from actors.adapter_check.probes import Probes
-from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.at_start import StartupCheck
+from actors.adapter_check.prompts import Probes
 from actors.coordinator.publisher import PolicyPublisher
 from actors.messages import AdapterRef, Sampling
 from tests.actors.virtual_run import make_config, make_problems
@@ -53,17 +53,3 @@ def test_adapters_stay_on_disk_as_long_as_a_group_may_need_them() -> None:
         return needed
 
     assert run_virtually(scenario()) == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
-
-
-def test_abandoned_versions_leave_the_engine() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine()
-        publisher = make_publisher(engine)
-        await publish(publisher, 0)
-        await publish(publisher, 1)
-        await publisher.abandon()
-        assert publisher.policy is None
-        await engine.load(AdapterRef(2, 1, "nowhere"))
-        await engine.load(AdapterRef(3, 1, "nowhere"))
-
-    run_virtually(scenario())

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from actors.adapter_check.probes import Probes, logprobs_of
-from actors.adapter_check.startup_check import find_mistake
-from actors.adapter_check.swap_check import distance
+from actors.adapter_check.at_start import find_mistake
+from actors.adapter_check.prompts import Probes, distance, logprobs_of
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import FAITHFUL
 from actors.rollout.vllm_engine import RolloutEngine

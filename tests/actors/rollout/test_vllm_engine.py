@@ -20,8 +20,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from actors.adapter_check.probes import Probes
-from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.at_start import StartupCheck
+from actors.adapter_check.prompts import Probes
 from actors.errors import ActorDied, Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import shape_from_config

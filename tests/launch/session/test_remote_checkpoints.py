@@ -1,6 +1,5 @@
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,9 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
+    config = Config()
     return changed(
-        Config(),
+        config,
         {"run.name": "mine", "run.folder": str(tmp_path / "runs"), "checkpoint.mirror": f"file://{tmp_path}/far"},
     )
 
@@ -74,45 +74,36 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     assert Remote(config.checkpoint.mirror, "mine").state() == pointer
 
 
-def test_what_cannot_be_written_to_is_refused(config: Config, tmp_path: Path) -> None:
-    (tmp_path / "far").write_text("a file")
-    with pytest.raises(BadInput, match=r"checkpoint\.mirror=.*(NotADirectory|FileExists)Error"):
-        check_remote(config)
-
-
-@pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A remote whose every write waits for ever."""
+def test_remote_that_is_silent_at_the_end_is_left(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(remote_checkpoints, "SILENT_S", 0.05)
     monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(30))
-    yield
+    assert "lacks the end" in put_ending(config, begin(config))
     released.set()
 
 
-@pytest.mark.usefixtures("silent")
-def test_remote_that_is_silent_at_the_end_is_left(config: Config) -> None:
-    assert "the end of the run is not in" in put_ending(config, begin(config))
-
-
-@pytest.mark.parametrize("inside", ["run folder", "its parent", "a folder in it"])
-def test_remote_is_no_folder_of_the_run(config: Config, inside: str) -> None:
-    folder = begin(config)
-    there = {"run folder": folder.parent, "its parent": folder.parent.parent.parent, "a folder in it": folder / "x"}
-    config = changed(config, {"run.name": {"its parent": folder.parent.parent.name}.get(inside, config.run.name)})
+@pytest.mark.parametrize(
+    ("name", "folder", "mirror"),
+    [("mine", "runs", "runs"), ("runs", "runs/mine", ""), ("mine", "runs", "runs/mine/x")],
+    ids=["run folder", "its parent", "a folder in it"],
+)
+def test_remote_is_no_folder_of_the_run(config: Config, tmp_path: Path, name: str, folder: str, mirror: str) -> None:
+    begin(config)
     config = changed(
         config,
-        {
-            "run.folder": str(folder.parent / "mine") if inside == "its parent" else config.run.folder,
-            "checkpoint.mirror": f"file://{there[inside]}",
-        },
+        {"run.name": name, "run.folder": str(tmp_path / folder), "checkpoint.mirror": f"file://{tmp_path / mirror}"},
     )
-    with pytest.raises(BadInput, match="are one"):
+    with pytest.raises(BadInput, match="overlap"):
         check_remote(config)
 
 
-def test_folder_with_other_files_is_no_remote(config: Config, tmp_path: Path) -> None:
-    thesis = tmp_path / "far" / "mine" / "thesis.tex"
+def test_remote_that_is_a_file_or_has_other_files_is_refused(config: Config, tmp_path: Path) -> None:
+    far = tmp_path / "far"
+    far.write_text("a file")
+    with pytest.raises(BadInput, match=r"checkpoint\.mirror=.*(NotADirectory|FileExists)Error"):
+        check_remote(config)
+    far.unlink()
+    thesis = far / "mine" / "thesis.tex"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("years of work")
     with pytest.raises(BadInput, match=r"has thesis\.tex"):
