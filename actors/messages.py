@@ -42,7 +42,7 @@ class LeftOut:
 class ProblemSet:
     """Training and held-out problems.
 
-    dropped: number of filtered rows of both, and of overlaps that `data.overlap` lets stay, by reason.
+    dropped: number of filtered rows of both, and of overlaps that `data.contamination` lets stay, by reason.
     left_out: these rows, one by one.
     """
 

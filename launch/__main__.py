@@ -9,7 +9,7 @@ from importlib import import_module
 from conf.command import WORDS, command
 from conf.errors import BadInput, hint
 
-COMMANDS = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "embedded")
+COMMANDS = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
 """Modules of this folder with a `main` that a person calls."""
 
 

@@ -7,7 +7,7 @@ Examples:
     python launch/doctor.py conf=quickstart                     # on any machine
     python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a day of it
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
-    python launch/doctor.py conf=r256_instruct run.mps=true     # how fast with that setting
+    python launch/doctor.py conf=r256_instruct run.nvidia_mps=on     # how fast with that setting
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
 learner work for a minute or two: it prints how many updates the recipe would make, and keeps the measurement for later

@@ -101,7 +101,7 @@ def plan_on(config: Config, machine: Machine) -> Plan:
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
     """Check all needs of a run, take its folder and carry it out. Return the exit code. arguments: the command line."""
     require_token()
-    check_installed(config.run.trackers)
+    check_installed(config.run.report_to)
     if config.run.restore:
         console.print(bring_back(config), soft_wrap=True)
     check_remote(config)
@@ -122,7 +122,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_plan(plan)
         check_build(plan.asked, plan.machine, software_versions(VLLM_BUILDS))
     config = plan.asked
-    check_mps(config, plan.placement, joined=bool(cluster))
+    check_mps(plan.config, plan.placement, joined=bool(cluster))
     check_budget(plan)
     folder = find_folder(config)
     counted = with_problems(plan)
@@ -134,7 +134,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     cards = choose(there, plan.placement, plan.needed("learner GPU"))
     if not cluster:
         show_only(cards)
-    with mps_service(config):
+    with mps_service(plan.config):
         return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
 
 
@@ -171,7 +171,7 @@ def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
 
     console.print(describe(summary), soft_wrap=True, highlight=False)
     console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
-    if request.config.checkpoint.mirror:
+    if request.config.checkpoint.remote:
         console.print(put_ending(request.config, request.folder), soft_wrap=True)
     if summary.status in ("failed", "halted"):
         places = [str(path) for path in logs if path.exists()]

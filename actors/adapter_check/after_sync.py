@@ -44,7 +44,7 @@ class Comparison:
     entropy: float
 
 
-class SwapCheck:
+class CheckAfterSync:
     """Compares what engines generated from the prompts with the learner's log-probabilities of the same tokens.
 
     The first comparison, of version 0, measures the noise between the two implementations. Whether the adapter is

@@ -5,7 +5,7 @@ from itertools import chain
 from math import isfinite
 from statistics import fmean
 
-from actors.adapter_check.prompts import Probes, Responses, distance, logprobs_of
+from actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of
 from actors.errors import Halted
 from actors.messages import AdapterRef
 from actors.protocols import FAITHFUL, Engine, Learner
@@ -22,14 +22,14 @@ FAR = 0.5
 mean distance of the mistakes."""
 
 
-class StartupCheck:
+class CheckAtStart:
     """Has every engine that starts serve synthetic adapters side by side, and compares its responses with the learner.
 
     This covers loading, scale, all types of modules, and which request gets which adapter: a policy that has hardly
     moved could show none of it.
     """
 
-    def __init__(self, engine: Engine, learner: Learner, probes: Probes) -> None:
+    def __init__(self, engine: Engine, learner: Learner, probes: CheckPrompts) -> None:
         self.adapters: tuple[AdapterRef, ...] = ()
         self._engine = engine
         self._learner = learner

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import fsum
 
 from actors.adapter_check.after_sync import BAND, SAME
-from actors.adapter_check.prompts import Probes, Responses, tokens_of
+from actors.adapter_check.prompts import CheckPrompts, Responses, tokens_of
 from actors.messages import AdapterRef, Problem
 from actors.protocols import Engine
 from conf.errors import BadInput
@@ -15,7 +15,7 @@ async def check_before_evaluation(
     config: Config, engine: Engine, adapter: AdapterRef, problems: Sequence[Problem]
 ) -> None:
     """Raise BadInput if some engine responds under an adapter as it does without one."""
-    probes = Probes(config, problems)
+    probes = CheckPrompts(config, problems)
     base, again, adapted = [await probes.ask(engine, policy) for policy in (None, None, adapter)]
     if any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True)):
         raise BadInput(

@@ -15,7 +15,7 @@ Responses = tuple[Group, ...]
 """One engine's responses to the prompts, in their order: one sample each."""
 
 
-class Probes:
+class CheckPrompts:
     """Sends engines the same prompts with the same limits and seeds every time."""
 
     def __init__(
@@ -24,12 +24,12 @@ class Probes:
         """metered: makes an engine one whose tokens are counted."""
         self._config = config
         self._metered = metered
-        self._problems = problems[: config.canary.problems]
+        self._problems = problems[: config.adapter_check.problems]
 
-    def shortened(self, tokens: int) -> "Probes":
+    def shortened(self, tokens: int) -> "CheckPrompts":
         """Return the same prompts cut to their last tokens."""
         cut = tuple(replace(problem, prompt_ids=problem.prompt_ids[-tokens:]) for problem in self._problems)
-        return Probes(self._config, cut, self._metered)
+        return CheckPrompts(self._config, cut, self._metered)
 
     async def ask(self, engine: Sampler, adapter: AdapterRef | None) -> tuple[Responses, ...]:
         """Return the responses of every single engine behind this one."""
@@ -43,8 +43,8 @@ class Probes:
         return tuple(zip(*by_problem, strict=True))
 
     def _sampling(self, number: int) -> Sampling:
-        seed = request_seed(self._config.run.seed, "canary", number)
-        return Sampling(1, self._config.canary.tokens, self._config.rollout.temperature, top_p=1.0, seed=seed)
+        seed = request_seed(self._config.run.seed, "adapter_check", number)
+        return Sampling(1, self._config.adapter_check.tokens, self._config.rollout.temperature, top_p=1.0, seed=seed)
 
 
 def logprobs_of(responses: Responses) -> list[float]:

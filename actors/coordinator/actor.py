@@ -59,9 +59,9 @@ class CoordinatorActor:
         identity = Identity(
             self._folder.identity() or config.run.name, config.run.name, request.folder, public_settings(config)
         )
-        tracking = make_tracking(config.run.trackers, identity)
+        tracking = make_tracking(config.run.report_to, identity)
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
-        self._putter = Putter(config, self._folder) if config.checkpoint.mirror else None
+        self._putter = Putter(config, self._folder) if config.checkpoint.remote else None
         self._clock = WallClock()
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
@@ -190,7 +190,7 @@ class CoordinatorActor:
         if self._putter:
             puts = self._putter.puts()
             for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
-                self._ledger.count(f"mirror/{name}", number)
+                self._ledger.count(f"remote/{name}", number)
             if puts.news:
                 self._folder.append_event(self._updates, EventKind.REMOTE, puts.news)
 

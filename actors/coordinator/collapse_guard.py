@@ -16,7 +16,7 @@ ENTROPY_LEFT = 0.1
 got there. (The paper's most rigid model lost 92.5 %.)"""
 
 LEAST_EFFECTIVE = 0.5
-"""Lowest healthy `mismatch/effective_share`, our choice: below, the weights for the mismatch between engine and learner
+"""Lowest healthy `mismatch/ess`, our choice: below, the weights for the mismatch between engine and learner
 leave half of a batch's tokens without effect."""
 
 
@@ -45,12 +45,12 @@ REWARD = Signal("reward/mean", least=0.02)
 
 SIGNALS = (
     Signal("policy/entropy", excused=True),
-    Signal("canary/entropy", excused=True),
-    Signal("completion/mean_length", rises=True),
+    Signal("adapter_check/entropy", excused=True),
+    Signal("response/mean_length", rises=True),
     REWARD,
     Signal("reward/format", least=0.02),
     Signal("policy/kl_to_base", falls=False, rises=True, share=0.5, least=0.02),
-    Signal("mismatch/effective_share", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
+    Signal("mismatch/ess", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
 )
 
 

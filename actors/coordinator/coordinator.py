@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from actors.adapter_check.at_start import StartupCheck
-from actors.adapter_check.prompts import Probes
+from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
 from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import Outcome, RunContext
@@ -51,8 +51,8 @@ class Coordinator:
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
         self._saving = Saving(run, lambda: self._producer.state.model_copy(update={"noise": self._publisher.noise}))
-        self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
-        self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
+        self._probes = CheckPrompts(run.config, run.problems.train, lambda engine: run.metered("adapter_check", engine))
+        self._startup_check = CheckAtStart(run.engine, run.learner, self._probes)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
         self._end = asyncio.timeout(None)  # of the training, set by `_end_training_before`
@@ -236,7 +236,7 @@ class Coordinator:
         self._end_training_before(self._budget.reserve)  # a late gradient leaves time to save the versions behind it
         await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
-        comparison = await self._busy("canary", self._publisher.check())
+        comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
         self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)  # a step that is cut off does not
         self._learner_usable = False
@@ -258,7 +258,7 @@ class Coordinator:
             "time/learn": accumulated - started + stepped - checked,
             "time/step": stepped - checked,
             "time/sync": self._clock.now() - stepped,
-            "time/canary": checked - accumulated,
+            "time/adapter_check": checked - accumulated,
             "budget/spent_s": self._budget.spent,
             "budget/left_s": self._budget.left,
             **self.ledger.figures,

@@ -52,8 +52,8 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
         "reward/mean": fmean([r.total for r in verified]) if verified else 0.0,
         **{f"reward/{name}": value for name, value in parts.items()},
         "prompt/mean_length": fmean([len(group.problem.prompt_ids) for group in batch.groups]),
-        "completion/mean_length": fmean(lengths),
-        "completion/truncated": fmean([sample.truncated for sample in samples]),
+        "response/mean_length": fmean(lengths),
+        "response/truncated": fmean([sample.truncated for sample in samples]),
         "groups/zero_variance": fmean([group.zero_variance for group in batch.groups]),
         **{f"verify/{status}": statuses[status] for status in Status},
         "tokens/generated": sum(lengths),
@@ -62,11 +62,11 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
 
 
 def describe_check(comparison: Comparison) -> dict[str, float]:
-    """Return a comparison of engine and learner; `canary/decided` is 0 until the policy has moved enough to tell."""
+    """Return the metrics of an adapter check; `adapter_check/decided` is 0 until the policy has moved enough to tell."""
     return {
-        "canary/disagreement": comparison.disagreement,
-        "canary/movement": comparison.movement,
-        "canary/entropy": comparison.entropy,
-        "canary/decided": float(comparison.decided),
+        "adapter_check/disagreement": comparison.disagreement,
+        "adapter_check/movement": comparison.movement,
+        "adapter_check/entropy": comparison.entropy,
+        "adapter_check/decided": float(comparison.decided),
         "policy/kl_to_base": comparison.kl_to_base,
     }

@@ -128,7 +128,7 @@ class RolloutProducer:
         if before:
             await asyncio.wait({before})
         run.budget.expect("group", run.clock.now() - started)
-        if group.failed or (run.config.learner.refill and group.zero_variance):
+        if group.failed or (run.config.learner.dynamic_sampling and group.zero_variance):
             self._drop(group)
         else:
             self._seconds[index] = generated - started, run.clock.now() - generated

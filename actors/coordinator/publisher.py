@@ -3,9 +3,9 @@
 import asyncio
 from collections import deque
 
-from actors.adapter_check.after_sync import Comparison, SwapCheck
-from actors.adapter_check.at_start import StartupCheck
-from actors.adapter_check.prompts import Probes, Responses
+from actors.adapter_check.after_sync import CheckAfterSync, Comparison
+from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.prompts import CheckPrompts, Responses
 from actors.coordinator.context import RunContext
 from actors.messages import AdapterRef
 
@@ -16,13 +16,13 @@ class PolicyPublisher:
     policy: the version that new groups are sampled from; None before the first one and after `abandon`.
     """
 
-    def __init__(self, run: RunContext, probes: Probes, startup_check: StartupCheck, noise: float | None) -> None:
-        """noise: see `SwapCheck`."""
+    def __init__(self, run: RunContext, probes: CheckPrompts, startup_check: CheckAtStart, noise: float | None) -> None:
+        """noise: see `CheckAfterSync`."""
         self.policy: AdapterRef | None = None
         self._engine, self._learner = run.engine, run.learner
         self._probes = probes
         self._startup_check = startup_check
-        self._swap_check = SwapCheck(run.config.canary.noise_floor, noise)
+        self._swap_check = CheckAfterSync(run.config.adapter_check.noise_floor, noise)
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
         self._probe: asyncio.Task[tuple[Responses, ...]] | None = None

@@ -27,7 +27,7 @@ OVERVIEW = {
     "reward/accuracy": "accuracy",
     "eval/pass@1": "held-out pass@1",
     "validation/pass@1": "held-out pass@1",
-    "completion/mean_length": "length",
+    "response/mean_length": "length",
     "policy/entropy": "entropy",
     "policy/kl_to_base": "KL to the base model",
 }
@@ -122,7 +122,7 @@ def check_installed(names: Sequence[str]) -> None:
     """Raise BadInput for a logger whose package is not installed."""
     if "wandb" in names and find_spec("wandb") is None:
         remedy = f"install it by {sys.executable} -m pip install '{WANDB}', or leave wandb out"
-        raise BadInput(f"run.trackers=wandb: the package wandb is not installed; {remedy}")
+        raise BadInput(f"run.report_to=wandb: the package wandb is not installed; {remedy}")
 
 
 def make_tracking(names: Sequence[str], identity: Identity) -> Tracking:

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
-from actors.models.files import EMBEDDED
+from actors.models.files import BUNDLED
 from conf.errors import BadInput
 from launch.after.gguf_file import write_gguf
 from launch.after.merged import write_merged
@@ -66,7 +66,7 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
             loaded = partial(load, str(folder), gguf_file=f"{name}-{kind}.gguf", quantization_config=unpacked)
         else:
             path = trained.config.model.path
-            write_adapter(trained, folder, "" if path == EMBEDDED or Path(path).exists() else path)
+            write_adapter(trained, folder, "" if path == BUNDLED or Path(path).exists() else path)
             loaded = partial(load_adapter, trained, folder)
     except (OSError, SafetensorError) as error:
         raise BadInput(f"the export cannot be written ({error}); make room, or name another folder") from None

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from actors.models.files import BUNDLED
 from actors.models.sizes import padded_rank
-from launch.after.trained import BUNDLED, Trained
+from launch.after.trained import Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
 from launch.reporting.run_conclusion import change
@@ -78,7 +79,7 @@ def limits(trained: Trained, run: Run, form: str) -> list[str]:
         "Trained and measured on problems like those of its data, and on nothing else.",
         "Not tested for safety; the model keeps the faults and biases of its base model.",
     ]
-    if trained.config.model.path in BUNDLED:
+    if trained.config.model.path == BUNDLED:
         original = ", and not measured on the original" if form == "adapter" else ""
         known.append(f"Trained on a copy of the base model with weights packed into 4 bits (Q4_1){original}.")
     if run.overlaps:

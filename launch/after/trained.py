@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.models.adapters import adopt_adapter
-from actors.models.files import EMBEDDED, locate, shape_from_config
+from actors.models.files import BUNDLED, locate, shape_from_config
 from actors.models.sizes import longest_sample
 from actors.runtime.placement import SPINS, Share, place_engines
 from actors.runtime.process import VLLM_BUILDS, handle_signals, raise_exit, software_versions
@@ -22,7 +22,7 @@ from launch.plan.refusal import check_engines
 
 LATEST = "latest"
 
-BUNDLED = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+HUB_NAMES = {BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Ids on the hub of the models that come with the project, which are copies packed into 4 bits (Q4_1)."""
 
 CHAT_TOKENS, REPLY_TOKENS = 4096, 1024
@@ -54,7 +54,7 @@ class Trained:
     def base_name(self) -> str:
         """Id of the base model on the hub, OWNER/NAME, or the name of its local folder."""
         path = self.config.model.path
-        return BUNDLED.get(path) or (Path(path).name if Path(path).exists() else path)
+        return HUB_NAMES.get(path) or (Path(path).name if Path(path).exists() else path)
 
 
 def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
@@ -93,7 +93,7 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     Raises BadInput if this machine has no room for it.
     """
     config, shape = trained.config, shape_from_config(trained.model_path)
-    longest = max(min(CHAT_TOKENS, shape.context), longest_sample(config))
+    longest = max(min(CHAT_TOKENS, shape.max_position_embeddings), longest_sample(config))
     evaluated = config.eval.max_response_tokens or config.rollout.max_response_tokens
     reply = max(evaluated, min(REPLY_TOKENS, longest // 2))
     change = {

@@ -23,7 +23,7 @@ from conf.schema import Config
 from launch.hardware.machine import Machine, check_build
 from launch.plan.refusal import check_engines
 from launch.session.resume import take_over
-from rewards.pool import check_judges
+from rewards.pool import check_reward_functions
 from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function
 
@@ -58,7 +58,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
     check_request(config, machine)
     model_path = locate(config.model)
     shape = shape_from_config(model_path)
-    check_lengths(config, shape.context)
+    check_lengths(config, shape.max_position_embeddings)
     config, adapter = adopt_adapter(config, model_path)
     placement = place_engines(machine.cores, machine.gpus)
     if config.reward.workers is not None:
@@ -78,7 +78,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
         console.print(f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{filtered}")
     if config.plan:
         return None
-    for wall in check_judges(reward_function(config), benchmarks[0].problems[:1]):
+    for wall in check_reward_functions(reward_function(config), benchmarks[0].problems[:1]):
         console.print(f"Reward workers have no {wall}", soft_wrap=True)
     protocol = Protocol.of(config, model_path, adapter)
     take_over(folder.path, f"the evaluation {config.run.name!r}")

@@ -95,7 +95,7 @@ def figures(progress: Progress) -> list[str]:
         f"update {row['update']:.0f}{more}",
         *([f"reward {reward:.2f}"] if abs(reward - accuracy) >= ALIKE else []),
         f"accuracy {accuracy:.2f}",
-        f"length {row['completion/mean_length']:.0f}",
+        f"length {row['response/mean_length']:.0f}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
         *filter(None, [speed if progress.answers else "engine restarts"]),
         *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
@@ -113,7 +113,7 @@ def show_places(console: Console, request: RunRequest, dashboard: str, metrics: 
         "TensorBoard": f"{near(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
         "Run folder": near(request.folder),
     }
-    if "tensorboard" not in request.config.run.trackers:
+    if "tensorboard" not in request.config.run.report_to:
         del places["TensorBoard"]
     for name, place in places.items():
         console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)

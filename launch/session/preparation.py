@@ -37,7 +37,7 @@ def prepare(
     from actors.models.adapters import check_adapter
     from actors.models.files import load_tokenizer, locate
     from learner.model.architecture import check_architecture
-    from rewards.pool import check_judges
+    from rewards.pool import check_reward_functions
     from rewards.problems.loading import load as load_problems
     from rewards.problems.loading import write_listing
     from rewards.reward import reward_function
@@ -50,7 +50,7 @@ def prepare(
     check_adapter(config, model_path)
     problems = load_problems(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {in_numbers(problems, config.data.source)}")
-    absent_walls = check_judges(reward_function(config), problems.train[:1])
+    absent_walls = check_reward_functions(reward_function(config), problems.train[:1])
     begun = RunRecord(folder).exists and not config.run.overwrite
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())

@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 def check_remote(config: Config) -> None:
     """Raise BadInput if remote checkpoints cannot be written, or would mix with another run or with other files."""
-    url, name = config.checkpoint.mirror, config.run.name
+    url, name = config.checkpoint.remote, config.run.name
     if not url:
         return
-    setting, run = f"checkpoint.mirror={url}", RunRecord(Path(config.run.folder) / name)
+    setting, run = f"checkpoint.remote={url}", RunRecord(Path(config.run.folder) / name)
     remote = _tried(setting, lambda: Remote(url, name))
     here, there = run.path.resolve(), remote.folder
     if there is not None and (here.is_relative_to(there) or there.is_relative_to(here)):
@@ -55,7 +55,7 @@ def bring_back(config: Config) -> str:
         if state and state.identity != run.identity():
             raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or give no run.restore")
         return f"{folder} is here: the run continues from its own checkpoints"
-    if state is None and url.rstrip("/") == config.checkpoint.mirror.rstrip("/"):
+    if state is None and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
         return f"{remote.url} has no run yet: a new one begins"
     if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
         raise BadInput(f"{folder} is not the folder of a run: move it away, to have it restored from {url}")
@@ -72,7 +72,7 @@ def bring_back(config: Config) -> str:
 
 def put_ending(config: Config, folder: Path) -> str:
     """Put the files at the end of a run, with the report. Return a sentence on the result: no run fails for that."""
-    url, name = config.checkpoint.mirror, config.run.name
+    url, name = config.checkpoint.remote, config.run.name
     try:
         remote = in_thread(ANSWER_S, lambda: Remote(url, name))
         in_thread(ENDING_S, lambda: remote.put(RunRecord(folder)), SILENT_S, lambda: remote.moved)

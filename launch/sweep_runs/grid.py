@@ -155,6 +155,6 @@ def _word(key: str, value: Any) -> str:
     """Return the part of a run's name that states its value on an axis."""
     text = value if isinstance(value, str) else json.dumps(value)
     if key in MODEL:
-        text = text.rstrip("/").rpartition("/")[2].removeprefix("embedded:")
+        text = text.rstrip("/").rpartition("/")[2].removeprefix("bundled:")
     start = SHORT.get(key, f"{key.rpartition('.')[2]}=")
     return start + re.sub(r"[^\w.+=@-]+", "_", text).strip("_")

@@ -97,7 +97,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
 
 
 def _most(grid: Grid, machines: Sequence[Machine]) -> int:
-    several = any((run.config.learner.ranks or 1) > 1 or (run.config.rollout.actors or 1) > 1 for run in grid.runs)
+    several = any((run.config.learner.world_size or 1) > 1 or (run.config.rollout.actors or 1) > 1 for run in grid.runs)
     if os.environ.get("RAY_ADDRESS") or several or any(machine != machines[0] for machine in machines):
         return 1
     return max(min(len(machines[0].cards), len(machines[0].cores)), 1)

@@ -31,7 +31,7 @@ def make_config(**learner: Any) -> Config:
             "rollout.samples_per_problem": 2,
             "eval.problems": 4,
             "eval.n": 2,
-            "canary.problems": 2,
+            "adapter_check.problems": 2,
             "checkpoint.every": 3,
             **{f"learner.{key}": value for key, value in learner.items()},
         },

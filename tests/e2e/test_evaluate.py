@@ -33,7 +33,7 @@ def command(model: Path, folder: Path, std: float) -> list[str]:
         f"adapter={folder / 'adapter'}",
         f"benchmarks=[file:{data}]",
         f"n={N}",
-        "data.examples=[]",
+        "data.few_shot=[]",
         "data.system=null",
         "data.template='{problem}'",
         "rollout.max_prompt_tokens=32",

@@ -105,7 +105,7 @@ def test_problem_is_shown_as_in_the_evaluation(say: Say, engine: Boxes) -> None:
 
 
 def test_own_problem_gets_instructions_and_examples(config: Config, say: Say, engine: Boxes) -> None:
-    config = changed(config, {"data.template": "Solve {problem}", "data.examples": [ExampleConfig("1 + 1", "2")]})
+    config = changed(config, {"data.template": "Solve {problem}", "data.few_shot": [ExampleConfig("1 + 1", "2")]})
     say("hello", "/ask 3 + 4", "again")
     requested = [(prompt, sampling.max_tokens) for prompt, sampling in engine.requests]
     assert requested[2:4] == [("user: Solve 1 + 1\nassistant: 2\nuser: Solve 3 + 4\n", 24)] * 2

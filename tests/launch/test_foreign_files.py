@@ -29,7 +29,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.settings import changed
 from launch import export
-from launch.embedded import FILES, provide
+from launch.bundled import FILES, provide
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claimed
@@ -66,7 +66,7 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        own = {"run.name": "mine", "run.folder": str(root), "checkpoint.mirror": f"file://{root}/far"}
+        own = {"run.name": "mine", "run.folder": str(root), "checkpoint.remote": f"file://{root}/far"}
         self.config = changed(QUICKSTART, own)
         self.run = RunFolder(root / "mine")
         self.begun = False
@@ -126,7 +126,7 @@ def save(world: World) -> None:
 
 
 def restore(world: World) -> None:
-    with setting(world, run__name="other", run__restore=world.config.checkpoint.mirror):
+    with setting(world, run__name="other", run__restore=world.config.checkpoint.remote):
         (world.root / "far" / "other").symlink_to("mine")
         bring_back(world.config)
 

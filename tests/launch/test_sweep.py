@@ -138,7 +138,7 @@ def test_lanes_work_side_by_side_on_gpus_of_their_own(
     [
         (["ranks=[8]", "budget.minutes=0.1"], "r8 has"),
         (["ranks=[8,1000]"], "lora.rank=1000"),
-        (["ranks=[8]", "learner.ranks=[1,1000]"], "learner.ranks=1000"),
+        (["ranks=[8]", "learner.world_size=[1,1000]"], "learner.world_size=1000"),
         (["ranks=[8]", "device=A40"], "A40"),
         (["models=[/no/such/folder]"], "/no/such/folder"),
     ],
@@ -257,6 +257,6 @@ def test_plan_of_several_lanes_says_how_long_they_take(
 def test_mps_is_refused_before_a_run_starts(
     four_gpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*four_gpus, "seeds=[0,1]", "run.mps=true"]) == 2
+    assert main([*four_gpus, "seeds=[0,1]", "run.nvidia_mps=on"]) == 2
     assert "2 runs at a time" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()

@@ -65,7 +65,9 @@ class Faulty(Run):
 
     def __init__(self, path: Path, fault: Fault, engines: int = 1, noise: float = NOISE, step: float = 1.0) -> None:
         super().__init__(path, seconds=10_000.0)
-        self.config = changed(self.config, {"canary.problems": PROBLEMS, "budget.updates": 100, "eval.problems": 0})
+        self.config = changed(
+            self.config, {"adapter_check.problems": PROBLEMS, "budget.updates": 100, "eval.problems": 0}
+        )
         rng = random.Random(0)
 
         async def probe(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:
@@ -153,7 +155,7 @@ def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str) -> N
     """Before the first step from the version at which the difference leaves the band, give or take the noise."""
     fault, diagnosis = AFTER_SYNC[name]
     run = Faulty(tmp_path, once_started(fault), noise=0.0 if name == "stuck" else NOISE)
-    visible = next(v for v in range(100) if disagreement(fault(0, Served(v)), v) > run.config.canary.noise_floor)
+    visible = next(v for v in range(100) if disagreement(fault(0, Served(v)), v) > run.config.adapter_check.noise_floor)
     assert diagnosis in halt_of(run)
     assert abs(run.learner.version - visible) <= 1
     assert run.learner.scored[-1][0] == run.learner.version
@@ -196,5 +198,5 @@ def test_a_hundred_sound_weight_syncs_never_halt(tmp_path: Path, step: float) ->
     run = Faulty(tmp_path, lambda _, asked: asked, engines=2, step=step)
     assert run.go().status == "completed"
     assert run.learner.version == 100
-    decided = [row["canary/decided"] for row in run.rows]
+    decided = [row["adapter_check/decided"] for row in run.rows]
     assert decided[-1] == (1.0 if step == 1.0 else 0.0)

@@ -200,14 +200,14 @@ def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_do
     monkeypatch.setattr(putter, "LOOK_S", 0.01)
     monkeypatch.setattr(coordinator, "make_tracking", lambda *_: Tracking({"fake": Dying()}))  # type: ignore[dict-item]
     request = make_request(tmp_path / "mine", seconds=coordinator.FINISH_MARGIN_S + 2.5)
-    request.config = changed(request.config, {"run.name": "mine", "checkpoint.mirror": f"file://{tmp_path}/far"})
+    request.config = changed(request.config, {"run.name": "mine", "checkpoint.remote": f"file://{tmp_path}/far"})
     (tmp_path / "mine").mkdir()
     summary = end(request)
     counts = summary.ledger.counts
-    assert counts["mirror/copies"] == 1
-    assert counts["mirror/bytes"] > 0
+    assert counts["remote/copies"] == 1
+    assert counts["remote/bytes"] > 0
     assert counts["warnings/fake"] >= 1
     (event,) = summary.events
     assert "fake" in event.event
     assert "no route to host" in event.detail
-    assert getattr(Remote(request.config.checkpoint.mirror, "mine").state(), "files", None)
+    assert getattr(Remote(request.config.checkpoint.remote, "mine").state(), "files", None)

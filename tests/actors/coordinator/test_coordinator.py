@@ -51,7 +51,7 @@ def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
     assert (run.path / "checkpoints" / "latest").resolve().name == "update-000007"
     tokens = run.coordinator.ledger.counts
     assert tokens["tokens/useful"] == 2 * 2 * 7
-    assert {"tokens/eval", "tokens/canary"} <= tokens.keys()
+    assert {"tokens/eval", "tokens/adapter_check"} <= tokens.keys()
 
 
 @pytest.mark.parametrize(("save_s", "apart_s"), [(1.0, UNSAVED_S), (4.0, 4.0 / SAVING_SHARE)])
@@ -117,8 +117,8 @@ def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
     run.config = changed(run.config, {"budget.updates": 1})
     run.go()
     promised = {
-        "update", "version", "reward/mean", "reward/accuracy", "reward/format", "completion/mean_length",
-        "completion/truncated", "policy/kl_to_base", "groups/zero_variance", "time/generate", "time/verify",
+        "update", "version", "reward/mean", "reward/accuracy", "reward/format", "response/mean_length",
+        "response/truncated", "policy/kl_to_base", "groups/zero_variance", "time/generate", "time/verify",
         "time/learn", "time/sync", "budget/spent_s", "budget/left_s", "tokens/generated", "verify/timeout",
     }  # fmt: skip
     assert promised <= run.rows[0].keys()

@@ -55,7 +55,7 @@ def reward_with(run: Run, rewards: Callable[[Group], tuple[Reward, ...]]) -> Non
 @pytest.mark.parametrize("refill", [False, True])
 def test_rewards_without_variance_halt_the_run(run: Run, solved: int, refill: bool) -> None:
     """One solved problem among unsolved ones does not make the others so: nothing can be learned."""
-    run.config = changed(run.config, {"learner.refill": refill})
+    run.config = changed(run.config, {"learner.dynamic_sampling": refill})
     reward_with(run, lambda group: (make_reward(float(group.index % 8 == solved - 1)),) * 2)
     assert "nothing can be learned" in str(run.fail())
     assert run.learner.version == 0 or not refill
@@ -63,7 +63,7 @@ def test_rewards_without_variance_halt_the_run(run: Run, solved: int, refill: bo
 
 def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
     """Every second problem is always solved: batches are made of the others, and none comes up twice."""
-    run.config = changed(run.config, {"learner.refill": True, "budget.updates": 5})
+    run.config = changed(run.config, {"learner.dynamic_sampling": True, "budget.updates": 5})
     reward_with(run, lambda group: (make_reward(1.0), make_reward(float(group.index % 2))))
     assert run.go().status == "completed"
     used = [group.index for batch in run.learner.batches for group in batch.groups]

@@ -2,8 +2,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from actors.adapter_check.at_start import StartupCheck
-from actors.adapter_check.prompts import Probes
+from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.publisher import PolicyPublisher
 from actors.messages import AdapterRef, Sampling
 from tests.actors.virtual_run import make_config, make_problems
@@ -15,9 +15,9 @@ SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 
 def make_publisher(engine: FakeEngine, max_staleness: int = 1) -> PolicyPublisher:
     config, learner = make_config(max_staleness=max_staleness), FakeLearner()
-    probes = Probes(config, make_problems().train)
+    probes = CheckPrompts(config, make_problems().train)
     run: Any = SimpleNamespace(config=config, engine=engine, learner=learner)
-    return PolicyPublisher(run, probes, StartupCheck(engine, learner, probes), None)
+    return PolicyPublisher(run, probes, CheckAtStart(engine, learner, probes), None)
 
 
 async def publish(publisher: PolicyPublisher, version: int) -> AdapterRef:

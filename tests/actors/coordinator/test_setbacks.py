@@ -172,7 +172,7 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
     step = run.learner.step
 
     async def report(progress: float) -> UpdateStats:
-        return replace(await step(progress), metrics={"mismatch/effective_share": 0.4})
+        return replace(await step(progress), metrics={"mismatch/ess": 0.4})
 
     run.learner.step = report  # type: ignore[method-assign]
     run.config = changed(run.config, {"guard.action": "stop", "budget.updates": 5})
@@ -180,7 +180,7 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
     assert [row["guard/alarms"] for row in run.rows] == [0] * 5
     (event,) = run.folder.events()
     assert (event.update, event.event) == (3, "mismatch")
-    assert "mismatch/effective_share" in event.detail
+    assert "mismatch/ess" in event.detail
 
 
 def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:

@@ -153,7 +153,7 @@ def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path:
 def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.tracking.trackers.find_spec", lambda _: None)
     check_installed(["tensorboard"])
-    with pytest.raises(BadInput, match=r"run\.trackers=wandb"):
+    with pytest.raises(BadInput, match=r"run\.report_to=wandb"):
         check_installed(["tensorboard", "wandb"])
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert extras["trackers"] == [WANDB]

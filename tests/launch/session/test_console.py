@@ -12,7 +12,7 @@ ROW = {
     "update": 12,
     "reward/mean": 0.34,
     "reward/accuracy": 0.31,
-    "completion/mean_length": 9.1,
+    "response/mean_length": 9.1,
     "rollout/tokens_per_second": 512.0,
 }
 TRAINING = Progress("training", 12, spent=192.0, left=408.0, updates_left=18, latest=ROW)

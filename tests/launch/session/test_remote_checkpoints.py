@@ -21,7 +21,7 @@ def config(tmp_path: Path) -> Config:
     config = Config()
     return changed(
         config,
-        {"run.name": "mine", "run.folder": str(tmp_path / "runs"), "checkpoint.mirror": f"file://{tmp_path}/far"},
+        {"run.name": "mine", "run.folder": str(tmp_path / "runs"), "checkpoint.remote": f"file://{tmp_path}/far"},
     )
 
 
@@ -36,10 +36,10 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
     check_remote(config)
     folder = begin(config)
     (folder / "report.html").write_text("well done")
-    assert f"{config.checkpoint.mirror}/mine" in put_ending(config, folder)
+    assert f"{config.checkpoint.remote}/mine" in put_ending(config, folder)
     identity = RunRecord(folder).identity()
     shutil.rmtree(folder)
-    config = changed(config, {"run.restore": config.checkpoint.mirror + "/"})
+    config = changed(config, {"run.restore": config.checkpoint.remote + "/"})
     assert str(folder) in bring_back(config)
     assert (folder / "report.html").read_text() == "well done"
     assert RunRecord(folder).identity() == identity
@@ -48,9 +48,9 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
 
 
 def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
-    config = changed(config, {"run.restore": config.checkpoint.mirror})
-    assert f"{config.checkpoint.mirror}/mine" in bring_back(config)
-    config = changed(config, {"checkpoint.mirror": ""})
+    config = changed(config, {"run.restore": config.checkpoint.remote})
+    assert f"{config.checkpoint.remote}/mine" in bring_back(config)
+    config = changed(config, {"checkpoint.remote": ""})
     with pytest.raises(BadInput, match="there is no run at"):
         bring_back(config)
     assert not Path(config.run.folder, "mine").exists()
@@ -60,18 +60,18 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     folder = begin(config)
     put_ending(config, folder)
     shutil.rmtree(folder)
-    pointer = Remote(config.checkpoint.mirror, "mine").state()
+    pointer = Remote(config.checkpoint.remote, "mine").state()
     with pytest.raises(BadInput, match=r"another run 'mine'.*run\.restore="):
         check_remote(config)
     begin(config)
     with pytest.raises(BadInput, match="another run 'mine'"):
         check_remote(config)
-    config = changed(config, {"run.restore": config.checkpoint.mirror})
+    config = changed(config, {"run.restore": config.checkpoint.remote})
     with pytest.raises(BadInput, match="another run 'mine'"):
         bring_back(config)
     config = changed(config, {"run.restore": "", "run.overwrite": True})
     check_remote(config)
-    assert Remote(config.checkpoint.mirror, "mine").state() == pointer
+    assert Remote(config.checkpoint.remote, "mine").state() == pointer
 
 
 def test_remote_that_is_silent_at_the_end_is_left(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_remote_is_no_folder_of_the_run(config: Config, tmp_path: Path, name: st
     begin(config)
     config = changed(
         config,
-        {"run.name": name, "run.folder": str(tmp_path / folder), "checkpoint.mirror": f"file://{tmp_path / mirror}"},
+        {"run.name": name, "run.folder": str(tmp_path / folder), "checkpoint.remote": f"file://{tmp_path / mirror}"},
     )
     with pytest.raises(BadInput, match="overlap"):
         check_remote(config)
@@ -100,7 +100,7 @@ def test_remote_is_no_folder_of_the_run(config: Config, tmp_path: Path, name: st
 def test_remote_that_is_a_file_or_has_other_files_is_refused(config: Config, tmp_path: Path) -> None:
     far = tmp_path / "far"
     far.write_text("a file")
-    with pytest.raises(BadInput, match=r"checkpoint\.mirror=.*(NotADirectory|FileExists)Error"):
+    with pytest.raises(BadInput, match=r"checkpoint\.remote=.*(NotADirectory|FileExists)Error"):
         check_remote(config)
     far.unlink()
     thesis = far / "mine" / "thesis.tex"
@@ -114,11 +114,11 @@ def test_remote_that_is_a_file_or_has_other_files_is_refused(config: Config, tmp
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("checkpoint.mirror=/mnt/disk", "s3://bucket/folder"),
-        ("checkpoint.mirror=s3://key:secret@bucket/x", "environment"),
-        ("checkpoint.mirror=gopher://x", "gopher://x"),
+        ("checkpoint.remote=/mnt/disk", "s3://bucket/folder"),
+        ("checkpoint.remote=s3://key:secret@bucket/x", "environment"),
+        ("checkpoint.remote=gopher://x", "gopher://x"),
         ("run.restore=file:///no/such/place", "file:///no/such/place/quickstart"),
-        ("run.trackers=[neptune]", "run.trackers"),
+        ("run.report_to=[neptune]", "run.report_to"),
     ],
 )
 def test_bad_input_is_one_line(setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

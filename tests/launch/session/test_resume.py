@@ -63,8 +63,8 @@ def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None
     (tmp_path / "old").mkdir()
     leave(tmp_path / "old", "interrupted")
     (tmp_path / "old").rename(tmp_path / "new")
-    changed = configure(tmp_path / "new", "budget.minutes=20", "checkpoint.every=1", "learner.ranks=2")
-    listed = ["budget.minutes=8.0 → 20.0", "checkpoint.every=20 → 1", "learner.ranks=None → 2"]
+    changed = configure(tmp_path / "new", "budget.minutes=20", "checkpoint.every=1", "learner.world_size=2")
+    listed = ["budget.minutes=8.0 → 20.0", "checkpoint.every=20 → 1", "learner.world_size=None → 2"]
     assert begin(changed, find_folder(changed), problems("a")) == listed
 
 

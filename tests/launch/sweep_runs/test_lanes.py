@@ -53,7 +53,7 @@ def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.Monke
 
 
 def test_runs_that_need_the_whole_machine_take_turns() -> None:
-    for setting in ("learner.ranks=2", "rollout.actors=2"):
+    for setting in ("learner.world_size=2", "rollout.actors=2"):
         assert count(with_a40s(4), [SMALL, configure("quickstart", setting)]) == 1
     assert count([with_a40s(4), SERVER], [SMALL] * 2) == 1
 
