@@ -62,7 +62,7 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
 
 
 def describe_check(comparison: Comparison) -> dict[str, float]:
-    """Return the metrics of an adapter check; `adapter_check/decided` is 0 until the policy has moved enough to tell."""
+    """Return an adapter check's metrics; `adapter_check/decided` is 0 until the policy has moved enough to tell."""
     return {
         "adapter_check/disagreement": comparison.disagreement,
         "adapter_check/movement": comparison.movement,

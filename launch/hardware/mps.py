@@ -84,8 +84,8 @@ def mps_service(config: Config) -> Iterator[None]:
             log = folder / "log" / "control.log"
             said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
             raise BadInput(
-                f"run.nvidia_mps=on: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}; check that"
-                " no other user's service runs, or leave it out"
+                f"run.nvidia_mps=on: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}; see"
+                " that no other user's service runs, or leave it out"
             )
         yield
     finally:

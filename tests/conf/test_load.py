@@ -107,15 +107,15 @@ def test_overrides_win_and_keep_their_types() -> None:
 @pytest.mark.parametrize(
     ("rule", "alphas"),
     [
-        ("fixed", {1: 64, 8: 64, 32: 64, 256: 64}),
-        ("proportional", {1: 2, 8: 16, 32: 64, 256: 512}),
+        ("constant", {1: 64, 8: 64, 32: 64, 256: 64}),
+        ("linear", {1: 2, 8: 16, 32: 64, 256: 512}),
         ("sqrt", {1: 11, 8: 32, 32: 64, 256: 181}),
     ],
 )
 def test_alpha_follows_the_rank(rule: str, alphas: dict[int, int]) -> None:
     for rank, alpha in alphas.items():
         lora = quickstart(f"lora.rank={rank}", f"lora.alpha_scaling={rule}").lora
-        assert (lora.alpha, lora.alpha_scaling) == (alpha, "fixed")
+        assert (lora.alpha, lora.alpha_scaling) == (alpha, "constant")
     assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_scaling={rule}").lora.alpha == 1
 
 

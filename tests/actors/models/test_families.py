@@ -68,4 +68,4 @@ def test_what_the_learner_has_is_taken(settings: dict[str, Any], tmp_path: Path)
     ],
 )
 def test_context_ends_where_engine_and_learner_would_differ(settings: dict[str, Any], tmp_path: Path) -> None:
-    assert shape_from_config(folder(tmp_path, **settings)).context == 64
+    assert shape_from_config(folder(tmp_path, **settings)).max_position_embeddings == 64
