@@ -28,7 +28,7 @@ from conf.errors import BadInput
 from conf.load import load
 from launch.checkup.look import Finding, look
 from launch.checkup.measurement import measure, store
-from launch.hardware.cards import choose, show_only
+from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, plan_measured

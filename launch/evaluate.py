@@ -38,7 +38,7 @@ from conf.help import explain
 from conf.load import load
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import notes, table, write_results
-from launch.hardware.cards import choose, show_only
+from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt

@@ -33,7 +33,7 @@ from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config
-from launch.hardware.cards import choose, show_only
+from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.hardware.network import cluster_warning

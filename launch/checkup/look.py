@@ -16,8 +16,8 @@ from rich.text import Text
 from actors.runtime.host_resources import amount
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.hardware import cards
-from launch.hardware.cards import Card, ask_driver, card_of, select
+from launch.hardware import gpus
+from launch.hardware.gpus import Gpu, ask_driver, gpu_of, select
 from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import needs_of_run, resources
@@ -57,7 +57,7 @@ class Finding:
 
 def look(config: Config) -> tuple[list[Finding], Plan | None]:
     """Return the findings on machine, software and model, and the plan; None if something forbids a run."""
-    findings = list(look_at_cards(config.device)) if config.device != "cpu" else []
+    findings = list(look_at_gpus(config.device)) if config.device != "cpu" else []
     plan = None
     if not any(found.state == "bad" for found in findings):
         machine = detect(config.device)
@@ -72,14 +72,14 @@ def look(config: Config) -> tuple[list[Finding], Plan | None]:
     return findings, None if any(found.state == "bad" for found in findings) else plan
 
 
-def look_at_cards(device: str = "auto") -> Iterator[Finding]:
-    """Yield the findings on the driver and each GPU. device: as of `find_cards`."""
+def look_at_gpus(device: str = "auto") -> Iterator[Finding]:
+    """Yield the findings on the driver and each GPU. device: as of `find_gpus`."""
     from pynvml import NVMLError, NVMLError_LibraryNotFound
 
     try:
         driver, found = ask_driver()
     except TimeoutError:
-        yield Finding("driver", "bad", f"does not answer within {cards.ANSWER_S:g} s; restart the machine")
+        yield Finding("driver", "bad", f"does not answer within {gpus.ANSWER_S:g} s; restart the machine")
     except NVMLError_LibraryNotFound:
         yield Finding("GPU", "warning", "no driver: runs compute on the CPU, with the bundled model at most")
     except NVMLError as error:
@@ -107,7 +107,7 @@ def _driver(installed: str) -> Finding:
     )
 
 
-def _card(card: Card, device: str) -> tuple[State, str]:
+def _card(card: Gpu, device: str) -> tuple[State, str]:
     name, capability = card.name, "{}.{}".format(*card.capability)
     try:
         used = select([card], device)
@@ -122,7 +122,7 @@ def _card(card: Card, device: str) -> tuple[State, str]:
     text = f"{name}, {free / GIB:.1f} of {card.memory / GIB:.1f} GiB free, compute capability {capability}"
     if free < (1 - HELD) * card.memory:
         return "warning", f"{text}; another process holds the rest: nvidia-smi shows which, end it"
-    if card_of(name) is None:
+    if gpu_of(name) is None:
         return "warning", f"{text}; its rates are not in conf/devices.yaml: time is planned only once it is measured"
     return "good", text
 

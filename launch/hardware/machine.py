@@ -10,7 +10,7 @@ from actors.runtime.placement import Node
 from conf.catalogue import devices
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.hardware.cards import Card, card_of, find_cards
+from launch.hardware.gpus import Gpu, find_gpus, gpu_of
 
 GIB = 2**30
 
@@ -49,7 +49,7 @@ class Machine:
     rates: Mapping[str, float] = field(default_factory=dict)
     present: bool = True
     nodes: tuple[Node, ...] = ()
-    cards: tuple[Card, ...] = ()
+    cards: tuple[Gpu, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -65,9 +65,9 @@ class Machine:
 def detect(device: str = "auto") -> Machine:
     """Describe this machine (`auto`), this machine without GPUs (`cpu`), or one with a GPU of devices.yaml."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
-    cards = [] if device == "cpu" else find_cards(device)
+    cards = [] if device == "cpu" else find_gpus(device)
     if cards:
-        return with_cards(cards, cores)
+        return with_gpus(cards, cores)
     if device in ("auto", "cpu"):
         return _cpu(cores)
     return with_listed(device, cores)
@@ -80,10 +80,10 @@ def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
 
 
-def with_cards(cards: Sequence[Card], cores: tuple[int, ...]) -> Machine:
+def with_gpus(cards: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
     """Describe this machine with these GPUs and cores alone; a mixture is planned by its smallest GPU."""
     smallest = min(cards, key=lambda card: card.memory)
-    listed = devices().get(card_of(smallest.name) or "")
+    listed = devices().get(gpu_of(smallest.name) or "")
     return Machine(
         name=smallest.name,
         cores=cores,

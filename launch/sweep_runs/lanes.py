@@ -10,7 +10,7 @@ from pathlib import Path
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.process import end_with
 from conf.settings import changed
-from launch.hardware.machine import Machine, with_cards
+from launch.hardware.machine import Machine, with_gpus
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
 from launch.session.resume import resolve_dtype
@@ -120,5 +120,5 @@ def part(machine: Machine, number: int, count: int) -> Machine:
     if count == 1:
         return machine
     each = len(machine.cores) // count
-    own = with_cards(machine.cards[number : number + 1], machine.cores[number * each : (number + 1) * each])
+    own = with_gpus(machine.cards[number : number + 1], machine.cores[number * each : (number + 1) * each])
     return replace(own, host_memory=machine.host_memory and machine.host_memory // count)

@@ -53,7 +53,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
 
 
 @pytest.fixture
-def with_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+def with_gpus(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Have runs end with their first visible GPU as exit code; return a function that sets the driver's table."""
     monkeypatch.setattr(run, "check_build", lambda *_: None)
     monkeypatch.setattr(run, "check_host", lambda *_: None)
@@ -63,26 +63,26 @@ def with_cards(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatc
 
 
 def test_run_sees_the_gpus_of_its_plan_and_needs_their_memory_free(
-    with_cards: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    with_gpus: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A plan does not need it free."""
     arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
-    with_cards("0, GPU-aa, NVIDIA L4, 23034, 9000, [N/A]\n")
+    with_gpus("0, GPU-aa, NVIDIA L4, 23034, 9000, [N/A]\n")
     assert run.main([*arguments, "plan=true"]) == 0
     said = complaint(arguments, capsys)
     assert "8.8 GiB of 22.5 GiB free" in said
     assert "nvidia-smi" in said
-    with_cards("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
+    with_gpus("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
     assert run.main([*arguments, "device=A40"]) == 1
 
 
 def test_gpus_are_looked_at_once_nothing_is_left_of_the_process_before(
-    with_cards: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    with_gpus: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     table = "0, GPU-aa, NVIDIA L4, 23034, {}, [N/A]\n"
-    with_cards(table.format(100))
+    with_gpus(table.format(100))
     (tmp_path / "quickstart").mkdir()
-    monkeypatch.setattr(run, "take_over", lambda *_: with_cards(table.format(22500)))
+    monkeypatch.setattr(run, "take_over", lambda *_: with_gpus(table.format(22500)))
     assert run.main(["conf=quickstart", f"run.folder={tmp_path}"]) == 0
 
 
@@ -118,7 +118,7 @@ def test_plan_refuses_a_reward_function_that_cannot_be_called(
 def test_plan_for_a_gpu_that_is_not_here_looks_at_no_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("launch.hardware.machine.find_cards", lambda device: [])
+    monkeypatch.setattr("launch.hardware.machine.find_gpus", lambda device: [])
     arguments = ["conf=quickstart", "plan=true", "device=A40"]
     assert run.main(arguments) == 0
     expected = capsys.readouterr().out

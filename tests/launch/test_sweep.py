@@ -20,8 +20,8 @@ from actors.storage.files import lock
 from actors.storage.folders import mark
 from conf.load import dump, load
 from launch import sweep
-from launch.hardware.cards import Card
-from launch.hardware.machine import GIB, Machine, with_cards
+from launch.hardware.gpus import Gpu
+from launch.hardware.machine import GIB, Machine, with_gpus
 from launch.plan.plan import Plan, make_plan, with_problems
 from launch.reporting import conclusion
 from launch.sweep import machines_of, main
@@ -222,8 +222,8 @@ def test_run_at_work_in_another_process_is_waited_for(sweeping: Callable[..., in
     assert calls(tmp_path) == ["r1", "r2"]
 
 
-GPUS = [Card(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4)]
-FOUR = replace(with_cards(GPUS, tuple(range(16))), host_memory=256 * GIB)
+GPUS = [Gpu(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4)]
+FOUR = replace(with_gpus(GPUS, tuple(range(16))), host_memory=256 * GIB)
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 from actors.runtime.host_resources import HostFree
 from conf.load import load
 from launch.checkup import look
-from launch.checkup.look import Finding, look_at_cards, look_at_model, look_at_resources, look_at_software
-from launch.hardware import cards
+from launch.checkup.look import Finding, look_at_gpus, look_at_model, look_at_resources, look_at_software
 from launch.hardware.machine import detect
 from launch.plan import host_needs
 from tests.launch.plan.plans import CPU, plan
@@ -21,12 +20,12 @@ Install = Callable[[str], ModuleType]
 
 
 def found(what: str, device: str = "auto") -> Finding:
-    (one,) = [finding for finding in look_at_cards(device) if finding.what == what]
+    (one,) = [finding for finding in look_at_gpus(device) if finding.what == what]
     return one
 
 
 def states() -> list[str]:
-    return [finding.state for finding in look_at_cards()]
+    return [finding.state for finding in look_at_gpus()]
 
 
 def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
@@ -81,7 +80,7 @@ def test_a_driver_that_fails_or_hangs_or_is_missing(nvidia_smi: Install, monkeyp
     assert "Driver Not Loaded" in found("driver").text
     monkeypatch.setattr(nvml, "nvmlInit", lambda: fail(nvml.NVMLError_LibraryNotFound))
     assert states() == ["warning"]
-    monkeypatch.setattr(cards, "ANSWER_S", 0.05)
+    monkeypatch.setattr(gpus, "ANSWER_S", 0.05)
     monkeypatch.setattr(nvml, "nvmlInit", lambda: time.sleep(60))
     assert "0.05 s" in found("driver").text
 

@@ -10,7 +10,6 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskErr
 from actors.runtime.placement import place
 from conf.errors import BadInput
 from launch.hardware import cluster
-from launch.hardware.cards import Card
 from launch.hardware.cluster import (
     Found,
     check_alike,
@@ -20,6 +19,7 @@ from launch.hardware.cluster import (
     combine,
     hear,
 )
+from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, detect
 
 GPUS = replace(
@@ -27,7 +27,7 @@ GPUS = replace(
     gpus=4,
     cores=tuple(range(16)),
     host_memory=64 * GIB,
-    cards=tuple(Card(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4)),
+    cards=tuple(Gpu(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4)),
 )
 BARE = replace(detect("cpu"), cores=(0, 1, 2, 3), host_memory=8 * GIB)
 

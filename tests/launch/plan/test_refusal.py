@@ -6,8 +6,8 @@ from actors.models.files import shape_of
 from actors.runtime.placement import place_engines
 from conf.errors import BadInput
 from conf.load import load
-from launch.hardware.cards import Card
-from launch.hardware.machine import GIB, Machine, detect, with_cards
+from launch.hardware.gpus import Gpu
+from launch.hardware.machine import GIB, Machine, detect, with_gpus
 from launch.plan.memory import Fit
 from launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines
 from tests.launch.plan.plans import CPU, machine, plan
@@ -76,7 +76,7 @@ def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
 
 
 def gpu(name: str, gib: float) -> Machine:
-    return with_cards([Card("0", name, int(gib * GIB), None)], tuple(range(8)))
+    return with_gpus([Gpu("0", name, int(gib * GIB), None)], tuple(range(8)))
 
 
 def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from conf.load import load
 from conf.schema import Config, SweepConfig
-from launch.hardware.cards import Card
-from launch.hardware.machine import GIB, Machine, with_cards
+from launch.hardware.gpus import Gpu
+from launch.hardware.machine import GIB, Machine, with_gpus
 from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import RUN, part, plan_lanes
 
@@ -22,8 +22,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_a40s(count: int, gib: int = 45) -> Machine:
-    cards = [Card(str(index), "NVIDIA A40", gib * GIB, None) for index in range(count)]
-    return replace(with_cards(cards, CORES), host_memory=128 * GIB)
+    cards = [Gpu(str(index), "NVIDIA A40", gib * GIB, None) for index in range(count)]
+    return replace(with_gpus(cards, CORES), host_memory=128 * GIB)
 
 
 def configure(recipe: str, *settings: str) -> Config:
@@ -64,6 +64,6 @@ def test_parts_of_a_machine_are_its_gpus_and_equal_parts_of_the_rest() -> None:
     second = part(whole, 1, 4)
     assert (second.gpus, second.cards, second.gpu_memory) == (1, whole.cards[1:2], whole.gpu_memory)
     assert (second.cores, second.host_memory) == (tuple(range(8, 16)), 32 * GIB)
-    cards = [Card("0", "Tesla T4", 15 * GIB, None), Card("1", "NVIDIA A40", 45 * GIB, None)]
-    mixture = with_cards(cards, CORES)
+    cards = [Gpu("0", "Tesla T4", 15 * GIB, None), Gpu("1", "NVIDIA A40", 45 * GIB, None)]
+    mixture = with_gpus(cards, CORES)
     assert [part(mixture, number, 2).name for number in range(2)] == ["Tesla T4", "NVIDIA A40"]

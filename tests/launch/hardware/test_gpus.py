@@ -8,8 +8,7 @@ import pytest
 
 from actors.runtime.placement import Placement, place, place_engines
 from conf.errors import BadInput
-from launch.hardware import cards
-from launch.hardware.cards import Card, card_of, choose, find_cards, show_only
+from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
 from launch.hardware.machine import GIB
 
 Install = Callable[[str], ModuleType]
@@ -23,18 +22,18 @@ def indices(visible: str | None, device: str = "auto") -> str:
     with pytest.MonkeyPatch.context() as patch:
         if visible is not None:
             patch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        return ",".join(card.index for card in find_cards(device))
+        return ",".join(card.index for card in find_gpus(device))
 
 
 def test_gpus_come_from_the_driver(nvidia_smi: Install) -> None:
     nvidia_smi(TABLE)
-    assert find_cards() == [
-        Card("0", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20, "GPU-aa1", (8, 6)),
-        Card("1", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20, "GPU-bb1", (8, 6)),
-        Card("2", "Tesla T4", 15360 * 2**20, 0, "GPU-cc1", (7, 5)),
+    assert find_gpus() == [
+        Gpu("0", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20, "GPU-aa1", (8, 6)),
+        Gpu("1", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20, "GPU-bb1", (8, 6)),
+        Gpu("2", "Tesla T4", 15360 * 2**20, 0, "GPU-cc1", (7, 5)),
     ]
     nvidia_smi("")
-    assert find_cards() == []
+    assert find_gpus() == []
 
 
 def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
@@ -63,7 +62,7 @@ def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
     ],
 )
 def test_gpus_are_known_by_the_drivers_name(reported: str, name: str | None) -> None:
-    assert card_of(reported) == name
+    assert gpu_of(reported) == name
 
 
 def test_without_a_driver_that_works_there_are_no_gpus(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,15 +73,15 @@ def test_without_a_driver_that_works_there_are_no_gpus(nvidia_smi: Install, monk
             raise error("Driver Not Loaded")
 
         monkeypatch.setattr(sys.modules["pynvml"], "nvmlInit", fail)
-        assert find_cards() == find_cards("A40") == []
+        assert find_gpus() == find_gpus("A40") == []
 
 
 def test_a_driver_that_hangs_stops_all_but_a_plan_by_name(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia_smi(TABLE), "nvmlInit", lambda: time.sleep(60))
-    monkeypatch.setattr(cards, "ANSWER_S", 0.02)
+    monkeypatch.setattr(gpus, "ANSWER_S", 0.02)
     with pytest.raises(BadInput, match=r"driver does not answer .*device=cpu"):
-        find_cards()
-    assert find_cards("A40") == []
+        find_gpus()
+    assert find_gpus("A40") == []
 
 
 @pytest.mark.parametrize(
@@ -110,15 +109,15 @@ def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: I
     nvidia_smi(TABLE)
     show_only([])
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    show_only(find_cards("T4"))
+    show_only(find_gpus("T4"))
     assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("2", "PCI_BUS_ID")
-    assert [card.index for card in find_cards()] == ["2"]
+    assert [card.index for card in find_gpus()] == ["2"]
 
 
 def chosen(free: list[float | None], placement: Placement, learner: float = 0.0) -> list[str]:
     """Choose among GPUs of 40 GiB, so much of each free."""
     gpus = [
-        Card(str(index), "NVIDIA A100", 40 * GIB, None if each is None else int(each * GIB))
+        Gpu(str(index), "NVIDIA A100", 40 * GIB, None if each is None else int(each * GIB))
         for index, each in enumerate(free)
     ]
     return [card.index for card in choose(gpus, placement, learner * GIB)]

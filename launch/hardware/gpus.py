@@ -20,7 +20,7 @@ NO_MIG = "a run takes whole GPUs, and vLLM 0.32 takes the number of a MIG device
 
 
 @dataclass(frozen=True)
-class Card:
+class Gpu:
     """One GPU.
 
     index: in the driver's order, which is that of PCI buses
@@ -39,7 +39,7 @@ class Card:
     divided: bool = False
 
 
-def find_cards(device: str = "auto") -> list[Card]:
+def find_gpus(device: str = "auto") -> list[Gpu]:
     """Return the GPUs this process may use: all (`auto`), or those with a name of devices.yaml.
 
     Return none without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, and as
@@ -60,7 +60,7 @@ def find_cards(device: str = "auto") -> list[Card]:
     return select(cards, device)
 
 
-def ask_driver() -> tuple[str, list[Card]]:
+def ask_driver() -> tuple[str, list[Gpu]]:
     """Return the version of the driver and all its GPUs.
 
     Raises TimeoutError if it does not answer, NVMLError_LibraryNotFound where there is none, and NVMLError if it fails.
@@ -68,7 +68,7 @@ def ask_driver() -> tuple[str, list[Card]]:
     return in_thread(ANSWER_S, _ask)
 
 
-def _ask() -> tuple[str, list[Card]]:
+def _ask() -> tuple[str, list[Gpu]]:
     import pynvml
 
     pynvml.nvmlInit()
@@ -79,7 +79,7 @@ def _ask() -> tuple[str, list[Card]]:
         pynvml.nvmlShutdown()
 
 
-def _card(number: int) -> Card | None:
+def _card(number: int) -> Gpu | None:
     """Return a GPU; None for one that is lost, or that this process may not use."""
     import pynvml
 
@@ -94,7 +94,7 @@ def _card(number: int) -> Card | None:
     except (pynvml.NVMLError_NoPermission, pynvml.NVMLError_GpuIsLost):
         return None
     memory, mig = said(pynvml.nvmlDeviceGetMemoryInfo), said(pynvml.nvmlDeviceGetMigMode)
-    return Card(
+    return Gpu(
         index=str(number),
         name=pynvml.nvmlDeviceGetName(handle),
         memory=memory.total if memory else 0,
@@ -105,7 +105,7 @@ def _card(number: int) -> Card | None:
     )
 
 
-def select(cards: Sequence[Card], device: str = "auto") -> list[Card]:
+def select(cards: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
     """Return the GPUs of a device's name that CUDA_VISIBLE_DEVICES shows, in its order.
 
     Raises BadInput for a GPU that is divided by MIG, or of which the driver does not say how large it is.
@@ -116,7 +116,7 @@ def select(cards: Sequence[Card], device: str = "auto") -> list[Card]:
         if cards and (divided := [entry for entry in wanted if entry.startswith("MIG-")]):
             raise BadInput(f"CUDA_VISIBLE_DEVICES={divided[0]}: {NO_MIG}; name a GPU that is not divided")
         cards = [card for entry in wanted for card in cards if entry == card.index or card.uuid.startswith(entry)]
-    chosen = [card for card in cards if device in ("auto", card_of(card.name))]
+    chosen = [card for card in cards if device in ("auto", gpu_of(card.name))]
     for card in chosen:
         if card.divided:
             raise BadInput(
@@ -131,7 +131,7 @@ def select(cards: Sequence[Card], device: str = "auto") -> list[Card]:
     return chosen
 
 
-def card_of(name: str) -> str | None:
+def gpu_of(name: str) -> str | None:
     """Return the devices.yaml name of a GPU that the driver calls, say, `NVIDIA A100-SXM4-80GB`."""
     words = name.upper().replace("-", " ").split()
     joined = "".join(words)
@@ -143,14 +143,14 @@ def card_of(name: str) -> str | None:
     return next((known for known in devices() if known.startswith("RTX") and known.upper() in joined), None)
 
 
-def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[Card]:
+def choose(cards: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
     """Return as many GPUs as a placement takes, the first that have enough free. learner: bytes that a rank needs.
 
     An engine takes its whole share and does not start where that is not free; a rank with a GPU of its own needs no
     more than an engine does. Raises BadInput if other processes hold too much.
     """
 
-    def needs(card: Card) -> float:
+    def needs(card: Gpu) -> float:
         return placement.rollouts[0].memory * card.memory + (learner if placement.shared else 0.0)
 
     count = round(sum(share.gpus for share in (*placement.rollouts, *placement.learners)))
@@ -165,7 +165,7 @@ def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[
     return [card for card in cards if card not in taken][:count]
 
 
-def show_only(cards: Sequence[Card]) -> None:
+def show_only(cards: Sequence[Gpu]) -> None:
     """Let all that this process starts see only these GPUs, in this order; without GPUs nothing is hidden."""
     if cards:
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own is fastest first
