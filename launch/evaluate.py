@@ -51,8 +51,8 @@ from conf.schema import Config, among, marked
 from launch.evaluation.view import EvaluationView, lines, markdown, table
 from launch.hardware.cards import choose, show_only
 from launch.hardware.machine import Machine, check_build, detect
-from launch.plan.engines import check_engines
 from launch.plan.host_needs import check_host, needs_of_evaluation
+from launch.plan.refusal import check_engines
 from launch.reporting import attempt
 from launch.session.resume import changes, resolve_dtype, take_over
 from rewards.pool import check_judges

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from conf.departed import key_today, metrics_today, value_today
+from conf.departed import key_today, ledger_today, metrics_today, value_today
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -137,6 +137,11 @@ class LedgerRecord(Document):
 
     seconds: dict[str, dict[str, Amount]] = {}
     counts: dict[str, Whole] = {}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _today(cls, ledger: Any, checked: ModelWrapValidatorHandler[Self]) -> Self:
+        return checked(ledger_today(checked(ledger).content))
 
 
 class EntropyChange(Document):

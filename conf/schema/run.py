@@ -19,7 +19,7 @@ HOST = Rule(
     lambda text: re.fullmatch(r"[A-Za-z0-9.:-]+", text) is not None, "name an address such as 127.0.0.1, or a host"
 )
 FOLDER = Rule(lambda path: bool(path) and "\0" not in path, "name a folder")
-TRACKERS = Rule(
+LOGGERS = Rule(
     lambda names: {*names} <= {"tensorboard", "wandb"} and len({*names}) == len(names),
     "list tensorboard, wandb, both or neither, each once",
 )
@@ -54,7 +54,7 @@ class RunConfig:
     """For run.py: a command for the shell, run once when the run has ended in whatever way and everything is written,
     with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
     It has five minutes; its failure does not change the exit code."""
-    trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=TRACKERS, resumable=True)
+    trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=LOGGERS, resumable=True)
     """Loggers that show the run while it goes on: tensorboard, wandb, or neither; docs/how-to/loggers.md."""
     restore: str = setting("", "our choice", rule=URL, resumable=True, private=True)
     """URL of remote checkpoints, in the form of checkpoint.mirror. Where there is no folder of the run here, it is made

@@ -18,7 +18,7 @@ from conf.load import recorded, settings_of
 from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import check_build, detect
-from launch.plan.engines import check_engines
+from launch.plan.refusal import check_engines
 
 LATEST = "latest"
 

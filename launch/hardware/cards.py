@@ -1,4 +1,4 @@
-"""The NVIDIA cards of this machine, as the driver's library NVML shows them, and which of them a run uses."""
+"""The NVIDIA GPUs of this machine, as the driver's library NVML shows them, and which of them a run uses."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from conf.errors import BadInput
 T = TypeVar("T")
 
 ANSWER_S = 20.0
-"""Seconds the driver may take to answer: where nothing keeps the cards awake, it wakes them one after another."""
+"""Seconds the driver may take to answer: GPUs that nothing keeps awake are woken one after another."""
 
-NO_MIG = "a run takes whole cards, and vLLM 0.32 takes the number of a MIG device for that of a card"
+NO_MIG = "a run takes whole GPUs, and vLLM 0.32 takes the number of a MIG device for that of a GPU"
 
 
 @dataclass(frozen=True)
 class Card:
-    """One card.
+    """One GPU.
 
     index: in the driver's order, which is that of PCI buses
-    memory: bytes in all, 0 for a card without memory of its own
+    memory: bytes in all, 0 for a GPU without memory of its own
     free: bytes that no process holds, None where the driver does not say
     capability: compute capability, major and minor
     divided: by MIG
@@ -40,10 +40,10 @@ class Card:
 
 
 def find_cards(device: str = "auto") -> list[Card]:
-    """Return the cards this process may use: all (`auto`), or those with a name of devices.yaml.
+    """Return the GPUs this process may use: all (`auto`), or those with a name of devices.yaml.
 
-    None without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, if it does not
-    say how large a card is, or if a card is divided by MIG.
+    Return none without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, and as
+    `select`.
     """
     from pynvml import NVMLError
 
@@ -57,11 +57,11 @@ def find_cards(device: str = "auto") -> list[Card]:
         ) from error
     except NVMLError:
         return []
-    return select(cards, os.environ.get("CUDA_VISIBLE_DEVICES"), device)
+    return select(cards, device)
 
 
 def ask_driver() -> tuple[str, list[Card]]:
-    """Return the version of the driver and all its cards.
+    """Return the version of the driver and all its GPUs.
 
     Raises TimeoutError if it does not answer, NVMLError_LibraryNotFound where there is none, and NVMLError if it fails.
     """
@@ -80,7 +80,7 @@ def _ask() -> tuple[str, list[Card]]:
 
 
 def _card(number: int) -> Card | None:
-    """Return a card; None for one that is lost, or that this process may not use."""
+    """Return a GPU; None for one that is lost, or that this process may not use."""
     import pynvml
 
     def said(ask: Callable[..., T]) -> T | None:
@@ -105,43 +105,34 @@ def _card(number: int) -> Card | None:
     )
 
 
-def select(cards: Sequence[Card], visible: str | None, device: str = "auto") -> list[Card]:
-    """Return the cards of a device's name among those that are visible.
+def select(cards: Sequence[Card], device: str = "auto") -> list[Card]:
+    """Return the GPUs of a device's name that CUDA_VISIBLE_DEVICES shows, in its order.
 
-    visible: the value of CUDA_VISIBLE_DEVICES, which selects and orders them; None for all
+    Raises BadInput for a GPU that is divided by MIG, or of which the driver does not say how large it is.
     """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        wanted = [entry for part in visible.split(",") if (entry := part.strip())]
+        wanted = [entry.strip() for entry in visible.split(",") if entry.strip()]
         if cards and (divided := [entry for entry in wanted if entry.startswith("MIG-")]):
-            raise BadInput(f"CUDA_VISIBLE_DEVICES={divided[0]}: {NO_MIG}; name a card that is not divided")
-        cards = [card for entry in wanted for card in cards if means(entry, card)]
+            raise BadInput(f"CUDA_VISIBLE_DEVICES={divided[0]}: {NO_MIG}; name a GPU that is not divided")
+        cards = [card for entry in wanted for card in cards if entry == card.index or card.uuid.startswith(entry)]
     chosen = [card for card in cards if device in ("auto", card_of(card.name))]
     for card in chosen:
         if card.divided:
-            raise BadInput(f"card {card.index}, {card.name}, is {without_mig(card.index)}")
+            raise BadInput(
+                f"GPU {card.index}, {card.name}, is divided by MIG: {NO_MIG}; switch it off"
+                f" (nvidia-smi -i {card.index} -mig 0), or hide the GPU by CUDA_VISIBLE_DEVICES"
+            )
         if not card.memory:
             raise BadInput(
-                f"card {card.index}, {card.name}, has no memory of its own, and no plan is possible without: leave it"
-                " out, by CUDA_VISIBLE_DEVICES or with device=cpu"
+                f"GPU {card.index}, {card.name}, has no memory of its own, without which no plan is possible: hide it"
+                " by CUDA_VISIBLE_DEVICES, or give device=cpu"
             )
     return chosen
 
 
-def means(entry: str, card: Card) -> bool:
-    """Return whether an entry of CUDA_VISIBLE_DEVICES means a card."""
-    return entry == card.index or card.uuid.startswith(entry)
-
-
-def without_mig(index: str) -> str:
-    """Say why a card that is divided cannot be used, and what to do."""
-    return (
-        f"divided by MIG: {NO_MIG}; switch it off (nvidia-smi -i {index} -mig 0), or leave the card out by"
-        " CUDA_VISIBLE_DEVICES"
-    )
-
-
 def card_of(name: str) -> str | None:
-    """Return the devices.yaml name of a card that nvidia-smi calls, say, `NVIDIA A100-SXM4-80GB`."""
+    """Return the devices.yaml name of a GPU that the driver calls, say, `NVIDIA A100-SXM4-80GB`."""
     words = name.upper().replace("-", " ").split()
     joined = "".join(words)
     if "A100" in words:
@@ -153,9 +144,9 @@ def card_of(name: str) -> str | None:
 
 
 def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[Card]:
-    """Return as many cards as a placement takes, the first that have enough free. learner: bytes that a rank needs.
+    """Return as many GPUs as a placement takes, the first that have enough free. learner: bytes that a rank needs.
 
-    An engine takes its whole share and does not start where that is not free; a rank with a card of its own needs no
+    An engine takes its whole share and does not start where that is not free; a rank with a GPU of its own needs no
     more than an engine does. Raises BadInput if other processes hold too much.
     """
 
@@ -167,15 +158,15 @@ def choose(cards: Sequence[Card], placement: Placement, learner: float) -> list[
     if taken and len(cards) - len(taken) < count:
         card = taken[0]
         raise BadInput(
-            f"card {card.index}, {card.name}, has {amount(card.free or 0)} of {amount(card.memory)} free and"
-            f" {amount(needs(card))} are needed: nvidia-smi shows what holds the rest; end that, or leave the card out"
-            " by CUDA_VISIBLE_DEVICES"
+            f"GPU {card.index}, {card.name}, has {amount(card.free or 0)} of {amount(card.memory)} free and"
+            f" {amount(needs(card))} are needed: nvidia-smi shows what holds the rest; end that, or hide the GPU by"
+            " CUDA_VISIBLE_DEVICES"
         )
     return [card for card in cards if card not in taken][:count]
 
 
 def show_only(cards: Sequence[Card]) -> None:
-    """Let all that this process starts see only these cards, in this order; without cards nothing is hidden."""
+    """Let all that this process starts see only these GPUs, in this order; without GPUs nothing is hidden."""
     if cards:
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own is fastest first
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(card.index for card in cards)

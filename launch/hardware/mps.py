@@ -1,4 +1,4 @@
-"""NVIDIA's Multi-Process Service: the processes on one card compute at the same time and not in turn."""
+"""NVIDIA's Multi-Process Service, with which the processes on one GPU compute at the same time and not in turn."""
 
 import contextlib
 import os
@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from actors.runtime.placement import Placement
 from actors.runtime.process import end_with
@@ -20,38 +19,37 @@ ANSWER_S = 20.0
 """Seconds the service may take to start or to end."""
 
 PRICE = (
-    "engine and learner compute on the card at the same time through NVIDIA's MPS: a memory fault of one of them ends"
+    "engine and learner compute on the GPU at the same time through NVIDIA's MPS: a memory fault of one of them ends"
     " both, which then start again"
 )
-"""What an event of the run says."""
+"""Text of the run's event."""
 
 
 def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 1) -> None:
-    """Raise BadInput if the service is asked for and cannot be: before anything expensive is started.
-
-    beside: runs at a time on this machine.
-    """
+    """Raise BadInput if the service is requested and cannot be started. beside: runs at a time on this machine."""
     if not config.run.mps:
         return
+    reason = ""
     if joined:
-        raise BadInput("run.mps=true: on a cluster the service belongs to whoever started the nodes; leave it out")
-    if placement.device != "cuda" or not placement.shared:
-        raise BadInput("run.mps=true: engine and learner share no card here; leave it out")
-    if beside > 1:
-        raise BadInput(
-            f"run.mps=true: a service sees all cards, and {beside} runs at a time would start one each; show the sweep"
-            " one card (CUDA_VISIBLE_DEVICES=0), or leave it out"
+        reason = "on a cluster the service belongs to the user who started the nodes;"
+    elif placement.device != "cuda" or not placement.shared:
+        reason = "engine and learner share no GPU here;"
+    elif beside > 1:
+        reason = (
+            f"a service sees all GPUs, and {beside} runs at a time would start one each; set CUDA_VISIBLE_DEVICES=0, or"
         )
-    if shutil.which(TOOL) is None:
-        raise BadInput(f"run.mps=true: there is no {TOOL} on the PATH; install the driver's tools, or leave it out")
+    elif shutil.which(TOOL) is None:
+        reason = f"there is no {TOOL} on the PATH; install the driver's tools, or"
+    if reason:
+        raise BadInput(f"run.mps=true: {reason} leave it out")
 
 
 @contextlib.contextmanager
 def mps_service(config: Config) -> Iterator[None]:
-    """Have the service run meanwhile for all processes that are started, if it is asked for.
+    """Run the service for all processes that are started meanwhile, if it is requested.
 
-    It sees all cards, in the order of PCI buses, or it would number those of its clients anew. A service that a killed
-    run has left is ended first; one of this run ends with this process, however that ends.
+    It sees all GPUs, in the order of PCI buses, or it would number those of its clients anew. A service of a killed run
+    is ended first; the service of this run ends with this process, also with kill -9.
     """
     if not config.run.mps:
         yield
@@ -59,15 +57,13 @@ def mps_service(config: Config) -> Iterator[None]:
     folder = private_folder() / f"mps-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
     for name in ("pipe", "log"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.environ["CUDA_MPS_PIPE_DIRECTORY"], os.environ["CUDA_MPS_LOG_DIRECTORY"] = (
-        str(folder / "pipe"),
-        str(folder / "log"),
-    )
+        os.environ[f"CUDA_MPS_{name.upper()}_DIRECTORY"] = str(folder / name)
     _quit()
+    environment = os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
     service = subprocess.Popen(
         [TOOL, "-f"],
-        env={key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
-        | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -76,9 +72,11 @@ def mps_service(config: Config) -> Iterator[None]:
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = service.wait(1.0)
-            said = _last_words(folder / "log" / "control.log")
+            log = folder / "log" / "control.log"
+            said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
             raise BadInput(
-                f"run.mps=true: {TOOL} ended with {code}{said}; see that no other user's service runs, or leave it out"
+                f"run.mps=true: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}; check that no"
+                " other user's service runs, or leave it out"
             )
         yield
     finally:
@@ -87,16 +85,11 @@ def mps_service(config: Config) -> Iterator[None]:
             service.wait(ANSWER_S)
         service.kill()
         service.wait()
-        for name in ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"):
-            os.environ.pop(name, None)
+        for name in ("PIPE", "LOG"):
+            os.environ.pop(f"CUDA_MPS_{name}_DIRECTORY", None)
 
 
 def _quit() -> None:
     """Tell the service at this process's pipe to end, if there is one."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run([TOOL], input="quit\n", text=True, capture_output=True, timeout=ANSWER_S)
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return f" and said: {lines[-1]}" if lines else ""

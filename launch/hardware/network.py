@@ -1,4 +1,4 @@
-"""Who can reach what a run listens on: Ray lets whoever has its token run code."""
+"""A warning on the ports of a cluster's node: everyone who has Ray's token can run code through them."""
 
 import ipaddress
 import socket
@@ -10,16 +10,16 @@ def public_addresses() -> list[str]:
     """Return the addresses of this machine that the internet can reach, unless a firewall stands before them."""
     addresses = [
         address.address.partition("%")[0]
-        for card in psutil.net_if_addrs().values()
-        for address in card
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
         if address.family in (socket.AF_INET, socket.AF_INET6)
     ]
     return [address for address in addresses if ipaddress.ip_address(address).is_global]
 
 
 def cluster_warning() -> str:
-    """Say what a node of a cluster lets others reach, and how to close it."""
-    text = "Ray's ports on this node are open on all its addresses to whoever has the token, ~/.ray/auth_token"
+    """Say which ports of this node others can reach, and how to close them."""
+    text = "Ray's ports on this node are open on all its addresses to everyone with the token, ~/.ray/auth_token"
     if public := public_addresses():
         text += (
             f"; {' and '.join(public)} can be reached from the internet: let in your nodes alone, for instance by\n"
@@ -29,9 +29,5 @@ def cluster_warning() -> str:
     return text
 
 
-def main() -> None:
-    print(cluster_warning())
-
-
 if __name__ == "__main__":
-    main()
+    print(cluster_warning())

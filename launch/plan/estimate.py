@@ -1,4 +1,4 @@
-"""Seconds of an update in closed form: what rollouts and learner take, and what they hide of each other.
+"""Seconds of an update in closed form: the work of rollouts and learner, and the part of it that overlaps.
 
 Under a steady staleness limit η, the groups of a batch start when a version is published, and the update that consumes
 them ends at most η + 1 updates later. So with P seconds per update, a batch's generation G and the learner's part L,
@@ -21,27 +21,24 @@ from conf.schema import Config
 from launch.plan.time import Costs, Workload
 
 ROUNDS = 100
-"""Steps of the fixed-point iteration for P; it halves the distance in each."""
+"""Steps of the fixed-point iteration for P; each halves the distance."""
 
 LEAST_ROOM = 0.1
 """Updates that a batch always has for its generation; where the learner alone takes longer, P follows from that."""
 
 BUSY = 0.8
-"""Fraction of the time from which on a part is the bottleneck; if none works so much, waits for each other are."""
+"""Fraction of the time from which on a part is the bottleneck; with less of both, waits for each other are."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean seconds of an update and of an evaluation, and what they come to within the budget.
+    """Mean seconds of an update and of an evaluation, and their number within the budget.
 
     start_s: until the first group is requested
     tokens: generated per update
     generate_s: in which an engine generates
     learn_s: in which the learner computes or waits for the weight sync
     contended: factor by which a shared GPU slows the learner's passes
-    waits_s: until the engines have answered the probes of the adapter check
-    scores_s: of the learner for the adapter check
-    staleness: updates between the version that sampled a batch and the one that it trains
     """
 
     config: Config
@@ -51,9 +48,6 @@ class Estimate:
     generate_s: float
     learn_s: float
     contended: float
-    waits_s: float
-    scores_s: float
-    staleness: int
     evaluate_s: float
 
     @property
@@ -63,10 +57,6 @@ class Estimate:
     @property
     def learner_busy(self) -> float:
         return self.learn_s / self.update_s
-
-    @property
-    def groups_per_s(self) -> float:
-        return self.config.learner.problems_per_update / self.update_s
 
     @property
     def bottleneck(self) -> str:
@@ -102,20 +92,20 @@ class Estimate:
 
     @property
     def kept(self) -> dict[str, float]:
-        """What a run keeps of its plan, to be compared with what came of it."""
+        """The figures that a run keeps of its plan, to be compared with what it did."""
         return {"updates": self.updates, "update_s": self.update_s, "start_s": self.start_s}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What an update asks of one engine and of the learner.
+    """The work of an update for one engine and for the learner.
 
     samples: per engine
-    steps: from the start of a batch to the end of its last sample, if samples are decoded as in a run
+    steps: decoding steps from the start of a batch to the end of its last sample
     decoded: samples that an engine decodes at once on average, at most
-    fixed_s: of an engine, apart from what its steps cost however few samples they have
+    fixed_s: of an engine, besides what its steps cost however few samples they have
     passes_s, host_s: of the learner on the device it computes on, and on the host while that device is free
-    gradient_s, scores_s: of passes_s, before the adapter check and for it
+    gradient_s: of passes_s, before the adapter check
     """
 
     samples: float
@@ -125,88 +115,86 @@ class Work:
     passes_s: float
     host_s: float
     gradient_s: float
-    scores_s: float
 
 
 def estimate(
     config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, together: float
 ) -> Estimate:
-    """Return mean durations of a run. at_once: samples that an engine decodes at once. together: what engine and
-    learner do of their work on one processor at the same time, over what one of them alone would do.
+    """Return mean durations of a run. at_once: samples that an engine decodes at once. together: work that engine and
+    learner do on one GPU at the same time, over the work of one of them alone.
     """
     work = _work(config, costs, workload, placement, at_once)
     staleness, tokens = config.learner.max_staleness, config.canary.tokens
     contended = 2 / together if placement.shared and staleness else 1.0
     learns_s, tail_s = work.passes_s + work.host_s, config.rollout.samples_per_problem * costs.verify_s
+    slowed_s = 0.0
     if not staleness:
-        alone_s, slowed_s = work.fixed_s + costs.step_s * work.steps + tail_s, 0.0
+        alone_s = work.fixed_s + costs.step_s * work.steps + tail_s
         waits_s = max(0.0, tokens * costs.decode_s(config.canary.problems) - work.gradient_s)
-        learn_s = learns_s + waits_s + costs.swap_s
+        learn_s = learns_s + waits_s + costs.sync_s
         update_s = alone_s + learn_s
     else:
         update_s, steps = work.fixed_s + learns_s, work.steps
         for _ in range(ROUNDS):
             alone_s = work.fixed_s + costs.step_s * steps
             slowed_s = (contended - 1) * min(work.passes_s, alone_s)
-            waits_s = max(0.0, tokens * update_s / steps - work.gradient_s)
-            learn_s = learns_s + slowed_s + waits_s + costs.swap_s
+            waits_s = max(
+                0.0, tokens * update_s / steps - work.gradient_s
+            )  # for the engines' part of the adapter check
+            learn_s = learns_s + slowed_s + waits_s + costs.sync_s
             steps = max(
                 work.samples * workload.response / work.decoded,
                 work.steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
-                work.steps / max(ADAPTER_SLOTS - costs.swap_s / update_s, LEAST_ROOM),
+                work.steps / max(ADAPTER_SLOTS - costs.sync_s / update_s, LEAST_ROOM),
             )
             update_s = (update_s + max(work.fixed_s + costs.step_s * steps + slowed_s, learn_s)) / 2
-    redrawn = 1 / workload.varied if config.learner.refill else 1.0
-    groups = config.learner.problems_per_update * redrawn
     return Estimate(
         config=config,
         start_s=costs.start_s,
-        tokens=groups * config.rollout.samples_per_problem * workload.response,
+        tokens=work.samples * _engines(config, placement) * workload.response,
         update_s=update_s,
         generate_s=min(alone_s + slowed_s, update_s),
         learn_s=min(learn_s, update_s),
         contended=contended,
-        waits_s=waits_s,
-        scores_s=contended * work.scores_s,
-        staleness=staleness,
         evaluate_s=_evaluate_s(config, costs, workload, placement, at_once),
     )
+
+
+def _engines(config: Config, placement: Placement) -> int:
+    """Return the number of engines that have work, since staleness limits the groups in flight."""
+    return min(len(placement.rollouts), config.learner.problems_per_update * (1 + config.learner.max_staleness))
 
 
 def _work(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Work:
     rollout, learner, length = config.rollout, config.learner, workload.response
     problems, each, most = learner.problems_per_update, rollout.samples_per_problem, rollout.max_response_tokens
-    redrawn = 1 / workload.varied if learner.refill else 1.0
+    drawn = 1 / workload.varied if learner.refill else 1.0  # groups for one that is trained on
     varied = problems if learner.refill or config.algorithm.regularised else problems * workload.varied
-    engines = min(len(placement.rollouts), problems * (1 + learner.max_staleness))
-    started = problems * each / engines
+    started = problems * each / _engines(config, placement)
     places = groups_at_once(config, placement.device) * each  # a group keeps its own until its longest sample ends
     decoded = min(at_once, places * length / longest_of(each, workload, most))
-    last = longest_of(problems * redrawn * each, workload, most)
+    last = longest_of(problems * drawn * each, workload, most)
     full = decoded if learner.max_staleness or places < started else at_once
-    probes = config.canary.problems * (workload.fresh + config.canary.tokens)
-    learned = varied * (workload.fresh + each * length)
+    gradient_s = varied * (workload.fresh + each * length) * costs.learn_s / len(placement.learners)
+    check_s = config.canary.problems * (workload.fresh + config.canary.tokens) * costs.score_s
     on_host = placement.device == "cuda" and learner.offload == "cpu"
-    gradient_s = learned * costs.learn_s / len(placement.learners)
-    scores_s = probes * costs.score_s
     return Work(
-        samples=started * redrawn,
-        steps=max(last, started * length / full + last - length) * redrawn,
+        samples=started * drawn,
+        steps=max(last, started * length / full + last - length) * drawn,
         decoded=decoded,
-        fixed_s=started * redrawn * (workload.fresh / each * costs.prefill_s + length * costs.sample_s),
-        passes_s=gradient_s + scores_s + (not on_host) * costs.update_s,
-        host_s=on_host * costs.update_s,
+        fixed_s=started * drawn * (workload.fresh / each * costs.prefill_s + length * costs.sample_s),
+        passes_s=gradient_s + check_s + (0.0 if on_host else costs.update_s),
+        host_s=costs.update_s if on_host else 0.0,
         gradient_s=gradient_s,
-        scores_s=scores_s,
     )
 
 
 def _evaluate_s(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> float:
     engines, problems = len(placement.rollouts), config.eval.problems
-    answer = min(workload.response, config.eval.max_response_tokens or math.inf)
+    response = min(workload.response, config.eval.max_response_tokens or math.inf)
     alone = answers_alone(config, placement.device)
     decoded = 1.0 if alone else max(1.0, min(at_once, problems / engines))
-    return problems * config.eval.n * answer * costs.decode_s(decoded) / decoded / engines
+    return problems * config.eval.n * response * costs.decode_s(decoded) / decoded / engines
 
 
 def longest_of(samples: float, workload: Workload, most: int) -> float:

@@ -1,6 +1,5 @@
 """Whether the host has enough disk, shared memory and memory for a run, before anything expensive starts."""
 
-import resource
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,13 +27,9 @@ SESSION_BYTES = 512 * MIB
 """Disk for the logs of Ray's session, in the folder for temporary files."""
 
 
-OPEN_FILES = 1024
-"""Of one process, what systems give at the least. Ray takes as many as it may, and advises 8192."""
-
-
 @dataclass(frozen=True)
 class Resource:
-    """One thing that a run needs of its host. free, needed: bytes. remedy: where there is too little."""
+    """A resource of the host. free, needed: bytes. remedy: what to do where there is too little."""
 
     what: str
     free: int
@@ -43,7 +38,7 @@ class Resource:
 
 
 def needs_of_run(plan: Plan) -> HostNeeds:
-    """Return what a run by this plan needs of its host."""
+    """Return the needs of a run by this plan on its host."""
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     adapter = trained * DTYPE_BYTES[config.model.dtype]
@@ -59,7 +54,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
 
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
-    """Return what an evaluation, which has engines and no learner, needs of its host."""
+    """Return the needs of an evaluation, which has engines and no learner, on its host."""
     entries = engine_memory(config, shape, placement, len(placement.rollouts))
     memory = sum(entry.bytes for entry in entries if entry.place == "host" and entry.what != LOADED)
     return HostNeeds(
@@ -71,14 +66,14 @@ def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement
 
 
 def _shared_memory(placement: Placement) -> int:
-    """Return the bytes of /dev/shm that several ranks on cards need beside Ray's store, which can do without."""
+    """Return the bytes of /dev/shm that several ranks on GPUs need beside Ray's store, which can do without."""
     return 2 * OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
 
 
 def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterator[Resource]:
-    """Yield what the host has of all that a run needs. folder, overwrite: as for `check_host`."""
+    """Yield free and needed bytes of all that a run needs. folder, overwrite: as for `check_host`."""
     if not SHARED_MEMORY.is_dir():
-        raise BadInput(f"there is no {SHARED_MEMORY}, in which Ray's processes meet: mount it, or run where it is")
+        raise BadInput(f"there is no {SHARED_MEMORY}, which Ray's processes need: mount it, or run where it is")
     free, temporary = measure(folder), Path(tempfile.gettempdir())
     kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
     disk = need.disk - (size(folder) if overwrite else free.begun + kept)
@@ -92,19 +87,16 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
     yield Resource(
         "/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"
     )
-    yield Resource("the host's memory", free.memory, need.memory, "end what else runs here, or take a larger machine")
+    yield Resource("the host's memory", free.memory, need.memory, "end other programs here, or take a larger machine")
 
 
 def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
-    """Raise BadInput for the first thing that the host has too little of.
+    """Raise BadInput for the first resource of which the host has too little.
 
-    folder: of the run; what it holds already is counted, unless overwrite is going to empty it.
+    folder: of the run; the bytes it holds already are counted, unless overwrite is going to empty it.
     """
     for each in resources(need, folder, overwrite):
         if each.free < each.needed:
             raise BadInput(
                 f"{each.what} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
             )
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if 0 <= most < OPEN_FILES:
-        raise BadInput(f"ulimit -n {most}: a run needs {OPEN_FILES} open files: raise it, better to 8192")

@@ -1,8 +1,9 @@
-"""What each process of a run needs of memory, from configuration and the model's shape alone, and whether it fits."""
+"""Memory that each process of a run needs, from configuration and the model's shape alone, and whether it fits."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from actors.models.sizes import (
     ADAPTER_SLOTS,
@@ -25,21 +26,21 @@ from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB, Machine
 
 CUDA_CONTEXT = GIB // 2
-"""Bytes of a card that a process takes before its first tensor."""
+"""Bytes of a GPU that a process takes before its first tensor."""
 
 BUCKET = 4 * 50_000_000
 """Bytes of gradients that ZeRO reduces at a time."""
 
 ENGINE_WORKSPACE = GIB
-"""vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
+"""Bytes of vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
 
 CUDA_LIBRARIES = 2.0 * GIB
-"""Host memory that CUDA's context and libraries take in a process: the engine's scheduler, which is its worker on a
-card, and a learner rank. A usual figure, not measured."""
+"""Host memory of CUDA's context and libraries in the engine's scheduler, which is its worker on a GPU, and in a learner
+rank. A usual figure, not measured."""
 
 ENGINE_PROCESSES = {"cpu": 1.7 * GIB, "cuda": 1.4 * GIB + CUDA_LIBRARIES}
 """Host memory of an engine's server (0.7 GiB: torch, Ray and vLLM imported) and of its engine process without weights
-and cache. Measured, like the following, as peaks of resident memory on a machine without a card."""
+and cache. Measured, like the following, as peaks of resident memory on a machine without a GPU."""
 
 LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
 """Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
@@ -49,10 +50,10 @@ OTHER_PROCESSES = 2.0 * GIB
 memory adds up to 2.9 GiB, of which they share a third."""
 
 PINNED = 2
-"""Pinned memory takes at most so many times its size: torch rounds every tensor up to a power of two."""
+"""Size of pinned memory over that of its contents, at most: torch rounds every tensor up to a power of two."""
 
 LOADED = "engine: adapters as loaded"
-"""The part of an engine that an evaluation, which serves one adapter, hardly needs."""
+"""Name of the part of an engine that an evaluation, which serves one adapter, hardly needs."""
 
 LOGIT_BYTES = 12
 """Bytes per logit of a chunk: the logit, its exponential and one temporary, all fp32."""
@@ -64,8 +65,8 @@ class Memory:
 
     place: `rollout GPU`, `learner GPU` or `host`
     what: process and part
-    formula: how the bytes come about, for people
-    elastic: `bytes` is the least; the part takes whatever the place has left
+    formula: the sizes that make up the bytes, for people
+    elastic: `bytes` is the least; the part takes all that the place has left
     """
 
     place: str
@@ -76,21 +77,21 @@ class Memory:
 
 
 def memory_of(
-    config: Config, shape: ShapeConfig, placement: Placement, card: float, nodes: Sequence[Node] = ()
+    config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, nodes: Sequence[Node] = ()
 ) -> Iterator[Memory]:
-    """Yield what one card of each kind needs, and what all processes on the machine where the run starts need.
+    """Yield the needs of one GPU of each kind, and of all processes on the machine where the run starts.
 
-    card: bytes of a card that a learner rank may use, 0 without one. nodes: of a cluster, the run's own first.
+    gpu_bytes: memory of a GPU that a learner rank may use, 0 without one. nodes: of a cluster, the run's own first.
     """
     engines, ranks = _on_first_node(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
-    yield from _learner_memory(config, shape, placement, card, ranks)
+    yield from _learner_memory(config, shape, placement, gpu_bytes, ranks)
     yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
     yield Memory("host", "object store", OBJECT_STORE_BYTES, "Ray's, taken at its start")
 
 
 def _on_first_node(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
-    """Count the engines and learner ranks where the run starts; on a cluster ranks are packed onto its cards first."""
+    """Count the engines and learner ranks where the run starts; on a cluster ranks are packed onto its GPUs first."""
     engines, ranks = len(placement.rollouts), len(placement.learners)
     if not nodes:
         return engines, ranks
@@ -104,39 +105,39 @@ def _on_first_node(placement: Placement, nodes: Sequence[Node]) -> tuple[int, in
 
 
 def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
-    """Yield what one engine needs on its card, and what so many need on the host."""
-    rollout, lora, dtype = config.rollout, config.lora, config.model.dtype
-    size, padded = DTYPE_BYTES[dtype], padded_rank(lora.rank)
-    cuda, times = placement.device == "cuda", _times(engines, "engines")
-    place, here, each = ("rollout GPU", 1, "") if cuda else ("host", engines, times)
+    """Yield the needs of one engine on its GPU, and of so many on the host."""
+    rollout, lora, size = config.rollout, config.lora, DTYPE_BYTES[config.model.dtype]
+    cuda, all_of_them = placement.device == "cuda", f", {engines} engines" if engines > 1 else ""
+    place, count, each = ("rollout GPU", 1, "") if cuda else ("host", engines, all_of_them)
+    weights, padded = parameters(shape), padded_rank(lora.rank)
+    served = ADAPTER_SLOTS * lora_parameters(shape, padded, lora.target_modules) * size
+    loaded = ADAPTER_SLOTS * lora_parameters(shape, lora.rank, lora.target_modules) * size * (PINNED if cuda else 1)
 
-    def slots(rank: int) -> int:
-        return ADAPTER_SLOTS * lora_parameters(shape, rank, lora.target_modules) * size
-
-    base = parameters(shape)
-    yield Memory(place, "engine: base weights", here * base * size, f"{base / 1e6:,.0f} million × {size} bytes{each}")
-    yield Memory(place, "engine: adapter slots", here * slots(padded), f"{ADAPTER_SLOTS} at rank {padded}{each}")
-    loaded, pinned = engines * slots(lora.rank) * (PINNED if cuda else 1), ", pinned" if cuda else ""
-    yield Memory("host", LOADED, loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{times}")
+    yield Memory(
+        place, "engine: base weights", count * weights * size, f"{weights / 1e6:,.0f} million × {size} bytes{each}"
+    )
+    yield Memory(place, "engine: adapter slots", count * served, f"{ADAPTER_SLOTS} at rank {padded}{each}")
+    pinned = ", pinned" if cuda else ""
+    yield Memory("host", LOADED, engines * loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{all_of_them}")
     if cuda:
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
-        cache = group * kv_bytes_per_token(shape, dtype)
+        cache = group * kv_bytes_per_token(shape, config.model.dtype)
         yield Memory(place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
         workspace = ENGINE_WORKSPACE + rollout.max_concurrent_samples * shape.vocabulary * LOGIT_BYTES
         yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
     else:
-        yield Memory(place, "engine: KV cache", here * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")
+        yield Memory(place, "engine: KV cache", count * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")
     process = ENGINE_PROCESSES[placement.device]
-    yield Memory("host", "engine: processes", engines * process, _processes(engines, process, placement))
+    yield Memory("host", "engine: processes", engines * process, f"{engines} × {process / GIB:.3g} GiB")
 
 
 def _learner_memory(
-    config: Config, shape: ShapeConfig, placement: Placement, card: float, here: int
+    config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, here: int
 ) -> Iterator[Memory]:
-    """Yield what one learner rank needs on its card, and what `here` of them need on the host."""
-    learner, lora = config.learner, config.lora
-    size, ranks, cuda = DTYPE_BYTES[config.model.dtype], len(placement.learners), placement.device == "cuda"
-    place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, _times(here, "ranks"))
+    """Yield the needs of one learner rank on its GPU, and of `here` of them on the host."""
+    learner, lora, size = config.learner, config.lora, DTYPE_BYTES[config.model.dtype]
+    ranks, cuda = len(placement.learners), placement.device == "cuda"
+    place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, f", {here} ranks" if here > 1 else "")
     trained = lora_parameters(shape, lora.rank, lora.target_modules)
 
     yield Memory(place, "learner: base weights", count * parameters(shape) * size, f"as the engine's{each}")
@@ -144,13 +145,12 @@ def _learner_memory(
     yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
     token = activation_bytes(shape, lora.rank, size, kept_on(config, cuda))
     kept = f"{learner.tokens_per_microbatch} tokens"
-    if recomputes(config, shape, card):
+    if recomputes(config, shape, gpu_bytes):
         token, kept = token // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
     yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token, f"{kept}{each}")
+    logits = f"{learner.logprob_chunk} × {shape.vocabulary}{each}"
     chunk = learner.logprob_chunk * shape.vocabulary * LOGIT_BYTES
-    yield Memory(
-        place, "learner: chunk of logits", count * chunk, f"{learner.logprob_chunk} × {shape.vocabulary}{each}"
-    )
+    yield Memory(place, "learner: chunk of logits", count * chunk, logits)
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
     weight = OPTIMIZER_BYTES
@@ -158,61 +158,38 @@ def _learner_memory(
         place, count, weight = "host", here, OPTIMIZER_BYTES + size
     part = f", {count}/{ranks} of them" if count < ranks else ""
     optimizer = trained * weight * count / ranks
-    yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes a trained weight{part}")
-    saved = trained * CHECKPOINT_BYTES
-    yield Memory(
-        "host", "learner: checkpoint", saved, f"{CHECKPOINT_BYTES} bytes a trained weight, while it is written"
-    )
+    yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes per trained weight{part}")
+    saved = f"{CHECKPOINT_BYTES} bytes per trained weight, while it is written"
+    yield Memory("host", "learner: checkpoint", trained * CHECKPOINT_BYTES, saved)
     process = LEARNER_PROCESS[placement.device]
-    yield Memory("host", "learner: process", here * process, _processes(here, process, placement))
-
-
-def _processes(count: int, each: float, placement: Placement) -> str:
-    return f"{count} × {each / GIB:.3g} GiB" + ("" if placement.device == "cuda" else ", measured")
-
-
-def _times(count: int, of: str) -> str:
-    return f", {count} {of}" if count > 1 else ""
-
-
-def available_memory(machine: Machine, placement: Placement) -> dict[str, float | None]:
-    """Return the bytes that each place has, None if unknown."""
-    cards = {"rollout GPU": placement.rollouts, "learner GPU": placement.learners} if machine.gpus else {}
-    shares = {place: machine.gpu_memory * shares[0].memory for place, shares in cards.items() if shares}
-    return {**shares, "host": machine.host_memory}
-
-
-def cache_tokens(
-    config: Config,
-    shape: ShapeConfig,
-    placement: Placement,
-    memory: Iterable[Memory],
-    available: Mapping[str, float | None],
-) -> int:
-    """Return the tokens that one engine's KV cache holds: on a card whatever the other parts leave."""
-    cache: float = config.rollout.kv_cache_gib * GIB
-    if placement.device == "cuda":
-        fixed = sum(entry.bytes for entry in memory if entry.place == "rollout GPU" and not entry.elastic)
-        cache = max(0.0, (available["rollout GPU"] or 0) - fixed)
-    return int(cache / kv_bytes_per_token(shape, config.model.dtype))
+    yield Memory("host", "learner: process", here * process, f"{here} × {process / GIB:.3g} GiB")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a configuration needs of a machine.
-
-    memory: the needs of each place, part by part
-    available: bytes that each place has, None if unknown
-    cache_tokens: tokens that the KV cache of one engine holds
-    """
+    """The needs of a configuration on a machine. memory: the needs of each place, part by part."""
 
     config: Config
     machine: Machine
     placement: Placement
     shape: ShapeConfig
     memory: tuple[Memory, ...]
-    available: dict[str, float | None]
-    cache_tokens: int
+
+    @cached_property
+    def available(self) -> dict[str, float | None]:
+        """Bytes that each place has, None if unknown."""
+        kinds = {"rollout GPU": self.placement.rollouts, "learner GPU": self.placement.learners}
+        gpus = {place: self.machine.gpu_memory * of[0].memory for place, of in kinds.items() if of}
+        return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory}
+
+    @cached_property
+    def cache_tokens(self) -> int:
+        """Tokens that the KV cache of one engine holds: on a GPU it takes all that the other parts leave."""
+        cache: float = self.config.rollout.kv_cache_gib * GIB
+        if self.placement.device == "cuda":
+            fixed = sum(entry.bytes for entry in self.memory if entry.place == "rollout GPU" and not entry.elastic)
+            cache = max(0.0, (self.available["rollout GPU"] or 0) - fixed)
+        return int(cache / kv_bytes_per_token(self.shape, self.config.model.dtype))
 
     def needed(self, place: str) -> float:
         """Return the bytes that all parts in one place need."""
@@ -246,7 +223,7 @@ def misfit(fit: Fit) -> str:
     dtype, machine = fit.config.model.dtype, fit.machine
     if not fit.computes:
         if machine.gpus and dtype != CARD_DTYPE:
-            return f"vLLM serves LoRA on a card in {CARD_DTYPE}, not in model.dtype={dtype}"
+            return f"vLLM serves LoRA on a GPU in {CARD_DTYPE}, not in model.dtype={dtype}"
         return f"the {machine.name} cannot compute in model.dtype={dtype}"
     if not fit.overfull:
         return (

@@ -1,4 +1,4 @@
-"""What other settings or machines would change of a planned run."""
+"""Plans of the same run with other settings or on other machines."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -19,22 +19,23 @@ from launch.plan.time import EFFICIENCY, LEARN_RANGE
 
 
 def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
-    """Return the estimate of each plan with its problems counted, by name; None without one."""
+    """Return the estimate of each plan with its problems counted, by name; None without one. Like plans are estimated
+    once.
+    """
     known: dict[str, Estimate | None] = {}
     found = {}
     for name, plan in plans.items():
         settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in marked("costless")}
-        key = repr((sorted(settings.items()), plan.machine.name, plan.machine.gpus, len(plan.machine.cores)))
-        if key not in known:
-            known[key] = with_problems(plan).estimate
-        found[name] = known[key]
+        like = repr((sorted(settings.items()), plan.machine.described, len(plan.machine.cores)))
+        if like not in known:
+            known[like] = with_problems(plan).estimate
+        found[name] = known[like]
     return found
 
 
 def options(plan: Plan) -> dict[str, Estimate]:
-    """Return what taking turns, MPS or its absence, other splits of the machine and one card more would give, by name;
-    of a deterministic run, what one that is not would take; and, where the card was not measured, what slower and
-    faster learning would.
+    """Return the estimates of other choices, by name: a run that is not deterministic, turns, MPS or its absence, other
+    splits, one GPU more, and slower and faster learning where nothing was measured on the GPU.
     """
     machine, ranks, measured = plan.machine, len(plan.placement.learners), plan.calibration
     others: dict[str, Plan] = {}
@@ -49,10 +50,9 @@ def options(plan: Plan) -> dict[str, Estimate]:
     if plan.config.learner.max_staleness:
         add("learner.max_staleness=0", {"learner.max_staleness": 0})
     if machine.gpus:
-        reached = EFFICIENCY["cuda", CARD_DTYPE].learn
-        for share in () if measured.of else LEARN_RANGE:
-            slower = replace(measured, learn=reached / share)
-            others[f"learning at {share:.0%} of the rate"] = replace(plan, calibration=slower)
+        for rate in () if measured.of else LEARN_RANGE:
+            slower = replace(measured, learn=EFFICIENCY["cuda", CARD_DTYPE].learn / rate)
+            others[f"learning at {rate:.0%} of the rate"] = replace(plan, calibration=slower)
         if plan.placement.shared:
             mps = not plan.config.run.mps
             add(f"run.mps={str(mps).lower()}", {"run.mps": mps})
@@ -61,22 +61,22 @@ def options(plan: Plan) -> dict[str, Estimate]:
             if 1 <= number <= most:
                 add(f"learner.ranks={number}", {}, number)
         more = replace(machine, gpus=machine.gpus + 1)
-        others[f"{more.gpus} × {machine.name}"] = make_plan(plan.asked, more, measured)
+        others[more.described] = make_plan(plan.asked, more, measured)
     return {name: other.estimate for name, other in others.items() if other.estimate}
 
 
 def scale(plan: Plan, machine: Machine, gpus: list[int]) -> Iterator[Plan]:
     """Plan the run on each number of GPUs: with its own batch, then with one that grows with the GPUs.
 
-    Raises BadInput if there is no card, its rates are not known, or the run does not fit.
+    Raises BadInput if there is no GPU, its rates are not known, or the run does not fit.
     """
     if gpus and not (machine.gpus and machine.rates):
-        raise BadInput(f"simulate={gpus}: no card whose rates are known; name one, as device=A40")
+        raise BadInput(f"simulate={gpus}: no GPU whose rates are known; name one, as device=A40")
     problems = plan.asked.learner.problems_per_update
     for count, factor in [(count, 1) for count in gpus] + [(count, count) for count in gpus if count > 1]:
         config = changed(plan.asked, {"learner.problems_per_update": problems * factor})
         cores = tuple(range(len(machine.cores) * count))
         scaled = make_plan(config, replace(machine, gpus=count, cores=cores), plan.calibration)
         if not scaled.fits:
-            raise BadInput(f"simulate={gpus}: on {count} × {machine.name}, {misfit(scaled)}; {advice(scaled)}")
+            raise BadInput(f"simulate={gpus}: on {scaled.machine.described}, {misfit(scaled)}; {advice(scaled)}")
         yield scaled

@@ -1,4 +1,4 @@
-"""What a run will do, before it does it: placement, memory and time, from configuration and the model's shape alone."""
+"""The plan of a run: placement, memory and time, from configuration and the model's shape alone."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from conf.schema import Config, ShapeConfig
 from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.estimate import Estimate, estimate
-from launch.plan.memory import Fit, available_memory, cache_tokens, memory_of
+from launch.plan.memory import Fit, memory_of
 from launch.plan.time import (
     TOGETHER,
     UNMEASURED,
@@ -29,11 +29,10 @@ from launch.plan.time import (
 from rewards.problems.loading import EVAL_SEED, TRAIN_SEED, check_number, held_out, read_pairs
 
 CACHE_MARGIN = 1.2
-"""Of the KV cache for each token that samples have in the mean: with less, vLLM would often take away a sample's part,
-and with it the time to compute it again."""
+"""Tokens of KV cache for each token that samples have on average. With fewer, vLLM would often drop a sample's cache
+and compute it again."""
 
 FILE = "file:"
-
 
 Change = dict[str, object]
 """Settings by key."""
@@ -41,7 +40,7 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on and held out, and of rows left out so far."""
+    """Numbers of problems to train on and held out, and of rows filtered so far."""
 
     train: int
     heldout: int
@@ -50,7 +49,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class Plan(Fit):
-    """A run on a machine. What follows from the fields is computed when it is asked for.
+    """A run on a machine.
 
     config: with the plan's decisions in the place of `auto`
     asked: the configuration before them
@@ -71,8 +70,8 @@ class Plan(Fit):
 
     @property
     def at_once(self) -> int:
-        """Samples that an engine decodes at once: vLLM starts them while its KV cache has room for what they are long
-        now, and computes one anew where it then runs full.
+        """Samples that an engine decodes at once. vLLM starts a sample while its KV cache has room for the present
+        lengths, and where the cache then runs full it computes a sample again.
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         asked = rollout.samples_per_problem if alone else rollout.max_concurrent_samples
@@ -86,13 +85,13 @@ class Plan(Fit):
 
     @cached_property
     def costs(self) -> Costs | None:
-        """None for a card whose rates are not known."""
+        """None for a GPU whose rates are not known."""
         costs = costs_of(self.config, self.shape, self.machine, self.placement, self.workload)
         return self.calibration.correct(costs) if costs else None
 
     @property
     def together(self) -> float:
-        """What engine and learner do at the same time on one processor, over what one of them alone would do."""
+        """Work that engine and learner do on one GPU at the same time, over the work of one of them alone."""
         if self.placement.device != "cuda":
             return 1.0
         return self.calibration.together or TOGETHER[self.config.run.mps]
@@ -108,7 +107,7 @@ class Plan(Fit):
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
     """Plan a run, with the learner ranks that fit and make an update shortest unless `learner.ranks` says how many.
 
-    Raises BadInput if the model's shape is neither declared nor to be had, its context too short for a sample, or the
+    Raises BadInput if the model's shape is neither declared nor can be read, its context too short for a sample, or the
     machine too small for the ranks.
     """
     shape = shape_of(config.model)
@@ -118,25 +117,24 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
 
 
 def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
-    """Return the numbers of ranks to choose from, fewest first: as configured, or all that leave the engines a card.
+    """Return the numbers of ranks to choose from, fewest first: as configured, or all that leave the engines a GPU.
 
-    Raises BadInput if more ranks or engines are configured than the machine has cards or cores for.
+    Raises BadInput if more ranks or engines are configured than the machine has GPUs or cores for.
     """
-    engines, most_actors = config.rollout.actors, most_engines(machine.cores, machine.gpus)
-    asked, most = config.learner.ranks, most_ranks(machine.cores, machine.gpus, engines)
-    if engines is not None and engines > most_actors:
-        raise _too_many(machine, f"rollout.actors={engines}", "the learner", most_actors)
-    if asked is None:
-        return range(1, most + 1) if machine.gpus else (1,)
-    if asked > most:
-        raise _too_many(machine, f"learner.ranks={asked}", "a rollout actor", most)
-    return (asked,)
-
-
-def _too_many(machine: Machine, what: str, other: str, most: int) -> BadInput:
-    count = f"{machine.gpus} × {machine.name}" if machine.gpus else f"{len(machine.cores)} cores"
-    least = f"each has a card, and {other} one too" if machine.gpus else "each has a core"
-    return BadInput(f"{what}: too many for {count}, since {least}; use at most {most}, or leave it out")
+    engines, ranks = config.rollout.actors, config.learner.ranks
+    most = most_ranks(machine.cores, machine.gpus, engines)
+    for key, asked, limit in (
+        ("rollout.actors", engines, most_engines(machine.cores, machine.gpus)),
+        ("learner.ranks", ranks, most),
+    ):
+        if asked is not None and asked > limit:
+            needs = "each needs a GPU beside those of the others" if machine.gpus else "each needs a core"
+            raise BadInput(
+                f"{key}={asked}: too many for {machine.described}, since {needs}; use at most {limit}, or leave it out"
+            )
+    if ranks is not None:
+        return (ranks,)
+    return range(1, most + 1) if machine.gpus else (1,)
 
 
 def plan_for(
@@ -146,13 +144,11 @@ def plan_for(
     placement = place(machine.cores, machine.gpus, ranks, config.rollout.actors, machine.nodes)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
-    available = available_memory(machine, placement)
-    card = available.get("learner GPU") or 0.0
-    again = "on" if recomputes(config, shape, card) else "off"
+    gpu_bytes = machine.gpu_memory * placement.learners[0].memory
+    again = "on" if recomputes(config, shape, gpu_bytes) else "off"
     decided = changed(config, {"learner.gradient_checkpointing": again})
-    memory = tuple(entry for entry in memory_of(decided, shape, placement, card, machine.nodes) if entry.bytes)
-    tokens = cache_tokens(decided, shape, placement, memory, available)
-    return Plan(decided, machine, placement, shape, memory, available, tokens, config, calibration)
+    memory = tuple(entry for entry in memory_of(decided, shape, placement, gpu_bytes, machine.nodes) if entry.bytes)
+    return Plan(decided, machine, placement, shape, memory, config, calibration)
 
 
 def with_problems(plan: Plan) -> Plan:
@@ -166,7 +162,7 @@ def with_problems(plan: Plan) -> Plan:
 def count_problems(config: Config) -> Problems | None:
     """Count the problems of a run whose data is in a file; None for another source, which takes time or a network.
 
-    Raises BadInput where a run would: for a file that is not there or cannot be read, or with too few problems in it.
+    Raises BadInput where a run would: for a file that is missing, cannot be read, or has too few problems.
     """
     data = config.data
     if not data.source.startswith(FILE):

@@ -7,19 +7,21 @@ from operator import or_
 
 from actors.formats import duration
 from actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
+from actors.runtime.placement import Placement
 from conf.errors import BadInput
+from conf.schema import Config, ShapeConfig
 from conf.settings import changed
-from launch.hardware.machine import GIB
-from launch.plan.memory import misfit
+from launch.hardware.machine import GIB, Machine
+from launch.plan.memory import Fit, engine_memory, misfit
 from launch.plan.plan import Change, Plan, plan_for
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""
 
-NEWER_CARD = "take a card that can: an A40, an RTX 3090 or a newer one"
+NEWER_GPU = "take a GPU that can: an A40, an RTX 3090 or a newer one"
 
 LEAST_START = 0.5
-"""Part of the expected start that a budget must cover: where nothing was measured a machine may be so much faster."""
+"""Fraction of the expected start that a budget must cover: a machine without measurements may be that much faster."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -32,9 +34,9 @@ def check_plan(plan: Plan) -> None:
         rate = machine.rates[config.model.dtype]
         raise BadInput(
             f"model.path={config.model.path}: without a GPU this model of {parameters(plan.shape) / 1e9:.1f} billion"
-            f" parameters needs {plan.needed('host') / GIB:.0f} GiB and about {duration(plan.estimate.update_s)} an"
-            f" update ({len(machine.cores)} cores at {rate / 1e12:.2g} TFLOP/s each); rent a card (device=A40"
-            " plan=true shows what one does), insist with device=cpu, or start with conf=quickstart"
+            f" parameters needs {plan.needed('host') / GIB:.0f} GiB and about {duration(plan.estimate.update_s)} per"
+            f" update ({len(machine.cores)} cores at {rate / 1e12:.2g} TFLOP/s each); rent a GPU (device=A40 plan=true"
+            " plans for one), insist with device=cpu, or start with conf=quickstart"
         )
     if plan.cache_too_small or not (plan.fits or insists):
         raise BadInput(f"model.path={config.model.path}: {misfit(plan)}; {advice(plan)}")
@@ -53,11 +55,37 @@ def check_budget(plan: Plan) -> None:
     )
 
 
+def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:
+    """Raise BadInput if a GPU cannot compute in the model's dtype, or has no room for a model and one sample.
+
+    `launch.plan.host_needs` checks the host, once the processes before an evaluation have ended.
+    """
+    fit = fit_of_engines(config, shape, machine, placement)
+    if fit.fits:
+        return
+    remedy = "give larger rollout.kv_cache_gib"
+    if not fit.computes:
+        able = machine.dtype
+        remedy = NEWER_GPU if config.model.dtype == able else f"it can with model.dtype={able}"
+    elif machine.gpus:
+        remedy = "give smaller rollout.max_concurrent_samples or eval.max_response_tokens, or take a larger GPU"
+    raise BadInput(f"model.path={config.model.path}: {misfit(fit)}; {remedy}")
+
+
+def fit_of_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> Fit:
+    """Return the fit of engines alone on their GPUs, whose caches need to hold the one sample that an evaluation asks
+    them for at a time.
+    """
+    entries = engine_memory(config, shape, placement, 1)
+    memory = tuple(entry for entry in entries if entry.place != "host" and not entry.elastic)
+    return Fit(config, machine, placement, shape, memory)
+
+
 def advice(plan: Plan) -> str:
     """Say what to do about a plan that does not fit."""
     if change := remedy(plan):
         return f"it fits with {' '.join(change)}"
-    return "take a larger machine or a smaller model" if plan.computes else NEWER_CARD
+    return "take a larger machine or a smaller model" if plan.computes else NEWER_GPU
 
 
 def remedy(plan: Plan) -> tuple[str, ...]:
@@ -67,7 +95,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
     """
     for change in _changes(plan):
         if _fits_with(plan, change):
-            for key in tuple(change):
+            for key in sorted(change, key=lambda key: key != "lora.rank"):  # nothing stays that is not needed
                 less = {name: value for name, value in change.items() if name != key}
                 change = less if _fits_with(plan, less) else change
             return tuple(f"{key}={value}" for key, value in change.items())
@@ -80,53 +108,36 @@ def _fits_with(plan: Plan, change: Change) -> bool:
 
 
 def _changes(plan: Plan) -> Iterator[Change]:
-    """Yield ever larger changes; each holds what is needed in any case."""
-    needed = _needed(plan)
-    if needed:
-        yield needed
-    harmless = _harmless(plan)
-    for change in harmless:
-        yield needed | change
-    for change in accumulate(harmless, or_, initial=needed):
-        yield (needed := change)
-    rollout, rank = plan.config.rollout, plan.config.lora.rank
-    while (rank := rank // 2) >= 8:
-        yield needed | {"lora.rank": rank}
-    response = rollout.max_response_tokens
-    while (response := response // 2) >= 256:
-        shorter = {
-            "rollout.max_response_tokens": response,
-            "learner.tokens_per_microbatch": rollout.max_prompt_tokens + response,
-        }
-        yield needed | shorter
-        yield needed | {"lora.rank": min(8, plan.config.lora.rank)} | shorter
-
-
-def _needed(plan: Plan) -> Change:
-    """Return the change without which no other helps."""
-    change: Change = {} if plan.computes else {"model.dtype": plan.machine.dtype}
-    if plan.cache_too_small and plan.placement.device == "cpu":
+    """Yield ever larger changes: one that leaves the result as it is, all of those, then those that change it."""
+    rollout, learner, cpu = plan.config.rollout, plan.config.learner, not plan.machine.gpus
+    needed: Change = {} if plan.computes else {"model.dtype": plan.machine.dtype}
+    if plan.cache_too_small and cpu:
         token = kv_bytes_per_token(plan.shape, plan.config.model.dtype)
-        change["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
-    return change
-
-
-def _harmless(plan: Plan) -> list[Change]:
-    """Return changes that leave the result as it is, the cheapest first."""
-    rollout, learner, placement = plan.config.rollout, plan.config.learner, plan.placement
+        needed["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
     shortest = rollout.max_prompt_tokens + rollout.max_response_tokens
-    changes: list[Change] = [
-        {"learner.offload": "none" if plan.overfull == ["host"] and placement.device == "cuda" else "cpu"},
+    harmless: list[Change] = [
+        {"learner.offload": "none" if plan.overfull == ["host"] and not cpu else "cpu"},
         {"learner.gradient_checkpointing": "on"},
         {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, shortest)},
         {"learner.tokens_per_microbatch": shortest},
         {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
         {"rollout.max_concurrent_samples": min(32, rollout.max_concurrent_samples)},
     ]
-    if placement.device == "cpu" and not plan.cache_too_small:
-        changes.append({"rollout.kv_cache_gib": 1})
-    if len(placement.learners) > 1:
-        changes.append({"learner.ranks": 1})
-    if len(placement.rollouts) > 1:
-        changes.append({"rollout.actors": 1})
-    return changes
+    if cpu and not plan.cache_too_small:
+        harmless.append({"rollout.kv_cache_gib": 1})
+    if len(plan.placement.learners) > 1:
+        harmless.append({"learner.ranks": 1})
+    if len(plan.placement.rollouts) > 1:
+        harmless.append({"rollout.actors": 1})
+    yield from (needed | change for change in ({}, *harmless))
+    ranks: list[Change] = [{"lora.rank": lower} for lower in _halves(plan.config.lora.rank, 8)]
+    lengths: list[Change] = [
+        {"rollout.max_response_tokens": lower, "learner.tokens_per_microbatch": rollout.max_prompt_tokens + lower}
+        for lower in _halves(rollout.max_response_tokens, 256)
+    ]
+    yield from accumulate([*harmless, *ranks, *lengths], or_, initial=needed)
+
+
+def _halves(number: int, least: int) -> list[int]:
+    """Return a half of a number, a quarter and so on, down to the least."""
+    return [number >> times for times in range(1, number.bit_length()) if number >> times >= least]

@@ -1,18 +1,11 @@
-"""How long the parts of a run take: predicted from rates and sizes, corrected by what was measured on the machine.
+"""How long the parts of a run take: predicted from rates and sizes, corrected by measurements on the machine.
 
-Decoding reads all weights in every step, and each sample's keys and values. Learning and prefill multiply matrices.
+A decoding step reads all weights, and the keys and values of each sample. Learning and prefill multiply matrices.
 """
 
 from dataclasses import dataclass, replace
 
-from actors.models.sizes import (
-    CHECKPOINT_BYTES,
-    DTYPE_BYTES,
-    kv_bytes_per_token,
-    lora_parameters,
-    matmul_parameters,
-    recomputes,
-)
+from actors.models.sizes import DTYPE_BYTES, kv_bytes_per_token, lora_parameters, matmul_parameters, recomputes
 from actors.runtime.placement import Placement
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import CORE_BANDWIDTH, Machine
@@ -20,12 +13,12 @@ from launch.hardware.machine import CORE_BANDWIDTH, Machine
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Shares of a machine's rates that are reached, and seconds that no rate explains.
+    """Fractions of a machine's rates that are reached, and seconds that no rate explains.
 
-    bandwidth, decode: of bandwidth and FLOP/s while decoding
-    learn: of FLOP/s in the learner's passes, in prefill and in the adapter check
-    step_s: of a decoding step for scheduling, sampling and kernel launches
-    unit_s: of a token's forward and backward pass that multiply nothing, per layer and hidden unit
+    bandwidth, decode: fraction of bandwidth and of FLOP/s while decoding
+    learn: fraction of FLOP/s in the learner's passes, in prefill and in the adapter check
+    step_s: scheduling, sampling and kernel launches of a decoding step
+    unit_s: work without a matrix product in a token's forward and backward pass, per layer and hidden unit
     """
 
     bandwidth: float
@@ -40,71 +33,70 @@ EFFICIENCY = {
     ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
     ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
 }
-"""CPU: measured on the embedded model, bfloat16 on cores with AMX, where most of a pass multiplies nothing. CUDA: not
-measured; usual figures for models this small under LoRA, everything in one share."""
+"""The CPU's are measured with the embedded model; in bfloat16, on cores with AMX, most of a pass is no matrix product.
+CUDA's are usual figures for LoRA on models this small, not measured."""
 
 TOGETHER = {False: 0.93, True: 1.2}
-"""What engine and learner on one card do at the same time, over what one of them alone would do: in turn, with what it
-takes to switch; through MPS, of 1.15 to 1.35 that decoding, bound by memory, and learning, bound by arithmetic, should
-give. Usual figures, not measured."""
+"""Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.mps`.
+Without MPS they take turns and lose what switching takes. With MPS 1.15 to 1.35 can be expected, since memory bounds
+decoding and arithmetic bounds learning. Usual figures, not measured."""
 
 LEARN_RANGE = (0.20, 0.43)
-"""Shares of a card's FLOP/s that the learner may reach: what others' logs show of LoRA on models of less than 2 billion
-weights, and what counting this learner's kernels gives at best."""
-
-DISK_RATE = 200e6
-"""Bytes/s at which checkpoints are written and synced: measured on a virtual disk."""
+"""Fractions of a GPU's FLOP/s that the learner may reach: others' logs of LoRA on models of less than 2 billion weights
+show the lower one, counting this learner's kernels gives the upper one."""
 
 FILE_RATE = 1.2e9
-"""Bytes/s at which adapters are written to files that stay in the host's memory, and read from them."""
+"""Bytes per second of adapter files that stay in the host's page cache, written or read."""
 
 COPIED_BYTES = 6
+"""Bytes per trained weight that an optimizer step in host memory copies: its gradient in fp32 from the GPU, and the
+weight in bfloat16 to it."""
+
 COPY_RATE = 4e9
-"""Of an optimizer step in host memory: bytes of a trained weight that go to and from the card (its gradient in fp32,
-the weight in bfloat16), and bytes/s of such copies where memory is not pinned: a usual figure, not measured."""
+"""Bytes per second between GPU and host memory that is not pinned. A usual figure, not measured."""
 
 NETWORK_RATE = 10e9
-"""Bytes/s between learner ranks: PCIe, or a network of 100 Gbit/s."""
+"""Bytes per second between learner ranks: PCIe, or a network of 100 Gbit/s."""
 
 OPTIMIZER_TRAFFIC = 32
 """Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32 are
 read, and all but the gradient are written."""
 
-SWAP_S = 0.05
-"""Seconds to load an adapter of any size: measured."""
+SYNC_S = 0.05
+"""Seconds in which an engine loads an adapter of any size: measured."""
 
 VERIFY_S = 0.002
-"""Seconds of a verdict: measured."""
+"""Seconds in which one response is verified: measured."""
 
 START_S = {"cpu": 60.0, "cuda": 150.0}
-"""Seconds before the first request: imports, weights, engine start, and on a card compilation and CUDA graphs."""
+"""Seconds before the first request: imports, weights, engine start, and on a GPU compilation and CUDA graphs."""
 
 FILL = 0.5
-"""Length of prompts and responses as a share of their limits, where it was neither measured nor declared."""
+"""Mean length of prompts and responses as a fraction of their limits, where it is neither measured nor declared."""
 
 FRESH = 0.5
-"""Share of a prompt with examples that differs between problems."""
+"""Fraction of a prompt with few-shot examples that differs between problems."""
 
 SPREAD = 0.5
-"""Standard deviation of response lengths as a share of their mean, where nothing was measured."""
+"""Standard deviation of response lengths as a fraction of their mean, where nothing is measured."""
 
 VARIED = 0.5
-"""Share of groups with something to learn from, where nothing was measured. The samples of the others are all right or
+"""Fraction of groups with something to learn from, where nothing is measured. In the others all samples are correct, or
 all wrong."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one engine and one learner rank, each with its processor to itself.
+    """Seconds of one engine and one learner rank, each with its GPU or cores to itself.
 
     step_s, sample_s: a decoding step, and more for each sample in it
-    prefill_s: a prompt token, once a group
+    prefill_s: a prompt token, once per group
     learn_s: an input token of a batch, the passes of all optimizer steps together
     score_s: an input token of the adapter check
-    update_s: the optimizer steps of a batch, publication included
-    swap_s: loading an adapter version
-    verify_s: one answer in one worker
-    start_s: until the first request is taken
+    update_s: the optimizer steps of a batch and the publication of the adapter
+    sync_s: loading an adapter version
+    verify_s: one response in one reward worker
+    start_s: until the engine takes the first request
     """
 
     step_s: float
@@ -113,9 +105,8 @@ class Costs:
     learn_s: float
     score_s: float
     update_s: float
-    swap_s: float
+    sync_s: float
     verify_s: float
-    checkpoint_s: float
     start_s: float
 
     def decode_s(self, samples: float) -> float:
@@ -125,12 +116,12 @@ class Costs:
 
 @dataclass(frozen=True)
 class Workload:
-    """What the samples of a run are like.
+    """Lengths of a run's samples, and the fraction of groups with something to learn from.
 
     prompt, response: mean length, tokens
-    fresh: tokens of a prompt that no other prompt begins with; engines and learner compute only these
-    spread: standard deviation of the response length as a share of its mean
-    varied: share of groups whose samples do not all earn the same
+    fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these
+    spread: standard deviation of the response length as a fraction of its mean
+    varied: fraction of groups whose samples do not all earn the same
     """
 
     prompt: float
@@ -142,11 +133,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Factors by which the seconds measured on this machine differ from the predicted ones, named as in Costs.
+    """Seconds measured on this machine over predicted ones, a factor for each part of Costs.
 
     decode: of decoding and prefill
+    score: of the adapter check; no run measures it alone, and it is set to that of learning
     start_s, workload: as measured; None if they were not, or with another recipe
-    together: see `estimate`; None if it was not measured
+    together: see `TOGETHER`; None if it was not measured
     of: what was measured, in words; empty if nothing was
     """
 
@@ -154,9 +146,8 @@ class Calibration:
     learn: float = 1.0
     update: float = 1.0
     score: float = 1.0
-    swap: float = 1.0
+    sync: float = 1.0
     verify: float = 1.0
-    checkpoint: float = 1.0
     start_s: float | None = None
     workload: Workload | None = None
     together: float | None = None
@@ -164,8 +155,8 @@ class Calibration:
 
     def correct(self, costs: Costs) -> Costs:
         factors = dict.fromkeys(("step", "sample", "prefill"), self.decode)
-        factors |= {name: getattr(self, name) for name in ("learn", "score", "update", "swap", "verify", "checkpoint")}
-        corrected = {f"{name}_s": getattr(costs, f"{name}_s") * factor for name, factor in factors.items()}
+        factors |= {part: getattr(self, part) for part in ("learn", "update", "score", "sync", "verify")}
+        corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
         return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
 
 
@@ -173,7 +164,7 @@ UNMEASURED = Calibration()
 
 
 def assumed_workload(config: Config) -> Workload:
-    """Return what samples are taken to be like before anything was measured."""
+    """Return the workload that a plan assumes before anything is measured."""
     rollout = config.rollout
     prompt = rollout.typical_prompt_tokens or FILL * rollout.max_prompt_tokens
     return Workload(
@@ -186,8 +177,8 @@ def assumed_workload(config: Config) -> Workload:
 
 
 def live_context(workload: Workload) -> float:
-    """Return the mean tokens, prompt included, before a token that is drawn: more than half an answer, since long ones
-    are met more often.
+    """Return the mean tokens, prompt included, before a token that is sampled. Long responses have more tokens, so that
+    these have more than half of a response before them.
     """
     return workload.prompt + workload.response * (1 + workload.spread**2) / 2
 
@@ -195,7 +186,7 @@ def live_context(workload: Workload) -> float:
 def costs_of(
     config: Config, shape: ShapeConfig, machine: Machine, placement: Placement, workload: Workload
 ) -> Costs | None:
-    """Predict seconds from rates and sizes; None if the card's rate in the model's dtype is not known or zero.
+    """Predict seconds from rates and sizes; None if the GPU's rate in the model's dtype is not known or zero.
 
     Learning takes per token and step, with N frozen and L trained weights: forward 2 (N + L) operations, twice if
     activations are computed again; backward 2 (N + L) for the activations and 2 L for the adapter. A KL term adds the
@@ -206,39 +197,44 @@ def costs_of(
     if not (machine.bandwidth and rate):
         return None
     reached = EFFICIENCY[placement.device, dtype]
-    rollout, learner, ranks = placement.rollouts[0], placement.learners[0], len(placement.learners)
-    engine_units, learner_units = (1, 1) if cuda else (len(rollout.cores), len(learner.cores))
-    size, frozen = DTYPE_BYTES[dtype], matmul_parameters(shape)
+    engine, learner, ranks = placement.rollouts[0], placement.learners[0], len(placement.learners)
+    engine_units, learner_units = (1, 1) if cuda else (len(engine.cores), len(learner.cores))
+    frozen = matmul_parameters(shape)
     trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
-    context = live_context(workload)
-    attention = 4 * shape.heads * shape.head_dim * shape.layers * context
+    context, size = live_context(workload), DTYPE_BYTES[dtype]
 
     bandwidth = machine.bandwidth * engine_units * reached.bandwidth
     decode_flops = rate * engine_units * reached.decode
     learn_flops = rate * learner_units * reached.learn
+    attention = 4 * shape.heads * shape.head_dim * shape.layers * context
     forward = 2 * (frozen + trained) + attention
-    forward_s = shape.layers * shape.hidden * reached.unit_s / 3  # a backward pass takes two thirds
-    again = recomputes(config, shape, machine.gpu_memory * learner.memory)
+    backward = forward + 2 * trained + attention
+    other_s = shape.layers * shape.hidden * reached.unit_s / 3  # of a forward pass; a backward pass takes twice as much
+    forwards = 2 if recomputes(config, shape, machine.gpu_memory * learner.memory) else 1
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
-    step = forward * (3 if again else 2) + 2 * trained + attention
-    work = steps * step + kl * (2 * frozen + attention)
-
-    on_host = not cuda or config.learner.offload == "cpu"
-    optimizer_rate = CORE_BANDWIDTH * max(learner.threads, 1) if on_host else machine.bandwidth
-    optimizer_s = trained / ranks * OPTIMIZER_TRAFFIC / optimizer_rate
-    if cuda and on_host:
-        optimizer_s += trained / ranks * COPIED_BYTES / COPY_RATE
-    gather_s = 2 * 4 * trained / NETWORK_RATE if ranks > 1 else 0.0
+    operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
     adapter_s = trained * size / FILE_RATE
     return Costs(
         step_s=reached.step_s + (frozen + trained) * size / bandwidth,
         sample_s=context * kv_bytes_per_token(shape, dtype) / bandwidth + 2 * (frozen + trained) / decode_flops,
-        prefill_s=(forward / (rate * reached.learn) + forward_s) / engine_units,
-        learn_s=work / learn_flops + (steps * (4 if again else 3) + kl) * forward_s / learner_units,
-        score_s=2 * (forward / learn_flops + forward_s / learner_units),  # under the policy and under the base model
-        update_s=steps * (optimizer_s + gather_s) + adapter_s,
-        swap_s=SWAP_S + adapter_s,
+        prefill_s=(forward / (rate * reached.learn) + other_s) / engine_units,
+        learn_s=operations / learn_flops + (steps * (forwards + 2) + kl) * other_s / learner_units,
+        score_s=2 * (forward / learn_flops + other_s / learner_units),  # under the policy and under the base model
+        update_s=steps * _optimizer_s(config, machine.bandwidth, placement, trained / ranks) + adapter_s,
+        sync_s=SYNC_S + adapter_s,
         verify_s=VERIFY_S,
-        checkpoint_s=trained * CHECKPOINT_BYTES / DISK_RATE,
         start_s=START_S[placement.device],
     )
+
+
+def _optimizer_s(config: Config, bandwidth: float, placement: Placement, weights: float) -> float:
+    """Return the seconds of an optimizer step over a rank's part of the trained weights, their exchange included."""
+    cuda, ranks = placement.device == "cuda", len(placement.learners)
+    on_host = not cuda or config.learner.offload == "cpu"
+    rate = CORE_BANDWIDTH * max(placement.learners[0].threads, 1) if on_host else bandwidth
+    adam_s = weights * OPTIMIZER_TRAFFIC / rate
+    copies_s = weights * COPIED_BYTES / COPY_RATE if cuda and on_host else 0.0
+    exchange_s = (
+        2 * 4 * weights * ranks / NETWORK_RATE if ranks > 1 else 0.0
+    )  # a ring passes on each fp32 gradient twice
+    return adam_s + copies_s + exchange_s

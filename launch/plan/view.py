@@ -1,9 +1,8 @@
-"""The plan as a person reads it."""
+"""The plan as a person reads it: what fits, what it costs, and what other choices would do."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.formats import duration
-from actors.models.sizes import answers_alone, lora_parameters, parameters
+from actors.models.sizes import lora_parameters, parameters
 from actors.runtime.placement import Share
 from conf.catalogue import CARD_DTYPE
 from conf.load import flatten
@@ -26,105 +25,87 @@ from launch.plan.refusal import advice
 from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE
 
 Rows = list[tuple[str, str]]
-"""A name and what there is to say of it."""
+"""Names, and a sentence on each."""
 
 
 def render(plan: Plan, others: Mapping[str, Estimate] | None = None) -> RenderableType:
-    """Show settings, placement, memory and time, from 80 columns up. others: estimates of other splits, by name."""
-    parts: list[RenderableType] = [
+    """Show settings, placement, memory and time, from 80 columns up. others: estimates of other choices, by name."""
+    sections: dict[str, RenderableType] = {
+        "Placement": _grid(_placement(plan)),
+        "Memory": _memory(plan),
+        "Time": _time(plan),
+    }
+    if others:
+        each = ((name, f"about {_updates(other)}, {duration(other.update_s)} each") for name, other in others.items())
+        sections["Other choices"] = _grid([*each])
+    return Group(
         Rule(Text(plan.config.run.name, "bold"), align="left"),
-        verdict(plan),
+        conclusion(plan),
         Text(),
         Padding(_grid(_settings(plan)), (0, 0, 1, 2)),
-    ]
-    for heading, part in (
-        ("Placement", _grid(_placement(plan))),
-        ("Memory", _memory(plan)),
-        ("Time", _time(plan, others or {})),
-    ):
-        parts += [Text(heading, style="bold"), Padding(part, (0, 0, 1, 2))]
-    return Group(*parts)
+        *(Group(Text(heading, "bold"), Padding(section, (0, 0, 1, 2))) for heading, section in sections.items()),
+    )
 
 
-def verdict(plan: Plan) -> Text:
-    """Say whether the run fits, and what it comes to; or why it does not, and what would."""
+def conclusion(plan: Plan) -> Text:
+    """Say whether the run fits, how far it gets and what it costs; or why it does not fit, and what would."""
     if not plan.fits:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
-    if (found := plan.estimate) is None:
-        return Text("Fits. How long it takes cannot be said: no rates of this card are known.", style="bold green")
-    budget, price = plan.config.budget, plan.config.budget.price_per_hour
-    cost = "" if price is None else f", {price * found.spent_s / 3600:,.2f} at {price:.2f} an hour"
-    return Text(f"Fits. About {found.updates:,} updates in {duration(budget.seconds)}{cost}.", style="bold green")
+    budget = plan.config.budget
+    text = f"How many updates {duration(budget.seconds)} hold is not known: conf/devices.yaml does not list this GPU."
+    if found := plan.estimate:
+        cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
+        text = f"About {_updates(found)} in {duration(budget.seconds)}{cost}."
+    return Text(f"Fits. {text}", style="bold green")
+
+
+def _cost(plan: Plan, seconds: float) -> str:
+    price = plan.config.budget.price_per_hour or 0.0
+    return f"{price * seconds / 3600:,.2f} at {price:.2f} per hour"
 
 
 def _settings(plan: Plan) -> Rows:
-    config = plan.config
-    data, lora, rollout, learner, evaluation = config.data, config.lora, config.rollout, config.learner, config.eval
-    weights = lora_parameters(plan.shape, lora.rank, lora.target_modules)
+    config, shape = plan.config, plan.shape
+    data, lora, rollout, evaluation = config.data, config.lora, config.rollout, config.eval
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
-    init = "" if lora.init == "default" else f", {lora.init} A"
-    updates = "" if config.budget.updates is None else f" or {config.budget.updates} updates"
+    weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
+    source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
+    if found := plan.problems:
+        epoch = _times(math.ceil(found.train / each_update), "update")
+        source += f": {_times(found.train, 'problem')} to train on, {epoch} per epoch"
+        source += f"; {_times(found.left_out, 'row')} filtered" if found.left_out else ""
     return [
-        ("model", f"{config.model.path}, {_count(parameters(plan.shape))} weights in {config.model.dtype}"),
-        ("adapter", f"rank {lora.rank}, alpha {lora.alpha}{init} on {modules}: {_count(weights)} weights"),
-        ("data", data.source + _counted(plan)),
+        ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
+        ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
+        ("data", source),
         ("held out", f"{evaluation.problems} problems × {evaluation.n} from {data.eval_source or 'the same source'}"),
-        (
-            "update",
-            f"{learner.problems_per_update} problems × {rollout.samples_per_problem} samples of up to"
-            f" {rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens, temperature {rollout.temperature:g}",
-        ),
-        (
-            "learning",
-            f"GRPO, {learner.schedule} rate {learner.learning_rate:g}, staleness at most {learner.max_staleness}",
-        ),
+        ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
         ("reward", formula(flatten(asdict(config)))),
-        *([("deterministic", _manner(plan))] if config.run.deterministic else []),
-        (
-            "budget",
-            f"{duration(config.budget.seconds)}{updates} of wall-clock, the last evaluation and checkpoint included",
-        ),
     ]
-
-
-def _counted(plan: Plan) -> str:
-    """Say how many problems a file has, and how soon a run is through with them."""
-    if (found := plan.problems) is None:
-        return ""
-    epoch = math.ceil(found.train / plan.config.learner.problems_per_update)
-    dropped = f"; {found.left_out} rows left out" if found.left_out else ""
-    return f": {found.train} problems to train on, {epoch} update{'s' * (epoch > 1)} an epoch{dropped}"
-
-
-def _manner(plan: Plan) -> str:
-    if answers_alone(plan.config, plan.placement.device):
-        return "rollouts and learner take turns, and an engine answers one request at a time; see Time for the cost"
-    return "rollouts and learner take turns, in vLLM's batch-invariant mode; what that costs has not been measured"
 
 
 def _placement(plan: Plan) -> Rows:
     machine, placement = plan.machine, plan.placement
-    cards = f"{machine.gpus} × {machine.name}, {machine.gpu_memory / GIB:.1f} GiB" if machine.gpus else machine.name
+    memory = f", {machine.gpu_memory / GIB:.1f} GiB" if machine.gpus else ""
     nodes = f", {len(machine.nodes)} nodes" if machine.nodes else ""
     absent = "" if machine.present else " (not in this machine)"
-    engines, ranks = placement.rollouts, placement.learners
     return [
-        ("machine", cards + nodes + absent),
-        ("rollout" + _times(engines), _shares(engines)),
-        ("learner" + _times(ranks), _shares(ranks)),
-        ("reward", f"{placement.reward_workers} worker process{'es' * (placement.reward_workers > 1)}"),
+        ("machine", machine.described + memory + nodes + absent),
+        *(
+            (kind, _shares(shares))
+            for kind, shares in (("rollout", placement.rollouts), ("learner", placement.learners))
+        ),
+        ("reward", _times(placement.reward_workers, "worker process", "es")),
     ]
 
 
-def _times(shares: tuple[Share, ...]) -> str:
-    return f" × {len(shares)}" if len(shares) > 1 else ""
-
-
 def _shares(shares: tuple[Share, ...]) -> str:
-    """Name the cores of each, or what each has of a card."""
-    if shares[0].cores:
-        return "; ".join(f"core{'s' * (len(share.cores) > 1)} {_ranges(share.cores)}" for share in shares)
-    return f"{shares[0].gpus:g} of a GPU, {shares[0].memory:.0%} of its memory"
+    """Say what each actor has of the CPU or of a GPU."""
+    count = f"{len(shares)} × " if len(shares) > 1 else ""
+    if cores := [share.cores for share in shares if share.cores]:
+        each = (f"{own[0]}" if len(own) == 1 else f"{own[0]}–{own[-1]} ({len(own)} cores)" for own in cores)
+        return f"{count}core " + "; ".join(each)
+    return f"{count}{shares[0].gpus:g} of a GPU, {shares[0].memory:.0%} of its memory"
 
 
 def _memory(plan: Plan) -> RenderableType:
@@ -134,91 +115,83 @@ def _memory(plan: Plan) -> RenderableType:
     table.add_column(style="dim")
     for place, has in plan.available.items():
         outcome, style = ("does not fit", "bold red") if place in plan.overfull else ("fits", "green")
-        of = Text("of a host not known") if has is None else Text(f"{outcome}: there are {has / GIB:.1f} GiB", style)
+        of = Text("of an unknown host") if has is None else Text(f"{outcome}: there are {has / GIB:.1f} GiB", style)
         table.add_row(Text(place, style="bold"), Text(f"{plan.needed(place) / GIB:.2f} GiB", style="bold"), of)
         for entry in plan.memory:
             if entry.place == place:
                 table.add_row(f"  {entry.what}", f"{entry.bytes / GIB:.2f} GiB", entry.formula)
     grown = ", which uses the remaining memory" if plan.machine.gpus else ""
     table.add_row("samples at once", str(plan.sequences), f"of full length fit the KV cache{grown}")
-    notes = []
-    if plan.machine.gpus:
-        notes.append(Text("Memory of cards is computed; it has not been measured on one yet.", style="dim"))
-    return Group(table, *notes)
+    if not plan.machine.gpus:
+        return table
+    return Group(table, Text("Memory of GPUs is computed; it has not been measured on one yet.", style="dim"))
 
 
-def _time(plan: Plan, others: Mapping[str, Estimate]) -> RenderableType:
+def _time(plan: Plan) -> RenderableType:
     if (found := plan.estimate) is None:
-        known = plan.machine.rates and not plan.fits
-        return Text(f"no estimate: {misfit(plan) if known else 'the rates of this card are not in conf/devices.yaml'}")
-    tokens, price = found.tokens, plan.config.budget.price_per_hour
+        return Text("no estimate: see above")
     bound = "waits of rollouts and learner for each other" if found.bottleneck == "waits" else found.bottleneck
-    shared = f", on the same {'card' if plan.machine.gpus else 'core'}"
-    manner = shared if plan.placement.shared else "" if plan.config.learner.max_staleness else ", in turn"
+    manner = "" if plan.config.learner.max_staleness else ", in turn"
+    if plan.placement.shared:
+        manner = f", on the same {'GPU' if plan.machine.gpus else 'core'}"
     cost = "budget.price_per_hour says what the machine costs"
-    if price is not None:
-        each = price * found.update_s / 3600
-        cost = f"{price * found.spent_s / 3600:,.2f} in all, {each:.2g} an update"
+    budget = plan.config.budget
+    if (price := budget.price_per_hour) is not None:
+        cost = f"{_cost(plan, found.spent_s)}, {price * found.update_s / 3600:.2g} per update"
     rows = [
-        ("an update", f"about {duration(found.update_s)}, bound by {bound}"),
-        (
-            "",
-            f"rollouts generate {duration(found.generate_s)} of it ({_count(tokens)} tokens), the learner works"
-            f" {duration(found.learn_s)}{manner}",
-        ),
+        ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
+        ("rollouts", f"generate {duration(found.generate_s)} of it, {_count(found.tokens)} tokens"),
+        ("learner", f"works {duration(found.learn_s)} of it{manner}"),
         ("start, evaluation", f"{duration(found.start_s)}, {duration(found.evaluate_s)} twice"),
-        ("the budget", f"about {found.updates:,} updates, {_count(found.updates * tokens)} tokens"),
+        ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
         ("cost", cost),
-        *(
-            (name, f"about {other.updates:,} updates, {duration(other.update_s)} each")
-            for name, other in others.items()
-        ),
     ]
-    return Group(_grid(rows), Text(f"{_source(plan)} {_assumptions(plan)}", style="dim"))
+    return Group(_grid(rows), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
 
 
-def _source(plan: Plan) -> str:
+def source(plan: Plan) -> str:
+    """Say how the times of a plan are known."""
     if plan.calibration.of:
         return f"From rates and sizes, corrected by what was measured here: {plan.calibration.of}."
-    unknown = ""
+    text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
     if plan.machine.gpus:
         low, high = LEARN_RANGE
-        taken = EFFICIENCY["cuda", CARD_DTYPE].learn
-        unknown = f" Learning is taken to reach {taken:.0%} of its rate; it may be {low:.0%} or {high:.0%}."
-    return f"From rates and sizes; no run has been measured on {plan.machine.name} yet.{unknown}"
+        text += f" Learning is assumed to reach {EFFICIENCY['cuda', CARD_DTYPE].learn:.0%} of the GPU's rate;"
+        text += f" it may be {low:.0%} or {high:.0%}."
+    return text
 
 
 def _assumptions(plan: Plan) -> str:
-    config, work = plan.config, plan.workload
-    measured = plan.calibration.workload is not None
-    half = "" if measured or config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
+    work, measured = plan.workload, plan.calibration.workload is not None
+    half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
     return (
-        f"{'Measured' if measured else 'Assumed'}: prompts of {work.prompt:.0f} tokens, answers of"
+        f"{'Measured' if measured else 'Assumed'}: prompts of {work.prompt:.0f} tokens, responses of"
         f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with something to learn from."
     )
 
 
 def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
-    """Show what more cards would do, one number of cards in a row."""
+    """Show what more GPUs would do, one number of GPUs per row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("GPUs", "batch", "split", "busy", "updates/h", "staleness", "groups/s", "bound by"):
-        table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
     for plan in scaling:
-        found = plan.estimate
+        found, learner = plan.estimate, plan.config.learner
         assert found is not None
-        table.add_row(
-            str(plan.machine.gpus),
-            str(plan.config.learner.problems_per_update),
-            f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
-            f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
-            f"{3600 / found.update_s:,.1f}",
-            f"{found.staleness:.0f}",
-            f"{found.groups_per_s:.2g}",
-            found.bottleneck,
-        )
+        row = {
+            "GPUs": str(plan.machine.gpus),
+            "batch": str(learner.problems_per_update),
+            "split": f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
+            "busy": f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
+            "updates/h": f"{3600 / found.update_s:,.1f}",
+            "staleness": str(learner.max_staleness),
+            "groups/s": f"{learner.problems_per_update / found.update_s:.2g}",
+            "bound by": found.bottleneck,
+        }
+        for heading in () if table.columns else row:
+            table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
+        table.add_row(*row.values())
     notes = (
-        "By the plan's formulas, first with the recipe's batch, then with one that grows with the GPUs. split: rollout"
-        " actors + learner ranks; busy: the same. Transport of samples is not in it."
+        "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner ranks;"
+        " busy: the same. The transport of samples is not included."
     )
     return Group(Text("Scaling", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
 
@@ -232,14 +205,16 @@ def _grid(rows: Rows) -> Table:
     return grid
 
 
+def _updates(found: Estimate) -> str:
+    return _times(found.updates, "update")
+
+
+def _times(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
 def _count(number: float) -> str:
     for unit, size in (("billion", 1e9), ("million", 1e6)):
         if number >= 0.9995 * size:  # what is shown with three digits
             return f"{number / size:.3g} {unit}"
     return f"{number:,.0f}"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Write sorted numbers with runs shortened: 0–3, 8."""
-    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)

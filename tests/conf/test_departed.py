@@ -29,7 +29,11 @@ def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float]
     }
     monkeypatch.setattr(departed, "VALUES", values)
     monkeypatch.setattr(departed, "DEPARTED", {"wonders.speed": 1.0})
-    monkeypatch.setattr(departed, "METRICS", {"check/*": "canary/*", "time/check": "time/canary"})
+    monkeypatch.setattr(
+        departed,
+        "METRICS",
+        {"check/*": "canary/*", "time/check": "time/canary", "ledger/learner/check": "ledger/learner/canary"},
+    )
 
     def write(speed: float) -> Path:
         record = yaml.safe_load(dump(load(["conf=quickstart", "lora.rank=4"])))
@@ -44,6 +48,7 @@ def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float]
         (folder / "config.yaml").write_text(yaml.safe_dump(record))
         rows = [{"update": 1, "check/noise": 0.5, "time/check": 2.0, "time/checked": 3.0}]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "ledger.json").write_text('{"seconds": {"learner": {"check": 2.0}}, "counts": {"tokens/useful": 3}}')
         return folder
 
     return write
@@ -57,7 +62,10 @@ def test_a_run_opens_under_todays_names(old_run: Callable[[float], Path]) -> Non
     assert record["learner"]["refill"] is True
     assert record["learner"]["gradient_checkpointing"] == "on"
     assert record["wonders"] == {"speed": 2.0}  # a report may show it
-    assert RunRecord(folder).rows() == [{"update": 1, "canary/noise": 0.5, "time/canary": 2.0, "time/checked": 3.0}]
+    (row,), ledger = RunRecord(folder).rows(), RunRecord(folder).ledger()
+    assert row.content == {"update": 1, "canary/noise": 0.5, "time/canary": 2.0, "time/checked": 3.0}
+    assert ledger is not None
+    assert ledger.content == {"seconds": {"learner": {"canary": 2.0}}, "counts": {"tokens/useful": 3}}
     assert load([f"adapter={folder}/checkpoints"]).lora.rank == 4
     assert read_config(RunRecord(folder)).lora.rank == 4
     assert departed.key_today("adapter_shape.alpha") == "lora.alpha"

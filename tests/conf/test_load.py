@@ -171,7 +171,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
         ("data.examples=[3]", ["data.examples[0]=3", "problem, answer"]),
         ("data.examples=[{probelm: a}]", ["data.examples[0].probelm", "nearest: data.examples[0].problem"]),
-        ("data.examples=[{problem: a, answer: [b]}]", ["data.examples[0].answer=['b']", "expected text"]),
+        ("data.examples=[{problem: a, answer: [b]}]", ["data.examples[0].answer=[b]", "expected text"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
         ("run.name='a", ["run.name='a", "quote it"]),
         ("run.name=${nowhere}", ["run.name", "nowhere"]),

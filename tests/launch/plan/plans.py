@@ -1,9 +1,16 @@
 """Plans of recipes on machines that are not here."""
 
+from io import StringIO
+
+from rich.console import Console
+
 from conf.catalogue import devices
 from conf.load import load
 from launch.hardware.machine import GIB, Machine
+from launch.plan.estimate import Estimate
+from launch.plan.options import options
 from launch.plan.plan import Plan, make_plan
+from launch.plan.view import render
 from launch.session.resume import resolve_dtype
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
@@ -21,5 +28,17 @@ def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
     return make_plan(config, where)
 
 
+def estimated(made: Plan) -> Estimate:
+    assert made.estimate
+    return made.estimate
+
+
 def entry(made: Plan, what: str) -> float:
     return next(memory.bytes for memory in made.memory if memory.what == what)
+
+
+def shown(made: Plan, width: int = 200) -> str:
+    """Return what a person sees of a plan."""
+    screen = StringIO()
+    Console(width=width, file=screen).print(render(made, options(made)))
+    return screen.getvalue()

@@ -1,4 +1,3 @@
-import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from conf.load import load
 from launch.hardware.machine import GIB, detect
 from launch.plan import host_needs
 from launch.plan.plan import make_plan
+
+PLENTY = HostFree(disk=10**15, shared_memory=GIB, memory=10**15)
 
 
 def need(*settings: str) -> HostNeeds:
@@ -30,7 +31,7 @@ def test_need_grows_with_rank_and_checkpoints_kept() -> None:
 def test_run_that_may_start_may_write_all_its_checkpoints(
     settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a disk with just enough room, and nobody else there: it may also go on, wherever it was cut off."""
+    """On a disk with just enough room and no other user, the run may also resume, wherever it was interrupted."""
     whole = need(*settings)
     kept = whole.disk - whole.checkpoint - DISK_MARGIN
     guard = HostGuard(whole, 10**15)
@@ -43,14 +44,13 @@ def test_run_that_may_start_may_write_all_its_checkpoints(
 
 
 def test_checkpoints_beyond_those_kept_make_no_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    left = HostFree(disk=10 * MIB, shared_memory=GIB, memory=10**15, kept=10**15)
-    monkeypatch.setattr(host_needs, "measure", lambda folder: left)
-    with pytest.raises(BadInput, match=f"has 10 MiB free and the run needs {amount(need().checkpoint + DISK_MARGIN)}"):
+    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, disk=10 * MIB, kept=10**15))
+    with pytest.raises(BadInput, match=f"10 MiB .* {amount(need().checkpoint + DISK_MARGIN)}"):
         host_needs.check_host(need(), Path("runs/mine"))
 
 
-def test_what_is_going_to_be_overwritten_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "measure", lambda folder: HostFree(need().disk - 1000, GIB, 10**15))
+def test_files_that_will_be_overwritten_count_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, disk=need().disk - 1000))
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "many").write_bytes(bytes(1000))
     host_needs.check_host(need(), tmp_path, overwrite=True)
@@ -58,42 +58,25 @@ def test_what_is_going_to_be_overwritten_counts_as_room(tmp_path: Path, monkeypa
         host_needs.check_host(need(), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("scarce", "said"),
-    [
-        ("disk", "run.folder=runs: .* 100 MiB"),
-        ("shared_memory", "/dev/shm .* 100 MiB .* 512 MiB"),
-        ("memory", "memory .* 100 MiB"),
-    ],
-)
-def test_host_without_room_is_refused_with_numbers(scarce: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plenty = HostFree(disk=10**15, shared_memory=GIB, memory=10**15)
-    monkeypatch.setattr(host_needs, "measure", lambda folder: plenty)
+def test_host_without_room_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = replace(need(), shared_memory=512 * MIB)
+    monkeypatch.setattr(host_needs, "measure", lambda folder: PLENTY)
     host_needs.check_host(needed, Path("runs/mine"))
-    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(plenty, **{scarce: 100 * 2**20}))
-    with pytest.raises(BadInput, match=said):
+    for scarce, said in {
+        "disk": "run.folder=runs: .* 100 MiB",
+        "shared_memory": "/dev/shm .* 100 MiB .* 512 MiB",
+        "memory": "memory .* 100 MiB",
+    }.items():
+        monkeypatch.setattr(host_needs, "measure", lambda folder, key=scarce: replace(PLENTY, **{key: 100 * MIB}))
+        with pytest.raises(BadInput, match=said):
+            host_needs.check_host(needed, Path("runs/mine"))
+    monkeypatch.setattr(host_needs, "SHARED_MEMORY", Path("/dev/nowhere"))
+    with pytest.raises(BadInput, match="/dev/nowhere"):
         host_needs.check_host(needed, Path("runs/mine"))
 
 
-def test_host_without_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "SHARED_MEMORY", Path("/dev/nowhere"))
-    with pytest.raises(BadInput, match="/dev/nowhere"):
-        host_needs.check_host(need(), Path("runs/mine"))
-
-
-def test_only_ranks_on_several_cards_share_memory() -> None:
+def test_only_ranks_on_several_gpus_share_memory() -> None:
+    config = load(["conf=quickstart", "model.dtype=float32"])
     for gpus, shared in ((0, 0), (1, 0), (2, 0), (3, 512 * MIB)):
         placement = place(cores=(0, 1), gpus=gpus, ranks=max(1, gpus - 1))
-        config = load(["conf=quickstart", "model.dtype=float32"])
-        need = host_needs.needs_of_evaluation(config, config.model.shape, placement)
-        assert need.shared_memory == shared
-
-
-def test_host_that_lets_few_files_be_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "measure", lambda folder: HostFree(disk=10**15, shared_memory=GIB, memory=10**15))
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, resource.RLIM_INFINITY))
-    host_needs.check_host(need(), Path("runs/mine"))
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
-    with pytest.raises(BadInput, match=r"ulimit -n 64: .*1024"):
-        host_needs.check_host(need(), Path("runs/mine"))
+        assert host_needs.needs_of_evaluation(config, config.model.shape, placement).shared_memory == shared

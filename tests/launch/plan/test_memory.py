@@ -1,27 +1,24 @@
 from dataclasses import replace
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from actors.models.sizes import activation_bytes
 from actors.runtime.placement import Node
 from conf.load import load
-from launch.plan.refusal import check_plan
-from launch.plan.view import render
-from tests.launch.plan.plans import CPU, entry, machine, plan
+from tests.launch.plan.plans import CPU, entry, estimated, machine, plan, shown
 
 
 def test_sizes_at_rank_256_follow_the_shape() -> None:
     made = plan("r256_instruct", machine("A40"))
-    check_plan(made)
     trained = 256 * 1_154_048
     assert entry(made, "learner: optimizer") == (16 + 2) * trained  # in host memory
     assert entry(made, "engine: adapter slots") == 2 * trained * 2
     assert entry(made, "engine: KV cache, at least") == 8 * 4096 * 28_672
-    assert (
-        entry(made, "engine: base weights") == entry(made, "learner: base weights") == pytest.approx(3.09e9, rel=0.01)
-    )
+    assert entry(made, "engine: base weights") == entry(made, "learner: base weights")
+    assert entry(made, "engine: base weights") == pytest.approx(3.09e9, rel=0.01)
+    low = plan("r8_instruct", machine("A40"))
+    assert all(low.needed(place) < made.needed(place) for place in low.available)
+    assert estimated(low).update_s < estimated(made).update_s
 
 
 def test_adapter_slots_are_as_large_as_vllm_pads_them() -> None:
@@ -29,19 +26,14 @@ def test_adapter_slots_are_as_large_as_vllm_pads_them() -> None:
     assert slots[0] == slots[1]
 
 
-def test_cache_takes_what_the_share_has_left() -> None:
-    made = plan("r8_instruct", machine("A40"))
-    fixed = made.needed("rollout GPU") - entry(made, "engine: KV cache, at least")
-    assert made.sequences == (made.available["rollout GPU"] - fixed) // (4096 * 28_672)  # type: ignore[operator]
+def test_cache_takes_the_memory_that_the_share_has_left() -> None:
+    for gpu in ("A40", "A100-80"):
+        made = plan("r8_instruct", machine(gpu))
+        fixed = made.needed("rollout GPU") - entry(made, "engine: KV cache, at least")
+        assert made.sequences == (made.available["rollout GPU"] - fixed) // (4096 * 28_672)  # type: ignore[operator]
 
 
-def test_more_memory_holds_more_samples() -> None:
-    small, large = (plan("r8_instruct", machine(card)) for card in ("A40", "A100-80"))
-    extra = large.available["rollout GPU"] - small.available["rollout GPU"]  # type: ignore[operator]
-    assert large.sequences - small.sequences == pytest.approx(extra / (4096 * 28_672), abs=1)
-
-
-def test_activations_of_the_embedded_model_are_what_autograd_saves() -> None:
+def test_activations_of_the_bundled_model_are_those_that_autograd_saves() -> None:
     shape = load(["conf=quickstart"]).model.shape
     assert activation_bytes(shape, rank=32, size=2) / 30 == pytest.approx(22_772, rel=0.01)
 
@@ -55,7 +47,7 @@ def test_every_engine_of_the_host_counts() -> None:
     assert entry(four, "engine: base weights") == entry(one, "engine: base weights")
 
 
-def test_of_a_cluster_the_host_holds_what_runs_on_it() -> None:
+def test_a_clusters_first_host_holds_only_its_own_processes() -> None:
     nodes = tuple(Node(str(number), tuple(range(16)), 1) for number in range(64))
     one = plan("r8_instruct", machine("A40", 64), "learner.ranks=2")
     spread = plan("r8_instruct", replace(machine("A40", 64), nodes=nodes), "learner.ranks=2")
@@ -68,15 +60,11 @@ def test_of_a_cluster_the_host_holds_what_runs_on_it() -> None:
     assert away.sequences == plan("quickstart", CPU).sequences
 
 
-def test_ranks_on_a_processor_hold_a_model_each_and_one_optimizer() -> None:
+def test_ranks_on_a_cpu_hold_a_model_each_and_one_optimizer() -> None:
     one, two = (plan("quickstart", CPU, f"learner.ranks={ranks}") for ranks in (1, 2))
-    assert len(two.placement.learners) == 2
     for what, factor in (("base weights", 2), ("activations", 2), ("optimizer", 1)):
         assert entry(two, f"learner: {what}") == factor * entry(one, f"learner: {what}")
-    assert two.estimate
-    screen = StringIO()
-    Console(width=120, file=screen).print(render(two))
-    assert "learner × 2  core 0; core 1" in screen.getvalue()
+    assert "2 × core 0; 1" in shown(two)
 
 
 def test_the_optimizer_is_in_host_memory_unless_told_otherwise() -> None:

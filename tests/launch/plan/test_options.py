@@ -6,7 +6,7 @@ from conf.errors import BadInput
 from conf.load import load
 from launch.plan.options import options, scale
 from launch.plan.time import LEARN_RANGE, TOGETHER, Calibration
-from tests.launch.plan.plans import CPU, machine, plan
+from tests.launch.plan.plans import CPU, estimated, machine, plan
 
 
 def test_other_splits_are_named() -> None:
@@ -18,12 +18,10 @@ def test_other_splits_are_named() -> None:
     assert list(options(plan("quickstart", CPU))) == ["learner.max_staleness=0"]
 
 
-def test_what_nobody_has_measured_of_a_shared_card_is_a_range() -> None:
-    """And what it would do through MPS stands beside what it does in turn."""
+def test_learning_on_an_unmeasured_gpu_is_a_range() -> None:
     made = plan("r256_instruct", machine("A40"))
-    found, others = made.estimate, options(made)
-    slow, fast = (others[f"learning at {share:.0%} of the rate"] for share in LEARN_RANGE)
-    assert found
+    found, others = estimated(made), options(made)
+    slow, fast = (others[f"learning at {rate:.0%} of the rate"] for rate in LEARN_RANGE)
     assert fast.update_s < found.update_s < slow.update_s
     assert others["run.mps=true"].update_s < 0.95 * found.update_s
     measured = replace(made, calibration=Calibration(together=1.1, of="20 updates"))
@@ -31,24 +29,17 @@ def test_what_nobody_has_measured_of_a_shared_card_is_a_range() -> None:
     assert (made.together, measured.together) == (TOGETHER[False], 1.1)
 
 
-def test_cards_are_planned_with_the_batch_and_with_one_that_grows() -> None:
+def test_gpus_are_planned_with_the_batch_and_with_one_that_grows() -> None:
     rows = list(scale(plan("r8_instruct", machine("A40")), machine("A40"), [1, 2]))
     assert [(row.machine.gpus, row.config.learner.problems_per_update) for row in rows] == [(1, 16), (2, 16), (2, 32)]
-    assert rows[0].estimate
-    assert rows[1].estimate
-    assert rows[0].estimate.update_s > rows[1].estimate.update_s
+    assert estimated(rows[0]).update_s > estimated(rows[1]).update_s
 
 
-def test_what_has_no_card_or_does_not_fit_is_not_scaled() -> None:
-    with pytest.raises(BadInput, match=r"simulate=\[4\]: no card"):
+def test_only_a_plan_that_fits_a_gpu_is_scaled() -> None:
+    with pytest.raises(BadInput, match=r"simulate=\[4\].*device="):
         list(scale(plan("quickstart", CPU), CPU, [4]))
     with pytest.raises(BadInput, match=r"simulate=\[1\]: .*T4.*model\.dtype"):
         list(scale(plan("r8_instruct", machine("T4")), machine("T4"), [1]))
-
-
-@pytest.mark.parametrize(
-    "settings", [["simulate=[8]"], ["simulate=[0]", "plan=true"], ["simulate=[2000]", "plan=true"]]
-)
-def test_only_plans_simulate_and_not_without_end(settings: list[str]) -> None:
-    with pytest.raises(BadInput, match="simulate="):
-        load(["conf=r8_instruct", *settings])
+    for settings in (["simulate=[8]"], ["simulate=[0]", "plan=true"], ["simulate=[2000]", "plan=true"]):
+        with pytest.raises(BadInput, match="simulate="):
+            load(["conf=r8_instruct", *settings])

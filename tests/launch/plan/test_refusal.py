@@ -2,86 +2,104 @@ from dataclasses import replace
 
 import pytest
 
+from actors.models.files import shape_of
+from actors.runtime.placement import place_engines
 from conf.errors import BadInput
-from launch.hardware.machine import GIB
-from launch.plan.refusal import check_budget, check_plan, remedy
+from conf.load import load
+from launch.hardware.cards import Card
+from launch.hardware.machine import GIB, Machine, detect, with_cards
+from launch.plan.memory import Fit
+from launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines
 from tests.launch.plan.plans import CPU, machine, plan
 
-
-def test_large_model_without_gpu_is_refused_with_numbers() -> None:
-    with pytest.raises(BadInput) as caught:
-        check_plan(plan("r256_instruct", CPU))
-    for words in ("1.5 billion", "GiB", "an update", "2 cores", "device=cpu", "device=A40", "conf=quickstart"):
-        assert words in str(caught.value)
-
-
-def test_device_cpu_insists() -> None:
-    check_plan(plan("r256_instruct", CPU, "device=cpu"))
+SMALL = replace(machine("A40"), gpu_memory=16 * GIB)
+UNLISTED = replace(machine("A40"), rates={}, bandwidth=None)
+LONG = [
+    "device=cpu",
+    "rollout.max_response_tokens=20000",
+    "learner.tokens_per_microbatch=20512",
+    "learner.gradient_checkpointing=on",
+]
 
 
-def test_card_too_small_is_refused_with_what_would_fit() -> None:
-    small = replace(machine("A40"), gpu_memory=16 * GIB)
-    made = plan("r256_instruct", small)
+@pytest.mark.parametrize(
+    ("recipe", "where", "settings", "said"),
+    [
+        ("r256_instruct", CPU, [], r"1\.5 billion .* GiB .*2 cores.*device=A40 .*device=cpu.* conf=quickstart"),
+        ("r256_instruct", CPU, ["device=cpu"], ""),
+        ("quickstart", replace(CPU, host_memory=2 * GIB), [], "host needs"),
+        ("r256_instruct", machine("A100-80", host_memory=16 * GIB), [], r"host needs .* learner\.offload=none$"),
+        ("r8_instruct", machine("T4"), [], r"T4 cannot compute in model\.dtype=bfloat16"),
+        ("r8_instruct", UNLISTED, [], ""),
+        ("r8_instruct", UNLISTED, ["model.dtype=float32"], r"fits with model\.dtype=bfloat16"),
+        ("quickstart", machine("A40"), ["model.dtype=float32"], r"fits with model\.dtype=bfloat16"),
+        ("r8_qwen3", CPU, LONG, r"18,724 tokens, .* rollout\.kv_cache_gib=3$"),
+        ("r8_qwen3", CPU, [*LONG, "rollout.kv_cache_gib=3"], ""),
+        ("r8_instruct", replace(machine("A40"), present=False), ["device=A40"], r"device=A40: .*plan=true"),
+    ],
+)
+def test_plans_that_do_not_fit_are_refused_with_the_remedy(
+    recipe: str, where: Machine, settings: list[str], said: str
+) -> None:
+    if said:
+        with pytest.raises(BadInput, match=said):
+            check_plan(plan(recipe, where, *settings))
+    else:
+        check_plan(plan(recipe, where, *settings))
+
+
+def test_gpu_too_small_is_refused_with_the_least_change_that_fits() -> None:
+    made = plan("r256_instruct", SMALL)
     assert made.overfull == ["learner GPU"]
-    with pytest.raises(
-        BadInput, match=r"the learner GPU needs [\d.]+ GiB and has [\d.]+ on A40; it fits with "
-    ) as caught:
+    with pytest.raises(BadInput, match=r"learner GPU needs [\d.]+ GiB and has [\d.]+ on A40; it fits with ") as caught:
         check_plan(made)
     change = str(caught.value).rpartition("it fits with ")[2].split()
-    assert plan("r256_instruct", small, *change).fits
-    assert plan("r256_instruct", replace(small, gpu_memory=4 * GIB)).fits is False
-
-
-def test_card_without_bfloat16_is_refused_for_it() -> None:
-    made = plan("r8_instruct", machine("T4"))
-    assert not made.fits
-    with pytest.raises(BadInput, match=r"the T4 cannot compute in model\.dtype=bfloat16"):
-        check_plan(made)
-    assert plan("quickstart", machine("A40")).config.model.dtype == "bfloat16"
-    with pytest.raises(BadInput, match=r"in bfloat16, not in model\.dtype=float32; it fits with model\.dtype=bfloat16"):
-        check_plan(plan("quickstart", machine("A40"), "model.dtype=float32"))
-    unlisted = replace(machine("A40"), rates={}, bandwidth=None)
-    assert plan("r8_instruct", unlisted).fits
-    assert not plan("r8_instruct", unlisted, "model.dtype=float32").fits
-
-
-def test_only_what_is_needed_is_changed_to_make_it_fit() -> None:
-    small = replace(machine("A40"), gpu_memory=16 * GIB)
-    change = remedy(plan("r256_instruct", small))
-    assert plan("r256_instruct", small, *change).fits
-    for left_out in change:
-        assert not plan("r256_instruct", small, *(one for one in change if one != left_out)).fits
-    offloaded = plan("r256_instruct", machine("A100-80", host_memory=16 * GIB))
-    assert offloaded.overfull == ["host"]
-    assert remedy(offloaded) == ("learner.offload=none",)
-
-
-def test_cache_that_holds_not_one_sample_is_refused() -> None:
-    long = ("rollout.max_response_tokens=20000", "learner.tokens_per_microbatch=20512")
-    made = plan("r8_qwen3", CPU, "device=cpu", *long, "learner.gradient_checkpointing=on")
-    with pytest.raises(BadInput, match=r"18,724 tokens, .* rollout\.kv_cache_gib=3$"):
-        check_plan(made)
-    check_plan(
-        plan("r8_qwen3", CPU, "device=cpu", *long, "learner.gradient_checkpointing=on", "rollout.kv_cache_gib=3")
-    )
-    assert plan("quickstart", CPU, "eval.max_response_tokens=8000").fits
-    assert plan("quickstart", CPU, "eval.max_response_tokens=8000", "rollout.kv_cache_gib=1").fits
-
-
-def test_host_too_small_is_refused() -> None:
-    with pytest.raises(BadInput, match="host needs"):
-        check_plan(plan("quickstart", replace(CPU, host_memory=2 * GIB)))
-
-
-def test_card_that_is_not_there_is_for_plans_only() -> None:
-    with pytest.raises(BadInput, match=r"device=A40: .*plan=true"):
-        check_plan(plan("r8_instruct", replace(machine("A40"), present=False), "device=A40"))
+    assert plan("r256_instruct", SMALL, *change).fits
+    for one in change:
+        assert not plan("r256_instruct", SMALL, *(other for other in change if other != one)).fits
+    assert plan("r256_instruct", replace(SMALL, gpu_memory=4 * GIB)).fits is False
 
 
 @pytest.mark.parametrize("given", ["budget.minutes=0.01", "budget.hours=0.0001"])
-def test_budget_that_the_start_alone_takes_is_refused_with_one_that_will_do(given: str) -> None:
+def test_budget_below_the_start_is_refused_with_one_that_is_enough(given: str) -> None:
     with pytest.raises(BadInput, match=given) as caught:
         check_budget(plan("quickstart", CPU, given))
-    least = str(caught.value).rpartition("at least ")[2]
-    check_budget(plan("quickstart", CPU, least))
+    check_budget(plan("quickstart", CPU, str(caught.value).rpartition("at least ")[2]))
     check_budget(plan("quickstart", CPU))
+
+
+def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
+    config = load([f"conf={recipe}", *settings])
+    engines = shape_of(config.model), where, place_engines(where.cores, where.gpus)
+    check_engines(config, *engines)
+    return fit_of_engines(config, *engines)
+
+
+def gpu(name: str, gib: float) -> Machine:
+    return with_cards([Card("0", name, int(gib * GIB), None)], tuple(range(8)))
+
+
+def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:
+    alone, beside = check_evaluation(gpu("NVIDIA A40", 45), "r8_instruct"), plan("r8_instruct", gpu("NVIDIA A40", 45))
+    assert [entry for entry in beside.memory if entry.place == "rollout GPU" and not entry.elastic] == [*alone.memory]
+    assert alone.cache_tokens > beside.cache_tokens
+
+
+@pytest.mark.parametrize(
+    ("where", "settings", "said"),
+    [
+        (gpu("Tesla T4", 15), [], r"Tesla T4 .*model\.dtype=bfloat16"),
+        (gpu("NVIDIA L4", 4), [], r"rollout GPU .*4\.6 GiB.* 3\.6 .*NVIDIA L4"),
+        (gpu("NVIDIA L4", 5.2), [], "KV cache holds .* tokens, .*; give smaller"),
+        (detect("cpu"), ["rollout.kv_cache_gib=1"], r"18,\d{3} .* 20,\d{3}, .*; give larger rollout\.kv_cache_gib"),
+        (detect("cpu"), ["rollout.kv_cache_gib=2"], ""),
+    ],
+)
+def test_engines_that_do_not_fit_are_refused_with_the_remedy(where: Machine, settings: list[str], said: str) -> None:
+    if not where.gpus:
+        settings = [*settings, "model.dtype=float32", "eval.max_response_tokens=20000"]
+    if not said:
+        check_evaluation(where, "r8_instruct", *settings)
+        return
+    with pytest.raises(BadInput, match=said):
+        check_evaluation(where, "r8_instruct", *settings)

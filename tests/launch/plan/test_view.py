@@ -2,15 +2,12 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from io import StringIO
 
 import pytest
-from rich.console import Console
+from conf.devices import devices
 
-from conf.catalogue import devices
-from launch.plan.options import options
-from launch.plan.view import render
-from tests.launch.plan.plans import CPU, machine, plan
+from actors.formats import duration
+from tests.launch.plan.plans import CPU, machine, plan, shown
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -18,23 +15,24 @@ from tests.launch.plan.plans import CPU, machine, plan
 def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
     where = CPU if card is None else machine("A40" if card == "unlisted" else card)
     if card == "unlisted":
-        where = replace(where, name="a new card", bandwidth=None, rates={})
-    made = plan("r256_instruct", where)
-    screen = StringIO()
-    Console(width=width, file=screen).print(render(made))
-    text = screen.getvalue()
+        where = replace(where, name="a new GPU", bandwidth=None, rates={})
+    text = shown(plan("r256_instruct", where), width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
-    for words in ("rank 256", "knoveleng/open-rs", "24 h", "rollout", "learner", "fit"):
+    for words in ("rank 256", "knoveleng/open-rs", "rollout", "learner", "fit"):
         assert words in text
 
 
-def test_plan_of_a_deterministic_run_says_how_and_at_what_cost() -> None:
-    made = plan("quickstart", CPU, "run.deterministic=true", "budget.updates=20")
-    screen = StringIO()
-    Console(width=200, file=screen).print(render(made, options(made)))
-    assert "an engine answers one request at a time" in screen.getvalue()
-    assert re.search(r"run\.deterministic=false +about 20 updates, [\d.]+ s each", screen.getvalue())
+def test_plan_says_costs_and_other_choices() -> None:
+    text = shown(plan("r8_instruct", machine("A40"), "budget.price_per_hour=0.5"))
+    assert re.search(r"Fits\. About [\d,]+ updates in 24 h, for 12\.00 at 0\.50 per hour\.", text)
+    assert re.search(r"2 × A40 +about [\d,]+ updates, [\d.]+ s each", text)
+
+
+def test_plan_of_a_deterministic_run_says_its_cost() -> None:
+    text = shown(plan("quickstart", CPU, "run.deterministic=true", "budget.updates=20"))
+    assert "in turn" in text
+    assert re.search(r"run\.deterministic=false +about 20 updates, [\d.]+ s each", text)
 
 
 def test_planning_needs_no_framework() -> None:
@@ -49,3 +47,10 @@ def test_planning_needs_no_framework() -> None:
         "assert not {'torch', 'ray', 'vllm', 'transformers', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (90, "90 s"), (600, "10 min"), (86400, "24 h"), (259200, "3 days")]
+)
+def test_durations_have_a_persons_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
