@@ -2,7 +2,7 @@
 
 
 class ActorDied(Exception):
-    """An actor is gone, or answers no more, and what was asked of it is lost.
+    """An actor is gone or does not answer, and the request is lost.
 
     The text names the actor and the cause: exit code or signal, the out-of-memory killer, its log.
     """
@@ -18,7 +18,7 @@ class LearnerDied(ActorDied):
 
 
 class Halted(Exception):
-    """The run must not go on. The text says what was found."""
+    """The run must not go on. The text says why."""
 
 
 class Interrupted(Exception):

@@ -1,7 +1,7 @@
-"""The vocabulary of the project: frozen dataclasses that travel between actors, in the order of a group's life.
+"""The message types: frozen dataclasses that travel between actors, in the order of a group's life.
 
-A *group* is the samples of one problem, all drawn from one *version* of the adapter. An *update* is what one batch does
-to the adapter, usually one optimizer step; it turns version v into v + 1.
+A *group* is the samples of one problem, all from one *version* of the adapter. An *update* is the change of the adapter
+by one batch, usually one optimizer step; it turns version v into v + 1.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,11 @@ from hashlib import blake2b
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with a checked gold answer.
+    """One question with its reference answer.
 
     prompt: the text as the model sees it, chat template applied.
-    grader: how answers to a generator's entry are scored (see `rewards.generators`), in which case `gold` is the
-        entry's own answer, if it has one; else empty.
-    columns: all of the row, as JSON, for a user's part of the reward.
+    grader: how a generator's entry is scored (`rewards.generators`); `gold` is then the entry's own answer, if any.
+    columns: the whole row as JSON, for a user's part of the reward.
     """
 
     id: str
@@ -31,10 +30,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that is not used, or that is used in spite of the reason.
-
-    source: last part of the key that names its source, `source` or `eval_source`.
-    """
+    """A filtered row, or one that is used in spite of the reason. source: `source` or `eval_source`."""
 
     source: str
     reason: str
@@ -46,7 +42,7 @@ class LeftOut:
 class ProblemSet:
     """Training and held-out problems.
 
-    dropped: rows of both that were left out, by reason, and overlaps that `data.overlap` lets stay.
+    dropped: number of filtered rows of both, and of overlaps that `data.contamination` lets stay, by reason.
     left_out: these rows, one by one.
     """
 
@@ -57,7 +53,7 @@ class ProblemSet:
 
     @property
     def digest(self) -> str:
-        """A hash of which problems these are."""
+        """A hash of the problems' ids."""
         return blake2b(repr([problem.id for problem in (*self.train, *self.heldout)]).encode()).hexdigest()
 
 
@@ -65,8 +61,8 @@ class ProblemSet:
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
-    version: negative for a synthetic adapter, which is noise for `actors.adapter_check.startup_check`.
-    incarnation: counts restores; a version number can be reached twice in the life of a run, a name never.
+    version: negative for a synthetic adapter, which is noise for `actors.adapter_check.at_start`.
+    incarnation: counts restores. A run can reach a version number twice, a name never.
     """
 
     version: int
@@ -80,7 +76,7 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an engine draws samples. seed: makes a request reproducible given the weights and the batch."""
+    """How an engine samples. seed: makes a request reproducible, given the weights and the engine's batch."""
 
     samples: int
     max_tokens: int
@@ -93,8 +89,8 @@ class Sampling:
 class Sample:
     """One response.
 
-    Engines give both sequences as arrays, which travel as they lie in memory: tuples would cost the coordinator,
-    through which every group passes several times, most of its time.
+    Engines give both sequences as arrays, which travel as they lie in memory: tuples would cost the coordinator, which
+    every group passes several times, most of its time.
 
     token_ids: the last one is the end-of-sequence token, if that was reached.
     logprobs: the engine's, natural, of each token under the distribution actually sampled (after temperature).
@@ -111,7 +107,7 @@ class Sample:
 
 
 class Status(StrEnum):
-    """What came of the attempt to verify a response."""
+    """The result of an attempt to verify a response."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -122,7 +118,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the verifier found of one response. score: 1.0 for a correct answer, else 0.0."""
+    """The verifier's result for one response. score: 1.0 for a correct answer, else 0.0."""
 
     score: float
     status: Status
@@ -132,13 +128,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reward:
-    """What a sample earns.
+    """The reward of a sample.
 
     total: weighted sum of the parts.
     parts: unweighted, by name; `overlong` is subtracted.
     counted: whether a timeout or a crash counts as wrong.
-    failure: of a user's part of the reward; it says nothing about the verdict.
-    complaint: which function that was, what it did and on which problem.
+    failure: how a user's part of the reward failed; the verdict may be right all the same.
+    complaint: the name of that function, its error and the problem.
     """
 
     total: float
@@ -150,12 +146,12 @@ class Reward:
 
     @property
     def status(self) -> Status:
-        """How the judgement as a whole has ended."""
+        """The status of verdict and user's functions together."""
         return self.failure or self.verdict.status
 
     @property
     def masked(self) -> bool:
-        """Whether the sample has no reward, since its judgement ended in a timeout or a crash."""
+        """Whether the sample has no reward, because of a timeout or a crash."""
         return self.status in (Status.TIMEOUT, Status.CRASH) and not self.counted
 
 
@@ -164,7 +160,7 @@ class Group:
     """The samples of one problem.
 
     index: number by admission.
-    adapter: the one version that drew all samples; None for the base model.
+    adapter: the one version that sampled all; None for the base model.
     rewards: parallel to `samples`; empty until verified.
     """
 
@@ -176,19 +172,18 @@ class Group:
 
     @property
     def version(self) -> int:
-        """The version that drew the samples; only a group drawn by the policy has one."""
+        """The adapter's version. Raises ValueError for a group of the base model."""
         if self.adapter is None:
-            raise ValueError(f"group {self.index} was drawn by the base model and has no version")
+            raise ValueError(f"group {self.index} was sampled from the base model and has no version")
         return self.adapter.version
 
     @property
     def tokens(self) -> int:
-        """Tokens of all its samples."""
         return sum(len(sample.token_ids) for sample in self.samples)
 
     @property
     def failed(self) -> bool:
-        """Whether not one of its samples could be verified."""
+        """Whether no sample could be verified."""
         return all(reward.masked for reward in self.rewards)
 
     @property
@@ -198,13 +193,13 @@ class Group:
 
     @cached_property
     def zero_variance(self) -> bool:
-        """Whether all verified samples earned the same, so that no advantage differs from zero."""
+        """Whether all verified samples have the same reward, so that every advantage is zero."""
         return len({reward.total for reward in self.rewards if not reward.masked}) <= 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The groups of one update. version: the one they are about to improve."""
+    """The groups of one update. version: the version before the update."""
 
     version: int
     groups: tuple[Group, ...]
@@ -212,11 +207,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What one update did.
+    """The result of one update.
 
-    adapter: the version it made.
+    adapter: the new version.
     metrics: the learner's, by their names in metrics.jsonl.
-    fault: why a step was skipped: what was not finite, and from which samples; empty otherwise.
+    fault: why a step was skipped: the value that was not finite, and its samples; empty otherwise.
     """
 
     adapter: AdapterRef
@@ -234,7 +229,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Inspection:
-    """How far the learner's current version has moved from the base, seen on given responses.
+    """How far the learner's current version has moved from the base, measured on given responses.
 
     entropy, base_entropy: mean over the full vocabulary, in nats per token at the rollouts' temperature.
     kl_to_base: exact KL(policy ‖ base), in the same unit.
@@ -252,13 +247,13 @@ class Inspection:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher sees while a run goes on.
+    """The state of a run for the console and Ray's metrics.
 
     spent, left: seconds of the budget.
     updates_left: forecast of the updates that still fit.
     latest: the last row of metrics.jsonl.
     cost: of the time spent, if an hour has a price.
-    doing: the step of a phase that takes long, in words.
+    doing: the step of a long phase, in words.
     answers: whether an engine is up.
     base: held-out pass@1 of the base model, once it is known.
     """

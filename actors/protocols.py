@@ -1,4 +1,4 @@
-"""The seams of the system: what the coordinator needs from the world. Tests put fakes here and nowhere else."""
+"""The interfaces between the coordinator and the rest of the system. Tests put their fakes here."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -13,7 +13,6 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds."""
-        ...
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -22,103 +21,78 @@ class Sampler(Protocol):
     """Generates groups under versioned adapters."""
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        """Draw all samples of one problem from one adapter version; raises if that version is not loaded."""
-        ...
+        """Sample all responses to one problem from one adapter version; raise if that version is not loaded."""
 
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
-        """Draw the group of `generate` from every single engine behind this one, always in the same order."""
-        ...
+        """Have every single engine generate this group; return the groups in the same order each time."""
 
 
 class Engine(Sampler, Protocol):
     """A sampler that holds adapters, or many of them as one.
 
-    It heals itself: an engine that dies or hangs is replaced, given the versions it had, and asked again. ActorDied is
-    raised only when that does not help.
+    It heals itself: an engine that crashes or hangs is replaced, given the versions it had, and asked again. It raises
+    ActorDied only when that does not help.
     """
 
     async def ready(self) -> None:
         """Return once the engine takes requests."""
-        ...
 
     async def at_start(self, work: "Callable[[str, Engine], Awaitable[None]]") -> None:
-        """Do `work` with every single engine behind this one, given its name, and with each that will ever replace one
-        of them before that is given anything else.
-        """
-        ...
+        """Do `work` with every single engine, given its name, and with each later replacement before any request."""
 
     async def load(self, adapter: AdapterRef) -> None:
-        """Make a version available; waits for a free slot while older versions still serve requests."""
-        ...
+        """Make a version available; wait for a free slot while older versions still serve requests."""
 
     async def retire(self, adapter: AdapterRef) -> None:
         """Accept no new request for a version and free its slot once the last running one has ended."""
-        ...
 
     async def close(self) -> None:
         """Free everything the engine holds, its processes included."""
-        ...
 
 
 class Learner(Protocol):
     """Owns the trainable weights. Any call may raise LearnerDied; then only `revive` and a restore help."""
 
     async def revive(self) -> None:
-        """Replace the dead process by a fresh one, which stands at version 0 until `restore`.
-
-        Raises ActorDied if it has died too often.
-        """
-        ...
+        """Replace the dead process by a fresh one at version 0. Raise ActorDied if it has died too often."""
 
     async def publish(self) -> AdapterRef:
         """Write the current version to disk as a PEFT adapter, atomically."""
-        ...
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        """Write adapters of noise as `publish` writes the policy, as many as an engine serves at once."""
-        ...
+        """Write as many adapters of noise as an engine serves at once, in the same form as `publish`."""
 
     async def accumulate(self, batch: Batch) -> None:
         """Compute the gradient of a batch, the longest part of an update. The weights stay as they are.
 
-        Raises if a group is older than η.
+        Raises if a group's staleness is above η.
         """
-        ...
 
     async def step(self, progress: float) -> UpdateStats:
         """Take the optimizer steps of the accumulated batch and publish the new version.
 
-        progress: share of the budget spent, for schedules. A loss or gradient that is not finite is the result's
+        progress: fraction of the budget spent, for schedules. A loss or gradient that is not finite is the result's
         `fault`; its step is not taken, nor any after it.
         """
-        ...
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         """Return log-probabilities of given responses, per group and sample, under the current weights and the base."""
-        ...
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        """Return log-probabilities of all tokens that a synthetic adapter drew, in their order: under that adapter, as
-        FAITHFUL, and under each mistake an engine might make with it, named by a clause that says it.
+        """Return log-probabilities of all tokens sampled from a synthetic adapter, in their order: under that adapter,
+        as FAITHFUL, and under each mistake an engine might make with it, named by a clause.
         """
-        ...
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         """Measure how far the current weights have moved from the base, on given responses."""
-        ...
 
     async def save(self, folder: str) -> None:
         """Write everything a restore needs into an existing folder."""
-        ...
 
     async def restore(self, folder: str | None, incarnation: int) -> None:
-        """Continue from what `save` wrote, under a new incarnation.
-
-        None stands for version 0, which only a fresh learner is at.
-        """
-        ...
+        """Continue from a folder of `save`, under a new incarnation. None: version 0 of a fresh learner."""
 
     async def close(self) -> None: ...
 
@@ -128,32 +102,24 @@ class Verifier(Protocol):
 
     async def score(self, group: Group) -> Group:
         """Return the same group with `rewards` filled in."""
-        ...
 
     async def health(self) -> dict[str, int]:
         """Return counts since its start, such as calls that hung and workers replaced."""
-        ...
 
     async def close(self) -> None: ...
 
 
 class Tracker(Protocol):
-    """Shows a run elsewhere. One thread of its own calls it, and whatever it raises is survived and counted."""
+    """A logger of the run elsewhere. One thread of its own calls it, and its errors are survived and counted."""
 
     def begin(self, next_update: int) -> None:
-        """Begin to show the run, or go on with it. Called again when updates from `next_update` on do not count any
-        more.
-        """
-        ...
+        """Begin or continue the run. When called again, updates from `next_update` on do not count any more."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Show numbers by name, those of an update or of the evaluation of a version."""
-        ...
+        """Log numbers by name, of an update or of a version's evaluation."""
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
-        """Show samples. name: `eval-base`, `eval-final` or `update-000012`."""
-        ...
+        """Log samples. name: `eval-base`, `eval-final` or `update-000012`."""
 
     def end(self, summary: dict[str, Any]) -> None:
-        """Show summary.json, with the run's events, and bring everything to where it belongs."""
-        ...
+        """Log summary.json with the run's events, and send everything that is left."""

@@ -45,7 +45,7 @@ def _faults(config: Config) -> Iterator[str]:
     missing = [name for name, value in vars(shape).items() if value == 0 and not isinstance(value, bool)]
     if shape != ShapeConfig() and missing:
         yield f"model.shape.{missing[0]}=0: declare the whole shape, or none of it to have it read"
-    yield from _length_faults(config, shape.context)
+    yield from _length_faults(config, shape.max_position_embeddings)
     yield from _batch_faults(config)
     if config.lora.start_from and config.lora.init != "default":
         yield (

@@ -7,12 +7,33 @@ removed since. A change that renames or removes a name adds a line here.
 import copy
 from typing import Any
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "canary": "adapter_check",
+    "checkpoint.mirror": "checkpoint.remote",
+    "data.examples": "data.few_shot",
+    "data.overlap": "data.contamination",
+    "learner.ranks": "learner.world_size",
+    "learner.refill": "learner.dynamic_sampling",
+    "lora.alpha_rule": "lora.alpha_scaling",
+    "model.shape.layers": "model.shape.num_hidden_layers",
+    "model.shape.hidden": "model.shape.hidden_size",
+    "model.shape.intermediate": "model.shape.intermediate_size",
+    "model.shape.heads": "model.shape.num_attention_heads",
+    "model.shape.kv_heads": "model.shape.num_key_value_heads",
+    "model.shape.vocabulary": "model.shape.vocab_size",
+    "model.shape.tied_head": "model.shape.tie_word_embeddings",
+    "model.shape.context": "model.shape.max_position_embeddings",
+    "run.mps": "run.nvidia_mps",
+    "run.trackers": "run.report_to",
+}
 """Old key of a setting or section → new key."""
 
 VALUES: dict[str, dict[Any, Any]] = {
+    "lora.alpha_scaling": {"fixed": "constant", "proportional": "linear"},
     "lora.init": {"orthogonal": "default", "principal": "default"},  # how A began no longer matters
-    "run.trackers": {"mlflow": None, "trackio": None},
+    "model.path": {"embedded:*": "bundled:*"},
+    "run.nvidia_mps": {True: "on", False: "off"},
+    "run.report_to": {"mlflow": None, "trackio": None},
 }
 """Key, by its new name → its old values → the new ones. `old:*` → `new:*` renames how a text begins; in a list, None
 removes an entry.
@@ -25,7 +46,15 @@ DEPARTED: dict[str, Any] = {
 }
 """Key of a removed setting → its old default, with which a run is what it is without the setting."""
 
-METRICS: dict[str, str] = {}
+METRICS: dict[str, str] = {
+    "canary/*": "adapter_check/*",
+    "completion/*": "response/*",
+    "mismatch/effective_share": "mismatch/ess",
+    "time/canary": "time/adapter_check",
+    "ledger/learner/canary": "ledger/learner/adapter_check",
+    "ledger/tokens/canary": "ledger/tokens/adapter_check",
+    "ledger/mirror/*": "ledger/remote/*",
+}
 """Old name of a metric → new name. `old/*` → `new/*` renames how a name begins."""
 
 ABSENT = object()

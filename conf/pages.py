@@ -30,7 +30,7 @@ FIRST = (
     *("budget.hours", "run.name", "model.path", "data.source", "data.eval_source", "lora.rank"),
     *("learner.learning_rate", "learner.problems_per_update", "learner.max_staleness", "rollout.samples_per_problem"),
     *("rollout.max_response_tokens", "algorithm.preset", "reward.preset", "reward.custom", "eval.problems", "eval.n"),
-    *("checkpoint.every", "run.trackers"),
+    *("checkpoint.every", "run.report_to"),
 )
 
 TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "map"}

@@ -1,4 +1,4 @@
-"""Talk to the base model and to what a run has trained, side by side.
+"""Talk to the base model and to the model that a run has trained, side by side.
 
     python launch/chat.py RUN_FOLDER [checkpoint=latest|best|update-000040]
 
@@ -8,30 +8,43 @@ Examples:
     python launch/chat.py runs/first checkpoint=update-000040
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
-Both answer under the settings of the run's evaluation, in an engine as the run's. In the chat, /help lists the
-commands, such as /problem 3, which poses a held-out problem and judges both answers, and /ask, which poses one of yours
-in the same way. What is said without a command has neither the run's instructions nor its examples. Lines may come from
-a pipe.
+Both models respond under the settings of the run's evaluation, in an engine like the run's. In the chat, /problem 3
+shows them a held-out problem and verifies their responses, and /help lists all commands. Lines may come from a pipe.
 """
 
 import asyncio
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
+from rich.live import Live
 
-from actors.messages import AdapterRef, Problem
-from conf.arguments import run_and_options
+from actors.errors import ActorDied, root_cause
+from actors.evaluation.protocol import response_limit
+from actors.messages import AdapterRef, Problem, Sampling, Verdict
+from actors.seeds import request_seed
+from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from launch.after.screen import off_screen
+from conf.schema import Config
 from launch.after.trained import LATEST, Trained, find_trained, talking
-from launch.samples import choose, read_pairs, show
+from launch.reporting.tables import problem_in
+from launch.samples import side_by_side
+from rewards.problems.chat import render
 
-SHOWN_SAMPLES = 3
-"""Answers that /samples shows."""
+HELP = """/problem N  show both models held-out problem N as in the run's evaluation, and verify their responses
+/ask TEXT   show them a problem of yours in the same way, with the run's instructions and examples
+/new        start a new conversation
+/quit       end the chat, as the end of the input does
+All other text reaches them as it is, without instructions or examples; they remember their own responses."""
 
 
 @command("chat.py", __doc__)
@@ -39,19 +52,50 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 1 if the engine fails, 2 for bad input, 130 after Ctrl-C."""
     folder, given = run_and_options(arguments, {"checkpoint": ()})
     trained = find_trained(folder, given.get("checkpoint", LATEST))
-    with off_screen("chat") as screen:
-        return chat(trained, folder, PlainConsole(file=screen))
+    with off_screen() as screen:
+        return chat(trained, PlainConsole(file=screen))
 
 
-def chat(trained: Trained, folder: Path, console: Console) -> int:
-    """Start an engine and talk until the input ends. Raises BadInput if this machine has no room for one."""
+@contextmanager
+def off_screen() -> Iterator[TextIO]:
+    """Yield a stream to stdout, and send everything else that this process or a new one prints to a log.
+
+    An engine that fails ends the process with exit code 1 and the name of the log, which is deleted otherwise.
+    """
+    screen, errors, failed = os.dup(1), os.dup(2), False
+    with tempfile.NamedTemporaryFile(prefix="microbudget-chat-", suffix=".log", delete=False) as log:
+        redirect(log.fileno(), log.fileno())
+    try:
+        with os.fdopen(os.dup(screen), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as stream:
+            yield stream
+    except Exception as error:
+        if failed := isinstance(cause := root_cause(error), ActorDied | RuntimeError):
+            traceback.print_exc()
+            sys.exit(f"chat.py: the engine failed: {' '.join(str(cause).split())}; see its log, {log.name}")
+        raise
+    finally:
+        redirect(screen, errors)
+        if not failed:
+            Path(log.name).unlink()
+
+
+def redirect(out: int, err: int) -> None:
+    """Connect stdout and stderr to other open files."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+
+
+def chat(trained: Trained, console: Console) -> int:
+    """Start an engine and talk until the input ends. Raises BadInput if this machine has no room for an engine."""
     config, share = talking(trained)
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 
     from actors.rollout.vllm_engine import RolloutEngine
-    from launch.after.conversation import Conversation
     from rewards.pool import VerifierPool
+    from rewards.problems.loading import load
     from rewards.reward import reward_function
 
     console.print(f"Starting an engine for {near(trained.checkpoint)} …", soft_wrap=True)
@@ -63,33 +107,126 @@ def chat(trained: Trained, folder: Path, console: Console) -> int:
         await engine.load(adapter)
         return engine
 
-    with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as judge:
+    with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as verifier:
         engine = runner.run(start())
         try:
-            console.print("Ready: /problem 1 poses a held-out problem, /ask one of yours, /help lists all commands.")
-            Conversation(
-                config,
-                console,
-                tokenizer,
-                {"base": None, "trained": adapter},
-                stream=engine.stream,
-                judge=judge.verify,
-                problems=cache(lambda: heldout(trained, tokenizer)),
-                samples=lambda: show(choose(read_pairs(folder), "", "")[:SHOWN_SAMPLES], console),
-            ).talk(runner)
+            console.print("Ready: /problem 1 shows both models a held-out problem, /help lists all commands.")
+            problems = cache(lambda: load(trained.config, tokenizer).heldout)
+            models = {"base": None, "trained": adapter}
+            Conversation(config, console, tokenizer, models, engine.stream, verifier.verify, problems).talk(runner)
         finally:
             runner.run(engine.close())
     return 0
 
 
-def heldout(trained: Trained, tokenizer: object) -> Sequence[Problem]:
-    """Return the held-out problems of a run. Raises BadInput if the data has others by now."""
-    from rewards.problems.loading import load
+@dataclass
+class Conversation:
+    """A person's conversation with two models, which receive the same text and remember their own responses.
 
-    problems = load(trained.config, tokenizer)
-    if trained.run.problems_digest() not in (None, problems.digest):
-        raise BadInput(f"{trained.config.data.source} has other problems than the run was begun with: restore the data")
-    return problems.heldout
+    config: settings whose prompts are as long as the conversation may become.
+    models: the adapter of each model, by the model's name.
+    stream: yields the parts of one response.
+    verify: returns the verdict for a reference answer, a response and a grader.
+    problems: returns the held-out problems in order.
+    """
+
+    config: Config
+    console: Console
+    tokenizer: Any
+    models: Mapping[str, AdapterRef | None]
+    stream: Callable[[Problem, AdapterRef | None, Sampling], AsyncIterator[str]]
+    verify: Callable[[str, str, str], Verdict]
+    problems: Callable[[], Sequence[Problem]]
+
+    def talk(self, runner: asyncio.Runner) -> None:
+        """Obey lines until they end or say /quit. A line that is wrong is refused, and the next one is read."""
+        self._turns = 0
+        self._start()
+        while True:
+            try:
+                line = self.console.input("> " if self.console.is_terminal else "").strip()
+                if line == "/quit":
+                    return
+                runner.run(self._obey(line))
+            except BadInput as error:
+                self._say(str(error))
+            except EOFError:
+                return
+
+    async def _obey(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        match word:
+            case "/help":
+                self._say(HELP)
+            case "/new":
+                self._start()
+            case "/problem":
+                await self._pose(rest.strip())
+            case "/ask" if rest:
+                prompt = self._prompt(render([], rest.strip(), self.config.data, self.tokenizer))
+                await self._respond(dict.fromkeys(self.models, prompt), response_limit(self.config))
+            case _ if word.startswith("/"):
+                raise BadInput(f"{line}: not a command; /help lists all")
+            case _ if line:
+                await self._speak(line)
+
+    def _start(self) -> None:
+        system = self.config.data.system
+        first = [] if system is None else [{"role": "system", "content": system}]
+        self._messages = {model: [*first] for model in self.models}
+
+    async def _speak(self, text: str) -> None:
+        """Continue the conversation of each model with a text."""
+        settings = {"add_generation_prompt": True, "tokenize": False, **self.config.data.chat_settings}
+        user = {"role": "user", "content": text}
+        prompts = {
+            model: self._prompt(self.tokenizer.apply_chat_template([*messages, user], **settings))
+            for model, messages in self._messages.items()
+        }
+        responses = await self._respond(prompts, self.config.rollout.max_response_tokens)
+        for model, messages in self._messages.items():
+            messages += [user, {"role": "assistant", "content": responses[model]}]
+
+    async def _pose(self, number: str) -> None:
+        """Show the models a held-out problem as in the run's evaluation, and verify their responses."""
+        problems = self.problems()
+        if not (place := whole(number, len(problems))):
+            raise BadInput(f"/problem {number}: give a number from 1 to {len(problems)}")
+        problem = problems[place - 1]
+        question = problem_in({each.prompt for each in problems})[problem.prompt]
+        self._say(f"{question.strip()}\nreference answer: {problem.gold}")
+        await self._respond(dict.fromkeys(self.models, problem), response_limit(self.config), verify=True)
+
+    def _prompt(self, text: str) -> Problem:
+        """Return a problem with this prompt. Raises BadInput for a prompt that is too long."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) > (longest := self.config.rollout.max_prompt_tokens):
+            raise BadInput(f"the conversation has {len(ids)} tokens, and there is room for {longest}: give /new")
+        return Problem("", text, tuple(ids), "")
+
+    async def _respond(self, prompts: dict[str, Problem], limit: int, verify: bool = False) -> dict[str, str]:
+        """Return each model's response to its prompt. A terminal shows the responses while they grow."""
+        self._turns += 1
+        settings, seed = self.config.eval, request_seed(self.config.run.seed, "chat", self._turns)
+        sampling = Sampling(1, limit, settings.temperature, settings.top_p, seed)
+        texts = dict.fromkeys(self.models, "")
+
+        async def stream(model: str) -> None:
+            async for text in self.stream(prompts[model], self.models[model], sampling):
+                texts[model] += text
+                shown.update(side_by_side(texts))
+
+        with Live(console=self.console, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False) as shown:
+            async with asyncio.TaskGroup() as tasks:
+                for model in self.models:
+                    tasks.create_task(stream(model))
+            if verify:
+                verdicts = [self.verify(prompts[name].gold, text, prompts[name].grader) for name, text in texts.items()]
+                shown.update(side_by_side(texts, [verdict.status.value for verdict in verdicts]))
+        return texts
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Examples:
     python launch/doctor.py conf=quickstart                     # on any machine
     python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a day of it
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
-    python launch/doctor.py conf=r256_instruct run.mps=true     # how fast with that setting
+    python launch/doctor.py conf=r256_instruct run.nvidia_mps=on     # how fast with that setting
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
 learner work for a minute or two: it prints how many updates the recipe would make, and keeps the measurement for later
@@ -34,7 +34,7 @@ from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
-from launch.session.resume import command_line, commit
+from launch.session.preparation import command_line, commit
 
 MEASURE = {"measure=true": True, "measure=false": False}
 

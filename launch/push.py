@@ -9,134 +9,165 @@ Examples:
     python launch/push.py runs/quickstart to=me/adder
     python launch/push.py runs/quickstart to=me/adder-merged format=merged private=false
 
-The repository gets the adapter, or the verified merged model, with a model card made of the run's report, the report
-itself, the settings and the metrics, in one commit. It is private unless private=false. The token is read from HF_TOKEN
-in the environment alone. dry_run=true prints the files and the card, and needs no token and no network.
+One commit brings the adapter, or the verified merged model, a model card made of the run's report, the report itself,
+the settings and the metrics. The repository is private unless private=false. The token is read from HF_TOKEN in the
+environment alone. dry_run=true prints the files and the card, and needs no token and no network.
 """
 
-import shlex
+import os
+import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import yaml
+from huggingface_hub import HfApi, get_session
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from rich.console import Console
 
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
-from conf.errors import BadInput
+from conf.errors import BadInput, in_brief
 from conf.load import RECORD, public_settings
-from conf.schema import marked
-from launch.after.trained import Trained, carry_out, find_trained
-from launch.reporting.history import Run, read_run
+from launch.after.trained import carry_out, find_trained
+from launch.reporting.history import read_run
 
 YES_NO = ("true", "false")
+OPTIONS = {"to": (), "format": ("adapter", "merged"), "private": YES_NO, "overwrite": YES_NO, "dry_run": YES_NO}
 
-OPTIONS = {
-    "to": (),
-    "format": ("adapter", "merged"),
-    "private": YES_NO,
-    "overwrite": YES_NO,
-    "dry_run": YES_NO,
-}
+TOKEN = "HF_TOKEN"
+"""Environment variable of the token, which is read nowhere else."""
 
-TRAINING = "training"
-"""Folder of report, settings and metrics in the repository."""
+PATH = re.compile(r"(/[^/\s{}]+){2,}")
+"""An absolute path, which may have been on another machine; a prompt may begin with a slash, too."""
+
+SILENCE_S = 30.0
+"""Seconds the hub may be silent. Its library by itself waits without end."""
 
 
 @command("push.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 published, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
-    if "to" not in given:
-        raise BadInput("say where to publish it: to=OWNER/NAME")
+    name = given.get("to", "")
+    try:
+        validate_repo_id(name)
+        if "/" not in name:
+            raise HFValidationError("the owner is missing")
+    except HFValidationError as error:
+        raise BadInput(f"to={name}: {error}; give to=OWNER/NAME, such as to=me/my-model") from None
     return carry_out(lambda: push(folder, given, PlainConsole()))
 
 
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
-    """Make the model and what goes with it in a folder of its own, and send or show that. Return the exit code."""
-    from launch.after.card import base_name, local_licence, model_card, on_hub
-    from launch.after.repository import Repository, check_name
+    """Write all files into a temporary folder, then upload or print them. Return the exit code.
 
-    name, form = given["to"], given.get("format", "adapter")
-    check_name(name)
+    An adapter is copied from its sealed checkpoint; a merged model is new, and so is verified.
+    """
+    from launch.after.artifact import write_adapter, write_verified
+    from launch.after.card import model_card
+    from launch.reporting.page import run_report
+
+    name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder)
     if trained.run.finished() is None:
-        raise BadInput(f"the run in {folder} has not finished: let it end, which the model card is made of")
-    repository = None if given.get("dry_run") == "true" else Repository(name)
-    licence, base = local_licence(trained), base_name(trained)
-    if repository:
-        repository.check(overwrite=given.get("overwrite") == "true")
-        licence = licence or (repository.licence_of(base) if on_hub(base) else "")
+        raise BadInput(f"the run in {folder} has not finished: its model card needs the end, so resume it first")
+    licence = ""
+    if not dry:
+        api = connect(name)
+        check_repository(api, name, overwrite=given.get("overwrite") == "true")
+        licence = licence_on_hub(api, trained.base_name)
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
-        parcel, run = Path(scratch), public_run(read_run(folder))
-        if fault := write_model(trained, form, parcel, console):
+        files, run = Path(scratch), read_run(folder)
+        origin = run.origin.model_copy(update={"command": ""})
+        run = replace(run, name=name.partition("/")[2], config=public(run.config), origin=origin)
+        if form == "adapter":
+            write_adapter(trained, files, trained.base_name)
+        elif fault := write_verified(trained, form, "", "", files, console):
             console.print(f"Not published: {fault}", soft_wrap=True)
             return 1
-        card = model_card(trained, run, form, name, licence)
-        card.save(parcel / "README.md")
-        add_evidence(parcel / TRAINING, trained, run)
-        for file in sorted(file for file in parcel.rglob("*") if file.is_file()):
-            console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(parcel)}")
-        if repository is None:
-            console.print(str(card), soft_wrap=True)
-            console.print(f"Nothing was sent: without dry_run=true these files would go to {name}", soft_wrap=True)
+        settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)
+        report = run_report(run, settings)
+        card = model_card(trained, run, report.markdown, form, name, licence)
+        card.save(files / "README.md")
+        training = files / "training"
+        training.mkdir()
+        (training / trained.run.report.name).write_text(report.html, encoding="utf-8")
+        (training / RECORD).write_text(settings, encoding="utf-8")
+        if trained.run.metrics.exists():
+            shutil.copyfile(trained.run.metrics, training / trained.run.metrics.name)
+        for file in sorted(file for file in files.rglob("*") if file.is_file()):
+            console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
+        if dry:
+            console.print(f"{card}\nNothing was uploaded: without dry_run=true all goes to {name}", soft_wrap=True)
             return 0
-        message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
-        console.print(f"Sending them to {name} …", soft_wrap=True)
-        address = repository.fill(parcel, message, private=given.get("private") != "false")
+        with hub_refusals(name):
+            address = api.create_repo(name, private=given.get("private") != "false", exist_ok=True)
+            message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
+            api.upload_folder(repo_id=name, folder_path=files, commit_message=message)
     console.print(f"Published: {address}", soft_wrap=True)
     return 0
 
 
-def write_model(trained: Trained, form: str, folder: Path, console: Console) -> str:
-    """Write the model into an empty folder. Return why it is not what was trained; empty if it is.
-
-    An adapter is copied as the run has sealed it; a merged model is new, and so is verified.
-    """
-    from launch.after.artifact import check_room, write_adapter, write_verified
-    from launch.after.card import base_name
-
-    check_room(folder, trained, form, "", "set TMPDIR to a folder elsewhere")
-    if form == "adapter":
-        write_adapter(trained, folder, base_name(trained))
-        return ""
-    return write_verified(trained, form, "", "", folder, console).fault
+def connect(name: str) -> HfApi:
+    """Return the hub under the token in the environment. Raises BadInput if there is none."""
+    if not (token := os.environ.get(TOKEN, "").strip()):
+        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the hub that may write there")
+    get_session().timeout = httpx2.Timeout(SILENCE_S)
+    disable_progress_bars()
+    return HfApi(token=token)
 
 
-def add_evidence(folder: Path, trained: Trained, run: Run) -> None:
-    """Write into a new folder what shows how the model was trained: report, settings and metrics."""
-    from launch.reporting.page import run_report
+def check_repository(api: HfApi, name: str, overwrite: bool) -> None:
+    """Raise BadInput for a token that the hub refuses, and for a repository with files unless `overwrite`."""
+    files: set[str] = set()
+    with hub_refusals(name):
+        api.whoami()
+        with suppress(RepositoryNotFoundError):
+            files = {file.rfilename for file in api.model_info(name, timeout=SILENCE_S).siblings or ()}
+    if files - {".gitattributes"} and not overwrite:
+        raise BadInput(f"to={name}: has files already; give another name, or overwrite=true for a new commit")
 
-    folder.mkdir()
-    settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)
-    (folder / trained.run.report.name).write_text(run_report(run, settings).html, encoding="utf-8")
-    (folder / RECORD).write_text(settings, encoding="utf-8")
-    if trained.run.metrics.exists():
-        shutil.copyfile(trained.run.metrics, folder / trained.run.metrics.name)
+
+def licence_on_hub(api: HfApi, base: str) -> str:
+    """Return the licence in the card of a model on the hub; empty for a local one, or if it cannot be read."""
+    if "/" in base:
+        with suppress(BadInput), hub_refusals(base):
+            card = api.model_info(base, timeout=SILENCE_S).card_data
+            return str((card and card.get("license")) or "")
+    return ""
 
 
-def public_run(run: Run) -> Run:
-    """Return a run whose settings and command name files and folders of this machine without where they are."""
+@contextmanager
+def hub_refusals(name: str) -> Iterator[None]:
+    """Raise BadInput for the hub's refusals, its silence, and responses that its library cannot read."""
     try:
-        words = [word.partition("=") for word in shlex.split(run.origin.command)]
-    except ValueError:  # its quotes are those for reading
-        words = []
-    line = shlex.join(f"{key}{equals}{public(value, key)}" for key, equals, value in words)
-    origin = run.origin.model_copy(update={"command": line})
-    return replace(run, config={key: public(value, key) for key, value in run.config.items()}, origin=origin)
+        yield
+    except (httpx2.HTTPError, OfflineModeIsEnabled, AttributeError, LookupError, TypeError, ValueError) as error:
+        cause = type(error).__name__  # a transport error may quote the token
+        if isinstance(error, HfHubHTTPError):
+            cause = in_brief(error)
+            if error.response.status_code in (401, 403):
+                cause = f"the token in {TOKEN} may not write there"
+        raise BadInput(f"to={name}: the hub takes nothing ({cause}); correct that or try again") from None
 
 
-def public(value: Any, key: str = "") -> Any:
-    """Return the value of a setting, or nested ones, with the mere names of files and folders of this machine."""
+def public(value: Any) -> Any:
+    """Return a setting, or nested ones, with the mere names of files on this machine instead of their paths."""
     if isinstance(value, dict):
-        return {name: public(inner, f"{key}.{name}".lstrip(".")) for name, inner in value.items()}
+        return {key: public(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [public(each) for each in value]
     if isinstance(value, str) and value.startswith("file:"):
         return f"file:{Path(value.removeprefix('file:')).name}"
-    if isinstance(value, str) and key in marked("local_path") and (Path(value).is_absolute() or Path(value).exists()):
+    if isinstance(value, str) and (PATH.fullmatch(value) or (value.startswith("/") and os.path.exists(value))):
         return Path(value).name
     return value
 

@@ -29,8 +29,7 @@ def describe(summary: RunSummary) -> str:
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 1 if there is no finished run, 2 for bad input."""
     run = RunRecord(run_and_options(arguments, {})[0])
-    summary = run.finished()
-    if summary is None:
+    if (summary := run.finished()) is None:
         return 1
     report = [f"report: {run.report}"] if run.report.exists() else []
     print(f"{run.path}: " + "\n  ".join(map(printable, [describe(summary), *report, conclusion(run.path)])))

@@ -10,7 +10,7 @@ Examples:
     python launch/run.py conf=mine data.source=file:problems.csv budget.minutes=30
 
 The same command again resumes a run that was cut off. `plan=true` prints placement, memory and time, for this machine
-or a card by name; `show=true` every setting and where it comes from. Neither starts anything.
+or a GPU by name; `show=true` prints every setting and its source. Neither starts anything.
 """
 
 import os
@@ -74,12 +74,12 @@ def main(arguments: list[str]) -> int:
             show_plan(config, console)
             return 0
         return start(config, console, started_at, arguments)
-    except SystemExit as told:  # by SIGTERM while a cluster was joined: the handler then is Ray's
+    except SystemExit as told:  # by SIGTERM while a cluster was joined, when the handler is Ray's
         return 128 + int(told.code or 0)
 
 
 def show_plan(config: Config, console: Console) -> None:
-    """Print what a run of this machine, or of the one it is to be planned for, would do."""
+    """Print the plan of a run on this machine, or on the one that `device` names."""
     machine = detect(config.device)
     plan = with_problems(plan_on(config, machine))
     if note := cluster_note():
@@ -90,27 +90,24 @@ def show_plan(config: Config, console: Console) -> None:
 
 
 def plan_on(config: Config, machine: Machine) -> Plan:
-    """Return the plan of a run on a machine, after what earlier runs there have measured."""
+    """Return the plan of a run on a machine, with the measurements of earlier runs there."""
     config = resolve_dtype(config, machine)
     check_functions(config.reward)
     if config.adapter:
-        raise BadInput(f"adapter={config.adapter}: evaluate.py judges it; a run goes on from lora.start_from")
+        raise BadInput(f"adapter={config.adapter}: evaluate.py measures it; a run starts from lora.start_from")
     return plan_measured(config, machine)
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
-    """Check that the run can be, take its folder and carry it out. Return the exit code.
-
-    arguments: of the command line, to be kept.
-    """
+    """Check all needs of a run, take its folder and carry it out. Return the exit code. arguments: the command line."""
     require_token()
-    check_installed(config.run.trackers)
+    check_installed(config.run.report_to)
     if config.run.restore:
         console.print(bring_back(config), soft_wrap=True)
     check_remote(config)
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh; without it Ray waits for ever
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh does; without it Ray waits for ever
         from launch.hardware.cluster import check_free, join, survey
 
         context = join(cluster, config)
@@ -125,19 +122,19 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_plan(plan)
         check_build(plan.asked, plan.machine, software_versions(VLLM_BUILDS))
     config = plan.asked
-    check_mps(config, plan.placement, joined=bool(cluster))
+    check_mps(plan.config, plan.placement, joined=bool(cluster))
     check_budget(plan)
     folder = find_folder(config)
     counted = with_problems(plan)
     console.print(render(counted))
     if os.path.exists(folder):
-        take_over(folder, f"run {config.run.name!r}")  # what a killed process has left takes room
+        take_over(folder, f"run {config.run.name!r}")  # the rest of a killed process takes room
     check_host(needs_of_run(plan), folder, config.run.overwrite)
-    there = plan.machine.cards if cluster else detect(config.device).cards  # with what is free by now
+    there = plan.machine.cards if cluster else detect(config.device).cards  # with their free memory by now
     cards = choose(there, plan.placement, plan.needed("learner GPU"))
     if not cluster:
         show_only(cards)
-    with mps_service(config):
+    with mps_service(plan.config):
         return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
 
 
@@ -174,14 +171,14 @@ def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
 
     console.print(describe(summary), soft_wrap=True, highlight=False)
     console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
-    if request.config.checkpoint.mirror:
+    if request.config.checkpoint.remote:
         console.print(put_ending(request.config, request.folder), soft_wrap=True)
     if summary.status in ("failed", "halted"):
         places = [str(path) for path in logs if path.exists()]
         console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
     else:
         clear_session(request.folder)
-        RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have what is needed of them
+        RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have the needed ones
     for line in next_steps(summary, request.folder):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(conclusion(request.folder), soft_wrap=True, highlight=False, markup=False)

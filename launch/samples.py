@@ -1,33 +1,33 @@
-"""Show what the base model and the trained model answered to held-out problems, side by side.
+"""Show the responses of the base model and of the trained model to held-out problems, side by side.
 
     python launch/samples.py RUN_FOLDER [show=worse|better|wrong|right|all]
         [verdict=correct|wrong|unparsable|timeout|crash] [limit=10]
 
 Examples:
 
-    python launch/samples.py runs/quickstart                       # what has changed
+    python launch/samples.py runs/quickstart                       # the responses whose verdict has changed
     python launch/samples.py runs/quickstart show=worse            # right before, wrong after
     python launch/samples.py runs/quickstart show=all verdict=unparsable limit=3
 
-Without `show` what has changed: what became wrong first, and of that the problems that lost most. `verdict` is that of
-the answer after training.
+Without `show` all responses that became wrong come first, then those that became right. `verdict` selects by the
+verdict after training.
 """
 
 import sys
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from actors.messages import Status
 from conf.arguments import run_and_options, whole
-from conf.command import PlainConsole, command
-from conf.errors import BadInput
-from launch.after.screen import side_by_side
+from conf.command import LAYOUT, PlainConsole, command
+from conf.errors import BadInput, printable
 from launch.after.trained import find_run
 from launch.reporting.tables import Pair, pairs_by_outcome
 
-SHOWN = {
+OUTCOMES = {
     "worse": "right before, wrong after",
     "better": "wrong before, right after",
     "wrong": "wrong both times",
@@ -35,62 +35,60 @@ SHOWN = {
 }
 """Outcomes by their names on the command line."""
 
-OPTIONS = {"show": (*SHOWN, "all"), "verdict": tuple(Status), "limit": ()}
+OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 
-LIMIT, MOST = "10", 10**6
-"""Answers that are shown unless `limit` says otherwise, and at most."""
+MOST = 10**6
+"""Largest `limit`."""
+
+STYLES = {"correct": "green", "wrong": "red"}
+"""Colours of verdicts; all others are yellow."""
 
 
 @command("samples.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
     folder, given = run_and_options(arguments, OPTIONS)
-    if not (limit := whole(given.get("limit", LIMIT), MOST)):
+    if not (limit := whole(given.get("limit", "10"), MOST)):
         raise BadInput(f"limit={given['limit']}: use a number from 1 to {MOST}")
-    by_outcome = read_pairs(folder)
-    chosen = choose(by_outcome, given.get("show", ""), given.get("verdict", ""))
-    console = PlainConsole()
-    show(chosen[:limit], console)
-    if not chosen and "show" not in given:
-        console.print("No answer has changed; show=all shows all of them")
-    counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in SHOWN.values())
-    console.print(f"Shown {min(len(chosen), limit)} of {len(chosen)}; of all answers: {counts}")
+    by_outcome, console = read_pairs(folder), PlainConsole()
+    outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
+    shown, verdict = given.get("show", "changed"), given.get("verdict")
+    pairs = [
+        pair
+        for outcome in outcomes.get(shown, (shown,))
+        for pair in by_outcome[OUTCOMES[outcome]]
+        if verdict in (None, pair.after.status)
+    ]
+    for pair in pairs[:limit]:
+        console.print(f"{pair.problem.strip()}\nreference answer: {pair.gold}")
+        models = {"base": pair.before, "trained": pair.after}
+        verdicts = [f"{row.status}, {row.tokens} tokens, {row.finish_reason}" for row in models.values()]
+        console.print(side_by_side({name: row.response for name, row in models.items()}, verdicts))
+    counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in OUTCOMES.values())
+    console.print(f"Shown {min(len(pairs), limit)} of {len(pairs)}; of all responses: {counts}")
     return 0
 
 
 def read_pairs(folder: Path) -> dict[str, list[Pair]]:
-    """Return the answers of a run before and after training, by outcome. Raises BadInput if it has not both."""
+    """Return a run's responses before and after training, by outcome. Raises BadInput if one of the two is missing."""
     run = find_run(folder)
     before, after = run.samples("eval-base"), run.samples("eval-final")
     for name, rows in (("eval-base", before), ("eval-final", after)):
         if not rows:
-            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl: it comes with the evaluation at its end")
+            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl: the evaluation at its end writes it")
     return pairs_by_outcome(before, after)
 
 
-def choose(by_outcome: dict[str, list[Pair]], shown: str, verdict: str) -> list[Pair]:
-    """Return the answers of one outcome, all of them or what has changed, and after training of one verdict.
-
-    What became wrong comes first, and problems that lost most before others.
-    """
-    gains = Counter(pair.after.problem for pair in by_outcome[SHOWN["better"]])
-    gains.subtract(pair.after.problem for pair in by_outcome[SHOWN["worse"]])
-    names = {"": ("worse", "better"), "all": tuple(SHOWN)}.get(shown, (shown,))
-    return [
-        pair
-        for name in names
-        for pair in sorted(by_outcome[SHOWN[name]], key=lambda pair: gains[pair.after.problem])
-        if verdict in ("", pair.after.status)
-    ]
-
-
-def show(pairs: list[Pair], console: Console) -> None:
-    """Print problem, gold answer, and both answers with their verdicts."""
-    for pair in pairs:
-        console.print(f"{pair.problem.strip()}\ngold: {pair.gold}")
-        sides = {"base": pair.before, "trained": pair.after}
-        verdicts = [f"{side.status}, {side.tokens} tokens, {side.finish_reason}" for side in sides.values()]
-        console.print(side_by_side({name: side.response for name, side in sides.items()}, verdicts))
+def side_by_side(responses: Mapping[str, str], verdicts: Sequence[str] = ()) -> Table:
+    """Return a table with a column for each model's response, and the verdicts below."""
+    table = Table(expand=True)
+    for model in responses:
+        table.add_column(model, ratio=1, overflow="fold")
+    table.add_row(*(Text(printable(response, LAYOUT)) for response in responses.values()))
+    if verdicts:
+        table.add_section()
+        table.add_row(*(Text(verdict, style=STYLES.get(verdict.split(",")[0], "yellow")) for verdict in verdicts))
+    return table
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ that other machines reach needs one. This process becomes vLLM's server: its log
 
 import json
 import os
-import shlex
 import socket
 import sys
 from typing import Any
@@ -40,40 +39,30 @@ def main(arguments: list[str]) -> int:
     check_address(host, port)
     trained = find_trained(folder, given.get("checkpoint", LATEST))
     server = server_command(trained, host, port)
-    print(f"Starting a server of {printable(near(trained.checkpoint))}. Once it is up, ask it, for example by")
-    print(f"\n    {example(host, port)}\n", flush=True)
+    checkpoint, address = printable(near(trained.checkpoint)), f"{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"Starting a server of {checkpoint}: http://{address}/v1 has the models base and trained", flush=True)
     os.execv(server[0], server)
 
 
 def check_address(host: str, port: str) -> None:
-    """Raise BadInput for a key or an address that cannot be used, and without a key for one that others reach.
-
-    A blank key is none, and is taken out of the environment.
-    """
-    if key := os.environ.pop(KEY, "").strip():
-        os.environ[KEY] = key
-    if not (key.isascii() and key.isprintable()):
-        raise BadInput(f"{KEY}: no request can bring the key as it is; set one of ASCII letters, digits and marks")
+    """Raise BadInput for an address that cannot be used, and for one that other machines reach if there is no key."""
     if not whole(port, 65535):
         raise BadInput(f"port={port}: use a number from 1 to 65535")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
-            address = probe.getsockname()[0]
         except (OSError, ValueError) as error:
             raise BadInput(f"host={host} port={port}: cannot be used ({error}); give another port or address") from None
-    if not loopback(address) and not key:
-        raise BadInput(
-            f"host={host}: other machines reach that, and whoever does could use the model; set {KEY} in the"
-            " environment to a secret that requests have to bring"
-        )
+        address = probe.getsockname()[0]
+    if not loopback(address) and not os.environ.get(KEY, "").strip():
+        raise BadInput(f"host={host}: other machines reach it; set {KEY} to a secret that requests have to bring")
 
 
 def server_command(trained: Trained, host: str, port: str) -> list[str]:
     """Return the command that serves base and trained model, and set its environment.
 
-    Raises BadInput if this machine cannot.
+    Raises BadInput if this machine has no room for an engine.
     """
     config, share = talking(trained)
     context = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
@@ -99,14 +88,6 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
         else:
             words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
     return [sys.executable, "-m", SERVER, *words]
-
-
-def example(host: str, port: str) -> str:
-    """Return a command that asks the trained model something."""
-    body = {"model": "trained", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
-    key = f' -H "Authorization: Bearer ${KEY}"' if os.environ.get(KEY) else ""
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/chat/completions"
-    return f"curl {url} -H 'Content-Type: application/json'{key} -d {shlex.quote(json.dumps(body))}"
 
 
 if __name__ == "__main__":

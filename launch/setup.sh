@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv with everything in it, and put the embedded model into ~/.cache/microbudget-rl.
+# Make .venv with everything in it, and put the bundled model into ~/.cache/microbudget-rl.
 #
 #     bash launch/setup.sh [dev]
 #
@@ -138,13 +138,13 @@ wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh "$lock" | sha25
 
 up_to_date() { [ ! -e $unfinished ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; }
 
-if up_to_date; then exec $python -m launch.embedded; fi
+if up_to_date; then exec $python -m launch.bundled; fi
 
 exec 9<. # the lock is on the project's folder and ends with this process and its children
 if ! flock -n 9; then
     echo 'Another set-up is at work here; waiting for it ...'
     flock 9
-    if up_to_date; then exec $python -m launch.embedded; fi
+    if up_to_date; then exec $python -m launch.bundled; fi
 fi
 trap 'printf "\nsetup: interrupted; %s\n" "$again" >&2; exit 130' INT TERM
 
@@ -177,4 +177,4 @@ step "Compiling DeepSpeed's CPU Adam (about a minute)" $python -m learner.cpu_ad
     echo "  Going on without it: training steps will use torch's slower AdamW. To have it, install a C++ compiler
   (Debian, Ubuntu: apt install g++ python3-dev); the next run then compiles it. Details are in $log."
 printf '%s\n' "$wanted" >$stamp
-exec $python -m launch.embedded
+exec $python -m launch.bundled

@@ -1,4 +1,4 @@
-"""Carry out a grid of runs: every list is an axis, and every cell an ordinary run in a process and folder of its own.
+"""Carry out a grid of runs: every list is an axis, and each run has a process and a folder of its own.
 
     python launch/sweep.py conf=NAME ranks=[8,64,256] seeds=[0,1,2] [key=[a,b] …] [key=value …]
     python launch/sweep.py help sweep
@@ -9,7 +9,7 @@ Examples:
     python launch/sweep.py conf=r64_instruct learner.learning_rate=[1e-5,3e-5,1e-4] sweep.hours=24
     python launch/sweep.py conf=paper models=[instruct,llama] ranks=[8,64,256] plan=true device=A40
 
-The same command again goes on where the sweep was cut off.
+The same command continues a sweep that was cut off.
 """
 
 import os
@@ -24,7 +24,6 @@ from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.files import lock
 from actors.storage.folders import MARK, is_marked, mark
 from actors.storage.layout import SWEEP
-from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, asks_for_help
 from conf.command import command as guard
 from conf.errors import BadInput
@@ -42,9 +41,9 @@ from launch.sweep_runs.view import idle, render_plans
 
 @guard("sweep.py")
 def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
-    """Return the exit code: 0 all cells are finished, 1 some failed or halted, 2 bad input, 130 or 143 interrupted.
+    """Return the exit code: 0 all runs are finished, 1 some failed or halted, 2 bad input, 130 or 143 interrupted.
 
-    command: what carries a cell out.
+    command: what carries out a run.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to end, no traceback
     console = PlainConsole()
@@ -53,45 +52,43 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
         return 0
     grid = read_grid(arguments)
     lanes, plans = plan_lanes(grid, machines_of(grid), command)
-    if grid.cells[0].config.plan:
+    if grid.runs[0].config.plan:
         if note := cluster_note():
-            console.print(note, soft_wrap=True, highlight=False, markup=False)
-        console.print(render_plans(grid, plans, len(lanes)))
+            console.print(note, soft_wrap=True)
+        console.print(render_plans(plans, len(lanes)))
         return 0
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
-    for cell in grid.cells:
-        plan = plans[cell.name]
+    for run in grid.runs:
+        plan = plans[run.name]
         check_mps(plan.config, plan.placement, joined, beside=len(lanes))
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)
-        check_settings(plan.config, RunRecord(grid.folder / cell.name))
+        check_settings(plan.config, run.record)
     if not joined and (names := idle(estimate_all(plans))):
         budget = duration(plans[names[0]].config.budget.seconds)
         raise BadInput(
-            f"{names[0]} has {budget}, too little for one update here, as {len(names)} of {len(plans)} cells have:"
+            f"{names[0]} has {budget}, too little for one update here, as {len(names)} of {len(plans)} runs have:"
             " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
         )
     with claimed(grid):
-        return Scheduler(grid, plans, lanes, console).run()
+        return Scheduler(grid, lanes, console).run()
 
 
 def machines_of(grid: Grid) -> list[Machine]:
     """Return the machine of each run, by its `device`."""
     detected = cache(detect)
-    return [detected(cell.config.device) for cell in grid.cells]
+    return [detected(run.config.device) for run in grid.runs]
 
 
 @contextmanager
 def claimed(grid: Grid) -> Iterator[None]:
-    """Make the sweep's folder this process's own; raises BadInput if another has it, if it cannot be written to, or if
-    other files were there before a sweep.
-    """
+    """Lock the sweep's folder. Raise BadInput if another process has it, or if it holds files of something else."""
     if (descriptor := lock(grid.folder)) is None:
         raise BadInput(f"sweep {grid.name!r} is at work in another process: wait, or give sweep.name=OTHER")
     try:
         others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
-        if others and not is_marked(grid.folder, SWEEP) and not (grid.folder / "sweep.json").exists():
+        if others and not is_marked(grid.folder, SWEEP):
             raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
         mark(grid.folder, SWEEP.kind)
         yield

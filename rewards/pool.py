@@ -234,7 +234,7 @@ class VerifierPool:
         self._close()
 
 
-def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
+def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
     """Call the user's functions with the gold answers of some problems. Return the walls that are absent here.
 
     Raises BadInput for a function that does not return a reward, and says what it did instead.

@@ -1,4 +1,4 @@
-"""Fakes at the protocol seams, for the coordinator's logic under virtual time. Frail ones die when told to."""
+"""Fakes of the protocols, for the coordinator's logic under virtual time. Frail ones crash on command."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -35,13 +35,8 @@ def make_group(
     index: int, version: int = 0, scores: tuple[float, ...] = (1.0, 0.0), adapter: AdapterRef | None = None
 ) -> Group:
     """A verified group of one-token samples with these scores."""
-    return Group(
-        index=index,
-        problem=make_problem(abs(index)),
-        adapter=adapter or AdapterRef(version, 0, "nowhere"),
-        samples=tuple(Sample((7,), (-1.0,), "7", "stop") for _ in scores),
-        rewards=tuple(make_reward(score) for score in scores),
-    )
+    rewards, adapter = tuple(map(make_reward, scores)), adapter or AdapterRef(version, 0, "nowhere")
+    return Group(index, make_problem(abs(index)), adapter, (Sample((7,), (-1.0,), "7", "stop"),) * len(scores), rewards)
 
 
 def make_reward(score: float, status: Status | None = None) -> Reward:
@@ -52,10 +47,8 @@ def make_reward(score: float, status: Status | None = None) -> Reward:
 class FakeEngine:
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
-    served: index and adapter of every training group.
-    base_samples: how many samples the base model drew.
-    most_at_once: requests it works on at a time.
-    tokens: drawn in all, one a sample.
+    served: index and adapter of every training group. base_samples: number of the base model's samples.
+    most_at_once: its requests at a time. tokens: sampled in all, one per sample.
     """
 
     def __init__(self, seconds: float = 1.0, logprob: float = -1.0, name: str = "rollout-0") -> None:
@@ -117,7 +110,7 @@ class FakeEngine:
 
 
 class Frail:
-    """Dies when told to: calls under way and later ones fail until it is revived."""
+    """Crashes on command: running and later calls fail until it is revived."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -156,7 +149,7 @@ class Frail:
 
 
 class FrailEngine(Frail, FakeEngine):
-    """Comes back without the versions it had. gone: adapters whose folders are not there."""
+    """Comes back without its versions. gone: adapters whose folders are not there."""
 
     def __init__(self, seconds: float = 1.0, start_seconds: float = 5.0, name: str = "rollout-0") -> None:
         FakeEngine.__init__(self, seconds, name=name)
@@ -189,8 +182,9 @@ class FrailEngine(Frail, FakeEngine):
 class FakeLearner:
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
-    scored: its own version and the adapter whose answers it scored, each time. inspected: its version and the
-    responses, each time. deaths: calls in which it dies, by name and version; each once.
+    told: progress of each step. scored: its own version and the scored adapter, each time. inspected: its version and
+    the
+    responses, each time. deaths: calls in which it crashes, by name and version; each once.
     """
 
     def __init__(self, seconds: float = 2.0, max_staleness: int = 1) -> None:
@@ -201,6 +195,7 @@ class FakeLearner:
         self.incarnation = 0
         self.accumulated: Batch
         self.batches: list[Batch] = []
+        self.told: list[float] = []
         self.scored: list[tuple[int, AdapterRef | None]] = []
         self.inspected: list[tuple[int, tuple[Group, ...]]] = []
         self.deaths: set[tuple[str, int]] = set()
@@ -235,6 +230,7 @@ class FakeLearner:
 
     async def step(self, progress: float) -> UpdateStats:
         self.live("step")
+        self.told.append(progress)
         self.batches.append(self.accumulated)
         self.version += 1
         return UpdateStats(await self.publish(), {"policy/entropy": 1.0, "loss": 0.0})

@@ -1,7 +1,6 @@
 """A stand-in for the Hugging Face Hub: the part of its HTTP API that creates a repository and commits files to it."""
 
 import base64
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -15,16 +14,16 @@ TOKEN = "hf_stand_in"
 
 @dataclass
 class Hub:
-    """What was received. files: by repository and path. created: what `create` was asked. large: by digest.
+    """What the stand-in received.
 
-    silent: requests whose path ends so get no answer. nonsense: those get one of no use.
+    files: by repository and path. created: bodies of requests to `create`.
+    silent, nonsense: ends of paths whose requests get no response, or one of no use.
     """
 
     url: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
-    large: dict[str, bytes] = field(default_factory=dict)
     cards: dict[str, dict[str, Any]] = field(default_factory=dict)
     silent: str = "none"
     nonsense: str = "none"
@@ -33,7 +32,7 @@ class Hub:
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
-    """A hub on a free port of loopback that knows one token."""
+    """A hub on a free port of loopback that accepts TOKEN."""
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -47,13 +46,12 @@ def running_hub() -> Iterator[Hub]:
             path = self.path.partition("?")[0]
             if path.endswith(hub.silent):
                 hub.closed.wait(60)
-                return None
-            if path.endswith(hub.nonsense):
-                return self.answer(200, "<html>")
-            uploaded = self.path.startswith("/store/")
-            if not uploaded and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                return self.answer(401, {"error": "Invalid username or password."})
-            return self.answer(*respond(hub, self.command, self.path.partition("?")[0], body))
+            elif path.endswith(hub.nonsense):
+                self.answer(200, "<html>")
+            elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self.answer(401, {"error": "Invalid username or password."})
+            else:
+                self.answer(*respond(hub, path, body))
 
         do_GET = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them
 
@@ -78,8 +76,8 @@ def running_hub() -> Iterator[Hub]:
         server.server_close()
 
 
-def respond(hub: Hub, method: str, path: str, body: bytes) -> tuple[Any, ...]:
-    """Status, content and headers of an answer."""
+def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
+    """Status, content and headers of a response."""
     asked = json.loads(body) if body[:1] == b"{" and b"\n" not in body.strip() else {}
     if path == "/api/whoami-v2":
         return 200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}}
@@ -90,31 +88,14 @@ def respond(hub: Hub, method: str, path: str, body: bytes) -> tuple[Any, ...]:
         hub.created.append(asked)
         hub.files.setdefault(name, {".gitattributes": b""})
         return 200, {"url": f"{hub.url}/{name}", "name": name}
-    if path.startswith("/store/"):
-        digest = path.removeprefix("/store/")
-        assert hashlib.sha256(body).hexdigest() == digest
-        hub.large[digest] = body
-        return 200, {}
-    if path.endswith(".git/info/lfs/objects/batch"):
-        upload = {oid: {"href": f"{hub.url}/store/{oid}"} for oid in (item["oid"] for item in asked["objects"])}
-        objects = [{**item, "actions": {"upload": upload[item["oid"]]}} for item in asked["objects"]]
-        return 200, {"transfer": "basic", "objects": objects}
     assert path.startswith("/api/models/"), path
-    owner, name, *rest = path.removeprefix("/api/models/").split("/")
-    return of_model(hub, f"{owner}/{name}", rest, asked, body)
-
-
-def of_model(hub: Hub, name: str, rest: list[str], asked: dict[str, Any], body: bytes) -> tuple[Any, ...]:
+    owner, model, *rest = path.removeprefix("/api/models/").split("/")
+    name = f"{owner}/{model}"
     if name not in hub.files and name not in hub.cards:
         return 404, {"error": "Repository not found"}, (("X-Error-Code", "RepoNotFound"),)
     if rest[:1] == ["preupload"]:
-        large = (".safetensors", ".gguf")
-        return 200, {
-            "files": [
-                {**file, "uploadMode": "lfs" if file["path"].endswith(large) else "regular", "shouldIgnore": False}
-                for file in asked["files"]
-            ]
-        }
+        modes = {"uploadMode": "regular", "shouldIgnore": False}
+        return 200, {"files": [{**file, **modes} for file in asked["files"]]}
     if rest[:1] == ["commit"]:
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
@@ -122,8 +103,6 @@ def of_model(hub: Hub, name: str, rest: list[str], asked: dict[str, Any], body: 
                 hub.commits.append(value["summary"])
             elif line["key"] == "file":
                 hub.files[name][value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                hub.files[name][value["path"]] = hub.large[value["oid"]]
         return 200, {"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True}
     siblings = [{"rfilename": path} for path in hub.files.get(name, {})]
     return 200, {"id": name, "sha": "0" * 40, "siblings": siblings, "cardData": hub.cards.get(name)}

@@ -25,15 +25,15 @@ def configuration(model: ModelConfig) -> Any:
     shape = model.shape
     return AutoConfig.for_model(
         KINDS[model.path],
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_key_value_heads,
         head_dim=shape.head_dim,
-        max_position_embeddings=shape.context,
-        tie_word_embeddings=shape.tied_head,
+        max_position_embeddings=shape.max_position_embeddings,
+        tie_word_embeddings=shape.tie_word_embeddings,
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
     )
 

@@ -1,4 +1,4 @@
-"""Run folders with a checkpoint whose adapter changes a tiny model, for the commands that use what was trained."""
+"""Run folders with a checkpoint whose adapter changes a tiny model."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ QUESTIONS = [f"What is {number} + 4? Put the final answer within \\boxed{{}}." f
 def write_trained(
     folder: Path, model: Path, *, std: float = 0.05, rows: int = 6, settings: tuple[str, ...] = ()
 ) -> Path:
-    """A finished run of a model, its adapter with a B of this spread. The held-out problems are 0 + 4, 1 + 4, …"""
+    """A finished run of a model. std: of the adapter's B. The held-out problems are 0 + 4, 1 + 4, …"""
     folder.parent.mkdir(exist_ok=True)
     data = folder.parent / "sums.jsonl"
     problems = [{"problem": f"What is {number} + 4?", "answer": str(number + 4)} for number in range(40)]
@@ -28,7 +28,7 @@ def write_trained(
         "model.dtype=bfloat16",
         f"data.source=file:{data}",
         "data.problem_pattern=",
-        "data.examples=[]",
+        "data.few_shot=[]",
         "data.system=null",
         "data.size=null",
         "eval.problems=6",
@@ -83,23 +83,16 @@ def sample(number: int, name: str, right: bool) -> dict[str, object]:
 
 def write_model(folder: Path, like: Path, kind: str) -> Path:
     """A random model of the kind qwen2 (with biases), qwen3 or llama_untied, with the tokenizer of another."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    classes = {
-        "llama_untied": (LlamaConfig, LlamaForCausalLM),
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-    }
-    kind_of_config, kind_of_model = classes[kind]
     shutil.copytree(like, folder)
     stated = json.loads((like / "config.json").read_text())
-    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
-    sizes = {key: stated[key] for key in (*kept, "num_key_value_heads", "max_position_embeddings", "initializer_range")}
-    ids = {key: stated[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    if kind == "qwen3":
-        sizes["head_dim"] = 128
+    kept = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
+        head_dim max_position_embeddings initializer_range bos_token_id eos_token_id pad_token_id"""
+    sizes = {key: stated[key] for key in kept.split()} | ({"head_dim": 128} if kind == "qwen3" else {})
     torch.manual_seed(2)
-    model = kind_of_model(kind_of_config(**sizes, **ids, tie_word_embeddings=False))
+    config = AutoConfig.for_model(kind.removesuffix("_untied"), **sizes, tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_config(config)
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(weight, std=0.2)

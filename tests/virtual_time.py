@@ -35,7 +35,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.now
 
     def run_in_executor(self, _: Any, work: Any, *arguments: Any) -> Any:  # type: ignore[override]  # no need of its types
-        """Do at once, in no time, what a thread would do."""
+        """Do a thread's work at once, in no time."""
         future = self.create_future()
         try:
             future.set_result(work(*arguments))

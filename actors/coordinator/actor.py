@@ -1,4 +1,4 @@
-"""The Ray actor of a run: has the other actors started, hands them to a Coordinator, writes down how it ended."""
+"""The Ray actor of a run: has the other actors started, hands them to a Coordinator, and writes how it ended."""
 
 import asyncio
 import contextlib
@@ -33,23 +33,25 @@ from conf.schema import Config
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 LOOK_S = 5.0
-"""Seconds between two looks at what is left on the host, and two reports to Ray's metrics."""
+"""Seconds between two looks at the host's resources, and two reports to Ray's metrics."""
 
+STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
+"""Statuses of summary.json by the error that ended the run."""
 
 Started = list[Engine | Learner | Verifier]
 
 StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]
-"""Starts the actors that a request asks for, each of which it adds to the list at once, and records their deaths."""
+"""Starts the actors of a request, adds each to the list at once, and records their crashes."""
 
 Foreign = Callable[[Path, Config], str | None]
-"""Why a checkpoint cannot be of a run with these settings; None if it can."""
+"""Returns why a checkpoint cannot be of a run with these settings; None if it can."""
 
 
 class CoordinatorActor:
-    """One run, as an asynchronous actor: `run` goes on while `progress` and `stop` are answered."""
+    """One run as an asynchronous actor: `run` goes on while `progress` and `stop` are answered."""
 
     def __init__(self, request: RunRequest, start_actors: StartActors, foreign: Foreign) -> None:
-        with contextlib.suppress(OSError):  # Ray makes its workers the first to go; this one frees next to nothing
+        with contextlib.suppress(OSError):  # Ray has its workers killed first; this one frees next to nothing
             OOM_SCORE.write_text("0")
         config, spent = request.config, request.spent
         self._request, self._start_actors = request, start_actors
@@ -57,9 +59,9 @@ class CoordinatorActor:
         identity = Identity(
             self._folder.identity() or config.run.name, config.run.name, request.folder, public_settings(config)
         )
-        tracking = make_tracking(config.run.trackers, identity)
+        tracking = make_tracking(config.run.report_to, identity)
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
-        self._putter = Putter(config, self._folder) if config.checkpoint.mirror else None
+        self._putter = Putter(config, self._folder) if config.checkpoint.remote else None
         self._clock = WallClock()
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
         self._ledger = Ledger(self._clock, spent, self._folder.ledger())
@@ -74,7 +76,7 @@ class CoordinatorActor:
         self._fatal: Alarm | None = None
 
     async def run(self) -> RunSummary:
-        """Run to the end, write summary.json and return its content. Raises BadInput if that ended the run."""
+        """Run to the end, write summary.json and return it. Raises BadInput if that ended the run."""
         bad_input: BadInput | None = None
         failure = ""
         if self._putter:
@@ -87,7 +89,8 @@ class CoordinatorActor:
         except BaseException as error:
             cause = root_cause(error)
             trouble = disk_trouble(self._folder.path, cause)
-            outcome = Outcome("halted", trouble) if trouble else Outcome(status_of(cause), last_line(cause))
+            status = "halted" if trouble else STATUSES.get(type(cause), "failed")
+            outcome = Outcome(status, trouble or last_line(cause))
             bad_input = cause if isinstance(cause, BadInput) else None
             if outcome.status != "interrupted":
                 failure = traceback.format_exc()
@@ -102,26 +105,26 @@ class CoordinatorActor:
 
     async def progress(self) -> Progress:
         if self._coordinator is None:
-            doing = "engine, learner and judges start"
+            doing = "engine, learner and reward workers start"
             return Progress("starting", 0, self._budget.spent, self._budget.left, None, doing=doing)
         return replace(self._coordinator.progress, answers=self._engines is not None and self._engines.answers)
 
     async def stop(self, reason: str) -> None:
-        """End the run gracefully; told again, at once."""
+        """End the run gracefully, or at once when called again."""
         self._stopping.stop(reason)
 
     async def close(self) -> None:
-        """Free what the actors hold, engine processes included; those that have died hold nothing."""
+        """Free all that the actors hold, engine processes included; dead ones hold nothing."""
         await asyncio.gather(*(actor.close() for actor in self._actors), return_exceptions=True)
 
     async def show_ending(self, summary: RunSummary, seconds: float) -> None:
-        """Give trackers so long to show all of the run and how it ended."""
+        """Give the loggers this time to send all of the run and how it ended."""
         if self._putter:
             self._putter.stop()
         await asyncio.to_thread(self._folder.tracking.end, summary.content, seconds)
 
     async def _carry_out(self) -> Outcome:
-        """Start the run, which on a card takes minutes before the coordinator exists, and run it."""
+        """Start the actors, which takes minutes on a GPU, then run the coordinator."""
         try:
             async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
                 coordinator = await self._stopping.unless_stopped(self._assemble())
@@ -152,10 +155,7 @@ class CoordinatorActor:
         return Coordinator(run)
 
     async def _watch_host(self) -> None:
-        """Watch what is left on the host, report to Ray's metrics, and keep the time until there is a coordinator.
-
-        What cannot be read or written at one look, as on a full disk, may be at the next.
-        """
+        """Look at the host again and again. A look that fails, as on a full disk, may succeed the next time."""
         guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
         while True:
             try:
@@ -165,7 +165,9 @@ class CoordinatorActor:
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
     async def _look(self, guard: HostGuard, metrics: RayMetrics) -> None:
-        """Raise alarms and report to Ray's metrics: act first, then write."""
+        """Raise alarms, report to Ray's metrics, and keep the time spent until there is a coordinator. A fatal alarm
+        stops the run before anything is written.
+        """
         alarms = guard.look(measure(self._folder.path))
         for alarm in alarms:
             if alarm.fatal and not self._stopping.stopped:
@@ -175,30 +177,25 @@ class CoordinatorActor:
         for alarm in alarms:
             self._ledger.count(f"warnings/{alarm.kind}")
             self._folder.append_event(self._updates, EventKind.LOW, alarm.text, alarm.kind)
-        self._note_trackers()
-        self._note_puts()
+        self._note_losses()
         if self._coordinator is None:
             self._folder.write_spent(self._budget.spent, self._ledger.record)
 
-    def _note_trackers(self) -> None:
-        """Count what trackers have lost, and write down why where that is news."""
+    def _note_losses(self) -> None:
+        """Count the lost calls of loggers and the puts to the remote, and write their news down."""
         for trouble in self._folder.tracking.troubles():
             self._ledger.count(f"warnings/{trouble.tracker}", trouble.lost)
             if trouble.reason:
                 self._folder.append_event(self._updates, EventKind.LOGGER_FAILS, trouble.reason, trouble.tracker)
-
-    def _note_puts(self) -> None:
-        """Count what was put elsewhere, and write down when that begins to fail and when it is well again."""
-        if self._putter is None:
-            return
-        puts = self._putter.puts()
-        for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
-            self._ledger.count(f"mirror/{name}", number)
-        if puts.news:
-            self._folder.append_event(self._updates, EventKind.REMOTE, puts.news)
+        if self._putter:
+            puts = self._putter.puts()
+            for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
+                self._ledger.count(f"remote/{name}", number)
+            if puts.news:
+                self._folder.append_event(self._updates, EventKind.REMOTE, puts.news)
 
     def _note_actor(self, name: str, kind: EventKind, detail: str) -> None:
-        """Write down what happened to an actor, and count a death."""
+        """Write an actor's event down, and count a crash."""
         if kind is EventKind.DIED:
             self._ledger.count(f"deaths/{name.partition('-')[0]}")
         self._folder.append_event(self._updates, kind, detail, name)
@@ -208,14 +205,7 @@ class CoordinatorActor:
         return self._coordinator.updates if self._coordinator else 0
 
 
-def status_of(cause: BaseException) -> str:
-    """Return summary.json's status of a run that ended with this error."""
-    if isinstance(cause, Halted):
-        return "halted"
-    return "interrupted" if isinstance(cause, Interrupted) else "failed"
-
-
 def last_line(error: BaseException) -> str:
-    """Return the last line of an error's text, where a remote error has its cause; failure.log has the rest."""
+    """Return the last line of an error's text, where a remote error has its cause; failure.log has all of it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

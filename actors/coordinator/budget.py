@@ -6,29 +6,26 @@ from statistics import median
 from actors.protocols import Clock
 
 FINISH_MARGIN_S = 3.0
-"""Seconds for what ends a run besides evaluation and checkpoint: stopping actors and writing the summary."""
+"""Seconds for the rest of a run's end, besides evaluation and checkpoint: stopping actors and writing the summary."""
 
 MEMORY = 3
 SAFETY = 1.25
-"""A step is expected to take at most this many times as long as the longest of the last MEMORY of its kind."""
+"""A step is expected to take at most SAFETY times the longest of the last MEMORY of its kind."""
 
 USUAL_MEMORY = 9
-"""Steps whose median is the forecast for the next ones."""
+"""Number of steps whose median is the forecast for the next ones."""
 
 EVALUATION_SAFETY = 2.0
-"""The final evaluation may take so many times as long as the one of the base model: the trained policy runs under an
-adapter, and may have learned to answer at length."""
+"""Reserve for the final evaluation, in durations of the base model's: the trained policy runs under an adapter, and may
+have learned long responses."""
 
 MOST_EVALUATION = 1 / 4
-"""Share of the budget that may be held back for the final evaluation: the budget is for training, and an evaluation
+"""Largest fraction of the budget in reserve for the final evaluation: the budget is for training, and an evaluation
 that is cut short only has fewer problems."""
 
 
 class Budget:
-    """Wall-clock seconds of a run, over all its resumes, and the reserve for its end.
-
-    The reserve for the final evaluation and checkpoint is learned from the durations that `expect` is given.
-    """
+    """Wall-clock seconds of a run over all its resumes, and the reserve for its end, learned from durations."""
 
     def __init__(self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None) -> None:
         """total: seconds. spent_before: seconds that earlier processes, and this one up to now, have used."""
@@ -48,12 +45,12 @@ class Budget:
 
     @property
     def cost(self) -> float | None:
-        """Of the time spent, in the currency of the price; None without a price."""
+        """Cost of the time spent, in the currency of the price; None without a price."""
         return None if self._price is None else self._price * self.spent / 3600
 
     @property
     def progress(self) -> float:
-        """Share of the budget spent, at most 1."""
+        """Fraction of the budget spent, at most 1."""
         return min(self.spent / self.total, 1.0)
 
     @property
@@ -80,10 +77,10 @@ class Budget:
         return self.left - self.reserve > self.expected(step)
 
     def may_hold(self, *steps: str) -> bool:
-        """Whether these steps, one after the other, fit before the reserve if each is as quick as the quickest of the
-        last MEMORY of its kind. If not, it is no use to start the first.
+        """Whether these steps in turn fit before the reserve if each is as quick as the quickest of the last MEMORY of
+        its kind. If not, starting the first is of no use.
         """
-        quickest = (min(self._latest(step)) for step in steps if step in self._durations)
+        quickest = (min(self._latest(step)) for step in steps if self.knows(step))
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
@@ -92,7 +89,6 @@ class Budget:
         return int(max(self.left - self.reserve, 0.0) / max(median(recent), 1e-9)) if recent else None
 
     def knows(self, step: str) -> bool:
-        """Whether a `step` has been measured."""
         return step in self._durations
 
     def _latest(self, step: str) -> list[float]:

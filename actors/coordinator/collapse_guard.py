@@ -9,26 +9,26 @@ from statistics import median
 from conf.schema import GuardConfig
 
 MAD_TO_SIGMA = 1.4826
-"""Times the median absolute deviation is the standard deviation of a normal distribution."""
+"""Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 ENTROPY_LEFT = 0.1
-"""Of the entropy in a run's first window: with less, the policy is all but deterministic, however slowly it got there.
-(The paper's most rigid model lost 92.5 %.)"""
-
+"""Fraction of the entropy of a run's first window, below which the policy is all but deterministic, however slowly it
+got there. (The paper's most rigid model lost 92.5 %.)"""
 
 LEAST_EFFECTIVE = 0.5
-"""Of `mismatch/effective_share`, our choice: with less, the weights that stand for the difference between engine and
-learner leave half of a batch's tokens without a say."""
+"""Lowest healthy `mismatch/ess`, our choice: below, the weights for the mismatch between engine and learner
+leave half of a batch's tokens without effect."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """A metric, and whether it is its fall or its rise that is an alarm.
+    """A metric, and whether its fall or its rise is an alarm.
 
-    share, least: lower bounds of its spread, as a share of its median and absolutely, so that after a calm window not
-    every change is an alarm.
-    floor: below it the latest updates are an alarm, whatever was usual. collapse: whether an alarm says that the policy
-    collapses; if not, it is a warning only. excused: whether it is no alarm while the policy succeeds (see `Success`).
+    share, least: lower bounds of its spread, as a fraction of its median and absolutely: after a calm window not every
+    change is an alarm.
+    floor: below it the latest updates are an alarm, whatever was usual.
+    collapse: whether an alarm means that the policy collapses; if not, it is a warning only.
+    excused: whether a fall is no alarm while the policy succeeds (see `Success`).
     """
 
     name: str
@@ -45,20 +45,18 @@ REWARD = Signal("reward/mean", least=0.02)
 
 SIGNALS = (
     Signal("policy/entropy", excused=True),
-    Signal("canary/entropy", excused=True),
-    Signal("completion/mean_length", rises=True),
+    Signal("adapter_check/entropy", excused=True),
+    Signal("response/mean_length", rises=True),
     REWARD,
     Signal("reward/format", least=0.02),
     Signal("policy/kl_to_base", falls=False, rises=True, share=0.5, least=0.02),
-    Signal("mismatch/effective_share", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
+    Signal("mismatch/ess", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
 )
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """One signal out of its band. value: median of the latest updates. usual: of the window before, or the floor that
-    it is below. collapse: see `Signal`.
-    """
+    """One signal out of its band. value: median of the latest updates. usual: of the window before, or the floor."""
 
     signal: str
     value: float
@@ -71,11 +69,11 @@ class Alarm:
 
 
 class Success:
-    """Tells whether a policy has learned, by the reward: a policy that knows an answer has no entropy left there.
+    """Tells by the reward whether a policy has learned: where it knows the answer, it has no entropy left.
 
-    It has if the latest reward is above that of the run's first window and not below the best window, each time by what
-    the reward's own spread is at least. A fall of entropy that is held back meanwhile is an alarm as soon as the reward
-    goes, as long as most of the entropy of the run's beginning is missing.
+    It has if the latest reward is above that of the run's first window and not below the best window, each time by the
+    least spread of the reward. A fall of entropy that is excused meanwhile becomes an alarm when the reward falls, as
+    long as most of the entropy of the run's beginning is missing.
     """
 
     def __init__(self, settings: GuardConfig) -> None:
@@ -91,7 +89,7 @@ class Success:
             return
         self._rewards.append(row[REWARD.name])
         if len(self._rewards) == self._rewards.maxlen:
-            usual, latest = median(list(self._rewards)[: self._window]), median(list(self._rewards)[self._window :])
+            usual, latest = _medians(self._rewards, self._window)
             self._first = usual if self._first is None else self._first
             self._best = max(self._best, usual)
             risen = latest >= self._first + _least_spread(self._first)
@@ -102,11 +100,16 @@ def _least_spread(reward: float) -> float:
     return max(REWARD.share * abs(reward), REWARD.least)
 
 
+def _medians(values: Iterable[float], window: int) -> tuple[float, float]:
+    series = list(values)
+    return median(series[:window]), median(series[window:])
+
+
 class Guard:
     """Compares the latest `patience` updates of each signal with the `window` before them: a pure state machine.
 
-    It goes by median and median absolute deviation, so that neither single freaks nor a steady drift, which is part of
-    learning, raise an alarm. After an alarm a signal's windows begin anew, so that a new level is reported once.
+    Median and median absolute deviation let neither single outliers nor a steady drift, which is part of learning,
+    raise an alarm. After an alarm a signal's windows begin anew, so that a new level is reported once.
     """
 
     def __init__(self, settings: GuardConfig, rows: Iterable[Mapping[str, float]] = ()) -> None:
@@ -121,31 +124,27 @@ class Guard:
     def look(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that an update's row raises; rows come in the order of their updates."""
         self._success.look(row)
-        alarms = [self._judge(signal, row[signal.name]) for signal in SIGNALS if signal.name in row]
-        return [alarm for alarm in alarms if alarm is not None]
+        return [alarm for signal in SIGNALS if signal.name in row and (alarm := self._check(signal, row[signal.name]))]
 
-    def _judge(self, signal: Signal, value: float) -> Alarm | None:
-        return self._compare(signal, value) if signal.floor is None else self._look_below(signal, signal.floor, value)
-
-    def _look_below(self, signal: Signal, floor: float, value: float) -> Alarm | None:
-        """Compare the latest updates with a floor; after an alarm, not again for a whole window."""
+    def _check(self, signal: Signal, value: float) -> Alarm | None:
+        """Take in a signal's next value. After an alarm of a floor, the next one comes after a whole window."""
         window, patience = self._settings.window, self._settings.patience
-        values = self._values.setdefault(signal.name, deque([floor] * window, maxlen=window + patience))
-        values.append(value)
-        latest = median(list(values)[window:]) if len(values) == window + patience else floor
-        if latest >= floor:
-            return None
-        values.clear()
-        return Alarm(signal.name, latest, floor, signal.collapse)
-
-    def _compare(self, signal: Signal, value: float) -> Alarm | None:
-        window, patience = self._settings.window, self._settings.patience
-        values = self._values.setdefault(signal.name, deque(maxlen=window + patience))
+        known = () if signal.floor is None else [signal.floor] * window
+        values = self._values.setdefault(signal.name, deque(known, maxlen=window + patience))
         values.append(value)
         if len(values) < window + patience:
             return None
-        before, latest = list(values)[:window], median(list(values)[window:])
-        usual = median(before)
+        usual, latest = _medians(values, window)
+        if signal.floor is not None:
+            alarm = Alarm(signal.name, latest, signal.floor, signal.collapse) if latest < signal.floor else None
+        else:
+            alarm = self._compare(signal, list(values)[:window], usual, latest)
+        if alarm:
+            values.clear()
+            self._first.pop(signal.name, None)
+        return alarm
+
+    def _compare(self, signal: Signal, before: list[float], usual: float, latest: float) -> Alarm | None:
         deviation = median(abs(value - usual) for value in before)
         spread = max(MAD_TO_SIGMA * deviation, signal.share * abs(usual), signal.least)
         distance = (latest - usual) / spread if spread else 0.0
@@ -154,6 +153,4 @@ class Guard:
         gone = signal.name.endswith("/entropy") and latest < ENTROPY_LEFT * first
         if not (low or high or gone) or (signal.excused and self._success.now):
             return None
-        values.clear()
-        del self._first[signal.name]
         return Alarm(signal.name, latest, first if gone else usual)

@@ -1,12 +1,11 @@
-"""What a run is given, what its parts share, how it ends: summary.json."""
+"""The input of a run, the objects its parts share, and its summary.json."""
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from actors.coordinator.budget import Budget
-from actors.coordinator.ledger import Ledger, MeteredSampler, Pace
+from actors.coordinator.ledger import Ledger, MeteredSampler
 from actors.coordinator.stopping import StopController
 from actors.messages import ProblemSet
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
@@ -24,11 +23,10 @@ class RunRequest:
     """Everything a run is given.
 
     model_path: a local folder.
-    host_needs: what the run needs on the host.
-    hardware: what the run is on, for a person.
-    started_at: when run.py began, by the machine's monotonic clock, which no change of the date moves, in seconds.
+    hardware: the machine's description, for a person.
+    started_at: start of run.py in seconds of the machine's monotonic clock, which no change of the date moves.
     spent_before: seconds that earlier processes of the run have used.
-    restarted: whether a coordinator of this run.py has died before.
+    restarted: whether a coordinator of this run.py has crashed before.
     """
 
     config: Config
@@ -44,16 +42,13 @@ class RunRequest:
 
     @property
     def spent(self) -> float:
-        """Seconds that the run has used up to now."""
+        """Seconds of the budget used up to now."""
         return self.spent_before + time.monotonic() - self.started_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What all parts of the coordinator share.
-
-    max_running: groups that the engines have at once.
-    """
+    """The objects that all parts of the coordinator share. max_running: most groups in the engines at once."""
 
     config: Config
     problems: ProblemSet
@@ -67,13 +62,9 @@ class RunContext:
     stopping: StopController
     max_running: int
 
-    @cached_property
-    def _pace(self) -> Pace:
-        return Pace()
-
     def metered(self, kind: str, engine: Sampler | None = None) -> MeteredSampler:
-        """Return the engines, or one of them, with what they generate counted as `tokens/<kind>`."""
-        return MeteredSampler(engine or self.engine, kind, self.ledger, self.clock, self._pace)
+        """Return the engines, or one of them, with their tokens counted as `tokens/<kind>`."""
+        return MeteredSampler(engine or self.engine, kind, self.ledger)
 
 
 @dataclass(frozen=True)

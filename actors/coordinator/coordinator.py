@@ -1,7 +1,5 @@
-"""The run: produce groups, train on them, watch the budget.
-
-`Coordinator` knows no Ray: it drives an Engine, a Learner and a Verifier through their protocols. It reads in the order
-of a run: start, train, update after update, setbacks, finish.
+"""The run, without Ray: produce groups, train on them, watch the budget. It reads in the order of a run: start, train,
+update after update, setbacks, finish.
 """
 
 import asyncio
@@ -11,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from actors.adapter_check.probes import Probes
-from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
 from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import Outcome, RunContext
@@ -29,13 +27,14 @@ from actors.storage.documents import CoordinatorState, EventKind, Heldout
 from actors.storage.documents import Plasticity as PlasticityFigures
 
 TICK_S = 1.0
-"""How often the time spent is written down and the budget looked at."""
+"""Seconds between two writes of the time spent."""
 
 FAULTS = 3
-"""Updates in a row without a finite loss and gradient: one may be a freak of its batch, three are the weights."""
+"""Updates in a row without a finite loss and gradient that halt the run: one may come from its batch, three come from
+the weights."""
 
 DEATHS = 5
-"""Deaths of the learner without a checkpoint between them: it would go on to die at the same place."""
+"""Crashes of the learner without a checkpoint between them that halt the run: the next would come at the same place."""
 
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
@@ -52,13 +51,13 @@ class Coordinator:
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
         self._saving = Saving(run, lambda: self._producer.state.model_copy(update={"noise": self._publisher.noise}))
-        self._probes = Probes(run.config, run.problems.train, lambda engine: run.metered("canary", engine))
-        self._startup_check = StartupCheck(run.engine, run.learner, self._probes)
+        self._probes = CheckPrompts(run.config, run.problems.train, lambda engine: run.metered("adapter_check", engine))
+        self._startup_check = CheckAtStart(run.engine, run.learner, self._probes)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
-        self._end: asyncio.Timeout  # of the training
+        self._end = asyncio.timeout(None)  # of the training, set by `_end_training_before`
         self._updating = False
-        self._learner_usable = True  # not after its death, nor while its version is not published
+        self._learner_usable = True  # not after a crash, nor while its version is not published
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> None:
@@ -76,20 +75,13 @@ class Coordinator:
         return self._standing.progress(self.updates)
 
     @property
-    def _schedule_progress(self) -> float:
-        """How far a learning-rate schedule has come: by time, or by updates where time may not matter."""
-        if self._config.run.deterministic:
-            return self.updates / (self._config.budget.updates or 1)
-        return self._budget.progress
-
-    @property
     def updates(self) -> int:
         """Updates behind the current policy."""
         return self._producer.staleness.version
 
     async def run(self) -> Outcome:
-        """Run from start to end. Raises Halted when the run must not go on, and whatever an actor raises; after the
-        learner's death it goes back to the last checkpoint instead.
+        """Run from start to end; go back to the last checkpoint where the learner crashes. Raises Halted when the run
+        must not go on, and whatever another actor raises.
         """
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch())
@@ -115,12 +107,11 @@ class Coordinator:
 
     async def _start(self) -> None:
         """Measure the base model while the learner comes up, then publish and load the first version."""
-        self._standing.enter("starting")
+        self._standing.enter("starting", "the learner loads, the base model answers held-out problems")
         self.ledger.enter_all("start")
-        self._standing.doing = "the learner loads, the base model answers held-out problems"
 
         async def evaluate_base() -> Heldout | None:
-            await self._plasticity.draw()
+            await self._plasticity.sample()
             return await self._heldout.base()
 
         base = asyncio.create_task(evaluate_base())
@@ -132,10 +123,7 @@ class Coordinator:
             base.cancel()
 
     async def _publish(self) -> None:
-        """Bring the learner to the checkpoint, or to the start, and adopt its version.
-
-        A learner that has died is revived first; raises ActorDied if it dies too often.
-        """
+        """Bring the learner, revived after a crash, to the checkpoint or to the start, and adopt its version."""
         checkpoint, revive = self._folder.checkpoints.latest, not self._learner_usable
         try:
             if revive:
@@ -156,7 +144,7 @@ class Coordinator:
     async def _train(self) -> None:
         """Train until the budget allows no more, over as many incarnations of the policy as it takes."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None) as self._end:
+            async with self._end:
                 self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
                 while (trusted := await self._train_incarnation()) is not None:
                     await self._go_back(trusted)
@@ -166,11 +154,11 @@ class Coordinator:
                         return
 
     def _end_training_before(self, reserve: float) -> None:
-        """Cut off what the training does once no more than so many seconds of the budget are left."""
+        """Cut training off once only `reserve` seconds of the budget are left."""
         self._end.reschedule(asyncio.get_running_loop().time() + self._budget.left - reserve)
 
     async def _train_incarnation(self) -> int | None:
-        """Train to the end of training, or to a setback; the version to go back to then."""
+        """Train to the end of training, or to a setback; return the version to go back to then."""
         trusted: int | None = None
         self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
@@ -192,7 +180,7 @@ class Coordinator:
         return trusted
 
     async def _train_in_turns(self) -> int | None:
-        """Make one update after the other; the version to go back to after a collapse."""
+        """Make one update after the other; return the version to go back to after a collapse."""
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
@@ -212,7 +200,7 @@ class Coordinator:
         return None
 
     async def _next_batch(self) -> Batch | None:
-        """Return the groups of the next update, or None when the training is to end."""
+        """Return the groups of the next update; None at the end of the training."""
 
         def look() -> Batch | Outcome | bool | None:
             if found := self._ending() or self._producer.take_batch() or self._producer.out_of_time:
@@ -230,7 +218,7 @@ class Coordinator:
         if self._stopping.stopped:
             return Outcome("interrupted", self._stopping.reason)
         if limit is not None and self.updates >= limit:
-            return Outcome("completed", f"{self.updates} updates were asked for")
+            return Outcome("completed", f"{self.updates} updates were requested")
         if self._producer.fruitless.solved:
             return Outcome("completed", "every sample of the last groups is right: nothing is left to learn")
         if self._updating:
@@ -238,21 +226,24 @@ class Coordinator:
         return None if self._budget.allows("update") else NO_UPDATE_FITS
 
     async def _update(self, batch: Batch) -> dict[str, float]:
-        """Have the learner make a version of a batch, and swap it into the engines; the row of metrics.
+        """Have the learner make a version of a batch, and sync it to the engines; return the row of metrics.
 
-        The engines answer the probes while the learner computes the gradient, and no step is taken before both agree:
-        weights are never made from groups of a version that was not checked.
+        The engines answer the adapter check while the learner computes the gradient. No step is taken before both
+        agree: weights are never made from groups of a version that was not checked.
         """
         self._updating = True
         started = self._clock.now()
         self._end_training_before(self._budget.reserve)  # a late gradient leaves time to save the versions behind it
         await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
-        comparison = await self._busy("canary", self._publisher.check())
+        comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
         self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)  # a step that is cut off does not
         self._learner_usable = False
-        stats = await self._busy("update", self._learner.step(self._schedule_progress))
+        progress = self._budget.progress
+        if self._config.run.deterministic:  # a schedule goes by updates, not by time
+            progress = self.updates / (self._config.budget.updates or 1)
+        stats = await self._busy("update", self._learner.step(progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))
@@ -267,19 +258,19 @@ class Coordinator:
             "time/learn": accumulated - started + stepped - checked,
             "time/step": stepped - checked,
             "time/sync": self._clock.now() - stepped,
-            "time/canary": checked - accumulated,
+            "time/adapter_check": checked - accumulated,
             "budget/spent_s": self._budget.spent,
             "budget/left_s": self._budget.left,
             **self.ledger.figures,
         }
 
     async def _busy(self, activity: str, work: Awaitable[T]) -> T:
-        """Return the result of work that the learner does or waits for, within the grace."""
+        """Return the result of the learner's work, or of work it waits for, within the grace."""
         self.ledger.enter("learner", activity)
         return await self._stopping.within_grace(work)
 
     def _check_fault(self, batch: Batch, fault: str) -> None:
-        """Count an update that was skipped and keep all its samples; Halted after several in a row."""
+        """Count a skipped update and keep all its samples. Raises Halted after FAULTS in a row."""
         self._faults = self._faults + 1 if fault else 0
         if fault:
             self.ledger.count("updates/skipped")
@@ -288,7 +279,7 @@ class Coordinator:
             raise Halted(f"{FAULTS} updates in a row were skipped: {fault}; their samples are in samples/skipped-*")
 
     async def _adopt(self, adapter: AdapterRef, batch: Batch | None = None) -> dict[str, float]:
-        """Sample new groups from a version and count a batch as history behind it, both or neither; its figures."""
+        """Sample new groups from a version, and count a batch as history behind it; return its figures."""
         await self._publisher.adopt(adapter)
         figures = self._producer.use(batch) if batch else {}
         self._updating, self._learner_usable = False, True
@@ -297,9 +288,7 @@ class Coordinator:
         return figures
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
-        """Write warnings down; go back before a collapse, write it down, or halt, as was asked for; the version to go
-        back to.
-        """
+        """Write warnings down. Warn of a collapse, halt, or return the version to go back to, as guard.action says."""
         for alarm in alarms:
             if not alarm.collapse:
                 self._folder.append_event(self.updates, EventKind.MISMATCH, str(alarm))
@@ -317,8 +306,8 @@ class Coordinator:
         raise Halted(f"guard: the policy collapses{again}: {found}")
 
     async def _go_back(self, trusted: int) -> None:
-        """Return to a version's checkpoint, or to the start. Groups that came after it are dropped wherever they are,
-        their problems come up again, and its versions leave the engines.
+        """Return to a version's checkpoint, or to the start. All later groups are dropped, their problems come again,
+        and the later versions leave the engines.
         """
         self._standing.enter("recovering")
         self.ledger.enter_all("recover")
@@ -328,15 +317,15 @@ class Coordinator:
         self.ledger.count("groups/abandoned", lost * self._config.learner.problems_per_update + under_way)
         abandoned, checkpoint = self._publisher, self._folder.return_to(trusted)
         if checkpoint is None:
-            self._learner_usable = False  # version 0 takes a fresh one
+            self._learner_usable = False  # only a fresh learner is at version 0
         self._restore_bookkeeping(checkpoint)
         rows = self._folder.rows()
         self._standing.latest = rows[-1].metrics if rows else {}
         await abandoned.abandon()
 
     async def _finish(self) -> Outcome:
-        """Write the last checkpoint, evaluate the last policy, and say how the run ended."""
-        self._standing.enter("finishing")
+        """Write the last checkpoint, evaluate the last policy, and return how the run ended."""
+        self._standing.enter("finishing", "the trained model answers held-out problems")
         stopping, left = self._stopping, self._budget.left
         # A checkpoint that takes long, since the learner is late, leaves the evaluation the time it needs.
         evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_reserve / EVALUATION_SAFETY, left / 2)
@@ -352,10 +341,7 @@ class Coordinator:
         return replace(self._ending() or NO_UPDATE_FITS, final=final, plasticity=plasticity)
 
     async def _conclude(self) -> None:
-        """Save the last version, and check that the engines serve it before it is evaluated.
-
-        If the learner is lost, the last checkpoint's version takes its place.
-        """
+        """Save the last version, or go back to the last checkpoint's, and check that the engines serve it."""
         if self._publisher.policy is not None and self._learner_usable:
             try:
                 if self.updates != self._saving.version:
@@ -373,7 +359,7 @@ class Coordinator:
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
     async def _evaluate_end(self) -> tuple[Heldout | None, PlasticityFigures | None]:
-        """Return the final evaluation and, beside it, what the learner sees if it can be asked."""
+        """Return the final evaluation and, if the learner is usable, the plasticity."""
         policy = self._publisher.policy
         if policy is None:
             return None, None
@@ -382,9 +368,9 @@ class Coordinator:
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
     def _note_death(self, death: LearnerDied, then: str = "") -> None:
-        """Write a death of the learner down. then: what happens next, by default a restart.
+        """Write a crash of the learner down. then: the next step, by default a restart.
 
-        Raises Halted instead of that if the run gets nowhere between one death and the next.
+        Raises Halted after DEATHS without a checkpoint in between.
         """
         self._learner_usable = False
         self.ledger.count("deaths/learner")

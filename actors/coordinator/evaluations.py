@@ -6,27 +6,27 @@ from statistics import fmean
 
 from actors.coordinator.context import RunContext
 from actors.errors import LearnerDied
-from actors.evaluation.evaluator import Evaluation, Evaluator
+from actors.evaluation.evaluator import Evaluator
 from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import EntropyChange, Heldout
 from actors.storage.documents import Plasticity as PlasticityFigures
 
 BASE_SHARE = 1 / 3
-"""Most of the time left that the evaluation of the base model may take."""
+"""Largest fraction of the time left that the evaluation of the base model may take."""
 
 LAST_MOMENT_S = 2.0
 """Seconds before the end of the budget at which everything but the summary is given up."""
 
 INSPECTED_PROBLEMS = 16
 INSPECTED_TOKENS = 512
-"""Responses that are looked at, and the most tokens of each: a few seconds of the learner at the sizes of a budget."""
+"""Responses of the reference set, and the most tokens of each: the learner needs a few seconds for them."""
 
 
 class HeldoutEvaluations:
-    """Evaluates within the budget, keeps the results in the run folder, and has the budget learn how long it took.
+    """Evaluates within the budget, keeps the results in the run folder, and tells the budget how long it took.
 
-    A result is None where there are no held-out problems, or not one of them could be judged in time.
+    A result is None where there are no held-out problems, or none of them could be verified in time.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -49,8 +49,8 @@ class HeldoutEvaluations:
     async def validate(self, adapter: AdapterRef) -> dict[str, float]:
         """Return a version's figures on the validation problems, for its row of metrics.
 
-        Empty if it is not its turn, or if validations would take more than their share of the time spent, or of the
-        reserve.
+        Empty if this version is not to be validated, or if that would exceed the validations' share of the time spent,
+        or reach into the reserve.
         """
         settings, budget = self._run.config.validation, self._run.budget
         problems = self._heldout[: settings.problems]
@@ -58,8 +58,7 @@ class HeldoutEvaluations:
             return {}
         taken = self._run.ledger.seconds.get("learner", {}).get("validate", 0.0)
         affordable = taken + budget.expected("validate") <= settings.share * budget.spent
-        affordable = affordable or self._run.config.run.deterministic
-        if not affordable or not budget.allows("validate"):
+        if not (affordable or self._run.config.run.deterministic) or not budget.allows("validate"):
             return {}
         self._run.ledger.enter("learner", "validate")
         result = await self._evaluator.evaluate(problems, adapter, 1, budget.left - budget.reserve)
@@ -81,16 +80,13 @@ class HeldoutEvaluations:
         if result is None:
             return None
         self._run.folder.write_samples(f"eval-{name}", result.groups)
-        heldout = result.heldout(self._as_validation(result))
-        return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, heldout)
-
-    def _as_validation(self, result: Evaluation) -> dict[str, float]:
-        """Return what a validation would have found: it draws what the first round of an evaluation draws."""
-        settings = self._run.config.validation
-        count = min(settings.problems, len(self._heldout))
-        if not settings.every or result.problems < count:
-            return {}
-        return {"validation/pass@1": fmean(group.rewards[0].verdict.score for group in result.groups[:count])}
+        more: dict[str, float] = {}
+        validation = self._run.config.validation
+        validated = min(validation.problems, len(self._heldout))
+        if validation.every and result.problems >= validated:  # its first round begins with those of a validation
+            scores = (group.rewards[0].verdict.score for group in result.groups[:validated])
+            more["validation/pass@1"] = fmean(scores)
+        return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, result.heldout(more))
 
     def _learn(self, round_seconds: float) -> None:
         self._run.budget.expect("round", round_seconds)
@@ -98,9 +94,10 @@ class HeldoutEvaluations:
 
 
 class Plasticity:
-    """Draws responses of the base model once in a run, and has the learner compare itself with the base on them.
+    """Samples a reference set of the base model's responses once in a run, on which the learner compares itself with
+    the base model.
 
-    The tokens are the same before and after. All runs on the same problems draw them with the same seeds.
+    The tokens are the same before and after. All runs on the same problems sample them with the same seeds.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -109,12 +106,12 @@ class Plasticity:
         self._problems = (run.problems.heldout or run.problems.train)[:INSPECTED_PROBLEMS]
         self._groups: tuple[Group, ...] = ()
 
-    async def draw(self) -> None:
-        """Get the base model's responses, or those drawn before."""
+    async def sample(self) -> None:
+        """Sample the reference set, or read it if the run has one."""
         if (responses := self._run.folder.probe()) is None:
             await self._run.engine.ready()
-            drawn = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
-            responses = [list(group.samples[0].token_ids) for group in drawn]
+            sampled = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
+            responses = [list(group.samples[0].token_ids) for group in sampled]
             self._run.folder.write_probe(responses)
         self._groups = tuple(
             Group(-1 - number, problem, None, (Sample(tuple(ids), (), "", "stop"),))
@@ -122,23 +119,21 @@ class Plasticity:
         )
 
     async def inspect(self) -> Inspection | None:
-        """Return the learner's view of the responses; None if it died or takes longer than the budget. The reserve
-        learns from its duration.
-        """
+        """Return the learner's view of the reference set; None if it died or takes longer than the budget."""
         if not self._groups:
             return None
         started = self._run.clock.now()
         try:
             async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
                 found = await self._run.learner.inspect(self._groups)
-        except (LearnerDied, TimeoutError):  # the next call to the learner tells of its death
+        except (LearnerDied, TimeoutError):  # the next call to the learner raises again
             return None
         self._run.budget.expect("inspect", self._run.clock.now() - started)
         return found
 
     async def measure(self, version: int) -> PlasticityFigures | None:
-        """Return `plasticity` of summary.json; None if the learner does not answer, answers for another version, or
-        with numbers that are not finite.
+        """Return `plasticity` of summary.json; None if the learner does not respond, or not for this version, or with
+        numbers that are not finite.
         """
         found = await self.inspect()
         if found is None or found.version != version:
@@ -158,11 +153,6 @@ class Plasticity:
 
     async def _respond(self, number: int) -> Group:
         rollout = self._run.config.rollout
-        sampling = Sampling(
-            samples=1,
-            max_tokens=min(rollout.max_response_tokens, INSPECTED_TOKENS),
-            temperature=rollout.temperature,
-            top_p=1.0,
-            seed=request_seed(0, "plasticity", number),
-        )
+        tokens, seed = min(rollout.max_response_tokens, INSPECTED_TOKENS), request_seed(0, "plasticity", number)
+        sampling = Sampling(1, tokens, rollout.temperature, top_p=1.0, seed=seed)
         return await self._engine.generate(-1 - number, self._problems[number], None, sampling)

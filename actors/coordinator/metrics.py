@@ -1,38 +1,31 @@
-"""What a run says of itself: where it stands, and a row of metrics.jsonl for each update."""
+"""The progress of a run, and its row of metrics.jsonl per update."""
 
 from collections import Counter
 from statistics import fmean
 
-from actors.adapter_check.swap_check import Comparison, Finding
+from actors.adapter_check.after_sync import Comparison
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
 from actors.messages import Batch, Progress, Status
 from actors.storage.documents import Heldout
 
-DOING = {"finishing": "the trained model answers held-out problems"}
-"""What a phase does all the time, for a person."""
-
 
 class Standing:
-    """What `Progress` says besides what others know.
-
-    phase, doing, latest: as there. base: the evaluation of the base model, once there is one.
-    """
+    """The parts of `Progress` that only the coordinator knows. base: the base model's evaluation, if there is one."""
 
     def __init__(self, budget: Budget, ledger: Ledger, limit: int | None) -> None:
-        """limit: updates after which the run ends, None if time alone ends it."""
+        """limit: updates after which the run ends; None if time alone ends it."""
         self.phase, self.doing = "starting", ""
         self.latest: dict[str, float] = {}
         self.base: Heldout | None = None
         self._budget, self._ledger, self._limit = budget, ledger, limit
 
-    def enter(self, phase: str) -> None:
+    def enter(self, phase: str, doing: str = "") -> None:
         """Begin a phase, in the ledger too."""
-        self.phase, self.doing = phase, DOING.get(phase, "")
+        self.phase, self.doing = phase, doing
         self._ledger.enter("run", phase)
 
     def progress(self, updates: int) -> Progress:
-        """Return where the run stands after so many updates."""
         fitting = self._budget.forecast("turn")
         missing = [] if self._limit is None else [self._limit - updates]
         return Progress(
@@ -49,22 +42,18 @@ class Standing:
 
 
 def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
-    """Return rewards, lengths and verdicts of a batch, and the verifier's counts.
-
-    Means are of lists, since `fmean` counts what has no length item by item.
-    """
     samples = [sample for group in batch.groups for sample in group.samples]
     lengths = [len(sample.token_ids) for sample in samples]
     rewards = [reward for group in batch.groups for reward in group.rewards]
-    judged = [reward for reward in rewards if not reward.masked]
+    verified = [reward for reward in rewards if not reward.masked]
     statuses = Counter(reward.status for reward in rewards)
-    parts = {name: fmean([r.parts[name] for r in judged]) for name in judged[0].parts} if judged else {}
+    parts = {name: fmean([r.parts[name] for r in verified]) for name in verified[0].parts} if verified else {}
     return {
-        "reward/mean": fmean([r.total for r in judged]) if judged else 0.0,
+        "reward/mean": fmean([r.total for r in verified]) if verified else 0.0,
         **{f"reward/{name}": value for name, value in parts.items()},
         "prompt/mean_length": fmean([len(group.problem.prompt_ids) for group in batch.groups]),
-        "completion/mean_length": fmean(lengths),
-        "completion/truncated": fmean([sample.truncated for sample in samples]),
+        "response/mean_length": fmean(lengths),
+        "response/truncated": fmean([sample.truncated for sample in samples]),
         "groups/zero_variance": fmean([group.zero_variance for group in batch.groups]),
         **{f"verify/{status}": statuses[status] for status in Status},
         "tokens/generated": sum(lengths),
@@ -73,11 +62,11 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
 
 
 def describe_check(comparison: Comparison) -> dict[str, float]:
-    """Return a comparison of engine and learner; `canary/decided` is 0 until the policy has moved enough to tell."""
+    """Return the metrics of an adapter check; `adapter_check/decided` is 0 until the policy has moved enough to tell."""
     return {
-        "canary/disagreement": comparison.disagreement,
-        "canary/movement": comparison.movement,
-        "canary/entropy": comparison.entropy,
-        "canary/decided": float(comparison.finding is Finding.AGREES),
+        "adapter_check/disagreement": comparison.disagreement,
+        "adapter_check/movement": comparison.movement,
+        "adapter_check/entropy": comparison.entropy,
+        "adapter_check/decided": float(comparison.decided),
         "policy/kl_to_base": comparison.kl_to_base,
     }

@@ -1,30 +1,32 @@
-"""Groups from their admission to the batch that takes them."""
+"""Groups from their admission to the batch that takes them, in the order of the data."""
 
 import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from statistics import fmean
 
 from actors.coordinator.context import RunContext
-from actors.coordinator.data_order import DataCursor, ProblemOrder
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.staleness import StalenessManager
 from actors.errors import Halted
-from actors.messages import AdapterRef, Batch, Group, Sampling
+from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import CoordinatorState, EventKind
 
 COMPLAINTS = 5
-"""Failures of a user's functions that a process writes down; `rewards/failed` counts all."""
+"""Most failures of a user's functions that a process writes down; `rewards/failed` counts all."""
 
 FRUITLESS_BATCHES = 4
-"""So many batches' worth of groups in a row without any difference in reward, and nothing can be learned."""
+"""Batches' worth of groups in a row without any difference in reward, after which nothing can be learned."""
 
 
 class RolloutProducer:
     """Generates and verifies groups as fast as staleness and engines allow, for one incarnation of the policy."""
 
     def __init__(self, run: RunContext, publisher: PolicyPublisher, state: CoordinatorState, draw: int) -> None:
-        """state: of the checkpoint, empty at the start. draw: another number draws other samples of the same groups."""
+        """state: of the checkpoint, empty at the start. draw: another number gives other samples of the same groups."""
         config = run.config
         self.staleness = StalenessManager(
             problems_per_update=config.learner.problems_per_update,
@@ -38,7 +40,6 @@ class RolloutProducer:
         self._run = run
         self._publisher = publisher
         self._engine = run.metered("waiting")
-        self._order = ProblemOrder(run.problems.train, config.run.seed)
         self._purpose = f"rollout-{draw}" if draw else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
@@ -49,7 +50,7 @@ class RolloutProducer:
 
     @property
     def state(self) -> CoordinatorState:
-        """What a checkpoint keeps."""
+        """The producer's part of a checkpoint."""
         return CoordinatorState(
             version=self.staleness.version,
             next_unused=self.cursor.next_unused,
@@ -73,7 +74,7 @@ class RolloutProducer:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether no further batch will come together in time."""
+        """Whether no further batch can be completed in time."""
         return self.staleness.running == 0 and not self._worth_starting
 
     @property
@@ -87,11 +88,9 @@ class RolloutProducer:
         return Batch(self.staleness.version, groups) if groups else None
 
     def use(self, batch: Batch) -> dict[str, float]:
-        """Count a batch as part of the history behind the next version, from which new groups are sampled; its figures
-        for the row of metrics.
-        """
+        """Count a batch as part of the history behind the next version; return its figures for the row of metrics."""
         self.staleness.advance()
-        self.cursor.use(batch.groups)
+        self.cursor.use(group.index for group in batch.groups)
         for group in batch.groups:
             self._close(group)
         generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
@@ -107,7 +106,7 @@ class RolloutProducer:
         }
 
     async def _produce(self, index: int, policy: AdapterRef, before: asyncio.Task[None] | None) -> None:
-        """Have a group generated and verified, and count it once the one before it is counted, if there is one."""
+        """Have a group generated and verified, and count it, in a deterministic run after the group `before` it."""
         run, rollout = self._run, self._run.config.rollout
         started = run.clock.now()
         sampling = Sampling(
@@ -117,7 +116,8 @@ class RolloutProducer:
             top_p=1.0,
             seed=request_seed(run.config.run.seed, self._purpose, index),
         )
-        group = await self._engine.generate(index, self._order.problem(index), policy, sampling)
+        problem = problem_at(run.problems.train, run.config.run.seed, index)
+        group = await self._engine.generate(index, problem, policy, sampling)
         generated = run.clock.now()
         self._sampled += group.tokens
         self._verifying += 1
@@ -128,7 +128,7 @@ class RolloutProducer:
         if before:
             await asyncio.wait({before})
         run.budget.expect("group", run.clock.now() - started)
-        if group.failed or (run.config.learner.refill and group.zero_variance):
+        if group.failed or (run.config.learner.dynamic_sampling and group.zero_variance):
             self._drop(group)
         else:
             self._seconds[index] = generated - started, run.clock.now() - generated
@@ -138,7 +138,7 @@ class RolloutProducer:
         await run.stopping.notify()
 
     def _complain(self, group: Group) -> None:
-        """Write down what a user's function did instead of rewarding a sample."""
+        """Count the failures of a user's reward function, and write the first ones down."""
         if group.complaint:
             self._run.ledger.count("rewards/failed", sum(bool(reward.complaint) for reward in group.rewards))
             self._complaints += 1
@@ -148,22 +148,20 @@ class RolloutProducer:
     def _drop(self, group: Group) -> None:
         """Let another group take the place of one that has nothing to learn from."""
         self.staleness.give_back(group.index)
-        self.cursor.pass_over(group.index)
+        self.cursor.use([group.index])
         self._close(group)
         self._run.ledger.count("groups/failed" if group.failed else "groups/refilled")
         self._dropped += 1
 
     def _close(self, group: Group) -> None:
-        """Count a group and what became of its tokens, once it is used or dropped: one that is neither comes again."""
+        """Count the tokens of a group by their use, once it is used or dropped: a group that is neither comes again."""
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:
                 kind = "failed"
             elif group.zero_variance:
                 kind = "zero_variance"
-            elif sample.truncated:
-                kind = "truncated"
             else:
-                kind = "useful"
+                kind = "truncated" if sample.truncated else "useful"
             self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
 
     def _note_activity(self) -> None:
@@ -172,8 +170,50 @@ class RolloutProducer:
         self._run.ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")
 
 
+def problem_at(problems: Sequence[Problem], seed: int, index: int) -> Problem:
+    """Return the problem at a position of the endless stream, in which every epoch is a permutation of its own."""
+    epoch, position = divmod(index, len(problems))
+    return problems[_permutation(len(problems), seed, epoch)[position]]
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
+    return tuple(random.Random(f"{seed}/{epoch}").sample(range(size), size))
+
+
+class DataCursor:
+    """The groups behind the current adapter, by index: a resumed run must not repeat them.
+
+    next_unused: the first index that is not used. used: later ones that a batch has taken or that were dropped.
+    """
+
+    def __init__(self, next_unused: int = 0, used: Iterable[int] = ()) -> None:
+        self.next_unused = next_unused
+        self._used = set(used)
+        self._admitted = next_unused
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        return tuple(sorted(self._used))
+
+    def admit(self) -> int:
+        """Return the index of the next group to start."""
+        self._admitted = max(self._admitted, self.next_unused)
+        while self._admitted in self._used:
+            self._admitted += 1
+        self._admitted += 1
+        return self._admitted - 1
+
+    def use(self, indices: Iterable[int]) -> None:
+        """Count groups as taken by a batch, or as dropped."""
+        self._used |= set(indices)
+        while self.next_unused in self._used:
+            self._used.remove(self.next_unused)
+            self.next_unused += 1
+
+
 class FruitlessStreak:
-    """Counts groups in a row whose samples all earned the same: a pure state machine.
+    """Counts groups in a row without any difference in reward: a pure state machine.
 
     solved: every answer of a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
     """
@@ -185,18 +225,20 @@ class FruitlessStreak:
         self._all_right = False
 
     def see(self, group: Group) -> None:
-        """Count a verified group; Halted at the end of a streak of anything but right answers, of those judged."""
+        """Count a verified group. Raises Halted at the end of a streak, unless all its verified answers were right."""
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
         self._all_right = right and (self._all_right or self._length == 0)
         self._length = self._length + 1 if group.zero_variance else 0
-        self.solved = self.solved or (self._all_right and self._length >= self._limit)
-        if self._length < self._limit or self._all_right:
+        if self._length < self._limit:
             return
-        found = "no answer could be judged" if group.failed else "all samples of a problem earned the same"
+        self.solved = self.solved or self._all_right
+        if self._all_right:
+            return
+        found = "no answer could be verified" if group.failed else "all samples of a problem earned the same"
         if group.complaint:
             found += f", and the reward function {group.complaint}"
         raise Halted(
-            f"nothing can be learned: in the last {self._limit} groups {found}; "
-            f"a problem reads {group.problem.prompt!r}, gold {group.problem.gold!r}, "
-            f"an answer {group.samples[0].text!r}"
+            f"nothing can be learned: in the last {self._limit} groups {found}; a problem is "
+            f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "
+            f"a response {group.samples[0].text!r}"
         )

@@ -1,60 +1,60 @@
-"""The version that new groups are sampled from, and whether the engines truly serve it."""
+"""Publishing versions to the engines, and checking that they serve them."""
 
 import asyncio
 from collections import deque
 
-from actors.adapter_check.probes import Answers, Probes
-from actors.adapter_check.startup_check import StartupCheck
-from actors.adapter_check.swap_check import Comparison, SwapCheck
+from actors.adapter_check.after_sync import CheckAfterSync, Comparison
+from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.prompts import CheckPrompts, Responses
 from actors.coordinator.context import RunContext
 from actors.messages import AdapterRef
 
 
 class PolicyPublisher:
-    """Swaps adapters in the engines and checks each, for one incarnation of the policy.
+    """Syncs adapters to the engines and checks each, for one incarnation of the policy.
 
     policy: the version that new groups are sampled from; None before the first one and after `abandon`.
     """
 
-    def __init__(self, run: RunContext, probes: Probes, startup_check: StartupCheck, noise: float | None) -> None:
-        """noise: see `SwapCheck`."""
+    def __init__(self, run: RunContext, probes: CheckPrompts, startup_check: CheckAtStart, noise: float | None) -> None:
+        """noise: see `CheckAfterSync`."""
         self.policy: AdapterRef | None = None
         self._engine, self._learner = run.engine, run.learner
         self._probes = probes
         self._startup_check = startup_check
-        self._swap_check = SwapCheck(run.config.canary.noise_floor, noise)
+        self._swap_check = CheckAfterSync(run.config.adapter_check.noise_floor, noise)
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
-        self._probe: asyncio.Task[tuple[Answers, ...]] | None = None
+        self._probe: asyncio.Task[tuple[Responses, ...]] | None = None
         self._comparison: Comparison
 
     @property
     def noise(self) -> float | None:
-        """What the first check measured between engine and learner."""
+        """The difference between engine and learner that the first check measured."""
         return self._swap_check.noise
 
     @property
     def needed(self) -> tuple[AdapterRef, ...]:
-        """The adapters that an engine may have to load again: no running group is older than the staleness limit."""
+        """The adapters that an engine may have to load again, within the staleness limit of a running group."""
         return (*self._startup_check.adapters, *self._recent)
 
     async def adopt(self, adapter: AdapterRef) -> None:
-        """Load a version and make it the one new groups are sampled from; the probes come first."""
+        """Load a version and sample new groups from it, after its check has been requested."""
         await self._engine.load(adapter)
         self._outdated, self.policy = self.policy, adapter
         self._recent.append(adapter)
         self._probe = asyncio.create_task(self._probes.ask(self._engine, adapter))
 
     async def retire_outdated(self) -> None:
-        """Retire the version before this one; the engines keep it until the last of its requests has ended."""
+        """Retire the version before this one; the engines keep it until its last request has ended."""
         await asyncio.sleep(0)  # the tasks of groups that were admitted on it have called the engine by then
         outdated, self._outdated = self._outdated, None
         if outdated is not None:
             await self._engine.retire(outdated)
 
     async def check(self) -> Comparison:
-        """Compare engine and learner on the policy, once, and on what engines started since answered under synthetic
-        adapters; Halted if any is not served faithfully. A caller that gives up waiting may ask again.
+        """Compare learner and engines on the policy, once, and on the synthetic adapters of engines started since. A
+        caller that gives up waiting may ask again. Raises Halted if an adapter is not served faithfully.
         """
         await self._startup_check.check()
         if self._probe is not None:
@@ -71,7 +71,6 @@ class PolicyPublisher:
             await self._engine.retire(policy)
 
     async def close(self) -> None:
-        """Cancel a probe that is under way."""
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait({self._probe})

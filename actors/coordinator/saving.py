@@ -1,4 +1,4 @@
-"""Writing checkpoints: when one is due, and how its parts come together."""
+"""Writing checkpoints: when one is due, and how its parts are put together."""
 
 from collections.abc import Callable
 
@@ -8,28 +8,29 @@ from actors.storage.documents import CoordinatorState
 
 UNSAVED_S = 60.0
 SAVING_SHARE = 0.02
-"""A checkpoint is due after so many seconds, or once writing it takes at most this share of the time since the last."""
+"""A checkpoint is due after UNSAVED_S, or later, when writing it takes at most SAVING_SHARE of the time since the last.
+"""
 
 
 class Saving:
     """Writes the checkpoints of a run.
 
-    version: of the newest one, 0 without any. deaths: of the learner since it was written.
+    version: of the newest one, 0 without any. deaths: crashes of the learner since it was written.
     """
 
     def __init__(self, run: RunContext, state: Callable[[], CoordinatorState]) -> None:
-        """state: what a checkpoint keeps of the coordinator, asked for once the learner has written its part."""
+        """state: returns the coordinator's part of a checkpoint, once the learner has written its own."""
         self.deaths = 0
         self._run, self._state = run, state
         self.go_on_from(0)
 
     def go_on_from(self, version: int) -> None:
-        """Count the work that is unsaved from now on."""
+        """Count unsaved work from this version and moment on."""
         self.version, self._since = version, self._run.clock.now()
 
     async def after_update(self, version: int, validation: float | None) -> None:
-        """Write a checkpoint if it is its turn, the best so far, or the first, from which the reserve for the last one
-        is learned; a passing one if a death would now cost a minute's work, or more where a checkpoint takes long.
+        """Write a checkpoint if it is due, the best so far, or the first, from which the reserve for the last one is
+        learned; write a passing one if a crash would now cost a minute's work, or more where a checkpoint takes long.
         """
         settings, budget, checkpoints = self._run.config.checkpoint, self._run.budget, self._run.folder.checkpoints
         best = validation is not None and validation > checkpoints.best_score
@@ -41,9 +42,7 @@ class Saving:
             checkpoints.mark_best(version)
 
     async def save(self, version: int, validation: float | None = None, passing: bool = False) -> None:
-        """Write a checkpoint. validation: the version's pass@1, if that was measured. passing: the next one takes its
-        place.
-        """
+        """Write a checkpoint. validation: the version's pass@1, if measured. passing: the next one replaces it."""
         run, started = self._run, self._run.clock.now()
         run.ledger.enter("learner", "checkpoint")
         async with run.folder.checkpoints.new(version, run.config.checkpoint.keep_last, passing) as folder:

@@ -16,9 +16,9 @@ class StalenessManager:
     `accepted` counts every group that has been or will be trained on since version 0. Counting alone does not bound
     stragglers. Batches therefore take the oldest version first, and the update of version v waits for stragglers unless
     the groups left behind can still be used in time: for every version u, those sampled by u or before must fit into
-    the updates v + 1 … u + η, which take (u + η − v) · B of them. (For η = 1: wait while a group of version v − 1 is on
-    its way.) The cost of a group does not grow with their number: groups are counted by version, of which only a few
-    are alive.
+    the updates v + 1 … u + η, which take (u + η − v) · B of them. (For η = 1: wait while a group of version v − 1 is
+    running.) Groups are counted by version, few of which are alive, so that a group's cost does not grow with their
+    number.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StalenessManager:
         self._per_update = problems_per_update
         self._max_staleness = max_staleness
         self._max_running = max_running
-        self._needed = None if updates is None else updates * problems_per_update
+        self._needed = float("inf") if updates is None else updates * problems_per_update
         self._accepted = version * problems_per_update
         self._running: dict[int, int] = {}  # version by index
         self._running_on: Counter[int] = Counter()
@@ -43,24 +43,21 @@ class StalenessManager:
 
     @property
     def capacity(self) -> int:
-        """Groups that may start now."""
-        most = (self._max_staleness + self.version + 1) * self._per_update
-        if self._needed is not None:
-            most = min(most, self._needed)
-        return min(self._max_running - self.running, most - self._accepted - self.running)
+        """Number of groups that may start now."""
+        most = min((self._max_staleness + self.version + 1) * self._per_update, self._needed)
+        return int(min(self._max_running - self.running, most - self._accepted - self.running))
 
     @property
     def running(self) -> int:
-        """Groups that are being generated or verified."""
+        """Number of groups that are being generated or verified."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Verified groups that no batch has taken yet."""
+        """Number of verified groups that no batch has taken yet."""
         return sum(map(len, self._waiting.values()))
 
     def admit(self, index: int) -> None:
-        """Start the group with this index on the current version."""
         if self.capacity <= 0:
             raise ValueError(f"group {index} was admitted without capacity")
         self._running[index] = self.version
@@ -73,14 +70,13 @@ class StalenessManager:
         self._waiting[group.version].append(group)
 
     def give_back(self, index: int) -> None:
-        """Free the capacity of a running group that came to nothing."""
         version = self._running.pop(index)
         self._running_on[version] -= 1
         if not self._running_on[version]:
             del self._running_on[version]
 
     def take_batch(self) -> tuple[Group, ...] | None:
-        """Return the groups of the next update, oldest version first; None while it has to wait."""
+        """Return the groups of the next update, oldest version first and by index; None while it has to wait."""
         if self.waiting < self._per_update:
             return None
         taken: Counter[int] = Counter()
@@ -91,14 +87,13 @@ class StalenessManager:
             behind += waiting - taken[version] + self._running_on[version]
             if behind > max((version + self._max_staleness - self.version) * self._per_update, 0):
                 return None
-        return tuple(group for version, count in taken.items() for group in self._take(version, count))
-
-    def _take(self, version: int, count: int) -> list[Group]:
-        """Return the first groups of a version, by index."""
-        groups = sorted(self._waiting.pop(version, ()), key=lambda group: group.index)
-        if groups[count:]:
-            self._waiting[version] = groups[count:]
-        return groups[:count]
+        batch: list[Group] = []
+        for version, count in taken.items():
+            groups = sorted(self._waiting.pop(version, ()), key=lambda group: group.index)
+            batch += groups[:count]
+            if groups[count:]:
+                self._waiting[version] = groups[count:]
+        return tuple(batch)
 
     def advance(self) -> None:
         """Sample new groups from the next version."""

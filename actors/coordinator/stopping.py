@@ -1,4 +1,4 @@
-"""Waits of a run that end early when the run is told to stop."""
+"""Waiting that ends early when the run is told to stop."""
 
 import asyncio
 import contextlib
@@ -12,13 +12,10 @@ T = TypeVar("T")
 
 
 class StopController:
-    """Tells those who wait that something changed, or that the run is to stop.
-
-    reason: why the run was told to stop; empty before.
-    """
+    """Wakes waiting tasks when something changes, or when the run is told to stop. reason: why it is; empty before."""
 
     def __init__(self, clock: Clock, grace_s: float = 0.0) -> None:
-        """grace_s: seconds that all steps under way together may take after a stop."""
+        """grace_s: seconds that all running steps together may take after a stop."""
         self.reason = ""
         self._clock = clock
         self._grace_s = grace_s
@@ -32,7 +29,7 @@ class StopController:
         return self._stopped.is_set()
 
     def stop(self, reason: str) -> None:
-        """End the run within the grace; told a second time, at once."""
+        """End the run within the grace, or at once when called again."""
         if self.stopped:
             self._hurried.set()
             return
@@ -41,24 +38,24 @@ class StopController:
         self._stopped.set()
 
     async def notify(self) -> None:
-        """Have all who wait look again."""
+        """Have all waiting tasks look again."""
         async with self._changed:
             self._changed.notify_all()
 
     async def until(self, ready: Callable[[], T | None]) -> T:
-        """Wait until `ready`, asked again after every `notify`, returns something."""
+        """Return the first result of `ready` that is not None; it is called again after every `notify`."""
         async with self._changed:
             while (result := ready()) is None:
                 await self._changed.wait()
         return result
 
     async def unless_stopped(self, work: Awaitable[T]) -> T | None:
-        """Return the result of `work`; if the run is told to stop first, cancel the work and return None."""
+        """Return the result of `work`; cancel it and return None if the run is told to stop first."""
         task = await _race(work, self._stopped.wait())
         return task.result() if task.done() else None
 
     async def within_grace(self, work: Awaitable[T]) -> T:
-        """Return the result of `work`; Interrupted if the grace after a stop ends first."""
+        """Return the result of `work`. Raises Interrupted if the grace after a stop ends first."""
         task = await _race(work, self._grace_over())
         if not task.done():
             raise Interrupted(self.reason)
@@ -72,7 +69,7 @@ class StopController:
 
 
 async def _race(work: Awaitable[T], end: Coroutine[Any, Any, object]) -> asyncio.Future[T]:
-    """`work` as a task, which is cancelled unless it is done before `end` is."""
+    """Return `work` as a task, which is cancelled unless it is done before `end`."""
     task, ending = asyncio.ensure_future(work), asyncio.create_task(end)
     try:
         await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,11 +1,11 @@
-"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and in `samples/` a file for each policy
-and benchmark, kept so that no sample is drawn twice.
+"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and in `samples/` a file for each policy and
+benchmark, so that no sample is generated twice.
 """
 
 from pathlib import Path
 
 from actors.evaluation.protocol import Protocol
-from actors.messages import AdapterRef, Group, Problem, Status
+from actors.messages import AdapterRef, Group, Problem
 from actors.models.adapters import model_names
 from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument
 from actors.storage.files import append_row, drop_half_line, read_document, read_rows, replace_text, write_document
@@ -21,7 +21,7 @@ DOCUMENT = "evaluation.json"
 
 
 class EvaluationFolder:
-    """Reads and writes what an evaluation leaves behind."""
+    """Reads and writes the files of an evaluation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,8 +30,7 @@ class EvaluationFolder:
     def of(cls, config: Config, run: Path | None) -> "EvaluationFolder":
         """Return the folder of an evaluation. run: the one that the adapter comes from.
 
-        Raises BadInput if that would be within another run, or one of another model, whose report would show the
-        results as its own.
+        Raises BadInput if it would be in the folder of another run or model, whose report would then show the results.
         """
         home = RunRecord(Path(config.run.folder) / config.run.name)
         if known := recorded(home.path):
@@ -46,10 +45,9 @@ class EvaluationFolder:
         return cls(home.evaluation_folder)
 
     def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
-        """Clean up after the process before. Return the results that there are so far.
+        """Clean up after the process before. Return the results so far.
 
-        Raises BadInput if samples were drawn under another protocol, or if an evaluation that is to start anew would
-        delete a file of somebody else.
+        Raises BadInput if its samples have another protocol, or if run.overwrite would delete somebody else's file.
         """
         if config.run.overwrite and (other := empty(self.path.resolve(), EVALUATION, last=DOCUMENT)) is not None:
             raise BadInput(
@@ -63,8 +61,8 @@ class EvaluationFolder:
         if (document := self.document()) is None:
             return []
         if document.benchmarks or files:
-            what = f"the evaluation {config.run.name!r} in {self.path}"
-            protocol.check_continues(Protocol.recorded(document.protocol.content), what)
+            evaluation = f"the evaluation {config.run.name!r} in {self.path}"
+            protocol.check_continues(document.protocol.content, evaluation)
         return document.benchmarks
 
     def document(self) -> EvaluationDocument | None:
@@ -72,83 +70,66 @@ class EvaluationFolder:
         return read_document(self.path / DOCUMENT, EvaluationDocument)
 
     def write(self, document: EvaluationDocument, markdown: str) -> None:
-        """Write the results, for programs and for people."""
         replace_text(self.path / "evaluation.md", markdown)
         write_document(self.path / DOCUMENT, document)
 
-    def sample_file(
-        self, benchmark: str, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None
-    ) -> "SampleFile":
-        """Return the file of a policy's samples on a benchmark, with those that it has so far."""
-        policy = "adapter" if adapter else "base"
-        return SampleFile(self.path / "samples" / f"{benchmark}-{policy}.jsonl", problems, n, adapter)
-
 
 class SampleFile:
-    """Samples 0 … n - 1 of each problem: a file with a line for each, in the order in which they came.
+    """Samples 0 … n - 1 of each problem, a line for each, in the order in which they came.
 
     adapter: of the policy, None for the base model.
-    drawn, correct: how many samples there are, and are right.
     """
 
     def __init__(self, file: Path, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None) -> None:
-        """Read what an earlier process left. Raises BadInput if that is damaged or about other problems."""
+        """Read the samples of an earlier process. Raises BadInput if they are damaged or of other problems."""
         self.problems = problems
         self.n = n
         self.adapter = adapter
-        self.drawn = self.correct = 0
         self._file = file
         self._rows: dict[tuple[str, int], EvaluatedSample] = {}
         known = {problem.id: problem for problem in problems}
         for number, row in enumerate(read_rows(file, EvaluatedSample), start=1):
             problem = known.get(row.problem)
-            if problem is None:
-                continue
-            if (row.prompt, row.gold) != (problem.prompt, problem.gold):
+            if problem and (row.prompt, row.gold) != (problem.prompt, problem.gold):
                 raise BadInput(
                     f"{file}: line {number} has another prompt or answer of problem {row.problem} than now: restore "
                     "the data, or give run.name=OTHER or run.overwrite=true"
                 )
-            if row.sample < n:
+            if problem and row.sample < n:
                 self._keep(row)
 
     def missing(self, number: int) -> list[int]:
-        """Return the indices of the problems whose sample of this number is still to be drawn."""
+        """Return the indices of the problems that lack the sample of this number."""
         return [index for index, problem in enumerate(self.problems) if (problem.id, number) not in self._rows]
 
     @property
-    def complete(self) -> bool:
-        return self.drawn == self.n * len(self.problems)
+    def sampled(self) -> int:
+        """Samples so far, of all problems."""
+        return len(self._rows)
 
     @property
     def rounds(self) -> int:
-        """How many samples every problem has: what is left is unbiased wherever the drawing ended."""
+        """Samples that every problem has."""
         return next((number for number in range(self.n) if self.missing(number)), self.n)
 
     def samples(self, rounds: int) -> list[list[EvaluatedSample]]:
-        """Return the first so many samples of each problem."""
+        """Return the first samples of each problem, so many of each."""
         return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
 
     @property
     def cost(self) -> dict[str, float]:
-        """Tokens and seconds of all samples, also those of a round that is not complete."""
+        """Tokens and seconds of all samples, incomplete rounds included."""
         rows = self._rows.values()
         return {"tokens": sum(row.tokens for row in rows), "seconds": sum(row.seconds for row in rows)}
 
     def append(self, number: int, group: Group, seconds: float) -> None:
-        """Keep sample `number` of a problem. seconds: of the engine's time, its share."""
-        row = EvaluatedSample(
-            **sample_row(group, 0).content,
-            sample=number,
-            format=group.rewards[0].parts["format"],
-            seconds=round(seconds, 4),
-        )
+        """Keep sample `number` of a problem. seconds: since the sample before, of any file."""
+        extra = {"sample": number, "format": group.rewards[0].parts["format"], "seconds": round(seconds, 4)}
+        row = EvaluatedSample.model_validate(sample_row(group, 0).content | extra)
         self._file.parent.mkdir(parents=True, exist_ok=True)
         append_row(self._file, row)
         self._keep(row)
 
     def _keep(self, row: EvaluatedSample) -> None:
-        """Count a sample. The texts, which no score needs, stay in the file."""
+        """Keep a sample without the texts, which no score needs and which stay in the file."""
         self._rows[row.problem, row.sample] = row.model_copy(update={"prompt": "", "response": ""})
-        self.drawn += 1
-        self.correct += row.status == Status.CORRECT

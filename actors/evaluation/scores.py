@@ -11,29 +11,28 @@ Samples = Sequence[Sequence[EvaluatedSample]]
 """Samples of one policy by problem, equally many of each."""
 
 Alike = Callable[[str, str], bool]
-"""Whether two answers are the same. One that cannot be read is not even like itself."""
+"""Whether two answers are the same. An unreadable one is not even like itself."""
 
-UNJUDGED = (Status.TIMEOUT, Status.CRASH)
+UNVERIFIED = (Status.TIMEOUT, Status.CRASH)
 
 
 def scores(samples: Samples, alike: Alike) -> PolicyScores:
-    """Return pass@k for the paper's k and n, maj@n, with 95 % intervals over problems, and shares and mean length over
-    samples. What could not be judged counts as not solved.
+    """Return pass@k for the paper's k and n, and maj@n, with 95 % intervals over problems, and means over samples.
+
+    A response that could not be verified counts as wrong.
     """
     n = len(samples[0])
     values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASS_KS, n}) if k <= n}
     values["maj@n"] = [majority(rows, alike) for rows in samples]
     rows = [row for of_problem in samples for row in of_problem]
-    return PolicyScores.model_validate(
-        {
-            "n": n,
-            **{name: {"value": fmean(each), "ci95": list(share_interval(each))} for name, each in values.items()},
-            "mean_length": fmean(row.tokens for row in rows),
-            "truncated": fmean(row.finish_reason == "length" for row in rows),
-            "format": fmean(row.format for row in rows),
-            "unjudged": fmean(row.status in UNJUDGED for row in rows),
-        }
-    )
+    measured = {name: {"value": fmean(each), "ci95": list(share_interval(each))} for name, each in values.items()}
+    means = {
+        "mean_length": fmean(row.tokens for row in rows),
+        "truncated": fmean(row.finish_reason == "length" for row in rows),
+        "format": fmean(row.format for row in rows),
+        "unjudged": fmean(row.status in UNVERIFIED for row in rows),
+    }
+    return PolicyScores.model_validate({"n": n, **measured, **means})
 
 
 def comparison(base: Samples, adapter: Samples) -> PairedDifference:
@@ -51,9 +50,9 @@ def correct(samples: Samples) -> list[int]:
 
 
 def majority(rows: Sequence[EvaluatedSample], alike: Alike) -> float:
-    """Whether the commonest answer to a problem is correct: 1 or 0, of several equally common ones the correct share.
+    """Return 1 if the commonest answer to a problem is correct, else 0; the fraction of correct ones among several.
 
-    Answers that the verifier found correct are one; one that cannot be read has no vote.
+    All correct answers count as one answer, and unreadable ones do not vote.
     """
     solved = sum(row.status == Status.CORRECT for row in rows)
     others: dict[str, int] = {}

@@ -8,37 +8,36 @@ from statistics import fmean, variance
 from typing import TypeVar
 
 CONFIDENCE = 0.95
-"""Of every interval in tables, reports and summaries."""
+"""Confidence of every interval in tables, reports and summaries."""
 
 PASS_KS = (1, 8, 16)
-"""The k of pass@k in the paper's tables; results add their own n."""
+"""Values of k in the paper's tables of pass@k; results add their own n."""
 
 UNSEEN = 0.25
-"""Problems, for each evaluation compared, whose results are taken to spread as far as they can: the problems at hand
-may all be of one kind by chance. With it intervals cover in simulation, see `share_interval`."""
+"""Imagined problems per evaluation whose results spread as far as they can: the real ones may be alike by chance. With
+them intervals cover in simulation, see `share_interval`."""
 
 CHANGED = 0.5
-"""Problems taken to have changed beside those that did: that few have not does not show that none would."""
+"""Imagined problems that changed beside those that did: that few have not changed does not show that none would."""
 
 FEWEST = 6
-"""Problems that an interval or a verdict needs: were all of five better, chance alone would do as much in 2 / 2⁵ = 6 %
-of the cases."""
+"""Fewest problems for an interval or a conclusion: chance alone makes all of five better in 2 / 2⁵ = 6 % of cases."""
 
 SIGNIFICANT = 0.05
-"""p-values up to it count as shown."""
+"""Largest p-value of a difference that counts as shown."""
 
 QUANTILE_ERROR = 1e-9
-"""Relative."""
+"""Relative error of a quantile."""
 
 Interval = tuple[float, float]
 
 K = TypeVar("K", str, int)
-"""How a problem is known."""
+"""Identifies a problem."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean. interval: 95 %, None where too little is known of the spread."""
+    """A mean. interval: 95 %; None where too little is known of the spread."""
 
     value: float
     interval: Interval | None = None
@@ -46,25 +45,25 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A difference of two means. p: two-sided, that there is none; None where nothing is known of the spread."""
+    """A difference of two means. p: two-sided, of no difference; None where nothing is known of the spread."""
 
     p: float | None = None
 
     @property
     def shown(self) -> bool:
-        """Whether interval and test both exclude that there is none."""
+        """Whether interval and test both exclude zero."""
         excluded = self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
         return excluded and self.p is not None and self.p <= SIGNIFICANT
 
 
 def over_problems(shares: Iterable[float]) -> Estimate:
-    """Return the mean of problems' solved shares, without an interval for fewer than `FEWEST` problems."""
+    """Return the mean solved fraction of problems, without an interval for fewer than `FEWEST` of them."""
     values = list(shares)
     return Estimate(fmean(values), share_interval(values) if len(values) >= FEWEST else None)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Return the mean of one value a seed with Student's interval, from two seeds on."""
+    """Return the mean of one value per seed, with Student's interval from two seeds on."""
     if len(values) < 2:
         return Estimate(fmean(values))
     margin = student_quantile(CONFIDENCE, len(values) - 1) * sqrt(variance(values) / len(values))
@@ -72,15 +71,15 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(before: Mapping[K, float], after: Mapping[K, float], family: int = 1) -> Difference | None:
-    """Return the mean change of the solved share of the problems that both know; None if there are none.
+    """Return the mean change of the solved fraction of the problems in both; None if there are none.
 
-    before, after: shares by problem. family: comparisons that the interval is to hold for together.
+    before, after: fractions by problem. family: number of comparisons for which the intervals are to hold together.
 
-    Interval and p-value are the two sides of one score test, so that without a family the interval excludes 0 exactly
-    where p is below 0.05. The variance under a mean change δ is that of `share_interval` with the changed share of the
+    Interval and p-value are the two sides of one score test: without a family the interval excludes 0 exactly where p
+    is below 0.05. The variance under a mean change δ is that of `share_interval` with the changed fraction of the
     problems in the place of p: scale · (max(changed, |δ|) - δ²), as for paired proportions in Tango 1998 (Statistics in
     Medicine 17, 891). In the simulation named there, with no difference, shifts, and single problems that become
-    solved, the interval covers in 93 % of the cases at least, in 98 % on average.
+    solved, the interval covers in at least 93 % of the cases, in 98 % on average.
     """
     changes = [after[problem] - before[problem] for problem in sorted(before.keys() & after.keys())]
     if not changes:
@@ -98,7 +97,7 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
 
 
 def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """Return the variance within samples, all taken together, and its degrees of freedom; 0 and 0 where each is one."""
+    """Return the pooled variance within samples and its degrees of freedom; 0 and 0 where each has one value."""
     several = [values for values in samples if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
     squares = sum(variance(values) * (len(values) - 1) for values in several)
@@ -106,16 +105,14 @@ def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
 
 
 def together(family: int) -> float:
-    """Return the confidence of each of so many intervals that hold together with CONFIDENCE (Bonferroni)."""
+    """Return the confidence of each of a family of intervals that hold together with CONFIDENCE (Bonferroni)."""
     return 1 - (1 - CONFIDENCE) / max(family, 1)
 
 
 def pooled_difference(
     low: Sequence[float], high: Sequence[float], variance: float, freedom: int, family: int = 1
 ) -> Difference:
-    """Return the mean of `high` less that of `low` by Student's test. variance: above 0. family: see
-    `paired_difference`.
-    """
+    """Return mean(high) - mean(low) with Student's test. variance: above 0. family: as in `paired_difference`."""
     difference = fmean(high) - fmean(low)
     error = sqrt(variance * (1 / len(low) + 1 / len(high)))
     margin = student_quantile(together(family), freedom) * error
@@ -137,14 +134,14 @@ def pass_values(correct: Sequence[int], n: int, k: int) -> list[float]:
 
 
 def share_interval(values: Sequence[float]) -> Interval:
-    """Return the interval of the mean of per-problem values in [0, 1]: problems are drawn, and samples of each.
+    """Return the interval of the mean of per-problem values in [0, 1]. Raises ValueError without values.
 
     Wilson's score interval (Wilson 1927, JASA 22, 209) with an effective number of problems, as for clustered samples
     in Dean and Pagano 2015 (JSSAM 3, 484): the variance of a problem's value under a mean p is scale · p (1 - p). The
     scale, from 0 where all values are alike to 1 where each is 0 or 1, is estimated with `UNSEEN` problems of scale 1
-    beside those at hand. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated with
+    beside the real ones. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated with
     6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it covers
-    in 94 % of the cases at least, in 97 % on average. Raises ValueError without values.
+    in at least 94 % of the cases, in 97 % on average.
     """
     if not values:
         raise ValueError("an interval needs at least one value")
@@ -155,7 +152,7 @@ def share_interval(values: Sequence[float]) -> Interval:
 
 
 def _scale(values: Sequence[float], unseen: float) -> float:
-    """Return the squared deviations over what they would be if every value were 0, 1 or -1, with so many of these."""
+    """Return the squared deviations over those of values that are all 0, 1 or -1, with so many unseen ones added."""
     mean = fmean(values)
     most = sum(map(abs, values)) - len(values) * mean**2
     return (sum((value - mean) ** 2 for value in values) + unseen) / (max(most, 0.0) + unseen)
@@ -171,8 +168,8 @@ def _bounds(mean: float, factor: float, slope: float, constant: float) -> Interv
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values of a family of tests, corrected for their number as by Holm 1979: in their order, the
-    smallest times the number of tests, the next times one fewer, and none below the one before.
+    """Return the p-values of a family of tests, corrected for their number (Holm 1979): the smallest times the number
+    of tests, the next times one fewer, none below the one before.
     """
     corrected = [0.0] * len(p_values)
     least = 0.0
@@ -195,7 +192,7 @@ def student_p(t: float, freedom: int) -> float:
 
 @cache
 def student_quantile(confidence: float, freedom: int) -> float:
-    """Return the t that so large a share of Student's distribution is within, on either side of 0; by bisection."""
+    """Return the t with this part of Student's distribution between -t and t; by bisection."""
     low, high = 0.0, 1.0
     while student_p(high, freedom) > 1 - confidence:
         high *= 2

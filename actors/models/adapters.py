@@ -175,7 +175,7 @@ def _shapes(config: Config, shape: ShapeConfig) -> dict[str, list[int]]:
     """Shapes of the run's own adapter, under PEFT's names."""
     sizes, rank = projection_sizes(shape), config.lora.rank
     shapes = {}
-    for layer in range(shape.layers):
+    for layer in range(shape.num_hidden_layers):
         for module in config.lora.target_modules:
             inputs, outputs = sizes[module]
             block = "self_attn" if module in ATTENTION else "mlp"

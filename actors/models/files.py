@@ -15,7 +15,7 @@ from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
 from conf.schema import ModelConfig, ShapeConfig
 
-EMBEDDED = "embedded:smollm2-135m"
+BUNDLED = "bundled:smollm2-135m"
 
 WEIGHT_INDEX = "model.safetensors.index.json"
 """Says which file each weight is in, of a model that has several."""
@@ -26,16 +26,11 @@ WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
 MODEL_FILES = [*SHAPE_FILES, *TOKENIZER_FILES, *WEIGHT_FILES, "generation_config.json", "chat_template*"]
 """What is fetched from the hub: never code, never pickles."""
 
-SHAPE_KEYS = {
-    "layers": "num_hidden_layers",
-    "hidden": "hidden_size",
-    "intermediate": "intermediate_size",
-    "heads": "num_attention_heads",
-    "vocabulary": "vocab_size",
-    "context": "max_position_embeddings",
-}
+SHAPE_KEYS = (
+    *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"),
+    "max_position_embeddings",
+)
 """Fields of ShapeConfig that every config.json of a Llama-shaped model states."""
-
 
 TIED_BY_DEFAULT = {
     *("cohere", "cohere2", "ernie4_5", "gemma", "gemma2", "gemma3_text", "lfm2", "minicpm3", "smollm3", "starcoder2"),
@@ -109,8 +104,8 @@ def found_here(path: str, model: ModelConfig) -> str:
     return path if Path(path).is_dir() else locate(model)
 
 
-def embedded_folder() -> Path:
-    """Return where set-up puts the embedded model."""
+def bundled_folder() -> Path:
+    """Return where set-up puts the bundled model."""
     cache = os.environ.get("XDG_CACHE_HOME") or path_of("~/.cache", "XDG_CACHE_HOME")
     return Path(cache) / "microbudget-rl" / "smollm2-135m-instruct"
 
@@ -133,22 +128,23 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
     The context ends where engine and learner would begin to differ.
     """
     path, stated = Path(folder) / "config.json", read_config(folder)
-    if missing := [key for key in SHAPE_KEYS.values() if key not in stated]:
+    if missing := [key for key in SHAPE_KEYS if key not in stated]:
         raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
-    sizes = {name: stated[key] for name, key in SHAPE_KEYS.items()}
+    sizes = {key: stated[key] for key in SHAPE_KEYS}
     if common := common_context(stated):
-        sizes["context"] = min(common, sizes["context"])
-    kv_heads = stated.get("num_key_value_heads") or sizes["heads"]
-    if sizes["heads"] % kv_heads:
+        sizes["max_position_embeddings"] = min(common, sizes["max_position_embeddings"])
+    heads = sizes["num_attention_heads"]
+    kv_heads = stated.get("num_key_value_heads") or heads
+    if heads % kv_heads:
         raise BadInput(
-            f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={sizes['heads']}; restore the"
-            " model's own file"
+            f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={heads}; restore the model's"
+            " own file"
         )
     return ShapeConfig(
         **sizes,
-        kv_heads=kv_heads,
-        head_dim=stated.get("head_dim") or sizes["hidden"] // sizes["heads"],
-        tied_head=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
+        num_key_value_heads=kv_heads,
+        head_dim=stated.get("head_dim") or sizes["hidden_size"] // heads,
+        tie_word_embeddings=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
         head_norms=stated.get("model_type") in HEAD_NORMED or any(stated.get(key) is True for key in HEAD_NORM_KEYS),
     )
 
@@ -164,19 +160,19 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _folder(path: str, patterns: list[str]) -> Path:
     """Return the folder a model path stands for, with at least its config.json."""
-    folder = embedded_folder() if path == EMBEDDED else path_of(path, f"model.path={path}")
+    folder = bundled_folder() if path == BUNDLED else path_of(path, f"model.path={path}")
     there = os.path.lexists(folder / "config.json")
-    if path == EMBEDDED and not there:
+    if path == BUNDLED and not there:
         raise BadInput(
-            f"model.path={path}: the embedded model is not in {folder}; put it there by bash launch/setup.sh, or"
-            " where the package was installed from elsewhere, by microbudget embedded"
+            f"model.path={path}: the bundled model is not in {folder}; put it there by bash launch/setup.sh, or"
+            " where the package was installed from elsewhere, by microbudget bundled"
         )
     if there:
         return folder
     if os.path.isdir(folder):
         raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path):
-        raise BadInput(f"model.path={path}: no such folder; name a local folder, a hub id OWNER/NAME or {EMBEDDED}")
+        raise BadInput(f"model.path={path}: no such folder; name a local folder, a hub id OWNER/NAME or {BUNDLED}")
     return _from_hub(path, patterns)
 
 
@@ -230,16 +226,16 @@ def _check_weights(folder: Path, path: str) -> None:
                 rows = weights.get_slice(EMBEDDING).get_shape() if EMBEDDING in names else None
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
-        if rows not in (None, [shape.vocabulary, shape.hidden]):
+        if rows not in (None, [shape.vocab_size, shape.hidden_size]):
             raise BadInput(
                 f"model.path={path}: {EMBEDDING} has the shape {rows}, and config.json says vocab_size="
-                f"{shape.vocabulary} and hidden_size={shape.hidden}; {restore}"
+                f"{shape.vocab_size} and hidden_size={shape.hidden_size}; {restore}"
             )
         for found in filter(None, map(LAYER.search, names)):
             layers[found[2]].add(int(found[1]))
     for name, numbers in layers.items() or [("a layer", set())]:
-        if numbers != set(range(shape.layers)):
+        if numbers != set(range(shape.num_hidden_layers)):
             raise BadInput(
                 f"model.path={path}: its files have {name} {len(numbers)} times, and config.json says num_hidden_layers"
-                f"={shape.layers}; {restore}"
+                f"={shape.num_hidden_layers}; {restore}"
             )

@@ -33,7 +33,7 @@ ACTIVATIONS_SHARE = 0.5
 
 def longest_sample(config: Config) -> int:
     """Return the tokens, prompt included, of the longest sample that any part of a run asks an engine for."""
-    responses = (config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.canary.tokens)
+    responses = (config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.adapter_check.tokens)
     return config.rollout.max_prompt_tokens + max(responses)
 
 
@@ -60,42 +60,42 @@ def padded_rank(rank: int) -> int:
 
 def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
     """Return (inputs, outputs) of each projection of one block, and of those that fuse several."""
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
     return {
-        "q_proj": (shape.hidden, queries),
-        "k_proj": (shape.hidden, keys),
-        "v_proj": (shape.hidden, keys),
-        "o_proj": (queries, shape.hidden),
-        "gate_proj": (shape.hidden, shape.intermediate),
-        "up_proj": (shape.hidden, shape.intermediate),
-        "down_proj": (shape.intermediate, shape.hidden),
-        "qkv_proj": (shape.hidden, queries + 2 * keys),
-        "gate_up_proj": (shape.hidden, 2 * shape.intermediate),
+        "q_proj": (shape.hidden_size, queries),
+        "k_proj": (shape.hidden_size, keys),
+        "v_proj": (shape.hidden_size, keys),
+        "o_proj": (queries, shape.hidden_size),
+        "gate_proj": (shape.hidden_size, shape.intermediate_size),
+        "up_proj": (shape.hidden_size, shape.intermediate_size),
+        "down_proj": (shape.intermediate_size, shape.hidden_size),
+        "qkv_proj": (shape.hidden_size, queries + 2 * keys),
+        "gate_up_proj": (shape.hidden_size, 2 * shape.intermediate_size),
     }
 
 
 def parameters(shape: ShapeConfig) -> int:
     """Return the weights of the base model, embedding included, the head only where it is not tied to it."""
     sizes = projection_sizes(shape)
-    block = sum(inputs * outputs for inputs, outputs in map(sizes.__getitem__, PROJECTIONS)) + 2 * shape.hidden
-    embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied_head else 2)
-    return embeddings + shape.layers * block + shape.hidden
+    block = sum(inputs * outputs for inputs, outputs in map(sizes.__getitem__, PROJECTIONS)) + 2 * shape.hidden_size
+    embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+    return embeddings + shape.num_hidden_layers * block + shape.hidden_size
 
 
 def matmul_parameters(shape: ShapeConfig) -> int:
     """Return the weights that a token is multiplied with: all but the embedding's, whose use is a look-up."""
-    return parameters(shape) - (0 if shape.tied_head else shape.vocabulary * shape.hidden)
+    return parameters(shape) - (0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size)
 
 
 def lora_parameters(shape: ShapeConfig, rank: int, modules: Iterable[str]) -> int:
     """Return the weights of A and B on the named projections of every block: rank · (inputs + outputs) each."""
     sizes = projection_sizes(shape)
-    return shape.layers * rank * sum(sum(sizes[module]) for module in modules)
+    return shape.num_hidden_layers * rank * sum(sum(sizes[module]) for module in modules)
 
 
 def kv_bytes_per_token(shape: ShapeConfig, dtype: str) -> int:
     """Return the bytes of keys and values of one token in every layer."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * DTYPE_BYTES[dtype]
+    return 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * DTYPE_BYTES[dtype]
 
 
 class Kept(NamedTuple):
@@ -113,7 +113,7 @@ class Kept(NamedTuple):
 
 
 ON_CPU = Kept(6, 2, 4, 2)
-"""Within 1 % of what autograd saves for the embedded model."""
+"""Within 1 % of what autograd saves for the bundled model."""
 
 PLAIN = Kept(6, 3, 4, 2)
 FUSED = Kept(4, 2, 3, 1)
@@ -133,11 +133,11 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_C
     Besides what `kept` says there are keys and values, and the adapter's seven inner vectors, most of which float32
     does without (learner.model.projection). size: bytes of a number.
     """
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    own = kept.hidden * shape.hidden + kept.queries * queries + kept.intermediate * shape.intermediate
+    queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
+    own = kept.hidden * shape.hidden_size + kept.queries * queries + kept.intermediate * shape.intermediate_size
     if shape.head_norms:
         own += kept.heads * (queries + keys)
-    return shape.layers * size * (own + 2 * keys + 7 * rank)
+    return shape.num_hidden_layers * size * (own + 2 * keys + 7 * rank)
 
 
 def recomputes(config: Config, shape: ShapeConfig, card_bytes: float) -> bool:

@@ -65,8 +65,8 @@ class RolloutEngine:
                 dtype=config.model.dtype,  # type: ignore[arg-type]  # the schema allows what vLLM takes
                 seed=config.run.seed,
                 max_model_len=context,
-                # The canary's probes would otherwise wait for running samples to end.
-                max_num_seqs=config.rollout.max_concurrent_samples + config.canary.problems,
+                # The adapter check's prompts would otherwise wait for running samples to end.
+                max_num_seqs=config.rollout.max_concurrent_samples + config.adapter_check.problems,
                 **lora_settings(config.lora),
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,

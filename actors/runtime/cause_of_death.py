@@ -1,4 +1,4 @@
-"""Why a process of Ray's died: from the kernel, Ray's error and its log."""
+"""Why one of Ray's processes crashed: from the kernel, Ray's error and its log."""
 
 import contextlib
 import re
@@ -11,23 +11,21 @@ LOG_LINE_CHARACTERS = 300
 """Most characters of a log's last line that are shown."""
 
 CHATTER = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
-"""Log lines that say nothing: Ray's own, warnings and progress bars."""
+"""Pattern of log lines without a cause: Ray's own, warnings and progress bars."""
 
 REAPED_S = 5.0
-"""Seconds to wait for the end of a process: Ray reports its closed connection, and it still has memory to give back."""
+"""Seconds to wait for the end of a process: Ray reports its closed connection while it still frees its memory."""
 
 SENDERS = {
     signal.SIGKILL: ", as the out-of-memory killer sends",
     signal.SIGBUS: ", as a full /dev/shm has the kernel send",
 }
-"""Who sends a signal that nobody here does."""
+"""Likely senders of a signal."""
 
 CRASH = re.compile(r"\*\*\* (SIG[A-Z]+) received")
 MEMORY_MONITOR = re.compile(r"[^.\n]*(?:low on memory|memory usage exceeded)[^.\n]*", re.IGNORECASE)
 PID = re.compile(r"\bpid[:=] ?(\d+)")
-
 LOST_CONNECTION = re.compile(r"unexpectedly exits with a connection error code 2")
-WITHOUT_A_WORD = "its process ended without a word, as after kill -9"
 
 
 class ExitWatcher:
@@ -42,12 +40,12 @@ class ExitWatcher:
             self._process = None
 
     def findings(self) -> list[str]:
-        """Wait for the end of a dying process, and return what the kernel says of it."""
+        """Wait for the end of the process; return a sentence if the kernel has killed for memory since the start."""
         if self._process:
             with contextlib.suppress(psutil.TimeoutExpired):
                 self._process.wait(REAPED_S)
         if (killed := oom_kills() - self._oom_kills) > 0:
-            return [f"the kernel's out-of-memory killer struck meanwhile (oom_kill of /proc/vmstat rose by {killed})"]
+            return [f"the kernel's out-of-memory killer was at work (oom_kill of /proc/vmstat rose by {killed})"]
         return []
 
 
@@ -66,9 +64,9 @@ def oom_kills() -> int:
 
 
 def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
-    """Return one line: why a process died, and where its log is, whose last line is shown where nothing else tells.
+    """Return one line: why a process ended, and its log, whose last line is shown where no other cause is known.
 
-    error: Ray's text, or what the process raised. watcher: of a process of this machine. logs: of the session.
+    error: Ray's text, or the error of the process. watcher: of a process of this machine. logs: of the session.
     """
     log = find_log(logs, watcher.pid if watcher else None, error)
     text = log.read_text(errors="replace") if log else ""
@@ -81,20 +79,19 @@ def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
         findings.append(f"it could not start: {error.strip().splitlines()[-1].strip()}")
     lines = [line.strip() for line in text.splitlines() if not CHATTER.search(line)]
     if not findings:
-        findings = [ray_message(error), *(f"it last said: {line[:LOG_LINE_CHARACTERS]}" for line in lines[-1:])]
+        findings = [_ray_message(error), *(f"its last output: {line[:LOG_LINE_CHARACTERS]}" for line in lines[-1:])]
     return "; ".join(findings) + (f" (log: {log})" if lines else "")
 
 
 def find_log(logs: Path, pid: int | None, error: str) -> Path | None:
-    """Return the log of a worker process, by its id or the one that Ray's text names."""
-    named = PID.search(error)
-    number = pid or (named and named[1])
+    """Return the log of a worker process, by its id or the one in Ray's text."""
+    number = pid or ((named := PID.search(error)) and named[1])
     return next(logs.glob(f"worker-*-{number}.err"), None) if number else None
 
 
-def ray_message(error: str) -> str:
+def _ray_message(error: str) -> str:
     """Return the last line of Ray's text, without its list of possible causes."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     if not lines or LOST_CONNECTION.search(lines[-1]):
-        return WITHOUT_A_WORD
+        return "its process ended without a message, as after kill -9"
     return re.split(r" (?:Some common causes|There are some potential)", lines[-1])[0]

@@ -2,15 +2,15 @@
 
 import asyncio
 import math
-import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 STEP_S = 5.0
-"""A deadline is waited for in steps of so many seconds: one that took far longer, since this process was stopped or its
-machine slept, counts no more than any other, and is not the last."""
+"""Seconds of a step in which a deadline is waited for. A step that took far longer, since this process was stopped or
+its machine slept, counts no more than any other, and is not the last."""
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
     """Return the result of work. Raises TimeoutError, and cancels it, after so many seconds; None waits for ever."""
     task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
     try:
-        left = float("inf") if seconds is None else seconds
+        left = math.inf if seconds is None else seconds
         while not task.done():
             if left <= 0:
                 raise TimeoutError
@@ -49,33 +49,27 @@ def in_thread(
     moved: Callable[[], float] = lambda: 0.0,
     setting: str = "",
 ) -> T:
-    """Return the result of work that may wait for ever, done by a thread that is left to itself then.
+    """Return the result of work that may wait for ever, in a thread that is then abandoned.
 
-    Raises what the work raises, and TimeoutError after so many seconds, None for any number, or once what `moved`
-    returns has been the same for `silent_s`. setting: that the seconds are from, for that error.
+    Raises the work's error. Raises TimeoutError after so many seconds (None: never), or once the result of `moved` has
+    been the same for `silent_s`. setting: name of the setting of the seconds, for that error.
     """
-    outcome: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome.put(([work()], None))
+            future.set_result(work())
         except BaseException as error:
-            outcome.put(([], error))
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     limit = math.inf if seconds is None else seconds
     began = last = time.monotonic()
     before = moved()
-    while True:
-        try:
-            results, error = outcome.get(timeout=min(limit, silent_s, STEP_S))
-            break
-        except queue.Empty:
-            now, seen = time.monotonic(), moved()
-            last, before = (last, before) if seen == before else (now, seen)
-            if now - last >= silent_s or now - began >= limit:
-                within = f"{setting}={limit:g}" if setting else f"{min(limit, silent_s):g} s"
-                raise TimeoutError(f"no answer within {within}") from None
-    if error is not None:
-        raise error
-    return results[0]
+    while not wait({future}, min(limit, silent_s, STEP_S)).done:
+        now, seen = time.monotonic(), moved()
+        last, before = (last, before) if seen == before else (now, seen)
+        if now - last >= silent_s or now - began >= limit:
+            given = f"{setting}={limit:g}" if setting else f"{min(limit, silent_s):g} s"
+            raise TimeoutError(f"no answer within {given}")
+    return future.result()

@@ -1,4 +1,4 @@
-"""Disk, shared memory and memory of the host: what a run needs, what there is, and alarms as it shrinks."""
+"""Disk, shared memory and memory of the host: the needs of a run, the free amounts, and alarms as they shrink."""
 
 import contextlib
 import os
@@ -19,23 +19,19 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
 
 DISK_MARGIN = 512 * MIB
-"""Disk beside checkpoints: samples, curves, logs, what others write meanwhile."""
+"""Disk for all but checkpoints: samples, curves, logs, other programs' files."""
 
 LAST_MARGIN = 128 * MIB
-"""The part of DISK_MARGIN that is kept for what the end of a run writes beside its last checkpoint."""
+"""The part of DISK_MARGIN that is kept for the end of a run, besides its last checkpoint."""
 
 SHARED_MEMORY_LOW = 64 * MIB
 MEMORY_LOW_SHARE = 0.06
-"""Of all memory: with less left the kernel may soon kill a process."""
+"""Fraction of all memory, below which the kernel may soon kill a process."""
 
 
 @dataclass(frozen=True)
 class HostNeeds:
-    """What a run needs, in bytes.
-
-    disk: for the whole run.
-    checkpoint: disk for one more checkpoint and the adapter versions beside it.
-    """
+    """The needs of a run, in bytes. checkpoint: disk for one more checkpoint and the adapter versions beside it."""
 
     disk: int
     checkpoint: int
@@ -45,13 +41,11 @@ class HostNeeds:
 
 @dataclass(frozen=True)
 class HostFree:
-    """What is left, in bytes.
+    """The free amounts, in bytes.
 
     disk: where the run folder is.
-    shared_memory: of /dev/shm.
-    memory: without swapping.
-    begun: written already of the next checkpoint and the adapter versions beside it.
-    kept: size of the whole checkpoints in the run folder.
+    begun: size of the next checkpoint's written part and the adapter versions beside it.
+    kept: size of the complete checkpoints in the run folder.
     """
 
     disk: int
@@ -63,11 +57,7 @@ class HostFree:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A resource that runs low.
-
-    kind: disk, shared memory or memory.
-    fatal: the run should end while it still can.
-    """
+    """A resource that runs low. fatal: the run should end while it still can."""
 
     kind: str
     text: str
@@ -76,7 +66,7 @@ class Alarm:
 
 @dataclass
 class HostGuard:
-    """Raises each alarm once, and again after it was over: a pure state machine. total_memory: of the host, bytes."""
+    """Raises each alarm once, and again after it was over: a pure state machine. total_memory: in bytes."""
 
     need: HostNeeds
     total_memory: int
@@ -99,10 +89,10 @@ class HostGuard:
 
 
 def measure(folder: Path) -> HostFree:
-    """Return what is left now. folder: of the run, which need not exist yet."""
+    """Return the free amounts. folder: of the run, which need not exist yet."""
     record = RunRecord(folder)
     return HostFree(
-        disk=free_disk(folder),  # first: of a checkpoint that is being written rather too much is counted
+        disk=free_disk(folder),  # first: a checkpoint that is being written then counts too much, not too little
         shared_memory=shutil.disk_usage(SHARED_MEMORY).free,
         memory=free_memory(),
         begun=sum(map(size, (record.adapters, *record.checkpoints.unfinished))),
@@ -117,7 +107,7 @@ def free_disk(folder: Path) -> int:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of all files under a folder, any of which may vanish meanwhile."""
+    """Return the bytes of all files under a folder, even if some vanish meanwhile."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -127,7 +117,7 @@ def size(folder: Path) -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that can be had without swapping, within this process's control groups."""
+    """Return the bytes of memory that are free without swapping, within this process's control groups."""
     free = [psutil.virtual_memory().available]
     for folder, limit, usage, prefix in _control_groups():
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -142,10 +132,10 @@ def total_memory() -> int:
 
 
 def _control_groups() -> Iterator[tuple[Path, int, str, str]]:
-    """Yield the control groups that limit this process's memory, of version 2 or 1, as a batch system or a service
-    manager makes them: its own and those around it, as far as they are seen from here.
+    """Yield the visible control groups that limit this process's memory, of version 2 or 1: its own and those around
+    it.
 
-    Of each its folder, the limit in bytes, the file with the bytes in use, and the prefix of its statistics.
+    Yields their folder, limit in bytes, the file with the bytes in use, and the prefix of their statistics.
     """
     own = dict(line.split(":", 2)[1:] for line in MEMBERSHIP.read_text().splitlines())
     for root, controller, limit, usage, prefix in (

@@ -1,4 +1,4 @@
-"""Which actor gets which share of the machine, or of the cluster."""
+"""The share of each actor in the machine, or in the cluster."""
 
 import os
 from collections.abc import Sequence
@@ -7,29 +7,32 @@ from itertools import pairwise
 
 ROLLOUT_SHARE = 0.45
 LEARNER_SHARE = 0.50
-"""Of one shared card. The learner's activations come in peaks, the engine's memory is a KV cache that can be any size;
-the twentieth that is left covers what neither allocator sees: two CUDA contexts and fragments."""
+"""Shares of one GPU. The learner's activations come in peaks, the engine's memory is a KV cache that can be any size;
+the last twentieth covers what neither allocator sees: two CUDA contexts and fragments."""
 
-WHOLE_CARD = 0.90
-"""Memory an actor uses of a card of its own: vLLM's default, which leaves room for CUDA's context and graphs."""
+WHOLE_GPU = 0.90
+"""Fraction of the memory of a GPU of its own that an actor uses: vLLM's default, with room for CUDA's context and
+graphs."""
 
 CORES_PER_ENGINE = 2
-"""On a GPU machine: vLLM's server process and its engine process each keep a core busy."""
+"""Cores of an engine on a GPU machine: vLLM's server process and its engine process each keep one busy."""
 
 CORES_PER_LEARNER = 4
-"""On a GPU machine: the optimizer step of the offloaded weights is threaded, beyond this host memory limits it."""
+"""Cores of a learner on a GPU machine: the optimizer step of the offloaded weights is threaded; beyond this, host
+memory limits it."""
 
 SPINS = "1000"
-"""Looks for work of an OpenMP thread before it sleeps, about 0.05 ms in all. With libgomp's 300,000 small products took
-five times as long on two threads as on one beside other work, and hardly longer with this."""
+"""GOMP_SPINCOUNT: an OpenMP thread's looks for work before it sleeps, about 0.05 ms in all. With libgomp's default of
+300,000, small products took five times as long on two threads as on one beside other work, and hardly longer with this.
+"""
 
 MOST_REWARD_WORKERS = 8
-"""A verdict takes milliseconds: more workers than this would only wait."""
+"""Most reward workers: a verdict takes milliseconds, and more workers would only wait."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of a Ray cluster. id: Ray's. cores: ids of those its processes may use. gpus: number of cards."""
+    """One machine of a Ray cluster. id: Ray's. cores: ids of the usable cores. gpus: their number."""
 
     id: str
     cores: tuple[int, ...]
@@ -40,11 +43,11 @@ class Node:
 class Share:
     """One actor's part of the machine.
 
-    cores: ids of the cores it is bound to; empty on a card.
+    cores: ids of the cores it is bound to; empty on a GPU.
     gpus: Ray's num_gpus.
-    memory: fraction of the card's memory that it may use.
-    threads: on the processor, one a core.
-    node: id of the node where the share is; empty for any.
+    memory: usable fraction of the GPU's memory.
+    threads: on the CPU, one per core.
+    node: id of its node; empty for any.
     """
 
     cores: tuple[int, ...] = ()
@@ -54,9 +57,8 @@ class Share:
     node: str = ""
 
     def bind(self) -> None:
-        """Keep this process, its threads and its later children on the share's cores.
-
-        To be called before torch is imported, which then reads how its threads are to wait.
+        """Keep this process, its threads and its later children on the share's cores. Call it before the import of
+        torch, which reads how its threads wait.
         """
         if self.cores:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -69,10 +71,8 @@ class Placement:
     """The shares of all actors of a run.
 
     device: "cpu" or "cuda".
-    rollouts: one share per rollout actor.
-    learners: one share per rank of the learner.
     reward_workers: processes that verify answers, on each reward node.
-    reward_nodes: ids; if there are none, answers are verified where the run was started.
+    reward_nodes: ids; without any, answers are verified where the run was started.
     """
 
     device: str
@@ -83,7 +83,7 @@ class Placement:
 
     @property
     def shared(self) -> bool:
-        """Whether engines and learner compute on the same card or cores."""
+        """Whether engines and learner compute on the same GPU or cores."""
         taken = {(share.node, core) for share in self.rollouts for core in share.cores}
         return any(
             share.gpus % 1 or not taken.isdisjoint((share.node, core) for core in share.cores)
@@ -92,61 +92,58 @@ class Placement:
 
 
 def most_ranks(cores: tuple[int, ...], gpus: int, engines: int | None = None) -> int:
-    """Return the most ranks a learner can have beside so many rollout actors: one a core, or one a card that these
-    leave.
-    """
+    """Return the largest world size of a learner beside so many engines: one per core, or per GPU without an engine."""
     return max(1, gpus - (engines or 1)) if gpus else len(cores)
 
 
 def most_engines(cores: tuple[int, ...], gpus: int) -> int:
-    """Return the most rollout actors there can be: one a core, or one a card that the learner leaves."""
+    """Return the largest number of rollout actors: one per core, or per GPU without a learner."""
     return max(1, gpus - 1) if gpus else len(cores)
 
 
 def place(
     cores: tuple[int, ...], gpus: int, ranks: int = 1, engines: int | None = None, nodes: Sequence[Node] = ()
 ) -> Placement:
-    """Return the shares of a run on these cores and cards, or on the nodes of a cluster, the one that it is started on
-    first.
+    """Return the shares of a run on these cores and GPUs, or on the nodes of a cluster, the run's own node first.
 
     ranks: 1 to `most_ranks`. engines: rollout actors, 1 to `most_engines`; by default as many as are useful.
 
-    One card is shared by engine and learner. Of several, each rank of the learner has one, and each other one carries a
-    rollout actor; rank 0 stays where the run's folder is. Without a card, one core in eight is left for the reward
+    One GPU is shared by engine and learner. Of several, each learner process has one, and each other one has a rollout
+    actor; the first learner process stays at the run's folder. Without a GPU, one core in eight is for the reward
     workers; the learner gets half of the others, rounded up, and the engines get the rest. Engine and learner share no
     core where there are two: sharing both, an update of the quickstart took 8.6 s instead of 5.6 (EPYC, bfloat16). Of
-    several nodes without a card the first is the learner's.
+    several nodes without a GPU the first is the learner's.
     """
     if gpus:
-        return _on_cards(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
+        return _on_gpus(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
     if len(nodes) > 1:
         return _on_nodes(nodes, ranks, engines or len(nodes) - 1)
     return _on_cores(cores, ranks, engines or 1)
 
 
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
-    """Return shares where nothing is learned: a rollout actor on each card, or one on all cores but one in eight."""
+    """Return shares without a learner: a rollout actor on each GPU, or one on all cores but one in eight."""
     if gpus:
-        rollouts = (_on_card(1.0, CORES_PER_ENGINE),) * gpus
+        rollouts = (_on_gpu(1.0, CORES_PER_ENGINE),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))
     spare = len(cores) // 8
     return Placement("cpu", (_bound(cores[: len(cores) - spare]),), (), _reward_workers(spare))
 
 
-def _on_cards(cores: tuple[int, ...], gpus: int, ranks: int, engines: int, nodes: Sequence[Node]) -> Placement:
+def _on_gpus(cores: tuple[int, ...], gpus: int, ranks: int, engines: int, nodes: Sequence[Node]) -> Placement:
     shared = gpus == 1
     engine_cores, learner_cores = CORES_PER_ENGINE, max(1, min(CORES_PER_LEARNER, len(cores) // ranks))
-    if nodes:  # an actor must not need more cores than its node has for each card
+    if nodes:  # an actor must not need more cores than its node has per GPU
         each = min(len(node.cores) // node.gpus for node in nodes if node.gpus)
         engine_cores = max(1, min(CORES_PER_ENGINE, each - 1 if shared else each))
         learner_cores = max(1, min(CORES_PER_LEARNER, each - engine_cores if shared else each))
-    learner = _on_card(LEARNER_SHARE if shared else 1.0, learner_cores)
+    learner = _on_gpu(LEARNER_SHARE if shared else 1.0, learner_cores)
     first = replace(learner, node=nodes[0].id) if nodes and nodes[0].gpus else learner
     without = [node for node in nodes if not node.gpus]
     spare = len(cores) - CORES_PER_ENGINE * engines - CORES_PER_LEARNER * ranks
     return Placement(
         device="cuda",
-        rollouts=(_on_card(ROLLOUT_SHARE if shared else 1.0, engine_cores),) * engines,
+        rollouts=(_on_gpu(ROLLOUT_SHARE if shared else 1.0, engine_cores),) * engines,
         learners=(first, *(learner,) * (ranks - 1)),
         reward_workers=_reward_workers(min((len(node.cores) for node in without), default=spare)),
         reward_nodes=tuple(node.id for node in without),
@@ -182,12 +179,12 @@ def _bound(cores: tuple[int, ...], node: str = "") -> Share:
     return Share(cores=cores, threads=len(cores), node=node)
 
 
-def _on_card(fraction: float, threads: int) -> Share:
-    return Share(gpus=fraction, memory=min(fraction, WHOLE_CARD), threads=threads)
+def _on_gpu(fraction: float, threads: int) -> Share:
+    return Share(gpus=fraction, memory=min(fraction, WHOLE_GPU), threads=threads)
 
 
 def _split(cores: tuple[int, ...], parts: int) -> list[tuple[int, ...]]:
-    """Divide cores into equal runs, the first ones longer by one if need be; fewer cores than parts are shared."""
+    """Divide cores into equal parts, the first ones larger by one if need be; fewer cores than parts are shared."""
     if len(cores) < parts:
         return [(cores[number % len(cores)],) for number in range(parts)]
     each, left = divmod(len(cores), parts)

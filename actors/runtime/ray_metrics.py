@@ -1,4 +1,4 @@
-"""Where a run stands, as metrics of Ray: its dashboard and Prometheus find them under `ray_microbudget_…`."""
+"""The progress of a run as metrics of Ray: its dashboard and Prometheus have them under `ray_microbudget_…`."""
 
 from ray.util.metrics import Gauge
 
@@ -10,11 +10,11 @@ LATEST = {"reward": "reward/mean", "entropy": "policy/entropy", "tokens_per_seco
 
 
 class RayMetrics:
-    """Sets the metrics, whose last values Ray reports every few seconds."""
+    """Sets the metrics; Ray reports their last values every few seconds."""
 
     def __init__(self) -> None:
         self._seconds = _gauge("ledger_seconds", "Seconds that an actor spent on an activity", "actor", "class")
-        self._counts = _gauge("ledger_count", "Tokens, groups, updates and deaths by what became of them", "class")
+        self._counts = _gauge("ledger_count", "Tokens, groups, updates and crashes by class", "class")
         self._spent = _gauge("budget_spent_seconds", "Seconds of the budget that are spent")
         self._left = _gauge("budget_left_seconds", "Seconds of the budget that are left")
         self._updates = _gauge("updates", "Updates behind the policy")

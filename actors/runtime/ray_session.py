@@ -1,5 +1,5 @@
-"""Starting Ray in a temporary folder of its own, and clearing that: hundreds of megabytes of logs, and the sockets of
-all processes, which Ray and the libraries never delete.
+"""Starting Ray in a temporary folder of its own, and clearing that folder: Ray and the libraries never delete their
+sockets and hundreds of megabytes of logs.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +24,42 @@ from conf.errors import BadInput
 from conf.schema import Config
 
 OBJECT_STORE_BYTES = 2**28
-"""Size of Ray's object store, which holds it from the start. Groups and batches are a few megabytes; Ray's default is a
-third of the host's memory."""
+"""Size of Ray's object store, allocated at the start. Groups and batches are a few megabytes; Ray's default is a third
+of the host's memory."""
 
 TOKENS = "~/.ray"
-"""Where Ray keeps the token, readable by all unless the folder is not."""
+"""Folder of Ray's token, which all users can read unless the folder is private."""
 
 NOTE = "ray-session"
 """File in the folder of a run or an evaluation that names the temporary folder of its last Ray session."""
 
 RAY = "ray"
-"""Folder of Ray within that one."""
+"""Folder of Ray within the temporary one."""
 
 LONGEST = 42
-"""Characters of the path of Ray's folder that leave room for a session's sockets, whose paths have 107 at most."""
+"""Most characters in the path of Ray's folder, to leave room for a session's sockets, whose paths have 107 at most."""
 
 SERVERS = ("raylet", "gcs_server")
-"""Processes of a Ray session after whose end all others should end."""
+"""Names of a Ray session's server processes. The session's other processes should end after them."""
 
 WORKERS = "ray::"
-"""How the names of those others begin. Only the files of the session that they have open say whose they are."""
+"""Prefix of the names of Ray's workers. Only their open files tell the session they belong to."""
 
 ACTORS = tuple(f"{WORKERS}{kind}"[:15] for kind in ("CoordinatorActor", "RolloutActor", "RewardActor", "LearnerActor"))
-"""How the names of a run's own processes begin, of which the kernel keeps 15 characters."""
+"""Names of a run's actor processes, of which the kernel keeps 15 characters."""
 
 DEATH_S = 10.0
-"""Seconds that those others are waited for: until then they hold memory."""
+"""Seconds to wait for the end of killed processes, which hold memory until then."""
 
 
 @contextlib.contextmanager
 def ray_session(
     config: Config, placement: Placement, folder: Path, dashboard: bool, joined: Any = None
 ) -> Iterator[tuple[Path, str, str]]:
-    """Start Ray on this machine with the placement's resources, in a temporary folder that is noted in a folder.
+    """Start Ray on this machine with the placement's resources; yield its session folder and the addresses of dashboard
+    and metrics. At the end only its temporary folder is left, which a note in `folder` names.
 
-    joined: what `ray.init` returned for a cluster, which is then used instead, and stays.
-    Yields the session folder and the addresses of dashboard and metrics. At the end all of a Ray that was started here
-    is gone but its temporary folder.
+    joined: the result of `ray.init` for a cluster, which is then used instead, and stays.
     """
     import ray
 
@@ -80,9 +79,9 @@ def ray_session(
 
 
 def require_token() -> None:
-    """Raise BadInput if Ray is told to do without a token, and keep the one of this user from others."""
+    """Make the folder of Ray's token private. Raises BadInput if Ray is told to use no token."""
     if (mode := os.environ.get("RAY_AUTH_MODE", "token")) != "token":
-        raise BadInput(f"RAY_AUTH_MODE={mode}: whoever reaches a port of Ray could run code as you: unset it")
+        raise BadInput(f"RAY_AUTH_MODE={mode}: everybody who reaches a port of Ray could run code as you; unset it")
     folder = path_of(TOKENS, f"{TOKENS}, where Ray keeps its token")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -94,34 +93,34 @@ def require_token() -> None:
 
 
 def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: Path) -> Any:
-    """Start a Ray of one's own, which listens on the loopback interface alone. Return what `ray.init` does.
+    """Start Ray on the loopback interface alone, and return the result of `ray.init`.
 
-    temporary: folder for the temporary files of its processes, Ray's own among them.
+    temporary: folder for the temporary files of Ray and all its processes.
     """
     require_token()
     # Off by default, and without it vLLM's engine process outlives a killed actor.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray's 15 lets whatever else the machine does starve an engine until it is taken to hang.
+    # With Ray's 15, other work on the machine starves an engine until it is taken to hang.
     os.environ["RAY_worker_niceness"] = "0"
-    # Else a /dev/shm that others have filled kills the store, and the run, when it takes its next page.
+    # Otherwise a /dev/shm that others have filled kills the store, and the run, when it takes its next page.
     os.environ["RAY_preallocate_plasma_memory"] = "1"
-    # Ray 2.60's monitor ends all workers at once, the coordinator too, while a neighbour takes the memory for a moment.
-    # The kernel takes the largest worker, and only where there is none left.
+    # Ray 2.60's monitor ends all workers at once, the coordinator too, while another program takes the memory for a
+    # moment. The kernel ends the largest worker, and only where no memory is left.
     os.environ["RAY_memory_monitor_refresh_ms"] = "0"
-    # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: `_node_ip_address` is
-    # resolved to another. Its processes read the variable; here its module may have been imported before.
+    # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: it resolves
+    # `_node_ip_address` to another. Its processes read the variable; here its module may have been imported before.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    for library in ("GLOO", "NCCL"):  # they ask nobody for a token, and else take the address of the host's name
+    for library in ("GLOO", "NCCL"):  # they need no token, and otherwise take the address of the host's name
         os.environ[f"{library}_SOCKET_IFNAME"] = "lo"
     import ray
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
-    # Torch looks for code it has compiled under a foreseeable name, in a folder that the next run has too.
+    # Torch looks for compiled code under a predictable name, in a folder that the next run has too.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary.parent / "torchinductor"))
     shares = (*placement.rollouts, *placement.learners)
-    with out_of_the_terminals_reach(), temporary_files_in(temporary):
+    with ignoring_ctrl_z(), temporary_files_in(temporary):
         return ray.init(
             address="local",
             num_cpus=sum(share.threads for share in shares),
@@ -138,9 +137,9 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
 
 
 @contextlib.contextmanager
-def out_of_the_terminals_reach() -> Iterator[None]:
-    """Have processes that are started meanwhile take no notice of Ctrl-Z, which then stops only this one: actors that
-    Ray's servers do not answer for a minute end themselves.
+def ignoring_ctrl_z() -> Iterator[None]:
+    """Have the processes that start meanwhile ignore Ctrl-Z: actors end themselves when Ray's servers, stopped by it,
+    do not answer for a minute.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
     try:
@@ -151,7 +150,7 @@ def out_of_the_terminals_reach() -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have processes that are started meanwhile put their temporary files into a folder."""
+    """Have the processes that start meanwhile put their temporary files into a folder."""
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)
     try:
@@ -162,8 +161,8 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def make_temporary(folder: Path) -> Path:
-    """Make a temporary folder for Ray, and note it in a folder, whose alone it is. Ray lets everybody write to its own:
-    it stands in one that is the user's alone.
+    """Make a temporary folder for Ray, inside a private one, since all users can write to Ray's own. Note it in
+    `folder`.
     """
     root = private_folder().resolve()
     if len(f"{root}/run-12345678/{RAY}") > LONGEST:
@@ -176,13 +175,12 @@ def make_temporary(folder: Path) -> Path:
 
 
 def addresses(context: Any) -> tuple[Path, str, str]:
-    """Return session folder, dashboard and metrics of this node."""
     node = context.address_info
     return Path(node["session_dir"]), context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
 
 
 def clear_session(folder: Path) -> None:
-    """End what is left of the last session noted in a folder, and delete its files. The folder must be locked."""
+    """End the remaining processes of the session that `folder`, which must be locked, notes, and delete its files."""
     if (temporary := _noted(folder)) is not None:
         end_processes(temporary)
         with contextlib.suppress(OSError):  # a process that is ending may add to it
@@ -192,8 +190,8 @@ def clear_session(folder: Path) -> None:
 
 
 def _noted(folder: Path) -> Path | None:
-    """Return the temporary folder noted in a folder, if we made it for that one: a note may have come with a copy, or
-    from anybody. The folder's own number says so, which no copy has.
+    """Return the noted temporary folder, if it was made for this run folder: its mark has the folder's inode, which no
+    copy of a note has.
     """
     try:
         note = json.loads((folder / NOTE).read_text())
@@ -206,26 +204,25 @@ def _noted(folder: Path) -> Path | None:
 
 
 def end_processes(temporary: Path) -> None:
-    """Kill what is left of a session in a temporary folder and wait until it is gone. Ray's workers notice the end of
-    their servers by timers that follow the date: where the clock was set back, they notice it as much later.
+    """Kill the remaining processes of a session and wait for their end. Ray's workers notice the end of their servers
+    by
+    timers that follow the date: where the clock was set back, they notice it as much later.
     """
-    dying = list[psutil.Process]()
-    for process in psutil.process_iter(["name"]):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended; it is another user's
-            if _belongs(process, temporary):
-                dying += [process, *process.children(recursive=True)]
-                process.kill()
-    psutil.wait_procs(dying, timeout=DEATH_S)
+    _end(psutil.process_iter(), lambda process: _belongs(process, temporary))
 
 
 def end_actors() -> None:
-    """Kill what is left of the actors of a coordinator that has died, of a Ray that this process started, and wait
-    until it is gone: the next ones need its memory, and write to the same folder.
+    """Kill the remaining actors of a dead coordinator, of a Ray that this process started, and wait for their end: the
+    next ones need their memory, and write to the same folder.
     """
+    _end(psutil.Process().children(recursive=True), lambda process: process.name().startswith(ACTORS))
+
+
+def _end(processes: Iterable[psutil.Process], chosen: Callable[[psutil.Process], bool]) -> None:
     dying = list[psutil.Process]()
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name().startswith(ACTORS):
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended; it is another user's
+            if chosen(process):
                 dying += [process, *process.children(recursive=True)]
     for process in dying:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -234,8 +231,7 @@ def end_actors() -> None:
 
 
 def _belongs(process: psutil.Process, temporary: Path) -> bool:
-    if process.info["name"] in SERVERS:
+    name = process.name()
+    if name in SERVERS:
         return any(f"{temporary}/" in argument for argument in process.cmdline())
-    return process.info["name"].startswith(WORKERS) and any(
-        Path(file.path).is_relative_to(temporary) for file in process.open_files()
-    )
+    return name.startswith(WORKERS) and any(Path(file.path).is_relative_to(temporary) for file in process.open_files())

@@ -1,4 +1,4 @@
-"""A Ray actor that can die, hang, and be started again."""
+"""A Ray actor that may crash or hang, and can be started again."""
 
 import asyncio
 import contextlib
@@ -19,24 +19,24 @@ from actors.runtime.placement import Share
 from conf.errors import BadInput
 
 HEARTBEAT_S = 5.0
-"""Between two questions whether an actor is still there."""
+"""Seconds between two heartbeats of an actor."""
 
 SILENCE_S = 90.0
-"""An actor that does not answer for so long hangs. The longest healthy silences are compilations on first use, 16 s on
-a busy machine of two cores."""
+"""Seconds without an answer after which an actor hangs. The longest healthy silences are compilations on first use, 16
+s on a busy machine of two cores."""
 
 START_S = 1800.0
-"""An actor that is not up after so long hangs. Weights on a slow disk and CUDA graphs take minutes."""
+"""Seconds after which an actor that is not up hangs. Weights on a slow disk and CUDA graphs take minutes."""
 
 CALLS_AT_ONCE = 100_000
-"""To an asynchronous actor: more than there will ever be. Ray's default is 1000, behind which the heartbeat would wait
-where an evaluation draws more problems than that, and a healthy actor be killed."""
+"""Most calls at once to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the heartbeat
+would wait behind an evaluation of more problems, and a healthy actor be killed."""
 
 BAD_INPUT = re.compile(r"BadInput: (.+)$", re.MULTILINE)
 
 
 class ActorProcess:
-    """One process of an actor. killed: why it was killed, if it was. watcher: once it is up, if on this node."""
+    """One process of an actor. killed: why it was killed, if it was. watcher: set once it is up, if on this node."""
 
     def __init__(self, handle: ActorHandle) -> None:
         self.handle = handle
@@ -45,7 +45,7 @@ class ActorProcess:
         self._cause: asyncio.Task[str] | None = None
 
     async def cause(self, error: str) -> str:
-        """Why it died, found out once; error: the text that says so."""
+        """Return why the process ended, found out once. error: the text of a call's error."""
         if self.killed:
             return self.killed
         if self._cause is None:
@@ -54,12 +54,15 @@ class ActorProcess:
 
 
 class RemoteActor:
-    """A Ray actor of a plain class, under a name that the dashboard shows, holding its share of Ray's resources.
+    """A Ray actor of a plain class, under a name for the dashboard, with its share of Ray's resources.
 
-    Errors that its methods raise come back as they were raised. ActorDied says that the process is gone or hangs;
-    `start` replaces it. asynchronous: the class has async methods, among them `alive`; such an actor is killed when it
-    does not answer its heartbeat, and its calls can be cancelled. bundle: a PlacementGroupSchedulingStrategy to take
-    the share from; without one an actor is on its share's node while that lives, and then on any.
+    Errors of its methods come back as they were raised. ActorDied means that the process is gone or hangs; `start`
+    replaces it.
+
+    asynchronous: the class has async methods, among them `alive`. Such an actor is killed when it does not answer its
+    heartbeat, and its calls can be cancelled.
+    bundle: a PlacementGroupSchedulingStrategy to take the share from; without one an actor is on its share's node while
+    that lives, and then on any.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class RemoteActor:
         self.start()
 
     def start(self, *more: Any) -> None:
-        """Start a fresh process, with these further arguments, after killing what is left of the one before."""
+        """Start a fresh process, with these further arguments, after killing the one before."""
         if self._starts:
             self.kill()
         self._starts += 1
@@ -91,15 +94,15 @@ class RemoteActor:
         self._heartbeat = asyncio.create_task(self._watch(self._process))
 
     def kill(self, why: str = "it was killed") -> None:
-        """End the process; calls that wait for it raise ActorDied with this reason."""
+        """End the process; its running calls raise ActorDied with this reason."""
         self._process.killed = self._process.killed or why
         if self._heartbeat is not asyncio.current_task():
             self._heartbeat.cancel()
         ray.kill(self._process.handle)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
-        """Return the result of a method. ActorDied if the process dies, or does not answer by the deadline and is
-        killed.
+        """Return the result of a method. A process without an answer by the deadline is killed. Raises ActorDied if the
+        process ends.
         """
         process = self._process
         reference: ray.ObjectRef[Any] = getattr(process.handle, method).remote(*arguments)
@@ -124,7 +127,7 @@ class RemoteActor:
             raise ActorDied(f"{self.name} died: {await process.cause('')}") from None
 
     async def _watch(self, process: ActorProcess) -> None:
-        """Watch the process once it is up, and kill it if it hangs. Its death is for `call` to notice."""
+        """Watch the process once it is up, and kill it if it hangs. `call` notices its end."""
         with contextlib.suppress(RayActorError, RayTaskError, OutOfMemoryError):
             try:
                 asked: ray.ObjectRef[tuple[str, int]] = process.handle.__ray_call__.remote(_whereabouts)

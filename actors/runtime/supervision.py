@@ -1,4 +1,4 @@
-"""Actors that may die: each is restarted, within limits, while the others go on."""
+"""Actors that may crash: each is restarted, within limits, while the others go on."""
 
 import asyncio
 from collections import deque
@@ -10,18 +10,18 @@ from actors.protocols import Clock
 from actors.storage.documents import EventKind
 
 DEATHS_IN_A_ROW = 3
-"""After so many deaths without an answer in between an actor is not restarted: it would not start the next time."""
+"""Crashes without an answer in between, after which an actor is not restarted: the next start would fail too."""
 
 DEATHS_LATELY = 6
 LATELY_S = 1800.0
-"""So many deaths within so many seconds end it too: a run would spend its budget on restarts."""
+"""DEATHS_LATELY crashes within LATELY_S seconds end the restarts too: a run would spend its budget on them."""
 
 FIRST_PAUSE_S = 2.0
-"""Before the second restart in a row; each further one waits twice as long. The first is made at once."""
+"""Seconds before the second restart in a row. Each further one waits twice as long, the first one not at all."""
 
 
 class RestartLimit:
-    """How often an actor may die, and how long to wait before it is restarted: a pure state machine."""
+    """Limits an actor's restarts, and the pauses before them: a pure state machine."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -30,15 +30,15 @@ class RestartLimit:
 
     @property
     def attempt(self) -> str:
-        """The restart that follows the last death, in words."""
+        """The number of the restart after the last crash, in words."""
         return f"attempt {self._in_a_row} of {DEATHS_IN_A_ROW - 1}"
 
     def answered(self) -> None:
-        """Note that the actor has done something since its last restart."""
+        """Note that the actor has answered since its last restart."""
         self._in_a_row = 0
 
     def pause(self, now: float, death: ActorDied) -> float:
-        """Count a death; return the seconds until the restart, or raise ActorDied if there should be none."""
+        """Count a crash and return the seconds until the restart. Raises ActorDied if there should be none."""
         self._in_a_row += 1
         self._times.append(now)
         if self._in_a_row >= DEATHS_IN_A_ROW:
@@ -58,8 +58,7 @@ class Restartable(Protocol):
     name: str
 
     async def revive(self) -> None:
-        """Start a fresh process and return once it takes calls; raise ActorDied if it dies of that."""
-        ...
+        """Start a fresh process and return once it takes calls. Raises ActorDied if it ends before."""
 
     async def close(self) -> None: ...
 
@@ -72,14 +71,14 @@ Record = Callable[[str, EventKind, str], None]
 
 
 class Lost(Exception):
-    """A request that died with its actor, which is being restarted."""
+    """A request was lost with its actor, which is being restarted."""
 
 
 class Supervised(Generic[M]):
-    """An actor that is restarted when it dies.
+    """An actor that is restarted when it crashes.
 
-    load: weight of the work that it has. restart: the task that restarts it, None while it is healthy; a task that has
-    ended means that the actor is given up.
+    load: weight of its running work.
+    restart: the task that restarts it, None while it is healthy. Once the task has ended, the actor is given up.
     """
 
     def __init__(self, actor: M, clock: Clock, record: Record) -> None:
@@ -101,15 +100,15 @@ class Supervised(Generic[M]):
         return self.restart is not None and self.restart.done()
 
     async def prepare(self) -> None:
-        """Bring a restarted actor to where its predecessor was. Nothing to do where an actor has no state."""
+        """Give a restarted actor the state of its predecessor."""
 
     async def recovered(self) -> None:
-        """Return once the actor is healthy; raise what ended its restarts if it is given up."""
+        """Return once the actor is healthy. Raises the error that ended its restarts."""
         if self.restart is not None:
             await asyncio.shield(self.restart)
 
     async def attempt(self, work: Callable[[M], Awaitable[T]], weight: int = 0) -> T:
-        """Return the result of work by the actor, which has to be healthy; raises Lost if it dies meanwhile."""
+        """Return the result of work by the actor, which has to be healthy. Raises Lost if it crashes meanwhile."""
         restarts = self._restarts
         self.load += weight
         try:
@@ -125,7 +124,7 @@ class Supervised(Generic[M]):
         return result
 
     async def apply(self, change: Callable[[M], Awaitable[None]]) -> bool:
-        """Change the actor's state if it is healthy; False if it was not, or has lost the change with its process."""
+        """Change the actor's state. Return False if it was not healthy, or has lost the change in a crash."""
         restarts = self._restarts
         if not self.healthy:
             return False
@@ -142,7 +141,6 @@ class Supervised(Generic[M]):
             await self.recovered()
 
     async def close(self) -> None:
-        """End the actor, and restart it no more."""
         if self.restart is not None:
             self.restart.cancel()
         await self.actor.close()
@@ -181,7 +179,7 @@ class WorkerPool(Generic[M]):
         self.workers = workers
 
     async def run(self, work: Callable[[M], Awaitable[T]], weight: int) -> T:
-        """Return the result of work by the least loaded healthy worker, or by another one if that dies."""
+        """Return the result of work by the least loaded healthy worker, or by another one if that crashes."""
         while True:
             worker = await self.least_loaded()
             try:
@@ -190,9 +188,7 @@ class WorkerPool(Generic[M]):
                 continue
 
     async def least_loaded(self) -> Supervised[M]:
-        """Return the least loaded healthy worker, once there is one; raises what ended the restarts if all are given
-        up.
-        """
+        """Return the least loaded healthy worker, once there is one. Raises the error that ended all restarts."""
         while not (healthy := [worker for worker in self.workers if worker.healthy]):
             restarts = [worker.restart for worker in self.workers if worker.restart and not worker.given_up]
             if not restarts:

@@ -72,7 +72,7 @@ class EventKind(StrEnum):
     RESTARTED = "restarted"
     LOW = "low"
     LOGGER_FAILS = "does not take what it is given"
-    REMOTE = "mirror"
+    REMOTE = "remote"
     CHECKPOINT_REFUSED = "checkpoint refused"
     COLLAPSE = "collapse"
     ROLLED_BACK = "collapse, rolled back"
@@ -240,7 +240,7 @@ class FilteredProblem(Document):
 
 
 class CoordinatorState(Document):
-    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `SwapCheck`."""
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`."""
 
     version: Count = 0
     next_unused: Count = 0

@@ -37,7 +37,7 @@ class Putter:
     """Puts a run at each checkpoint, and now and then without one. No failure stops the run, which never waits."""
 
     def __init__(self, config: Config, run: RunRecord) -> None:
-        self._run, self._url, self._name = run, config.checkpoint.mirror, config.run.name
+        self._run, self._url, self._name = run, config.checkpoint.remote, config.run.name
         self._remote: Remote | None = None  # made in the thread, since some libraries connect at once
         self._lock = threading.Lock()
         self._ended = threading.Event()

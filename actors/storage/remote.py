@@ -104,7 +104,7 @@ class Remote:
         other content than was written.
         """
         if (state := self.state()) is None:
-            raise BadInput(f"there is no run at {self.url}: give what checkpoint.mirror was")
+            raise BadInput(f"there is no run at {self.url}: give what checkpoint.remote was")
         with new_folder(folder) as made:
             made.chmod(0o700)
             self._get(state, made)

@@ -1,4 +1,4 @@
-"""The trackers that a run can choose: TensorBoard, and Weights & Biases where it is installed."""
+"""The loggers that a run can choose: TensorBoard, and Weights & Biases where it is installed."""
 
 import os
 import sys
@@ -13,16 +13,13 @@ from actors.tracking.tracking import Tracking
 from conf.errors import BadInput
 
 WANDB = "wandb~=0.31"
-"""Package of the tracker that does not come with the project, as its extra `trackers` has it."""
+"""Requirement of wandb, as in the project's extra `trackers`."""
 
 PROJECT = "microbudget"
-"""Project in wandb where WANDB_PROJECT names no other."""
-
-ENDING = ("status", "reason", "updates", "spent_s", "budget_s", "cost", "best_update", "hardware")
-"""Entries of summary.json that are single values."""
+"""Default of WANDB_PROJECT."""
 
 TEXT_SAMPLES = 3
-"""Responses of an update that TensorBoard shows."""
+"""Number of an update's responses that TensorBoard shows."""
 
 FLUSH_S = 5
 
@@ -30,20 +27,16 @@ OVERVIEW = {
     "reward/accuracy": "accuracy",
     "eval/pass@1": "held-out pass@1",
     "validation/pass@1": "held-out pass@1",
-    "completion/mean_length": "length",
+    "response/mean_length": "length",
     "policy/entropy": "entropy",
     "policy/kl_to_base": "KL to the base model",
 }
-"""The curves that a person wants first, by their names in TensorBoard's group `0 overview`, the first one."""
+"""The most important curves: their names in TensorBoard's first group, `0 overview`, by metric."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """How a run is known to trackers.
-
-    id: unlike that of any other run, the same over all resumes.
-    folder: the run folder. settings: as nested mappings, without what is its owner's business.
-    """
+    """The run as loggers know it. id: unique, the same over all resumes. settings: nested, without private ones."""
 
     id: str
     name: str
@@ -66,10 +59,9 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(self._folder), purge_step=next_update, flush_secs=FLUSH_S)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
+        overview = {f"0 overview/{shown}": values[name] for name, shown in OVERVIEW.items() if name in values}
+        for name, value in {**values, **overview}.items():
             self._writer.add_scalar(name, value, step)
-            if name in OVERVIEW:
-                self._writer.add_scalar(f"0 overview/{OVERVIEW[name]}", value, step)
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
         for number, row in enumerate(rows[:TEXT_SAMPLES]):
@@ -81,8 +73,8 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """Logs to one run of wandb, over all resumes, in the mode, project and by the key of wandb's own environment
-    variables. Numbers are drawn over `update`, which may come again.
+    """Logs to one run of wandb, over all resumes, by wandb's own environment variables. Curves are over `update`, which
+    may come again.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -113,7 +105,7 @@ class WandbTracker:
         self._run.log({f"samples/{kind}": _table(rows), "update": step})
 
     def end(self, summary: dict[str, Any]) -> None:
-        self._run.summary.update({key: summary[key] for key in ENDING if summary.get(key) is not None})
+        self._run.summary.update({key: value for key, value in summary.items() if isinstance(value, str | int | float)})
         if summary.get("events"):
             self._run.log({"events": _table(summary["events"])})
         self._run.finish()
@@ -127,15 +119,13 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Raise BadInput for a tracker whose package is not there."""
+    """Raise BadInput for a logger whose package is not installed."""
     if "wandb" in names and find_spec("wandb") is None:
-        raise BadInput(
-            f"run.trackers=wandb: the package wandb is not installed; install it by {sys.executable} -m pip"
-            f" install '{WANDB}', or leave wandb out"
-        )
+        remedy = f"install it by {sys.executable} -m pip install '{WANDB}', or leave wandb out"
+        raise BadInput(f"run.report_to=wandb: the package wandb is not installed; {remedy}")
 
 
 def make_tracking(names: Sequence[str], identity: Identity) -> Tracking:
-    """Return the trackers of these names, none of which has begun."""
+    """Return the loggers of these names, none of which has begun."""
     kinds: dict[str, Callable[[Identity], Tracker]] = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
     return Tracking({name: kinds[name](identity) for name in names})

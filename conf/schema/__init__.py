@@ -19,7 +19,7 @@ from conf.schema.model import LoraConfig, ModelConfig
 from conf.schema.model import ShapeConfig as ShapeConfig
 from conf.schema.reward import CustomRewardConfig as CustomRewardConfig
 from conf.schema.reward import RewardConfig
-from conf.schema.rollout import CanaryConfig, RolloutConfig
+from conf.schema.rollout import AdapterCheckConfig, RolloutConfig
 from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
 from conf.settings import DECLARED, Rule, section, setting, settings
 
@@ -65,7 +65,7 @@ class Config:
     reward: RewardConfig = section(RewardConfig)
     eval: EvalConfig = section(EvalConfig)
     validation: ValidationConfig = section(ValidationConfig)
-    canary: CanaryConfig = section(CanaryConfig)
+    adapter_check: AdapterCheckConfig = section(AdapterCheckConfig)
     guard: GuardConfig = section(GuardConfig, resumable=True, setup=True)
     checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
     dashboard: DashboardConfig = section(DashboardConfig, resumable=True, private=True)

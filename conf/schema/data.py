@@ -66,7 +66,7 @@ class DataConfig:
     """Seconds to wait for the hub in all."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
     """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source."""
-    overlap: str = setting(
+    contamination: str = setting(
         "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
     )
     """Training problems that are in eval_source too, or share most of their text with one there: drop filters them,
@@ -83,5 +83,5 @@ class DataConfig:
     """Arguments of the model's chat template besides the messages, such as {enable_thinking: false}."""
     template: str = setting("{problem}", "our choice", rule=TEMPLATE)
     """The user's message; {problem} is replaced by the problem."""
-    examples: list[ExampleConfig] = setting([], "our choice")
+    few_shot: list[ExampleConfig] = setting([], "our choice")
     """Few-shot examples: solved problems shown before the real one, as earlier turns of the conversation."""

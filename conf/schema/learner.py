@@ -21,7 +21,7 @@ class LearnerConfig:
     """Groups in one batch."""
     max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0, le=64)
     """η, the number of versions that a group may lag behind the version it updates; 0 is synchronous."""
-    refill: bool = setting(False, "the paper")
+    dynamic_sampling: bool = setting(False, "the paper")
     """Dynamic sampling: whether groups whose samples all earned the same are replaced by others. Otherwise they count
     in the batch as groups without a gradient, which is cheaper."""
     learning_rate: float = setting(
@@ -62,7 +62,7 @@ class LearnerConfig:
     fused_kernels: bool = setting(True, "our choice", resumable=True)
     """Whether a learner on a GPU takes liger-kernel's norms, rotary embedding and MLP for model families they were
     tried on, and attention without padding, where that proves right. The numbers are the same but for rounding."""
-    ranks: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
+    world_size: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
     """World size: processes that compute a batch together, each its part of the samples, at most one per GPU (with
     several, the engines keep at least one) or per core. When null: with several GPUs, as many as make the plan's update
     shortest, because model and lengths decide how much the other GPUs can generate; otherwise one, whose threads use
@@ -130,7 +130,7 @@ class GuardConfig:
     """The collapse guard. It compares entropy (of the training samples and of the reference set), response length,
     reward, format and KL to base with their own recent past, and entropy with the run's beginning. A fall of entropy
     does not count while the reward is above its beginning and near its best, since a solved problem has none. Warnings
-    are in events.jsonl, the summary and `guard/alarms`. Whatever the action, a `mismatch/effective_share` below a half
+    are in events.jsonl, the summary and `guard/alarms`. Whatever the action, a `mismatch/ess` below a half
     is warned of.
     """
 

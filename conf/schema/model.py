@@ -22,7 +22,7 @@ REFERENCE_RANK = 32
 
 READ = "read from config.json"
 
-PATH = Rule(bool, "name a local folder, a hub id OWNER/NAME or embedded:smollm2-135m")
+PATH = Rule(bool, "name a local folder, a hub id OWNER/NAME or bundled:smollm2-135m")
 RANK = Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
 MODULES = Rule(
     lambda names: bool(names) and all(name in (*PROJECTIONS, *FUSED) and names.count(name) == 1 for name in names),
@@ -36,25 +36,25 @@ class ShapeConfig:
     start. All zero means not declared.
     """
 
-    layers: int = setting(0, READ, ge=0)
+    num_hidden_layers: int = setting(0, READ, ge=0)
     """Transformer blocks."""
-    hidden: int = setting(0, READ, ge=0)
+    hidden_size: int = setting(0, READ, ge=0)
     """Width of the residual stream."""
-    intermediate: int = setting(0, READ, ge=0)
+    intermediate_size: int = setting(0, READ, ge=0)
     """Width of the MLP."""
-    heads: int = setting(0, READ, ge=0)
+    num_attention_heads: int = setting(0, READ, ge=0)
     """Attention heads of the queries."""
-    kv_heads: int = setting(0, READ, ge=0)
+    num_key_value_heads: int = setting(0, READ, ge=0)
     """Attention heads of keys and values."""
     head_dim: int = setting(0, READ, ge=0)
     """Width of one attention head."""
-    vocabulary: int = setting(0, READ, ge=0)
+    vocab_size: int = setting(0, READ, ge=0)
     """Rows of the embedding."""
-    tied_head: bool = setting(True, READ)
+    tie_word_embeddings: bool = setting(True, READ)
     """Whether the embedding is also the output head."""
     head_norms: bool = setting(False, READ)
     """Whether queries and keys have norms of their own, as in Qwen 3 and Gemma 3."""
-    context: int = setting(0, READ, ge=0)
+    max_position_embeddings: int = setting(0, READ, ge=0)
     """Longest sequence, tokens."""
 
 
@@ -63,9 +63,9 @@ class ModelConfig:
     """The base model, which stays as it is."""
 
     path: str = setting(
-        "embedded:smollm2-135m", "our choice: needs no network", rule=PATH, checkpointed="model", local_path=True
+        "bundled:smollm2-135m", "our choice: needs no network", rule=PATH, checkpointed="model", local_path=True
     )
-    """A local folder in Hugging Face format, a hub id OWNER/NAME, or embedded:smollm2-135m."""
+    """A local folder in Hugging Face format, a hub id OWNER/NAME, or bundled:smollm2-135m."""
     dtype: str = setting(
         "bfloat16", "as these models were trained", choices=("auto", "bfloat16", "float32"), checkpointed="dtype"
     )
@@ -87,10 +87,10 @@ class LoraConfig:
     """Rank r of the adapter's matrices A and B."""
     alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1, checkpointed="alpha", costless=True)
     """Scale: the adapter adds alpha / rank · B A to a weight."""
-    alpha_rule: str = setting("fixed", "the paper", choices=("fixed", "proportional", "sqrt"))
-    """How alpha follows the rank: fixed (lora.alpha at every rank), proportional (lora.alpha · rank / 32, so that alpha
+    alpha_scaling: str = setting("constant", "the paper", choices=("constant", "linear", "sqrt"))
+    """How alpha follows the rank: constant (lora.alpha at every rank), linear (lora.alpha · rank / 32, so that alpha
     / rank is the same at every rank) or sqrt (lora.alpha · √(rank / 32)), a whole number of at least 1. At rank 32 all
-    three agree. The run's config.yaml has the resulting alpha, as fixed."""
+    three agree. The run's config.yaml has the resulting alpha, as constant."""
     rslora: bool = setting(
         False, "our choice: the published learning rates are for alpha / rank", checkpointed="rslora"
     )
@@ -110,7 +110,7 @@ class LoraConfig:
     is zero."""
 
     def settled(self) -> "LoraConfig":
-        """Return these settings with the alpha that the rule gives at this rank, and the rule fixed."""
+        """Return these settings with the alpha that the scaling gives at this rank, and the scaling constant."""
         ratio = self.rank / REFERENCE_RANK
-        factor = {"fixed": 1.0, "proportional": ratio, "sqrt": math.sqrt(ratio)}[self.alpha_rule]
-        return replace(self, alpha=max(round(self.alpha * factor), 1), alpha_rule="fixed")
+        factor = {"constant": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.alpha_scaling]
+        return replace(self, alpha=max(round(self.alpha * factor), 1), alpha_scaling="constant")

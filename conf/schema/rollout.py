@@ -44,7 +44,7 @@ class RolloutConfig:
 
 
 @dataclass(config=DECLARED, frozen=True)
-class CanaryConfig:
+class AdapterCheckConfig:
     """The adapter check: do the rollouts use the adapter they claim to? Every engine answers fixed prompts after every
     weight sync, and under synthetic adapters whenever an engine starts.
     """

@@ -54,17 +54,20 @@ class RunConfig:
     """For run.py: a command for the shell, run once when the run has ended in whatever way and everything is written,
     with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
     It has five minutes; its failure does not change the exit code."""
-    trackers: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=LOGGERS, resumable=True)
+    report_to: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=LOGGERS, resumable=True)
     """Loggers that show the run while it goes on: tensorboard, wandb, or neither; docs/how-to/loggers.md."""
     restore: str = setting("", "our choice", rule=URL, resumable=True, private=True)
-    """URL of remote checkpoints, in the form of checkpoint.mirror. Where there is no folder of the run here, it is made
-    from there first, and the run goes on. Where checkpoint.mirror is the same and has no such run, it begins."""
+    """URL of remote checkpoints, in the form of checkpoint.remote. Where there is no folder of the run here, it is made
+    from there first, and the run goes on. Where checkpoint.remote is the same and has no such run, it begins."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1, setup=False, costless=True, checkpointed="seed")
     """Seed of the adapter's initialisation, the order of problems and every request."""
-    mps: bool = setting(False, "our choice: a fault of one process then ends the other", resumable=True)
+    nvidia_mps: str = setting(
+        "off", "our choice: a fault of one process then ends the other", choices=("off", "on", "auto"), resumable=True
+    )
     """For run.py: whether engine and learner on one GPU compute at the same time instead of in turn, through NVIDIA's
     Multi-Process Service, which the run starts and ends. Decoding waits for memory and learning for arithmetic, so that
-    both are done sooner; but a memory fault of one ends both, which then start again."""
+    both are done sooner; but a memory fault of one ends both, which then start again. auto: on where engine and learner
+    share a GPU of this machine and the service's program is installed."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more")
     """Whether the run can be repeated to the bit: the same machine, versions and settings give the same metrics, but
     for times, and the same adapters, whether or not the run was interrupted and resumed. It sets
@@ -73,6 +76,11 @@ class RunConfig:
     batch-invariant mode is on, which has not been run with this project yet. The clock still decides whether an answer
     is verified just within its deadline, whether the budget ends the run before its updates, and where a signal cuts a
     validation short."""
+
+    @property
+    def mps(self) -> bool:
+        """Whether MPS is on; a plan has decided what auto means."""
+        return self.nvidia_mps == "on"
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -106,7 +114,7 @@ class CheckpointConfig:
     every minute, and the next one replaces it."""
     keep_last: int = setting(2, "our choice: one more than needed, should the newest be damaged", ge=1)
     """Number of checkpoints to keep."""
-    mirror: str = setting("", "our choice", rule=URL, private=True)
+    remote: str = setting("", "our choice", rule=URL, private=True)
     """Remote checkpoints: URL of a folder, such as one in an object store. The run puts itself there under its name:
     the latest and the best checkpoint, metrics, samples, events and report, after every checkpoint and at the end."""
 

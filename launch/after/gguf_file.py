@@ -1,8 +1,8 @@
-"""The base model with the adapter added to its weights as one GGUF file, for llama.cpp and what is built on it.
+"""The base model with the adapter added to its weights as one GGUF file, for llama.cpp and software built on it.
 
 Sums are taken in float32 and rounded once, to float16 or to q8_0: blocks of 32 numbers of eight bits with a scale.
-Norms and biases stay in float32. Only what transformers can load back, so that it can be verified, is written; for
-other models llama.cpp's own converter takes the merged export.
+Norms and biases stay in float32. Models that transformers cannot load back, and so nothing can verify, are refused;
+llama.cpp's own converter takes their merged export.
 """
 
 import json
@@ -16,13 +16,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from actors.models.files import stop_token_ids
 from conf.errors import BadInput
-from launch.after.merged import Sum
+from launch.after.merged import summed
 from launch.after.trained import Trained
-
-TYPES = {
-    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
-    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-}
 
 LLAMA = gguf.MODEL_ARCH.LLAMA
 ARCHITECTURES = {
@@ -32,91 +27,90 @@ ARCHITECTURES = {
     "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
 }
 
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBERS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+def words(numbers: str) -> list[dict[str, Any]]:
+    """Return the steps by which Qwen2 and Llama 3 split a text. numbers: the pattern of a number, which differs."""
+    pattern = (
+        rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return [split, {**BYTES, "use_regex": False}]
+
+
 SPLITS = {
-    ("ByteLevel",): "gpt-2",
-    ("Digits", "ByteLevel"): "smollm",
-    (_WORDS.replace("NUMBERS", r"\p{N}"),): "qwen2",
-    (_WORDS.replace("NUMBERS", r"\p{N}{1,3}"),): "llama-bpe",
+    "gpt-2": [BYTES],
+    "smollm": [DIGITS, BYTES],
+    "qwen2": words(r"\p{N}"),
+    "llama-bpe": words(r"\p{N}{1,3}"),
 }
-"""llama.cpp's name of the way in which a text is cut before pairs are merged, by the steps of a tokenizer.json."""
+"""Steps that split a text before pairs are merged, as tokenizer.json has them, by llama.cpp's names."""
 
 REMEDY = "give format=merged, and convert that with llama.cpp: python convert_hf_to_gguf.py FOLDER --outtype q8_0"
 
 
 def check_convertible(trained: Trained) -> None:
-    """Raise BadInput for a model or a tokenizer that `write_gguf` does not know."""
+    """Raise BadInput for a model or a tokenizer that `write_gguf` cannot write."""
     base = Path(trained.model_path)
     config = AutoConfig.from_pretrained(base)
     (architecture,) = config.architectures
     if architecture not in ARCHITECTURES:
-        raise BadInput(f"format=gguf: knows no {architecture}; {REMEDY}")
-    lost = {
+        raise BadInput(f"format=gguf: does not support {architecture}; {REMEDY}")
+    unsupported = {
         "scaled rotary positions": config.rope_parameters.get("rope_type", "default") != "default",
         "a sliding window": getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None),
         "heads of another width than 128": architecture == "Qwen3ForCausalLM" and config.head_dim != 128,
     }
-    if found := [what for what, present in lost.items() if present]:
-        raise BadInput(f"format=gguf: the model has {found[0]}, which transformers does not read back; {REMEDY}")
+    if found := [name for name, present in unsupported.items() if present]:
+        raise BadInput(f"format=gguf: the model has {found[0]}, which transformers cannot load back; {REMEDY}")
     split_name(AutoTokenizer.from_pretrained(base))
 
 
 def split_name(loaded: Any) -> str:
-    """Return llama.cpp's name for how a tokenizer cuts a text. Raises BadInput if it has none for it.
+    """Return llama.cpp's name for how a tokenizer splits a text. Raises BadInput for a tokenizer of another kind.
 
-    loaded: as the run had it: transformers gives the tokenizers of some models other steps than their files have.
+    loaded: the tokenizer in transformers, which gives those of some models other steps than their files have.
     """
     tokenizer = json.loads(loaded.backend_tokenizer.to_str())
-    first = tokenizer["pre_tokenizer"] or {}
-    steps = first.get("pretokenizers", [first])
-    name = SPLITS.get(tuple(filter(None, map(_step, steps))))
+    first, model = tokenizer["pre_tokenizer"] or {}, tokenizer["model"]
+    steps = [
+        {key: value for key, value in step.items() if key != "trim_offsets"}
+        for step in first.get("pretokenizers", [first])
+    ]
+    name = next((name for name, known in SPLITS.items() if known == steps), "")
     normalizer = (tokenizer["normalizer"] or {"type": "NFC"})["type"]
-    same = name is not None and bool(tokenizer["model"].get("ignore_merges")) == (name == "llama-bpe")
-    if tokenizer["model"]["type"] != "BPE" or normalizer != "NFC" or not same:
-        raise BadInput(f"format=gguf: the model's tokenizer is of a kind that is not known; {REMEDY}")
-    return str(name)
-
-
-def _step(step: dict[str, Any]) -> str:
-    """Return what a step of a pre-tokenizer does, empty if nothing; in doubt all of it, which is in no table."""
-    match step:
-        case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}:
-            return str(pattern)
-        case {"type": "Digits", "individual_digits": True}:
-            return "Digits"
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return "ByteLevel" if step.get("use_regex", True) else ""
-    return repr(step)
+    kind = (model["type"], normalizer, bool(model.get("ignore_merges")))
+    if not name or kind != ("BPE", "NFC", name == "llama-bpe"):
+        raise BadInput(f"format=gguf: does not support the model's tokenizer; {REMEDY}")
+    return name
 
 
 def write_gguf(trained: Trained, kind: str, file: Path) -> None:
-    """Write a GGUF file of the kind f16 or q8_0. The model is one that `check_convertible` has let pass."""
+    """Write a GGUF file of the kind f16 or q8_0, of a model that has passed `check_convertible`."""
     base = Path(trained.model_path)
     config = AutoConfig.from_pretrained(base)
     architecture = ARCHITECTURES[config.architectures[0]]
-    quantization, file_type = TYPES[kind]
+    quantization = GGMLQuantizationType[kind.upper()]
     writer = GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(trained.run.path.resolve().name)
-    writer.add_file_type(file_type)
+    writer.add_file_type(LlamaFileType[f"MOSTLY_{kind.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _describe(writer, config)
     _add_tokenizer(writer, trained, config.vocab_size)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
-    for _, name, weight, _ in Sum(trained.adapter).of_model(base):
+    for _, name, weight, _ in summed(trained.adapter, base):
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if known is None:
-            raise BadInput(f"format=gguf: knows no weight {name}; {REMEDY}")
+            raise BadInput(f"format=gguf: does not support the weight {name}; {REMEDY}")
         if architecture == LLAMA:
             weight = _interleaved(name, weight, config)
-        as_numpy = weight.float().numpy()
-        # A row of q8_0 is whole blocks of 32.
-        fits = weight.ndim > 1 and weight.shape[-1] % gguf.GGML_QUANT_SIZES[quantization][0] == 0
-        own = quantization if fits else (GGMLQuantizationType.F16 if weight.ndim > 1 else GGMLQuantizationType.F32)
-        writer.add_tensor(known, gguf.quants.quantize(as_numpy, own), raw_dtype=own)
+        own = quantization if weight.ndim > 1 else GGMLQuantizationType.F32
+        writer.add_tensor(known, gguf.quants.quantize(weight.float().numpy(), own), raw_dtype=own)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -124,8 +118,8 @@ def write_gguf(trained: Trained, kind: str, file: Path) -> None:
 
 
 def _interleaved(name: str, weight: Tensor, config: Any) -> Tensor:
-    """Return a weight with the two halves of each head's queries and keys interleaved, as llama.cpp's Llama turns them
-    by position; all others as they are.
+    """Return queries and keys with the two halves of each head interleaved, as llama.cpp's Llama rotates them; other
+    weights as they are.
     """
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
     if heads is None:
@@ -151,7 +145,7 @@ def _describe(writer: GGUFWriter, config: Any) -> None:
 
 
 def _add_tokenizer(writer: GGUFWriter, trained: Trained, rows: int) -> None:
-    """Write tokens, merges, special tokens and chat template. rows: of the embedding, of which some may be unused."""
+    """Write tokens, merges, special tokens and chat template. rows: of the embedding; some may be unused."""
     base = Path(trained.model_path)
     tokenizer = AutoTokenizer.from_pretrained(base)
     words = {number: token for token, number in tokenizer.get_vocab().items()}

@@ -1,8 +1,8 @@
 """The base model with the adapter added to its weights, in Hugging Face format.
 
-Sums are taken in float32 and rounded once, to the type that the base model's file has, unless that is not wanted.
-To bfloat16 they are rounded up or down by chance (stochastic rounding): most of what a short run adds is less than half
-a step of that type, and the nearest number would be the base model's own.
+Sums are taken in float32 and rounded once, to the type of the base model's file, unless float32 is asked for. Rounding
+to bfloat16 goes up or down by chance (stochastic rounding): most of what a short run adds is less than half a step of
+that type, and the nearest number would be the base model's own.
 """
 
 import json
@@ -20,59 +20,32 @@ from torch import Tensor
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from actors.models.files import MODEL_FILES, stop_token_ids, weight_files
-from conf.errors import BadInput
 from launch.after.trained import Trained
-
-SUMMED = (torch.float32, torch.bfloat16, torch.float16)
-"""Types of weights that something can be added to; others are packed."""
-
 
 LOST = 2**16
 """Values of the bits that float32 has and bfloat16 has not."""
 
 
-class Sum:
-    """A base model's weights, with what an adapter adds to them."""
-
-    def __init__(self, adapter: Path) -> None:
-        stated = json.loads((adapter / CONFIG_FILE).read_text())
-        rank, alpha = stated["r"], stated["lora_alpha"]
-        self._scale = alpha / (math.sqrt(rank) if stated.get("use_rslora") else rank)
-        self._weights = load_file(adapter / WEIGHTS_FILE)
-        self._left = {name.removesuffix(".lora_A.weight") for name in self._weights if name.endswith(".lora_A.weight")}
-
-    def of_model(self, folder: Path) -> Iterator[tuple[Path, str, Tensor, torch.dtype]]:
-        """Yield file, name, weight and the type it had: a float32 sum where the adapter adds something.
-
-        Raises BadInput for a weight that nothing can be added to, and if one is missing.
-        """
-        for file in weight_files(folder):
-            with safe_open(file, framework="pt") as weights:
-                for name in weights.keys():  # noqa: SIM118  # no mapping
-                    weight = weights.get_tensor(name)
-                    yield file, name, self._add(name, weight), weight.dtype
-        if self._left:
-            missing = min(self._left).removeprefix("base_model.model.")
-            raise BadInput(f"the base model in {folder} has no weight {missing}, which the adapter changes")
-
-    def _add(self, name: str, weight: Tensor) -> Tensor:
-        module = f"base_model.model.{name.removesuffix('.weight')}"
-        if module not in self._left or not name.endswith(".weight"):
-            return weight
-        if weight.dtype not in SUMMED:
-            raise BadInput(f"the base model's {name} is in {weight.dtype}, to which no adapter can be added")
-        self._left.remove(module)
-        a, b = (self._weights[f"{module}.lora_{side}.weight"].float() for side in "AB")
-        return weight.float() + self._scale * (b @ a)
+def summed(adapter: Path, base: Path) -> Iterator[tuple[Path, str, Tensor, torch.dtype]]:
+    """Yield file, name, weight and original type of all weights: a float32 sum where the adapter changes the weight."""
+    stated, changes = json.loads((adapter / CONFIG_FILE).read_text()), load_file(adapter / WEIGHTS_FILE)
+    rank, alpha = stated["r"], stated["lora_alpha"]
+    scale = alpha / (math.sqrt(rank) if stated.get("use_rslora") else rank)
+    for file in weight_files(base):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  # no mapping
+                weight = weights.get_tensor(name)
+                dtype, module = weight.dtype, f"base_model.model.{name.removesuffix('.weight')}"
+                if name.endswith(".weight") and f"{module}.lora_A.weight" in changes:
+                    a, b = (changes[f"{module}.lora_{side}.weight"].float() for side in "AB")
+                    weight = weight.float() + scale * (b @ a)
+                yield file, name, weight, dtype
 
 
 def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
-    """Write the merged model into an empty folder, with all else that belongs to the base model.
-
-    whole: in float32, without rounding.
-    """
+    """Write the merged model and the base model's other files into an empty folder. whole: in float32, not rounded."""
     base, chance = Path(trained.model_path), torch.Generator().manual_seed(0)
-    for file, weights in groupby(Sum(trained.adapter).of_model(base), key=itemgetter(0)):
+    for file, weights in groupby(summed(trained.adapter, base), key=itemgetter(0)):
         parts = {name: rounded(weight, torch.float32 if whole else dtype, chance) for _, name, weight, dtype in weights}
         save_file(parts, folder / file.name, metadata={"format": "pt"})
     for file in {file for pattern in MODEL_FILES for file in base.glob(pattern)}:
@@ -80,13 +53,15 @@ def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
             shutil.copyfile(file, folder / file.name)
     if whole:
         stated = json.loads((folder / "config.json").read_text())
-        stated.pop("torch_dtype", None)  # what older versions of transformers call it
+        stated.pop("torch_dtype", None)  # the name of `dtype` in older versions of transformers
         (folder / "config.json").write_text(json.dumps({**stated, "dtype": "float32"}, indent=2) + "\n")
     add_stop_tokens(trained, folder)
 
 
 def rounded(weight: Tensor, dtype: torch.dtype, chance: torch.Generator) -> Tensor:
-    """Return a weight in another type. In bfloat16 a float32 one becomes either neighbour, so that its mean is kept."""
+    """Return a weight in another type. From float32 to bfloat16 each number becomes one of its two neighbours, by a
+    chance that keeps the mean.
+    """
     weight = weight.contiguous()
     if (weight.dtype, dtype) != (torch.float32, torch.bfloat16):
         return weight.to(dtype)
@@ -95,7 +70,7 @@ def rounded(weight: Tensor, dtype: torch.dtype, chance: torch.Generator) -> Tens
 
 
 def add_stop_tokens(trained: Trained, folder: Path) -> None:
-    """Have the generation settings in a folder end a response at the run's own stop tokens too."""
+    """Add the run's stop tokens to the generation settings in a folder."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     if not trained.config.model.stop_tokens:

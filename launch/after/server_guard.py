@@ -1,6 +1,6 @@
-"""Stands before vLLM's server, whose own key guards only a part of what it serves.
+"""An ASGI middleware in front of vLLM's server, whose own key guards only a part of what it serves.
 
-vLLM loads it by `--middleware`. Nothing but the OpenAI API and a bare GET /health is served.
+vLLM loads it by `--middleware`. Only the OpenAI API and a bare GET /health are served.
 """
 
 import hmac
@@ -25,86 +25,56 @@ SERVED = {
 HOST = re.compile(r"(\[[\da-f:.]+\]|[\w.-]+)(?::\d+)?", re.IGNORECASE)
 """A Host header: an address or a name, perhaps a port."""
 
-MOST_BYTES = 2**20
-"""Size of a request's body. vLLM needs fifty times that in memory; a conversation of 4,096 tokens has 20 kB."""
+MAX_BYTES = 2**20
+"""Largest body of a request. vLLM needs fifty times that in memory; a conversation of 4,096 tokens has 20 kB."""
 
 
 class ServerGuard:
-    """An ASGI middleware that refuses foreign hosts, missing keys, unknown paths and large bodies, in this order."""
+    """Refuses foreign hosts, missing keys, unknown paths, and bodies that are large or of no stated length."""
 
     def __init__(self, app: Callable[[Any, Any, Any], Awaitable[None]]) -> None:
-        self._app, self._key = app, os.environ.get(KEY, "").strip().encode()
+        self._app, self._key = app, os.environ.get(KEY, "").encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from starlette.datastructures import Headers  # of vLLM, which not every environment has
+        from starlette.datastructures import Headers  # vLLM depends on it, and some environments have no vLLM
+        from starlette.responses import JSONResponse
 
-        if scope["type"] == "lifespan":
-            return await self._app(scope, receive, send)
-        if scope["type"] != "http":
-            return await send({"type": "websocket.close", "code": 1008})
-        headers, asked = Headers(scope=scope), (scope["method"], scope["path"])
-        refusal = self._refusal(str((scope["server"] or ("",))[0]), asked, headers)
-        if refusal is None and asked != HEALTH:
-            body = await read_body(headers, receive)
-            if body is None:
-                refusal = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MOST_BYTES} bytes"
-            else:
-                receive = replay(body, receive)
-        if refusal is not None:
-            return await refuse(*refusal)(scope, receive, send)
-        return await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http" and (refusal := self._refusal(scope, Headers(scope=scope))):
+            status, remedy = refusal
+            error = {"message": f"{status.phrase}: {remedy}", "type": status.name.lower(), "code": status.value}
+            headers = {"connection": "close", "www-authenticate": "Bearer"}
+            await JSONResponse({"error": error}, status.value, headers)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
-    def _refusal(self, server: str, asked: tuple[str, str], headers: Any) -> tuple[HTTPStatus, str] | None:
-        """Return why a request is refused, by its headers, and the remedy. On a loopback address its Host header has to
-        be this machine's own: the name of a page elsewhere may resolve to loopback, too.
+    def _refusal(self, scope: Any, headers: Any) -> tuple[HTTPStatus, str] | None:
+        """Return the status and the remedy for a request that is refused.
+
+        On a loopback address the Host header has to be this machine's own: a web page can make its name resolve to
+        loopback.
         """
-        hosts, keys = headers.getlist("host"), headers.getlist("authorization")
-        host = HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-        if loopback(server) and not (host and loopback(host[1].strip("[]"))):
-            return HTTPStatus.FORBIDDEN, "ask it by the name localhost or a loopback address"
-        scheme, _, key = keys[0].partition(" ") if len(keys) == 1 else ("", "", "")
+        endpoint, host = (scope["method"], scope["path"]), HOST.fullmatch(headers.get("host", ""))
+        if loopback(scope["server"][0]) and not (host and loopback(host[1].strip("[]"))):
+            return HTTPStatus.FORBIDDEN, "use the name localhost or a loopback address"
+        if endpoint == HEALTH:
+            return None
+        scheme, _, key = headers.get("authorization", "").partition(" ")
         known = scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode("latin-1"), self._key)
-        if self._key and asked != HEALTH and not known:
+        if self._key and not known:
             return HTTPStatus.UNAUTHORIZED, f"send the key of {KEY} as a bearer token"
-        if asked not in SERVED | {HEALTH}:
+        if endpoint not in SERVED:
             return HTTPStatus.NOT_FOUND, "the server has the OpenAI API alone"
+        length = headers.get("content-length", "0" if scope["method"] == "GET" else "")
+        if "transfer-encoding" in headers or not length.isdecimal() or int(length) > MAX_BYTES:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"state a Content-Length of at most {MAX_BYTES} bytes"
         return None
 
 
 def loopback(host: str) -> bool:
-    """Whether a name or an address is that of a machine for itself."""
+    """Return whether a name or an address is that of this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-async def read_body(headers: Any, receive: Any) -> bytes | None:
-    """Return the body of a request; None if it is too large, by what is stated or by what comes."""
-    if any(not length.isdecimal() or int(length) > MOST_BYTES for length in headers.getlist("content-length")):
-        return None
-    body, more = b"", True
-    while more and len(body) <= MOST_BYTES:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)  # none after the last part, or from a client that has left
-    return body if len(body) <= MOST_BYTES else None
-
-
-def replay(body: bytes, receive: Any) -> Callable[[], Awaitable[Any]]:
-    """Return a source of messages that begins with a body that has been read."""
-    parts = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def again() -> Any:
-        return next(parts, None) or await receive()
-
-    return again
-
-
-def refuse(status: HTTPStatus, remedy: str) -> Any:
-    """Return an answer with an error as the OpenAI API has them, which ends the connection."""
-    from starlette.responses import JSONResponse
-
-    error = {"message": f"{status.phrase}: {remedy}", "type": status.name.lower(), "code": status.value}
-    challenge = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
-    return JSONResponse({"error": error}, status.value, {"connection": "close", **challenge})

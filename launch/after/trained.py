@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.models.adapters import adopt_adapter
-from actors.models.files import locate, shape_from_config
+from actors.models.files import BUNDLED, locate, shape_from_config
 from actors.models.sizes import longest_sample
 from actors.runtime.placement import SPINS, Share, place_engines
 from actors.runtime.process import VLLM_BUILDS, handle_signals, raise_exit, software_versions
@@ -22,11 +22,14 @@ from launch.plan.refusal import check_engines
 
 LATEST = "latest"
 
-TALK_TOKENS, REPLY_TOKENS = 4096, 1024
-"""Longest conversation and longest reply in it, where the model's context allows that."""
+HUB_NAMES = {BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Ids on the hub of the models that come with the project, which are copies packed into 4 bits (Q4_1)."""
 
-AT_ONCE = 8
-"""Replies that an engine for a few people writes at a time."""
+CHAT_TOKENS, REPLY_TOKENS = 4096, 1024
+"""Tokens of the longest conversation and of the longest reply in it, where the model's context allows that."""
+
+CONCURRENT_REPLIES = 8
+"""Replies that an engine for a few people writes at the same time."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +51,27 @@ class Trained:
         return self.checkpoint / "adapter"
 
     @property
-    def base_on_hub(self) -> bool:
-        """Whether the base model was named by its id on the hub."""
-        base = self.config.model.path
-        return not base.startswith("embedded:") and not Path(base).exists()
+    def base_name(self) -> str:
+        """Id of the base model on the hub, OWNER/NAME, or the name of its local folder."""
+        path = self.config.model.path
+        return HUB_NAMES.get(path) or (Path(path).name if Path(path).exists() else path)
 
 
 def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
     """Return what the run in a folder has trained. checkpoint: latest, best or the name of one.
 
-    Raises BadInput if there is no such run or checkpoint, if the adapter is not the one that the run has written, or
-    does not belong to the run's model.
+    Raises BadInput if the run or the checkpoint is missing, or the adapter is damaged or not of the run's model.
     """
     run = find_run(folder)
     found = target(run.checkpoints.folder / checkpoint)
     names = [each.name for each in run.checkpoints.all]
     if not names:
-        raise BadInput(f"the run in {folder} has no checkpoint yet: let it go on until it has one")
+        raise BadInput(f"the run in {folder} has no checkpoint yet: resume it until it has one")
     if found is None or found.name not in names:
-        hint = "; `best` is there where validation.every asks for it" if checkpoint == "best" else ""
+        hint = "; `best` exists where validation.every asks for it" if checkpoint == "best" else ""
         raise BadInput(f"checkpoint={checkpoint}: the run in {folder} has {', '.join([LATEST, *names])}{hint}")
     if (reason := damage(found, "adapter/")) is not None:
-        raise BadInput(f"the adapter in {found} is not as the run has written it ({reason}): name another checkpoint")
+        raise BadInput(f"the adapter in {found} has changed since the run wrote it ({reason}): name another checkpoint")
     config = settings_of(found / "adapter")
     model_path = locate(config.model)
     config, _ = adopt_adapter(config, model_path)
@@ -79,29 +81,28 @@ def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
 def find_run(folder: Path) -> RunRecord:
     """Return the run in a folder. Raises BadInput if there is none."""
     if not os.path.isdir(folder):
-        raise BadInput(f"there is no folder {folder}: name that of a run, such as runs/quickstart")
+        raise BadInput(f"there is no folder {folder}: name a run's folder, such as runs/quickstart")
     if not recorded(folder):
-        raise BadInput(f"{folder} is not the folder of a run: name one that has a config.yaml, such as runs/quickstart")
+        raise BadInput(f"{folder} is not the folder of a run: name one with a config.yaml, such as runs/quickstart")
     return RunRecord(folder)
 
 
 def talking(trained: Trained) -> tuple[Config, Share]:
-    """Return settings under which an engine has room for a conversation and few of them at a time, and its share of
-    this machine. Raises BadInput if this machine has no room for one.
+    """Return settings of an engine for a few conversations at the same time, and the engine's share of this machine.
+
+    Raises BadInput if this machine has no room for it.
     """
     config, shape = trained.config, shape_from_config(trained.model_path)
-    longest = max(min(TALK_TOKENS, shape.context), longest_sample(config))
-    asked = config.eval.max_response_tokens or config.rollout.max_response_tokens
-    reply = max(asked, min(REPLY_TOKENS, longest // 2))
-    config = changed(
-        config,
-        {
-            "eval.max_response_tokens": asked,
-            "rollout.max_response_tokens": reply,
-            "rollout.max_prompt_tokens": longest - reply,
-            "rollout.max_concurrent_samples": AT_ONCE,
-        },
-    )
+    longest = max(min(CHAT_TOKENS, shape.max_position_embeddings), longest_sample(config))
+    evaluated = config.eval.max_response_tokens or config.rollout.max_response_tokens
+    reply = max(evaluated, min(REPLY_TOKENS, longest // 2))
+    change = {
+        "eval.max_response_tokens": evaluated,
+        "rollout.max_response_tokens": reply,
+        "rollout.max_prompt_tokens": longest - reply,
+        "rollout.max_concurrent_samples": CONCURRENT_REPLIES,
+    }
+    config = changed(config, change)
     machine = detect(config.device)
     check_build(config, machine, software_versions(VLLM_BUILDS))
     placement = place_engines(machine.cores, machine.gpus)
@@ -110,8 +111,8 @@ def talking(trained: Trained) -> tuple[Config, Share]:
 
 
 def carry_out(work: Callable[[], int]) -> int:
-    """Do work that writes models, without libraries' progress bars. Return its exit code, or that of a signal, which
-    takes away what is half written.
+    """Do work that writes models, without libraries' progress bars. Return its exit code, or the exit code of a signal,
+    after which nothing half-written stays.
     """
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"

@@ -174,7 +174,7 @@ def check_free(placement: Placement) -> None:
         if needs > free.get(name, 0):
             raise BadInput(
                 f"the Ray cluster has {free.get(name, 0):g} of {total.get(name, 0):g} {what} free and the run needs"
-                f" {needs:g}: wait for its other runs, or give smaller rollout.actors and learner.ranks"
+                f" {needs:g}: wait for its other runs, or give smaller rollout.actors and learner.world_size"
             )
 
 

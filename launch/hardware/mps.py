@@ -12,6 +12,7 @@ from actors.runtime.process import end_with
 from actors.storage.files import private_folder
 from conf.errors import BadInput
 from conf.schema import Config
+from launch.hardware.machine import Machine
 
 TOOL = "nvidia-cuda-mps-control"
 
@@ -23,6 +24,14 @@ PRICE = (
     " both, which then start again"
 )
 """Text of the run's event."""
+
+
+def resolve_mps(config: Config, placement: Placement, machine: Machine) -> str:
+    """Return run.nvidia_mps with `auto` decided: on where this machine's engine and learner share a GPU."""
+    if config.run.nvidia_mps != "auto":
+        return config.run.nvidia_mps
+    here = machine.present and not machine.nodes and placement.shared and shutil.which(TOOL) is not None
+    return "on" if here else "off"
 
 
 def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 1) -> None:
@@ -41,7 +50,7 @@ def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 
     elif shutil.which(TOOL) is None:
         reason = f"there is no {TOOL} on the PATH; install the driver's tools, or"
     if reason:
-        raise BadInput(f"run.mps=true: {reason} leave it out")
+        raise BadInput(f"run.nvidia_mps=on: {reason} leave it out")
 
 
 @contextlib.contextmanager
@@ -75,8 +84,8 @@ def mps_service(config: Config) -> Iterator[None]:
             log = folder / "log" / "control.log"
             said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
             raise BadInput(
-                f"run.mps=true: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}; check that no"
-                " other user's service runs, or leave it out"
+                f"run.nvidia_mps=on: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}; check that"
+                " no other user's service runs, or leave it out"
             )
         yield
     finally:

@@ -32,7 +32,7 @@ WARM_UP = 2
 ENOUGH = WARM_UP + 4
 """Number of updates after which a run can be measured."""
 
-LEARNING = ("update", "canary", "sync", "checkpoint")
+LEARNING = ("update", "adapter_check", "sync", "checkpoint")
 """Activities of the learner in an update, in the ledger's words."""
 
 LEAST_VARIED = 0.05
@@ -139,7 +139,7 @@ def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
     return Workload(
         prompt=prompt,
         fresh=prompt * (1 - shared / max(map(len, prompts))),
-        response=fmean(row["completion/mean_length"] for row in rows),
+        response=fmean(row["response/mean_length"] for row in rows),
         spread=pstdev(lengths) / fmean(lengths),
         varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
     )

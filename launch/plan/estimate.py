@@ -124,13 +124,13 @@ def estimate(
     learner do on one GPU at the same time, over the work of one of them alone.
     """
     work = _work(config, costs, workload, placement, at_once)
-    staleness, tokens = config.learner.max_staleness, config.canary.tokens
+    staleness, tokens = config.learner.max_staleness, config.adapter_check.tokens
     contended = 2 / together if placement.shared and staleness else 1.0
     learns_s, tail_s = work.passes_s + work.host_s, config.rollout.samples_per_problem * costs.verify_s
     slowed_s = 0.0
     if not staleness:
         alone_s = work.fixed_s + costs.step_s * work.steps + tail_s
-        waits_s = max(0.0, tokens * costs.decode_s(config.canary.problems) - work.gradient_s)
+        waits_s = max(0.0, tokens * costs.decode_s(config.adapter_check.problems) - work.gradient_s)
         learn_s = learns_s + waits_s + costs.sync_s
         update_s = alone_s + learn_s
     else:
@@ -168,15 +168,15 @@ def _engines(config: Config, placement: Placement) -> int:
 def _work(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Work:
     rollout, learner, length = config.rollout, config.learner, workload.response
     problems, each, most = learner.problems_per_update, rollout.samples_per_problem, rollout.max_response_tokens
-    drawn = 1 / workload.varied if learner.refill else 1.0  # groups for one that is trained on
-    varied = problems if learner.refill or config.algorithm.regularised else problems * workload.varied
+    drawn = 1 / workload.varied if learner.dynamic_sampling else 1.0  # groups for one that is trained on
+    varied = problems if learner.dynamic_sampling or config.algorithm.regularised else problems * workload.varied
     started = problems * each / _engines(config, placement)
     places = groups_at_once(config, placement.device) * each  # a group keeps its own until its longest sample ends
     decoded = min(at_once, places * length / longest_of(each, workload, most))
     last = longest_of(problems * drawn * each, workload, most)
     full = decoded if learner.max_staleness or places < started else at_once
     gradient_s = varied * (workload.fresh + each * length) * costs.learn_s / len(placement.learners)
-    check_s = config.canary.problems * (workload.fresh + config.canary.tokens) * costs.score_s
+    check_s = config.adapter_check.problems * (workload.fresh + config.adapter_check.tokens) * costs.score_s
     on_host = placement.device == "cuda" and learner.offload == "cpu"
     return Work(
         samples=started * drawn,

@@ -123,7 +123,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
         cache = group * kv_bytes_per_token(shape, config.model.dtype)
         yield Memory(place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
-        workspace = ENGINE_WORKSPACE + rollout.max_concurrent_samples * shape.vocabulary * LOGIT_BYTES
+        workspace = ENGINE_WORKSPACE + rollout.max_concurrent_samples * shape.vocab_size * LOGIT_BYTES
         yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
     else:
         yield Memory(place, "engine: KV cache", count * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")
@@ -146,10 +146,13 @@ def _learner_memory(
     token = activation_bytes(shape, lora.rank, size, kept_on(config, cuda))
     kept = f"{learner.tokens_per_microbatch} tokens"
     if recomputes(config, shape, gpu_bytes):
-        token, kept = token // shape.layers + shape.layers * shape.hidden * size, f"{kept}, computed twice"
+        token, kept = (
+            token // shape.num_hidden_layers + shape.num_hidden_layers * shape.hidden_size * size,
+            f"{kept}, computed twice",
+        )
     yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token, f"{kept}{each}")
-    logits = f"{learner.logprob_chunk} × {shape.vocabulary}{each}"
-    chunk = learner.logprob_chunk * shape.vocabulary * LOGIT_BYTES
+    logits = f"{learner.logprob_chunk} × {shape.vocab_size}{each}"
+    chunk = learner.logprob_chunk * shape.vocab_size * LOGIT_BYTES
     yield Memory(place, "learner: chunk of logits", count * chunk, logits)
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")

@@ -41,7 +41,7 @@ def options(plan: Plan) -> dict[str, Estimate]:
     others: dict[str, Plan] = {}
 
     def add(name: str, change: Change, ranks: int = ranks) -> None:
-        calibration = replace(measured, together=None) if "run.mps" in change else measured
+        calibration = replace(measured, together=None) if "run.nvidia_mps" in change else measured
         others[name] = plan_for(changed(plan.asked, change), machine, plan.shape, ranks, calibration)
 
     if plan.config.run.deterministic:
@@ -54,12 +54,12 @@ def options(plan: Plan) -> dict[str, Estimate]:
             slower = replace(measured, learn=EFFICIENCY["cuda", CARD_DTYPE].learn / rate)
             others[f"learning at {rate:.0%} of the rate"] = replace(plan, calibration=slower)
         if plan.placement.shared:
-            mps = not plan.config.run.mps
-            add(f"run.mps={str(mps).lower()}", {"run.mps": mps})
+            mps = "off" if plan.config.run.mps else "on"
+            add(f"run.nvidia_mps={mps}", {"run.nvidia_mps": mps})
         most = most_ranks(machine.cores, machine.gpus, plan.config.rollout.actors)
         for number in (ranks - 1, ranks + 1):
             if 1 <= number <= most:
-                add(f"learner.ranks={number}", {}, number)
+                add(f"learner.world_size={number}", {}, number)
         more = replace(machine, gpus=machine.gpus + 1)
         others[more.described] = make_plan(plan.asked, more, measured)
     return {name: other.estimate for name, other in others.items() if other.estimate}

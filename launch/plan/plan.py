@@ -14,6 +14,7 @@ from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.settings import changed
 from launch.hardware.machine import Machine
+from launch.hardware.mps import resolve_mps
 from launch.plan.estimate import Estimate, estimate
 from launch.plan.memory import Fit, memory_of
 from launch.plan.time import (
@@ -105,13 +106,13 @@ class Plan(Fit):
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
-    """Plan a run, with the learner ranks that fit and make an update shortest unless `learner.ranks` says how many.
+    """Plan a run, with the number of learner processes, or else `learner.world_size`, that makes an update shortest.
 
     Raises BadInput if the model's shape is neither declared nor can be read, its context too short for a sample, or the
     machine too small for the ranks.
     """
     shape = shape_of(config.model)
-    check_lengths(config, shape.context)
+    check_lengths(config, shape.max_position_embeddings)
     plans = [plan_for(config, machine, shape, ranks, calibration) for ranks in possible_ranks(config, machine)]
     return min(plans, key=lambda plan: (not plan.fits, plan.estimate.update_s if plan.estimate else math.inf))
 
@@ -121,11 +122,11 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 
     Raises BadInput if more ranks or engines are configured than the machine has GPUs or cores for.
     """
-    engines, ranks = config.rollout.actors, config.learner.ranks
+    engines, ranks = config.rollout.actors, config.learner.world_size
     most = most_ranks(machine.cores, machine.gpus, engines)
     for key, asked, limit in (
         ("rollout.actors", engines, most_engines(machine.cores, machine.gpus)),
-        ("learner.ranks", ranks, most),
+        ("learner.world_size", ranks, most),
     ):
         if asked is not None and asked > limit:
             needs = "each needs a GPU beside those of the others" if machine.gpus else "each needs a core"
@@ -146,7 +147,8 @@ def plan_for(
         placement = replace(placement, reward_workers=config.reward.workers)
     gpu_bytes = machine.gpu_memory * placement.learners[0].memory
     again = "on" if recomputes(config, shape, gpu_bytes) else "off"
-    decided = changed(config, {"learner.gradient_checkpointing": again})
+    mps = resolve_mps(config, placement, machine)
+    decided = changed(config, {"learner.gradient_checkpointing": again, "run.nvidia_mps": mps})
     memory = tuple(entry for entry in memory_of(decided, shape, placement, gpu_bytes, machine.nodes) if entry.bytes)
     return Plan(decided, machine, placement, shape, memory, config, calibration)
 

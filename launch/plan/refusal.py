@@ -104,7 +104,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
 
 def _fits_with(plan: Plan, change: Change) -> bool:
     config = changed(plan.asked, change)
-    return plan_for(config, plan.machine, plan.shape, config.learner.ranks or len(plan.placement.learners)).fits
+    return plan_for(config, plan.machine, plan.shape, config.learner.world_size or len(plan.placement.learners)).fits
 
 
 def _changes(plan: Plan) -> Iterator[Change]:
@@ -126,7 +126,7 @@ def _changes(plan: Plan) -> Iterator[Change]:
     if cpu and not plan.cache_too_small:
         harmless.append({"rollout.kv_cache_gib": 1})
     if len(plan.placement.learners) > 1:
-        harmless.append({"learner.ranks": 1})
+        harmless.append({"learner.world_size": 1})
     if len(plan.placement.rollouts) > 1:
         harmless.append({"rollout.actors": 1})
     yield from (needed | change for change in ({}, *harmless))

@@ -33,11 +33,11 @@ EFFICIENCY = {
     ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
     ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
 }
-"""The CPU's are measured with the embedded model; in bfloat16, on cores with AMX, most of a pass is no matrix product.
+"""The CPU's are measured with the bundled model; in bfloat16, on cores with AMX, most of a pass is no matrix product.
 CUDA's are usual figures for LoRA on models this small, not measured."""
 
 TOGETHER = {False: 0.93, True: 1.2}
-"""Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.mps`.
+"""Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.nvidia_mps`.
 Without MPS they take turns and lose what switching takes. With MPS 1.15 to 1.35 can be expected, since memory bounds
 decoding and arithmetic bounds learning. Usual figures, not measured."""
 
@@ -169,7 +169,7 @@ def assumed_workload(config: Config) -> Workload:
     prompt = rollout.typical_prompt_tokens or FILL * rollout.max_prompt_tokens
     return Workload(
         prompt=prompt,
-        fresh=FRESH * prompt if config.data.examples else prompt,
+        fresh=FRESH * prompt if config.data.few_shot else prompt,
         response=rollout.typical_response_tokens or FILL * rollout.max_response_tokens,
         spread=SPREAD,
         varied=VARIED,
@@ -206,10 +206,12 @@ def costs_of(
     bandwidth = machine.bandwidth * engine_units * reached.bandwidth
     decode_flops = rate * engine_units * reached.decode
     learn_flops = rate * learner_units * reached.learn
-    attention = 4 * shape.heads * shape.head_dim * shape.layers * context
+    attention = 4 * shape.num_attention_heads * shape.head_dim * shape.num_hidden_layers * context
     forward = 2 * (frozen + trained) + attention
     backward = forward + 2 * trained + attention
-    other_s = shape.layers * shape.hidden * reached.unit_s / 3  # of a forward pass; a backward pass takes twice as much
+    other_s = (
+        shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3
+    )  # of a forward pass; a backward pass takes twice as much
     forwards = 2 if recomputes(config, shape, machine.gpu_memory * learner.memory) else 1
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)

@@ -111,7 +111,7 @@ def _course(run: Run) -> Iterator[Flag]:
         level, kept = ("warning", "overrun") if summary.spent_s > budget else ("good", "kept")
         used = f"{time(summary.spent_s)} of {time(budget)}, {percent(summary.spent_s / budget, 0)}"
         yield Flag(level, f"The budget was {kept}", used)
-    updates, decided = run.series("canary/decided")
+    updates, decided = run.series("adapter_check/decided")
     if any(decided):
         level = "good" if fmean(decided) >= OFTEN else "note"
         first = updates[decided.index(1.0)]
@@ -141,8 +141,8 @@ def _samples(run: Run) -> Iterator[Flag]:
         if number := samples[kind]:
             level = "warning" if number > sum(samples.values()) * MUCH / 10 else "note"
             yield Flag(level, f"{count(number)} {words}", f"of {count(sum(samples.values()))}")
-    if run.series("completion/truncated")[1]:
-        truncated = _late(run, "completion/truncated")
+    if run.series("response/truncated")[1]:
+        truncated = _late(run, "response/truncated")
         level = "warning" if truncated > MUCH else "good"
         where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
         yield Flag(level, f"{percent(truncated)} of the responses were cut off", where)
@@ -176,7 +176,9 @@ def _evaluations(run: Run) -> Iterator[Flag]:
     if short := cut(run):
         yield Flag("note", "The final evaluation was cut short by the budget", short)
     if run.overlaps:
-        detail = "data.overlap=report_only keeps them, and held-out results may flatter; see problems-left-out.jsonl"
+        detail = (
+            "data.contamination=report_only keeps them, and held-out results may flatter; see problems-left-out.jsonl"
+        )
         yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
     if run.foreign:
         detail = f"evaluation/ in its folder is of {run.foreign}, which is not of this run"

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from conf.text import printable
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from conf.errors import printable
 from conf.load import RECORD
 from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_plots, sweep_tables, tables
 from launch.reporting.health import Flag, flags

@@ -1,4 +1,4 @@
-"""Starting the Ray actors of a run or an evaluation, which know nothing of one another."""
+"""Starting the Ray actors of a run or an evaluation, which do not know one another."""
 
 import asyncio
 import contextlib
@@ -24,20 +24,20 @@ from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import reward_function
 
 RESERVE_S = 120
-"""How long the learner waits for its place in a cluster where something else may just be ending."""
+"""Seconds that the learner waits for its place in a cluster, where another job may just be ending."""
 
 LEARNERS = "learners"
-"""Name of the reserved shares of the learner's ranks, in the namespace of the run."""
+"""Name of the learner's reserved shares in the namespace of the run."""
 
 NODE_LABEL = "ray.io/node-id"
-"""Label that Ray gives to every node, with its id."""
+"""Ray's own label of a node's id."""
 
 
 async def start_actors(
     request: RunRequest, started: Started, clock: Clock, record: Record
 ) -> tuple[EnginePool, RemoteLearner, RemoteVerifier]:
-    """Start all actors of a run, and add each to a list. On a card the learner waits for the engines: vLLM measures
-    free memory while it starts, which no other process may take or free meanwhile.
+    """Start all actors of a run, and add each to a list. On a GPU the learner waits for the engines: vLLM measures free
+    memory while it starts, which no other process may take or free meanwhile.
     """
     given = request.config, request.model_path, request.placement
     reserved = await reserve_learners(request.placement)
@@ -54,10 +54,6 @@ async def start_actors(
 
 
 def start_engines(config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record) -> EnginePool:
-    """Start the rollout actors.
-
-    record: takes an actor's name and why it had to be replaced.
-    """
     alone, transfer = answers_alone(config, placement.device), AdapterTransfer()
     at_once = 1 if alone else config.rollout.max_concurrent_samples
     engines = [
@@ -73,7 +69,7 @@ def start_engines(config: Config, model_path: str, placement: Placement, *, cloc
 
 
 def start_verifier(config: Config, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:
-    """Start a reward actor on each node that the placement names, or on this one."""
+    """Start a reward actor on each of the placement's reward nodes, or on this one."""
     actors = [
         RemoteRewardActor(
             RemoteActor(
@@ -87,9 +83,8 @@ def start_verifier(config: Config, placement: Placement, *, clock: Clock, record
 
 
 async def reserve_learners(placement: Placement) -> PlacementGroup:
-    """Reserve the shares of the learner's ranks before engines take what is left. BadInput if they are not to be had.
-
-    They are near each other: on one node where they share its cores or a card with an engine, or name a node.
+    """Reserve the learner's shares, before engines take the rest: on one node where they share its cores or a GPU with
+    an engine. Raises BadInput if Ray does not have them free.
     """
     shares = placement.learners
     together = any(share.cores or share.gpus < 1 for share in shares)
@@ -101,14 +96,12 @@ async def reserve_learners(placement: Placement) -> PlacementGroup:
     )
     if not await asyncio.to_thread(group.wait, RESERVE_S):
         needs = f"{len(shares)} × {shares[0].gpus:g} GPUs and {shares[0].threads} cores"
-        raise BadInput(
-            f"the learner needs {needs}, which Ray has not had free for {RESERVE_S} s: end what else it runs"
-        )
+        raise BadInput(f"the learner needs {needs}, which Ray has not had free for {RESERVE_S} s: end Ray's other jobs")
     return group
 
 
 def free_learners() -> None:
-    """Give back what a coordinator that has died had reserved: Ray keeps that until the driver ends."""
+    """Give back the reservation of a dead coordinator, which Ray keeps until the driver ends."""
     with contextlib.suppress(ValueError):  # there is no such group
         remove_placement_group(get_placement_group(LEARNERS))
 

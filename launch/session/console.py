@@ -1,10 +1,7 @@
-"""What a person sees of a run: where to look at it, and the live display."""
+"""The live display of a run, and the addresses where to look at it."""
 
-import os
-import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,16 +17,16 @@ from conf.command import near
 REFRESH_PER_SECOND = 2
 
 ALIKE = 0.005
-"""Reward and accuracy that differ by less are shown once."""
+"""Difference of reward and accuracy, below which they are shown once."""
 
-FIRST = "the first update's answers are drawn and learned from"
-"""What a run that has no update to show does."""
+FIRST = "the engine generates the first update's responses"
+"""Text of a run without an update."""
 
 SEPARATOR = " · "
 
 
 class RunView:
-    """A live display over the budget on a terminal; elsewhere one line per update and per step of the start."""
+    """A live display on a terminal; elsewhere one line per update and per step of the start."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -53,12 +50,13 @@ class RunView:
         if self._console.is_terminal:
             self._live.update(render(progress, self._console.width))
         elif seen != self._seen:
-            self._console.print(describe(progress), soft_wrap=True, highlight=False)
+            line = f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}"
+            self._console.print(line.rstrip(), soft_wrap=True, highlight=False)
         self._seen = seen
 
 
 def render(progress: Progress, width: int) -> RenderableType:
-    """Return the bar over the budget, and below it where training stands."""
+    """Return the bar over the budget, and the latest figures below it."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))
     bar.add_column()
@@ -73,12 +71,8 @@ def render(progress: Progress, width: int) -> RenderableType:
     return Group(bar, *lines)
 
 
-def describe(progress: Progress) -> str:
-    return f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}".rstrip()
-
-
 def wrapped(figures: list[str], width: int) -> list[str]:
-    """Put figures into as few lines as they fit, none of them cut."""
+    """Put figures into as few lines as possible, none of them cut."""
     lines: list[str] = []
     for figure in figures:
         if lines and len(lines[-1]) + len(SEPARATOR) + len(figure) <= width:
@@ -89,52 +83,38 @@ def wrapped(figures: list[str], width: int) -> list[str]:
 
 
 def figures(progress: Progress) -> list[str]:
-    """Return what the run does while it starts, then the latest update's reward, length and speed."""
+    """Return the step of the start, or the latest update's reward, length and speed."""
     row = progress.latest
     if not row:
         doing = progress.doing or (FIRST if progress.phase == "training" else "")
         return [doing] if doing else []
-    more = f" (about {progress.updates_left} more)" if progress.updates_left else ""
     reward, accuracy = row["reward/mean"], row["reward/accuracy"]
+    more = f" (about {progress.updates_left} more)" if progress.updates_left else ""
+    speed = f"{row['rollout/tokens_per_second']:.0f} tok/s" if progress.phase == "training" else ""
     return [
         f"update {row['update']:.0f}{more}",
         *([f"reward {reward:.2f}"] if abs(reward - accuracy) >= ALIKE else []),
         f"accuracy {accuracy:.2f}",
-        f"length {row['completion/mean_length']:.0f}",
+        f"length {row['response/mean_length']:.0f}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
-        *speed(progress),
+        *filter(None, [speed if progress.answers else "engine restarts"]),
         *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
-        *([progress.doing] if progress.doing else []),
+        *filter(None, [progress.doing]),
     ]
 
 
-def speed(progress: Progress) -> list[str]:
-    """Return how fast the engines have generated of late; while they do not, what they do instead."""
-    if not progress.answers:
-        return ["engine restarts"]
-    return [f"{progress.latest['rollout/tokens_per_second']:.0f} tok/s"] if progress.phase == "training" else []
-
-
 def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
-    """Print where to look at the run while it goes on."""
+    """Print the addresses where to look at the run."""
     scripts = Path(sys.executable).parent
-    places: dict[str, Any] = {
+    places = {
         "Ray dashboard": f"http://{dashboard}",
-        "  its token": f"{program(scripts / 'ray')} get-auth-token",
+        "  its token": f"{near(scripts / 'ray')} get-auth-token",
         "  metrics": f"http://{metrics}/metrics",
-        "TensorBoard": f"{program(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
+        "TensorBoard": f"{near(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
         "Run folder": near(request.folder),
     }
-    if "tensorboard" not in request.config.run.trackers:
+    if "tensorboard" not in request.config.run.report_to:
         del places["TensorBoard"]
     for name, place in places.items():
         console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)
     console.print()
-
-
-def program(path: Path) -> str:
-    """Return how a program is called from here: by its name alone in an active environment."""
-    found = shutil.which(path.name)
-    if found and Path(found) == path:
-        return path.name
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""How a run ends: summary.json, its exit code, the command of `run.on_end`, and what a person may do next."""
+"""The end of a run: summary.json, the exit code, the command of `run.on_end`, and the next steps."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ from conf.schema import Config
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
 LATE_S = 10.0
-"""Seconds after the end of the budget at which a run that still goes on is taken to hang."""
+"""Seconds after the end of the budget, at which a run that has not ended hangs."""
 
 PATIENCE_S = 300.0
-"""Seconds that the command may take. It comes after the end of the budget, and the machine may cost by the minute."""
+"""Most seconds of the command. It runs after the end of the budget, and the machine may cost by the minute."""
 
 
 def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> RunSummary:
-    """Write summary.json of a run whose coordinator could not, and return it; also if the disk takes nothing.
+    """Write summary.json of a run whose coordinator could not, and return it, even if the disk is full.
 
     A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.
     """
@@ -39,7 +39,7 @@ def write_ending(request: RunRequest, status: str, reason: str, failure: str = "
 
 
 class OnEnd:
-    """Runs the command, however often it is called, once. Nothing that goes wrong with it changes how the run ends."""
+    """Runs the command once, however often it is called. A fault of it does not change how the run ends."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         self._config = config
@@ -48,7 +48,7 @@ class OnEnd:
         self._lock = threading.RLock()  # a signal may interrupt the call that holds it
 
     def __call__(self, summary: RunSummary, exit_code: int) -> None:
-        """Run the command, or wait until another thread has. summary: that of the run."""
+        """Run the command, or wait until another thread has run it."""
         with self._lock:
             if self._done:
                 return
@@ -66,27 +66,26 @@ class OnEnd:
                 fault = f"ended with exit code {code}" if code else ""
             except subprocess.TimeoutExpired:
                 fault = f"was killed after {PATIENCE_S:.0f} s"
-            except (OSError, ValueError) as error:  # no shell; a reason that no environment can hold
+            except (OSError, ValueError) as error:  # no shell; a reason with a zero byte
                 fault = f"could not be run ({error})"
             if fault:
-                print(f"run.on_end={command}: {fault}; the run itself is as said above", file=sys.stderr)
+                print(f"run.on_end={command}: {fault}; the run's own result is above", file=sys.stderr)
 
 
 def exit_code(summary: RunSummary) -> int:
-    """Return the exit code of a run that ended so; the reason of an interrupted one is the name of the signal."""
+    """Return the exit code of a run with this summary; an interrupted run's reason is the name of the signal."""
     if summary.status == "interrupted":
         return 128 + signal.Signals[summary.reason]
     return EXIT_CODES[summary.status]
 
 
 def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
-    """Start a timer that ends this process, and all it started, if something hangs beyond the end of the budget."""
+    """Start a timer that ends this process, and all it started, if the run hangs beyond the end of the budget."""
 
     def give_up() -> None:
         code = EXIT_CODES["failed"]
         try:
-            reason = "the run still went on after the end of its budget: something hangs"
-            summary = write_ending(request, "failed", reason)
+            summary = write_ending(request, "failed", "the run has not ended with its budget: something hangs")
             code = exit_code(summary)
             on_end(summary, code)
         finally:
@@ -96,7 +95,7 @@ def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
 
 
 def leave(summary: RunSummary, on_end: OnEnd) -> None:
-    """End this process at once, after what is to be done at a run's end."""
+    """Run the command of `run.on_end`, then end this process at once."""
     try:
         on_end(summary, exit_code(summary))
     finally:
@@ -104,7 +103,7 @@ def leave(summary: RunSummary, on_end: OnEnd) -> None:
 
 
 def next_steps(summary: RunSummary, folder: Path) -> list[str]:
-    """Return lines on what to do now: go on with the run, or use what it has trained."""
+    """Return lines on the next steps: resume the run, or use the trained model."""
     if summary.status not in FINISHED:
         return ["The same command resumes the run."]
     if not summary.updates:
@@ -112,7 +111,7 @@ def next_steps(summary: RunSummary, folder: Path) -> list[str]:
     run = near(folder)
     steps = {
         "talk to it": f"python launch/chat.py {run}",
-        "see answers": f"python launch/samples.py {run}",
+        "see responses": f"python launch/samples.py {run}",
         "measure more": f"python launch/evaluate.py adapter={run}/checkpoints/latest",
         "take it away": f"python launch/export.py {run}",
     }

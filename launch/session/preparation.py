@@ -1,36 +1,43 @@
-"""What a run is given, from its plan: model and data are found and checked before the run folder is touched."""
+"""Preparing a run from its plan: model and data are checked before the run folder is touched."""
 
+import shlex
 import socket
+import subprocess
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from actors.coordinator.context import RunRequest
 from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import EventKind, Planned
+from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
-from conf.schema import DashboardConfig
+from conf.schema import DashboardConfig, among, marked
 from conf.settings import changed
 from launch.hardware.mps import PRICE
 from launch.plan.estimate import Estimate
 from launch.plan.host_needs import needs_of_run
 from launch.plan.plan import Plan
-from launch.session.resume import begin, origin
+from launch.session.resume import begin
 
 GENERATED = "reasoning_gym:"
+
+PROJECT = Path(__file__).parents[2]
+
+GIT_S = 10.0
 
 
 def prepare(
     plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Estimate | None = None
 ) -> RunRequest:
-    """Find model and data, check them, and only then touch the run folder. Return what the coordinator is given."""
+    """Find and check model and data, then write the run folder's first files. Return the coordinator's request."""
     from actors.models.adapters import check_adapter
     from actors.models.files import load_tokenizer, locate
     from learner.model.architecture import check_architecture
-    from rewards.pool import check_judges
+    from rewards.pool import check_reward_functions
     from rewards.problems.loading import load as load_problems
     from rewards.problems.loading import write_listing
     from rewards.reward import reward_function
@@ -43,13 +50,13 @@ def prepare(
     check_adapter(config, model_path)
     problems = load_problems(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {in_numbers(problems, config.data.source)}")
-    absent_walls = check_judges(reward_function(config), problems.train[:1])
+    absent_walls = check_reward_functions(reward_function(config), problems.train[:1])
     begun = RunRecord(folder).exists and not config.run.overwrite
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())
     run.drop_half_event()
     for wall in absent_walls:
-        print(f"Judges have no {wall}")
+        print(f"Reward workers have no {wall}")
         run.append_event(0, EventKind.WALL_ABSENT, wall)
     if config.run.mps:
         run.append_event(0, EventKind.MPS, PRICE)
@@ -80,9 +87,7 @@ def prepare(
 
 
 def in_numbers(problems: ProblemSet, source: str) -> str:
-    """Say how many problems there are, and what became of the other rows of a source. A generator draws the same
-    problem many times, which is no loss.
-    """
+    """Say how many problems there are, and why rows were filtered. A generator's repeated problems are no loss."""
     from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
@@ -90,8 +95,8 @@ def in_numbers(problems: ProblemSet, source: str) -> str:
     if source.startswith(GENERATED):
         repeated = sum(dropped.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
         distinct = len(problems.train) + len(problems.heldout)
-        said += f", all {distinct} distinct ones of {distinct + repeated:,} draws"
-    return said + "".join(f"; {count} rows left out: {reason}" for reason, count in dropped.items())
+        said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"
+    return said + "".join(f"; {count} rows filtered: {reason}" for reason, count in dropped.items())
 
 
 def free_port(dashboard: DashboardConfig) -> int:
@@ -103,6 +108,38 @@ def free_port(dashboard: DashboardConfig) -> int:
         except OSError as error:
             raise BadInput(
                 f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): stop the "
-                f"other run or Ray at work here, or give dashboard.port=0 for any free port"
+                f"other run or Ray on this machine, or give dashboard.port=0 for any free port"
             ) from error
         return int(probe.getsockname()[1])
+
+
+def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:
+    return Origin(
+        command=command_line("run.py", arguments),
+        commit=commit(),
+        started=datetime.now().astimezone().isoformat(timespec="minutes"),
+        machine=machine,
+        planned=planned,
+    )
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """Return the command by which a person runs a program of launch/ again."""
+    keys = {argument: argument.partition("=")[0] for argument in arguments}
+    kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
+    return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')
+
+
+def commit() -> str:
+    """Return the project's commit, with a plus if files differ from it; empty without git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, timeout=GIT_S, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,8 +1,9 @@
-"""Remote checkpoints of a run: looked at before it starts, and completed after its end."""
+"""Remote checkpoints of a run: checked before it starts, and completed after its end."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from actors.runtime.clock import in_thread
 from actors.storage.files import lock
@@ -15,47 +16,47 @@ from conf.errors import BadInput, in_brief
 from conf.schema import Config
 
 ANSWER_S = 30.0
-"""Seconds in which a remote has to show that it can be read and written."""
+"""Seconds for the check that a remote can be read and written."""
 
 ENDING_S = 600.0
-"""Seconds that the last copy may take, after the end of the budget; the machine may cost by the minute."""
+"""Seconds for the last copy, after the end of the budget; the machine may cost by the minute."""
+
+T = TypeVar("T")
 
 
 def check_remote(config: Config) -> None:
     """Raise BadInput if remote checkpoints cannot be written, or would mix with another run or with other files."""
-    url, name = config.checkpoint.mirror, config.run.name
+    url, name = config.checkpoint.remote, config.run.name
     if not url:
         return
-    run, remote = RunRecord(Path(config.run.folder) / name), _remote(f"checkpoint.mirror={url}", url, name)
+    setting, run = f"checkpoint.remote={url}", RunRecord(Path(config.run.folder) / name)
+    remote = _tried(setting, lambda: Remote(url, name))
     here, there = run.path.resolve(), remote.folder
     if there is not None and (here.is_relative_to(there) or there.is_relative_to(here)):
-        raise BadInput(f"checkpoint.mirror={url}: {there} and the run's folder {here} are one; give another URL")
-    state = _tried(f"checkpoint.mirror={url}", remote, remote.try_out)
-    known = run.identity() if run.exists else None
-    if state and not config.run.overwrite and state.identity != known:
+        raise BadInput(f"{setting}: {there} and the run's folder {here} overlap; give another URL")
+    state = _tried(setting, remote.try_out, remote)
+    if state and not config.run.overwrite and state.identity != (run.identity() if run.exists else None):
         raise BadInput(
-            f"checkpoint.mirror={url}: has another run {name!r}, which would be lost; go on with that one by"
-            f" run.restore={url}, or give run.name=OTHER or another URL"
+            f"{setting}: has another run {name!r}, which would be lost; continue that one by run.restore={url}, or give"
+            " run.name=OTHER or another URL"
         )
 
 
 def bring_back(config: Config) -> str:
-    """Make the run's folder from what `run.restore` names, unless it is here. Return what was done.
+    """Make the run's folder from the remote `run.restore`, unless it is here. Return a sentence on the result.
 
     Raises BadInput if there is no such run, or if the folder is that of another.
     """
     url, name = config.run.restore, config.run.name
-    folder = Path(config.run.folder) / name
-    run, remote = RunRecord(folder), _remote(f"run.restore={url}", url, name)
-    state = _tried(f"run.restore={url}", remote, remote.state)
+    setting, folder = f"run.restore={url}", Path(config.run.folder) / name
+    run, remote = RunRecord(folder), _tried(setting, lambda: Remote(url, name))
+    state = _tried(setting, remote.state, remote)
     if run.exists:
         if state and state.identity != run.identity():
-            raise BadInput(
-                f"run.restore={url}: has another run {name!r} than {folder}; move that away, or leave it out"
-            )
-        return f"{folder} is here: it goes on from its own checkpoints"
-    if state is None and url.rstrip("/") == config.checkpoint.mirror.rstrip("/"):
-        return f"{remote.url} has no run yet: it begins"
+            raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or give no run.restore")
+        return f"{folder} is here: the run continues from its own checkpoints"
+    if state is None and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
+        return f"{remote.url} has no run yet: a new one begins"
     if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
         raise BadInput(f"{folder} is not the folder of a run: move it away, to have it restored from {url}")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,41 +64,29 @@ def bring_back(config: Config) -> str:
     assert descriptor is not None  # since it waits
     try:
         drop_leftovers(folder, RUN)
-        _tried(f"run.restore={url}", remote, lambda: remote.get(folder), None)
+        _tried(setting, lambda: remote.get(folder), remote, None)
     finally:
         os.close(descriptor)
     return f"Restored {folder} from {remote.url}"
 
 
 def put_ending(config: Config, folder: Path) -> str:
-    """Put what there is at the end of a run, the report with it. Return what came of it: no run fails for that."""
-    url, name = config.checkpoint.mirror, config.run.name
+    """Put the files at the end of a run, with the report. Return a sentence on the result: no run fails for that."""
+    url, name = config.checkpoint.remote, config.run.name
     try:
         remote = in_thread(ANSWER_S, lambda: Remote(url, name))
         in_thread(ENDING_S, lambda: remote.put(RunRecord(folder)), SILENT_S, lambda: remote.moved)
     except Exception as error:
-        return (
-            f"Remote checkpoints: the end of the run is not in {url.rstrip('/')}/{name} ({in_brief(error)}); what was"
-            " put before is whole"
-        )
+        there = f"{url.rstrip('/')}/{name}"
+        return f"Remote checkpoints: {there} lacks the end of the run ({in_brief(error)}); earlier puts are complete"
     return f"Remote checkpoints: {remote.url}"
 
 
-def _remote(what: str, url: str, name: str) -> Remote:
-    """Return a run's place under a URL. Some libraries connect at once, and may raise anything or wait for ever."""
+def _tried(setting: str, work: Callable[[], T], remote: Remote | None = None, seconds: float | None = ANSWER_S) -> T:
+    """Return the result of a library's work. Some libraries raise anything or wait for ever: both become BadInput."""
     try:
-        return in_thread(ANSWER_S, lambda: Remote(url, name))
+        return in_thread(seconds, work, SILENT_S, lambda: remote.moved if remote else 0.0)
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"{what}: cannot be used ({in_brief(error)}); make that possible, or leave it out") from None
-
-
-def _tried(what: str, remote: Remote, work: Any, seconds: float | None = ANSWER_S) -> Any:
-    """Return the result of work of a library that may raise anything, or wait for ever: as BadInput."""
-    try:
-        return in_thread(seconds, work, SILENT_S, lambda: remote.moved)
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(f"{what}: cannot be used ({in_brief(error)}); make that possible, or leave it out") from None
+        raise BadInput(f"{setting}: cannot be used ({in_brief(error)}); make that possible, or leave it out") from None

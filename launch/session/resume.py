@@ -1,17 +1,12 @@
-"""Whether a run may start or go on in a folder, taking that folder over, and where the run comes from."""
+"""Checks whether a run may start or continue in a folder, and takes that folder over."""
 
-import shlex
-import subprocess
-from collections.abc import Sequence
-from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.runtime.ray_session import clear_session
-from actors.storage.documents import Origin, Planned, RunSummary
+from actors.storage.documents import RunSummary
 from actors.storage.files import lock
 from actors.storage.folders import MARK, empty, foreign, is_marked, link_of_ours, mark
 from actors.storage.layout import RUN
@@ -25,15 +20,14 @@ from conf.settings import changed
 from launch.hardware.machine import Machine
 
 BEFORE = {MARK, f".{MARK}.tmp", "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
-"""What may be in the folder of a run that has not begun."""
+"""Files that may be in the folder of a run that has not begun."""
 
-PROJECT = Path(__file__).parents[2]
-
-GIT_S = 10.0
+taken_over = set[Path]()
+"""Folders that this process has locked until its end."""
 
 
 def find_folder(config: Config) -> Path:
-    """Return the folder of a run that may start or go on. Raises BadInput if it is finished and is not to go on, has
+    """Return the folder of a run that may start or continue. Raises BadInput if it is finished and gets no more, has
     spent its budget, was begun with other settings, or would lose a file that is not a run's.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
@@ -45,16 +39,16 @@ def find_folder(config: Config) -> Path:
         check_continuation(config, run, summary)
     if (spent := run.spent) >= config.budget.seconds:
         raise BadInput(
-            f"run {config.run.name!r} has spent {duration(spent)}, all of its budget: give it more, as "
-            f"budget.minutes={spent / 60 + 10:.0f}, or start it anew with run.overwrite=true"
+            f"run {config.run.name!r} has spent {duration(spent)}, all of its budget: give it more, such as "
+            f"budget.minutes={spent / 60 + 10:.0f}, or start it anew by run.overwrite=true"
         )
     check_settings(config, run)
     return run.path
 
 
 def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:
-    """Raise BadInput unless a finished run is given more of the budget that ended it, and can use that: a schedule that
-    has ended at a learning rate of zero would raise it again, from a state that has stood still.
+    """Raise BadInput unless a finished run is given more of the budget that ended it, and can use it: a schedule that
+    has ended at a learning rate of zero would raise it again.
     """
     name, before = config.run.name, run.config()
     asked, had = config.budget.updates, before["budget"]["updates"]
@@ -68,38 +62,37 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     if not more:
         raise BadInput(
             f"run {name!r} in {run.path} is finished ({summary.status}): give run.overwrite=true to start it anew, "
-            f"{f'more, as {hint}, to go on with it, ' if hint else ''}or run.name=OTHER to keep it"
+            f"{f'{hint} to continue it, ' if hint else ''}or run.name=OTHER to keep it"
         )
     learner = config.learner
     if summary.status == "budget_exhausted" and learner.schedule != "constant" and learner.final_rate == 0:
         raise BadInput(
             f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule={learner.schedule},"
-            " which a larger budget would raise again: go on from its adapter by run.name=OTHER"
+            " which a larger budget would raise again: continue from its adapter by run.name=OTHER"
             f" lora.start_from={run.checkpoints.folder / 'latest' / 'adapter'}"
         )
 
 
 def check_files(run: RunRecord, overwrite: bool) -> None:
-    """Raise BadInput if there is a file in a folder that no run has written there, and a new run is to have it; or a
-    link through which one that goes on would change other files.
+    """Raise BadInput if a new run would take a folder with other files than a run's, or if a run that continues would
+    change other files through a link.
     """
     if not run.path.is_dir():
         return
     if run.exists and not overwrite:
         if (link := link_of_ours(run.path.resolve(), RUN)) is not None:
-            raise BadInput(f"{link} is a link, and the run would change what it leads to: put the file or folder there")
+            raise BadInput(f"{link} is a link, and the run would change its target: put the file or folder there")
         return
     if overwrite and _is_run(run.path):
         other = foreign(run.path.resolve(), RUN)
     else:
         other = next((path for path in sorted(run.path.iterdir()) if path.name not in BEFORE), None)
     if other is not None:
-        why = "is no file of a run, and run.overwrite=true" if overwrite else "was there before the run, which"
-        raise BadInput(f"{other} {why} deletes none of yours: move it away, or give run.name=OTHER")
+        raise BadInput(f"{other} is no file of this run, which deletes none of yours: move it, or give run.name=OTHER")
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run: by our mark, or by the settings of one that is older than the mark."""
+    """Whether a folder is a run's: by its mark, or by the settings of a run from before there were marks."""
     try:
         return is_marked(folder, RUN) or bool(recorded(folder))
     except BadInput:  # a run's, with damaged values
@@ -107,16 +100,15 @@ def _is_run(folder: Path) -> bool:
 
 
 def check_settings(config: Config, run: RunRecord) -> None:
-    """Raise BadInput if a run was begun with other settings, but for those that may change."""
+    """Raise BadInput if a run was begun with other values of settings that may not change."""
     if run.exists:
         check_departed(run.path / RECORD, run.config())
     refused = {key: values for key, values in changes(config, run).items() if not among(key, marked("resumable"))}
     if refused:
         (key, (before, now)), *others = refused.items()
         raise BadInput(
-            f"run {config.run.name!r} was begun with {key}={before}, not {now}: resume it with the "
-            f"same settings, or give run.name=OTHER or run.overwrite=true"
-            + (f" (also changed: {', '.join(key for key, _ in others)})" if others else "")
+            f"run {config.run.name!r} was begun with {key}={before}, not {now}: give the same settings, run.name=OTHER "
+            "or run.overwrite=true" + (f" (also changed: {', '.join(key for key, _ in others)})" if others else "")
         )
 
 
@@ -134,7 +126,7 @@ def resolve_dtype(config: Config, machine: Machine) -> Config:
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ from those a run last had: by key, the value then and now."""
+    """Return a run's changed settings: by key, the value then and now."""
     if not run.exists:
         return {}
     before, now = flatten(run.config()), flatten(parse_yaml(dump(config)))
@@ -142,24 +134,21 @@ def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
     return {key: (before.get(key), now.get(key)) for key in keys}
 
 
-@cache
 def take_over(folder: Path, what: str) -> None:
-    """Lock a folder until this process ends, and clean up after the Ray session of the process before.
-
-    what: names what is done in the folder. Raises BadInput if another process does it, or if the folder cannot be
-    written to.
+    """Lock a folder until this process ends, and clear the Ray session of the process before. Raises BadInput if
+    another process has the lock, or if the folder cannot be written to. what: name of the work in the folder.
     """
+    if folder in taken_over:
+        return
     if lock(folder) is None:
-        raise BadInput(f"{what} in {folder} is at work in another process: wait, or give run.name=OTHER")
+        raise BadInput(f"{what} in {folder} is running in another process: wait, or give run.name=OTHER")
+    taken_over.add(folder)
     clear_session(folder)
 
 
 def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
-    """Take a run's folder over and write down what the run is. Return the settings that a resumed run changes, as
-    `key=before → now`.
-
-    Raises BadInput if another process holds the folder, if it has a file that is not a run's and a new run is to have
-    it, or if an unfinished run in it was begun with other problems.
+    """Take a run's folder over and write its settings. Return the settings that a resumed run changes, as
+    `key=before → now`. Raises BadInput if the folder is not free, or if the run was begun with other problems.
     """
     take_over(folder, f"run {config.run.name!r}")
     run = RunFolder(folder)
@@ -177,38 +166,3 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     told = {key: values for key, values in changes(config, run).items() if not among(key, untold)}
     run.write_config(dump(config), problems.digest)
     return [f"{key}={before} → {now}" for key, (before, now) in told.items()]
-
-
-def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:
-    """Return where a run that begins now comes from."""
-    return Origin(
-        command=command_line("run.py", arguments),
-        commit=commit(),
-        started=datetime.now().astimezone().isoformat(timespec="minutes"),
-        machine=machine,
-        planned=planned,
-    )
-
-
-def command_line(program: str, arguments: Sequence[str]) -> str:
-    """Return the command line that has a program of launch/ do the same again, without private settings: reports, which
-    people share, show it.
-    """
-    keys = {argument: argument.partition("=")[0] for argument in arguments}
-    kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
-    return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')
-
-
-def commit() -> str:
-    """Return the commit of the project, with a plus if files differ from it; empty where git cannot tell."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, timeout=GIT_S, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -1,4 +1,4 @@
-"""The driver's side of a run: its coordinator, the signals it gets, what a person sees."""
+"""The driver's side of a run: its coordinator, signals, and display."""
 
 import os
 import signal
@@ -38,20 +38,20 @@ POLL_S = 0.5
 CLOSE_S = 10.0
 
 TRACKERS_S = 30.0
-"""Seconds after the end of a run in which trackers may bring what they still have to their servers."""
+"""Seconds after the end of a run for loggers to send their remaining calls."""
 
 HURRY_S = 5.0
-"""Seconds that a second signal leaves for summary.json."""
+"""Seconds after a second signal until this process leaves without a summary."""
 
 SILENCE_S = 300.0
-"""A coordinator that does not answer for so long hangs. It may be busy for long with writing a checkpoint to disk, and
-a pause of two minutes, of its machine or its disk, is no reason to end a run."""
+"""Seconds without an answer after which a coordinator hangs. It may write a checkpoint to disk for long, and a pause of
+its machine or disk of two minutes is no reason to end a run."""
 
 T = TypeVar("T")
 
 
 class Watch:
-    """Starts a coordinator, another one when it dies, and follows the run to its end. Make it after ray.init, whose
+    """Starts a coordinator, another one after a crash, and follows the run to its end. Make it after ray.init, whose
     SIGTERM handler it replaces.
 
     The first signal ends the run gracefully, the second at once, a third leaves without a summary.
@@ -72,7 +72,7 @@ class Watch:
         handle_signals(self._on_signal)
 
     def follow(self) -> RunSummary:
-        """Show the run until it ends and return its summary, also if coordinators keep dying. Raises BadInput if that
+        """Show the run until it ends, over crashes of coordinators, and return its summary. Raises BadInput if that
         ended it.
         """
         try:
@@ -89,11 +89,11 @@ class Watch:
             return self._failure(f"the coordinator failed: {last_line(error)}", str(error))
         except ActorDied as end:
             return self._failure(str(end))
-        except OSError as error:  # of the run folder, before there is a coordinator to notice it, or of the terminal
+        except OSError as error:  # of the run folder, before there is a coordinator, or of the terminal
             return self._failure(f"the driver failed: {error}")
 
     def _start(self, request: RunRequest) -> None:
-        """Start a coordinator, which goes on from the run's last checkpoint."""
+        """Start a coordinator, which continues from the run's last checkpoint."""
         self._starts += 1
         self._began_at = self._folder.checkpoints.latest
         self._watcher: ExitWatcher | None = None
@@ -105,11 +105,12 @@ class Watch:
         )
 
     def _follow(self, view: RunView) -> RunSummary:
-        """Show the run of one coordinator and return its summary. Raises what Ray does if it dies or hangs."""
-        self._watcher = ExitWatcher(self._wait_for_coordinator())
+        """Show the run of one coordinator and return its summary. Raises Ray's error if it crashes or hangs."""
+        pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(lambda _: os.getpid())
+        self._watcher = ExitWatcher(self._answer(pid, lambda: self._folder.write_spent(self._request.spent)))
         ending: ray.ObjectRef[RunSummary] = self._coordinator.run.remote()
         while not ray.wait([ending], timeout=POLL_S)[0]:
-            progress = self._progress()
+            progress: Progress = self._answer(self._coordinator.progress.remote())
             view.show(progress)
             self._show_events()
             if not self._measured and progress.latest.get("update", 0) >= ENOUGH:  # its row is written
@@ -119,9 +120,8 @@ class Watch:
         return ray.get(ending)
 
     def _start_again(self, error: Exception) -> RunSummary | None:
-        """Start another coordinator after the death of one. Return the summary instead if the run ends with it.
-
-        Raises BadInput if that ended it, ActorDied if there is to be no other.
+        """Start another coordinator after a crash, or return the summary if the run has ended. Raises BadInput if that
+        ended it, ActorDied if there should be no other.
         """
         if bad := BAD_INPUT.search(str(error)):
             raise BadInput(bad[1]) from error
@@ -147,31 +147,20 @@ class Watch:
         return summary
 
     def _over(self) -> RunSummary | None:
-        """Return the summary of a run that its coordinator has ended, or that was told to stop; None of any other."""
+        """Return the summary of a run that has ended, or was told to stop; None for any other."""
         if self._signals:
             return write_ending(self._request, "interrupted", signal.Signals(self._signals[0]).name)
         return self._folder.summary()
 
     def close(self, summary: RunSummary) -> None:
-        """Learn from the run that has ended, have it shown, and free what its actors hold."""
+        """Learn from the finished run, have loggers show its end, and free all that its actors hold."""
         self._measure()
         ray.wait([self._coordinator.show_ending.remote(summary, TRACKERS_S)], timeout=TRACKERS_S + POLL_S)
-        ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # who hangs is killed by the shutdown
-
-    def _wait_for_coordinator(self) -> int:
-        """Keep the time spent until the coordinator does. Return its process; raises GetTimeoutError if it hangs."""
-        pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(_process_id)
-        return self._answer(pid, lambda: self._folder.write_spent(self._request.spent))
-
-    def _progress(self) -> Progress:
-        """Return where the run stands; raises GetTimeoutError if the coordinator hangs."""
-        return self._answer(self._coordinator.progress.remote())
+        ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # Ray's shutdown kills hanging actors
 
     def _answer(self, asked: "ray.ObjectRef[T]", meanwhile: Callable[[], None] = lambda: None) -> T:
-        """Return an answer of the coordinator; raises GetTimeoutError after SILENCE_S without it.
-
-        Looks are counted, not seconds: while this process was stopped, by Ctrl-Z or with its machine, no answer could
-        be had.
+        """Return an answer of the coordinator. Raises GetTimeoutError after SILENCE_S without it, counted in looks: no
+        answer can come while this process is stopped, by Ctrl-Z or with its machine.
         """
         for _ in range(round(SILENCE_S / POLL_S)):
             if ray.wait([asked], timeout=POLL_S)[0]:
@@ -180,7 +169,7 @@ class Watch:
         return ray.get(asked, timeout=POLL_S)
 
     def _measure(self) -> str:
-        """Keep what the run tells about the machine, and say it. No run ends because it could not be measured."""
+        """Store the run's measurements for later plans, and return them as a sentence. No run fails for that."""
         try:
             return learn_from(self._folder.path, self._machine)
         except Exception as error:
@@ -190,7 +179,6 @@ class Watch:
         return write_ending(self._request, "failed", reason, whole)
 
     def _show_events(self) -> None:
-        """Print the events since the last look."""
         events = self._folder.events()
         for event in events[self._events_shown :]:
             self._console.print(f"{event.event}: {event.detail}", soft_wrap=True, highlight=False, markup=False)
@@ -203,7 +191,3 @@ class Watch:
         if len(self._signals) == 2:
             after(HURRY_S, lambda: os._exit(128 + self._signals[0]))
         self._coordinator.stop.remote(signal.Signals(number).name)
-
-
-def _process_id(_: Any) -> int:
-    return os.getpid()

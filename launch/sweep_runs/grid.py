@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_origin
 
-from actors.storage.run_record import RunRecord
+from actors.storage.run_record import FINISHED, RunRecord
 from conf.arguments import pairs
 from conf.errors import BadInput
 from conf.load import load, read_value, recipe_names
@@ -23,126 +23,138 @@ AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""
 
 SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
-"""What stands before an axis's value in the name of a cell; otherwise the last part of the key and an equals sign."""
+"""Prefixes of an axis's value in the name of a run; of other axes it is the last part of the key and an equals sign."""
 
 REMEDIES = {item.path: item.not_for_sweeps for item in settings(Config) if item.not_for_sweeps}
 """Setting that a sweep refuses → what to do instead."""
 
 MODEL = ("conf", "model.path")
-"""Axes that change the model, and so what accuracy means."""
+"""Axes that change the model, and with it what accuracy means."""
 
 LISTS = {item.path for item in settings(Config) if get_origin(item.kind) is list}
 """Settings that take a list."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run. overrides: its value on each axis. arguments: of its `launch/run.py`. config: what they mean."""
+@dataclass(eq=False)
+class SweepRun:
+    """One run of a sweep.
+
+    overrides: its value on each axis.
+    arguments: of its `launch/run.py`.
+    config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
+    status, reason: as in sweep.json.
+    """
 
     name: str
     overrides: dict[str, Any]
     arguments: tuple[str, ...]
     config: Config
+    status: str = "pending"
+    reason: str | None = None
 
     @property
     def record(self) -> RunRecord:
         return RunRecord(Path(self.config.run.folder) / self.name)
 
+    @property
+    def budget(self) -> float:
+        return self.config.budget.seconds
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
 
 @dataclass(frozen=True)
 class Grid:
-    """A sweep as it was asked for. cells: seeds change slowest, so that a sweep cut short has compared something.
-    folder: where the cells' folders are.
+    """A sweep as it was requested.
+
+    runs: seeds change slowest, so that a sweep cut short has compared something.
+    folder: the parent of the runs' folders.
     """
 
     name: str
     conf: str
     settings: SweepConfig
     axes: dict[str, list[Any]]
-    cells: tuple[Cell, ...]
+    runs: tuple[SweepRun, ...]
     folder: Path
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
-    """Return the sweep that a command line asks for. Raises BadInput for what is no sweep, or no run in some cell.
+    """Return the sweep that a command line describes. Raises BadInput for anything else, and if a run is no run.
 
-    A list is an axis, but for settings that are lists themselves, which take a list of lists for it. `models` are
-    recipes, or else paths.
+    A list is an axis, except for settings that are lists themselves, which take a list of lists. `models` are recipes
+    or paths.
     """
-    texts = _split(arguments)
+    texts = _settings(arguments)
     conf = texts.pop("conf", "")
     own = [key for key in texts if key == "run.folder" or key.startswith("sweep.")]
     asked = load([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], kind=ConfigWithSweep)
     assert isinstance(asked, ConfigWithSweep)
-    of_sweep, root = asked.sweep, Path(asked.run.folder)
-    axes = _axes(texts)
-    if not axes:
-        raise BadInput("nothing to sweep: give a list, such as ranks=[8,64], seeds=[0,1,2] or lora.alpha=[16,32]")
-    name = of_sweep.name or f"{conf}-sweep"
+    if asked.sweep.seconds is not None and (both := {"budget.hours", "budget.minutes"} & texts.keys()):
+        raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
+    axes = _take_axes(texts)
+    name = asked.sweep.name or f"{conf}-sweep"
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
-    both = [key for key in ("budget.hours", "budget.minutes") if key in texts]
-    if of_sweep.seconds is not None and both:
-        raise BadInput(f"{both[0]} and a budget of the whole sweep are given: keep one")
-    kept = [f"{key}={text}" for key, text in texts.items() if key != "models" and AXES.get(key, key) not in axes]
-    kept.append(f"run.folder={root / name}")
+    folder = Path(asked.run.folder) / name
+    texts.setdefault("dashboard.port", "0")
+    kept = [*(f"{key}={text}" for key, text in texts.items()), f"run.folder={folder}"]
     order = sorted(axes, key=lambda key: (key != SEED, key not in MODEL))
     shown = sorted(order, key=lambda key: key == SEED)
-    cells = []
+    runs = []
     for values in product(*(axes[key] for key in order)):
         chosen = dict(zip(order, values, strict=True))
         overrides = {key: chosen[key] for key in shown}
         word = "-".join(_word(key, value) for key, value in overrides.items())
-        own = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
-        run = [f"conf={overrides.get('conf', conf)}", *own, *kept, f"run.name={word}"]
-        cells.append(Cell(word, overrides, tuple(run), load(run)))
-    word, times = Counter(cell.name for cell in cells).most_common(1)[0]
+        varied = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
+        given = [f"conf={overrides.get('conf', conf)}", *varied, *kept, f"run.name={word}"]
+        runs.append(SweepRun(word, overrides, tuple(given), load(given)))
+    word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
-        raise BadInput(
-            f"{times} cells would be named {word}: give every value of an axis once, under another last part"
-        )
-    return Grid(name, conf, of_sweep, axes, tuple(cells), root / name)
+        raise BadInput(f"{times} runs would be named {word}: give every value of an axis once, under another last part")
+    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder)
 
 
-def _split(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the arguments by their keys."""
+def _settings(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the texts of a command line by setting, `models` among them."""
     texts: dict[str, str] = {}
     for key, text in pairs(arguments, "conf=quickstart or ranks=[8,64]", (*AXES, "models")).items():
         target = AXES.get(key, key)
-        if any(AXES.get(known, known) == target for known in texts):
+        if target in texts:
             raise BadInput(f"{key}={text}: {target} is twice on the command line; keep one")
         if key in REMEDIES:
             raise BadInput(f"{key}={text} is not for a sweep: {REMEDIES[key]}")
-        texts[key] = text
+        texts[target] = text
     return texts
 
 
-def _axes(texts: dict[str, str]) -> dict[str, list[Any]]:
-    """Return the values of each axis, by the setting they are for."""
+def _take_axes(texts: dict[str, str]) -> dict[str, list[Any]]:
+    """Take the axes out of the texts, and return the values of each by its setting."""
     axes: dict[str, list[Any]] = {}
-    for key, text in texts.items():
-        named, target = key in (*AXES, "models"), AXES.get(key, key)
-        value = read_value(key, text)
-        if named and not isinstance(value, list):
-            value = [value]
-        of_lists = named or key not in LISTS or isinstance(next(iter(value), None), list)
-        if not isinstance(value, list) or not of_lists:
+    for key, text in list(texts.items()):
+        values = read_value(key, text)
+        if not isinstance(values, list) or (key in LISTS and not isinstance(next(iter(values), None), list)):
             continue
-        if not value:
+        if not values:
             raise BadInput(f"{key}=[]: an axis without values; list some, or leave it out")
+        del texts[key]
         if key == "models":
-            recipes = [name in recipe_names() for name in value]
+            recipes = [name in recipe_names() for name in values]
             if any(recipes) != all(recipes):
                 raise BadInput(f"{key}={text}: recipes and paths are mixed; name recipes, or paths of models")
-            target = "conf" if all(recipes) else "model.path"
-        axes[target] = value
+            key = "conf" if all(recipes) else "model.path"
+        axes[key] = values
+    if not axes:
+        raise BadInput("nothing to sweep: give a list, such as ranks=[8,64], seeds=[0,1,2] or lora.alpha=[16,32]")
     return axes
 
 
 def _word(key: str, value: Any) -> str:
-    """Return the part of a cell's name that tells its value on an axis."""
+    """Return the part of a run's name that states its value on an axis."""
     text = value if isinstance(value, str) else json.dumps(value)
     if key in MODEL:
-        text = text.rstrip("/").rpartition("/")[2].removeprefix("embedded:")
+        text = text.rstrip("/").rpartition("/")[2].removeprefix("bundled:")
     start = SHORT.get(key, f"{key.rpartition('.')[2]}=")
     return start + re.sub(r"[^\w.+=@-]+", "_", text).strip("_")

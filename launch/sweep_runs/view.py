@@ -1,7 +1,6 @@
-"""What a person sees of a sweep: a line a cell while it goes on, and what came of it."""
+"""What a person sees of a sweep: its plan, then a table with a row per run."""
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,99 +10,61 @@ from actors.formats import duration
 from launch.plan.estimate import Estimate
 from launch.plan.options import estimate_all
 from launch.plan.plan import Plan
-from launch.sweep_runs.grid import Grid
-from launch.sweep_runs.record import Standing
+from launch.sweep_runs.grid import SweepRun
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
-WORDS = ("cell", "memory", "status")
-"""Columns of words, which begin at the left."""
+FAULT = "bold red"
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", title_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(name, no_wrap=name in ("cell", "spent"), justify="left" if name in WORDS else "right")
+        words = name in ("run", "memory", "status")
+        table.add_column(name, no_wrap=name == "run", justify="left" if words else "right")
     return table
 
 
-def _status(standing: Standing) -> Text:
-    return Text(standing.status, STYLE.get(standing.status, ""))
-
-
-def render(standings: Iterable[Standing], left: float) -> RenderableType:
-    """Show every cell in a line, and when the sweep is expected to end. left: seconds."""
-    table = _table("cell", "status", "spent", "updates", "accuracy")
-    for standing in standings:
-        updates, accuracy = standing.latest("update"), standing.latest("reward/accuracy")
-        table.add_row(
-            standing.cell.name,
-            _status(standing),
-            f"{standing.spent / standing.budget:.0%} of {duration(standing.budget)}",
-            f"{updates:.0f}" if updates else "",
-            "" if accuracy is None else f"{accuracy:.2f}",
-        )
-    end = datetime.now() + timedelta(seconds=left)
-    said = f"about {duration(left)} left, until {end:%H:%M}" + (f" on {end:%d %B}" if left > 43200 else "")
-    return Group(table, Text(said, style="dim"))
-
-
-def describe(standing: Standing) -> str:
-    """Return how a cell stands in one line of text."""
-    words = f"{standing.cell.name}: {standing.status}"
-    if spent := standing.spent:
-        updates = standing.latest("update") or 0
-        words += f", {duration(spent)} of {duration(standing.budget)}, {updates:.0f} updates"
-    return words + (f", {standing.reason}" if standing.reason else "")
-
-
-def results(standings: Iterable[Standing]) -> RenderableType:
-    """Show held-out accuracy of every cell, with its interval; means over seeds are in the report."""
-    table = _table("cell", "before", "after", "95 % interval", "status")
-    table.title = "held-out pass@1"
-    for standing in standings:
-        base, final = standing.evaluation("base"), standing.evaluation("final")
-        figures = ("", "", "")
+def render(runs: Sequence[SweepRun]) -> RenderableType:
+    """Return the progress of every run and its held-out accuracy; means over seeds are in the report."""
+    table = _table("run", "status", "spent", "updates", "held-out pass@1")
+    for run in runs:
+        summary = run.record.summary()
+        base, final = (summary.eval.base, summary.eval.final) if summary else (None, None)
+        change = ""
         if base and final:
-            figures = (f"{base.pass_at_1:.3f}", f"{final.pass_at_1:.3f}", "{:.3f}–{:.3f}".format(*final.ci95))
-        table.add_row(standing.cell.name, *figures, _status(standing))
+            change = "{:.3f} → {:.3f} ({:.3f}–{:.3f})".format(base.pass_at_1, final.pass_at_1, *final.ci95)
+        status = Text(run.status, STYLE.get(run.status, ""))
+        table.add_row(run.name, status, f"{run.record.spent / run.budget:.0%}", f"{len(run.record.rows())}", change)
     return table
 
 
-def render_plans(grid: Grid, plans: dict[str, Plan], lanes: int) -> RenderableType:
-    """Show what every cell would be on its lane's part of the machine, and the whole in hours."""
-    table = _table("cell", "memory", "budget", "an update", "updates", "evaluations")
+def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
+    """Return the plan of every run on its lane's part of the machine, and the hours of the whole sweep."""
+    table = _table("run", "memory", "budget", "an update", "updates", "evaluations")
     forecasts = estimate_all(plans)
+    misfits, hopeless = [name for name, plan in plans.items() if not plan.fits], idle(forecasts)
     for name, plan in plans.items():
-        figures: tuple[str | Text, ...] = ("", "", "")
+        figures: tuple[str, ...] = ()
         if expected := forecasts[name]:
-            updates = Text(f"{expected.updates:,}", "" if expected.updates else "bold red")
-            figures = (duration(expected.update_s), updates, duration(2 * expected.evaluate_s))
-        fits = "fits" if plan.fits else Text("does not fit", "bold red")
-        table.add_row(name, fits, duration(plan.config.budget.seconds), *figures)
-    seconds = [plans[cell.name].config.budget.seconds for cell in grid.cells]
+            figures = (duration(expected.update_s), f"{expected.updates:,}", duration(2 * expected.evaluate_s))
+        fits = "does not fit" if name in misfits else "fits"
+        style = FAULT if name in (*misfits, *hopeless) else ""
+        table.add_row(name, fits, duration(plan.config.budget.seconds), *figures, style=style)
+    seconds = [plan.config.budget.seconds for plan in plans.values()]
     total, longest = sum(seconds), max(sum(seconds[number::lanes]) for number in range(lanes))
     first = next(iter(plans.values()))
     way, where = "one after another", first.machine.name
     if lanes > 1:
         way, where = f"{lanes} at a time: {duration(longest)}", f"one {where} each"
-    price = first.config.budget.price_per_hour
-    cost = "" if price is None else f", {price * lanes * longest / 3600:,.2f} at {price:.2f} an hour"
-    said = f"{len(grid.cells)} cells on {where}: {duration(total)} in all, {way}{cost}"
+    faults = f"{len(misfits)} of {len(plans)} do not fit. " if misfits else ""
+    faults += f"{len(hopeless)} of {len(plans)} have too small a budget for one update. " if hopeless else ""
+    conclusion = Text(faults or "All fit. ", FAULT if faults else "bold green")
+    said = f"{len(plans)} runs on {where}: {duration(total)} in all, {way}"
     source = f"what was measured here: {first.calibration.of}" if first.calibration.of else "rates and sizes alone"
-    return Group(_fitness(plans, forecasts) + Text(said), Text(), table, Text(f"Times are from {source}.", style="dim"))
-
-
-def _fitness(plans: dict[str, Plan], forecasts: dict[str, Estimate | None]) -> Text:
-    """Say whether all cells fit, and whether the budget of each is enough for an update."""
-    faults = {
-        "do not fit": sum(not plan.fits for plan in plans.values()),
-        "have too small a budget for one update": len(idle(forecasts)),
-    }
-    said = "".join(f"{number} of {len(plans)} {fault}. " for fault, number in faults.items() if number)
-    return Text(said, "bold red") if said else Text("All fit. ", "bold green")
+    return Group(conclusion + Text(said), Text(), table, Text(f"Times are from {source}.", style="dim"))
 
 
 def idle(forecasts: dict[str, Estimate | None]) -> list[str]:
-    """Return the cells whose budget is too small for an update."""
+    """Return the runs whose budget is too small for an update."""
     return [name for name, expected in forecasts.items() if expected and not expected.updates]

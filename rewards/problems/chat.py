@@ -57,7 +57,7 @@ def render(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any)
     if data.system is not None:
         spoken = [message for message in messages if message["role"] != "system"]
         messages = [{"role": "system", "content": data.system}, *spoken]
-    for example in data.examples:
+    for example in data.few_shot:
         messages.append({"role": "user", "content": data.template.replace("{problem}", example.problem)})
         messages.append({"role": "assistant", "content": example.answer})
     messages.append({"role": "user", "content": data.template.replace("{problem}", problem)})
@@ -69,7 +69,7 @@ def render(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any)
         roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
         raise BadInput(
             f"model.path: the model's chat template refuses messages of {roles} ({reason(error)}): change data.system, "
-            f"data.examples or data.chat_settings={data.chat_settings}, or choose another model"
+            f"data.few_shot or data.chat_settings={data.chat_settings}, or choose another model"
         ) from None
     return prompt
 

@@ -65,7 +65,7 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
             )
     pairs = read_pairs("data.source", config.data.source, config.data, TRAIN_SEED, left_out)
     if shown:
-        pairs = without_overlaps(pairs, shown, config.data.overlap, left_out)
+        pairs = without_overlaps(pairs, shown, config.data.contamination, left_out)
     train = usable_problems("data.source", pairs, config, tokenizer, left_out)
     if wanted and not config.data.eval_source:
         wanted = held_out(len(train), config)

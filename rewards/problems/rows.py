@@ -34,7 +34,7 @@ SHOWN_CHARACTERS = 200
 EMPTY = "empty problem or answer"
 NOT_FINITE = "gold answer is NaN or infinite"
 NO_MATCH = "no match for data.problem_pattern"
-SHOWN = "one of data.examples"
+SHOWN = "one of data.few_shot"
 DUPLICATE = "duplicate"
 CONFLICT = "duplicate with another gold answer"
 
@@ -93,7 +93,7 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
     problem_field = choose_field(key, "problem_field", data.problem_field, PROBLEM_FIELDS, columns)
     answer_field = choose_field(key, "answer_field", data.answer_field, ANSWER_FIELDS, columns)
     pattern = re.compile(data.problem_pattern) if data.problem_pattern else WHOLE
-    shown = {example.problem for example in data.examples}
+    shown = {example.problem for example in data.few_shot}
     for fields, grader in rows:
         turns = as_turns(fields.get(problem_field))
         text = turns[-1]["content"].strip() if turns else as_text(fields.get(problem_field))

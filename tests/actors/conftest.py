@@ -1,5 +1,3 @@
-"""What tests of the actors share."""
-
 from pathlib import Path
 
 import pytest

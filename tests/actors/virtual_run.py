@@ -31,7 +31,7 @@ def make_config(**learner: Any) -> Config:
             "rollout.samples_per_problem": 2,
             "eval.problems": 4,
             "eval.n": 2,
-            "canary.problems": 2,
+            "adapter_check.problems": 2,
             "checkpoint.every": 3,
             **{f"learner.{key}": value for key, value in learner.items()},
         },
@@ -43,6 +43,33 @@ def make_problems(train: int = 7, heldout: int = 4) -> ProblemSet:
         train=tuple(make_problem(number) for number in range(train)),
         heldout=tuple(make_problem(100 + number) for number in range(heldout)),
         dropped={},
+    )
+
+
+def make_context(
+    config: Config,
+    problems: ProblemSet,
+    folder: RunFolder,
+    seconds: float,
+    engine: Any,
+    learner: FakeLearner,
+    verifier: Any,
+    max_running: int = 16,
+) -> RunContext:
+    """A run of these actors in virtual time, after all that its folder knows. seconds: of the budget."""
+    clock = VirtualClock()
+    return RunContext(
+        config=config,
+        problems=problems,
+        engine=engine,
+        learner=learner,
+        verifier=verifier,
+        folder=folder,
+        budget=Budget(seconds, folder.spent, clock),
+        ledger=Ledger(clock, folder.spent, folder.ledger()),
+        clock=clock,
+        stopping=StopController(clock, config.budget.grace_s),
+        max_running=max_running,
     )
 
 
@@ -69,22 +96,11 @@ class Run:
         self.engine.slots = AdapterSlots(2)  # of a process of its own
 
         async def scenario() -> Outcome:
-            clock = VirtualClock()
             folder = self.folder = RunFolder(self.path)
             folder.recover()
-            budget = Budget(self.seconds, folder.spent, clock)
-            context = RunContext(
-                config=self.config,
-                problems=make_problems(heldout=self.config.eval.problems),
-                engine=self.engine,
-                learner=self.learner,
-                verifier=self.verifier,
-                folder=folder,
-                budget=budget,
-                ledger=Ledger(clock, folder.spent, folder.ledger()),
-                clock=clock,
-                stopping=StopController(clock, self.config.budget.grace_s),
-                max_running=16,
+            problems = make_problems(heldout=self.config.eval.problems)
+            context = make_context(
+                self.config, problems, folder, self.seconds, self.engine, self.learner, self.verifier
             )
             self.coordinator = Coordinator(context)
             for seconds in stops:
@@ -92,9 +108,9 @@ class Run:
             try:
                 return await self.coordinator.run()
             finally:
-                self.spent = budget.spent
-                self.ledger = self.coordinator.ledger.seconds
-                folder.write_spent(budget.spent, self.coordinator.ledger.record)
+                self.spent = context.budget.spent
+                self.ledger = context.ledger.seconds
+                folder.write_spent(self.spent, context.ledger.record)
 
         return run_virtually(scenario())
 
@@ -105,11 +121,6 @@ class Run:
     @property
     def rows(self) -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
-
-
-async def score_all(group: Any, score: float) -> Any:
-    """The same score for all samples."""
-    return replace(group, rewards=tuple(make_reward(score) for _ in group.samples))
 
 
 async def score_each(group: Any, scores: tuple[float, ...]) -> Any:

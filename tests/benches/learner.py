@@ -1,4 +1,4 @@
-"""The learner's forward and backward passes against a plain implementation: on the embedded model, on a card on one
+"""The learner's forward and backward passes against a plain implementation: on the bundled model, on a card on one
 with random weights in the shape of the recipe `instruct`.
 
 Plain: a PEFT model, rows padded to the longest of a micro-batch, full logits, log_softmax and gather. Both sides get

@@ -1,6 +1,6 @@
 """Peak resident memory of the real engine and learner against the plan's numbers.
 
-Every case starts Ray, a rollout actor and a learner of the embedded model, has them serve two adapter versions, learn
+Every case starts Ray, a rollout actor and a learner of the bundled model, has them serve two adapter versions, learn
 from a full micro-batch and save, and reads the peaks of their processes.
 """
 

@@ -53,7 +53,7 @@ TRL_WARM_UP, TRL_UPDATES = 1, 2
 TRL_BATCHES = (16, 64)
 """Samples per forward pass of TRL: the faster of the two is the baseline."""
 
-PARTS = {"learn": "learner busy", "sync": "weight sync", "canary": "adapter check", "generate": "a group takes"}
+PARTS = {"learn": "learner busy", "sync": "weight sync", "adapter_check": "adapter check", "generate": "a group takes"}
 """Times in a run's metrics, in words."""
 
 Side = dict[int, dict[str, float]]
@@ -151,7 +151,7 @@ def updates(limit: dict[str, float], notes: list[str]) -> Iterator[Row]:
             "data.size": "null",
             "data.problem_pattern": "",
             "data.template": "'{problem}'",
-            "data.examples": "[]",
+            "data.few_shot": "[]",
             "data.system": "null",
             "rollout.max_response_tokens": TOKENS,
             "learner.problems_per_update": GROUPS,
@@ -177,7 +177,7 @@ def our_updates(folder: Path, settings: dict[str, Any], notes: list[str]) -> flo
     fixed = {"reward.custom": reward, "checkpoint.every": 1000, "budget.minutes": 60, "eval.problems": 0}
     rows = carry_out(folder, settings | fixed | {"budget.updates": WARM_UP + UPDATES})
     counted = rows[WARM_UP:]
-    if any(row["completion/mean_length"] != TOKENS for row in counted):
+    if any(row["response/mean_length"] != TOKENS for row in counted):
         raise RuntimeError(f"some responses are not of {TOKENS} tokens")
     parts = (f"{words} {fmean(row[f'time/{part}'] for row in counted):.1f}" for part, words in PARTS.items())
     pace = Pace.between(rows, WARM_UP).update_s

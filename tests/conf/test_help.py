@@ -38,9 +38,9 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         "default: our choice: twice the rank",
     )
     assert [part for part in parts if part not in text] == []
-    assert "learner.ranks=null" in shown(capsys, "learner.ranks", "--help")
-    assert "resumed with another value" in shown(capsys, "help", "learner.ranks")
-    assert "model.shape.layers=0" in shown(capsys, "help", "model.shape")
+    assert "learner.world_size=null" in shown(capsys, "learner.world_size", "--help")
+    assert "resumed with another value" in shown(capsys, "help", "learner.world_size")
+    assert "model.shape.num_hidden_layers=0" in shown(capsys, "help", "model.shape")
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,12 @@ def test_overrides_win_and_keep_their_types() -> None:
     config = quickstart(
         *("lora.rank=8", "learner.learning_rate=1e-5", "run.overwrite=true", "run.name=trial"),
         *("learner.gradient_checkpointing=on", "data.template=a = {problem}", "data.problem_pattern="),
-        *("data.examples=[{problem: 1 + 1, answer: 2}]", "data.parameters.max_terms=3"),
+        *("data.few_shot=[{problem: 1 + 1, answer: 2}]", "data.parameters.max_terms=3"),
     )
     data, learner, run = config.data, config.learner, config.run
     assert (config.lora.rank, run.name, run.overwrite) == (8, "trial", True)
     assert (learner.learning_rate, learner.gradient_checkpointing) == (1e-5, "on")
-    assert (data.template, data.problem_pattern, data.examples) == ("a = {problem}", "", [ExampleConfig("1 + 1", "2")])
+    assert (data.template, data.problem_pattern, data.few_shot) == ("a = {problem}", "", [ExampleConfig("1 + 1", "2")])
     assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
     assert yaml.safe_load(dump(config)) == asdict(config)
 
@@ -114,15 +114,18 @@ def test_overrides_win_and_keep_their_types() -> None:
 )
 def test_alpha_follows_the_rank(rule: str, alphas: dict[int, int]) -> None:
     for rank, alpha in alphas.items():
-        lora = quickstart(f"lora.rank={rank}", f"lora.alpha_rule={rule}").lora
-        assert (lora.alpha, lora.alpha_rule) == (alpha, "fixed")
-    assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_rule={rule}").lora.alpha == 1
+        lora = quickstart(f"lora.rank={rank}", f"lora.alpha_scaling={rule}").lora
+        assert (lora.alpha, lora.alpha_scaling) == (alpha, "fixed")
+    assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_scaling={rule}").lora.alpha == 1
 
 
 def test_a_setting_follows_another() -> None:
     hours = {(): 480, ("hours=2",): 7200, ("hours=24",): 86400, ("hours=2", "minutes=5"): 300}
     assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours
-    assert (quickstart().model.shape.layers, quickstart("model.path=/some/model").model.shape.layers) == (30, 0)
+    assert (
+        quickstart().model.shape.num_hidden_layers,
+        quickstart("model.path=/some/model").model.shape.num_hidden_layers,
+    ) == (30, 0)
     assert load(["conf=math", "model.path=/some/model"]).model.stop_tokens == []
     assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
     own = quickstart("data.source=file:mine.csv").data
@@ -163,15 +166,15 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
     ("override", "words"),
     [
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
-        ("model.shape.layer=8", ["nearest: model.shape.layers"]),
+        ("model.shape.layer=8", ["nearest: model.shape.num_hidden_layers"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
-        ("data.examples=[3]", ["data.examples[0]=3", "problem, answer"]),
-        ("data.examples=[{probelm: a}]", ["data.examples[0].probelm", "nearest: data.examples[0].problem"]),
-        ("data.examples=[{problem: a, answer: [b]}]", ["data.examples[0].answer=[b]", "expected text"]),
+        ("data.few_shot=[3]", ["data.few_shot[0]=3", "problem, answer"]),
+        ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
+        ("data.few_shot=[{problem: a, answer: [b]}]", ["data.few_shot[0].answer=[b]", "expected text"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
         ("run.name='a", ["run.name='a", "quote it"]),
         ("run.name=${nowhere}", ["run.name", "nowhere"]),
@@ -184,7 +187,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.problem_pattern=(", ["regular expression"]),
         ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
         ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo, sapo"]),
-        ("model.shape.layers=0", ["model.shape.layers=0", "whole shape"]),
+        ("model.shape.num_hidden_layers=0", ["model.shape.num_hidden_layers=0", "whole shape"]),
     ],
 )
 def test_unusable_overrides(override: str, words: list[str]) -> None:

@@ -38,16 +38,16 @@ def test_followed_settings_exist() -> None:
 
 
 def test_known_properties_of_settings() -> None:
-    assert {"budget.hours", "learner.ranks", "dashboard.port", "validation.every"} <= {*marked("resumable")}
+    assert {"budget.hours", "learner.world_size", "dashboard.port", "validation.every"} <= {*marked("resumable")}
     assert not {"lora.rank", "learner.learning_rate", "data.source", "run.seed"} & {*marked("resumable")}
-    assert {"run.name", "run.seed", "learner.ranks"} <= {*marked("repeated")}
+    assert {"run.name", "run.seed", "learner.world_size"} <= {*marked("repeated")}
     assert not {"budget.hours", "guard.window", "lora.rank"} & {*marked("repeated")}
 
 
 def test_settings_change_in_copies_alone() -> None:
     config = Config()
-    other = changed(config, {"lora.rank": 8, "model.shape.layers": 3, "device": "cpu"})
-    assert (other.lora.rank, other.model.shape.layers, other.device) == (8, 3, "cpu")
+    other = changed(config, {"lora.rank": 8, "model.shape.num_hidden_layers": 3, "device": "cpu"})
+    assert (other.lora.rank, other.model.shape.num_hidden_layers, other.device) == (8, 3, "cpu")
     assert config == Config()
     assert other.reward is config.reward
     for frozen in (config, config.lora, config.model.shape):

@@ -70,7 +70,7 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
             f"model.path={boxing_model}",
             f"data.source=file:{data}",
             "data.problem_pattern=",
-            "data.examples=[]",
+            "data.few_shot=[]",
             "data.system=null",
             "data.template='{problem}'",
             "data.size=null",

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +16,8 @@ import psutil
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from tests.trained_runs import write_trained
-
-ROOT = Path(__file__).parents[2]
 
 KEY = "a secret"
 
@@ -32,19 +29,20 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_chat_through_a_pipe(run: Path) -> None:
-    script = "/problem 2\nhello\n/problem 7\n/samples\n/quit\n"
+    script = "/problem 2\nhello\n/problem 7\n/quit\n"
     command = [sys.executable, str(ROOT / "launch" / "chat.py"), str(run)]
     ended = subprocess.run(command, input=script, capture_output=True, text=True, timeout=580)
     assert ended.returncode == 0, ended.stderr
-    said = ended.stdout
     assert ended.stderr == ""  # nothing of an engine, or of a library
+    said = ended.stdout
     assert [line.split()[0] for line in said.splitlines()[:2]] == ["Starting", "Ready:"]
-    assert "gold: " in said
-    assert said.count("\nbase: ") == said.count("\ntrained: ") == 2
+    assert "reference answer: " in said
     assert "give a number from 1 to 6" in said
-    assert "right before, wrong after" not in said
-    answers = [line.partition(": ")[2] for line in said.splitlines() if line.startswith(("base: ", "trained: "))]
-    assert answers[2] != answers[3]
+    _, posed, spoken = said.split("┏")
+    assert "├" in posed  # above the verdicts
+    rows = [line.split("│")[1:3] for line in spoken.splitlines() if line.count("│") == 3]
+    base, trained = ("".join(column) for column in zip(*rows, strict=True))
+    assert base.strip() != trained.strip()
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +84,9 @@ def test_server_answers_a_real_client_for_both_models(server: str) -> None:
 @pytest.mark.slow
 def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
     root, key = server.removesuffix("/v1"), {"authorization": f"Bearer {KEY}"}
-    for path in ("/invocations", "/tokenize", "/scale_elastic_ep", "/v1/load_lora_adapter"):
+    for path in ("/invocations", "/tokenize", "/v1/load_lora_adapter", "/metrics", "/docs"):
         assert httpx.post(root + path, json={}).status_code == 401
         assert httpx.post(root + path, json={}, headers=key).status_code == 404
-    for path in ("/metrics", "/docs", "/openapi.json", "/version"):
-        assert httpx.get(root + path).status_code == 401
-        assert httpx.get(root + path, headers=key).status_code == 404
     assert httpx.get(f"{server}/models", headers={**key, "host": "rebound.example"}).status_code == 403
 
     served = next(
@@ -109,39 +104,6 @@ def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
     assert httpx.get(f"{server}/models", headers=key).status_code == 200
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
-def test_chat_in_a_terminal(run: Path, tmp_path: Path) -> None:
-    """Both answers stand beside each other, with their verdicts below."""
-    tmux = ["tmux", "-S", str(tmp_path / "terminal")]
-    command = shlex.join([sys.executable, str(ROOT / "launch" / "chat.py"), str(run)])
-    start = [*tmux, "new-session", "-d", "-x", "100", "-y", "40", command]
-    subprocess.run(start, check=True)
-
-    def screen_with(text: str) -> str:
-        shown = ""
-        until = time.monotonic() + 400
-        while time.monotonic() < until:
-            shown = subprocess.run([*tmux, "capture-pane", "-p"], check=True, capture_output=True, text=True).stdout
-            if text in shown:
-                return shown
-            time.sleep(0.5)
-        raise AssertionError(shown)
-
-    try:
-        assert screen_with("Ready:").split()[0] == "Starting"
-        subprocess.run([*tmux, "send-keys", "/problem 2", "Enter"], check=True)
-        screen = screen_with("├")
-        head = next(line for line in screen.splitlines() if "base" in line and "trained" in line)
-        assert head.index("base") < 50 < head.index("trained")
-        assert "gold: 5" in screen or "gold: " in screen
-        verdicts = next(line for line in reversed(screen.splitlines()) if line.startswith("│") and line.strip("│ "))
-        assert set(verdicts.replace("│", " ").split()) <= {"correct", "wrong", "unparsable"}
-        subprocess.run([*tmux, "send-keys", "/quit", "Enter"], check=True)
-    finally:
-        subprocess.run([*tmux, "kill-server"], check=False)
-
-
 ENGINE = """
 import json, sys
 from actors.rollout.vllm_engine import cpu_settings, set_environment
@@ -156,7 +118,7 @@ print("ids", list(answer.outputs[0].token_ids))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.version.cuda is not None, reason="the settings are those of a processor")
+@pytest.mark.skipif(torch.version.cuda is not None, reason="the settings are those of a CPU")
 def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -171,5 +133,4 @@ def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None
     ended = subprocess.run(given, capture_output=True, text=True, timeout=500)
     assert ended.returncode == 0, ended.stderr
     line = next(line for line in ended.stdout.splitlines() if line.startswith("ids "))
-    served = json.loads(line.removeprefix("ids "))
-    assert served[:4] == expected.tolist()[:4]
+    assert json.loads(line.removeprefix("ids "))[:4] == expected.tolist()[:4]

@@ -22,7 +22,7 @@ SETTINGS = (
     "checkpoint.every=1",
     f"checkpoint.keep_last={UPDATES}",
     "validation.every=2",
-    "learner.refill=true",
+    "learner.dynamic_sampling=true",
     "lora.dropout=0.1",
 )
 TIMES = ("time/", "budget/", "ledger/", "rollout/tokens_per_second", "learner/tokens_per_second", "learner/peak_memory")

@@ -1,4 +1,4 @@
-"""A real evaluation of the tiny model under an adapter, killed in the middle and finished by the same command."""
+"""A real evaluation of the tiny model with an adapter, killed in the middle and finished by the same command."""
 
 import json
 import os
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.test_evaluate import save_adapter
+from tests.trained_runs import save_adapter
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-N = 40
-PROBLEMS = 30
+N = 20
+PROBLEMS = 20
 
 
-def command(model: Path, adapter: Path, folder: Path) -> list[str]:
+def command(model: Path, folder: Path, std: float) -> list[str]:
+    save_adapter(folder / "adapter", model, std)
     data = folder / "sums.jsonl"
     data.write_text("".join(json.dumps({"problem": f"{a} + 3 =", "answer": "7"}) + "\n" for a in range(PROBLEMS)))
     return [
@@ -29,10 +30,10 @@ def command(model: Path, adapter: Path, folder: Path) -> list[str]:
         "conf=quickstart",
         f"run.folder={folder}",
         f"model.path={model}",
-        f"adapter={adapter}",
+        f"adapter={folder / 'adapter'}",
         f"benchmarks=[file:{data}]",
         f"n={N}",
-        "data.examples=[]",
+        "data.few_shot=[]",
         "data.system=null",
         "data.template='{problem}'",
         "rollout.max_prompt_tokens=32",
@@ -43,7 +44,7 @@ def command(model: Path, adapter: Path, folder: Path) -> list[str]:
 
 
 def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_model: Path, tmp_path: Path) -> None:
-    asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=0.3), tmp_path)
+    asked = command(boxing_model, tmp_path, std=0.3)
     folder = tmp_path / "quickstart" / "evaluation"
     files = [folder / "samples" / f"sums-{policy}.jsonl" for policy in ("base", "adapter")]
 
@@ -74,14 +75,9 @@ def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_
     assert benchmark["paired"]["difference"] == pytest.approx(difference)
     assert "sums: adapter less base" in second.stdout
 
-    third = subprocess.run(asked, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"})
-    assert third.returncode == 0
-    assert third.stdout.splitlines()[-3:] == second.stdout.splitlines()[-3:]
-    assert lines() == after
 
-
-def test_adapter_that_the_engine_cannot_tell_from_none_is_refused(boxing_model: Path, tmp_path: Path) -> None:
-    asked = command(boxing_model, save_adapter(boxing_model, tmp_path / "adapter", std=1e-9), tmp_path)
+def test_adapter_without_an_effect_is_refused(boxing_model: Path, tmp_path: Path) -> None:
+    asked = command(boxing_model, tmp_path, std=1e-9)
     ended = subprocess.run(asked, capture_output=True, text=True)
     assert ended.returncode == 2, ended.stdout + ended.stderr
     assert f"adapter={tmp_path / 'adapter'}" in ended.stderr.splitlines()[-1]

@@ -18,7 +18,7 @@ from tests.e2e.conftest import read_rows, read_summary
 @pytest.mark.slow
 def test_run_goes_on_from_its_remote_checkpoints(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     url = f"file://{tmp_path}/far"
-    settings = (f"checkpoint.mirror={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=150")
+    settings = (f"checkpoint.remote={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=150")
     folder = start.folder / "far"  # type: ignore[attr-defined]
     process = start("far", *settings)
     until = time.monotonic() + 400
@@ -44,7 +44,7 @@ def test_run_goes_on_from_its_remote_checkpoints(start: Callable[..., subprocess
     assert summary["updates"] == 150
     assert 0 < saved < 150
     counts = summary["ledger"]["counts"]
-    assert counts["mirror/copies"] >= 1
-    assert "mirror/failures" not in counts
+    assert counts["remote/copies"] >= 1
+    assert "remote/failures" not in counts
     files = json.loads(pointer.read_text())["files"]
     assert {"report.html", "summary.json", "metrics.jsonl", "config.yaml"} <= files.keys()

@@ -154,8 +154,8 @@ def test_rollouts_and_learner_overlap_within_the_staleness_bound(ended: Ended) -
 
 def test_rollouts_use_the_version_they_claim(ended: Ended) -> None:
     """The engine's log-probabilities follow the learner's, which move away from the base model's."""
-    assert all(row["canary/disagreement"] < 0.1 for row in ended.rows)
-    assert ended.rows[-1]["canary/movement"] > 3 * ended.rows[-1]["canary/disagreement"]
+    assert all(row["adapter_check/disagreement"] < 0.1 for row in ended.rows)
+    assert ended.rows[-1]["adapter_check/movement"] > 3 * ended.rows[-1]["adapter_check/disagreement"]
     assert all(row["mismatch/abs_mean"] < 0.5 for row in ended.rows)
 
 
@@ -224,13 +224,13 @@ def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
     assert ended.code == 0, ended.output
     assert "rollout × 2" in ended.output
     assert len(ended.rows) == 4
-    assert all(row["canary/disagreement"] < 0.1 for row in ended.rows)
+    assert all(row["adapter_check/disagreement"] < 0.1 for row in ended.rows)
     assert not ended.summary["events"]
 
 
 @pytest.mark.slow
 def test_two_ranks_learn_and_one_goes_on(begin: Begin) -> None:
-    run = begin("ranks", "learner.ranks=2")
+    run = begin("ranks", "learner.world_size=2")
     run.wait_for_update(3)
     run.process.send_signal(signal.SIGTERM)
     first = run.end()
@@ -241,5 +241,5 @@ def test_two_ranks_learn_and_one_goes_on(begin: Begin) -> None:
     second = begin("ranks", f"budget.updates={target}").end()
     assert second.code == 0, second.output
     assert [row["update"] for row in second.rows] == list(range(1, target + 1))
-    assert all(row["canary/disagreement"] < 0.1 for row in second.rows)
+    assert all(row["adapter_check/disagreement"] < 0.1 for row in second.rows)
     assert all(row["grad_norm"] > 0 for row in second.rows if row["tokens/trained"])

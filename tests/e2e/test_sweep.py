@@ -13,7 +13,7 @@ from tests.e2e.conftest import read_rows, read_summary
 pytestmark = pytest.mark.slow
 
 
-def test_a_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]) -> None:
     folder: Path = start.folder / "ranks-swept"  # type: ignore[attr-defined]
     settings = ("lora.rank=[4,8]", "budget.updates=4", "budget.minutes=10")
     first = start("ranks-swept", *settings, program="sweep")
@@ -26,11 +26,11 @@ def test_a_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., sub
     again = start("ranks-swept", *settings, program="sweep")
     output, _ = again.communicate()
     assert again.returncode == 0, output
-    for cell in ("r4", "r8"):
-        assert [row["update"] for row in read_rows(folder / cell)] == [1, 2, 3, 4]
-        assert read_summary(folder / cell)["plasticity"]["rank"] == int(cell[1:])
-        assert f"{cell}: completed" in output
+    for name in ("r4", "r8"):
+        assert [row["update"] for row in read_rows(folder / name)] == [1, 2, 3, 4]
+        assert read_summary(folder / name)["plasticity"]["rank"] == int(name[1:])
+        assert f"{name}: completed" in output
     assert "held-out pass@1" in output
     record = json.loads((folder / "sweep.json").read_text())
-    assert [(cell["cell"], cell["status"]) for cell in record["cells"]] == [("r4", "completed"), ("r8", "completed")]
+    assert [(run["cell"], run["status"]) for run in record["cells"]] == [("r4", "completed"), ("r8", "completed")]
     assert "Resumed with" not in (folder / "r4.log").read_text()

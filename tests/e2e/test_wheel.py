@@ -1,4 +1,4 @@
-"""The wheel, installed outside of the repository. What it depends on is taken from the environment of the tests."""
+"""The wheel, installed outside of the repository. Its dependencies come from the environment of the tests."""
 
 import json
 import os
@@ -34,27 +34,24 @@ def microbudget(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin" / "microbudget"
 
 
-def call(microbudget: Path, folder: Path, *arguments: str) -> str:
+@pytest.mark.slow
+def test_wheel_runs_and_pushes_from_any_folder(microbudget: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ended = subprocess.run(
-        [microbudget, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=540
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
 
+    def call(*arguments: str) -> str:
+        ended = subprocess.run(
+            [microbudget, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=540
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
 
-@pytest.mark.slow
-def test_recipes_are_in_it(microbudget: Path, tmp_path: Path) -> None:
-    assert "run " in call(microbudget, tmp_path, "help")
-    assert "paper" in call(microbudget, tmp_path, "run", "help")
-    assert "memory" in call(microbudget, tmp_path, "run", "conf=quickstart", "plan=true").lower()
+    assert "run " in call("help")
+    assert "paper" in call("run", "help")
+    assert "memory" in call("run", "conf=quickstart", "plan=true").lower()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_run_is_made_here(microbudget: Path, tmp_path: Path) -> None:
     short = ("budget.updates=2", "budget.minutes=8", "eval.problems=16")
-    call(microbudget, tmp_path, "run", "conf=quickstart", "dashboard.port=0", *short)
-    assert json.loads((tmp_path / "runs" / "quickstart" / "summary.json").read_text())["updates"] == 2
-    assert "<svg" in (tmp_path / "runs" / "quickstart" / "report.html").read_text()
-    assert "library_name: peft" in call(microbudget, tmp_path, "push", "runs/quickstart", "to=me/mine", "dry_run=true")
+    call("run", "conf=quickstart", "dashboard.port=0", *short)
+    run = tmp_path / "runs" / "quickstart"
+    assert json.loads((run / "summary.json").read_text())["updates"] == 2
+    assert "<svg" in (run / "report.html").read_text()
+    assert "library_name: peft" in call("push", "runs/quickstart", "to=me/mine", "dry_run=true")

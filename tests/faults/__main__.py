@@ -1,4 +1,4 @@
-"""Real tiny runs that are harmed, bounded or watched. A line for each case as it is over.
+"""Real tiny runs with faults, budgets or measurements. Prints a line per case.
 
 python -m tests.faults kill                        kill -9 of every process
 python -m tests.faults inject [FAULT[:MOMENT] …]   as root: stopped processes, disks, the clock, memory
@@ -20,7 +20,7 @@ COMMANDS = {"kill": injection.kill, "inject": injection.inject, "budgets": budge
 
 
 class Folders:
-    """What the fixtures need of pytest."""
+    """The part of pytest that the fixtures need."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -32,9 +32,9 @@ class Folders:
 
 @contextmanager
 def runs(disk: Path | None = None) -> Iterator[Callable[..., Run]]:
-    """Yield what starts runs of the tiny model by name and settings; in the end all that is left of them goes.
+    """Yield a function that starts runs of the tiny model by name and settings; end the rest of them at the end.
 
-    disk: a folder to do so in.
+    disk: the folder for them.
     """
     with tempfile.TemporaryDirectory(prefix="faults-", dir=disk) as root:
         folders = Folders(Path(root))

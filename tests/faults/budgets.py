@@ -1,7 +1,7 @@
 """Real tiny runs of several budgets: is each spent, and not more?
 
-A line for each as it ends, and at the end how many broke a promise: overrun above 2 s, unused time above the larger of
-5 % and 5 s, or no final checkpoint or evaluation.
+Prints a line per budget, and the number of broken ones: overrun above 2 s, unused time above the larger of 5 % and 5 s,
+or no final checkpoint or evaluation.
 """
 
 import time
@@ -29,13 +29,15 @@ def main(runs: Callable[[], AbstractContextManager[Callable[..., Run]]], argumen
             summary = ended.summary
             left = budget - summary["spent_s"]
             saved = latest(run.folder) == summary["updates"] > 0
-            judged = summary["eval"]["final"] is not None
-            kept = -OVERRUN_S <= left <= max(UNUSED_S, UNUSED_SHARE * budget) and saved and judged and ended.code == 0
+            evaluated = summary["eval"]["final"] is not None
+            kept = (
+                -OVERRUN_S <= left <= max(UNUSED_S, UNUSED_SHARE * budget) and saved and evaluated and ended.code == 0
+            )
             broken += not kept
             print(
                 f"{budget:>5} s {summary['spent_s']:>5.1f} s {process:>6.1f} s {max(-left, 0.0):>6.1f} s "
                 f"{max(left, 0.0):>5.1f} s {summary['updates']:>8}  {'there' if saved else 'MISSING':<10}  "
-                f"{'there' if judged else 'MISSING'}{'' if kept else '  BROKEN: ' + summary['reason']}",
+                f"{'there' if evaluated else 'MISSING'}{'' if kept else '  BROKEN: ' + summary['reason']}",
                 flush=True,
             )
     print(f"{len(budgets)} budgets, {broken} broken")

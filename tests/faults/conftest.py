@@ -18,11 +18,12 @@ from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
 __all__ = ["boxing_model", "start"]
 
 GONE_S = 120.0
-"""Within which every process of a run is gone after it has ended, or was killed."""
+"""Seconds in which every process of a run is gone after its end, or kill -9."""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 AGENTS_S = 150.0
-"""Ray's own agents, which hold nothing of the run, first try to reach the dead head for about a minute."""
+"""Ray's own agents, which hold nothing of the run, and the seconds in which they are gone: they first try to reach the
+dead head for about a minute."""
 
 ENGINE = "engine process"
 ROLLOUT = "ray::RolloutActor"
@@ -30,14 +31,13 @@ REWARD = "ray::RewardActor"
 LEARNER = "ray::LearnerActor"
 COORDINATOR = "ray::CoordinatorActor"
 WORKER = "reward worker"
-"""Names of processes, as the kernel has them. But a reward worker is a child of the fork server among the reward
-actor's, and an engine process is what a rollout actor spawns: the name that vLLM gives it does not take in every
-environment.
-"""
+"""Names of processes, as the kernel has them. A reward worker is a child of the reward actor's fork server, and an
+engine
+process is a child of a rollout actor: vLLM's name for it does not work in every environment."""
 
 
 class Run:
-    """A run in processes of its own, with everything it has started so far."""
+    """A real run in processes of its own. family: all of them so far, by id."""
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self.process = process
@@ -54,20 +54,20 @@ class Run:
         return int(rows[-1]["update"]) if rows else 0
 
     def events(self, kind: str) -> list[str]:
-        """What has been written down so far of events of this kind."""
+        """Return the details of this kind of events so far."""
         file = self.folder / "events.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         events = [json.loads(line) for line in lines if line.endswith("\n")]
         return [event["detail"] for event in events if kind in event["event"]]
 
     def look(self) -> list[psutil.Process]:
-        """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
+        """Return the run's live processes: all of its driver's session, whoever their parent is."""
         members = [member for member in psutil.process_iter() if member.pid != self.process.pid and self._holds(member)]
         self.family.update({member.pid: member for member in members})
         return members
 
     def listening(self) -> dict[str, str]:
-        """Names of its processes by the addresses on which they listen."""
+        """Return the names of its processes by the addresses on which they listen."""
         return {
             f"{connection.laddr.ip}:{connection.laddr.port}": member.name()
             for member in self.look()
@@ -82,7 +82,7 @@ class Run:
             return False
 
     def wait_until(self, happened: Callable[[], bool], what: str, seconds: float = 600.0, pause: float = 0.05) -> float:
-        """Seconds until something has happened; fails if the run ends or the time passes before."""
+        """Return the seconds until something has happened; fail if the run ends or the time passes before."""
         began = time.monotonic()
         while not happened():
             if self.process.poll() is not None:
@@ -97,7 +97,7 @@ class Run:
         return self.wait_until(lambda: self.updates >= update, f"update {update}")
 
     def find(self, title: str) -> psutil.Process:
-        """One process of the run by its name, once it is there."""
+        """Return one process of the run by its name, once it is there."""
         if title == WORKER:
             [actor] = [member for member in self.look() if named(member, REWARD)]
             server = next(child for child in actor.children() if "forkserver" in " ".join(child.cmdline()))
@@ -111,14 +111,26 @@ class Run:
         self.wait_until(look, title)
         return found[0]
 
+    def kill_each_new(self, title: str, times: int) -> None:
+        """Kill the process of this name, and each of its successors, so many times in all."""
+        killed: set[int] = set()
+
+        def kill_the_next() -> bool:
+            for process in self.look():
+                if process.pid not in killed and named(process, title):
+                    killed.add(process.pid)
+                    process.kill()
+            return self.process.poll() is not None or len(killed) >= times
+
+        self.wait_until(kill_the_next, f"death {times} of {title}")
+
     def kill(self, *titles: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to all of these at once."""
-        victims = [self.find(title) for title in titles]
-        for victim in victims:
+        for victim in [self.find(title) for title in titles]:
             victim.send_signal(number)
 
     def output(self) -> str:
-        """All it has printed, once it has ended."""
+        """Wait for the end and return all printed text."""
         self.process.wait()
         self._listener.join()
         return "".join(self._lines)
@@ -133,8 +145,10 @@ class Run:
         for line in self.process.stdout:
             self._lines.append(line)
 
-    def end(self) -> "Ended":
-        """Wait for the end; checks that no process and no shared memory is left."""
+    def end(self, number: int = 0) -> "Ended":
+        """Send a signal, if any, and wait for the end; check that no process and no shared memory is left."""
+        if number:
+            self.process.send_signal(number)
         self.look()
         output = self.output()
         self.check_nothing_left()
@@ -150,7 +164,7 @@ class Run:
 
 
 class Ended:
-    """What a process of a run left behind."""
+    """The end of a run's process: exit code, output and files."""
 
     def __init__(self, code: int, output: str, folder: Path) -> None:
         self.code = code
@@ -164,13 +178,13 @@ class Ended:
 
 
 def latest(folder: Path) -> int:
-    """Version of the newest checkpoint; 0 without one."""
+    """Return the version of the newest checkpoint; 0 without one."""
     link = folder / "checkpoints" / "latest"
     return int(link.resolve().name.removeprefix("update-")) if link.exists() else 0
 
 
 def learned_from(ended: Ended) -> dict[int, str]:
-    """Problem by group index of all groups behind the adapter; fails if one was learned from twice."""
+    """Return the problem by group index of all groups behind the adapter; fail if one is there twice."""
     seen: dict[int, str] = {}
     for row in ended.rows:
         lines = (ended.folder / "samples" / f"update-{row['update']:06d}.jsonl").read_text().splitlines()
@@ -192,7 +206,9 @@ def named(process: psutil.Process, title: str) -> bool:
 
 
 def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
-    """Starts runs by name, with further settings and half an hour's time; what is left of them in the end is killed."""
+    """Yield a function that starts runs by name, with further settings and half an hour's time; kill the rest at the
+    end.
+    """
     runs: list[Run] = []
 
     def launch(name: str, *settings: str) -> Run:
@@ -211,11 +227,11 @@ def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable
 
 @pytest.fixture
 def begin(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
-    """Start a run by name, with further settings; whatever is left of it at the end of the test is killed."""
+    """Start runs by name, with further settings; kill the rest at the end of the test."""
     yield from launcher(start)
 
 
 @pytest.fixture(scope="module")
 def begin_once(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
-    """The same for a run that the tests of a module share."""
+    """As `begin`, for a run that the tests of a module share."""
     yield from launcher(start)

@@ -1,8 +1,7 @@
-"""Harms a real tiny run, fault after fault, while it trains and while it saves a checkpoint.
+"""Injects fault after fault into a real tiny run, while it trains and while it saves a checkpoint.
 
-A line for each fault as it is over: how the run went on or ended, updates lost, seconds until it was further than
-before, and what a person was told. A run that ends is given the same command once the harm is made good. In the end,
-what the whole history has to be is checked.
+Prints a line per fault: how the run went on or ended, lost updates, seconds until it was further than before, and its
+messages. A run that ends is given the same command once the harm is made good. In the end the whole history is checked.
 """
 
 import os
@@ -21,17 +20,17 @@ Begin = Callable[..., Run]
 Runs = Callable[[Path], AbstractContextManager[Begin]]
 
 SETTINGS = ("budget.minutes=120", "eval.problems=0", "checkpoint.every=3", "learner.learning_rate=1e-6")
-"""A policy that has learned all there is would end the run."""
+"""Settings of the run. Its learning rate is small, since a policy that has learned everything would end it."""
 
 MOMENTS = ("training", "saving")
 
 OWN_NAMESPACE = "FAULTS_NAMESPACE"
 
 HANG_S = 420.0
-"""A run that has neither gone on nor ended so long after the harm was made good hangs."""
+"""Seconds after the harm was made good, in which a run that does not hang goes on or ends."""
 
 QUIET_UPDATES = 4
-"""Between two faults: an actor that dies again before it has answered ends the run, as it should."""
+"""Updates between two faults: an actor that crashes again before it has answered rightly ends the run."""
 
 PAUSE_S = 0.2
 
@@ -40,7 +39,7 @@ ENDING = re.compile(r"^\w+ after \d+ updates in .*?: (.*)$", re.MULTILINE)
 
 
 class Trial:
-    """A run that suffers one fault after the other."""
+    """A run with one fault after the other."""
 
     def __init__(self, begin: Begin) -> None:
         self._begin = begin
@@ -48,7 +47,7 @@ class Trial:
         self._former: list[Run] = []
 
     def suffer(self, fault: Fault, saving: bool) -> str:
-        """Return how the run went on or ended, updates lost, seconds, and what was said."""
+        """Return how the run went on or ended, lost updates, seconds, and its messages."""
         run = self._run
         run.wait_for_update(run.updates + QUIET_UPDATES)
         run.look()
@@ -81,7 +80,7 @@ class Trial:
         return f"{how:<22} {lost:>4} {time.monotonic() - began:>7.1f}  {said}"
 
     def end(self) -> str:
-        """Return what the history is, once the run was told to stop."""
+        """Stop the run and return a sentence on its history."""
         self._run.process.send_signal(signal.SIGTERM)
         ended = self._run.end()
         for run in self._former:
@@ -92,7 +91,7 @@ class Trial:
 
 
 def wait(run: Run, happened: Callable[[], bool], seconds: float) -> bool:
-    """Whether something has happened; not if the run ended, or the time passed, before."""
+    """Whether something has happened before the run ended or the time passed."""
     end = time.monotonic() + seconds
     while run.process.poll() is None and time.monotonic() < end:
         if happened():
@@ -107,7 +106,7 @@ def kill(runs: Runs, _: Sequence[str]) -> int:
 
 
 def inject(runs: Runs, arguments: Sequence[str]) -> int:
-    """Do what befalls a run besides, in a mount namespace of its own, which root may make; without names, all of it."""
+    """Inject these faults, by default all, in a mount namespace of its own, which root may make."""
     if OWN_NAMESPACE not in os.environ:
         os.environ[OWN_NAMESPACE] = "made"
         os.execvp("unshare", ["unshare", "-m", sys.executable, "-m", "tests.faults", "inject", *arguments])

@@ -1,5 +1,5 @@
-"""What befalls a run: processes that are killed or stopped, a disk that is full or read-only, a clock that is set,
-memory that runs out. Each is a context manager of a run: it harms on the way in and makes good on the way out.
+"""Faults of a run: processes that are killed or stopped, a disk that is full or read-only, a clock that is set, memory
+that runs out. Each is a context manager of a run: it harms at the start and makes good at the end.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from tests.faults.conftest import COORDINATOR, ENGINE, LEARNER, REWARD, ROLLOUT,
 DRIVER = "launch/run.py"
 STOP_S = 120.0
 TOLD_S = 600.0
-"""Within which a run tells of a process that was killed."""
+"""Seconds in which a run tells of a killed process."""
 
 MIB = 2**20
 
 DISK = 1536 * MIB
-"""Of the file system that the disk's faults need: the tiny run wants about 600 MiB."""
+"""Bytes of the file system for the disk's faults: the tiny run needs about 600 MiB."""
 
 SHARED_MEMORY = 768 * MIB
 MEMORY = 7 * 2**30
-"""Of the control group in which memory runs out; the tiny run is planned with 6 GiB."""
+"""Bytes of the control group in which memory runs out; the tiny run is planned with 6 GiB."""
 MARGIN = 64 * MIB
-"""Of it, what the neighbour that takes the rest leaves."""
+"""Bytes of it that the other program leaves."""
 
 DAY_S = 86_400
 
@@ -40,9 +40,8 @@ DAY_S = 86_400
 Over = Callable[[], bool]
 """Whether there is nothing left to make good, before its time has passed."""
 
-
-def never() -> bool:
-    return False
+NEVER: Over = bool
+"""Returns False, as `bool()` does: the fault lasts its whole time."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def victim_of(run: Run, title: str) -> psutil.Process:
 
 
 def killed(title: str, event: str = "") -> Callable[[Run], AbstractContextManager[Over]]:
-    """kill -9 of one process. event: tells of it; empty where nothing does."""
+    """kill -9 of one process. event: name of its event; empty where there is none."""
 
     def harm(run: Run) -> AbstractContextManager[Over]:
         victim, told = victim_of(run, title), len(run.events(event))  # found before the moment, which is short
@@ -90,26 +89,22 @@ def stopped(title: str) -> Callable[[Run], AbstractContextManager[Over]]:
 
 @contextlib.contextmanager
 def left_by_the_terminal(run: Run) -> Iterator[Over]:
-    """Ctrl-Z, then fg: all in the group of the driver stop that do not block or ignore it.
+    """Ctrl-Z, then fg: all in the driver's group stop that do not block or ignore it.
 
     Without a terminal the kernel itself would stop none of them.
     """
-    victims = [
-        process
-        for process in (psutil.Process(run.process.pid), *run.look())
-        if os.getpgid(process.pid) == run.process.pid and listens(process, signal.SIGTSTP)
-    ]
+
+    def listens(process: psutil.Process) -> bool:
+        lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        return not (int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)) & 1 << (signal.SIGTSTP - 1)
+
+    everybody = (psutil.Process(run.process.pid), *run.look())
+    victims = [process for process in everybody if os.getpgid(process.pid) == run.process.pid and listens(process)]
     for victim in victims:
         victim.suspend()
-    yield never
+    yield NEVER
     for victim in victims:
         victim.resume()
-
-
-def listens(process: psutil.Process, number: int) -> bool:
-    """Whether a process neither blocks nor ignores a signal."""
-    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-    return not (int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)) & 1 << (number - 1)
 
 
 @contextlib.contextmanager
@@ -121,29 +116,21 @@ def full(folder: Path) -> Iterator[Over]:
             with contextlib.suppress(OSError):
                 while True:
                     os.posix_fallocate(file.fileno(), filler.stat().st_size, step)
-    yield never
+    yield NEVER
     filler.unlink()
-
-
-def full_disk(run: Run) -> AbstractContextManager[Over]:
-    return full(run.folder.parent)
-
-
-def full_shared_memory(_: Run) -> AbstractContextManager[Over]:
-    return full(Path("/dev/shm"))
 
 
 @contextlib.contextmanager
 def read_only(run: Run) -> Iterator[Over]:
     """The kernel finds an error in the file system of the run folder and makes it read-only; then it is repaired."""
     break_disk(run.folder)
-    yield never
+    yield NEVER
     run.process.wait()
     repair_disk(run.folder)
 
 
 def break_disk(folder: Path) -> None:
-    """Have an ext4 turn read-only; what was not flushed is lost."""
+    """Have an ext4 turn read-only; data that was not flushed is lost."""
     Path("/sys/fs/ext4", disk_of(folder)[1].name, "trigger_fs_error").write_text("1")
 
 
@@ -158,14 +145,14 @@ def repair_disk(folder: Path) -> None:
 def deleted(run: Run) -> Iterator[Over]:
     shutil.rmtree(run.folder, ignore_errors=True)  # while the run writes
     shutil.rmtree(run.folder, ignore_errors=True)
-    yield never
+    yield NEVER
 
 
 @contextlib.contextmanager
 def set_clock(run: Run) -> Iterator[Over]:
-    """The date is a day later for all processes of the run, and then again what it was."""
+    """The date is a day later for all processes of the run, and then right again."""
     turn_clock(DAY_S)
-    yield never
+    yield NEVER
     turn_clock(0)
 
 
@@ -181,18 +168,18 @@ left = int(sys.argv[2]) - sum(int(facts[name]) for name in names)
 held = [bytearray(b"1" * 2**24) for _ in range(left // 2**24)]
 time.sleep(3600)
 """
-"""Takes what is left of a control group's memory up to a limit, and keeps it; what a cache holds counts as left."""
+"""Program that takes and keeps a control group's memory up to a limit; caches count as free."""
 
 
 @contextlib.contextmanager
 def little_memory(run: Run) -> Iterator[Over]:
-    """A neighbour in the run's control group takes what is left of its memory."""
+    """Another program in the run's control group takes the rest of its memory."""
     statistics = memory_groups() / "memory.stat"
-    with subprocess.Popen([sys.executable, "-c", HUNGRY, str(statistics), str(MEMORY - MARGIN)]) as neighbour:
+    with subprocess.Popen([sys.executable, "-c", HUNGRY, str(statistics), str(MEMORY - MARGIN)]) as other:
         try:
-            yield never
+            yield NEVER
         finally:
-            neighbour.kill()
+            other.kill()
 
 
 def memory_groups() -> Path:
@@ -217,17 +204,17 @@ KILLS = {
 FAULTS = {
     "engine": Fault("SIGSTOP of the engine process", stopped(ENGINE), STOP_S),
     "rollout": Fault("SIGSTOP of the rollout actor", stopped(ROLLOUT), STOP_S),
-    "worker": Fault("SIGSTOP of a judge worker", stopped(WORKER), STOP_S),
+    "worker": Fault("SIGSTOP of a reward worker", stopped(WORKER), STOP_S),
     "reward": Fault("SIGSTOP of the reward actor", stopped(REWARD), STOP_S),
     "learner": Fault("SIGSTOP of the learner", stopped(LEARNER), STOP_S),
     "coordinator": Fault("SIGSTOP of the coordinator", stopped(COORDINATOR), STOP_S),
     "driver": Fault("SIGSTOP of the driver", stopped(DRIVER), STOP_S),
     "terminal": Fault("Ctrl-Z, then fg", left_by_the_terminal, STOP_S),
-    "full": Fault("full disk", full_disk, 300.0),
+    "full": Fault("full disk", lambda run: full(run.folder.parent), 300.0),
     "read-only": Fault("read-only disk", read_only, 300.0),
     "deleted": Fault("deleted run folder", deleted, 300.0),
     "clock": Fault("a clock a day ahead, and back", set_clock, 20.0),
-    "shm": Fault("full /dev/shm", full_shared_memory, 60.0),
+    "shm": Fault("full /dev/shm", lambda run: full(Path("/dev/shm")), 60.0),
     "memory": Fault("memory at its limit", little_memory, 60.0),
 }
 
@@ -238,22 +225,20 @@ def join(group: Path) -> None:
 
 
 def disk_of(folder: Path) -> tuple[Path, Path]:
-    """Return mount point and device of the file system that holds a folder."""
-    where = max(
-        (part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)),
-        key=lambda part: len(part.mountpoint),
-    )
+    """Return mount point and device of a folder's file system."""
+    disks = (part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint))
+    where = max(disks, key=lambda part: len(part.mountpoint))
     return Path(where.mountpoint), Path(where.device)
 
 
 def call(*command: str | Path) -> str:
-    """Run a command that must succeed; what it printed."""
+    """Run a command that must succeed; return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextlib.contextmanager
 def small_world(faults: Set[str]) -> Iterator[Path]:
-    """Make what these faults need, as root in a mount namespace of one's own; yield the folder for the runs.
+    """Make the devices for these faults, as root in a mount namespace of one's own; yield the folder for the runs.
 
     The disk is an ext4 in a file; /dev/shm is small; the control group's limit is what Ray, too, takes for the host's
     memory; the clock is libfaketime's, whose library the environment names as LIBFAKETIME.
@@ -272,7 +257,7 @@ def small_world(faults: Set[str]) -> Iterator[Path]:
             undo.callback(call, "umount", folder)
         if "shm" in faults:
             call("mount", "-t", "tmpfs", "-o", f"size={SHARED_MEMORY}", "none", "/dev/shm")
-            undo.callback(call, "umount", "-l", "/dev/shm")  # what this process itself has opened there keeps it busy
+            undo.callback(call, "umount", "-l", "/dev/shm")  # this process's own open files there keep it busy
         if "memory" in faults:
             groups = memory_groups()
             group = groups / Path(root).name

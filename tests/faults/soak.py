@@ -1,8 +1,8 @@
 """A long run with tiny parts: do memory, files, processes and slots stay flat?
 
-A line now and then while it lasts. In the end, for every process that lives through the second half of the run, the
-slope of its memory and open files over that half, and what is left when the run has ended. That it ends at all shows
-that no slot leaks: an engine has two, and waits for a free one before each version.
+Prints a line now and then, and at the end the slope of memory and open files over the second half of the run, for every
+process that lives through it. The end shows that no slot leaks: an engine has two, and waits for a free one before each
+version.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from statistics import linear_regression
 from typing import NamedTuple
 
 import psutil
@@ -21,11 +22,11 @@ from tests.faults.conftest import Run
 
 SAMPLE_S = 2.0
 REPORT_EVERY = 20
-"""Updates."""
+"""Updates between two lines."""
 
 
 class Process(NamedTuple):
-    """memory: MiB that only it uses; files: open."""
+    """memory: its own, in MiB. files: number of open ones."""
 
     update: int
     memory: float
@@ -33,7 +34,7 @@ class Process(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """files: in the run folder; adapters: published and not deleted; memory: MiB of all processes."""
+    """files: number in the run folder. adapters: published and not deleted. memory: of all processes, in MiB."""
 
     update: int
     processes: int
@@ -60,7 +61,7 @@ def main(runs: Callable[[], AbstractContextManager[Callable[..., Run]]], argumen
             time.sleep(SAMPLE_S)
         ended = run.end()
         print(f"exit code {ended.code}, {len(ended.rows)} updates; no process and no shared memory left")
-    print(f"{'in the second half':<48} {'at half':>12} {'at the end':>12} {'an update':>14}")
+    print(f"{'in the second half':<48} {'at half':>12} {'at the end':>12} {'per update':>14}")
     for process, seen in sorted(each.items(), key=lambda item: item[0].pid):
         half = [sample for sample in seen if updates / 2 <= sample.update < updates]
         if len(half) > 3 and half[-1].update > updates * 0.9:
@@ -74,7 +75,7 @@ def main(runs: Callable[[], AbstractContextManager[Callable[..., Run]]], argumen
 
 
 def look(run: Run, each: dict[psutil.Process, list[Process]], names: dict[psutil.Process, str]) -> Whole:
-    """Sample every process of a run, and the run."""
+    """Measure every process of a run, and the run."""
     update, members, memory = run.updates, run.look(), 0.0
     for process in members:
         try:
@@ -90,16 +91,13 @@ def look(run: Run, each: dict[psutil.Process, list[Process]], names: dict[psutil
 
 
 def title(process: psutil.Process) -> str:
-    """What tells a process from the others: its name, and of an interpreter or a server of Ray the file it runs."""
+    """Return a process's name, and the Python file it runs, if any."""
     name, arguments = process.name(), process.cmdline()[1:]
     files = [Path(argument).name for argument in arguments if argument.endswith(".py")]
     return f"{name} {files[0]}" if files else name
 
 
 def report(what: str, points: list[tuple[float, float]]) -> None:
-    """First and last value, and the slope of the least-squares line."""
-    n = len(points)
-    x, y = sum(p[0] for p in points) / n, sum(p[1] for p in points) / n
-    spread = sum((p[0] - x) ** 2 for p in points)
-    slope = sum((p[0] - x) * (p[1] - y) for p in points) / spread if spread else 0.0
+    """Print first and last value, and the slope of the least-squares line."""
+    slope = linear_regression(*zip(*points, strict=True)).slope if len({x for x, _ in points}) > 1 else 0.0
     print(f"{what:<48} {points[0][1]:>12.1f} {points[-1][1]:>12.1f} {slope:>14.4f}", flush=True)

@@ -1,4 +1,4 @@
-"""The learner's process dies: what its successor makes of the same batches is the same, bit for bit."""
+"""The learner's process crashes: its successor makes the same weights from the same batches, bit for bit."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 UPDATES = 5
 SAVED = 2
-"""The version of the checkpoint; the learner dies in the update after the next."""
+"""Version of the checkpoint; the learner crashes in the update after the next."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A disk that takes nothing more, a folder that goes, processes that pause: `tests.faults inject` has the rest."""
+"""A full or read-only disk, a deleted folder, a paused process: `tests.faults inject` has the rest."""
 
 import os
 import shutil
@@ -18,29 +18,28 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 Begin = Callable[..., Run]
 
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a file system of its own")
+
 SETTINGS = ("eval.problems=0", "checkpoint.every=2", "learner.learning_rate=1e-6")
 
 PAUSE_S = 100.0
-"""Longer than an actor may be silent."""
+"""Seconds, more than an actor may be silent."""
 
 
 @pytest.fixture
 def small_ext4() -> Iterator[Path]:
-    if os.getuid() != 0:
-        pytest.skip("only root can mount a file system of its own")
     with small_world({"read-only"}) as disk:
         yield disk
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.getuid() != 0:
-        pytest.skip("only root can mount a file system of its own")
     call("mount", "-t", "tmpfs", "-o", f"size={1024 * MIB}", "none", tmp_path)
     yield tmp_path
     call("umount", tmp_path)
 
 
+@needs_root
 def test_full_disk_halts_with_the_remedy_and_the_same_command_goes_on(begin: Begin, small_disk: Path) -> None:
     settings = (f"run.folder={small_disk}", *SETTINGS)
     run = begin("full", "budget.updates=2000", *settings)
@@ -81,9 +80,10 @@ def test_pause_of_the_coordinator_costs_no_actor(begin: Begin) -> None:
     assert run.events("died") == []
 
 
+@needs_root
 @pytest.mark.parametrize("update", [5, 6])
 def test_history_outlives_a_disk_that_turns_read_only(small_ext4: Path, update: int) -> None:
-    """What was not flushed is lost with it. All but the disk is a fake."""
+    """All but the disk is a fake."""
     before, after = VirtualRun(small_ext4 / "run"), VirtualRun(small_ext4 / "run")
     for run in (before, after):
         run.config = changed(run.config, {"budget.updates": 9, "checkpoint.every": 2})

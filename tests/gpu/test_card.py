@@ -1,4 +1,4 @@
-"""An engine and a learner in their shares of one card, as in a run, at rank 256 on the embedded model."""
+"""An engine and a learner in their shares of one card, as in a run, at rank 256 on the bundled model."""
 
 import asyncio
 import os

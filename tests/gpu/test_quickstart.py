@@ -30,7 +30,7 @@ def test_quickstart_learns_on_the_card_and_leaves_it_free(tmp_path: Path) -> Non
     assert summary["spent_s"] <= 60 * MINUTES
     assert not [event for event in summary["events"] if "died" in event["event"]]
     assert len(rows) >= 5
-    assert all(row["canary/disagreement"] < 0.1 for row in rows)
+    assert all(row["adapter_check/disagreement"] < 0.1 for row in rows)
     assert max(row["staleness/max"] for row in rows) <= 1
     assert summary["eval"]["final"]["pass@1"] > summary["eval"]["base"]["pass@1"]
     deadline = time.monotonic() + 30

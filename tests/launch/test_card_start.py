@@ -64,7 +64,7 @@ def test_one_gpu_is_shared_and_of_two_each_side_has_one(
         (A40.format(0, "a", 20000), None, [], "GPU 0, NVIDIA A40, has 19.5 GiB of 45.0 GiB free"),
         (DIVIDED, None, [], "GPU 0, NVIDIA H100 80GB HBM3, is divided by MIG"),
         (DIVIDED, "MIG-377e0049", [], "CUDA_VISIBLE_DEVICES=MIG-377e0049"),
-        (A40.format(0, "a", 45600), None, ["run.mps=true"], "no nvidia-cuda-mps-control"),
+        (A40.format(0, "a", 45600), None, ["run.nvidia_mps=on"], "no nvidia-cuda-mps-control"),
     ],
 )
 def test_a_gpu_that_cannot_be_used_is_refused_in_one_line(
@@ -101,7 +101,7 @@ def test_an_engine_on_a_gpu_has_its_environment(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
 def test_a_learner_has_its_environment(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
-    config = load(["conf=r8_instruct", f"run.mps={str(mps).lower()}"])
+    config = load(["conf=r8_instruct", f"run.nvidia_mps={str(mps).lower()}"])
     LearnerActor(config, "", Share(gpus=gpus, memory=gpus, threads=4), "")
     assert os.environ["DS_ACCELERATOR"] == ("cuda" if gpus else "cpu")
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"

@@ -123,7 +123,7 @@ def carry_out_sweep(arguments: list[str]) -> None:
     if "help" in arguments:
         explain(arguments, "")
         return
-    assert read_grid(arguments).cells
+    assert read_grid(arguments).runs
 
 
 def carry_out_evaluate(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,20 +14,22 @@ from actors.storage.documents import EvaluatedSample
 from actors.storage.files import lock, read_rows
 from actors.storage.folders import MARK
 from conf.errors import BadInput
-from conf.load import dump, load
-from conf.settings import changed
+from conf.load import load
 from launch import evaluate
-from launch.evaluate import PreparedEvaluation, alike, conclude, prepare, write_results
+from launch.evaluate import conclude
+from launch.evaluation.preparation import PreparedEvaluation, prepare
+from launch.evaluation.results import alike, write_results
 from launch.hardware.machine import detect
 from launch.session.resume import begin, find_folder
 from rewards.problems import loading
 from tests.fakes import make_reward
 from tests.run_folders import write_run
+from tests.trained_runs import save_adapter, write_trained
 
 
 @pytest.fixture
 def arguments(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Of a command on two small files, whose gold answers need no worker process to be believed."""
+    """Arguments of an evaluation on two small files, whose answers need no worker process to be accepted."""
     monkeypatch.setattr(loading, "golds_that_verify", lambda pairs, config: [True] * len(pairs))
     for name, count in (("sums", 6), ("few", 2)):
         rows = [{"problem": f"What is {a} + {count}?", "answer": str(a + count)} for a in range(count)]
@@ -39,31 +42,14 @@ def arguments(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "n=2",
         "model.dtype=float32",
         "rollout.max_prompt_tokens=128",
-        "lora.rank=4",
-        "lora.alpha=8",
+        "lora.rank=64",
     ]
 
 
 @pytest.fixture
 def adapter(tiny_model: Path, tmp_path: Path) -> Path:
-    return save_adapter(tiny_model, tmp_path / "adapter", std=0.1)
-
-
-def save_adapter(model: Path, folder: Path, std: float) -> Path:
-    """What PEFT saves of an adapter of rank 8 on two modules, its B of this spread."""
-    from peft import LoraConfig, get_peft_model
-    from torch import manual_seed
-    from torch.nn.init import normal_
-    from transformers import AutoModelForCausalLM
-
-    manual_seed(0)
-    lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=4, target_modules=["q_proj", "up_proj"])
-    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name and std:
-            normal_(weight, std=std)
-    adapted.save_pretrained(folder)
-    return folder
+    save_adapter(tmp_path / "adapter", tiny_model, std=0.1)
+    return tmp_path / "adapter"
 
 
 def prepared(arguments: list[str]) -> PreparedEvaluation:
@@ -73,7 +59,7 @@ def prepared(arguments: list[str]) -> PreparedEvaluation:
 
 
 def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
-    """Give every problem so many answers more, correct where its index is below `right`."""
+    """Give every problem so many responses more, correct where its index is below `right`."""
     for sample_file in evaluation.sample_files:
         started = sample_file.rounds
         for number in range(started, started + rounds):
@@ -83,7 +69,7 @@ def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that bad input gets, after exit code 2 was checked."""
+    """Return the one line of a refusal."""
     capsys.readouterr()
     assert evaluate.main(arguments) == 2
     error = capsys.readouterr().err
@@ -92,55 +78,36 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("setting", "said"),
     [
-        (["benchmarks=[aime42]"], "aime24"),
-        (["benchmarks=[]"], "benchmarks=[]"),
-        (["benchmarks=[file:nowhere.jsonl]"], "nowhere.jsonl"),
-        (["benchmarks=[file:a/x.jsonl,file:b/x.csv]"], "called x"),
-        (["n=0"], "n=0"),
-        (["eval.temperature=0"], "eval.temperature=0"),
-        (["limit=0"], "limit=0"),
-        (["adapter=nowhere"], "nowhere/adapter_config.json"),
-        (["device=A40"], "A40"),
+        ("benchmarks=[aime42]", "aime24"),
+        ("benchmarks=[]", "benchmarks=[]"),
+        ("benchmarks=[file:nowhere.jsonl]", "nowhere.jsonl"),
+        ("benchmarks=[file:a/x.jsonl,file:b/x.csv]", "called x"),
+        ("n=0", "n=0"),
+        ("eval.temperature=0", "eval.temperature=0"),
+        ("adapter=nowhere", "nowhere/adapter_config.json"),
+        ("device=A40", "A40"),
+        ("rollout.kv_cache_gib=0.0001", "rollout.kv_cache_gib"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(
-    arguments: list[str], settings: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    arguments: list[str], setting: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    given = {setting.partition("=")[0] for setting in settings}
-    kept = [argument for argument in arguments if argument.partition("=")[0] not in given]
-    assert said in complaint([*kept, *settings], capsys)
+    kept = [argument for argument in arguments if argument.partition("=")[0] != setting.partition("=")[0]]
+    assert said in complaint([*kept, setting], capsys)
     assert not (tmp_path / "runs").exists()
 
 
-def test_plan_says_what_would_be_drawn(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert evaluate.main([*arguments, "plan=true"]) == 0
-    assert "sums: 6 problems × 2 samples" in capsys.readouterr().out
-    assert not (tmp_path / "runs").exists()
-
-
-def test_adapter_brings_its_own_rank_and_modules(arguments: list[str], adapter: Path) -> None:
-    evaluation = prepared([*arguments, f"adapter={adapter}"])
-    lora = evaluation.config.lora
-    assert (lora.rank, lora.alpha, lora.target_modules) == (8, 4, ["q_proj", "up_proj"])
-    served = AdapterRef(0, 0, str(adapter))
-    assert [sample_file.adapter for sample_file in evaluation.sample_files] == [None, served] * 2
-
-
-def test_untouched_foreign_and_other_models_adapters_are_refused(
+def test_unsuitable_adapters_are_refused(
     arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    untouched = save_adapter(tiny_model, tmp_path / "untouched", std=0.0)
-    assert "zero" in complaint([*arguments, f"adapter={untouched}"], capsys)
+    save_adapter(tmp_path / "untouched", tiny_model, std=0.0)
+    assert "zero" in complaint([*arguments, f"adapter={tmp_path}/untouched"], capsys)
     stated = json.loads((adapter / "adapter_config.json").read_text())
     for change, said in (
-        ({"base_model_name_or_path": "someone/else"}, "someone/else"),
-        ({"r": 16}, "[16, 128]"),
+        ({"r": 16}, "[16, 256]"),
         ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
-        ({"target_modules": "all-linear"}, "all-linear"),
         ({"r": None}, "r=None"),
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(stated | change))
@@ -148,8 +115,16 @@ def test_untouched_foreign_and_other_models_adapters_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
-def test_results_are_written_as_promised(arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
-    evaluation = prepared([*arguments, f"adapter={adapter}"])
+def test_results_are_written_as_documented(
+    arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*arguments, f"adapter={adapter}"]
+    assert evaluate.main([*arguments, "plan=true"]) == 0
+    assert "sums: 6 problems × 2 samples, by base model and adapter" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    evaluation = prepared(arguments)
+    served = AdapterRef(0, 0, str(adapter))
+    assert [sample_file.adapter for sample_file in evaluation.sample_files] == [None, served] * 2
     draw(evaluation, rounds=2, right=3)
     console = Console(record=True, width=200)
     assert evaluation.complete
@@ -162,95 +137,63 @@ def test_results_are_written_as_promised(arguments: list[str], adapter: Path, ti
     assert {"version", "reward", "extracted"} <= sample.content.keys()
     document = json.loads((folder / "evaluation.json").read_text())
     assert document["protocol"]["max_response_tokens"] == 24
-    assert document["protocol"]["adapter_config"] == {
-        "base": str(tiny_model),
-        "rank": 8,
-        "alpha": 4,
-        "rslora": False,
-        "target_modules": ["q_proj", "up_proj"],
-    }
+    found = document["protocol"]["adapter_config"]
+    assert (found["base"], found["rank"], found["alpha"]) == (str(tiny_model), 4, 8)
     sums = document["benchmarks"][0]
-    assert (sums["name"], sums["problems"], sums["base"]["n"]) == ("sums", 6, 2)
+    assert (sums["name"], sums["problems"], sums["base"]["n"], sums["base"]["tokens"]) == ("sums", 6, 2, 24)
     assert sums["base"]["pass@1"]["value"] == sums["base"]["maj@n"]["value"] == 0.5
-    assert sums["base"]["tokens"] == 24
     assert (sums["paired"]["difference"], sums["paired"]["p"]) == (0.0, 1.0)
     assert sums["paired"]["ci95"][0] < 0 < sums["paired"]["ci95"][1]
     assert "+0.000" in console.export_text()
     assert "0.500 (" in (folder / "evaluation.md").read_text()
 
 
-def test_cut_evaluation_states_its_n(arguments: list[str]) -> None:
-    evaluation = prepared(arguments)
-    draw(evaluation, rounds=1, right=1)
-    console = Console(record=True, width=200)
-    assert conclude(evaluation, "budget_exhausted", console) == 0
-    assert "sums: 1 of 2 samples" in console.export_text()
-    assert conclude(evaluation, "SIGTERM", console) == 143
-
-
-def test_no_complete_round_gives_no_figures(arguments: list[str]) -> None:
-    evaluation = prepared(arguments)
-    console = Console(record=True, width=200)
-    assert conclude(evaluation, "budget_exhausted", console) == 0
-    assert json.loads((evaluation.folder.path / "evaluation.json").read_text())["benchmarks"] == []
-    for shown in (console.export_text(), (evaluation.folder.path / "evaluation.md").read_text()):
-        assert "maj@n" not in shown
-
-
-def test_finished_evaluation_shows_its_table_without_an_engine(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_finished_evaluation_shows_its_table_without_an_engine_and_in_the_report_of_its_run(
+    arguments: list[str],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=6)
     write_results(evaluation, "running")
     monkeypatch.setattr(evaluate, "carry_out", None)
     assert evaluate.main(arguments) == 0
     assert "1.000" in capsys.readouterr().out
-
-
-def test_engines_that_do_not_fit_are_refused_before_anything_is_asked(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert "rollout.kv_cache_gib" in complaint([*arguments, "rollout.kv_cache_gib=0.0001"], capsys)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_report_of_the_run_that_was_judged_shows_its_benchmarks(
-    arguments: list[str], tiny_model: Path, tmp_path: Path
-) -> None:
-    run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
-    evaluation = prepared(arguments)
-    draw(evaluation, rounds=2, right=3)
-    conclude(evaluation, "completed", Console(record=True))
     assert "few" in (run / "report.html").read_text()
+    shutil.rmtree(run)
+    write_run(run, model="someone/else")
+    assert "someone/else" in complaint(arguments, capsys)
+
+
+def test_cut_evaluation_states_its_n_and_has_no_figures_without_a_complete_round(arguments: list[str]) -> None:
+    evaluation = prepared(arguments)
+    console = Console(record=True, width=200)
+    assert conclude(evaluation, "budget_exhausted", console) == 0
+    assert json.loads((evaluation.folder.path / "evaluation.json").read_text())["benchmarks"] == []
+    for shown in (console.export_text(), (evaluation.folder.path / "evaluation.md").read_text()):
+        assert "maj@n" not in shown
+    draw(evaluation, rounds=1, right=1)
+    assert conclude(evaluation, "SIGTERM", console) == 143
+    assert "sums: 1 of 2 samples" in console.export_text()
 
 
 @pytest.fixture
-def trained(arguments: list[str], adapter: Path, tmp_path: Path) -> Path:
-    """The folder of a run with settings of its own, the cell of a sweep; its last checkpoint holds the adapter."""
-    run = tmp_path / "sweep" / "r8"
-    (run / "checkpoints" / "update-000002").mkdir(parents=True)
-    (run / "checkpoints" / "latest").symlink_to("update-000002")
-    adapter.rename(run / "checkpoints" / "update-000002" / "adapter")
-    rows = [{"problem": f"What is {a} + 7?", "answer": str(a + 7)} for a in range(60)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = ["data.source=file:" + str(tmp_path / "train.jsonl"), "data.problem_pattern=''", "data.size=40"]
-    begun = [*source, "run.name=r8", "run.overwrite=true", "eval.temperature=0.9", "eval.problems=20"]
-    config = load([*arguments, "device=cpu", *begun])
-    config = changed(config, {"data.template": "{problem} is ${problem} ="})
-    (run / "config.yaml").write_text(dump(config))
-    return run
+def trained(arguments: list[str], tiny_model: Path, tmp_path: Path) -> Path:
+    """The folder of a run of a sweep, with settings of its own."""
+    own = ("device=cpu", "run.overwrite=true", "eval.temperature=0.9", "data.template='{problem} is ${problem} ='")
+    return write_trained(tmp_path / "sweep" / "r8", tiny_model, settings=own)
 
 
-def test_adapter_of_a_run_is_judged_by_that_runs_settings_in_that_runs_folder(
-    arguments: list[str], trained: Path
-) -> None:
+def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments: list[str], trained: Path) -> None:
     adapter, benchmarks = f"adapter={trained}/checkpoints/latest", arguments[3]
     evaluation = prepared([adapter, benchmarks, "n=2"])
     assert evaluation.folder.path == trained / "evaluation"
     protocol = evaluation.protocol
-    assert (protocol.temperature, protocol.template) == (0.9, "{problem} is ${problem} =")
-    assert protocol.adapter == str(trained / "checkpoints" / "update-000002" / "adapter")
+    assert (protocol.temperature, protocol.settings["data.template"]) == (0.9, "{problem} is ${problem} =")
+    assert protocol.adapter == str(trained / "checkpoints" / "update-000004" / "adapter")
     assert (evaluation.config.device, evaluation.config.run.overwrite) == ("auto", False)
     same = prepared(["conf=r8_llama", adapter, benchmarks, "n=2"])
     assert (same.folder.path, same.protocol) == (evaluation.folder.path, protocol)
@@ -264,7 +207,6 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
 ) -> None:
     (tmp_path / "runs").mkdir()
     run = trained.rename(tmp_path / "runs" / "quickstart")
-    (run / "checkpoints" / "latest" / "adapter").resolve().rename(adapter)
     (tmp_path / "config.yaml").write_text("of: other software")
     assert "is not of the run in" in complaint([*arguments, f"adapter={adapter}"], capsys)
     assert not (run / "evaluation").exists()
@@ -272,53 +214,39 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
     assert named.folder.path == tmp_path / "runs" / "other" / "evaluation"
 
 
-def test_base_model_of_another_run_is_refused(
+def test_evaluation_is_locked_and_deleted_when_its_run_is_overwritten(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_run(tmp_path / "runs" / "quickstart", model="someone/else")
-    assert "someone/else" in complaint(arguments, capsys)
-
-
-def test_two_processes_do_not_share_an_evaluation(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    descriptor = lock(tmp_path / "runs" / "quickstart" / "evaluation")
+    folder = tmp_path / "runs" / "quickstart" / "evaluation"
+    descriptor = lock(folder)
     assert descriptor is not None
     assert "another process" in complaint(arguments, capsys)
     os.close(descriptor)
     prepared(arguments)
-
-
-def test_evaluation_is_no_run_and_goes_when_its_run_is_overwritten(arguments: list[str], tmp_path: Path) -> None:
-    prepared(arguments)
-    folder = tmp_path / "runs" / "quickstart" / "evaluation"
     config = load([*arguments, "run.overwrite=true"])
-    begin(config, find_folder(config), ProblemSet((), (), {}))
-    assert folder.exists()
-    begin(config, find_folder(config), ProblemSet((), (), {}))
-    assert not folder.exists()
+    for there in (True, False):  # the first run in the folder keeps it
+        begin(config, find_folder(config), ProblemSet((), (), {}))
+        assert folder.exists() == there
 
 
-def test_answers_are_compared_in_one_spelling_and_what_cannot_be_read_with_nothing() -> None:
+def test_answers_are_compared_in_one_spelling_and_unreadable_ones_with_nothing() -> None:
     assert alike(r"\frac{1}{2}", "1/2")
     assert alike("1,000", "1000")
     assert not alike("(2, 3)", "(3, 2)")
     assert not alike("$$", "$$")
 
 
-def test_what_a_run_was_trained_on_never_counts_as_held_out(
+def test_problems_of_the_training_never_count_as_held_out(
     arguments: list[str], trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     evaluation = prepared(asked)
-    (posed,) = (posed for posed, _ in evaluation.samples)
-    assert len(posed.problems) == 20
-    assert "eval.problems=20" in complaint([*asked, "eval.problems=30"], capsys)
-    assert "data.size=40" in complaint([*asked, "data.size=30"], capsys)
-    (trained / "problems.digest").write_text(posed.digest)
+    (held_out,) = (problems for problems, _ in evaluation.samples)
+    assert len(held_out.problems) == 6
+    (trained / "problems.digest").write_text(held_out.digest)
     prepared([*asked, "data.hub_timeout_s=5"])
-    (trained / "problems.digest").write_text("another")
-    assert "benchmarks=heldout" in complaint(asked, capsys)
+    for change in ("eval.problems=5", "data.size=30"):
+        assert "benchmarks=heldout" in complaint([*asked, change], capsys)
 
 
 def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]) -> None:
@@ -342,15 +270,12 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
         prepared([*rest, few, "n=2", "eval.temperature=0.5"])
 
 
-def test_dropped_problems_are_on_record(arguments: list[str], tmp_path: Path) -> None:
+def test_filtered_problems_are_recorded(arguments: list[str], tmp_path: Path) -> None:
     with (tmp_path / "few.jsonl").open("a") as file:
         file.write(json.dumps({"problem": "1 + " * 100, "answer": "7"}) + "\n" + json.dumps({"problem": "?"}) + "\n")
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=1)
-    console = Console(record=True, width=200)
-    conclude(evaluation, "completed", console)
+    document = write_results(evaluation, "completed")
     reasons = {"empty problem or answer": 1, "prompt over rollout.max_prompt_tokens": 1}
-    document = json.loads((evaluation.folder.path / "evaluation.json").read_text())
-    assert [each["dropped"] for each in document["benchmarks"]] == [{}, reasons]
-    for shown in (console.export_text(), (evaluation.folder.path / "evaluation.md").read_text()):
-        assert all(f"1 {reason}" in shown for reason in reasons)
+    assert [each.dropped for each in document.benchmarks] == [{}, reasons]
+    assert all(f"1 {reason}" in (evaluation.folder.path / "evaluation.md").read_text() for reason in reasons)

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +29,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.settings import changed
 from launch import export
-from launch.embedded import FILES, provide
+from launch.bundled import FILES, provide
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claimed
@@ -62,19 +61,12 @@ OFTEN = st.tuples(st.sampled_from(NOT_BEGUN), st.sampled_from(OFTEN_OURS), st.ju
 QUICKSTART = load(["conf=quickstart"])
 
 
-@dataclass(frozen=True)
-class Sound:
-    """The result of verifying an export."""
-
-    fault: str = ""
-
-
 class World:
     """A run `mine` with a checkpoint, an evaluation and remote checkpoints, and what stands beside."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        own = {"run.name": "mine", "run.folder": str(root), "checkpoint.mirror": f"file://{root}/far"}
+        own = {"run.name": "mine", "run.folder": str(root), "checkpoint.remote": f"file://{root}/far"}
         self.config = changed(QUICKSTART, own)
         self.run = RunFolder(root / "mine")
         self.begun = False
@@ -134,7 +126,7 @@ def save(world: World) -> None:
 
 
 def restore(world: World) -> None:
-    with setting(world, run__name="other", run__restore=world.config.checkpoint.mirror):
+    with setting(world, run__name="other", run__restore=world.config.checkpoint.remote):
         (world.root / "far" / "other").symlink_to("mine")
         bring_back(world.config)
 
@@ -202,9 +194,7 @@ ACTIONS: list[Callable[[World], Any]] = [
 )
 def test_file_that_is_not_ours_survives(before: Any, begin_first: bool, after: Any, actions: Any) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
-        found = SimpleNamespace(
-            check_room=lambda *_: None, needed_bytes=lambda *_: 0, write_verified=lambda *_: Sound()
-        )
+        found = SimpleNamespace(write_verified=lambda *_: "")
         patched.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
         world = World(Path(place).resolve())
         if begin_first:

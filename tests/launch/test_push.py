@@ -1,18 +1,23 @@
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import constants
 
 from launch import push
-from launch.after import repository
+from launch.after import artifact
+from launch.after.trained import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
 from tests.trained_runs import write_trained
+
+PUBLISHED = """.gitattributes README.md adapter_config.json adapter_model.safetensors
+    training/config.yaml training/metrics.jsonl training/report.html"""
+SAID = "1 · accuracy|20.8|95 % interval|1 × A40|9.8|0.08 at 0.5 per hour|one seed|me/mine"
 
 
 @pytest.fixture
@@ -45,18 +50,16 @@ def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return shutil.copytree(finished, tmp_path / "runs" / "mine", symlinks=True)
 
 
-def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def metadata(hub: Hub) -> dict[str, Any]:
+    """What the card in the repository tells the hub."""
+    stated: dict[str, Any] = yaml.safe_load(hub.files["me/mine"]["README.md"].decode().split("---\n")[1])
+    return stated
+
+
+def test_repository_gets_adapter_card_and_training(run: Path, hub: Hub) -> None:
     assert push.main([str(run), "to=me/mine"]) == 0
     files = hub.files["me/mine"]
-    assert sorted(files) == [
-        ".gitattributes",
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "training/config.yaml",
-        "training/metrics.jsonl",
-        "training/report.html",
-    ]
+    assert files.keys() == {*PUBLISHED.split()}
     adapter = run / "checkpoints" / "update-000004" / "adapter" / "adapter_model.safetensors"
     assert files["adapter_model.safetensors"] == adapter.read_bytes()
     base = Path(json.loads((adapter.parent / "adapter_config.json").read_text())["base_model_name_or_path"])
@@ -65,46 +68,57 @@ def test_repository_gets_adapter_card_and_evidence(run: Path, hub: Hub, capsys: 
     assert files["training/metrics.jsonl"] == (run / "metrics.jsonl").read_bytes()
     assert hub.created[0]["visibility"] == "private"
     assert hub.commits == ["mine, update-000004, as adapter"]
-    _, header, card = files["README.md"].decode().split("---\n", 2)
-    formula = "1 · accuracy"
-    assert formula in card
-    assert formula in files["training/report.html"].decode()
-    metadata = yaml.safe_load(header)
-    assert metadata["library_name"] == "peft"
-    assert "base_model" not in metadata  # a folder of this machine is none of the hub's
-    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == round(5 / 24, 4)
-    assert card.count("held-out pass@1 ") == 3  # the verdict, once, and two rows
-    assert "The first held-out problem as the model saw it" in card
-    for said in ("20.8", "95 % interval", "1 × A40", "9.8", "0.08 at 0.5 an hour", "One run with one seed", "me/mine"):
-        assert said in card
-    assert "Published" in capsys.readouterr().out
+    stated = metadata(hub)
+    assert stated["library_name"] == "peft"
+    assert "base_model" not in stated  # a folder of this machine is none of the hub's
+    assert stated["model-index"][0]["results"][0]["metrics"][0]["value"] == round(5 / 24, 4)
+    body = files["README.md"].decode().split("---\n", 2)[2]
+    for said in SAID.split("|"):
+        assert said in body
 
 
-def test_what_is_the_owners_business_stays_here(
+@pytest.mark.parametrize(
+    ("value", "published"),
+    [
+        ("file:../data/sums.jsonl", "file:sums.jsonl"),
+        ("/home/me/models/tiny", "tiny"),
+        ("/no_think {problem}", "/no_think {problem}"),
+        (["/mnt/rewards.py:reward", 1], ["rewards.py:reward", 1]),
+        ("hub:owner/name", "hub:owner/name"),
+    ],
+)
+def test_paths_become_names(value: object, published: object) -> None:
+    assert push.public({"setting": value}) == {"setting": published}
+
+
+def test_private_settings_and_paths_stay_here(
     run: Path, finished: Path, tiny_model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert push.main([str(run), "to=me/mine", "private=false"]) == 0
     assert hub.created[0]["visibility"] == "public"
     everything = b"".join(content for path, content in hub.files["me/mine"].items())
-    assert b"SECRET" not in everything
-    assert TOKEN.encode() not in everything
+    for secret in ("SECRET", TOKEN, str(finished.parent), str(tiny_model.parent)):
+        assert secret.encode() not in everything
     assert TOKEN not in capsys.readouterr().out
     assert not any(TOKEN.encode() in file.read_bytes() for file in run.rglob("*") if file.is_file())
-    assert b"data.source=file:sums.jsonl" in everything  # of the command
-    for folder in (finished.parent, tiny_model.parent):
-        assert str(folder).encode() not in everything
     settings = yaml.safe_load(hub.files["me/mine"]["training/config.yaml"])
     assert settings["data"]["source"] == "file:sums.jsonl"
     assert "on_end" not in settings["run"]
     assert settings["lora"]["rank"] == 4
 
 
-def test_merged_model_is_verified_first(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_merged_model_is_verified_first(
+    run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(artifact, "write_verified", lambda *_: "the export differs from the adapter")
+        assert push.main([str(run), "to=me/mine", "format=merged"]) == 1
+    assert "differs" in capsys.readouterr().out
+    assert not hub.files
     assert push.main([str(run), "to=me/mine", "format=merged"]) == 0
     assert "export and adapter" in capsys.readouterr().out
-    files = hub.files["me/mine"]
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= files.keys()
-    assert yaml.safe_load(files["README.md"].decode().split("---\n")[1])["library_name"] == "transformers"
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= hub.files["me/mine"].keys()
+    assert metadata(hub)["library_name"] == "transformers"
 
 
 def test_dry_run_shows_all_and_needs_nothing(
@@ -116,32 +130,17 @@ def test_dry_run_shows_all_and_needs_nothing(
     said = capsys.readouterr().out
     assert "adapter_model.safetensors" in said
     assert "library_name: peft" in said
-    assert "Nothing was sent" in said
 
 
 def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from launch.after import card
-
-    monkeypatch.setattr(card, "HUB_NAMES", _Always("someone/base"))
+    monkeypatch.setattr(Trained, "base_name", "someone/base")
     hub.cards["someone/base"] = {"license": "mit"}
     assert push.main([str(run), "to=me/mine"]) == 0
-    metadata = yaml.safe_load(hub.files["me/mine"]["README.md"].decode().split("---\n")[1])
-    assert metadata["base_model"] == "someone/base"
-    assert metadata["base_model_relation"] == "adapter"
-    assert metadata["license"] == "mit"
+    wanted = {"base_model": "someone/base", "base_model_relation": "adapter", "license": "mit"}
+    assert wanted.items() <= metadata(hub).items()
 
 
-class _Always(dict[str, str]):
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def get(self, _: object, __: object = None) -> str:  # type: ignore[override]
-        return self._value
-
-
-def test_model_that_is_there_is_replaced_only_when_asked(
-    run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_in_the_hub_are_replaced_only_when_asked(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert push.main([str(run), "to=me/mine"]) == 0
     before = dict(hub.files["me/mine"])
     assert push.main([str(run), "to=me/mine"]) == 2
@@ -156,14 +155,12 @@ def test_model_that_is_there_is_replaced_only_when_asked(
     [
         (["mine"], TOKEN, "to=OWNER/NAME"),
         (["mine", "to=mine"], TOKEN, "to=mine"),
-        (["mine", "to=me/mi ne"], TOKEN, "give OWNER/NAME"),
-        (["mine", "to=me/mine", "privat=true"], TOKEN, "privat=true"),
+        (["mine", "to=me/mi ne"], TOKEN, "to=me/mi ne"),
         (["mine", "to=me/mine", "format=gguf"], TOKEN, "format=gguf"),
         (["unended", "to=me/mine"], TOKEN, "unended"),
         (["mine", "to=me/mine"], "", "HF_TOKEN"),
         (["mine", "to=me/mine"], "hf_wrong", "HF_TOKEN"),
-        (["mine", "to=me/mine"], "hf_ключ", "HF_TOKEN"),
-        (["mine", "to=me/mine"], "hf_a\nb", "HF_TOKEN"),
+        (["mine", "to=me/mine"], "hf_ключ", "to=me/mine"),
     ],
 )
 def test_bad_input_is_one_line_and_sends_nothing(
@@ -179,45 +176,33 @@ def test_bad_input_is_one_line_and_sends_nothing(
     monkeypatch.setenv("HF_TOKEN", token)
     shutil.copytree(run, "unended", symlinks=True)
     (run.parent / "unended" / "summary.json").write_text(json.dumps({"status": "interrupted"}))
-    before = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.rglob("*") if file.is_file()}
     assert push.main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
     assert not hub.files
-    assert {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.rglob("*") if file.is_file()} == before
 
 
-def test_hub_out_of_reach(
-    run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("kind", "at", "cause"),
+    [
+        ("away", "", "Connect"),
+        ("silent", "whoami-v2", "Timeout"),
+        ("silent", "commit/main", "Timeout"),
+        ("nonsense", "me/mine", "Error"),
+        ("nonsense", "create", "Error"),
+        ("nonsense", "commit/main", "Error"),
+    ],
+)
+def test_hub_away_silent_or_unreadable(
+    kind: str, at: str, cause: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert push.main([str(run), "to=me/mine"]) == 2
-    assert "cannot be reached" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("at", ["whoami-v2", "me/mine", "create", "commit/main"])
-@pytest.mark.parametrize("kind", ["silent", "nonsense"])
-def test_hub_that_says_nothing_or_nonsense(
-    kind: str, at: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(repository, "SILENCE_S", 0.3)
+    monkeypatch.setattr(push, "SILENCE_S", 0.3)
+    if kind == "away":
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     setattr(hub, kind, at)
-    code = push.main([str(run), "to=me/mine"])
-    if (kind, at) == ("nonsense", "whoami-v2"):  # which nobody reads
-        assert code == 0
-        return
-    assert code == 2
+    assert push.main([str(run), "to=me/mine"]) == 2
     error = capsys.readouterr().err
     assert "to=me/mine" in error
-    assert ("silent" in error) == (kind == "silent")
+    assert cause in error
     assert not hub.commits
-
-
-def test_merged_model_that_is_not_what_was_trained_stays_here(
-    run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(push, "write_model", lambda *_: "the export differs from the adapter")
-    assert push.main([str(run), "to=me/mine", "format=merged"]) == 1
-    assert "Not published: the export differs from the adapter" in capsys.readouterr().out
-    assert not hub.files

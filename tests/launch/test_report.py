@@ -24,7 +24,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has everything a report can show."""
     folder = write_run(tmp_path_factory.mktemp("reports") / "whole", rank=64, plasticity=PLASTICITY)
     write_evaluation(folder)
-    event = {"update": 30, "event": "collapse", "detail": f"canary/entropy went down {HOSTILE}{'long' * 200}"}
+    event = {"update": 30, "event": "collapse", "detail": f"adapter_check/entropy went down {HOSTILE}{'long' * 200}"}
     (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
     write(folder)
     return folder

@@ -3,74 +3,53 @@ from pathlib import Path
 
 import pytest
 
-from conf.command import PlainConsole
 from launch import samples
-from launch.samples import choose, read_pairs, show
-from tests.run_folders import write_run
+from tests.run_folders import sample, write_run
 
-
-def rows(**statuses: tuple[str, ...]) -> str:
-    """samples/*.jsonl with these verdicts, by problem."""
-    texts = [
-        {
-            "problem": problem,
-            "prompt": f"solve\n{problem}\nnow",
-            "gold": "7",
-            "response": f"{status} {problem}",
-            "tokens": 5,
-            "finish_reason": "stop",
-            "status": status,
-        }
-        for number in range(2)
-        for problem, of_problem in statuses.items()
-        for status in of_problem[number : number + 1]
-    ]
-    return "".join(json.dumps(text) + "\n" for text in texts)
+BEFORE = {"a": "correct", "b": "correct", "c": "wrong", "d": "correct", "e": "wrong"}
+AFTER = {"a": "wrong", "b": "unparsable", "c": "correct", "d": "correct", "e": "wrong"}
+"""Verdicts by problem."""
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     folder = write_run(tmp_path / "mine")
-    (folder / "samples" / "eval-base.jsonl").write_text(
-        rows(a=("correct", "wrong"), b=("correct", "correct"), c=("wrong", "wrong"), d=("correct", "correct"))
-    )
-    (folder / "samples" / "eval-final.jsonl").write_text(
-        rows(a=("wrong", "correct"), b=("wrong", "unparsable"), c=("correct", "wrong"), d=("correct", "correct"))
-    )
+    for name, statuses in (("base", BEFORE), ("final", AFTER)):
+        rows = [
+            sample(0, status == "correct")
+            | {"problem": problem, "prompt": problem, "status": status, "response": problem}
+            for problem, status in statuses.items()
+        ]
+        (folder / "samples" / f"eval-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("shown", "verdict", "expected"),
+    ("arguments", "expected"),
     [
-        ("", "", ["wrong b", "unparsable b", "wrong a", "correct a", "correct c"]),
-        ("worse", "", ["wrong b", "unparsable b", "wrong a"]),
-        ("better", "", ["correct a", "correct c"]),
-        ("wrong", "", ["wrong c"]),
-        ("right", "", ["correct d", "correct d"]),
-        ("", "unparsable", ["unparsable b"]),
-        ("all", "wrong", ["wrong b", "wrong a", "wrong c"]),
+        ([], "abc"),
+        (["show=worse"], "ab"),
+        (["show=better", "limit=1"], "c"),
+        (["show=wrong"], "e"),
+        (["verdict=unparsable"], "b"),
+        (["show=all", "verdict=wrong"], "ae"),
     ],
 )
-def test_what_lost_most_comes_first(shown: str, verdict: str, expected: list[str], run: Path) -> None:
-    assert [pair.after.response for pair in choose(read_pairs(run), shown, verdict)] == expected
-
-
-def test_shows_both_answers_and_counts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert samples.main([str(run), "limit=1"]) == 0
+def test_chosen_responses_are_shown(
+    arguments: list[str], expected: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert samples.main([str(run), *arguments]) == 0
     said = capsys.readouterr().out
-    assert "b\ngold: 7" in said
-    assert "correct b" in said
-    assert "wrong, 5 tokens, stop" in said
-    assert "Shown 1 of 5; of all answers: 3 right before, wrong after; 2 wrong before, right after" in " ".join(
-        said.split()
-    )
+    assert said.startswith(f"{expected[0]}\nreference answer: 1")
+    cells = [line.split("│")[1:3] for line in said.splitlines() if line.count("│") == 3]
+    assert "".join(after.strip() for _, after in cells if "," not in after) == expected
+    assert [after.split(",")[0].strip() for _, after in cells if "," in after] == [AFTER[each] for each in expected]
+    assert "2 right before, wrong after; 1 wrong before, right after" in " ".join(said.split())
 
 
-def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
-    console = PlainConsole(record=True, width=120, file=(tmp_path / "out").open("w"), force_terminal=True)
-    show(choose(read_pairs(write_run(tmp_path / "mine")), "better", "")[:1], console)
-    said = console.export_text()
+def test_responses_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert samples.main([str(write_run(tmp_path / "mine")), "show=better", "limit=1"]) == 0
+    said = capsys.readouterr().out
     assert "alert(1)" in said
     assert "\x1b" not in said
 
@@ -82,7 +61,6 @@ def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
         (["mine", "show=both"], "show=both"),
         (["mine", "verdict=false"], "verdict=false"),
         (["mine", "limit=0"], "limit=0"),
-        (["mine", f"limit={'9' * 5000}"], "limit=999"),
         (["unended"], "samples/eval-final.jsonl"),
     ],
 )

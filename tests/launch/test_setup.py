@@ -88,13 +88,13 @@ def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Ma
     torch, everything = pip_calls(commands)
     assert torch.endswith("torch==2.13.0+cpu")
     assert everything.endswith("--constraint launch/locks/cpu.txt --editable .[cpu]")
-    assert commands[-2:] == ["-m learner.cpu_adam", "-m launch.embedded"]
-    assert machine.setup() == (0, "", ["-m launch.embedded"])
+    assert commands[-2:] == ["-m learner.cpu_adam", "-m launch.bundled"]
+    assert machine.setup() == (0, "", ["-m launch.bundled"])
 
     _, _, commands = machine.setup("dev")  # is added later and then kept
     assert pip_calls(commands)[-1].endswith("--editable .[cpu,dev]")
     assert "-m venv .venv" not in commands
-    assert machine.setup() == (0, "", ["-m launch.embedded"])
+    assert machine.setup() == (0, "", ["-m launch.bundled"])
 
 
 def test_only_torch_comes_from_pytorchs_index_and_only_if_it_is_nowhere_else(machine: Machine) -> None:

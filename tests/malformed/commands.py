@@ -46,7 +46,7 @@ EXPENSIVE: dict[str, tuple[str, Any]] = {
     "serve": ("watch", 0),
     "chat": ("chat", 0),
     "doctor": ("examine", None),
-    "embedded": ("provide", True),
+    "bundled": ("provide", True),
 }
 """Command → the function that is not called here, since a command that gets there accepts its input; its result."""
 

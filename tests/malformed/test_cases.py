@@ -33,7 +33,7 @@ TYPED: dict[tuple[str, ...], list[str | tuple[str, ...]]] = {
     ("run", "run.name=x"): [
         *("run.folder={file}/x", "run.folder=/proc/none", "run.folder=" + "a" * 300, "run.folder=a\0b"),
         *(f"data.source={name}" for name in ("file:/dev/zero", "hub:../..", "import:os:sep", "reasoning_gym:n_queens")),
-        *("lora.start_from={data}", "checkpoint.mirror=nope", "checkpoint.mirror=file://{file}/x"),
+        *("lora.start_from={data}", "checkpoint.remote=nope", "checkpoint.remote=file://{file}/x"),
         *("run.restore=file://{here}/none", "run.restore=file://{finished}"),
         *("data.chat_settings={tools: 3}", "data.chat_settings={chat_template: '{{ 1 / 0 }}'}"),
     ],
@@ -46,7 +46,7 @@ TYPED: dict[tuple[str, ...], list[str | tuple[str, ...]]] = {
     ("serve", "{trained}"): [f"port={MANY}", "port=0", "host=no such host"],
     ("microbudget",): ["sampels", "\x1b[31m", ("export", "--x")],
     ("doctor",): ["measure=maybe", "--conf=base", "device=none"],
-    ("embedded",): [("a", "b"), "--x"],
+    ("bundled",): [("a", "b"), "--x"],
     ("verify",): ["none.jsonl", ("{data}", "recipe=x"), ("{data}", "--recipe", "x")],
 }
 """By command and first words: further ones, with which it has to be refused. {model} and the like are of the stock."""
@@ -128,7 +128,7 @@ def damaged(command: str, name: str, content: str | dict[str, Any] | None) -> Ca
 
 CASES = [
     *(typed(*start, *([word] if isinstance(word, str) else word)) for start, words in TYPED.items() for word in words),
-    *(typed(command, "help", refused=False) for command in ("microbudget", "export", "embedded")),
+    *(typed(command, "help", refused=False) for command in ("microbudget", "export", "bundled")),
     *(data(*each) for each in DATA),
     *(damaged(*each) for each in DAMAGED),
 ]

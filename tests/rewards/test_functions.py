@@ -11,7 +11,7 @@ from actors.messages import Problem, Reward, Sample, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards.functions import BadReward, check_functions, number, reward_part
-from rewards.pool import VerifierPool, check_judges
+from rewards.pool import VerifierPool, check_reward_functions
 from rewards.reward import RewardFunction
 
 PROBLEM = Problem("ab12", "What is 2 + 2?", (1,), "4", columns='{"level": 3, "answer": "4", "topic": "sums"}')
@@ -125,7 +125,7 @@ def test_a_function_that_fails_is_named_at_the_start(write: Write, body: str, sa
     """Which one, on what problem, with its error."""
     reference = write(f"def reward(prompt, response, gold):\n    {body}\n")
     with pytest.raises(BadInput) as refused:
-        check_judges(rewarding(reference, deadline_s=0.2), [PROBLEM])
+        check_reward_functions(rewarding(reference, deadline_s=0.2), [PROBLEM])
     assert all(words in str(refused.value) for words in (reference, said, PROBLEM.prompt))
 
 

@@ -15,7 +15,7 @@ from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards import isolation
 from rewards.killable_worker import Limits, Worker
-from rewards.pool import VerifierPool, check_judges
+from rewards.pool import VerifierPool, check_reward_functions
 from rewards.reward import RewardFunction
 
 NUMBERS = {"x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}
@@ -228,7 +228,7 @@ def test_a_function_that_the_walls_stop_is_refused_at_the_start(tmp_path: Path) 
     )
     reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig("writer:keep")]))
     with pytest.raises(BadInput, match=r"'writer:keep'.*'kept.txt'.*reward\.sandbox=false"):
-        check_judges(reward, [Problem("id", "1 + 1 =", (1,), "2")])
+        check_reward_functions(reward, [Problem("id", "1 + 1 =", (1,), "2")])
 
 
 def test_a_function_that_a_worker_cannot_import_is_refused_at_the_start(tmp_path: Path) -> None:
@@ -238,4 +238,4 @@ def test_a_function_that_a_worker_cannot_import_is_refused_at_the_start(tmp_path
     (tmp_path / "fragile.py").write_text(source)
     reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig("fragile:score")]))
     with pytest.raises(BadInput, match=r"reward\.custom: 'fragile:score' cannot be imported"):
-        check_judges(reward, [Problem("id", "1 + 1 =", (1,), "2")])
+        check_reward_functions(reward, [Problem("id", "1 + 1 =", (1,), "2")])

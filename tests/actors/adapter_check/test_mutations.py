@@ -1,4 +1,4 @@
-"""Engines that do not serve what they claim to, in whole runs over fakes: each halts, and no step is taken on its word.
+"""Whole runs over fakes with engines that do not serve what they claim to: each halts before a step on false samples.
 
 A policy is a sum of contributions, one of each type of module, that grow with its version.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import Halted, root_cause
+from actors.errors import Halted
 from actors.messages import Group, Sample, Scores
 from actors.protocols import FAITHFUL
 from conf.settings import changed
@@ -28,7 +28,7 @@ FAR = 20
 
 @dataclass(frozen=True)
 class Served:
-    """What an engine computes: which version of whose adapter, on which modules, how strongly."""
+    """An engine's weights: which version of whose adapter, on which modules, how strongly."""
 
     version: float
     modules: tuple[str, ...] = MODULES
@@ -37,7 +37,7 @@ class Served:
 
 
 Fault = Callable[[int, Served], Served]
-"""What engine number … serves when asked for …"""
+"""From the number of an engine and what it is asked for to what it serves."""
 
 
 def asked_for(version: int) -> Served:
@@ -61,24 +61,26 @@ def disagreement(served: Served, version: int) -> float:
 
 
 class Faulty(Run):
-    """A run whose engines obey a fault."""
+    """A run whose engines have a fault."""
 
     def __init__(self, path: Path, fault: Fault, engines: int = 1, noise: float = NOISE, step: float = 1.0) -> None:
         super().__init__(path, seconds=10_000.0)
-        self.config = changed(self.config, {"canary.problems": PROBLEMS, "budget.updates": 100, "eval.problems": 0})
+        self.config = changed(
+            self.config, {"adapter_check.problems": PROBLEMS, "budget.updates": 100, "eval.problems": 0}
+        )
         rng = random.Random(0)
 
         async def probe(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:
             number = -1 - index
 
-            def answer(engine: int) -> Sample:
+            def respond(engine: int) -> Sample:
                 served = fault(engine, asked_for(adapter.version))
                 if adapter.version >= 0:
                     served = replace(served, version=served.version * step)
                 logprobs = (logprob(served, number, token) + rng.gauss(0.0, noise) for token in range(TOKENS))
                 return Sample((7,) * TOKENS, tuple(logprobs), "7", "length")
 
-            return tuple(Group(index, problem, adapter, (answer(engine),)) for engine in range(engines))
+            return tuple(Group(index, problem, adapter, (respond(engine),)) for engine in range(engines))
 
         async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
             def view(served: Served, number: int) -> tuple[float, ...]:
@@ -113,13 +115,13 @@ AT_START: dict[str, Fault] = {
     "crossed": lambda _, asked: asked_for(-3 - int(asked.owner[-2:])),
     "another": lambda _, asked: replace(asked, owner="theirs"),
 }
-AT_SWAPS: dict[str, tuple[Fault, str]] = {
+AFTER_SYNC: dict[str, tuple[Fault, str]] = {
     "not loaded": (AT_START["not loaded"], "the adapter is not applied"),
     "alpha doubled": (AT_START["alpha doubled"], "2.0 times the learner's: too large a scale"),
     "alpha halved": (AT_START["alpha halved"], "of the learner's change arrives"),
     "no q_proj": (AT_START["no q_proj"], "a type of module without its adapter"),
     "another": (AT_START["another"], "the weights of another adapter"),
-    "stuck": (lambda _, asked: replace(asked, version=min(asked.version, 6)), "word for word those of policy-v"),
+    "stuck": (lambda _, asked: replace(asked, version=min(asked.version, 6)), "they are those of version"),
     "late": (
         lambda _, asked: replace(asked, version=asked.version / 2),
         "% of the learner's change arrives: an older version",
@@ -128,9 +130,7 @@ AT_SWAPS: dict[str, tuple[Fault, str]] = {
 
 
 def halt_of(run: Run) -> str:
-    with pytest.raises(ExceptionGroup) as caught:
-        run.go()
-    cause = root_cause(caught.value)
+    cause = run.fail()
     assert isinstance(cause, Halted)
     return str(cause)
 
@@ -141,19 +141,21 @@ def once_started(fault: Fault) -> Fault:
 
 
 @pytest.mark.parametrize("name", AT_START)
-def test_fault_at_the_start_halts_the_run_before_anything_is_drawn(tmp_path: Path, name: str) -> None:
+def test_fault_at_the_start_halts_the_run_before_anything_is_sampled(tmp_path: Path, name: str) -> None:
     run = Faulty(tmp_path, AT_START[name])
     expected = name if name != "another" else "its weights were others"
-    assert f"rollout-0 has started, and answers under synthetic adapters as if {expected}" in halt_of(run)
+    cause = halt_of(run)
+    assert "rollout-0 responds under synthetic adapters" in cause
+    assert expected in cause
     assert run.engine.served == []
 
 
-@pytest.mark.parametrize("name", AT_SWAPS)
+@pytest.mark.parametrize("name", AFTER_SYNC)
 def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str) -> None:
     """Before the first step from the version at which the difference leaves the band, give or take the noise."""
-    fault, diagnosis = AT_SWAPS[name]
+    fault, diagnosis = AFTER_SYNC[name]
     run = Faulty(tmp_path, once_started(fault), noise=0.0 if name == "stuck" else NOISE)
-    visible = next(v for v in range(100) if disagreement(fault(0, Served(v)), v) > run.config.canary.noise_floor)
+    visible = next(v for v in range(100) if disagreement(fault(0, Served(v)), v) > run.config.adapter_check.noise_floor)
     assert diagnosis in halt_of(run)
     assert abs(run.learner.version - visible) <= 1
     assert run.learner.scored[-1][0] == run.learner.version
@@ -188,13 +190,13 @@ def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path
         return tuple((Scores((nan,) * TOKENS, (-1.0,) * TOKENS),) for _ in groups)
 
     run.learner.score = score  # type: ignore[method-assign]
-    assert "of the learner are no numbers for policy-v0-r0" in halt_of(run)
+    assert "of the learner are no numbers for version 0" in halt_of(run)
 
 
 @pytest.mark.parametrize("step", [1.0, 0.001])
-def test_a_hundred_healthy_swaps_never_halt(tmp_path: Path, step: float) -> None:
+def test_a_hundred_sound_weight_syncs_never_halt(tmp_path: Path, step: float) -> None:
     run = Faulty(tmp_path, lambda _, asked: asked, engines=2, step=step)
     assert run.go().status == "completed"
     assert run.learner.version == 100
-    decided = [row["canary/decided"] for row in run.rows]
+    decided = [row["adapter_check/decided"] for row in run.rows]
     assert decided[-1] == (1.0 if step == 1.0 else 0.0)

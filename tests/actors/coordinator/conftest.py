@@ -1,5 +1,3 @@
-"""What tests of the coordinator share."""
-
 import os
 
 import pytest

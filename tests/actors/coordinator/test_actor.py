@@ -1,4 +1,4 @@
-"""How a run ends whose actors never come up."""
+"""Ends of runs whose actors never come up."""
 
 import asyncio
 import errno
@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from learner.training_state import foreign
 
 
 async def hang(*_: Any) -> Any:
-    """Start engines that take for ever, as they may on a card."""
+    """Start engines that never come up."""
     await asyncio.Event().wait()
 
 
@@ -43,24 +42,21 @@ def raising(error: BaseException) -> StartActors:
 
 
 async def write(request: RunRequest, *_: Any) -> Any:
-    """Come to write something."""
     RunFolder(request.folder).next_incarnation()
 
 
 async def delete(request: RunRequest, *_: Any) -> Any:
-    """Start while somebody deletes the folder."""
-    folder = RunFolder(request.folder)
     while True:  # a thread that writes may bring a part of it back
         shutil.rmtree(request.folder, ignore_errors=True)
-        folder.next_incarnation()
+        RunFolder(request.folder).next_incarnation()
 
 
-MISTAKE = BadInput("lora.rank=3 is not possible: use 4")
 LITTLE_DISK = HostFree(2**20, 2**30, 2**40)
 
 
 def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
-    config = changed(Config(), {"budget.minutes": seconds / 60})
+    config = Config()
+    config = changed(config, {"budget.minutes": seconds / 60})
     return RunRequest(
         config=config,
         folder=folder,
@@ -74,16 +70,15 @@ def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0
     )
 
 
-def make_actor(request: RunRequest, start: StartActors = hang) -> CoordinatorActor:
-    return CoordinatorActor(request, start, foreign)
+def end(request: RunRequest, start: StartActors = hang, stop: bool = False) -> dict[str, Any]:
+    """Run an actor to its end; return the summary."""
+    actor = CoordinatorActor(request, start, foreign)
 
-
-def end(actor: CoordinatorActor, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
     async def scenario() -> dict[str, Any]:
         ending = asyncio.create_task(actor.run())
         await asyncio.sleep(0)
-        if meanwhile:
-            await meanwhile()
+        if stop:
+            await actor.stop("SIGTERM")
         return await ending
 
     return asyncio.run(scenario())
@@ -96,59 +91,55 @@ def fail(number: int) -> Callable[[Path], None]:
     return sync
 
 
-def test_start_that_hangs_ends_with_the_budget_and_its_ledger_adds_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [False, True])
+def test_start_that_hangs_ends_with_the_budget_or_when_told_to(tmp_path: Path, stop: bool) -> None:
     request = make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 50.2, spent_before=50.0)
-    summary = end(make_actor(request))
+    summary = end(request, stop=stop)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary.content
+    if stop:
+        assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
+        return
     assert summary.status == "budget_exhausted"
     assert "starting" in summary.reason
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary.content
     assert summary.spent_s >= 50.2
     assert summary.ledger.seconds.keys() == {"run", "rollouts", "rewards", "learner"}
     for activities in summary.ledger.seconds.values():
         assert abs(sum(activities.values()) - summary.spent_s) < 5.0
 
 
-def test_start_that_hangs_ends_when_told_to(tmp_path: Path) -> None:
-    actor = make_actor(make_request(tmp_path))
-    summary = end(actor, lambda: actor.stop("SIGTERM"))
-    assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
-
-
-def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look that fails changes nothing about it."""
-    looks = iter([OSError(errno.ESTALE, "Stale file handle"), LITTLE_DISK])
+@pytest.mark.parametrize("noted", [True, False])
+def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: bool) -> None:
+    """A look that fails changes nothing about it, nor an event that cannot be written."""
+    looks = iter([OSError(errno.ESTALE, "Stale file handle"), LITTLE_DISK, LITTLE_DISK, LITTLE_DISK])
 
     def measure(folder: Path) -> HostFree:
         if isinstance(found := next(looks), OSError):
             raise found
         return found
 
-    monkeypatch.setattr(coordinator, "measure", measure)
-    summary = end(make_actor(make_request(tmp_path)))
-    assert summary.status == "halted"
-    assert f"make room in {tmp_path}" in summary.reason
-    assert [event.event for event in summary.events] == ["disk low"]
-    counts = summary.ledger.counts
-    assert (counts["warnings/disk"], counts["warnings/look failed"]) == (1, 1)
-
-
-def test_full_disk_halts_the_run_although_nothing_can_be_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def append(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(coordinator, "measure", lambda folder: LITTLE_DISK)
-    monkeypatch.setattr(RunFolder, "append_event", append)
-    assert end(make_actor(make_request(tmp_path, seconds=10.0))).status == "halted"
+    monkeypatch.setattr(coordinator, "measure", measure)
+    if not noted:
+        monkeypatch.setattr(RunFolder, "append_event", append)
+    summary = end(make_request(tmp_path))
+    assert summary.status == "halted"
+    assert f"make room in {tmp_path}" in summary.reason
+    if noted:
+        assert [event.event for event in summary.events] == ["disk low"]
+        counts = summary.ledger.counts
+        assert (counts["warnings/disk"], counts["warnings/look failed"]) == (1, 1)
 
 
 @pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EROFS, "writable")])
 def test_disk_that_takes_nothing_more_halts_the_run(
     number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actor = make_actor(make_request(tmp_path, spent_before=5.0), write)
     RunFolder(tmp_path).write_spent(5.0)
+    actor = CoordinatorActor(make_request(tmp_path, spent_before=5.0), write, foreign)
     monkeypatch.setattr(files, "sync", fail(number))
-    summary = end(actor)
+    summary = asyncio.run(actor.run())
     assert summary.status == "halted"
     assert str(tmp_path / ".incarnation.json.tmp") in summary.reason
     assert remedy in summary.reason
@@ -157,9 +148,9 @@ def test_disk_that_takes_nothing_more_halts_the_run(
 
 
 def test_run_that_cannot_write_its_end_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    actor = make_actor(make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 0.2))
+    actor = CoordinatorActor(make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 0.2), hang, foreign)
     monkeypatch.setattr(files, "sync", fail(errno.ENOSPC))
-    summary = end(actor)
+    summary = asyncio.run(actor.run())
     assert summary.status == "halted"
     assert "make room" in summary.reason
     assert RunFolder(tmp_path).finished() is None
@@ -167,7 +158,7 @@ def test_run_that_cannot_write_its_end_is_not_finished(tmp_path: Path, monkeypat
 
 def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    summary = end(make_actor(make_request(folder), delete))
+    summary = end(make_request(folder), delete)
     assert summary.status == "halted"
     assert str(folder) in summary.reason
     assert not (folder / "summary.json").exists()
@@ -181,20 +172,21 @@ def test_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_run_does_not_go_on_without_its_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "measure", lambda folder: None)
-    assert end(make_actor(make_request(tmp_path, seconds=10.0))).status == "failed"
+    assert end(make_request(tmp_path, seconds=10.0)).status == "failed"
 
 
 def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:
+    mistake = BadInput("lora.rank=3 is not possible: use 4")
     with pytest.raises(BadInput) as raised:
-        end(make_actor(make_request(tmp_path), raising(MISTAKE)))
-    assert raised.value is MISTAKE
+        end(make_request(tmp_path), raising(mistake))
+    assert raised.value is mistake
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["status"], summary["reason"]) == ("failed", str(MISTAKE))
+    assert (summary["status"], summary["reason"]) == ("failed", str(mistake))
     assert "Traceback" in (tmp_path / "failure.log").read_text()
 
 
 def test_only_a_failure_leaves_a_log_of_it(tmp_path: Path) -> None:
-    assert end(make_actor(make_request(tmp_path), raising(Interrupted("SIGTERM")))).reason == "SIGTERM"
+    assert end(make_request(tmp_path), raising(Interrupted("SIGTERM"))).reason == "SIGTERM"
     assert not (tmp_path / "failure.log").exists()
 
 
@@ -208,15 +200,14 @@ def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_do
     monkeypatch.setattr(putter, "LOOK_S", 0.01)
     monkeypatch.setattr(coordinator, "make_tracking", lambda *_: Tracking({"fake": Dying()}))  # type: ignore[dict-item]
     request = make_request(tmp_path / "mine", seconds=coordinator.FINISH_MARGIN_S + 2.5)
-    config = changed(request.config, {"run.name": "mine", "checkpoint.mirror": f"file://{tmp_path}/far"})
-    request = replace(request, config=config)
+    request.config = changed(request.config, {"run.name": "mine", "checkpoint.remote": f"file://{tmp_path}/far"})
     (tmp_path / "mine").mkdir()
-    summary = end(make_actor(request))
+    summary = end(request)
     counts = summary.ledger.counts
-    assert counts["mirror/copies"] == 1
-    assert counts["mirror/bytes"] > 0
+    assert counts["remote/copies"] == 1
+    assert counts["remote/bytes"] > 0
     assert counts["warnings/fake"] >= 1
     (event,) = summary.events
     assert "fake" in event.event
     assert "no route to host" in event.detail
-    assert getattr(Remote(request.config.checkpoint.mirror, "mine").state(), "files", None)
+    assert getattr(Remote(request.config.checkpoint.remote, "mine").state(), "files", None)

@@ -1,4 +1,4 @@
-"""What a run notes of its adapter, with fakes at the seams."""
+"""Plasticity: the inspection of a run's adapter, with fakes."""
 
 import json
 from pathlib import Path
@@ -33,14 +33,14 @@ def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
     assert all(group.adapter is None for group in begun)
 
 
-def test_a_resumed_run_looks_at_the_responses_drawn_before(run: Run) -> None:
+def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
     run.go()
-    drawn = [[7, 8], [9], [10], [11, 12]]
-    (run.path / "probe.json").write_text(json.dumps(drawn))
-    resumed = Run(run.path)
-    resumed.config = changed(resumed.config, {"budget.updates": 3})
-    resumed.go()
-    assert [list(group.samples[0].token_ids) for group in resumed.learner.inspected[-1][1]] == drawn
+    sampled = [[7, 8], [9], [10], [11, 12]]
+    (run.path / "probe.json").write_text(json.dumps(sampled))
+    run.config = changed(run.config, {"budget.updates": 3})
+    run.learner.version = 0  # of a process of its own
+    run.go()
+    assert [list(group.samples[0].token_ids) for group in run.learner.inspected[-1][1]] == sampled
 
 
 @pytest.mark.parametrize("version", [0, 2])

@@ -39,18 +39,14 @@ class Disk:
         raise OSError(self._number, os.strerror(self._number), str(path))
 
 
-def begin(folder: Path) -> Run:
-    run = Run(folder)
-    run.config = changed(run.config, {"budget.updates": UPDATES})
-    return run
-
-
 @settings(deadline=None, max_examples=15)
 @given(writes=st.integers(0, MORE_WRITES_THAN_A_RUN_HAS), number=st.sampled_from([errno.ENOSPC, errno.EROFS]))
 def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None:
     with TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
         folder, disk = Path(root), Disk(writes, number)
-        before, after = begin(folder), begin(folder)
+        before, after = Run(folder), Run(folder)
+        for run in (before, after):
+            run.config = changed(run.config, {"budget.updates": UPDATES})
         for module in (files, checkpoints):
             patch.setattr(module, "naming", disk.naming)
         try:

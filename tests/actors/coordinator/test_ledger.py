@@ -1,14 +1,21 @@
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.ledger import HISTORY, Ledger
+from actors.coordinator.ledger import HISTORY, Ledger, MeteredSampler
+from actors.messages import Sampling
 from actors.storage.documents import LedgerRecord
 from tests.actors.coordinator.test_budget import HandClock
+from tests.fakes import FakeEngine, make_problem
+from tests.virtual_time import VirtualClock, run_virtually
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.floats(0, 1000)), min_size=1))
 def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, str, float]]) -> None:
-    """Whenever an actor was first heard of, and over a process that was killed a while after its last record."""
+    """Over any first activity, and over a process that was killed a while after its last record."""
     clock = HandClock()
     ledger = Ledger(clock, spent=20.0)
     for actor, activity, seconds in steps:
@@ -25,29 +32,11 @@ def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, 
 
 
 def test_rounding_makes_no_second_negative() -> None:
-    """The run could not be resumed: what is read back of a ledger has to be sound."""
-    clock = HandClock()
+    """Otherwise the ledger would be refused when it is read back."""
     carried = LedgerRecord(seconds={"run": {"start": 0.0, "training": 0.1 + 0.2}})
-    resumed = Ledger(clock, spent=0.3, carried=carried)
+    resumed = Ledger(HandClock(), spent=0.3, carried=carried)
     resumed.enter("run", "start")
     assert min(resumed.seconds["run"].values()) == 0.0
-
-
-def test_looking_does_not_change_what_is_counted() -> None:
-    clock = HandClock()
-    ledger = Ledger(clock)
-    ledger.enter("learner", "update")
-    clock.time += 3
-    assert ledger.seconds == {"learner": {"start": 0.0, "update": 3.0}}
-    clock.time += 4
-    assert ledger.seconds == {"learner": {"start": 0.0, "update": 7.0}}
-
-
-def test_counts_add_up() -> None:
-    ledger = Ledger(HandClock())
-    ledger.count("tokens/useful", 5)
-    ledger.count("tokens/useful", 6)
-    assert ledger.counts == {"tokens/useful": 11}
 
 
 @given(st.lists(st.tuples(st.sampled_from(HISTORY), st.integers(0, 99))), st.lists(st.sampled_from(HISTORY)))
@@ -69,10 +58,35 @@ def test_abandoned_history_changes_the_class_of_tokens_and_not_their_sum(
     assert sum(ledger.counts.values()) == total
 
 
-def test_figures_are_flat() -> None:
+def test_looking_changes_nothing_and_figures_are_flat() -> None:
     clock = HandClock()
     ledger = Ledger(clock)
     ledger.enter("learner", "update")
-    ledger.count("tokens/eval", 5)
-    clock.time += 3
-    assert ledger.figures == {"ledger/learner/start": 0.0, "ledger/learner/update": 3.0, "ledger/tokens/eval": 5.0}
+    ledger.count("tokens/eval", 2)
+    for seconds in (3.0, 7.0):
+        clock.time = 100.0 + seconds
+        assert ledger.seconds == {"learner": {"start": 0.0, "update": seconds}}
+    ledger.count("tokens/eval", 3)
+    assert ledger.figures == {"ledger/learner/start": 0.0, "ledger/learner/update": 7.0, "ledger/tokens/eval": 5.0}
+
+
+def test_cancelled_requests_count_what_their_time_was_enough_for() -> None:
+    """A token takes a second; the adapter check's requests and groups alike."""
+
+    async def cancel(work: Coroutine[Any, Any, Any], after: float) -> None:
+        task = asyncio.create_task(work)
+        await asyncio.sleep(after)
+        task.cancel()
+        await asyncio.wait({task})
+
+    async def scenario() -> dict[str, int]:
+        ledger, fake = Ledger(VirtualClock()), FakeEngine(seconds=1.0)
+        engine = MeteredSampler(fake, "waiting", ledger)
+        sampling = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
+        await engine.generate(0, make_problem(0), None, sampling)
+        fake.seconds = 100.0
+        await cancel(engine.generate(1, make_problem(1), None, sampling), 3.5)
+        await cancel(engine.probe(-1, make_problem(1), None, sampling), 50.0)
+        return ledger.counts
+
+    assert run_virtually(scenario()) == {"tokens/waiting": 4, "tokens/cancelled": 14 + 4 * 8}

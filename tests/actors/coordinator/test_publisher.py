@@ -2,8 +2,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from actors.adapter_check.probes import Probes
-from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.publisher import PolicyPublisher
 from actors.messages import AdapterRef, Sampling
 from tests.actors.virtual_run import make_config, make_problems
@@ -15,9 +15,9 @@ SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 
 def make_publisher(engine: FakeEngine, max_staleness: int = 1) -> PolicyPublisher:
     config, learner = make_config(max_staleness=max_staleness), FakeLearner()
-    probes = Probes(config, make_problems().train)
+    probes = CheckPrompts(config, make_problems().train)
     run: Any = SimpleNamespace(config=config, engine=engine, learner=learner)
-    return PolicyPublisher(run, probes, StartupCheck(engine, learner, probes), None)
+    return PolicyPublisher(run, probes, CheckAtStart(engine, learner, probes), None)
 
 
 async def publish(publisher: PolicyPublisher, version: int) -> AdapterRef:
@@ -53,17 +53,3 @@ def test_adapters_stay_on_disk_as_long_as_a_group_may_need_them() -> None:
         return needed
 
     assert run_virtually(scenario()) == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
-
-
-def test_abandoned_versions_leave_the_engine() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine()
-        publisher = make_publisher(engine)
-        await publish(publisher, 0)
-        await publish(publisher, 1)
-        await publisher.abandon()
-        assert publisher.policy is None
-        await engine.load(AdapterRef(2, 1, "nowhere"))
-        await engine.load(AdapterRef(3, 1, "nowhere"))
-
-    run_virtually(scenario())

@@ -1,30 +1,26 @@
-"""Whole runs under random schedules of slow, failing and fruitless groups, collapses, stops and crashes, and of deaths
-of learner, engines and verifiers.
+"""Whole runs under random schedules of slow, failing and fruitless groups, collapses, stops, and crashes of
+coordinator, learner, engines and verifiers.
 
-Whatever happens: no group is used too old or by another history (the fake learner asserts it), the budget is kept,
-nothing waits for ever (the virtual clock raises Deadlock), no problem is skipped or comes up twice in the history
-behind the adapter, and every second and token is accounted for. A crash leaves what the last second wrote down.
+In all of them no group is used too stale or by another history (the fake learner asserts it), the budget is kept,
+nothing waits for ever (the virtual clock raises Deadlock), no problem is skipped or repeated in the history behind the
+adapter, and every second and token is accounted for.
 """
 
 import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.coordinator.budget import Budget
-from actors.coordinator.context import RunContext
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.data_order import ProblemOrder
-from actors.coordinator.ledger import Ledger
-from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
 from actors.messages import AdapterRef, Batch, Group, Status
 from actors.protocols import Engine
@@ -34,7 +30,7 @@ from actors.storage.documents import CoordinatorState, LedgerRecord
 from actors.storage.run_folder import RunFolder
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
-from tests.actors.virtual_run import make_config, make_problems
+from tests.actors.virtual_run import make_config, make_context, make_problems
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
 from tests.virtual_time import VirtualClock, run_virtually
 
@@ -42,98 +38,71 @@ CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step
 GRACE_S = 10.0
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Times are seconds into a process.
-
-    seed: of every duration and outcome.
-    fruitless, failed: shares of groups.
-    deaths: calls in which the learner dies, by name and version.
-    engines, verifiers: when each of them dies, in every process.
-    collapses: versions whose entropy is gone, once.
-    """
-
-    seed: int
-    staleness: int
-    per_update: int
-    max_running: int
-    refill: bool
-    fruitless: float
-    failed: float
-    load: float
-    learn: float
-    save: float
-    budget: float
-    updates: int | None
-    every: int
-    validate: int
-    deaths: frozenset[tuple[str, int]]
-    engines: tuple[tuple[float, ...], ...]
-    verifiers: tuple[tuple[float, ...], ...]
-    collapses: frozenset[int]
-    crashes: tuple[float, ...]
-    stop: float | None
-
-
 def frail(most: int) -> st.SearchStrategy[tuple[tuple[float, ...], ...]]:
-    """When each of at most so many actors dies."""
+    """When each of at most so many actors crashes."""
     deaths = st.lists(st.floats(0.0, 150.0), max_size=3).map(tuple)
     return st.lists(deaths, min_size=1, max_size=most).map(tuple)
 
 
-schedules = st.builds(
-    Schedule,
-    seed=st.integers(0, 10**6),
-    staleness=st.integers(0, 3),
-    per_update=st.integers(1, 4),
-    max_running=st.integers(1, 12),
-    refill=st.booleans(),
-    fruitless=st.floats(0.0, 0.6),
-    failed=st.sampled_from((0.0, 0.2)),
-    load=st.floats(0.0, 10.0),
-    learn=st.floats(0.1, 20.0),
-    save=st.floats(0.0, 8.0),
-    budget=st.floats(20.0, 300.0),
-    updates=st.none() | st.integers(1, 30),
-    every=st.integers(1, 6),
-    validate=st.integers(0, 3),
-    deaths=st.frozensets(st.tuples(st.sampled_from(CALLS), st.integers(0, 12)), max_size=4),
-    engines=frail(3),
-    verifiers=frail(2),
-    collapses=st.frozensets(st.integers(5, 12), max_size=3),
-    crashes=st.lists(st.floats(1.0, 150.0), max_size=2).map(tuple),
-    stop=st.none() | st.floats(0.0, 200.0),
-)
+schedules = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10**6),  # of every duration and outcome
+        "staleness": st.integers(0, 3),
+        "per_update": st.integers(1, 4),
+        "max_running": st.integers(1, 12),
+        "refill": st.booleans(),
+        "fruitless": st.floats(0.0, 0.6),  # fraction of groups
+        "failed": st.sampled_from((0.0, 0.2)),  # fraction of groups
+        "load": st.floats(0.0, 10.0),
+        "learn": st.floats(0.1, 20.0),
+        "save": st.floats(0.0, 8.0),
+        "budget": st.floats(20.0, 300.0),
+        "updates": st.none() | st.integers(1, 30),
+        "every": st.integers(1, 6),
+        "validate": st.integers(0, 3),
+        "deaths": st.frozensets(st.tuples(st.sampled_from(CALLS), st.integers(0, 12)), max_size=4),
+        "engines": frail(3),
+        "verifiers": frail(2),
+        "collapses": st.frozensets(st.integers(5, 12), max_size=3),  # versions whose entropy is gone, once
+        "crashes": st.lists(st.floats(1.0, 150.0), max_size=2).map(tuple),
+        "stop": st.none() | st.floats(0.0, 200.0),
+    }
+).map(lambda values: SimpleNamespace(**values))
+"""Schedules of runs; times are seconds into a process. deaths: calls in which the learner crashes, by name and version.
+"""
 
 
 class Tally:
-    """An engine whose tokens are counted as they arrive; those of a dead one never do."""
+    """An engine whose tokens are counted as they arrive."""
 
-    def __init__(self, engine: Any, drawn: Counter[str]) -> None:
+    def __init__(self, engine: Any, sampled: Counter[str]) -> None:
         self._engine = engine
-        self._drawn = drawn
+        self._sampled = sampled
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
-        await self._engine.at_start(lambda name, engine: work(name, Tally(engine, self._drawn)))  # type: ignore[arg-type]
+        def with_tally(name: str, engine: Any) -> Awaitable[None]:
+            return work(name, Tally(engine, self._sampled))  # type: ignore[arg-type]
+
+        await self._engine.at_start(with_tally)
 
     async def generate(self, *request: Any) -> Group:
         group = await self._engine.generate(*request)
-        self._drawn["tokens"] += group.tokens
+        self._sampled["tokens"] += group.tokens
         return group
 
     async def probe(self, *request: Any) -> tuple[Group, ...]:
         groups = await self._engine.probe(*request)
-        self._drawn["tokens"] += sum(group.tokens for group in groups)
+        self._sampled["tokens"] += sum(group.tokens for group in groups)
         return groups
 
 
 class Trial:
     """The processes of one run, one after the other."""
 
-    def __init__(self, path: Path, schedule: Schedule) -> None:
+    def __init__(self, path: Path, schedule: SimpleNamespace) -> None:
         self.path = path
         self.schedule = schedule
         self.config = make_config(
@@ -155,50 +124,42 @@ class Trial:
             },
         )
         self.problems = make_problems(train=5)
-        self.order = ProblemOrder(self.problems.train, self.config.run.seed)
         self.deaths = set(schedule.deaths)
         self.collapses = set(schedule.collapses)
         self.history: dict[int, Batch] = {}
         self.published: set[str] = set()
         self.gone: set[str] = set()
-        self.drawn = Counter[str]()
+        self.sampled = Counter[str]()
         self.written = 0
         self.spent = 0.0
 
     def go(self, crash: float | None, stop: float | None) -> bool:
-        """One process; whether the run has come to its end."""
+        """Run one process; return whether the run has come to its end."""
         return run_virtually(self._process(crash, stop))
 
     async def _process(self, crash: float | None, stop: float | None) -> bool:
-        clock, loop = VirtualClock(), asyncio.get_running_loop()
-        folder = self._folder()
-        budget = Budget(self.schedule.budget, folder.spent, clock)
-        ledger = Ledger(clock, folder.spent, folder.ledger())
-        engines = [FrailEngine(name=f"rollout-{number}") for number, _ in enumerate(self.schedule.engines)]
-        workers = [FrailVerifier(f"reward-{number}") for number, _ in enumerate(self.schedule.verifiers)]
+        schedule, folder, loop = self.schedule, self._folder(), asyncio.get_running_loop()
+        engines = [FrailEngine(name=f"rollout-{number}") for number, _ in enumerate(schedule.engines)]
+        workers = [FrailVerifier(f"reward-{number}") for number, _ in enumerate(schedule.verifiers)]
         for each in engines:
             each.seconds_of = self._seconds  # type: ignore[method-assign]
-            each.load_seconds, each.gone = self.schedule.load, self.gone
+            each.load_seconds, each.gone = schedule.load, self.gone
         for worker in workers:
             worker.verify = self._verify  # type: ignore[method-assign]
-        times = (*self.schedule.engines, *self.schedule.verifiers)
-        for actor, deaths in zip((*engines, *workers), times, strict=True):
+        for actor, deaths in zip((*engines, *workers), (*schedule.engines, *schedule.verifiers), strict=True):
             for time in deaths:
                 loop.call_later(time, actor.die)
-        engine = EnginePool(engines, clock, lambda *_: None)
-        verifier = RemoteVerifier(workers, clock, lambda *_: None)  # type: ignore[arg-type]
-        run = RunContext(
-            config=self.config,
-            problems=self.problems,
-            engine=Tally(engine, self.drawn),  # type: ignore[arg-type]
-            learner=self._learner(),
-            verifier=verifier,
-            folder=folder,
-            budget=budget,
-            ledger=ledger,
-            clock=clock,
-            stopping=StopController(clock, GRACE_S),
-            max_running=self.schedule.max_running,
+        engine = EnginePool(engines, VirtualClock(), lambda *_: None)
+        verifier = RemoteVerifier(workers, VirtualClock(), lambda *_: None)  # type: ignore[arg-type]
+        run = make_context(
+            self.config,
+            self.problems,
+            folder,
+            schedule.budget,
+            Tally(engine, self.sampled),
+            self._learner(),
+            verifier,
+            schedule.max_running,
         )
         coordinator = Coordinator(run)
         if stop is not None:
@@ -218,24 +179,22 @@ class Trial:
             elif not isinstance(cause, Halted | Interrupted):
                 raise
         if ended:
-            folder.write_spent(budget.spent, ledger.record)
+            folder.write_spent(run.budget.spent, run.ledger.record)
             self.check_history(coordinator._producer.state)
         self.spent = folder.spent
         self.check(folder)
         return ended
 
     def _folder(self) -> RunFolder:
-        """That remembers how many tokens there were when it last wrote down what was spent, and which versions it has
-        deleted.
-        """
+        """Return the folder. It notes the tokens at its last write of the time spent, and the versions it deletes."""
         folder = RunFolder(self.path)
         folder.recover()
-        self.drawn["tokens"] = self.written
+        self.sampled["tokens"] = self.written
         write = folder.write_spent
 
         def note(seconds: float, record: LedgerRecord) -> None:
             write(seconds, record)
-            self.written = self.drawn["tokens"]
+            self.written = self.sampled["tokens"]
 
         def drop(keep: tuple[AdapterRef, ...]) -> None:
             self.gone |= self.published - {adapter.name for adapter in keep}
@@ -280,17 +239,12 @@ class Trial:
 
     async def _verify(self, group: Group) -> Group:
         await asyncio.sleep(self._draw("verify", group.index).choice((0.0, 0.1, 4.0)))
-        outcome = self._outcome(group.index)
-        if outcome == "failed":
-            rewards = (make_reward(0.0, Status.TIMEOUT),) * len(group.samples)
-        elif outcome == "fruitless":
-            rewards = (make_reward(0.0),) * len(group.samples)
-        else:
-            rewards = (make_reward(1.0), make_reward(0.0))[: len(group.samples)]
-        return replace(group, rewards=rewards)
+        failed, wrong, right = make_reward(0.0, Status.TIMEOUT), make_reward(0.0), make_reward(1.0)
+        rewards = {"failed": (failed, failed), "fruitless": (wrong, wrong), "useful": (right, wrong)}
+        return replace(group, rewards=rewards[self._outcome(group.index)][: len(group.samples)])
 
     def check(self, folder: RunFolder) -> None:
-        """What is written down."""
+        """Check the files."""
         assert self.spent <= self.schedule.budget
         record = folder.ledger()
         assert record is not None
@@ -305,24 +259,18 @@ class Trial:
 
     def check_history(self, state: CoordinatorState) -> None:
         """Check the history behind a version, with its cursor."""
-        version = state.version
-        behind = [
-            group.index
-            for earlier in sorted(self.history)
-            if earlier < version
-            for group in self.history[earlier].groups
-        ]
-        assert len(behind) == len(set(behind)) == version * self.schedule.per_update
+        batches = [self.history[earlier] for earlier in sorted(self.history) if earlier < state.version]
+        behind = [group.index for batch in batches for group in batch.groups]
+        assert len(behind) == len(set(behind)) == state.version * self.schedule.per_update
         done = {*range(state.next_unused), *state.used}
         assert set(behind) <= done
         assert 0 <= state.dropped <= len(done - set(behind))
         for index in done - set(behind):
             outcome = self._outcome(index)
-            dropped = outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)
-            assert dropped
+            assert outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)
 
 
-def carry_out(schedule: Schedule) -> None:
+def carry_out(schedule: SimpleNamespace) -> None:
     with TemporaryDirectory() as folder:
         trial = Trial(Path(folder), schedule)
         for crash in schedule.crashes:
@@ -333,7 +281,7 @@ def carry_out(schedule: Schedule) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(schedules)
-def test_no_schedule_breaks_a_promise(schedule: Schedule) -> None:
+def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
     carry_out(schedule)
 
 
@@ -341,5 +289,5 @@ def test_no_schedule_breaks_a_promise(schedule: Schedule) -> None:
 @pytest.mark.timeout(1800)
 @settings(max_examples=3000, deadline=None)
 @given(schedules)
-def test_no_schedule_of_thousands_breaks_a_promise(schedule: Schedule) -> None:
+def test_no_schedule_of_thousands_breaks_a_promise(schedule: SimpleNamespace) -> None:
     carry_out(schedule)

@@ -11,26 +11,28 @@ from actors.errors import ActorDied, Halted
 from actors.messages import Batch, Group, UpdateStats
 from actors.storage import checkpoints, run_folder
 from conf.settings import changed
-from tests.actors.virtual_run import Run, score_all
+from tests.actors.virtual_run import Run, score_each
 from tests.fakes import FakeVerifier
 
 
-def test_resumed_run_repeats_and_skips_no_problem(tmp_path: Path) -> None:
-    first = Run(tmp_path)
+def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
+    """No problem, no evaluation of the base model, no second of the budget."""
+    first, second = (Run(tmp_path, seconds=100.0) for _ in range(2))
     first.config = changed(first.config, {"budget.updates": 4})
     first.go()
-    second = Run(tmp_path)
-    second.config = changed(second.config, {"budget.updates": 9})
     second.go()
     used = [g.index for run in (first, second) for batch in run.learner.batches for g in batch.groups]
     assert sorted(used) == list(range(len(used)))
-    assert len(used) == 18
-    assert [row["update"] for row in second.rows] == list(range(1, 10))
+    assert [row["update"] for row in second.rows] == list(range(1, len(used) // 2 + 1))
     assert second.learner.incarnation == 1
+    inspected = 4
+    assert (first.engine.base_samples, second.engine.base_samples) == (8 + inspected, 0)
+    assert second.spent <= 100.0
+    assert 4 < len(second.rows) < 100.0 / 2.0
 
 
 def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a power cut, or an error of the disk, there is no more than what was flushed."""
+    """A power cut or an error of the disk leaves only flushed files."""
     flushed: list[Path] = []
     linked: list[bool] = []
     link = checkpoints.link
@@ -57,18 +59,18 @@ def history(run: Run) -> list[int]:
     return [group.index for version in range(run.learner.version) for group in last[version].groups]
 
 
-@pytest.mark.parametrize("death", DEATHS)
-def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, death: tuple[str, int]) -> None:
-    """Wherever it dies: nothing of the abandoned history is trained on, no problem is skipped or repeated."""
-    run.learner.deaths = {death}
+@pytest.mark.parametrize("deaths", [{death} for death in DEATHS] + [{("accumulate", 4), ("restore", 0)}])
+def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, deaths: set[tuple[str, int]]) -> None:
+    """Nothing of the abandoned history is trained on, no problem is skipped or repeated."""
+    times, run.learner.deaths = len(deaths), set(deaths)
     run.config = changed(run.config, {"budget.updates": 7})
     assert run.go().status == "completed"
     assert not run.learner.deaths
     assert sorted(history(run)) == list(range(14))
     assert [row["update"] for row in run.rows] == list(range(1, 8))
-    assert run.learner.incarnation == 1
-    assert run.coordinator.ledger.counts["deaths/learner"] == 1
-    assert [event.event for event in run.folder.events()] == ["learner died"]
+    assert run.learner.incarnation == times
+    assert run.coordinator.ledger.counts["deaths/learner"] == times
+    assert [event.event for event in run.folder.events()] == ["learner died"] * times
 
 
 def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:
@@ -79,24 +81,6 @@ def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_w
     assert counts["updates/abandoned"] == 1
     assert counts["groups/abandoned"] == 2 + 2 + 2  # of the update made again, in the learner's hands, and ahead of it
     assert [batch.version for batch in run.learner.batches] == [0, 1, 2, 3, 3, 4, 5, 6]
-
-
-def test_learner_that_dies_while_it_is_restored_is_revived_again(run: Run) -> None:
-    run.learner.deaths = {("accumulate", 4), ("restore", 0)}
-    run.config = changed(run.config, {"budget.updates": 5})
-    assert run.go().status == "completed"
-    assert run.learner.incarnation == 2
-    assert sorted(history(run)) == list(range(10))
-
-
-def test_learner_that_dies_too_often_fails_the_run_with_its_cause(run: Run) -> None:
-    async def give_up() -> None:
-        raise ActorDied("learner-0 has died 3 times")
-
-    run.learner.deaths = {("accumulate", 1)}
-    run.learner.revive = give_up  # type: ignore[method-assign]
-    cause = run.fail()
-    assert str(cause) == "learner-0 has died 3 times"
 
 
 def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run) -> None:
@@ -123,43 +107,32 @@ def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated
     assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.coordinator.updates:06d}"
 
 
-def test_revival_that_takes_too_long_does_not_break_the_budget(run: Run) -> None:
-    async def revive() -> None:
-        await asyncio.sleep(10_000.0)
-
+@pytest.mark.parametrize("stops", [(), (30.0,)])
+def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, stops: tuple[float, ...]) -> None:
     run.learner.deaths = {("accumulate", 4)}
-    run.learner.revive = revive  # type: ignore[method-assign]
-    outcome = run.go()
-    assert outcome.status == "budget_exhausted"
-    assert outcome.final is not None
-    assert run.spent <= run.seconds
-
-
-def test_stop_does_not_wait_for_a_revival(run: Run) -> None:
-    async def revive() -> None:
-        await asyncio.sleep(10_000.0)
-
-    run.seconds = 100_000.0
-    run.learner.deaths = {("accumulate", 4)}
-    run.learner.revive = revive  # type: ignore[method-assign]
-
-    assert run.go(30.0).status == "interrupted"
-    assert run.spent < 31.0
+    run.learner.revive = lambda: asyncio.sleep(10_000.0)  # type: ignore[method-assign]
+    outcome = run.go(*stops)
+    assert outcome.status == ("interrupted" if stops else "budget_exhausted")
+    assert (outcome.final is None) == bool(stops)
+    assert run.spent <= (31.0 if stops else run.seconds)
     assert run.coordinator.updates == 3
 
 
-def test_engine_that_could_not_be_healed_fails_the_run(run: Run) -> None:
-    async def die(*_: object) -> Group:
-        raise ActorDied("rollout-0 has died 3 times")
+@pytest.mark.parametrize("name", ["learner-0", "rollout-0"])
+def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> None:
+    async def give_up(*_: object) -> Any:
+        raise ActorDied(f"{name} has died 3 times")
 
     generate = run.engine.generate
 
     async def late(index: int, *rest: Any) -> Group:
-        return await (die() if index == 9 else generate(index, *rest))
+        return await (give_up() if index == 9 else generate(index, *rest))
 
-    run.engine.generate = late  # type: ignore[method-assign]
-    cause = run.fail()
-    assert str(cause) == "rollout-0 has died 3 times"
+    if name == "learner-0":
+        run.learner.deaths, run.learner.revive = {("accumulate", 1)}, give_up  # type: ignore[method-assign]
+    else:
+        run.engine.generate = late  # type: ignore[method-assign]
+    assert str(run.fail()) == f"{name} has died 3 times"
 
 
 def collapse(run: Run, versions: range) -> None:
@@ -178,10 +151,17 @@ def collapse(run: Run, versions: range) -> None:
     run.config = changed(run.config, {"guard.window": 8})
 
 
-def test_collapse_is_reported_and_the_run_goes_on(run: Run) -> None:
+@pytest.mark.parametrize("action", ["warn", "stop", "rollback"])
+def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str) -> None:
     collapse(run, range(12, 100))
-    run.config = changed(run.config, {"budget.updates": 16})
-    assert run.go().status == "completed"
+    run.config = changed(run.config, {"guard.action": action, "guard.rollbacks": 0, "budget.updates": 16})
+    if action == "warn":
+        assert run.go().status == "completed"
+    else:
+        cause = run.fail()
+        assert isinstance(cause, Halted)
+        assert "policy/entropy" in str(cause)
+        assert run.learner.version == 13
     assert [row["update"] for row in run.rows if row["guard/alarms"]] == [13]
     (event,) = run.folder.events()
     assert (event.update, event.event) == (13, "collapse")
@@ -192,7 +172,7 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
     step = run.learner.step
 
     async def report(progress: float) -> UpdateStats:
-        return replace(await step(progress), metrics={"mismatch/effective_share": 0.4})
+        return replace(await step(progress), metrics={"mismatch/ess": 0.4})
 
     run.learner.step = report  # type: ignore[method-assign]
     run.config = changed(run.config, {"guard.action": "stop", "budget.updates": 5})
@@ -200,16 +180,7 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
     assert [row["guard/alarms"] for row in run.rows] == [0] * 5
     (event,) = run.folder.events()
     assert (event.update, event.event) == (3, "mismatch")
-    assert "mismatch/effective_share" in event.detail
-
-
-def test_collapse_halts_where_asked_for(run: Run) -> None:
-    collapse(run, range(12, 100))
-    run.config = changed(run.config, {"guard.action": "stop"})
-    cause = run.fail()
-    assert isinstance(cause, Halted)
-    assert "policy/entropy" in str(cause)
-    assert run.learner.version == 13
+    assert "mismatch/ess" in event.detail
 
 
 def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:
@@ -230,15 +201,8 @@ def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> No
     assert sorted(history(run)) == list(range(30))
     assert [row["update"] for row in run.rows] == list(range(1, 16))
     assert [event.event for event in run.folder.events()] == ["collapse, rolled back"]
-    assert all(len(seeds[index]) == 2 for index in range(18, 26)), "drawn again, other samples are wanted"
+    assert all(len(seeds[index]) == 2 for index in range(18, 26)), "sampled again, other samples are wanted"
     assert run.coordinator.ledger.counts["updates/abandoned"] == 4
-
-
-def test_collapse_that_comes_back_halts_the_run(run: Run) -> None:
-    run.config = changed(run.config, {"guard.rollbacks": 0, "guard.action": "rollback"})
-    collapse(run, range(12, 100))
-    cause = run.fail()
-    assert "the policy collapses" in str(cause)
 
 
 def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
@@ -258,7 +222,7 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
         if len(group.samples) > 1:
             return await FakeVerifier().score(group)
         best = group.adapter is not None and group.adapter.version == 4
-        return await score_all(group, float(best or group.index % 2))
+        return await score_each(group, (float(best or group.index % 2),))
 
     run.verifier.score = score  # type: ignore[method-assign]
     run.go()
@@ -271,24 +235,3 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
     assert kept == ["update-000004", "update-000005", "update-000010"]
     assert run.folder.checkpoints.best == run.path.resolve() / "checkpoints" / "update-000004"
     assert run.ledger["learner"]["validate"] > 0
-
-
-def test_base_model_is_evaluated_once_over_all_resumes(tmp_path: Path) -> None:
-    first = Run(tmp_path)
-    first.config = changed(first.config, {"budget.updates": 4})
-    first.go()
-    second = Run(tmp_path)
-    second.config = changed(second.config, {"budget.updates": 5})
-    second.go()
-    probed = 4
-    assert (first.engine.base_samples, second.engine.base_samples) == (8 + probed, 0)
-
-
-def test_time_before_a_resume_counts(tmp_path: Path) -> None:
-    first = Run(tmp_path, seconds=100.0)
-    first.config = changed(first.config, {"budget.updates": 4})
-    first.go()
-    second = Run(tmp_path, seconds=100.0)
-    second.go()
-    assert second.spent <= 100.0
-    assert len(second.rows) < 100.0 / 2.0

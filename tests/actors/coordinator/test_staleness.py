@@ -4,29 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.data_order import DataCursor
 from actors.coordinator.staleness import StalenessManager
-from actors.messages import Group
 from tests.fakes import make_group
 
 
 def test_synchronous_runs_admit_exactly_one_batch() -> None:
     manager = StalenessManager(problems_per_update=2, max_staleness=0, max_running=10)
-    assert manager.capacity == 2
-    manager.admit(0)
-    manager.admit(1)
-    assert manager.capacity == 0
-    manager.accept(make_group(0))
-    manager.accept(make_group(1))
-    assert manager.capacity == 0
+    for index in range(2):
+        manager.admit(index)
+    for index in range(2):
+        manager.accept(make_group(index))
+        assert manager.capacity == 0
     assert [group.index for group in manager.take_batch() or ()] == [0, 1]
     assert manager.capacity == 0
     manager.advance()
     assert manager.capacity == 2
-
-
-def test_engine_limit_bounds_admission() -> None:
-    assert StalenessManager(problems_per_update=8, max_staleness=1, max_running=3).capacity == 3
 
 
 def test_update_waits_for_a_straggler_that_would_grow_too_old() -> None:
@@ -43,19 +35,14 @@ def test_update_waits_for_a_straggler_that_would_grow_too_old() -> None:
     assert [group.index for group in manager.take_batch() or ()] == [0]
 
 
-def test_capacity_of_a_failed_group_comes_back() -> None:
+def test_capacity_bounds_admission_and_comes_back() -> None:
+    assert StalenessManager(problems_per_update=8, max_staleness=1, max_running=3).capacity == 3
     manager = StalenessManager(problems_per_update=1, max_staleness=0, max_running=10)
-    manager.admit(0)
-    assert manager.capacity == 0
-    manager.give_back(0)
-    assert manager.capacity == 1
-
-
-def test_admission_without_capacity_is_an_error() -> None:
-    manager = StalenessManager(problems_per_update=1, max_staleness=0, max_running=1)
     manager.admit(0)
     with pytest.raises(ValueError, match="without capacity"):
         manager.admit(1)
+    manager.give_back(0)
+    assert manager.capacity == 1
 
 
 @given(
@@ -97,78 +84,3 @@ def test_no_schedule_of_finishes_and_failures_makes_a_group_too_old(
             updates += 1
         assert running or manager.capacity > 0, "deadlock"
     assert updates > 0
-
-
-def test_cursor_skips_what_a_batch_has_used() -> None:
-    cursor = DataCursor()
-    assert [cursor.admit() for _ in range(4)] == [0, 1, 2, 3]
-    cursor.use((make_group(2), make_group(0)))
-    resumed = DataCursor(cursor.next_unused, cursor.used)
-    assert [resumed.admit() for _ in range(3)] == [1, 3, 4]
-
-
-@given(st.permutations(range(12)), st.integers(0, 12))
-def test_cursor_repeats_and_skips_nothing_over_a_resume(order: list[int], used: int) -> None:
-    cursor = DataCursor()
-    for _ in range(12):
-        cursor.admit()
-    cursor.use(tuple(make_group(index) for index in order[:used]))
-    resumed = DataCursor(cursor.next_unused, cursor.used)
-    rest = [resumed.admit() for _ in range(12 - used)]
-    assert sorted([*order[:used], *rest]) == list(range(12))
-
-
-@given(st.lists(st.integers(0, 15), unique=True), st.integers(0, 1000))
-def test_cursor_never_repeats_a_group_used_before_a_resume(used: list[int], seed: int) -> None:
-    """Groups are admitted, used and passed over in any order."""
-    rng = random.Random(seed)
-    before = DataCursor()
-    for _ in range(16):
-        before.admit()
-    before.use(tuple(make_group(index) for index in used))
-    cursor = DataCursor(before.next_unused, before.used)
-    admitted: list[int] = []
-    waiting: list[int] = []
-    for _ in range(30):
-        if rng.random() < 0.5:
-            waiting.append(cursor.admit())
-            admitted.append(waiting[-1])
-        elif waiting:
-            index = waiting.pop(rng.randrange(len(waiting)))
-            cursor.pass_over(index) if rng.random() < 0.5 else cursor.use((make_group(index),))
-    assert len(set(admitted)) == len(admitted)
-    assert not set(admitted) & set(used)
-    assert admitted == [index for index in range(100) if index not in used][: len(admitted)]
-
-
-class CountedVersion(Group):
-    """Counts how often anything looks at its version or index."""
-
-    looks = 0
-
-    def __getattribute__(self, name: str) -> object:
-        if name in ("version", "index"):
-            CountedVersion.looks += 1
-        return super().__getattribute__(name)
-
-
-def looks_for_a_group(per_update: int) -> float:
-    """How often a group is looked at until a batch has taken it, by a coordinator that asks after each group."""
-    manager = StalenessManager(problems_per_update=per_update, max_staleness=1, max_running=10 * per_update)
-    groups = 0
-    CountedVersion.looks = 0
-    for _ in range(3):
-        while manager.capacity > 0:
-            manager.admit(groups)
-            groups += 1
-        for index in sorted(manager._running):
-            made = make_group(index, manager._running[index])
-            manager.accept(CountedVersion(made.index, made.problem, made.adapter, made.samples, made.rewards))
-            if manager.take_batch():
-                break
-        manager.advance()
-    return CountedVersion.looks / groups
-
-
-def test_what_a_group_costs_does_not_grow_with_the_batch() -> None:
-    assert looks_for_a_group(1000) < 1.5 * looks_for_a_group(10)

@@ -1,15 +1,11 @@
 """Rounds, what survives an end at any moment, and where the time went, under virtual time."""
 
 import asyncio
-import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator, SharedTime, missing
+from actors.evaluation.evaluator import Evaluator
 from actors.evaluation.protocol import Protocol
 from actors.evaluation.samples import EvaluationFolder, SampleFile
 from actors.messages import AdapterRef, Group, Problem, Sampling
@@ -35,15 +31,16 @@ class RecordingEngine(FakeEngine):
 
 
 def open_sample_files(folder: Path, n: int) -> list[SampleFile]:
-    """As a process does that goes on after another."""
+    """Open them as a process does that goes on after another."""
     evaluation = EvaluationFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     evaluation.begin(Config(), Protocol.of(Config(), "nowhere", None))
-    return [evaluation.sample_file("sums", PROBLEMS, n, adapter) for adapter in (None, ADAPTER)]
+    files = {"base": None, "adapter": ADAPTER}
+    return [SampleFile(folder / "samples" / f"sums-{name}.jsonl", PROBLEMS, n, files[name]) for name in files]
 
 
 def draw(sample_files: list[SampleFile], seconds: float = 1e6, at_once: int = 3) -> RecordingEngine:
-    """Draw for so many seconds, of which each sample takes one."""
+    """Sample for so many seconds, of which each sample takes one."""
     engine = RecordingEngine()
 
     async def scenario() -> None:
@@ -58,75 +55,36 @@ def draw(sample_files: list[SampleFile], seconds: float = 1e6, at_once: int = 3)
     return engine
 
 
-def test_one_sample_of_every_problem_a_round(tmp_path: Path) -> None:
-    order = [(t.adapter is not None, number, index) for t, number, index in missing(open_sample_files(tmp_path, 2))]
-    assert order == [(policy, number, index) for number in (0, 1) for policy in (False, True) for index in range(5)]
-
-
-def test_every_sample_is_drawn_once_with_a_seed_of_its_own(tmp_path: Path) -> None:
-    sample_files = open_sample_files(tmp_path, 4)
-    engine = draw(sample_files)
-    assert all(sample_file.complete and sample_file.rounds == 4 for sample_file in sample_files)
-    base = [(problem, seed) for problem, adapter, seed in engine.seen if adapter is None]
-    adapted = [(problem, seed) for problem, adapter, seed in engine.seen if adapter]
-    assert base == adapted
-    assert len(set(base)) == len(base) == 20
-
-
 @pytest.mark.parametrize("seconds", [1.5, 6.5, 9.5])
-def test_what_was_cut_off_goes_on_without_a_sample_drawn_twice(tmp_path: Path, seconds: float) -> None:
+def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: Path, seconds: float) -> None:
     whole = set(draw(open_sample_files(tmp_path / "whole", 3)).seen)
+    by_policy = [
+        {(problem, seed) for problem, name, seed in whole if bool(name) == adapted} for adapted in (False, True)
+    ]
+    assert by_policy[0] == by_policy[1]
+    assert len({seed for _, seed in by_policy[0]}) == 15
     cut = open_sample_files(tmp_path / "cut", 3)
     draw(cut, seconds)
-    kept = sum(sample_file.drawn for sample_file in cut)
+    kept = sum(sample_file.sampled for sample_file in cut)
     assert kept == 3 * int(seconds)
     assert min(sample_file.rounds for sample_file in cut) == kept // 10
     again = open_sample_files(tmp_path / "cut", 3)
-    assert sum(sample_file.drawn for sample_file in again) == kept
+    assert sum(sample_file.sampled for sample_file in again) == kept
     second = draw(again)
     assert len(second.seen) == 30 - kept
     assert set(second.seen) <= whole
-    assert all(sample_file.complete for sample_file in open_sample_files(tmp_path / "cut", 3))
+    assert all(sample_file.rounds == 3 for sample_file in open_sample_files(tmp_path / "cut", 3))
 
 
-def test_kill_9_loses_only_what_was_under_way(tmp_path: Path) -> None:
-    code = (
-        "import asyncio, sys; from pathlib import Path; from actors.runtime.clock import WallClock;"
-        "from tests.actors.evaluation.test_evaluator_benchmarks import *;"
-        "evaluator = Evaluator(Config(), RecordingEngine(0.02), FakeVerifier(0.0), WallClock());"
-        "sample_files = open_sample_files(Path(sys.argv[1]), 60)[:1];"
-        "asyncio.run(evaluator.complete(sample_files, 3, lambda: print(flush=True)))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for _ in range(20):
-        assert process.stdout.readline() == "\n"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    left = (tmp_path / "samples" / "sums-base.jsonl").read_text()
-    kept = [line for line in left.splitlines(keepends=True) if line.endswith("\n")]
-    (again, _) = sample_files = open_sample_files(tmp_path, 60)
-    assert again.drawn == len(kept) >= 20
-    draw(sample_files)
-    assert (tmp_path / "samples" / "sums-base.jsonl").read_text().startswith("".join(kept))
-    rows = map(json.loads, (tmp_path / "samples" / "sums-base.jsonl").read_text().splitlines())
-    drawn = [(row["problem"], row["sample"]) for row in rows]
-    assert len(set(drawn)) == len(drawn) == 300
-
-
-def test_half_written_line_is_drawn_again(tmp_path: Path) -> None:
+def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tmp_path: Path) -> None:
     draw(open_sample_files(tmp_path, 1))
     file = tmp_path / "samples" / "sums-base.jsonl"
     file.write_text(file.read_text()[:-20])
     again = open_sample_files(tmp_path, 1)
-    assert [sample_file.drawn for sample_file in again] == [4, 5]
+    assert [sample_file.sampled for sample_file in again] == [4, 5]
     assert len(draw(again).seen) == 1
-
-
-def test_more_samples_and_fewer_are_the_same_samples(tmp_path: Path) -> None:
-    draw(open_sample_files(tmp_path, 2))
-    assert len(draw(open_sample_files(tmp_path, 3)).seen) == 10
-    assert all(sample_file.complete for sample_file in open_sample_files(tmp_path, 1))
+    assert len(draw(open_sample_files(tmp_path, 2)).seen) == 10
+    assert all(sample_file.rounds == 1 for sample_file in open_sample_files(tmp_path, 1))
 
 
 def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
@@ -141,22 +99,8 @@ def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
         open_sample_files(tmp_path, 1)
 
 
-def test_time_is_shared_among_what_is_under_way(tmp_path: Path) -> None:
+def test_seconds_of_all_samples_are_those_of_the_evaluation(tmp_path: Path) -> None:
     sample_files = open_sample_files(tmp_path, 3)
     draw(sample_files, at_once=4)
     assert sum(sample_file.cost["seconds"] for sample_file in sample_files) == pytest.approx(8.0, abs=0.01)
     assert sample_files[0].cost["tokens"] == 15
-
-
-def test_two_at_once_take_half_each() -> None:
-    async def scenario() -> list[float]:
-        clock = VirtualClock()
-        time = SharedTime(clock)
-        await clock.sleep(5.0)
-        first = time.begin()
-        await clock.sleep(1.0)
-        second = time.begin()
-        await clock.sleep(2.0)
-        return [time.end(first), time.end(second)]
-
-    assert run_virtually(scenario()) == [2.0, 1.0]

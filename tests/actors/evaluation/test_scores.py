@@ -13,7 +13,7 @@ def row(status: str, extracted: str | None = None, **more: Any) -> EvaluatedSamp
 
 
 def alike(answer: str, other: str) -> bool:
-    """One without digits cannot be read."""
+    """An empty one is unreadable."""
     return answer.replace(",", "") == other.replace(",", "") != ""
 
 
@@ -26,15 +26,9 @@ def test_scores_of_a_policy() -> None:
     assert [found.content[name]["value"] for name in ("pass@1", "pass@2", "maj@n")] == [0.25, 0.5, 0.25]
     low, high = found.pass_at[1].ci95 or ()
     assert low <= 0.25 <= high
-
-
-def test_answers_that_hang_the_grader_are_not_solved_and_counted() -> None:
-    found = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
-    assert (found.unjudged, found.pass_at[1].value) == (0.5, 0.25)
-
-
-def test_pass_at_8_and_16_and_n() -> None:
     assert list(scores([[RIGHT] * 20], alike).pass_at) == [1, 8, 16, 20]
+    unverified = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
+    assert (unverified.unjudged, unverified.pass_at[1].value) == (0.5, 0.25)
 
 
 def test_comparison_is_paired_by_problem() -> None:
@@ -56,6 +50,6 @@ def test_comparison_is_paired_by_problem() -> None:
     ],
 )
 def test_majority_of_votes(right: list[str], others: list[str | None], expected: float) -> None:
-    """Equal answers are one however they are written, and one that cannot be read is none."""
+    """Equal answers are one however they are written, and an unreadable one is none."""
     rows = [row("wrong", answer) for answer in others] + [row("correct", answer) for answer in right]
     assert majority(rows, alike) == expected

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from actors.models import hub as hub_at_the_door
-from actors.models.files import embedded_folder, locate, shape_from_config, shape_of
+from actors.models.files import bundled_folder, locate, shape_from_config, shape_of
 from conf.errors import BadInput
 from conf.schema import ModelConfig, ShapeConfig
 
@@ -28,15 +28,15 @@ STATED: dict[str, Any] = {
     "max_position_embeddings": 256,
 }
 SHAPE = ShapeConfig(
-    layers=2,
-    hidden=64,
-    intermediate=96,
-    heads=4,
-    kv_heads=2,
+    num_hidden_layers=2,
+    hidden_size=64,
+    intermediate_size=96,
+    num_attention_heads=4,
+    num_key_value_heads=2,
     head_dim=16,
-    vocabulary=100,
-    tied_head=True,
-    context=256,
+    vocab_size=100,
+    tie_word_embeddings=True,
+    max_position_embeddings=256,
 )
 
 
@@ -98,7 +98,7 @@ def test_declared_shape_needs_no_files() -> None:
 def test_shape_fills_what_old_configurations_leave_out(tmp_path: Path) -> None:
     stated = {key: value for key, value in STATED.items() if key not in ("num_key_value_heads", "head_dim")}
     shape = shape_from_config(write_model(tmp_path, stated))
-    assert (shape.kv_heads, shape.head_dim) == (4, 16)
+    assert (shape.num_key_value_heads, shape.head_dim) == (4, 16)
 
 
 @pytest.mark.parametrize(
@@ -114,18 +114,18 @@ def test_norms_of_heads_are_known_by_family_or_setting(stated: dict[str, Any], h
     assert shape_from_config(write_model(tmp_path, STATED | stated)).head_norms is has
 
 
-def test_embedded_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    model = ModelConfig(path="embedded:smollm2-135m")
-    with pytest.raises(BadInput, match=r"launch/setup\.sh.*microbudget embedded"):
+    model = ModelConfig(path="bundled:smollm2-135m")
+    with pytest.raises(BadInput, match=r"launch/setup\.sh.*microbudget bundled"):
         locate(model)
-    write_model(embedded_folder())
+    write_model(bundled_folder())
     assert locate(model) == str(tmp_path / "microbudget-rl" / "smollm2-135m-instruct")
 
 
 def test_a_wrong_declaration_is_named(tmp_path: Path) -> None:
-    shape = ShapeConfig(**{**vars(SHAPE), "layers": 3})
-    with pytest.raises(BadInput, match=r"model.shape.layers=3: .*2"):
+    shape = ShapeConfig(**{**vars(SHAPE), "num_hidden_layers": 3})
+    with pytest.raises(BadInput, match=r"model.shape.num_hidden_layers=3: .*2"):
         locate(ModelConfig(path=str(write_model(tmp_path)), shape=shape))
 
 
@@ -153,7 +153,7 @@ def test_an_empty_folder_and_a_foreign_kind_are_refused(tmp_path: Path) -> None:
         locate(ModelConfig(path=str(write_model(tmp_path, {"n_layer": 12}))))
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "./model", "gpt2", "a/b/c", "embedded:other"])
+@pytest.mark.parametrize("path", ["/no/such/folder", "./model", "gpt2", "a/b/c", "bundled:other"])
 def test_what_is_neither_folder_nor_hub_id_is_refused_without_asking_the_hub(path: str) -> None:
     with pytest.raises(BadInput, match="no such folder"):
         locate(ModelConfig(path=path))

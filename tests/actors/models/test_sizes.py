@@ -22,15 +22,15 @@ from conf.settings import changed
 QWEN = load(["conf=instruct"]).model.shape
 SMOLLM = load(["conf=quickstart"]).model.shape
 LLAMA_1B = ShapeConfig(
-    layers=16,
-    hidden=2048,
-    intermediate=8192,
-    heads=32,
-    kv_heads=8,
+    num_hidden_layers=16,
+    hidden_size=2048,
+    intermediate_size=8192,
+    num_attention_heads=32,
+    num_key_value_heads=8,
     head_dim=64,
-    vocabulary=128256,
-    tied_head=True,
-    context=131072,
+    vocab_size=128256,
+    tie_word_embeddings=True,
+    max_position_embeddings=131072,
 )
 
 
@@ -40,7 +40,7 @@ def test_parameters_of_known_models(shape: ShapeConfig, count: int) -> None:
 
 
 def test_an_untied_head_is_stored_twice_and_multiplied_once() -> None:
-    untied = ShapeConfig(**{**vars(SMOLLM), "tied_head": False})
+    untied = ShapeConfig(**{**vars(SMOLLM), "tie_word_embeddings": False})
     assert parameters(untied) - parameters(SMOLLM) == 49152 * 576
     assert matmul_parameters(untied) == matmul_parameters(SMOLLM) == parameters(SMOLLM)
 

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from actors.adapter_check.probes import Probes, logprobs_of
-from actors.adapter_check.startup_check import find_mistake
-from actors.adapter_check.swap_check import distance
+from actors.adapter_check.at_start import find_mistake
+from actors.adapter_check.prompts import CheckPrompts, distance, logprobs_of
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import FAITHFUL
 from actors.rollout.vllm_engine import RolloutEngine
@@ -57,15 +56,15 @@ def config_for(family: Family, folder: Path) -> Config:
             "rollout.max_response_tokens": 40,
             "rollout.max_concurrent_samples": 1,
             "rollout.kv_cache_gib": 1,
-            "canary.problems": 4,
-            "canary.tokens": 40,
+            "adapter_check.problems": 4,
+            "adapter_check.tokens": 40,
             "learner.tokens_per_microbatch": 256,
         },
     )
 
 
 class Prober:
-    """What `Probes` asks, in front of one engine."""
+    """What `CheckPrompts` asks, in front of one engine."""
 
     def __init__(self, engine: RolloutEngine) -> None:
         self._engine = engine
@@ -84,7 +83,7 @@ async def compare(config: Config, learner: LoraLearner) -> list[tuple[float, str
     found = []
     for adapter in learner.publish_synthetic():
         await engine.load(adapter)
-        (answers,) = await Probes(config, problems).ask(prober, adapter)
+        (answers,) = await CheckPrompts(config, problems).ask(prober, adapter)
         views = learner.explain(answers)
         seen = logprobs_of(answers)
         found.append((distance(seen, views[FAITHFUL]), find_mistake(seen, views)))

@@ -20,8 +20,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from actors.adapter_check.probes import Probes
-from actors.adapter_check.startup_check import StartupCheck
+from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.prompts import CheckPrompts
 from actors.errors import ActorDied, Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import shape_from_config
@@ -345,7 +345,7 @@ def test_startup_check_names_the_fault(rig: Rig, learner: LoraLearner, tmp_path:
     engine: Any = Spoiled(rig.engine, tmp_path, list(SPOILED).index(fault), fault)
     local: Any = Local()
     config = make_config()
-    check = StartupCheck(engine, local, Probes(config, problems))
+    check = CheckAtStart(engine, local, CheckPrompts(config, problems))
     rig.run(check.begin())
     if fault == "nothing":
         rig.run(check.check())

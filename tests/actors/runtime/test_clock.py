@@ -10,14 +10,17 @@ from actors.runtime import clock
 from actors.runtime.clock import in_thread, within
 
 
-def test_answer_in_time_is_returned_and_its_error_raised() -> None:
+@pytest.mark.parametrize("seconds", [1.0, None])
+def test_answer_in_time_is_returned_and_its_error_raised(seconds: float | None) -> None:
     async def complain() -> None:
         raise KeyError("a")
 
-    assert asyncio.run(within(1.0, asyncio.sleep(0.0, "answer"))) == "answer"
-    assert asyncio.run(within(None, asyncio.sleep(0.0, "answer"))) == "answer"
+    assert asyncio.run(within(seconds, asyncio.sleep(0.0, "answer"))) == "answer"
     with pytest.raises(KeyError):
-        asyncio.run(within(1.0, complain()))
+        asyncio.run(within(seconds, complain()))
+    assert in_thread(seconds, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        in_thread(seconds, lambda: 1 / 0)
 
 
 def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +55,3 @@ def test_thread_that_never_ends_is_left() -> None:
     with pytest.raises(TimeoutError, match=r"patience_s=0\.1"):
         in_thread(0.1, forever.wait, 0.05, lambda: float(next(moves)), setting="patience_s")
     forever.set()
-
-
-def test_what_a_thread_finds_or_raises_comes_back() -> None:
-    assert in_thread(60.0, lambda: 7) == 7
-    with pytest.raises(ZeroDivisionError):
-        in_thread(None, lambda: 1 / 0)

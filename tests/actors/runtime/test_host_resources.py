@@ -28,16 +28,14 @@ def look(guard: HostGuard, **less: int) -> list[tuple[str, bool]]:
 def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits() -> None:
     guard = HostGuard(NEED, 24 * GIB)
     assert look(guard, disk=NEED.checkpoint + DISK_MARGIN) == []
+    assert look(guard, disk=DISK_MARGIN, begun=NEED.checkpoint) == []
     assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 1) == [("disk", False)]
     assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 2) == []
     assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 1) == [("disk", True)]
     assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 2) == []
-
-
-def test_checkpoint_that_is_being_written_is_no_want_of_room() -> None:
-    guard = HostGuard(NEED, 24 * GIB)
-    assert look(guard, disk=DISK_MARGIN, begun=NEED.checkpoint) == []
-    assert look(guard, disk=LAST_MARGIN, begun=NEED.checkpoint) == [("disk", False)]
+    (alarm,) = HostGuard(NEED, 24 * GIB).look(HostFree(300 * MIB, GIB, 10 * GIB))
+    assert "300 MiB" in alarm.text
+    assert amount(1.5 * GIB) == "1.5 GiB"
 
 
 def test_alarm_is_raised_again_after_it_was_over() -> None:
@@ -47,20 +45,10 @@ def test_alarm_is_raised_again_after_it_was_over() -> None:
     assert look(guard, memory=GIB, shared_memory=MIB) == [("shared memory", False), ("memory", False)]
 
 
-def test_text_has_the_amount() -> None:
-    (alarm,) = HostGuard(NEED, 24 * GIB).look(HostFree(300 * MIB, GIB, 10 * GIB))
-    assert "300 MiB" in alarm.text
-    assert amount(1.5 * GIB) == "1.5 GiB"
-
-
-def test_this_host_is_measured_also_for_a_folder_to_come(tmp_path: Path) -> None:
+def test_run_folder_is_measured_before_and_after_it_is_made(tmp_path: Path) -> None:
     free = measure(tmp_path / "runs" / "mine")
     assert free.disk > 0
     assert free.begun == free.kept == 0
-    assert 0 < free_memory() <= total_memory()
-
-
-def test_what_a_run_folder_holds_of_its_need_is_measured(tmp_path: Path) -> None:
     for number, name in enumerate(
         ("checkpoints/update-000001", "checkpoints/.update-000002.tmp/adapter", "adapters/policy-v1", "samples")
     ):
@@ -96,6 +84,7 @@ def test_limit_of_a_group_around_counts_too(
 
 
 def test_memory_without_a_limit_is_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < free_memory() <= total_memory()
     monkeypatch.setattr(host_resources, "CONTROL_GROUPS", tmp_path)
     machines = total_memory()
     (tmp_path / "memory.max").write_text("max")

@@ -3,43 +3,27 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.runtime.placement import MOST_REWARD_WORKERS, Node, most_engines, most_ranks, place
 
 
-def test_two_cores_are_not_shared() -> None:
-    placement = place((0, 1), 0)
-    assert placement.device == "cpu"
-    assert [share.cores for share in placement.rollouts] == [(0,)]
-    assert [share.cores for share in placement.learners] == [(1,)]
-    assert placement.reward_workers == 1
-
-
-def test_two_ranks_on_two_cores_have_one_each_and_the_engine_shares() -> None:
-    placement = place((0, 1), 0, ranks=2)
-    assert [share.cores for share in placement.learners] == [(0,), (1,)]
-    assert [share.cores for share in placement.rollouts] == [(0,)]
-
-
-def test_one_core_carries_both() -> None:
-    placement = place((5,), 0)
-    assert placement.rollouts[0].cores == placement.learners[0].cores == (5,)
+@pytest.mark.parametrize(
+    ("cores", "ranks", "rollouts", "learners"),
+    [((0, 1), 1, [(0,)], [(1,)]), ((0, 1), 2, [(0,)], [(0,), (1,)]), ((5,), 1, [(5,)], [(5,)])],
+)
+def test_few_cores_are_shared_only_where_they_must_be(
+    cores: tuple[int, ...], ranks: int, rollouts: list[tuple[int, ...]], learners: list[tuple[int, ...]]
+) -> None:
+    placement = place(cores, 0, ranks)
+    assert (placement.device, placement.reward_workers) == ("cpu", 1)
+    assert [share.cores for share in placement.rollouts] == rollouts
+    assert [share.cores for share in placement.learners] == learners
 
 
 core_ids = st.sets(st.integers(0, 300), min_size=2, max_size=128).map(lambda ids: tuple(sorted(ids)))
-
-
-@given(core_ids)
-def test_cpu_actors_have_cores_of_their_own(cores: tuple[int, ...]) -> None:
-    placement = place(cores, 0)
-    engine, learner = placement.rollouts[0].cores, placement.learners[0].cores
-    assert engine
-    assert not set(engine) & set(learner)
-    assert set(engine) | set(learner) <= set(cores)
-    assert len(learner) - len(engine) in (0, 1)
-    assert 8 * (len(cores) - len(engine) - len(learner)) <= len(cores)
 
 
 @given(core_ids, st.data())
@@ -47,16 +31,20 @@ def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data
     ranks = data.draw(st.integers(1, most_ranks(cores, 0)))
     placement = place(cores, 0, ranks)
     learners = [core for share in placement.learners for core in share.cores]
+    engine = placement.rollouts[0].cores
     assert len(placement.learners) == ranks
     assert len({len(share.cores) for share in placement.learners}) == 1
     assert len(set(learners)) == len(learners) > 0
-    assert set(learners) <= set(cores)
-    assert placement.rollouts[0].cores
-    if len(cores) >= 8 and ranks <= len(cores) // 4:
-        assert not set(learners) & set(placement.rollouts[0].cores)
+    assert engine
+    assert set(learners) | set(engine) <= set(cores)
+    if ranks == 1 or (len(cores) >= 8 and ranks <= len(cores) // 4):
+        assert not set(learners) & set(engine)
+    if ranks == 1:
+        assert len(learners) - len(engine) in (0, 1)
+        assert 8 * (len(cores) - len(engine) - len(learners)) <= len(cores)
 
 
-def test_one_card_is_shared_with_room_to_spare() -> None:
+def test_one_gpu_is_shared_with_room_to_spare() -> None:
     placement = place(tuple(range(16)), 1)
     rollout, learner = placement.rollouts[0], placement.learners[0]
     assert placement.device == "cuda"
@@ -67,23 +55,8 @@ def test_one_card_is_shared_with_room_to_spare() -> None:
     assert learner.threads == 4
 
 
-@given(st.integers(2, 64), st.integers(1, 256), st.data())
-def test_several_cards_are_whole(gpus: int, cores: int, data: st.DataObject) -> None:
-    ranks = data.draw(st.integers(1, most_ranks((), gpus)))
-    placement = place(tuple(range(cores)), gpus, ranks)
-    shares = (*placement.rollouts, *placement.learners)
-    assert len(shares) == gpus
-    assert len(placement.learners) == ranks
-    assert all(share.threads >= 1 for share in shares)
-    assert {share.gpus for share in shares} == {1.0}
-    assert all(share.memory < 1 for share in shares)
-    assert 1 <= placement.reward_workers <= MOST_REWARD_WORKERS
-
-
 @given(core_ids, st.data())
-def test_engines_on_a_processor_divide_its_cores_while_there_are_enough(
-    cores: tuple[int, ...], data: st.DataObject
-) -> None:
+def test_engines_on_a_cpu_divide_its_cores_while_there_are_enough(cores: tuple[int, ...], data: st.DataObject) -> None:
     engines = data.draw(st.integers(1, most_engines(cores, 0)))
     placement = place(cores, 0, engines=engines)
     bound = Counter(core for share in placement.rollouts for core in share.cores)
@@ -95,23 +68,27 @@ def test_engines_on_a_processor_divide_its_cores_while_there_are_enough(
         assert not set(bound) & set(placement.learners[0].cores)
 
 
-@given(st.integers(2, 64), st.data())
-def test_every_card_of_a_machine_is_used_unless_fewer_actors_are_asked_for(gpus: int, data: st.DataObject) -> None:
+@given(st.integers(2, 64), st.integers(1, 256), st.data())
+def test_every_gpu_is_used_whole_unless_fewer_actors_are_asked_for(gpus: int, cores: int, data: st.DataObject) -> None:
     engines = data.draw(st.none() | st.integers(1, most_engines((), gpus)))
     ranks = data.draw(st.integers(1, most_ranks((), gpus, engines)))
-    placement = place(tuple(range(8)), gpus, ranks, engines)
-    used = sum(share.gpus for share in (*placement.rollouts, *placement.learners))
-    assert used == (gpus if engines is None else engines + ranks) <= gpus
+    placement = place(tuple(range(cores)), gpus, ranks, engines)
+    shares = (*placement.rollouts, *placement.learners)
+    assert len(placement.learners) == ranks
+    assert len(shares) == (gpus if engines is None else engines + ranks) <= gpus
+    assert {share.gpus for share in shares} == {1.0}
+    assert all(share.threads >= 1 and share.memory < 1 for share in shares)
+    assert 1 <= placement.reward_workers <= MOST_REWARD_WORKERS
 
 
-nodes_with_cards = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=6).map(
+nodes_with_gpus = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=6).map(
     lambda sizes: [Node(f"n{i}", tuple(range(cores)), gpus) for i, (cores, gpus) in enumerate(sizes)]
 )
 
 
-@given(nodes_with_cards, st.data())
-def test_nodes_with_cards_can_hold_what_is_placed(nodes: list[Node], data: st.DataObject) -> None:
-    """An actor for each card needs no more cores than its node has for it; nodes without a card judge."""
+@given(nodes_with_gpus, st.data())
+def test_nodes_with_gpus_can_hold_what_is_placed(nodes: list[Node], data: st.DataObject) -> None:
+    """An actor for each GPU needs no more cores than its node has for it; nodes without a GPU verify."""
     gpus = sum(node.gpus for node in nodes)
     if not gpus:
         return
@@ -128,7 +105,7 @@ def test_nodes_with_cards_can_hold_what_is_placed(nodes: list[Node], data: st.Da
 
 
 @given(st.lists(core_ids, min_size=2, max_size=5), st.data())
-def test_of_nodes_without_a_card_the_first_learns_and_the_others_generate(
+def test_of_nodes_without_a_gpu_the_first_learns_and_the_others_generate(
     cores: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
     nodes = [Node(f"n{number}", ids, 0) for number, ids in enumerate(cores)]

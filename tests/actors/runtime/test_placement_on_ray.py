@@ -30,7 +30,7 @@ class Whereabouts(NamedTuple):
 
 
 class Light:
-    """An engine or a rank in name, which says where it is. cache_blocks: what a successor is given."""
+    """A light actor in the place of an engine or a learner, which tells its node and GPUs."""
 
     def __init__(self, cache_blocks: int | None = None) -> None: ...
 
@@ -50,57 +50,32 @@ class Light:
         return make_group(index)
 
 
-class Run:
-    """The actors of a placement, started as a run starts them."""
+async def start(placement: Placement, events: list[str]) -> tuple[list[RemoteActor], list[RemoteActor], EnginePool]:
+    """Start the actors of a placement as a run does: its ranks, rollout actors and their pool."""
+    group = await reserve_learners(placement)
+    rollouts = [RemoteActor(Light, f"rollout-{number}", share) for number, share in enumerate(placement.rollouts)]
+    engines = [RemoteEngine(actor, 8, AdapterTransfer()) for actor in rollouts]
+    pool = EnginePool(engines, WallClock(), lambda name, kind, text: events.append(f"{name} {kind}: {text}"))
+    await pool.ready()
+    ranks = [
+        RemoteActor(Light, f"learner-{rank}", share, bundle=PlacementGroupSchedulingStrategy(group, rank))
+        for rank, share in enumerate(placement.learners)
+    ]
+    return ranks, rollouts, pool
 
-    def __init__(self, placement: Placement) -> None:
-        self.placement = placement
-        self.events: list[str] = []
 
-    async def start(self) -> None:
-        group = await reserve_learners(self.placement)
-        self.rollouts = [
-            RemoteActor(Light, f"rollout-{number}", share) for number, share in enumerate(self.placement.rollouts)
-        ]
-        engines = [RemoteEngine(actor, 8, AdapterTransfer()) for actor in self.rollouts]
-        self.pool = EnginePool(
-            engines, WallClock(), lambda name, kind, text: self.events.append(f"{name} {kind}: {text}")
-        )
-        await self.pool.ready()
-        self.ranks = [
-            RemoteActor(Light, f"learner-{rank}", share, bundle=PlacementGroupSchedulingStrategy(group, rank))
-            for rank, share in enumerate(self.placement.learners)
-        ]
-
-    async def where(self, actors: list[RemoteActor]) -> list[Whereabouts]:
-        return [await actor.call("where") for actor in actors]
+async def where(actors: list[RemoteActor]) -> list[Whereabouts]:
+    return [await actor.call("where") for actor in actors]
 
 
 def taken(shares: Any, places: list[Whereabouts]) -> Counter[tuple[str, int]]:
-    """What is given away of each card."""
-    cards: Counter[tuple[str, int]] = Counter()
+    """Return the sum of the shares of each GPU."""
+    gpus: Counter[tuple[str, int]] = Counter()
     for share, found in zip(shares, places, strict=True):
         (gpu,) = found.gpus
         assert found.visible == str(gpu)
-        cards[found.node, gpu] += share.gpus
-    return cards
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("gpus", "ranks"), [(1, 1), (2, 1), (8, 3)])
-def test_cards_of_one_machine_are_given_out_as_planned(gpus: int, ranks: int) -> None:
-    ray.init(address="local", num_cpus=32, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
-
-    async def scenario() -> None:
-        run = Run(place(tuple(range(32)), gpus, ranks))
-        await run.start()
-        shares = (*run.placement.learners, *run.placement.rollouts)
-        cards = taken(shares, await run.where([*run.ranks, *run.rollouts]))
-        assert len(cards) == gpus
-        assert set(cards.values()) == {1.0 if gpus > 1 else 0.95}
-
-    asyncio.run(scenario())
-    ray.shutdown()
+        gpus[found.node, gpu] += share.gpus
+    return gpus
 
 
 @pytest.fixture
@@ -117,43 +92,37 @@ def cluster() -> Iterator[Cluster]:
 
 
 def nodes() -> list[Node]:
+    """Return the nodes, the run's own first."""
     here = ray.get_runtime_context().get_node_id()
-    known = [node for node in ray.nodes() if node["Alive"]]
+    known = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here)
     assert all(node["Labels"][NODE_LABEL] == node["NodeID"] for node in known)
-    return sorted(
-        (
-            Node(node["NodeID"], tuple(range(int(node["Resources"]["CPU"]))), int(node["Resources"].get("GPU", 0)))
-            for node in known
-        ),
-        key=lambda node: node.id != here,
-    )
+    resources = {node["NodeID"]: node["Resources"] for node in known}
+    return [Node(name, tuple(range(int(has["CPU"]))), int(has.get("GPU", 0))) for name, has in resources.items()]
 
 
-def test_cards_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(cluster: Cluster) -> None:
+def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(cluster: Cluster) -> None:
     async def scenario() -> None:
+        events: list[str] = []
         home, *others = nodes()
         (bare,) = (node for node in others if not node.gpus)
-        run = Run(place(home.cores, 4, ranks=2, nodes=[home, *others]))
-        await run.start()
-        assert run.placement.reward_nodes == (bare.id,)
-        ranks, rollouts = await run.where(run.ranks), await run.where(run.rollouts)
-        assert ranks[0].node == home.id
-        cards = taken((*run.placement.learners, *run.placement.rollouts), ranks + rollouts)
-        assert len(cards) == 4
-        assert set(cards.values()) == {1.0}
+        placement = place(home.cores, 4, ranks=2, nodes=[home, *others])
+        ranks, rollouts, pool = await start(placement, events)
+        assert placement.reward_nodes == (bare.id,)
+        found = await where([*ranks, *rollouts])
+        assert found[0].node == home.id
+        gpus = taken((*placement.learners, *placement.rollouts), found)
+        assert len(gpus) == 4
+        assert set(gpus.values()) == {1.0}
 
-        await run.pool.load(AdapterRef(0, 0, "nowhere"))
-        cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost(home, rollouts)))
-        groups = [run.pool.generate(i, make_problem(i), AdapterRef(0, 0, "nowhere"), SAMPLING) for i in range(4)]
+        await pool.load(AdapterRef(0, 0, "nowhere"))
+        lost = next(place.node for place in found[2:] if place.node != home.id)
+        cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost))
+        groups = [pool.generate(i, make_problem(i), AdapterRef(0, 0, "nowhere"), SAMPLING) for i in range(4)]
         cluster.add_node(num_cpus=8, num_gpus=2)
         assert [group.index for group in await asyncio.gather(*groups)] == [0, 1, 2, 3]
-        await run.pool.ready()
-        again = taken(run.placement.rollouts, await run.where(run.rollouts))
+        await pool.ready()
+        again = taken(placement.rollouts, await where(rollouts))
         assert set(again.values()) == {1.0}
-        assert run.events
-        assert run.events[-1].endswith("requests asked again")
-
-    def lost(home: Node, rollouts: list[Whereabouts]) -> str:
-        return next(found.node for found in rollouts if found.node != home.id)
+        assert events[-1].endswith("requests asked again")
 
     asyncio.run(scenario())

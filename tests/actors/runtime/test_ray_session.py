@@ -14,8 +14,8 @@ from actors.runtime.ray_session import (
     NOTE,
     RAY,
     clear_session,
+    ignoring_ctrl_z,
     make_temporary,
-    out_of_the_terminals_reach,
     require_token,
 )
 from actors.storage.folders import MARK
@@ -39,24 +39,19 @@ def private(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     return folder
 
 
-def test_session_of_an_earlier_process_is_deleted(tmp_path: Path, temporary: Path) -> None:
-    clear_session(tmp_path)
-    assert not temporary.exists()
-    clear_session(tmp_path)
-
-
-def test_what_is_left_of_a_session_is_gone_before_room_is_measured(tmp_path: Path, temporary: Path) -> None:
-    session = temporary / RAY / "session_1"
+def test_processes_and_files_of_an_earlier_session_are_gone_at_once(tmp_path: Path, temporary: Path) -> None:
     server = tmp_path / "raylet"
     server.write_text("#!/bin/sh\n(while kill -0 $$; do sleep 0.5; done) 2> /dev/null &\necho started\nwait\n")
     server.chmod(0o755)
-    with subprocess.Popen([server, session], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([server, temporary / RAY / "session_1"], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
         [worker] = psutil.Process(process.pid).children()
         clear_session(tmp_path)
         assert process.poll() is not None
         assert not worker.is_running()
+    assert not temporary.exists()
+    clear_session(tmp_path)
 
 
 def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path, temporary: Path) -> None:
@@ -103,17 +98,14 @@ def test_what_was_not_made_for_the_run_is_neither_deleted_nor_killed(
     assert (temporary / RAY / "session_1" / "logs").exists()
 
 
-def blocked(status: str) -> int:
-    """The mask of blocked signals in the text of a /proc/PID/status."""
-    return int(re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[0], 16)
+def test_ctrl_z_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
+    def blocks(status: str) -> bool:
+        return bool(int(re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[0], 16) & 1 << (signal.SIGTSTP - 1))
 
-
-def test_keyboard_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
-    with out_of_the_terminals_reach():
+    with ignoring_ctrl_z():
         server = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
-    bit = 1 << (signal.SIGTSTP - 1)
-    assert blocked(server) & bit
-    assert not blocked(Path("/proc/self/status").read_text()) & bit
+    assert blocks(server)
+    assert not blocks(Path("/proc/self/status").read_text())
 
 
 @pytest.mark.parametrize(("longest", "root"), [(1000, ""), (10, "/tmp")])
@@ -132,26 +124,21 @@ def test_sessions_are_in_a_private_folder_with_room_for_sockets(
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     return tmp_path
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_the_token_is_its_users_alone(home: Path, there: bool) -> None:
+def test_the_token_is_its_users_alone_or_is_refused(home: Path, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home / ".ray"
     if there:
-        (home / ".ray").mkdir(mode=0o755)
-    require_token()
-    assert (home / ".ray").stat().st_mode & 0o777 == 0o700
-
-
-def test_ray_without_a_token_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder.mkdir(mode=0o755)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(BadInput, match="RAY_AUTH_MODE=disabled"):
         require_token()
-    assert not (home / ".ray").exists()
-
-
-def test_a_home_where_no_token_can_be_kept_is_refused(home: Path) -> None:
-    (home / ".ray").write_text("")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    require_token()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
+    folder.write_text("")
     with pytest.raises(BadInput, match="HOME"):
         require_token()

@@ -1,11 +1,11 @@
-"""Actors of Ray that die and hang, and how the learner comes back."""
+"""Actors of Ray that crash and hang, and the learner's restart."""
 
 import asyncio
 import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from learner.actor import RemoteLearner
 
 
 class Patient:
-    """Dies, hangs and complains on request."""
+    """Crashes, hangs and raises on request."""
 
     def __init__(self, complaint: str = "") -> None:
         if complaint:
@@ -36,9 +36,6 @@ class Patient:
         print("these were its last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), number)
         await asyncio.sleep(60)
-
-    async def leave(self, code: int) -> None:
-        os._exit(code)
 
     async def wait(self) -> None:
         await asyncio.sleep(600)
@@ -66,15 +63,11 @@ class Scholar:
         return self.steps
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
 
 
 async def cause_of(actor: RemoteActor, method: str, *arguments: Any, deadline_s: float | None = None) -> str:
@@ -83,7 +76,6 @@ async def cause_of(actor: RemoteActor, method: str, *arguments: Any, deadline_s:
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("cluster")
 def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
     async def scenario() -> None:
         actor = RemoteActor(Patient, "patient", Share())
@@ -98,36 +90,28 @@ def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
         assert "SIGSEGV" in await cause_of(actor, "die", signal.SIGSEGV)
         actor.kill()
 
-    run(scenario())
+    asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("cluster")
-def test_call_that_takes_too_long_kills_the_actor() -> None:
+def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a call's deadline, or by the heartbeat."""
+
     async def scenario() -> None:
-        actor = RemoteActor(Patient, "slow-patient", Share())
-        await actor.call("alive")
-        other = asyncio.create_task(cause_of(actor, "wait"))
-        said = await cause_of(actor, "wait", deadline_s=1.0)
+        slow = RemoteActor(Patient, "slow-patient", Share())
+        await slow.call("alive")
+        other = asyncio.create_task(cause_of(slow, "wait"))
+        said = await cause_of(slow, "wait", deadline_s=1.0)
         assert "`wait` within 1 s" in said
         assert await other == said
+        monkeypatch.setattr(remote, "HEARTBEAT_S", 0.1)
+        monkeypatch.setattr(remote, "SILENCE_S", 1.0)
+        silent = RemoteActor(Patient, "silent-patient", Share())
+        await silent.call("alive")
+        assert "gave no sign of life for 1 s" in await cause_of(silent, "block")
 
-    run(scenario())
-
-
-@pytest.mark.usefixtures("cluster")
-def test_actor_that_gives_no_sign_of_life_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(remote, "SILENCE_S", 1.0)
-
-    async def scenario() -> None:
-        actor = RemoteActor(Patient, "silent-patient", Share())
-        await actor.call("alive")
-        assert "gave no sign of life for 1 s" in await cause_of(actor, "block")
-
-    run(scenario())
+    asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("cluster")
 def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() -> None:
     async def scenario() -> None:
         actor = RemoteActor(Patient, "busy-patient", Share())
@@ -137,10 +121,9 @@ def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() -> Non
         actor.kill()
         assert all(isinstance(end, ActorDied) for end in await asyncio.gather(*waiting, return_exceptions=True))
 
-    run(scenario())
+    asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("cluster")
 def test_errors_come_back_as_they_were_raised() -> None:
     async def scenario() -> None:
         actor = RemoteActor(Patient, "critic", Share())
@@ -152,10 +135,9 @@ def test_errors_come_back_as_they_were_raised() -> None:
             await stillborn.call("alive")
         actor.kill()
 
-    run(scenario())
+    asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("cluster")
 def test_revived_learner_is_a_fresh_process() -> None:
     async def scenario() -> None:
         learner = RemoteLearner([RemoteActor(Scholar, "scholar", Share(), asynchronous=False)], WallClock())
@@ -171,4 +153,4 @@ def test_revived_learner_is_a_fresh_process() -> None:
         assert await learner.step(0.0) == 1
         await learner.close()
 
-    run(scenario())
+    asyncio.run(scenario())

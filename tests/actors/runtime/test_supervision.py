@@ -29,20 +29,17 @@ def test_first_death_costs_no_pause_and_those_in_a_row_more_and_more() -> None:
         limit.pause(2.0, DEATH)
 
 
-def test_an_answer_begins_a_new_row_and_too_many_of_them_end_it() -> None:
+@pytest.mark.parametrize(("pause_s", "forgotten"), [(60.0, False), (LATELY_S / (DEATHS_LATELY - 1), True)])
+def test_an_answer_begins_a_new_row_and_too_many_of_late_end_it(pause_s: float, forgotten: bool) -> None:
     limit = RestartLimit("rollout-0")
     for time in range(DEATHS_LATELY - 1):
-        assert limit.pause(60.0 * time, DEATH) == 0.0
+        assert limit.pause(pause_s * time, DEATH) == 0.0
         limit.answered()
+    if forgotten:
+        limit.pause(pause_s * (DEATHS_LATELY - 1), DEATH)
+        return
     with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_LATELY} times in 5 minutes, .*signal 9"):
-        limit.pause(60.0 * (DEATHS_LATELY - 1), DEATH)
-
-
-def test_old_deaths_are_forgotten() -> None:
-    limit = RestartLimit("rollout-0")
-    for time in range(3 * DEATHS_LATELY):
-        limit.pause(LATELY_S / (DEATHS_LATELY - 1) * time, DEATH)
-        limit.answered()
+        limit.pause(pause_s * (DEATHS_LATELY - 1), DEATH)
 
 
 class Worker:

@@ -18,7 +18,7 @@ from conf.settings import changed
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(putting, "LOOK_S", 0.01)
     config = Config()
-    return changed(config, {"run.name": "mine", "checkpoint.mirror": f"file://{tmp_path}/far"})
+    return changed(config, {"run.name": "mine", "checkpoint.remote": f"file://{tmp_path}/far"})
 
 
 @pytest.fixture

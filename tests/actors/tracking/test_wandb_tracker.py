@@ -36,14 +36,14 @@ assert not troubles, troubles
 
 
 def show(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Show rows as a process of a run does."""
+    """Log rows as a process of a run does."""
     given = map(json.dumps, (rows, SAMPLES, SUMMARY))
     command = [sys.executable, "-c", PROCESS, str(folder), *given]
     subprocess.run(command, env={**os.environ, "WANDB_MODE": "offline"}, check=True, timeout=240)
 
 
 def records(log: bytes) -> Iterator[bytes]:
-    """The records of a wandb file, which is a log as LevelDB has it, after seven bytes."""
+    """Yield the records of a wandb file, which is a LevelDB log after seven bytes."""
     place, parts = 7, b""
     while place + 7 <= len(log):
         if (left := BLOCK - place % BLOCK) < 7:
@@ -57,23 +57,16 @@ def records(log: bytes) -> Iterator[bytes]:
             parts = b""
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "runs" / "mine"
-    made.mkdir(parents=True)
-    return made
-
-
 @pytest.mark.slow
-def test_wandb_offline(folder: Path) -> None:
+def test_wandb_offline(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="pip install 'microbudget-rl[trackers]'")
     from wandb.proto import wandb_internal_pb2
 
-    show(folder, ROWS[:3])
-    show(folder, ROWS[3:])
+    show(tmp_path, ROWS[:3])
+    show(tmp_path, ROWS[3:])
     history: list[dict[str, Any]] = []
     ids = set()
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+    for file in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
         for data in records(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)

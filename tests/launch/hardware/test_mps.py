@@ -46,7 +46,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 
 @pytest.fixture
 def config() -> Config:
-    return load(["conf=r8_instruct", "run.mps=true"])
+    return load(["conf=r8_instruct", "run.nvidia_mps=on"])
 
 
 def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
@@ -68,7 +68,7 @@ def test_a_service_that_does_not_start_is_refused_with_its_log(tool: Callable[[s
     tool(
         '#!/bin/bash\n[ "$1" = -f ] && echo "no permission" > "$CUDA_MPS_LOG_DIRECTORY/control.log" && exit 1\nexit 0\n'
     )
-    with pytest.raises(BadInput, match=r"run\.mps.*no permission"), mps_service(config):
+    with pytest.raises(BadInput, match=r"run\.nvidia_mps.*no permission"), mps_service(config):
         pass
 
 

@@ -37,7 +37,7 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES, learned: boo
     row = {
         "groups/zero_variance": 1 - varied,
         "prompt/mean_length": WORK.prompt,
-        "completion/mean_length": WORK.response,
+        "response/mean_length": WORK.response,
         "tokens/trained": tokens,
         "time/learn": steps * passes + costs.update_s,
         "time/step": (steps - 1) * passes + costs.update_s,
@@ -65,7 +65,7 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES, learned: boo
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_factors_of_a_machine_are_found(tmp_path: Path, steps: int) -> None:
-    config = configure("algorithm.preset=dapo", f"algorithm.steps_per_batch={steps}", "learner.refill=false")
+    config = configure("algorithm.preset=dapo", f"algorithm.steps_per_batch={steps}", "learner.dynamic_sampling=false")
     found = measure(RunRecord(carry_out(tmp_path / "run", config)), CPU)
     for name in ("learn", "decode", "update", "sync", "verify", "score", "start_s"):
         assert getattr(found, name) == pytest.approx(getattr(SLOWER, name), rel=0.05)
@@ -96,7 +96,7 @@ def test_a_measurement_is_there_for_the_next_plan(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert duration((rows[-1]["budget/spent_s"] - rows[0]["budget/spent_s"]) / (len(rows) - 1)) in said
     found = recall(config, CPU)
-    assert found.of == f"{UPDATES - 2} updates of embedded:smollm2-135m at rank 32"
+    assert found.of == f"{UPDATES - 2} updates of bundled:smollm2-135m at rank 32"
     assert make_plan(config, CPU, found).costs != make_plan(config, CPU).costs
     elsewhere = recall(config, replace(CPU, name="another"))
     assert elsewhere == replace(UNMEASURED, workload=found.workload)  # the length of responses, not the speed
@@ -140,7 +140,7 @@ def test_the_pace_is_the_time_between_two_rows() -> None:
     common = {"ledger/run/start": 2.0, "ledger/run/starting": 30.0}
     first = {"budget/spent_s": 50.0, "ledger/rollouts/generate": 20.0, "ledger/learner/update": 10.0}
     last = {"budget/spent_s": 110.0, "ledger/rollouts/generate": 50.0, "ledger/learner/update": 40.0}
-    learner = {"ledger/learner/canary": 2.0, "ledger/learner/sync": 4.0}
+    learner = {"ledger/learner/adapter_check": 2.0, "ledger/learner/sync": 4.0}
     pace = Pace.between([{}, common | first, *[common] * 9, common | last | learner], skipped=2)
     assert pace == Pace(start_s=32.0, update_s=6.0, generate_s=3.0, learn_s=3.6)
     assert (pace.rollouts_idle, pace.learner_idle) == (0.5, pytest.approx(0.4))

@@ -46,8 +46,8 @@ def of(
             "learner.max_staleness": max_staleness,
             "rollout.max_concurrent_samples": 16,
             "eval.problems": 0,
-            "canary.problems": 1,
-            "canary.tokens": 1,
+            "adapter_check.problems": 1,
+            "adapter_check.tokens": 1,
         },
     )
     return estimate(config, costs, WORK, placement, at_once, together)

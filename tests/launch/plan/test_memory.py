@@ -42,15 +42,15 @@ def test_every_engine_of_the_host_counts() -> None:
     one, two = (plan("quickstart", CPU, f"rollout.actors={actors}") for actors in (1, 2))
     for what in ("base weights", "adapter slots", "adapters as loaded", "KV cache", "processes"):
         assert entry(two, f"engine: {what}") == 2 * entry(one, f"engine: {what}")
-    one, four = (plan("r256_instruct", machine("A40", gpus), "learner.ranks=1") for gpus in (2, 5))
+    one, four = (plan("r256_instruct", machine("A40", gpus), "learner.world_size=1") for gpus in (2, 5))
     assert entry(four, "engine: adapters as loaded") == 4 * entry(one, "engine: adapters as loaded")
     assert entry(four, "engine: base weights") == entry(one, "engine: base weights")
 
 
 def test_a_clusters_first_host_holds_only_its_own_processes() -> None:
     nodes = tuple(Node(str(number), tuple(range(16)), 1) for number in range(64))
-    one = plan("r8_instruct", machine("A40", 64), "learner.ranks=2")
-    spread = plan("r8_instruct", replace(machine("A40", 64), nodes=nodes), "learner.ranks=2")
+    one = plan("r8_instruct", machine("A40", 64), "learner.world_size=2")
+    spread = plan("r8_instruct", replace(machine("A40", 64), nodes=nodes), "learner.world_size=2")
     assert one.overfull == ["host"]
     assert entry(spread, "learner: process") == entry(one, "learner: process") / 2
     assert not any(memory.what == "engine: processes" for memory in spread.memory)
@@ -61,7 +61,7 @@ def test_a_clusters_first_host_holds_only_its_own_processes() -> None:
 
 
 def test_ranks_on_a_cpu_hold_a_model_each_and_one_optimizer() -> None:
-    one, two = (plan("quickstart", CPU, f"learner.ranks={ranks}") for ranks in (1, 2))
+    one, two = (plan("quickstart", CPU, f"learner.world_size={ranks}") for ranks in (1, 2))
     for what, factor in (("base weights", 2), ("activations", 2), ("optimizer", 1)):
         assert entry(two, f"learner: {what}") == factor * entry(one, f"learner: {what}")
     assert "2 × core 0; 1" in shown(two)

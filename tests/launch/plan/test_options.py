@@ -12,9 +12,9 @@ from tests.launch.plan.plans import CPU, estimated, machine, plan
 def test_other_splits_are_named() -> None:
     learning = ["learning at 20% of the rate", "learning at 43% of the rate"]
     names = list(options(plan("r8_instruct", machine("A40", 4))))
-    assert names == ["learner.max_staleness=0", *learning, "learner.ranks=2", "5 × A40"]
-    names = list(options(plan("r8_instruct", machine("A40", 4), "rollout.actors=2", "learner.ranks=2")))
-    assert names == ["learner.max_staleness=0", *learning, "learner.ranks=1", "5 × A40"]
+    assert names == ["learner.max_staleness=0", *learning, "learner.world_size=2", "5 × A40"]
+    names = list(options(plan("r8_instruct", machine("A40", 4), "rollout.actors=2", "learner.world_size=2")))
+    assert names == ["learner.max_staleness=0", *learning, "learner.world_size=1", "5 × A40"]
     assert list(options(plan("quickstart", CPU))) == ["learner.max_staleness=0"]
 
 
@@ -23,9 +23,9 @@ def test_learning_on_an_unmeasured_gpu_is_a_range() -> None:
     found, others = estimated(made), options(made)
     slow, fast = (others[f"learning at {rate:.0%} of the rate"] for rate in LEARN_RANGE)
     assert fast.update_s < found.update_s < slow.update_s
-    assert others["run.mps=true"].update_s < 0.95 * found.update_s
+    assert others["run.nvidia_mps=on"].update_s < 0.95 * found.update_s
     measured = replace(made, calibration=Calibration(together=1.1, of="20 updates"))
-    assert list(options(measured)) == ["learner.max_staleness=0", "run.mps=true", "2 × A40"]
+    assert list(options(measured)) == ["learner.max_staleness=0", "run.nvidia_mps=on", "2 × A40"]
     assert (made.together, measured.together) == (TOGETHER[False], 1.1)
 
 

@@ -50,14 +50,14 @@ def test_the_shape_is_read_where_it_is_not_declared(tmp_path: Path) -> None:
         '{"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,'
         ' "vocab_size": 100, "max_position_embeddings": 256, "tie_word_embeddings": true}'
     )
-    assert plan("quickstart", CPU, f"model.path={tmp_path}").shape.layers == 2
+    assert plan("quickstart", CPU, f"model.path={tmp_path}").shape.num_hidden_layers == 2
     with pytest.raises(BadInput, match="exceed the 256"):
         plan("quickstart", CPU, f"model.path={tmp_path}", "rollout.max_response_tokens=200")
 
 
 def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> None:
     one, two, many = (plan("r8_instruct", machine("A40", gpus)) for gpus in (1, 2, 16))
-    asked = plan("r8_instruct", machine("A40", 16), "learner.ranks=1")
+    asked = plan("r8_instruct", machine("A40", 16), "learner.world_size=1")
     ranks = [len(made.placement.learners) for made in (one, two, asked, many)]
     assert ranks[:3] == [1, 1, 1]
     assert 1 < ranks[3] < 15
@@ -76,10 +76,10 @@ def test_ranks_without_host_memory_are_not_chosen() -> None:
 @pytest.mark.parametrize(
     ("where", "asked", "most"),
     [
-        (CPU, "learner.ranks=3", 2),
-        (machine("A40"), "learner.ranks=2", 1),
-        (machine("A40", 2), "learner.ranks=2", 1),
-        (machine("A40", 4), "learner.ranks=4", 3),
+        (CPU, "learner.world_size=3", 2),
+        (machine("A40"), "learner.world_size=2", 1),
+        (machine("A40", 2), "learner.world_size=2", 1),
+        (machine("A40", 4), "learner.world_size=4", 3),
         (machine("A40", 4), "rollout.actors=4", 3),
     ],
 )

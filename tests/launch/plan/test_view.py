@@ -4,9 +4,9 @@ import sys
 from dataclasses import replace
 
 import pytest
-from conf.devices import devices
 
 from actors.formats import duration
+from conf.catalogue import devices
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 

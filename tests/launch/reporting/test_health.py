@@ -53,10 +53,10 @@ def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title:
 @pytest.mark.parametrize(
     ("change", "title", "level"),
     [
-        ({"canary/decided": 0.0}, "The adapter check stayed undecided", "warning"),
+        ({"adapter_check/decided": 0.0}, "The adapter check stayed undecided", "warning"),
         ({"verify/timeout": 1}, "10 verdicts timed out", "note"),
         ({"verify/timeout": 20}, "200 verdicts timed out", "warning"),
-        ({"completion/truncated": 0.4}, "40.0 % of the responses were cut off", "warning"),
+        ({"response/truncated": 0.4}, "40.0 % of the responses were cut off", "warning"),
         ({"groups/zero_variance": 0.9}, "90 % of the groups had no variance", "note"),
         ({"staleness/max": 2.0}, "Groups were at most 2 versions old", "bad"),
     ],
@@ -71,14 +71,19 @@ def test_what_the_updates_show_is_said(folder: Path, change: dict[str, float], t
     ("kind", "detail", "title", "parts"),
     [
         (EventKind.REWARD_FAILED, "'mine:tone' returned None", "1 sample without a reward", ["mine:tone"]),
-        (EventKind.COLLAPSE, "canary/entropy went from 0.1 to 0.01", "1 sign of collapse", ["update 3: the entropy"]),
+        (
+            EventKind.COLLAPSE,
+            "adapter_check/entropy went from 0.1 to 0.01",
+            "1 sign of collapse",
+            ["update 3: the entropy"],
+        ),
         (EventKind.ROLLED_BACK, "reward/mean fell", "1 sign of collapse", ["update 3: the reward"]),
         (EventKind.CHECKPOINT_REFUSED, "it is damaged", "1 checkpoint refused", []),
         (
             EventKind.MISMATCH,
-            "mismatch/effective_share is below 0.5: 0.31",
+            "mismatch/ess is below 0.5: 0.31",
             "The samples were far from the policy that learned from them",
-            ["update 3: mismatch/effective_share is below 0.5: 0.31", "learner.max_staleness"],
+            ["update 3: mismatch/ess is below 0.5: 0.31", "learner.max_staleness"],
         ),
     ],
 )

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,24 +12,21 @@ ROW = {
     "update": 12,
     "reward/mean": 0.34,
     "reward/accuracy": 0.31,
-    "completion/mean_length": 9.1,
+    "response/mean_length": 9.1,
     "rollout/tokens_per_second": 512.0,
 }
 TRAINING = Progress("training", 12, spent=192.0, left=408.0, updates_left=18, latest=ROW)
 
 
-def text_of(renderable: object, width: int = 80) -> str:
-    console = Console(width=width, file=io.StringIO())
-    console.print(renderable)
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return output.getvalue()
+def printed(show: Callable[[Console], None], width: int = 200) -> str:
+    file = io.StringIO()
+    show(Console(width=width, file=file))
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_display_has_all_figures_at_every_width(width: int) -> None:
-    progress = replace(TRAINING, cost=1.25)
-    shown = text_of(render(progress, width), width)
+    shown = printed(lambda console: console.print(render(replace(TRAINING, cost=1.25), width)), width)
     for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
         assert words in shown
     assert "6.8 min left" in shown
@@ -50,13 +48,12 @@ def test_figures_are_shown_only_where_they_say_something(word: str, progress: Pr
 
 
 def lines_of(*shown: Progress) -> list[str]:
-    console = Console(file=io.StringIO(), width=200)
-    with RunView(console) as view:
-        for progress in shown:
-            view.show(progress)
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return output.getvalue().splitlines()
+    def show(console: Console) -> None:
+        with RunView(console) as view:
+            for progress in shown:
+                view.show(progress)
+
+    return printed(show).splitlines()
 
 
 def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> None:
@@ -72,10 +69,10 @@ def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> N
 
 
 def test_the_start_names_its_steps_and_the_base_models_result() -> None:
-    starting = Progress("starting", 0, 1.0, 599.0, None, doing="engine, learner and judges start")
+    starting = Progress("starting", 0, 1.0, 599.0, None, doing="engine, learner and reward workers start")
     measured = replace(starting, doing="checking that the engine serves the adapters it is given", base=0.074)
     assert [line.partition("] ")[2] or line for line in lines_of(starting, starting, measured, measured)] == [
-        "starting  engine, learner and judges start",
+        "starting  engine, learner and reward workers start",
         "Base model: held-out pass@1 0.074",
         "starting  checking that the engine serves the adapters it is given",
     ]

@@ -1,6 +1,5 @@
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,10 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
+    config = Config()
     return changed(
-        Config(),
-        {"run.name": "mine", "run.folder": str(tmp_path / "runs"), "checkpoint.mirror": f"file://{tmp_path}/far"},
+        config,
+        {"run.name": "mine", "run.folder": str(tmp_path / "runs"), "checkpoint.remote": f"file://{tmp_path}/far"},
     )
 
 
@@ -36,10 +36,10 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
     check_remote(config)
     folder = begin(config)
     (folder / "report.html").write_text("well done")
-    assert f"{config.checkpoint.mirror}/mine" in put_ending(config, folder)
+    assert f"{config.checkpoint.remote}/mine" in put_ending(config, folder)
     identity = RunRecord(folder).identity()
     shutil.rmtree(folder)
-    config = changed(config, {"run.restore": config.checkpoint.mirror + "/"})
+    config = changed(config, {"run.restore": config.checkpoint.remote + "/"})
     assert str(folder) in bring_back(config)
     assert (folder / "report.html").read_text() == "well done"
     assert RunRecord(folder).identity() == identity
@@ -48,9 +48,9 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
 
 
 def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
-    config = changed(config, {"run.restore": config.checkpoint.mirror})
-    assert f"{config.checkpoint.mirror}/mine" in bring_back(config)
-    config = changed(config, {"checkpoint.mirror": ""})
+    config = changed(config, {"run.restore": config.checkpoint.remote})
+    assert f"{config.checkpoint.remote}/mine" in bring_back(config)
+    config = changed(config, {"checkpoint.remote": ""})
     with pytest.raises(BadInput, match="there is no run at"):
         bring_back(config)
     assert not Path(config.run.folder, "mine").exists()
@@ -60,59 +60,50 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     folder = begin(config)
     put_ending(config, folder)
     shutil.rmtree(folder)
-    pointer = Remote(config.checkpoint.mirror, "mine").state()
+    pointer = Remote(config.checkpoint.remote, "mine").state()
     with pytest.raises(BadInput, match=r"another run 'mine'.*run\.restore="):
         check_remote(config)
     begin(config)
     with pytest.raises(BadInput, match="another run 'mine'"):
         check_remote(config)
-    config = changed(config, {"run.restore": config.checkpoint.mirror})
+    config = changed(config, {"run.restore": config.checkpoint.remote})
     with pytest.raises(BadInput, match="another run 'mine'"):
         bring_back(config)
     config = changed(config, {"run.restore": "", "run.overwrite": True})
     check_remote(config)
-    assert Remote(config.checkpoint.mirror, "mine").state() == pointer
+    assert Remote(config.checkpoint.remote, "mine").state() == pointer
 
 
-def test_what_cannot_be_written_to_is_refused(config: Config, tmp_path: Path) -> None:
-    (tmp_path / "far").write_text("a file")
-    with pytest.raises(BadInput, match=r"checkpoint\.mirror=.*(NotADirectory|FileExists)Error"):
-        check_remote(config)
-
-
-@pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A remote whose every write waits for ever."""
+def test_remote_that_is_silent_at_the_end_is_left(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(remote_checkpoints, "SILENT_S", 0.05)
     monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(30))
-    yield
+    assert "lacks the end" in put_ending(config, begin(config))
     released.set()
 
 
-@pytest.mark.usefixtures("silent")
-def test_remote_that_is_silent_at_the_end_is_left(config: Config) -> None:
-    assert "the end of the run is not in" in put_ending(config, begin(config))
-
-
-@pytest.mark.parametrize("inside", ["run folder", "its parent", "a folder in it"])
-def test_remote_is_no_folder_of_the_run(config: Config, inside: str) -> None:
-    folder = begin(config)
-    there = {"run folder": folder.parent, "its parent": folder.parent.parent.parent, "a folder in it": folder / "x"}
-    config = changed(config, {"run.name": {"its parent": folder.parent.parent.name}.get(inside, config.run.name)})
+@pytest.mark.parametrize(
+    ("name", "folder", "mirror"),
+    [("mine", "runs", "runs"), ("runs", "runs/mine", ""), ("mine", "runs", "runs/mine/x")],
+    ids=["run folder", "its parent", "a folder in it"],
+)
+def test_remote_is_no_folder_of_the_run(config: Config, tmp_path: Path, name: str, folder: str, mirror: str) -> None:
+    begin(config)
     config = changed(
         config,
-        {
-            "run.folder": str(folder.parent / "mine") if inside == "its parent" else config.run.folder,
-            "checkpoint.mirror": f"file://{there[inside]}",
-        },
+        {"run.name": name, "run.folder": str(tmp_path / folder), "checkpoint.remote": f"file://{tmp_path / mirror}"},
     )
-    with pytest.raises(BadInput, match="are one"):
+    with pytest.raises(BadInput, match="overlap"):
         check_remote(config)
 
 
-def test_folder_with_other_files_is_no_remote(config: Config, tmp_path: Path) -> None:
-    thesis = tmp_path / "far" / "mine" / "thesis.tex"
+def test_remote_that_is_a_file_or_has_other_files_is_refused(config: Config, tmp_path: Path) -> None:
+    far = tmp_path / "far"
+    far.write_text("a file")
+    with pytest.raises(BadInput, match=r"checkpoint\.remote=.*(NotADirectory|FileExists)Error"):
+        check_remote(config)
+    far.unlink()
+    thesis = far / "mine" / "thesis.tex"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("years of work")
     with pytest.raises(BadInput, match=r"has thesis\.tex"):
@@ -123,11 +114,11 @@ def test_folder_with_other_files_is_no_remote(config: Config, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("checkpoint.mirror=/mnt/disk", "s3://bucket/folder"),
-        ("checkpoint.mirror=s3://key:secret@bucket/x", "environment"),
-        ("checkpoint.mirror=gopher://x", "gopher://x"),
+        ("checkpoint.remote=/mnt/disk", "s3://bucket/folder"),
+        ("checkpoint.remote=s3://key:secret@bucket/x", "environment"),
+        ("checkpoint.remote=gopher://x", "gopher://x"),
         ("run.restore=file:///no/such/place", "file:///no/such/place/quickstart"),
-        ("run.trackers=[neptune]", "run.trackers"),
+        ("run.report_to=[neptune]", "run.report_to"),
     ],
 )
 def test_bad_input_is_one_line(setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,4 @@
-"""What the driver makes of a coordinator that does not answer as it should. Ray is a fake here, with calls for
-references.
-"""
+"""The driver with a coordinator that crashes, hangs or raises. Ray is a fake here, with calls for references."""
 
 import errno
 import json
@@ -16,11 +14,10 @@ import pytest
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from rich.console import Console
 
-from actors.runtime import supervision
+from actors.runtime import cause_of_death, supervision
 from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage import files
 from actors.storage.documents import RunSummary
-from actors.storage.files import write_document
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.session import watch
@@ -28,8 +25,9 @@ from launch.session.watch import Watch
 from tests.actors.coordinator.test_actor import make_request
 
 Call = Callable[[], Any]
+Follow = Callable[..., RunSummary]
 
-COMPLETED = RunSummary(status="completed")
+DONE = RunSummary(status="completed")
 
 
 def failing(error: Exception) -> Call:
@@ -43,13 +41,14 @@ def failing(error: Exception) -> Call:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause before a restart, and no actors of a Ray."""
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(cause_of_death, "REAPED_S", 0.0)
     monkeypatch.setattr(watch, "end_actors", lambda: None)
     monkeypatch.setattr(watch, "free_learners", lambda: None)
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RunSummary]]:
-    """Watches a coordinator that comes up like this, after so many looks, and runs like that; the summary."""
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
+    """Watch a coordinator that comes up after so many looks and ends by a call; return the summary."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(up: Call = lambda: 1, ending: Call = dict, looks: int = 0) -> dict[str, Any]:
@@ -85,42 +84,38 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         signal.signal(number, handler)
 
 
-def raised(error: Exception) -> Exception:
-    """An error as Ray hands it on from an actor."""
-    return RayTaskError("run", f"Traceback: somewhere\n{type(error).__name__}: {error}", error).as_instanceof_cause()
-
-
-def test_error_of_the_coordinator_is_told_in_the_summary(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
-    summary = follow(ending=failing(raised(OSError("No space left"))))
+@pytest.mark.parametrize("error", [OSError("No space left"), BadInput("lora.rank=3 is not possible")])
+def test_error_of_the_coordinator_is_raised_or_told(follow: Follow, tmp_path: Path, error: Exception) -> None:
+    """As Ray hands it on."""
+    text = f"Traceback: somewhere\n{type(error).__name__}: {error}"
+    ending = failing(RayTaskError("run", text, error).as_instanceof_cause())
+    if isinstance(error, BadInput):
+        with pytest.raises(BadInput, match=r"lora\.rank=3"):
+            follow(ending=ending)
+        assert not (tmp_path / "summary.json").exists()
+        return
+    summary = follow(ending=ending)
     assert summary.content == json.loads((tmp_path / "summary.json").read_text())
     assert summary.status == "failed"
     assert "OSError: No space left" in summary.reason
     assert "Traceback: somewhere" in (tmp_path / "failure.log").read_text()
 
 
-def test_bad_input_that_the_coordinator_finds_is_raised(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"lora\.rank=3"):
-        follow(ending=failing(raised(BadInput("lora.rank=3 is not possible"))))
-    assert not (tmp_path / "summary.json").exists()
-
-
-def test_time_is_kept_before_there_is_a_coordinator(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
-    assert follow(ending=lambda: COMPLETED, looks=2) == COMPLETED
+def test_time_is_kept_before_there_is_a_coordinator(follow: Follow, tmp_path: Path) -> None:
+    assert follow(ending=lambda: DONE, looks=2) == DONE
     assert RunRecord(tmp_path).spent >= 50.0
 
 
 def test_stop_of_the_driver_itself_is_no_silence_of_the_coordinator(
-    follow: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look takes an hour, as if Ctrl-Z had come meanwhile: the answer is there at the second."""
+    """Each look takes an hour, as with Ctrl-Z: the answer is there at the second."""
     hours = iter(range(0, 3_600_000, 3600))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
-    assert follow(ending=lambda: COMPLETED, looks=1) == COMPLETED
+    assert follow(ending=lambda: DONE, looks=1) == DONE
 
 
-def test_coordinator_that_never_answers_ends_the_run(
-    follow: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_coordinator_that_never_answers_ends_the_run(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "SILENCE_S", 3 * watch.POLL_S)
     summary = follow(looks=1000)
     assert summary.status == "failed"
@@ -128,7 +123,7 @@ def test_coordinator_that_never_answers_ends_the_run(
 
 
 def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
-    follow: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sync(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -139,7 +134,7 @@ def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
     assert "make room" in summary.reason
 
 
-def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
+def test_coordinator_that_keeps_dying_ends_the_run(follow: Follow, tmp_path: Path) -> None:
     summary = follow(up=failing(RayActorError()))
     assert (summary.status, summary.updates) == ("failed", 0)
     assert f"died {DEATHS_IN_A_ROW} times in a row" in summary.reason
@@ -148,7 +143,7 @@ def test_coordinator_that_keeps_dying_ends_the_run(follow: Callable[..., RunSumm
 
 
 def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
-    """A call in which so many coordinators die, each after it has done something."""
+    """A call in which so many coordinators crash, each after it has done something."""
     deaths = iter(range(times))
 
     def call() -> Any:
@@ -160,14 +155,14 @@ def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
     return call
 
 
-def test_run_goes_on_under_another_coordinator(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
-    assert follow(ending=dying(1, lambda: COMPLETED)) == COMPLETED
+def test_run_goes_on_under_another_coordinator(follow: Follow, tmp_path: Path) -> None:
+    assert follow(ending=dying(1, lambda: DONE)) == DONE
     (event,) = RunRecord(tmp_path).events()
     assert event.event == "coordinator died"
     assert event.detail.endswith("restarting from update 0, attempt 1 of 2")
 
 
-def test_coordinators_that_save_something_may_die_more_often(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
+def test_coordinators_that_save_something_may_die_more_often(follow: Follow, tmp_path: Path) -> None:
     versions, latest = count(1), tmp_path / "checkpoints" / "latest"
 
     def save() -> None:
@@ -176,14 +171,11 @@ def test_coordinators_that_save_something_may_die_more_often(follow: Callable[..
         latest.unlink(missing_ok=True)
         latest.symlink_to(folder.name)
 
-    assert follow(ending=dying(DEATHS_IN_A_ROW + 1, lambda: COMPLETED, save)).status == "completed"
+    assert follow(ending=dying(DEATHS_IN_A_ROW + 1, lambda: DONE, save)) == DONE
     assert [event.update for event in RunRecord(tmp_path).events()] == [1, 2, 3, 4]
 
 
-def test_run_that_is_told_to_stop_is_not_started_again(follow: Callable[..., RunSummary]) -> None:
+def test_run_that_has_ended_or_is_told_to_stop_is_not_started_again(follow: Follow, tmp_path: Path) -> None:
     summary = follow(ending=dying(1, dict, lambda: signal.raise_signal(signal.SIGTERM)))
     assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
-
-
-def test_run_that_has_ended_is_not_started_again(follow: Callable[..., RunSummary], tmp_path: Path) -> None:
-    assert follow(ending=dying(1, dict, lambda: write_document(tmp_path / "summary.json", COMPLETED))) == COMPLETED
+    assert follow(ending=dying(1, dict)).content == json.loads((tmp_path / "summary.json").read_text())

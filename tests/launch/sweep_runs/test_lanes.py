@@ -8,7 +8,7 @@ from conf.load import load
 from conf.schema import Config, SweepConfig
 from launch.hardware.cards import Card
 from launch.hardware.machine import GIB, Machine, with_cards
-from launch.sweep_runs.grid import Cell, Grid
+from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import RUN, part, plan_lanes
 
 CORES = tuple(range(32))
@@ -31,10 +31,10 @@ def configure(recipe: str, *settings: str) -> Config:
 
 
 def count(machines: Machine | Sequence[Machine], configs: Sequence[Config]) -> int:
-    """Number of lanes. machines: one for all cells, or one of each."""
-    cells = tuple(Cell(f"cell{number}", {}, (), config) for number, config in enumerate(configs))
-    grid = Grid("sweep", "quickstart", SweepConfig(), {}, cells, Path("runs/sweep"))
-    each = [machines] * len(cells) if isinstance(machines, Machine) else machines
+    """Number of lanes. machines: one for all runs, or one of each."""
+    runs = tuple(SweepRun(f"run{number}", {}, (), config) for number, config in enumerate(configs))
+    grid = Grid("sweep", "quickstart", SweepConfig(), {}, runs, Path("runs/sweep"))
+    each = [machines] * len(runs) if isinstance(machines, Machine) else machines
     return len(plan_lanes(grid, each, RUN)[0])
 
 
@@ -52,24 +52,18 @@ def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.Monke
     assert count(with_a40s(4), [LARGE] * 9) == 1
 
 
-@pytest.mark.parametrize("setting", ["learner.ranks=2", "rollout.actors=2"])
-def test_a_cell_that_is_to_have_several_actors_has_the_whole_machine(setting: str) -> None:
-    assert count(with_a40s(4), [SMALL, configure("quickstart", setting)]) == 1
-
-
-def test_cells_of_different_machines_take_turns() -> None:
+def test_runs_that_need_the_whole_machine_take_turns() -> None:
+    for setting in ("learner.world_size=2", "rollout.actors=2"):
+        assert count(with_a40s(4), [SMALL, configure("quickstart", setting)]) == 1
     assert count([with_a40s(4), SERVER], [SMALL] * 2) == 1
 
 
-def test_the_parts_of_a_machine_are_its_cards_and_equal_shares_of_the_rest() -> None:
+def test_parts_of_a_machine_are_its_gpus_and_equal_parts_of_the_rest() -> None:
     whole = with_a40s(4)
     assert part(whole, 0, 1) == whole
     second = part(whole, 1, 4)
     assert (second.gpus, second.cards, second.gpu_memory) == (1, whole.cards[1:2], whole.gpu_memory)
     assert (second.cores, second.host_memory) == (tuple(range(8, 16)), 32 * GIB)
-
-
-def test_each_card_of_a_mixture_is_its_lanes_own() -> None:
     cards = [Card("0", "Tesla T4", 15 * GIB, None), Card("1", "NVIDIA A40", 45 * GIB, None)]
     mixture = with_cards(cards, CORES)
     assert [part(mixture, number, 2).name for number in range(2)] == ["Tesla T4", "NVIDIA A40"]

@@ -29,7 +29,7 @@ def kernels() -> dict[tuple[Any, ...], tuple[Any, Constants]]:
     found: dict[tuple[Any, ...], tuple[Any, Constants]] = {}
     for recipe in RECIPES:
         shape = load([f"conf={recipe}"]).model.shape
-        for size in (shape.hidden, shape.head_dim):
+        for size in (shape.hidden_size, shape.head_dim):
             settings = {"casting_mode": LLAMA, "elementwise_affine": True, "BLOCK_SIZE": triton.next_power_of_2(size)}
             found["norm forward", size] = rms_norm._rms_norm_forward_kernel, settings
             backward = settings | {"X_dtype": tl.bfloat16, "COMPUTE_DW": False, "dW_ptr": None}
@@ -38,16 +38,21 @@ def kernels() -> dict[tuple[Any, ...], tuple[Any, Constants]]:
                 found["norms forward", size] = rms_norm._block_rms_norm_forward_kernel, settings | {"BLOCK_ROW": 16}
                 backward = backward | {"BLOCK_ROW": 16}
                 found["norms backward", size] = rms_norm._block_rms_norm_backward_kernel, backward
-        width = shape.intermediate
+        width = shape.intermediate_size
         settings = {"n_cols": width, "BLOCK_SIZE": triton.next_power_of_2(width)}
         found["mlp forward", width] = swiglu._swiglu_forward_kernel, settings
         found["mlp backward", width] = swiglu._swiglu_backward_kernel, settings
-        heads = {"n_qh": shape.heads, "n_kh": shape.kv_heads, "hd": shape.head_dim, "rd": shape.head_dim}
+        heads = {
+            "n_qh": shape.num_attention_heads,
+            "n_kh": shape.num_key_value_heads,
+            "hd": shape.head_dim,
+            "rd": shape.head_dim,
+        }
         heads |= {f"pad_{name}": triton.next_power_of_2(count) for name, count in heads.items()}
         for backward_pass in (False, True):
             constants = heads | {"bs": 1, "cos_bs": 1, "BLOCK_SIZE": max(heads["pad_n_qh"], heads["pad_n_kh"])}
             name = f"rotary {'backward' if backward_pass else 'forward'}"
-            sizes = shape.heads, shape.kv_heads, shape.head_dim
+            sizes = shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim
             found[name, *sizes] = rope._triton_rope, constants | {"BACKWARD_PASS": backward_pass}
     return found
 

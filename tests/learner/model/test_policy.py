@@ -115,6 +115,6 @@ def test_scaled_heads_are_served() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_embedded_model_proves_its_attention(dtype: torch.dtype) -> None:
+def test_the_bundled_model_proves_its_attention(dtype: torch.dtype) -> None:
     config = load(["conf=quickstart"])
     Policy(wrap(AutoModelForCausalLM.from_pretrained(locate(config.model), dtype=dtype)), 1.0, 8)

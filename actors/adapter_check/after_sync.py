@@ -1,0 +1,138 @@
+"""The adapter check after every weight sync: do the engines use the version they claim to?"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from math import expm1, isfinite
+from statistics import fmean
+
+from actors.adapter_check.prompts import Responses, distance, logprobs_of, tokens_of
+from actors.errors import Halted
+from actors.messages import Scores
+from actors.protocols import Learner
+
+BAND = 3.0
+"""Engine and learner disagree, and the learner counts as moved, beyond this multiple of the measured noise. Measured:
+noise 0.03–0.04 (mean |Δ log p|, bf16), a wrong adapter 0.42."""
+
+SAME_DIRECTION = 0.5
+"""Fraction of the engine's squared distance from the base model that has to lie along the learner's for both to be the
+same change, too strong or too weak."""
+
+SAME = 1e-3
+"""Log-probabilities that differ by less come from the same weights; a batch of other requests moves them a little."""
+
+MAX_NOISE = 0.2
+"""Two sound implementations of one model in bf16 stay well below this mean |Δ log p|, whatever the adapter."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The engine that differs most from the learner, over the tokens of its responses, in nats.
+
+    disagreement: mean |log p engine − log p learner|.
+    movement: mean |log p learner − log p base|.
+    decided: whether the learner has moved enough to tell a wrong adapter from the right one.
+    kl_to_base: k3 estimate (Schulman, "Approximating KL divergence") of KL(policy ‖ base) per token.
+    entropy: mean −log p learner, an estimate of the policy's.
+    """
+
+    disagreement: float
+    movement: float
+    decided: bool
+    kl_to_base: float
+    entropy: float
+
+
+class CheckAfterSync:
+    """Compares what engines generated from the prompts with the learner's log-probabilities of the same tokens.
+
+    The first comparison, of version 0, measures the noise between the two implementations. Whether the adapter is
+    active at all can be told only once the learner itself has moved beyond the noise: until then it is undecided.
+    """
+
+    def __init__(self, noise_floor: float, noise: float | None = None) -> None:
+        """noise: as measured before a resume, mean |Δ log p|."""
+        self._noise_floor = noise_floor
+        self.noise = noise
+        self._previous: tuple[Responses, ...] = ()
+
+    @property
+    def band(self) -> float:
+        """Largest mean |Δ log p| that counts as agreement."""
+        return max(self._noise_floor, BAND * (self.noise or 0.0))
+
+    async def check(self, learner: Learner, responses: tuple[Responses, ...]) -> Comparison:
+        """Compare all engines' responses under one adapter with the learner. Raise Halted if they disagree."""
+        return self.compare(responses, await learner.score(tuple(chain.from_iterable(responses))))
+
+    def compare(self, responses: tuple[Responses, ...], scores: Iterable[tuple[Scores, ...]]) -> Comparison:
+        """Compare responses, by engine, with the learner's scores of them, one after the other."""
+        rest = iter(scores)
+        views = [_View.of(engine, list(chain.from_iterable(islice(rest, len(engine))))) for engine in responses]
+        if self.noise is None:
+            self.noise = min(*(view.disagreement for view in views), MAX_NOISE / BAND)
+        worst = max(range(len(views)), key=lambda number: views[number].disagreement)
+        view, previous = views[worst], self._previous[worst] if self._previous else None
+        self._previous = responses
+        if view.disagreement > self.band:
+            all_of_them = all(other.disagreement > self.band for other in views)
+            who = "the rollouts" if all_of_them else f"rollout-{worst}, unlike the others,"
+            raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, view)}")
+        movement = distance(view.policy, view.base)
+        changes = [base - policy for policy, base in zip(view.policy, view.base, strict=True)]
+        k3 = fmean(expm1(change) - change for change in changes)
+        return Comparison(view.disagreement, movement, movement > self.band, k3, -fmean(view.policy))
+
+    def _diagnose(self, who: str, responses: Responses, previous: Responses | None, view: "_View") -> str:
+        """Name the likely cause, from how the engine's change against the base model compares with the learner's."""
+        name = f"version {responses[0].version}"
+        if not isfinite(view.disagreement):
+            whose = "the learner" if all(map(isfinite, view.engine)) else who
+            return f"the log-probabilities of {whose} are no numbers for {name}: its weights are broken or overflow"
+        seen = (
+            f"the log-probabilities of {who} differ from the learner's by {view.disagreement:.3f} on average for "
+            f"{name}, {self.band:.3f} is the limit"
+        )
+        if distance(view.engine, view.base) < view.disagreement / 2:
+            return f"{seen}; they equal the base model's: the adapter is not applied"
+        same_words = previous and tokens_of(responses) == tokens_of(previous)
+        if previous and same_words and distance(logprobs_of(responses), logprobs_of(previous)) < SAME:
+            return f"{seen}; they are those of version {previous[0].version}: it, or its cache, is still served"
+        along, strength = view.alignment()
+        if along < SAME_DIRECTION:
+            return f"{seen}; they are not the base model's either: the weights of another adapter or model are served"
+        if strength > 1:
+            return f"{seen}; the change against the base model is {strength:.1f} times the learner's: too large a scale"
+        return (
+            f"{seen}; {strength:.0%} of the learner's change arrives: an older version, too small a scale, or a type "
+            "of module without its adapter"
+        )
+
+
+@dataclass(frozen=True)
+class _View:
+    """Log-probabilities of all tokens of one engine's responses: its own, the learner's, and the base model's."""
+
+    engine: list[float]
+    policy: list[float]
+    base: list[float]
+
+    @classmethod
+    def of(cls, responses: Responses, scores: Sequence[Scores]) -> "_View":
+        policy = list(chain.from_iterable(each.policy for each in scores))
+        return cls(logprobs_of(responses), policy, list(chain.from_iterable(each.base for each in scores)))
+
+    @property
+    def disagreement(self) -> float:
+        return distance(self.engine, self.policy)
+
+    def alignment(self) -> tuple[float, float]:
+        """Return the fraction (of squares) of the engine's change against the base model that lies along the learner's
+        change, and how many times the learner's that part is (least squares).
+        """
+        changes = [(e - b, p - b) for e, p, b in zip(self.engine, self.policy, self.base, strict=True)]
+        cross, own, learner = (sum(terms) for terms in zip(*((e * p, e * e, p * p) for e, p in changes), strict=True))
+        if learner == 0 or cross <= 0:
+            return 0.0, 0.0
+        return cross * cross / (own * learner), cross / learner

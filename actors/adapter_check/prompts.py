@@ -1,0 +1,62 @@
+"""Prompts of the adapter check: the engines respond, and the learner computes log-probabilities of the same tokens."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf, isfinite
+from statistics import fmean
+
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.protocols import Sampler
+from actors.seeds import request_seed
+from conf.schema import Config
+
+Responses = tuple[Group, ...]
+"""One engine's responses to the prompts, in their order: one sample each."""
+
+
+class CheckPrompts:
+    """Sends engines the same prompts with the same limits and seeds every time."""
+
+    def __init__(
+        self, config: Config, problems: Sequence[Problem], metered: Callable[[Sampler], Sampler] = lambda engine: engine
+    ) -> None:
+        """metered: makes an engine one whose tokens are counted."""
+        self._config = config
+        self._metered = metered
+        self._problems = problems[: config.adapter_check.problems]
+
+    def shortened(self, tokens: int) -> "CheckPrompts":
+        """Return the same prompts cut to their last tokens."""
+        cut = tuple(replace(problem, prompt_ids=problem.prompt_ids[-tokens:]) for problem in self._problems)
+        return CheckPrompts(self._config, cut, self._metered)
+
+    async def ask(self, engine: Sampler, adapter: AdapterRef | None) -> tuple[Responses, ...]:
+        """Return the responses of every single engine behind this one."""
+        metered = self._metered(engine)
+        by_problem = await asyncio.gather(
+            *(
+                metered.probe(-1 - number, problem, adapter, self._sampling(number))
+                for number, problem in enumerate(self._problems)
+            )
+        )
+        return tuple(zip(*by_problem, strict=True))
+
+    def _sampling(self, number: int) -> Sampling:
+        seed = request_seed(self._config.run.seed, "adapter_check", number)
+        return Sampling(1, self._config.adapter_check.tokens, self._config.rollout.temperature, top_p=1.0, seed=seed)
+
+
+def logprobs_of(responses: Responses) -> list[float]:
+    """Return the engine's log-probabilities of all tokens of its responses."""
+    return [logprob for group in responses for sample in group.samples for logprob in sample.logprobs]
+
+
+def tokens_of(responses: Responses) -> list[list[int]]:
+    return [list(group.samples[0].token_ids) for group in responses]
+
+
+def distance(left: Sequence[float], right: Sequence[float]) -> float:
+    """Return the mean |Δ log p|; infinite where that is not a number, so that no limit allows it."""
+    mean = fmean(abs(a - b) for a, b in zip(left, right, strict=True))
+    return mean if isfinite(mean) else inf

@@ -1,0 +1,121 @@
+"""What is evaluated: model, adapter, problems and folder, checked before anything expensive is started."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from actors.evaluation.protocol import Protocol
+from actors.evaluation.samples import EvaluationFolder, SampleFile
+from actors.messages import AdapterRef
+from actors.models.adapters import adopt_adapter
+from actors.models.files import load_tokenizer, locate, shape_from_config
+from actors.runtime.placement import Placement, place_engines
+from actors.runtime.process import VLLM_BUILDS, software_versions
+from actors.storage.documents import BenchmarkResult
+from actors.storage.run_record import RunRecord
+from conf.catalogue import HELD_OUT, find_benchmarks
+from conf.checks import check_lengths
+from conf.command import near
+from conf.errors import BadInput
+from conf.load import run_of
+from conf.schema import Config
+from launch.hardware.machine import Machine, check_build
+from launch.plan.refusal import check_engines
+from launch.session.resume import take_over
+from rewards.pool import check_reward_functions
+from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
+from rewards.reward import reward_function
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedEvaluation:
+    """An evaluation that can start.
+
+    samples: of each benchmark, the files of the base model and, if there is one, of the adapter.
+    others: results of benchmarks that were evaluated before and are not requested now.
+    """
+
+    config: Config
+    folder: EvaluationFolder
+    model_path: str
+    placement: Placement
+    protocol: Protocol
+    samples: list[tuple[BenchmarkProblems, list[SampleFile]]]
+    others: list[BenchmarkResult]
+
+    @property
+    def sample_files(self) -> list[SampleFile]:
+        return [sample_file for _, sample_files in self.samples for sample_file in sample_files]
+
+    @property
+    def complete(self) -> bool:
+        return all(sample_file.rounds == sample_file.n for sample_file in self.sample_files)
+
+
+def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvaluation | None:
+    """Find and check everything, and only then touch the folder. Return None if only the plan was requested."""
+    check_request(config, machine)
+    model_path = locate(config.model)
+    shape = shape_from_config(model_path)
+    check_lengths(config, shape.max_position_embeddings)
+    config, adapter = adopt_adapter(config, model_path)
+    placement = place_engines(machine.cores, machine.gpus)
+    if config.reward.workers is not None:
+        placement = replace(placement, reward_workers=config.reward.workers)
+    check_engines(config, shape, machine, placement)
+    run = run_of(config.adapter)
+    folder = EvaluationFolder.of(config, run)
+    if run:
+        console.print(f"Settings of the run in {near(run)}", soft_wrap=True)
+    tokenizer = load_tokenizer(model_path, config.model.path)
+    benchmarks = [load_benchmark(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
+    for each in benchmarks:
+        if run:
+            check_heldout(each, config, run)
+        filtered = "".join(f"; {count} filtered: {reason}" for reason, count in each.dropped.items())
+        by = ", by base model and adapter" if adapter else ""
+        console.print(f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{filtered}")
+    if config.plan:
+        return None
+    for wall in check_reward_functions(reward_function(config), benchmarks[0].problems[:1]):
+        console.print(f"Reward workers have no {wall}", soft_wrap=True)
+    protocol = Protocol.of(config, model_path, adapter)
+    take_over(folder.path, f"the evaluation {config.run.name!r}")
+    before = folder.begin(config, protocol)
+    policies = {"base": None} | ({"adapter": AdapterRef(0, 0, str(adapter.folder))} if adapter else {})
+    samples = []
+    for each in benchmarks:
+        files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in policies}
+        own = [SampleFile(files[name], each.problems, config.n, policy) for name, policy in policies.items()]
+        samples.append((each, own))
+    return PreparedEvaluation(
+        config=config,
+        folder=folder,
+        model_path=model_path,
+        placement=placement,
+        protocol=protocol,
+        samples=samples,
+        others=[each for each in before if each.name not in {known.benchmark.name for known in benchmarks}],
+    )
+
+
+def check_request(config: Config, machine: Machine) -> None:
+    """Raise BadInput for mistakes that do not depend on the model."""
+    if not machine.present:
+        raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
+    check_build(config, machine, software_versions(VLLM_BUILDS))
+    if not config.benchmarks:
+        raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
+    if config.eval.temperature == 0 and config.n > 1:
+        raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
+
+
+def check_heldout(problems: BenchmarkProblems, config: Config, run: Path) -> None:
+    """Raise BadInput if held-out problems are others than when the run began, which may have been trained on them."""
+    known = RunRecord(run).problems_digest()
+    if problems.digest and known not in (None, problems.digest):
+        raise BadInput(
+            f"benchmarks={HELD_OUT}: {config.data.source} is split into other problems than when the run in {run} "
+            "began, which may have been trained on them; restore data and settings, or name other benchmarks"
+        )

@@ -1,0 +1,31 @@
+import pytest
+
+from actors.adapter_check.after_sync import CheckAfterSync, Comparison
+from actors.errors import Halted
+from actors.messages import AdapterRef, Group, Sample, Scores
+from tests.fakes import make_problem
+
+
+def compare(check: CheckAfterSync, engine: list[float], policy: list[float], base: list[float]) -> Comparison:
+    sample = Sample(tuple(range(len(engine))), tuple(engine), "", "length")
+    group = Group(-1, make_problem(0), AdapterRef(3, 0, "nowhere"), (sample,))
+    return check.compare(((group,),), ((Scores(tuple(policy), tuple(base)),),))
+
+
+def test_agreement_is_undecided_until_the_learner_has_moved() -> None:
+    check = CheckAfterSync(noise_floor=0.1)
+    undecided = compare(check, [-1.0, -2.0], [-1.03, -2.03], [-1.03, -2.03])
+    decided = compare(check, [-1.0, -2.0], [-1.03, -2.03], [-1.5, -2.5])
+    assert [undecided.decided, decided.decided] == [False, True]
+    assert undecided.kl_to_base == 0.0 < decided.kl_to_base
+
+
+def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume() -> None:
+    check = CheckAfterSync(noise_floor=0.01)
+    compare(check, [-1.0], [-1.05], [-1.05])
+    for measured in (check, CheckAfterSync(noise_floor=0.01, noise=check.noise)):
+        compare(measured, [-1.0], [-1.14], [-1.14])
+        with pytest.raises(Halted):
+            compare(measured, [-1.0], [-1.16], [-1.16])
+    with pytest.raises(Halted):
+        compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.5], [-1.5])

@@ -1,0 +1,172 @@
+import asyncio
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.messages import AdapterRef, Problem, Sampling, Verdict
+from conf.command import PlainConsole
+from conf.schema import Config
+from conf.schema.data import ExampleConfig
+from conf.settings import changed
+from launch.chat import Conversation
+from rewards.verify import verify
+from tests.conftest import ROOT
+
+
+class Boxes:
+    r"""An engine whose base model responds \boxed{1}, and whose adapter \boxed{7}."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, Sampling]] = []
+
+    async def stream(self, problem: Problem, adapter: object, sampling: Sampling):  # of text
+        self.requests.append((problem.prompt, sampling))
+        for part in ("\\boxed{", "7" if adapter else "1", "}"):
+            await asyncio.sleep(0)
+            yield part
+
+
+class Words:
+    """A tokenizer of words, whose chat template is one message a line."""
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **settings: object) -> str:
+        assert settings == {"add_generation_prompt": True, "tokenize": False, "enable_thinking": False}
+        return "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": list(range(len(text.split())))}
+
+
+@pytest.fixture
+def config() -> Config:
+    config = Config()
+    return changed(
+        config,
+        {
+            "data.chat_settings": {"enable_thinking": False},
+            "rollout.max_prompt_tokens": 20,
+            "rollout.max_response_tokens": 100,
+            "eval.max_response_tokens": 24,
+            "eval.temperature": 0.5,
+        },
+    )
+
+
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def engine() -> Boxes:
+    return Boxes()
+
+
+@pytest.fixture
+def say(config: Config, engine: Boxes, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Says lines in a new chat and returns what is printed."""
+
+    def say(*lines: str) -> str:
+        console = PlainConsole(file=io.StringIO(), width=100)
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        problems = [Problem("p", "solve\n3 + 4", (1, 2), "7"), Problem("q", "solve\n0 + 1", (1, 2), "1")]
+
+        def verdict(gold: str, response: str, grader: str) -> Verdict:
+            return verify(gold, response)
+
+        models = {"base": None, "trained": AdapterRef(0, 0, "the adapter")}
+        with asyncio.Runner() as runner:
+            Conversation(config, console, Words(), models, engine.stream, verdict, lambda: problems).talk(runner)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    return say
+
+
+def test_both_models_respond_and_remember_their_own(say: Say, engine: Boxes) -> None:
+    row = next(line for line in say("hello", "and now?").splitlines() if "boxed" in line)
+    assert row.index("{1}") < row.index("{7}")
+    prompts = [prompt for prompt, _ in engine.requests]
+    assert prompts[0] == prompts[1] == "user: hello\n"
+    assert prompts[2:] == [f"user: hello\nassistant: \\boxed{{{said}}}\nuser: and now?\n" for said in (1, 7)]
+    assert {sampling.max_tokens for _, sampling in engine.requests} == {100}
+    seeds = [sampling.seed for _, sampling in engine.requests]
+    assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
+
+
+def test_problem_is_shown_as_in_the_evaluation(say: Say, engine: Boxes) -> None:
+    said = say("/problem 1")
+    assert said.startswith("3 + 4\nreference answer: 7\n")
+    assert said.index("wrong") < said.index("correct")
+    assert {(prompt, sampling.max_tokens, sampling.temperature) for prompt, sampling in engine.requests} == {
+        ("solve\n3 + 4", 24, 0.5)
+    }
+
+
+def test_own_problem_gets_instructions_and_examples(config: Config, say: Say, engine: Boxes) -> None:
+    config = changed(config, {"data.template": "Solve {problem}", "data.few_shot": [ExampleConfig("1 + 1", "2")]})
+    say("hello", "/ask 3 + 4", "again")
+    requested = [(prompt, sampling.max_tokens) for prompt, sampling in engine.requests]
+    assert requested[2:4] == [("user: Solve 1 + 1\nassistant: 2\nuser: Solve 3 + 4\n", 24)] * 2
+    assert "Solve" not in requested[4][0]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("/help", "/problem N"),
+        ("/problem", "/problem"),
+        ("/ask", "/ask"),
+        ("/problem 3", "/problem 3"),
+        (f"/problem {'9' * 5000}", "/problem 999"),
+        ("/prblem 1", "/prblem"),
+        ("word " * 20, "the conversation has 21 tokens"),
+    ],
+)
+def test_refused_line_does_not_end_the_chat(line: str, expected: str, say: Say) -> None:
+    said = say(line, "", "hello")
+    assert said.startswith(expected)
+    assert r"\boxed{7}" in said
+
+
+def test_new_forgets_and_quit_ends(say: Say, engine: Boxes) -> None:
+    say("hello", "/new", "again", "/quit", "never said")
+    assert [prompt for prompt, _ in engine.requests] == ["user: hello\n"] * 2 + ["user: again\n"] * 2
+
+
+COMMAND = """
+import os, subprocess, sys
+from actors.errors import ActorDied
+from conf.errors import BadInput
+from launch.chat import off_screen
+with off_screen() as screen:
+    print("a library's progress")
+    print("a library's warning", file=sys.stderr)
+    subprocess.run([sys.executable, "-c", "print('an engine')"])
+    print("Ready", file=screen)
+    {end}
+print("after")
+"""
+
+
+@pytest.mark.parametrize("error", ["", "BadInput('wrong')", "ExceptionGroup('', [ActorDied('out of memory')])"])
+def test_libraries_stay_off_the_screen(error: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", COMMAND.format(end=f"raise {error}" if error else "pass")],
+        env={"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    logs = list(tmp_path.iterdir())
+    assert ended.returncode == bool(error)
+    assert ended.stdout == ("Ready\n" if error else "Ready\nafter\n")
+    if "ActorDied" not in error:
+        assert logs == []
+        assert ended.stderr.endswith("BadInput: wrong\n" if error else "")
+        return
+    assert ended.stderr.count("\n") == 1
+    assert "out of memory" in ended.stderr
+    assert str(logs[0]) in ended.stderr
+    for text in ("a library's progress", "a library's warning", "an engine", "Traceback", "out of memory"):
+        assert text in logs[0].read_text()
