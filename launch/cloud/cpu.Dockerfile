@@ -1,4 +1,4 @@
-# For a machine without a card, from the project's folder:
+# For machines without a GPU. Give these commands in the project's folder:
 #   docker build -f launch/cloud/cpu.Dockerfile -t microbudget:cpu .
 #   docker run --rm --shm-size=4g -v "$PWD/runs:/project/runs" microbudget:cpu run conf=quickstart
 FROM python:3.12-slim-bookworm

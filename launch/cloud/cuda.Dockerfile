@@ -1,7 +1,7 @@
-# For NVIDIA cards from compute capability 8 on, with a driver for CUDA 13 (580 or newer), from the project's folder:
+# For NVIDIA GPUs of compute capability 8 or higher, with driver 580 or newer. Give these commands in the project's folder:
 #   docker build -f launch/cloud/cuda.Dockerfile -t microbudget:cuda .
 #   docker run --rm --gpus all --shm-size=16g -v "$PWD/runs:/project/runs" microbudget:cuda run conf=r64_instruct
-# No card is there while an image is built: set-up's own look at it is the first run's.
+# There is no GPU while an image is built. The first run checks it.
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
 
 # hadolint ignore=DL3008

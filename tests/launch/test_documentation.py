@@ -27,6 +27,12 @@ from tests.run_folders import ranked, write_run, write_sweep
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+WRITTEN = [page for page in PAGES if page.name not in ("settings.md", "coming-from.md", "recipes.md")]
+"""Pages that are not generated."""
+
+LONGEST = 110
+"""Most words of a paragraph."""
+
 NOTEBOOK = ROOT / "docs" / "start" / "quickstart.ipynb"
 
 OUTSIDE = {
@@ -72,6 +78,22 @@ def notebook_commands() -> list[str]:
     """Return what the notebook has a shell do."""
     lines = (line.strip() for cell in cells("code") for line in cell["source"])
     return [line.removeprefix("!") for line in lines if line.startswith("!")]
+
+
+def paragraphs(text: str) -> list[str]:
+    """Return a page's paragraphs and items of lists, without headings, tables and code."""
+    found, fenced = [""], False
+    for line in text.splitlines():
+        words = line.strip()
+        if words.startswith("```"):
+            fenced = not fenced
+        if fenced or not words or words.startswith(("```", "#", "|")) or (line.startswith("    ") and not found[-1]):
+            found.append("")
+        elif re.match(r"([-*]|\d+\.) ", words):
+            found.append(words)
+        else:
+            found[-1] += f" {words}"
+    return [paragraph.strip() for paragraph in found if paragraph]
 
 
 def called() -> list[str]:
@@ -209,6 +231,16 @@ def test_every_other_line_of_a_block_is_of_a_known_program() -> None:
     ]
     strange = {line for line in lines if SETTING.sub("", line).split()[0] not in known}
     assert {line for line in strange if "pass@1" not in line} == set()
+
+
+def test_paragraphs_are_told_apart() -> None:
+    page = "# Head\n\none\ntwo\n- three\n  four\n1. five\n\n| six |\n\n```\nseven\n```\n\n    eight\n\nnine\n"
+    assert paragraphs(page) == ["one two", "- three four", "1. five", "nine"]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_paragraph_is_long(page: Path) -> None:
+    assert [text for text in paragraphs(page.read_text("utf-8")) if len(text.split()) > LONGEST] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
