@@ -11,6 +11,7 @@ from actors.runtime.host_resources import HostFree
 from conf.load import load
 from launch.checkup import look
 from launch.checkup.look import Finding, look_at_gpus, look_at_model, look_at_resources, look_at_software
+from launch.hardware import gpus
 from launch.hardware.machine import detect
 from launch.plan import host_needs
 from tests.launch.plan.plans import CPU, plan

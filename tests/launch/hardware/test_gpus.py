@@ -8,6 +8,7 @@ import pytest
 
 from actors.runtime.placement import Placement, place, place_engines
 from conf.errors import BadInput
+from launch.hardware import gpus
 from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
 from launch.hardware.machine import GIB
 
