@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,8 @@ def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_do
     monkeypatch.setattr(putter, "LOOK_S", 0.01)
     monkeypatch.setattr(coordinator, "make_tracking", lambda *_: Tracking({"fake": Dying()}))  # type: ignore[dict-item]
     request = make_request(tmp_path / "mine", seconds=coordinator.FINISH_MARGIN_S + 2.5)
-    request.config = changed(request.config, {"run.name": "mine", "checkpoint.remote": f"file://{tmp_path}/far"})
+    config = changed(request.config, {"run.name": "mine", "checkpoint.remote": f"file://{tmp_path}/far"})
+    request = replace(request, config=config)
     (tmp_path / "mine").mkdir()
     summary = end(request)
     counts = summary.ledger.counts
