@@ -1,4 +1,4 @@
-"""Which adapters an engine holds, and when their slots become free."""
+"""The adapters that an engine holds, and when their slots become free."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ class AdapterSlots:
         self._slots = slots
         self._drop = drop
         self._held: dict[str, AdapterRef] = {}
-        self._requests: Counter[str] = Counter()
+        self._requests = Counter[str]()
         self._retired: set[str] = set()
         self._freed = asyncio.Condition()
 

@@ -1,4 +1,4 @@
-"""Many engines as one that outlives each of them."""
+"""Many engines as one, which goes on while single engines are restarted."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ class RestartableEngine(Engine, Restartable, Protocol):
 
 
 class EngineSlot(Supervised[RestartableEngine]):
-    """One engine's place in the pool. A restarted engine is healthy once it has loaded all adapters in use."""
+    """One engine of the pool. A restarted one is healthy once it has loaded all adapters in use."""
 
     def __init__(self, engine: RestartableEngine, clock: Clock, record: Record, adapters: AdapterSlots) -> None:
         super().__init__(engine, clock, record)
@@ -26,7 +26,6 @@ class EngineSlot(Supervised[RestartableEngine]):
         self._at_start: Callable[[str, Engine], Awaitable[None]] | None = None
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
-        """See `Engine.at_start`."""
         self._at_start = work
         await self.recovered()
         with contextlib.suppress(Lost):  # a restart includes it
@@ -48,12 +47,12 @@ class EngineSlot(Supervised[RestartableEngine]):
                 return
 
     async def _load(self, adapter: AdapterRef) -> bool:
-        """Whether an adapter was loaded. It need not be once it is out of use: its folder may be gone by then."""
+        """Load an adapter, unless it goes out of use meanwhile: its folder may be gone then. Return whether it did."""
         try:
             await self.actor.load(adapter)
         except ActorDied:
             raise
-        except Exception:  # whatever it is, it matters only while the adapter is in use
+        except Exception:
             if adapter in self._adapters.in_use:
                 raise
             return False
@@ -63,9 +62,9 @@ class EngineSlot(Supervised[RestartableEngine]):
 class EnginePool:
     """Sends each group to the healthy engine with the fewest samples in flight.
 
-    An engine that dies is restarted and given the versions in use; its groups are asked for again, with the same index,
-    version and seed, from whichever engine is healthy. A version that is retired stays in all engines until its last
-    request has ended.
+    An engine that fails is restarted and given the versions in use; its groups are requested again, with the same
+    index, version and seed, from any healthy engine. A retired version stays in all engines until its last request has
+    ended.
     """
 
     def __init__(self, engines: Sequence[RestartableEngine], clock: Clock, record: Record) -> None:
@@ -75,7 +74,7 @@ class EnginePool:
 
     @property
     def answers(self) -> bool:
-        """Whether one of the engines is well."""
+        """Whether one of the engines is healthy."""
         return any(slot.healthy for slot in self._slots)
 
     async def ready(self) -> None:
@@ -94,7 +93,7 @@ class EnginePool:
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
-        """Ask every engine; for one that is being restarted another one answers."""
+        """Ask every engine; another one answers for one that is being restarted."""
 
         def ask(engine: Engine) -> Awaitable[Group]:
             return engine.generate(index, problem, adapter, sampling)

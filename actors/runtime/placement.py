@@ -14,7 +14,7 @@ WHOLE_CARD = 0.90
 """Memory an actor uses of a card of its own: vLLM's default, which leaves room for CUDA's context and graphs."""
 
 CORES_PER_ENGINE = 2
-"""On a GPU machine: vLLM's server process and its engine process each keep a core busy."""
+"""On a GPU machine: the engine's thread keeps one core busy; its event loop and Ray share the other."""
 
 CORES_PER_LEARNER = 4
 """On a GPU machine: the optimizer step of the offloaded weights is threaded, beyond this host memory limits it."""

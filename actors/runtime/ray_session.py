@@ -99,7 +99,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
     temporary: folder for the temporary files of its processes, Ray's own among them.
     """
     require_token()
-    # Off by default, and without it vLLM's engine process outlives a killed actor.
+    # Off by default, and without it the children of a killed actor outlive it.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray's 15 lets whatever else the machine does starve an engine until it is taken to hang.

@@ -35,8 +35,8 @@ class RolloutConfig:
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache on the CPU; a GPU's follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)
-    """Whether vLLM's LoRA kernels on a card get the block sizes of actors/rollout/lora_kernels.py, which fit decoding,
-    in place of their own. A folder of tuned ones in VLLM_TUNED_CONFIG_FOLDER goes before both."""
+    """Whether vLLM's LoRA kernels on a card get block sizes that fit decoding in place of their own. A
+    folder of tuned ones in VLLM_TUNED_CONFIG_FOLDER goes before both."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
     """Mean prompt, tokens, for the plan's estimate of time alone, where no run of this recipe has been measured."""
     typical_response_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)

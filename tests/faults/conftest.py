@@ -24,16 +24,12 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 AGENTS_S = 150.0
 """Ray's own agents, which hold nothing of the run, first try to reach the dead head for about a minute."""
 
-ENGINE = "engine process"
 ROLLOUT = "ray::RolloutActor"
 REWARD = "ray::RewardActor"
 LEARNER = "ray::LearnerActor"
 COORDINATOR = "ray::CoordinatorActor"
 WORKER = "reward worker"
-"""Names of processes, as the kernel has them. But a reward worker is a child of the fork server among the reward
-actor's, and an engine process is what a rollout actor spawns: the name that vLLM gives it does not take in every
-environment.
-"""
+"""Names of processes, as the kernel has them. But a reward worker is a child of the reward actor's fork server."""
 
 
 class Run:
@@ -182,10 +178,6 @@ def learned_from(ended: Ended) -> dict[int, str]:
 
 def named(process: psutil.Process, title: str) -> bool:
     try:
-        if title == ENGINE:
-            parent = process.parent()
-            spawned = any(mark in " ".join(process.cmdline()) for mark in ("spawn_main", "VLLM::"))
-            return spawned and parent is not None and named(parent, ROLLOUT)
         return process.name().startswith(title[:15])  # as much as the kernel keeps
     except psutil.NoSuchProcess:
         return False

@@ -22,7 +22,7 @@ from vllm.lora.ops.triton_ops import lora_expand_op, lora_shrink_op  # noqa: E40
 from vllm.lora.ops.triton_ops.utils import get_lora_op_configs  # noqa: E402
 
 from actors.models.sizes import padded_rank, projection_sizes  # noqa: E402
-from actors.rollout.lora_kernels import SHRINK  # noqa: E402
+from actors.rollout.vllm_settings import SHRINK  # noqa: E402
 from conf.load import load  # noqa: E402
 
 del backends["cpu"]

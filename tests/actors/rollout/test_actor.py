@@ -40,7 +40,7 @@ def test_adapter_is_put_into_the_store_once_and_forgotten_in_time(
 ) -> None:
     put: list[dict[str, bytes]] = []
     monkeypatch.setattr("ray.put", lambda files: put.append(files) or len(put))
-    transfer = AdapterTransfer(kept=2)
+    transfer = AdapterTransfer()
     adapters = [make_adapter(tmp_path, version) for version in range(3)]
     assert [transfer.store(adapters[number]) for number in (0, 0, 1, 0, 2, 1)] == [1, 1, 2, 1, 3, 2]
     assert transfer.store(adapters[0]) == 4
@@ -82,7 +82,7 @@ def test_engine_loads_a_copy_where_it_does_not_see_the_adapter(
     monkeypatch.setattr(RolloutEngine, "load", load)
     monkeypatch.setattr(RolloutEngine, "retire", retire)
     adapter, actor = make_adapter(tmp_path), Actor(tmp_path)
-    engine = RemoteEngine(Elsewhere(actor, sees), 8)  # type: ignore[arg-type]
+    engine = RemoteEngine(Elsewhere(actor, sees), 8, AdapterTransfer())  # type: ignore[arg-type]
     asyncio.run(engine.load(adapter))
     copy = tmp_path / "copies" / adapter.name
     assert actor.loaded == [(adapter.path if sees else str(copy), b"weights 1")]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.rollout.lora_kernels import SHRINK, SLICES, write_kernel_sizes
+from actors.rollout.vllm_settings import SHRINK, SLICES, write_kernel_sizes
 
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 """Shared memory a block may use, by compute capability (CUDA programming guide, table of technical specifications)."""

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,12 +23,13 @@ from transformers import AutoModelForCausalLM
 
 from actors.adapter_check.probes import Probes
 from actors.adapter_check.startup_check import StartupCheck
-from actors.errors import ActorDied, Halted
+from actors.errors import Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import shape_from_config
 from actors.models.sizes import kv_bytes_per_token
-from actors.rollout.actor import RemoteEngine
-from actors.rollout.vllm_engine import CPU_BLOCK, RolloutEngine, card_settings
+from actors.rollout.actor import AdapterTransfer, RemoteEngine
+from actors.rollout.vllm_engine import RolloutEngine
+from actors.rollout.vllm_settings import CPU_BLOCK, gpu_settings
 from actors.runtime.placement import Share
 from conf.schema import Config
 from learner.learner import LoraLearner
@@ -37,9 +39,7 @@ pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM'
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 PROMPT = (5, 6, 7, 8, 9, 10)
 STOP = "<|endoftext|>"
-"""A token that is not the one the model itself ends with; its id is 0."""
-ENDED: list[RolloutEngine] = []
-"""Closed engines, kept to the end: ZeroMQ may wait for ever when a context is collected before its sockets."""
+"""A token that is not the model's own end token; its id is 0."""
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
@@ -56,14 +56,11 @@ def make_config(deterministic: bool = False) -> Config:
 
 
 class Rig:
-    """An engine and the loop it lives on."""
+    """An engine, of which a process has one at a time, and the loop that asks it."""
 
     def __init__(self, model: Path, config: Config | None = None) -> None:
         self.loop = asyncio.new_event_loop()
-        self.engine: RolloutEngine = self.run(self._start(model, config or make_config()))
-
-    async def _start(self, model: Path, config: Config) -> RolloutEngine:
-        return RolloutEngine(config, str(model), Share(cores=CORES))
+        self.engine = RolloutEngine(config or make_config(), str(model), Share(cores=CORES))
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -85,7 +82,6 @@ def started(model: Path, config: Config) -> Iterator[Rig]:
     yield rig
     rig.run(rig.engine.close())
     rig.loop.close()
-    ENDED.append(rig.engine)
     os.environ.clear()
     os.environ.update(environment)
 
@@ -126,77 +122,6 @@ def disagreement(sample: Sample, model: Path, adapter: AdapterRef | None, temper
     return (expected - torch.tensor(sample.logprobs)).abs().mean().item()
 
 
-def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: Path) -> None:
-    group = rig.generate(None, samples=3)
-    assert (group.index, group.adapter, len(group.samples)) == (0, None, 3)
-    for sample in group.samples:
-        assert len(sample.logprobs) == len(sample.token_ids) <= 12
-        assert sample.truncated == (len(sample.token_ids) == 12 and sample.finish_reason == "length")
-        assert disagreement(sample, tiny_model, None) < 0.05
-
-
-@pytest.mark.skipif("TEST_ISA" not in os.environ, reason="test.sh sets it for isa=avx2 and isa=avx512")
-def test_engine_process_has_the_instructions_that_are_left(rig: Rig) -> None:
-    libraries = {Path(file.path).name for child in psutil.Process().children() for file in child.memory_maps()}
-    [library] = [name for name in libraries if name.startswith("_C") and name.endswith(".abi3.so")]
-    assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
-
-
-def test_engine_listens_on_no_port(rig: Rig) -> None:
-    engines = [child for child in psutil.Process().children(recursive=True) if child.name().startswith("VLLM")]
-    assert engines
-    assert not [each for child in engines for each in child.net_connections("inet") if each.status == "LISTEN"]
-
-
-def test_cache_is_as_large_as_was_asked_for(rig: Rig, tiny_model: Path) -> None:
-    asked = make_config().rollout.kv_cache_gib * 2**30
-    block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
-    assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
-
-
-def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
-    """It starts beside a learner at work, in whose presence free memory says little."""
-
-    starts = []
-
-    class Actor:
-        name = "rollout-0"
-
-        def start(self, cache_blocks: int | None) -> None:
-            starts.append(cache_blocks)
-
-        async def call(self, method: str) -> int:
-            return {"cache_blocks": 5000}[method]
-
-    engine = RemoteEngine(Actor(), 8)  # type: ignore[arg-type]
-    asyncio.run(engine.revive())
-    asyncio.run(engine.revive())
-    assert starts == [None, 5000]
-    share = Share(gpus=0.45, memory=0.45)
-    assert card_settings(share, None) == {"gpu_memory_utilization": 0.45}
-    given = card_settings(share, 5000)
-    assert given["num_gpu_blocks_override"] == 5000
-    assert given["kv_cache_memory_bytes"]  # else vLLM measures
-    assert given["gpu_memory_utilization"] < 0.05
-
-
-@pytest.mark.parametrize("temperature", [0.6, 1.0])
-def test_logprobs_are_those_of_the_distribution_sampled_under_the_adapter(
-    rig: Rig, adapters: list[AdapterRef], tiny_model: Path, temperature: float
-) -> None:
-    adapter = AdapterRef(10, int(temperature * 10), adapters[0].path)
-    rig.run(rig.engine.load(adapter))
-    sample = rig.generate(adapter, temperature=temperature).samples[0]
-    assert disagreement(sample, tiny_model, adapter, temperature) < 0.08
-    assert disagreement(sample, tiny_model, None, temperature) > 0.3
-    rig.run(rig.engine.retire(adapter))
-
-
-def test_seed_decides_the_sample(rig: Rig) -> None:
-    first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
-    assert first.token_ids == second.token_ids != other.token_ids
-
-
 @pytest.mark.slow
 def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
     adapters: list[AdapterRef], tiny_model: Path
@@ -224,6 +149,87 @@ def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
         assert len({sample.token_ids.tobytes() for samples in alone.values() for sample in samples}) > len(asked)
         for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1], [3, 0]):
             assert rig.run(together(order)) == {number: alone[number] for number in order}
+
+
+def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: Path) -> None:
+    group = rig.generate(None, samples=3)
+    assert (group.index, group.adapter, len(group.samples)) == (0, None, 3)
+    for sample in group.samples:
+        assert len(sample.logprobs) == len(sample.token_ids) <= 12
+        assert sample.truncated == (len(sample.token_ids) == 12 and sample.finish_reason == "length")
+        assert disagreement(sample, tiny_model, None) < 0.05
+
+
+@pytest.mark.skipif("TEST_ISA" not in os.environ, reason="test.sh sets it for isa=avx2 and isa=avx512")
+def test_engine_has_the_instructions_that_are_left(rig: Rig) -> None:
+    libraries = {Path(file.path).name for file in psutil.Process().memory_maps()}
+    [library] = [name for name in libraries if name.startswith("_C") and name.endswith(".abi3.so")]
+    assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
+
+
+def test_heartbeat_is_answered_while_it_generates(rig: Rig) -> None:
+    async def beats() -> list[float]:
+        work = asyncio.create_task(rig.engine.generate(0, PROBLEM, None, make_sampling(8, 160)))
+        seconds = []
+        while not work.done():
+            began = time.perf_counter()
+            await rig.engine.alive()
+            seconds.append(time.perf_counter() - began)
+        await work
+        return seconds
+
+    found = rig.run(beats())
+    assert len(found) > 10
+    assert max(found) < 30.0
+
+
+def test_cache_is_as_large_as_was_asked_for(rig: Rig, tiny_model: Path) -> None:
+    asked = make_config().rollout.kv_cache_gib * 2**30
+    block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
+    assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
+
+
+def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
+    """It starts beside a learner at work, in whose presence free memory says little."""
+
+    starts = []
+
+    class Actor:
+        name = "rollout-0"
+
+        def start(self, cache_blocks: int | None) -> None:
+            starts.append(cache_blocks)
+
+        async def call(self, method: str) -> int:
+            return {"cache_blocks": 5000}[method]
+
+    engine = RemoteEngine(Actor(), 8, AdapterTransfer())  # type: ignore[arg-type]
+    asyncio.run(engine.revive())
+    asyncio.run(engine.revive())
+    assert starts == [None, 5000]
+    share = Share(gpus=0.45, memory=0.45)
+    assert gpu_settings(share, None) == {"gpu_memory_utilization": 0.45}
+    given = gpu_settings(share, 5000)
+    assert given["num_gpu_blocks_override"] == 5000
+    assert given["kv_cache_memory_bytes"]  # else vLLM measures
+    assert given["gpu_memory_utilization"] < 0.05
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_logprobs_are_those_of_the_distribution_sampled_under_the_adapter(
+    rig: Rig, adapters: list[AdapterRef], tiny_model: Path, temperature: float
+) -> None:
+    adapter = AdapterRef(10, int(temperature * 10), adapters[0].path)
+    rig.run(rig.engine.load(adapter))
+    sample = rig.generate(adapter, temperature=temperature).samples[0]
+    assert disagreement(sample, tiny_model, adapter, temperature) < 0.08
+    assert disagreement(sample, tiny_model, None, temperature) > 0.3
+    rig.run(rig.engine.retire(adapter))
+
+
+def test_seed_decides_the_sample(rig: Rig) -> None:
+    first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
+    assert first.token_ids == second.token_ids != other.token_ids
 
 
 def test_stop_tokens_end_a_response(rig: Rig) -> None:
@@ -362,48 +368,26 @@ def test_more_prompt_tokens_than_one_step_takes_are_served_with_seeds(rig: Rig) 
     assert len(rig.run(many())) == 48
 
 
-def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
-    """kill -9 of the process that owns an engine leaves no vLLM process behind."""
-    code = (
-        "import asyncio, time\n"
-        "from tests.actors.rollout.test_vllm_engine import Rig\nfrom pathlib import Path\n"
-        "if __name__ == '__main__':\n"
-        f"    Rig(Path({str(tiny_model)!r})); print('up', flush=True); time.sleep(600)\n"
-    )
+def test_engine_has_no_process_and_no_port_and_ends_with_its_owner(tiny_model: Path) -> None:
+    """kill -9 of the process with an engine leaves nothing behind."""
     script = tiny_model.parent / "owner.py"
-    script.write_text(code)
+    script.write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        "from tests.actors.rollout.test_vllm_engine import Rig\n"
+        f"Rig(Path({str(tiny_model)!r})).generate(None); print('up', flush=True); time.sleep(600)\n"
+    )
     owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     assert any(line.startswith("up") for line in owner.stdout)
-    children = psutil.Process(owner.pid).children(recursive=True)
-    assert any(process.name().startswith("VLLM::") for process in children)
+    process = psutil.Process(owner.pid)
+    children = process.children(recursive=True)
+    listening = [each for each in process.net_connections("inet") if each.status == "LISTEN"]
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    _, alive = psutil.wait_procs(children, timeout=120)
-    assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-
-
-def test_question_that_the_engine_process_dies_over_is_answered_by_its_death(
-    tiny_model: Path, adapters: list[AdapterRef]
-) -> None:
-    """vLLM itself would let it wait for ever."""
-    others = psutil.Process().children()
-    rig = Rig(tiny_model)
-    ENDED.append(rig.engine)
-    new = set(psutil.Process().children()) - set(others)
-    [process] = [child for child in new if "resource_tracker" not in " ".join(child.cmdline())]
-
-    async def ask() -> None:
-        process.suspend()
-        question = asyncio.create_task(rig.engine.load(adapters[0]))
-        await asyncio.wait({question}, timeout=0.5)
-        assert not question.done()
-        process.kill()
-        await asyncio.wait({question}, timeout=240)
-        question.result()
-
-    with pytest.raises(ActorDied, match=r"engine process: it was killed by signal 9"):
-        rig.run(ask())
+    assert not listening
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
@@ -423,6 +407,6 @@ def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[Adapt
     for adapter in good:
         rig.run(rig.engine.load(adapter))
         assert len(rig.generate(adapter).samples) == 2
-    assert len(rig.run(rig.engine._llm.list_loras())) == 2
+    assert len(rig.run(rig.engine._thread.call(lambda engine: engine.list_loras()))) == 2
     for adapter in good:
         rig.run(rig.engine.retire(adapter))
