@@ -63,8 +63,6 @@ class AdapterSlots:
 
     async def retire(self, adapter: AdapterRef) -> None:
         """Take no more requests for an adapter; drop it now or with its last request."""
-        if adapter.name not in self._held:
-            raise ValueError(f"adapter {adapter.name} cannot be retired: it is not loaded")
         self._retired.add(adapter.name)
         await self._drop_if_unused(adapter.name)
 

@@ -3,9 +3,7 @@
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
-from queue import SimpleQueue
-from threading import Thread
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.errors import ActorDied
@@ -17,19 +15,19 @@ T = TypeVar("T")
 
 
 class EngineThread:
-    """Makes an engine, steps it while it has requests, and ends it; nothing else touches the engine.
+    """The one thread that makes an engine, steps it while it has requests, and ends it.
 
-    Calls reach the thread through a queue, which it empties between two steps. Results go to the event loop that waits
-    for them. An error in a step ends all requests, and those that follow, with ActorDied.
+    Steps and calls take turns. Outputs go to the event loop that waits for them. An error in a step ends all requests,
+    and every later call, with ActorDied.
     """
 
     def __init__(self, make: "Callable[[], LLMEngine]") -> None:
-        self._calls: SimpleQueue[tuple[Callable[[LLMEngine], Any], Future[Any]]] = SimpleQueue()
+        self._thread = ThreadPoolExecutor(1, "vllm-engine")
         self._takers: dict[str, Callable[[Any], object]] = {}
-        self._closed = False
-        started: Future[tuple[Any, Any]] = Future()
-        Thread(target=self._live, args=(make, started), name="vllm-engine", daemon=True).start()
-        self.vllm_config, self.tokenizer = started.result()
+        self._stepping = False
+        self._ended: ActorDied | None = None
+        self.engine = self._thread.submit(make).result()
+        """For others only to read its settings."""
 
     async def call(self, work: "Callable[[LLMEngine], T]") -> T:
         """Return the result of work with the engine between two steps. Cancelled before its turn, it is not done."""
@@ -45,6 +43,9 @@ class EngineThread:
         def add(engine: "LLMEngine") -> None:
             engine.add_request(request_id, prompt, parameters, lora_request=lora)
             self._takers[request_id] = lambda output: loop.call_soon_threadsafe(outputs.put_nowait, output)
+            if not self._stepping:
+                self._stepping = True
+                self._thread.submit(self._step)
 
         def abort(engine: "LLMEngine") -> None:
             self._takers.pop(request_id, None)
@@ -64,57 +65,36 @@ class EngineThread:
                 self._hand_over(abort)
 
     async def close(self) -> None:
-        def end(engine: "LLMEngine") -> None:
-            self._closed = True
+        def close(engine: "LLMEngine") -> None:
             engine.engine_core.shutdown()
+            self._end("its engine is closed")
 
-        await self.call(end)
+        await self.call(close)
 
     def _hand_over(self, work: "Callable[[LLMEngine], T]") -> Future[T]:
-        result: Future[T] = Future()
-        self._calls.put((work, result))
-        return result
+        def do() -> T:
+            if self._ended:
+                raise self._ended
+            return work(self.engine)
 
-    def _live(self, make: "Callable[[], LLMEngine]", started: Future[tuple[Any, Any]]) -> None:
-        why = self._serve(make, started)
-        for take in self._takers.values():
-            take(ActorDied(why))
-        while True:
-            _, result = self._calls.get()
-            if result.set_running_or_notify_cancel():
-                result.set_exception(ActorDied(why))
+        return self._thread.submit(do)
 
-    def _serve(self, make: "Callable[[], LLMEngine]", started: Future[tuple[Any, Any]]) -> str:
-        """Return why the engine serves no more."""
+    def _step(self) -> None:
+        """Step the engine, and again after the calls that have come meanwhile."""
+        if not self._takers:
+            self._stepping = False
+            return
         try:
-            engine = make()
-            started.set_result((engine.vllm_config, engine.get_tokenizer()))
-        except BaseException as error:
-            started.set_exception(error)
-            return f"its engine did not start: {error!r}"
-        try:
-            while not self._closed:
-                self._answer_calls(engine)
-                if self._takers:
-                    self._step(engine)
+            for output in self.engine.step():
+                take = self._takers.pop(output.request_id) if output.finished else self._takers[output.request_id]
+                take(output)
         except Exception as error:
             traceback.print_exc()
-            return f"in its engine: {error!r}"
-        return "its engine is closed"
+            self._end(f"in its engine: {error!r}")
+        self._thread.submit(self._step)
 
-    def _answer_calls(self, engine: "LLMEngine") -> None:
-        """Do what has been handed over; wait for it where there is nothing to step."""
-        idle = not self._takers
-        while idle or not self._calls.empty():
-            work, result = self._calls.get()
-            idle = False
-            if result.set_running_or_notify_cancel():
-                try:
-                    result.set_result(work(engine))
-                except Exception as error:  # the caller's to handle; the engine is well
-                    result.set_exception(error)
-
-    def _step(self, engine: "LLMEngine") -> None:
-        for output in engine.step():
-            take = self._takers.pop(output.request_id) if output.finished else self._takers[output.request_id]
-            take(output)
+    def _end(self, why: str) -> None:
+        self._ended = ActorDied(why)
+        for take in self._takers.values():
+            take(self._ended)
+        self._takers.clear()

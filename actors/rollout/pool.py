@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sampling
@@ -41,22 +41,18 @@ class EngineSlot(Supervised[RestartableEngine]):
                 await self.actor.retire(surplus[0])
                 loaded.remove(surplus[0])
             elif missing := [adapter for adapter in wanted if adapter not in loaded]:
-                if await self._load(missing[0]):
+                try:
+                    await self.actor.load(missing[0])
                     loaded.append(missing[0])
+                except Exception as error:  # the folder of an adapter out of use may be gone
+                    if isinstance(error, ActorDied) or missing[0] in self._adapters.in_use:
+                        raise
             else:
                 return
 
-    async def _load(self, adapter: AdapterRef) -> bool:
-        """Load an adapter, unless it goes out of use meanwhile: its folder may be gone then. Return whether it did."""
-        try:
-            await self.actor.load(adapter)
-        except ActorDied:
-            raise
-        except Exception:
-            if adapter in self._adapters.in_use:
-                raise
-            return False
-        return True
+
+def generation(*request: Any) -> Callable[[Engine], Awaitable[Group]]:
+    return lambda engine: engine.generate(*request)
 
 
 class EnginePool:
@@ -84,25 +80,20 @@ class EnginePool:
         await asyncio.gather(*(slot.at_start(work) for slot in self._slots))
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        def ask(engine: Engine) -> Awaitable[Group]:
-            return engine.generate(index, problem, adapter, sampling)
-
         async with self._adapters.request(adapter):
-            return await self._pool.run(ask, sampling.samples)
+            return await self._pool.run(generation(index, problem, adapter, sampling), sampling.samples)
 
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
         """Ask every engine; another one answers for one that is being restarted."""
-
-        def ask(engine: Engine) -> Awaitable[Group]:
-            return engine.generate(index, problem, adapter, sampling)
+        generate = generation(index, problem, adapter, sampling)
 
         async def answer(slot: EngineSlot) -> Group:
             if slot.healthy:
                 with contextlib.suppress(Lost):
-                    return await slot.attempt(ask)
-            return await self._pool.run(ask, sampling.samples)
+                    return await slot.attempt(generate)
+            return await self._pool.run(generate, sampling.samples)
 
         async with self._adapters.request(adapter):
             return tuple(await asyncio.gather(*map(answer, self._slots)))

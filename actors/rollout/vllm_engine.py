@@ -42,8 +42,9 @@ class RolloutEngine:
             return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
 
         self._thread = EngineThread(make)
-        self.vllm_config = self._thread.vllm_config
-        self._stop_ids = stop_token_ids(config.model, self._thread.tokenizer)
+        self.vllm_config = self._thread.engine.vllm_config
+        self._tokenizer = self._thread.engine.get_tokenizer()
+        self._stop_ids = stop_token_ids(config.model, self._tokenizer)
         self._adapters = AdapterSlots(ADAPTER_SLOTS, self._unload)
         self._lora_requests: dict[str, LoRARequest] = {}
         self._lora_ids = itertools.count(1)
@@ -131,7 +132,7 @@ class RolloutEngine:
         return Sample(
             token_ids=token_ids,
             logprobs=array("d", flat.logprobs),
-            text=self._thread.tokenizer.decode(token_ids, skip_special_tokens=True),
+            text=self._tokenizer.decode(token_ids, skip_special_tokens=True),
             finish_reason=completion.finish_reason,
         )
 

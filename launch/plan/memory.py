@@ -34,12 +34,12 @@ ENGINE_WORKSPACE = GIB
 """vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
 
 CUDA_LIBRARIES = 2.0 * GIB
-"""Host memory that CUDA's context and libraries take in a process: the engine's scheduler, which is its worker on a
-card, and a learner rank. A usual figure, not measured."""
+"""Host memory that CUDA's context and libraries take in a process: a rollout actor and a learner rank. A usual figure,
+not measured."""
 
-ENGINE_PROCESSES = {"cpu": 1.7 * GIB, "cuda": 1.4 * GIB + CUDA_LIBRARIES}
-"""Host memory of an engine's server (0.7 GiB: torch, Ray and vLLM imported) and of its engine process without weights
-and cache. Measured, like the following, as peaks of resident memory on a machine without a card."""
+ENGINE_PROCESSES = {"cpu": 1.0 * GIB, "cuda": 0.8 * GIB + CUDA_LIBRARIES}
+"""Host memory of a rollout actor without weights and cache; 0.7 GiB of it are torch, Ray and vLLM imported. Measured,
+like the following, as peaks of resident memory on a machine without a card."""
 
 LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
 """Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""

@@ -19,7 +19,7 @@ def make_adapter(folder: Path, version: int = 1) -> AdapterRef:
     return adapter
 
 
-def test_copy_has_the_files_and_replaces_what_was_there(tmp_path: Path) -> None:
+def test_copy_replaces_older_folder(tmp_path: Path) -> None:
     files = {"adapter_model.safetensors": b"weights", "../adapter_config.json": b"{}"}
     copy = tmp_path / "node" / "policy-v1-r0"
     copy.mkdir(parents=True)
@@ -29,15 +29,13 @@ def test_copy_has_the_files_and_replaces_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
-def test_folder_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+def test_fingerprint_tells_adapters_apart(tmp_path: Path) -> None:
     ours, theirs = make_adapter(tmp_path / "here"), make_adapter(tmp_path / "there", 2)
     assert fingerprint(ours.path) == fingerprint(ours.path) != fingerprint(theirs.path)
     assert fingerprint(str(tmp_path / "nowhere")) is None
 
 
-def test_adapter_is_put_into_the_store_once_and_forgotten_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_keeps_latest_adapters_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put: list[dict[str, bytes]] = []
     monkeypatch.setattr("ray.put", lambda files: put.append(files) or len(put))
     transfer = AdapterTransfer()
@@ -70,9 +68,7 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("sees", [True, False])
-def test_engine_loads_a_copy_where_it_does_not_see_the_adapter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees: bool
-) -> None:
+def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees: bool) -> None:
     async def load(self: Actor, adapter: AdapterRef) -> None:
         self.loaded.append((adapter.path, Path(adapter.path, "adapter_model.safetensors").read_bytes()))
 
@@ -90,3 +86,22 @@ def test_engine_loads_a_copy_where_it_does_not_see_the_adapter(
     asyncio.run(engine.retire(adapter))
     assert not copy.exists()
     assert Path(adapter.path).exists()
+
+
+def test_successor_gets_cache_of_first() -> None:
+    """It starts beside a learner at work, in whose presence free memory says little."""
+    starts = []
+
+    class Process:
+        name = "rollout-0"
+
+        def start(self, cache_blocks: int | None) -> None:
+            starts.append(cache_blocks)
+
+        async def call(self, method: str) -> int:
+            return {"cache_blocks": 5000}[method]
+
+    engine = RemoteEngine(Process(), 8, AdapterTransfer())  # type: ignore[arg-type]
+    asyncio.run(engine.revive())
+    asyncio.run(engine.revive())
+    assert starts == [None, 5000]

@@ -27,9 +27,8 @@ from actors.errors import Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import shape_from_config
 from actors.models.sizes import kv_bytes_per_token
-from actors.rollout.actor import AdapterTransfer, RemoteEngine
 from actors.rollout.vllm_engine import RolloutEngine
-from actors.rollout.vllm_settings import CPU_BLOCK, gpu_settings
+from actors.rollout.vllm_settings import CPU_BLOCK
 from actors.runtime.placement import Share
 from conf.schema import Config
 from learner.learner import LoraLearner
@@ -67,6 +66,14 @@ class Rig:
 
     def generate(self, adapter: AdapterRef | None, **sampling: Any) -> Group:
         return self.run(self.engine.generate(0, PROBLEM, adapter, make_sampling(**sampling)))
+
+    def load(self, *adapters: AdapterRef) -> None:
+        for adapter in adapters:
+            self.run(self.engine.load(adapter))
+
+    def retire(self, *adapters: AdapterRef) -> None:
+        for adapter in adapters:
+            self.run(self.engine.retire(adapter))
 
 
 def make_sampling(
@@ -123,9 +130,7 @@ def disagreement(sample: Sample, model: Path, adapter: AdapterRef | None, temper
 
 
 @pytest.mark.slow
-def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
-    adapters: list[AdapterRef], tiny_model: Path
-) -> None:
+def test_deterministic_response_depends_on_request_alone(adapters: list[AdapterRef], tiny_model: Path) -> None:
     """Not on what else is asked, before it or after it, under which adapter, or how much of the prompt is cached."""
     long = Problem("long", "", (*PROMPT, *range(11, 60)), "1")
     asked: list[tuple[Problem, AdapterRef | None, Sampling]] = [
@@ -141,8 +146,7 @@ def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
             groups = await asyncio.gather(*(rig.engine.generate(number, *asked[number]) for number in order))
             return {group.index: group.samples for group in groups}
 
-        for adapter in adapters[:2]:
-            rig.run(rig.engine.load(adapter))
+        rig.load(*adapters[:2])
         alone: dict[int, tuple[Sample, ...]] = {}
         for number in range(len(asked)):
             alone |= rig.run(together([number]))
@@ -151,7 +155,7 @@ def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
             assert rig.run(together(order)) == {number: alone[number] for number in order}
 
 
-def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: Path) -> None:
+def test_samples_carry_logprobs_of_their_tokens(rig: Rig, tiny_model: Path) -> None:
     group = rig.generate(None, samples=3)
     assert (group.index, group.adapter, len(group.samples)) == (0, None, 3)
     for sample in group.samples:
@@ -161,13 +165,13 @@ def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: P
 
 
 @pytest.mark.skipif("TEST_ISA" not in os.environ, reason="test.sh sets it for isa=avx2 and isa=avx512")
-def test_engine_has_the_instructions_that_are_left(rig: Rig) -> None:
+def test_engine_uses_the_instructions_left(rig: Rig) -> None:
     libraries = {Path(file.path).name for file in psutil.Process().memory_maps()}
     [library] = [name for name in libraries if name.startswith("_C") and name.endswith(".abi3.so")]
     assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
 
 
-def test_heartbeat_is_answered_while_it_generates(rig: Rig) -> None:
+def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
     async def beats() -> list[float]:
         work = asyncio.create_task(rig.engine.generate(0, PROBLEM, None, make_sampling(8, 160)))
         seconds = []
@@ -183,48 +187,22 @@ def test_heartbeat_is_answered_while_it_generates(rig: Rig) -> None:
     assert max(found) < 30.0
 
 
-def test_cache_is_as_large_as_was_asked_for(rig: Rig, tiny_model: Path) -> None:
+def test_cache_has_the_size_set(rig: Rig, tiny_model: Path) -> None:
     asked = make_config().rollout.kv_cache_gib * 2**30
     block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
     assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
 
 
-def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
-    """It starts beside a learner at work, in whose presence free memory says little."""
-
-    starts = []
-
-    class Actor:
-        name = "rollout-0"
-
-        def start(self, cache_blocks: int | None) -> None:
-            starts.append(cache_blocks)
-
-        async def call(self, method: str) -> int:
-            return {"cache_blocks": 5000}[method]
-
-    engine = RemoteEngine(Actor(), 8, AdapterTransfer())  # type: ignore[arg-type]
-    asyncio.run(engine.revive())
-    asyncio.run(engine.revive())
-    assert starts == [None, 5000]
-    share = Share(gpus=0.45, memory=0.45)
-    assert gpu_settings(share, None) == {"gpu_memory_utilization": 0.45}
-    given = gpu_settings(share, 5000)
-    assert given["num_gpu_blocks_override"] == 5000
-    assert given["kv_cache_memory_bytes"]  # else vLLM measures
-    assert given["gpu_memory_utilization"] < 0.05
-
-
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
-def test_logprobs_are_those_of_the_distribution_sampled_under_the_adapter(
+def test_logprobs_follow_temperature_and_adapter(
     rig: Rig, adapters: list[AdapterRef], tiny_model: Path, temperature: float
 ) -> None:
     adapter = AdapterRef(10, int(temperature * 10), adapters[0].path)
-    rig.run(rig.engine.load(adapter))
+    rig.load(adapter)
     sample = rig.generate(adapter, temperature=temperature).samples[0]
     assert disagreement(sample, tiny_model, adapter, temperature) < 0.08
     assert disagreement(sample, tiny_model, None, temperature) > 0.3
-    rig.run(rig.engine.retire(adapter))
+    rig.retire(adapter)
 
 
 def test_seed_decides_the_sample(rig: Rig) -> None:
@@ -232,7 +210,7 @@ def test_seed_decides_the_sample(rig: Rig) -> None:
     assert first.token_ids == second.token_ids != other.token_ids
 
 
-def test_stop_tokens_end_a_response(rig: Rig) -> None:
+def test_stop_tokens_end_responses(rig: Rig) -> None:
     """One sample in ten ends so. Which ones do depends on how the CPU rounds."""
     for seed in range(16):
         samples = rig.generate(None, samples=16, max_tokens=160, seed=seed).samples
@@ -243,23 +221,21 @@ def test_stop_tokens_end_a_response(rig: Rig) -> None:
     assert not any(0 in sample.token_ids[:-1] for sample in samples)
 
 
-def test_swap_in_flight_keeps_every_request_on_its_version(
-    rig: Rig, adapters: list[AdapterRef], tiny_model: Path
-) -> None:
+def test_requests_keep_their_version(rig: Rig, adapters: list[AdapterRef], tiny_model: Path) -> None:
     """Requests of version 1 run on while 2 is loaded and serves; 3 waits until the last of 1 has ended, which then is
     served no more.
     """
     one, two, three = adapters
     engine = rig.engine
 
-    async def scenario() -> tuple[Group, Group, list[str]]:
-        order: list[str] = []
+    order: list[str] = []
 
-        async def noted(name: str, work: Coroutine[Any, Any, Any]) -> Any:
-            result = await work
-            order.append(name)
-            return result
+    async def noted(name: str, work: Coroutine[Any, Any, Any]) -> Any:
+        result = await work
+        order.append(name)
+        return result
 
+    async def scenario() -> tuple[Group, Group]:
         await engine.load(one)
         old = asyncio.create_task(noted("1 ended", engine.generate(1, PROBLEM, one, make_sampling(4, 160))))
         await asyncio.sleep(0.1)
@@ -270,9 +246,9 @@ def test_swap_in_flight_keeps_every_request_on_its_version(
         await third
         await engine.retire(two)
         await engine.retire(three)
-        return await old, new, order
+        return await old, new
 
-    old, new, order = rig.run(scenario())
+    old, new = rig.run(scenario())
     assert order == ["2 loaded", "2 ended", "1 ended", "3 loaded"]
     for group, own, other in ((old, one, two), (new, two, one)):
         assert group.version == own.version
@@ -283,13 +259,10 @@ def test_swap_in_flight_keeps_every_request_on_its_version(
 
 
 class Spoiled:
-    """The rig's engine as one that gets something wrong about synthetic adapters; each is of another number."""
+    """The rig's engine, with a mistake about synthetic adapters. number: of the mistake, for names of its own."""
 
     def __init__(self, engine: RolloutEngine, folder: Path, number: int, fault: str) -> None:
-        self._engine = engine
-        self._folder = folder
-        self._number = number
-        self._fault = fault
+        self._engine, self._folder, self._number, self._fault = engine, folder, number, fault
 
     async def at_start(self, work: Callable[[str, Any], Coroutine[Any, Any, None]]) -> None:
         await work("rollout-0", self)
@@ -335,7 +308,7 @@ def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoraL
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_startup_check_names_the_fault(rig: Rig, learner: LoraLearner, tmp_path: Path, fault: str) -> None:
+def test_startup_check_names_the_mistake(rig: Rig, learner: LoraLearner, tmp_path: Path, fault: str) -> None:
     class Local:
         async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
             return learner.publish_synthetic()
@@ -356,7 +329,7 @@ def test_startup_check_names_the_fault(rig: Rig, learner: LoraLearner, tmp_path:
             rig.run(check.check())
 
 
-def test_more_prompt_tokens_than_one_step_takes_are_served_with_seeds(rig: Rig) -> None:
+def test_seeded_prompts_may_exceed_one_step(rig: Rig) -> None:
     """vLLM 0.32 on the CPU crashes when a seeded request's prompt is computed in chunks."""
 
     async def many() -> list[Group]:
@@ -368,8 +341,8 @@ def test_more_prompt_tokens_than_one_step_takes_are_served_with_seeds(rig: Rig) 
     assert len(rig.run(many())) == 48
 
 
-def test_engine_has_no_process_and_no_port_and_ends_with_its_owner(tiny_model: Path) -> None:
-    """kill -9 of the process with an engine leaves nothing behind."""
+def test_killed_engine_leaves_nothing_behind(tiny_model: Path) -> None:
+    """An engine has no process of its own and no port."""
     script = tiny_model.parent / "owner.py"
     script.write_text(
         "import time\n"
@@ -390,7 +363,7 @@ def test_engine_has_no_process_and_no_port_and_ends_with_its_owner(tiny_model: P
     assert [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
+def test_failed_load_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
     """One that cannot be, and one that is given up meanwhile."""
 
     async def give_up(adapter: AdapterRef) -> None:
@@ -401,12 +374,10 @@ def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[Adapt
 
     for version in range(30, 34):
         with pytest.raises(Exception, match="No adapter found for /nowhere"):
-            rig.run(rig.engine.load(AdapterRef(version, 0, "/nowhere")))
+            rig.load(AdapterRef(version, 0, "/nowhere"))
         rig.run(give_up(AdapterRef(20 + version, 0, adapters[0].path)))
     good = [AdapterRef(version, 0, adapters[0].path) for version in (40, 41)]
-    for adapter in good:
-        rig.run(rig.engine.load(adapter))
-        assert len(rig.generate(adapter).samples) == 2
+    rig.load(*good)
+    assert [len(rig.generate(adapter).samples) for adapter in good] == [2, 2]
     assert len(rig.run(rig.engine._thread.call(lambda engine: engine.list_loras()))) == 2
-    for adapter in good:
-        rig.run(rig.engine.retire(adapter))
+    rig.retire(*good)
