@@ -70,9 +70,7 @@ def test_norm_is_exact_up_to_rounding(dtype: torch.dtype, shape: tuple[int, ...]
 
 
 def test_kernel_declines_what_it_would_misread() -> None:
-    """A head's part of a fused projection has gaps between its rows; weights may have another dtype, or none be; a row
-    may end amid a vector.
-    """
+    """Gaps between rows, as in a fused projection, other types, no weight, a row that ends amid a vector."""
     serves, serves_sum = cpu_kernels.rms_norm.supports_args, cpu_kernels.fused_add_rms_norm.supports_args
     x, weight, gaps, odd = torch.randn(4, 8), torch.ones(8), torch.randn(4, 16)[:, :8], torch.randn(4, 12)
     assert serves(x, weight, 1e-5)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -258,11 +258,14 @@ def test_requests_keep_their_version(rig: Rig, adapters: list[AdapterRef], tiny_
         rig.generate(one)
 
 
+@dataclass
 class Spoiled:
     """The rig's engine, with a mistake about synthetic adapters. number: of the mistake, for names of its own."""
 
-    def __init__(self, engine: RolloutEngine, folder: Path, number: int, fault: str) -> None:
-        self._engine, self._folder, self._number, self._fault = engine, folder, number, fault
+    _engine: RolloutEngine
+    _folder: Path
+    _number: int
+    _fault: str
 
     async def at_start(self, work: Callable[[str, Any], Coroutine[Any, Any, None]]) -> None:
         await work("rollout-0", self)
@@ -301,26 +304,25 @@ SPOILED = {
 
 
 @pytest.fixture(scope="module")
-def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoraLearner:
+def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> "LocalLearner":
     config = make_config()
     config.learner.logprob_chunk = 16
-    return LoraLearner(config, str(tiny_model), tmp_path_factory.mktemp("adapters"))
+    return LocalLearner(config, str(tiny_model), tmp_path_factory.mktemp("adapters"))
+
+
+class LocalLearner(LoraLearner):
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:  # type: ignore[override]
+        return super().publish_synthetic()
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:  # type: ignore[override]
+        return super().explain(groups)
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_startup_check_names_the_mistake(rig: Rig, learner: LoraLearner, tmp_path: Path, fault: str) -> None:
-    class Local:
-        async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-            return learner.publish_synthetic()
-
-        async def explain(self, groups: tuple[Group, ...]) -> Any:
-            return learner.explain(groups)
-
+def test_startup_check_names_the_mistake(rig: Rig, learner: Any, tmp_path: Path, fault: str) -> None:
     problems = tuple(Problem(f"p{n}", "", tuple(range(5 + n, 25 + n)), "1") for n in range(4))
     engine: Any = Spoiled(rig.engine, tmp_path, list(SPOILED).index(fault), fault)
-    local: Any = Local()
-    config = make_config()
-    check = StartupCheck(engine, local, Probes(config, problems))
+    check = StartupCheck(engine, learner, Probes(make_config(), problems))
     rig.run(check.begin())
     if fault == "nothing":
         rig.run(check.check())
