@@ -34,10 +34,11 @@ class RolloutEngine:
 
         def make() -> "LLMEngine":
             from vllm import EngineArgs, LLMEngine
+            from vllm.platforms import current_platform
             from vllm.v1.executor import Executor
 
             if not share.cores and config.rollout.lora_kernel_sizes:
-                use_kernel_sizes()
+                use_kernel_sizes(current_platform.get_device_name())
             made = EngineArgs(**engine_settings(config, model_path, share, cache_blocks)).create_engine_config()
             return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
 

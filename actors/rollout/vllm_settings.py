@@ -113,21 +113,14 @@ def set_environment(share: Share, kv_cache_gib: int) -> None:
     os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
 
 
-def use_kernel_sizes() -> None:
-    """Point vLLM to block sizes for this process's GPU, unless the user has named a folder of tuned ones."""
-    from vllm.platforms import current_platform
-
-    if "VLLM_TUNED_CONFIG_FOLDER" not in os.environ:
-        folder = os.environ["VLLM_TUNED_CONFIG_FOLDER"] = tempfile.mkdtemp(prefix="lora-kernels-")
-        write_kernel_sizes(Path(folder), current_platform.get_device_name())
-
-
-def write_kernel_sizes(folder: Path, gpu: str) -> None:
-    """Write the file of tuned sizes for a GPU, by the name its driver gives.
+def use_kernel_sizes(gpu: str) -> None:
+    """Point vLLM to our block sizes for a GPU, unless the user has named a folder of tuned ones.
 
     vLLM takes the entry nearest to the number of adapters, tokens, inputs and rank, in this order: one serves all. Only
-    the number of slices, the second key, has to be met.
+    the number of slices, the second key, has to be met. gpu: the name that its driver gives.
     """
-    anything = {"1": {"1": {"1": SHRINK}}}
-    name = gpu.replace(" ", "_").replace("-", "_")
-    (folder / f"{name}_SHRINK.json").write_text(json.dumps({"1": {str(slices): anything for slices in SLICES}}))
+    if "VLLM_TUNED_CONFIG_FOLDER" not in os.environ:
+        folder = os.environ["VLLM_TUNED_CONFIG_FOLDER"] = tempfile.mkdtemp(prefix="lora-kernels-")
+        anything = {"1": {"1": {"1": SHRINK}}}
+        sizes = json.dumps({"1": {str(slices): anything for slices in SLICES}})
+        Path(folder, gpu.replace(" ", "_").replace("-", "_") + "_SHRINK.json").write_text(sizes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.rollout.vllm_settings import SHRINK, SLICES, write_kernel_sizes
+from actors.rollout.vllm_settings import SHRINK, SLICES, use_kernel_sizes
 
 HIDDEN = (1024, 1536, 2048, 8960)
 """Inputs of projections of the paper's models."""
@@ -17,7 +17,9 @@ def utils(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """vLLM's module that chooses sizes, on a supposed A40."""
     from vllm.lora.ops.triton_ops import utils
 
-    monkeypatch.setenv("VLLM_TUNED_CONFIG_FOLDER", str(tmp_path))
+    monkeypatch.setenv("VLLM_TUNED_CONFIG_FOLDER", "")
+    monkeypatch.delenv("VLLM_TUNED_CONFIG_FOLDER")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA A40-48Q")
     for cached in (utils.load_lora_op_config, utils.get_lora_op_configs):
         cached.cache_clear()
@@ -28,8 +30,8 @@ def utils(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 @pytest.mark.parametrize("tokens", [1, 64, 127, 128, 4096])
 @pytest.mark.parametrize("rank", [8, 64, 256])
-def test_vllm_takes_our_sizes(utils: object, tmp_path: Path, tokens: int, rank: int) -> None:
-    write_kernel_sizes(tmp_path, "NVIDIA A40-48Q")
+def test_vllm_takes_our_sizes(utils: object, tokens: int, rank: int) -> None:
+    use_kernel_sizes("NVIDIA A40-48Q")
     for slices in SLICES:
         for hidden in HIDDEN:
             assert utils.get_lora_op_configs("shrink", 3, tokens, hidden, rank, slices) == SHRINK  # type: ignore[attr-defined]

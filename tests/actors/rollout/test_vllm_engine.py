@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -172,19 +171,15 @@ def test_engine_uses_the_instructions_left(rig: Rig) -> None:
 
 
 def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
-    async def beats() -> list[float]:
-        work = asyncio.create_task(rig.engine.generate(0, PROBLEM, None, make_sampling(8, 160)))
-        seconds = []
+    async def beats() -> int:
+        work, count = asyncio.create_task(rig.engine.generate(0, PROBLEM, None, make_sampling(8, 160))), 0
         while not work.done():
-            began = time.perf_counter()
-            await rig.engine.alive()
-            seconds.append(time.perf_counter() - began)
+            await asyncio.wait_for(rig.engine.alive(), 30.0)
+            count += 1
         await work
-        return seconds
+        return count
 
-    found = rig.run(beats())
-    assert len(found) > 10
-    assert max(found) < 30.0
+    assert rig.run(beats()) > 10
 
 
 def test_cache_has_the_size_set(rig: Rig, tiny_model: Path) -> None:
@@ -211,7 +206,7 @@ def test_seed_decides_the_sample(rig: Rig) -> None:
 
 
 def test_stop_tokens_end_responses(rig: Rig) -> None:
-    """One sample in ten ends so. Which ones do depends on how the CPU rounds."""
+    """One sample in ten ends so; it depends on how the CPU rounds which ones do."""
     for seed in range(16):
         samples = rig.generate(None, samples=16, max_tokens=160, seed=seed).samples
         if stopped := [sample for sample in samples if sample.token_ids[-1] == 0]:
