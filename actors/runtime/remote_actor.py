@@ -56,10 +56,11 @@ class ActorProcess:
 class RemoteActor:
     """A Ray actor of a plain class, under a name that the dashboard shows, holding its share of Ray's resources.
 
-    Errors that its methods raise come back as they were raised. ActorDied says that the process is gone or hangs;
-    `start` replaces it. asynchronous: the class has async methods, among them `alive`; such an actor is killed when it
-    does not answer its heartbeat, and its calls can be cancelled. bundle: a PlacementGroupSchedulingStrategy to take
-    the share from; without one an actor is on its share's node while that lives, and then on any.
+    Errors that its methods raise come back as they were raised. ActorDied says that the process is gone or hangs, or
+    that the engine in it has failed; `start` replaces it. asynchronous: the class has async methods, among them
+    `alive`; such an actor is killed when it does not answer its heartbeat, and its calls can be cancelled. bundle: a
+    PlacementGroupSchedulingStrategy to take the share from; without one an actor is on its share's node while that
+    lives, and then on any.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class RemoteActor:
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ActorDied):
-                raise ActorDied(f"{self.name} died: {await process.cause(str(cause))}") from error
+                raise ActorDied(f"{self.name} died: {cause}") from error
             raise (cause if isinstance(cause, Exception) else error) from error
         except (RayActorError, OutOfMemoryError) as error:
             if bad := BAD_INPUT.search(str(error)):

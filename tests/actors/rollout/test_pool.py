@@ -65,15 +65,6 @@ async def test_least_loaded_engine_gets_groups() -> None:
 
 
 @virtually
-async def test_failed_request_is_no_load() -> None:
-    pool = Pool(FrailEngine(), FrailEngine())
-    for _ in range(2):
-        with pytest.raises(ValueError, match="not served"):
-            await pool.ask(0)
-    assert [slot.load for slot in pool._slots] == [0, 0]
-
-
-@virtually
 async def test_groups_of_failed_engine_are_requested_again() -> None:
     engine = FrailEngine(seconds=10.0)
     pool = Pool(engine)
