@@ -18,7 +18,7 @@ import socket
 import sys
 from typing import Any
 
-from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
+from actors.rollout.vllm_settings import cpu_settings, lora_settings, set_environment
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput, printable

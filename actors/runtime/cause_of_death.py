@@ -10,8 +10,8 @@ import psutil
 LOG_LINE_CHARACTERS = 300
 """Most characters of a log's last line that are shown."""
 
-CHATTER = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
-"""Pattern of log lines without a cause: Ray's own, warnings and progress bars."""
+CHATTER = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^(\s|$)|Warning: | WARNING \d|^\[W\d|\bit/s\]|it/s\b|\| 0/")
+"""Pattern of log lines without a cause: Ray's own, warnings with the code below them, and progress bars."""
 
 REAPED_S = 5.0
 """Seconds to wait for the end of a process: Ray reports its closed connection while it still frees its memory."""

@@ -15,7 +15,7 @@ WHOLE_GPU = 0.90
 graphs."""
 
 CORES_PER_ENGINE = 2
-"""Cores of an engine on a GPU machine: vLLM's server process and its engine process each keep one busy."""
+"""Cores of an engine on a GPU machine: its thread keeps one core busy; its event loop and Ray share the other."""
 
 CORES_PER_LEARNER = 4
 """Cores of a learner on a GPU machine: the optimizer step of the offloaded weights is threaded; beyond this, host

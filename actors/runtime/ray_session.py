@@ -98,7 +98,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
     temporary: folder for the temporary files of Ray and all its processes.
     """
     require_token()
-    # Off by default, and without it vLLM's engine process outlives a killed actor.
+    # Off by default, and without it the children of a killed actor outlive it.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # With Ray's 15, other work on the machine starves an engine until it is taken to hang.

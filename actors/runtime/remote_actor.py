@@ -56,8 +56,8 @@ class ActorProcess:
 class RemoteActor:
     """A Ray actor of a plain class, under a name for the dashboard, with its share of Ray's resources.
 
-    Errors of its methods come back as they were raised. ActorDied means that the process is gone or hangs; `start`
-    replaces it.
+    Errors of its methods come back as they were raised. ActorDied means that the process is gone or hangs, or that the
+    engine in it has failed; `start` replaces it.
 
     asynchronous: the class has async methods, among them `alive`. Such an actor is killed when it does not answer its
     heartbeat, and its calls can be cancelled.
@@ -115,7 +115,7 @@ class RemoteActor:
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ActorDied):
-                raise ActorDied(f"{self.name} died: {await process.cause(str(cause))}") from error
+                raise ActorDied(f"{self.name} died: {cause}") from error
             raise (cause if isinstance(cause, Exception) else error) from error
         except (RayActorError, OutOfMemoryError) as error:
             if bad := BAD_INPUT.search(str(error)):

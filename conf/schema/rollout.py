@@ -35,7 +35,7 @@ class RolloutConfig:
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache on the CPU; a GPU's follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)
-    """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/lora_kernels.py, which fit decoding,
+    """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/vllm_settings.py, which fit decoding,
     instead of their own. A folder of tuned ones in VLLM_TUNED_CONFIG_FOLDER goes before both."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
     """Mean prompt, tokens. Only the plan's estimate of time uses it, where no run of this recipe has been measured."""

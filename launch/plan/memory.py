@@ -35,12 +35,11 @@ ENGINE_WORKSPACE = GIB
 """Bytes of vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
 
 CUDA_LIBRARIES = 2.0 * GIB
-"""Host memory of CUDA's context and libraries in the engine's scheduler, which is its worker on a GPU, and in a learner
-rank. A usual figure, not measured."""
+"""Host memory of CUDA's context and libraries in a rollout actor or a learner process. A usual figure, not measured."""
 
-ENGINE_PROCESSES = {"cpu": 1.7 * GIB, "cuda": 1.4 * GIB + CUDA_LIBRARIES}
-"""Host memory of an engine's server (0.7 GiB: torch, Ray and vLLM imported) and of its engine process without weights
-and cache. Measured, like the following, as peaks of resident memory on a machine without a GPU."""
+ENGINE_PROCESSES = {"cpu": 1.0 * GIB, "cuda": 0.8 * GIB + CUDA_LIBRARIES}
+"""Host memory of a rollout actor without weights and cache; 0.7 GiB of it are torch, Ray and vLLM. Measured, like the
+following, as peaks of resident memory on a machine without a GPU."""
 
 LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
 """Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""

@@ -133,7 +133,7 @@ def _batch(config: Config, adapter: AdapterRef) -> Batch:
 
 
 def _cache_tokens(actor: Any) -> int:
-    cache = actor._llm.vllm_config.cache_config
+    cache = actor.vllm_config.cache_config
     return int(cache.num_gpu_blocks or 0) * int(cache.block_size)
 
 

@@ -144,11 +144,11 @@ def adapters(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> list[Adapter
 
 
 def cache_blocks(actor: Any) -> int:
-    return int(actor._llm.vllm_config.cache_config.num_gpu_blocks)
+    return int(actor.vllm_config.cache_config.num_gpu_blocks)
 
 
 def second_runner(actor: Any) -> bool:
-    return bool(actor._llm.vllm_config.use_v2_model_runner)
+    return bool(actor.vllm_config.use_v2_model_runner)
 
 
 def disagreement(group: Group, model: str, adapter: AdapterRef | None) -> float:
@@ -184,7 +184,7 @@ def test_both_sides_keep_to_their_shares(rig: Rig, build_group: Callable[..., Gr
     before, engine, both = *rig.used, memory_used()
     plan, card = rig.plan, rig.plan.machine.gpu_memory
     length = rig.config.rollout.max_prompt_tokens + rig.config.rollout.max_response_tokens
-    cache = inside(rig.rollout, lambda actor: actor._llm.vllm_config.cache_config)
+    cache = inside(rig.rollout, lambda actor: actor.vllm_config.cache_config)
     held = cache.num_gpu_blocks * cache.block_size // length
     rollout, learner = plan.placement.rollouts[0].memory * card, plan.placement.learners[0].memory * card
     print(f"vLLM's second model runner: {inside(rig.rollout, second_runner)}")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.actors.rollout.test_lora_kernels import SHARED_KIB
-
 pytestmark = pytest.mark.slow
+
+SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
+"""Shared memory a block may use, by compute capability (CUDA programming guide, table of technical specifications)."""
 
 
 def rows(module: str, folder: Path, *arguments: str, **environment: str) -> list[dict[str, float]]:
