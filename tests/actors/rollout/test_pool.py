@@ -15,6 +15,7 @@ from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.runtime.supervision import DEATHS_IN_A_ROW
+from actors.storage.documents import EventKind
 from tests.fakes import FrailEngine, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
 
@@ -38,7 +39,10 @@ class Pool(EnginePool):
     def __init__(self, *engines: FrailEngine) -> None:
         self.events: list[str] = []
         self.engines = engines
-        super().__init__(engines, VirtualClock(), lambda event, detail: self.events.append(f"{event}: {detail}"))
+        super().__init__(engines, VirtualClock(), self._record)
+
+    def _record(self, name: str, kind: EventKind, detail: str) -> None:
+        self.events.append(f"{name} {kind}: {detail}")
 
     @property
     def kinds(self) -> list[str]:
