@@ -56,7 +56,7 @@ from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
 from launch.session.resume import changes, resolve_dtype, take_over
 from rewards.pool import check_judges
-from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
+from rewards.problems.loading import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.spelling import plain

@@ -20,8 +20,7 @@ from typing import Any
 
 import psutil
 
-from rewards.functions import BadReward
-from rewards.graders import folder_of, resolve
+from rewards.functions import BadReward, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
 
 ATTEMPTS = 2
@@ -164,7 +163,7 @@ class Worker:
         self._start()
 
     def run(self, name: str, *arguments: Any) -> Any:
-        """Run a function of `rewards.graders`. Raises Hung, Died or Failed."""
+        """Run a function of `rewards.functions`. Raises Hung, Died or Failed."""
         for _ in range(ATTEMPTS):
             try:
                 self._prepare(name)

@@ -5,19 +5,17 @@ import queue
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import product
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
-from rewards.functions import BadReward, check_functions, number
+from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, check_functions, number
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
-from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
 from rewards.killable_worker import Died, Failed, Hung, Limits, Worker
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
@@ -26,7 +24,7 @@ from rewards.verify.text.boxes import BOX, boxed
 from rewards.verify.text.spelling import plain
 
 VERDICTS_AHEAD = 64
-"""Verifications requested ahead of the one being read, per worker: enough to keep it busy."""
+"""Verifications requested ahead of the one being read, per worker, to keep it busy."""
 
 REMEMBERED = 65_536
 """Number of results kept: samples of a problem often give the same answer, and a policy the same adversarial one."""
@@ -41,8 +39,6 @@ MIB = 2**20
 
 SHOWN = 120
 """Characters of a problem in an error message."""
-
-T = TypeVar("T")
 
 
 class VerifierPool:
@@ -98,13 +94,15 @@ class VerifierPool:
         status = self._grade(gold, answer, grader) if grader else decide(gold, answer, self._compare)
         return verdict(status, answer, start)
 
-    def verify_all(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Verdict]:
-        """Verify (gold, response) pairs, in order."""
-        return self._in_order(self.verify, pairs)
-
     def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
         """Reward samples, in order."""
-        return self._in_order(self._earn, pairs)
+        pending: deque[Future[Reward]] = deque()
+        for pair in pairs:
+            pending.append(self._threads.submit(self._earn, *pair))
+            if len(pending) > self._ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
@@ -118,20 +116,10 @@ class VerifierPool:
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
 
-    def _in_order(self, work: Callable[..., T], pairs: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-        pending: deque[Future[T]] = deque()
-        for pair in pairs:
-            pending.append(self._threads.submit(work, *pair))
-            if len(pending) > self._ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
     def _earn(self, problem: Problem, sample: Sample) -> Reward:
         verdict = self.verify(problem.gold, sample.text, problem.grader)
         custom: dict[str, float] = {}
-        failure: Status | None = None
-        complaint = ""
+        failure, complaint = None, ""
         for part in self._reward.config.custom:
             try:
                 custom[part.name] = self.call(part.function, problem, sample.text)
@@ -228,9 +216,7 @@ class VerifierPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
 
@@ -254,12 +240,12 @@ def _remedy(error: Hung | Died | Failed) -> str:
     """Return the remedy for an error of a user's function, if its text has none."""
     if isinstance(error, Hung):
         return ": raise the limit, or make it faster"
-    if str(error).startswith(WALLS):
-        return (
-            ": functions run without network, other processes and files to write to; let it do this when imported, or "
-            "give reward.sandbox=false if you would run what a model writes"
-        )
-    return ""
+    if not str(error).startswith(WALLS):
+        return ""
+    return (
+        ": functions run without network, other processes and files to write to; let it do this when imported, or "
+        "give reward.sandbox=false if you would run what a model writes"
+    )
 
 
 def shown(text: str) -> str:
