@@ -117,19 +117,17 @@ def reward_part(reference: str) -> Callable[..., float]:
 
 def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str, bool], set[str], bool]:
     """Return the parameter names (true for possible columns), the required ones, and whether it takes any other."""
-    shape = f"define it as {reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise BadInput(f"reward.custom: '{reference}' is async, and nothing awaits it: {shape}, without async")
     try:
         signature = inspect.signature(function)
         signature.bind_partial(*range(GIVEN))
     except TypeError as error:
-        raise BadInput(f"reward.custom: '{reference}' does not take three arguments ({error}): {shape}") from error
+        raise BadInput(
+            f"reward.custom: '{reference}' does not take three arguments ({error}): define it as "
+            f"{reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
+        ) from error
     except ValueError:  # some functions written in C have no signature
         return {}, set(), False
     parameters = list(signature.parameters.values())
-    if any(one.kind is one.POSITIONAL_ONLY and one.default is one.empty for one in parameters[GIVEN:]):
-        raise BadInput(f"reward.custom: '{reference}' needs more than three arguments by position: {shape}")
     by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     first = {one.name for one in parameters[:GIVEN] if one.kind is one.POSITIONAL_OR_KEYWORD}
     named = {one.name: one.name not in first for one in by_name}

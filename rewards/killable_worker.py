@@ -59,7 +59,7 @@ class Hung(Exception):
         self.busy = busy
 
 
-class Died(Exception):
+class Crashed(Exception):
     """The worker crashed in every attempt."""
 
 
@@ -163,7 +163,7 @@ class Worker:
         self._start()
 
     def run(self, name: str, *arguments: Any) -> Any:
-        """Run a function of `rewards.functions`. Raises Hung, Died or Failed."""
+        """Run a function of `rewards.functions`. Raises Hung, Crashed or Failed."""
         for _ in range(ATTEMPTS):
             try:
                 self._prepare(name)
@@ -176,7 +176,7 @@ class Worker:
                 continue
             self.close()
             raise Hung(busy)
-        raise Died("ended its process, or took more memory than reward.memory_mib allows")
+        raise Crashed("ended its process, or took more memory than reward.memory_mib allows")
 
     def close(self) -> None:
         """Kill the worker; the next call gets a new one."""
@@ -236,7 +236,7 @@ class Worker:
         """Return the worker's reply once it has prepared itself."""
         if not self._pipe.poll(PREPARE_S):
             self.close()
-            raise Died
+            raise Crashed
         return self._receive()[0]
 
     def _receive(self) -> tuple[Any, str]:

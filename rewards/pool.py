@@ -16,7 +16,7 @@ from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
 from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, check_functions, number
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
-from rewards.killable_worker import Died, Failed, Hung, Limits, Worker
+from rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
 from rewards.verify.comparison import INTEGER
@@ -62,7 +62,7 @@ class VerifierPool:
             theirs = replace(limits, enclosed=config.sandbox, functions=functions)
             try:
                 self._custom = list(self._threads.map(Worker, [theirs] * workers))
-            except (EOFError, OSError, Died) as error:
+            except (EOFError, OSError, Crashed) as error:
                 self._close()
                 names = ", ".join(part.function for part in config.custom)
                 raise BadInput(
@@ -91,14 +91,14 @@ class VerifierPool:
         """Verify one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
         start = time.perf_counter()
         answer = extract(response, self._reward.config.after_thinking)
-        status = self._grade(gold, answer, grader) if grader else decide(gold, answer, self._compare)
+        status = self._verify_entry(gold, answer, grader) if grader else decide(gold, answer, self._compare)
         return verdict(status, answer, start)
 
     def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
         """Reward samples, in order."""
         pending: deque[Future[Reward]] = deque()
         for pair in pairs:
-            pending.append(self._threads.submit(self._earn, *pair))
+            pending.append(self._threads.submit(self._reward_of, *pair))
             if len(pending) > self._ahead:
                 yield pending.popleft().result()
         while pending:
@@ -106,7 +106,7 @@ class VerifierPool:
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
-        futures = [self._threads.submit(self._earn, group.problem, sample) for sample in group.samples]
+        futures = [self._threads.submit(self._reward_of, group.problem, sample) for sample in group.samples]
         return replace(group, rewards=tuple(await asyncio.gather(*map(asyncio.wrap_future, futures))))
 
     def check_golds(self, golds: Iterable[tuple[str, str]]) -> list[bool]:
@@ -116,21 +116,21 @@ class VerifierPool:
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
 
-    def _earn(self, problem: Problem, sample: Sample) -> Reward:
+    def _reward_of(self, problem: Problem, sample: Sample) -> Reward:
         verdict = self.verify(problem.gold, sample.text, problem.grader)
         custom: dict[str, float] = {}
         failure, complaint = None, ""
         for part in self._reward.config.custom:
             try:
                 custom[part.name] = self.call(part.function, problem, sample.text)
-            except (Hung, Died, Failed) as error:
+            except (Hung, Crashed, Failed) as error:
                 failure = status_of(error)
                 complaint = f"'{part.function}' {error}, on problem {problem.id}"
                 custom[part.name] = 0.0
         return self._reward(sample, verdict, custom, failure, complaint)
 
     def call(self, function: str, problem: Problem, response: str) -> float:
-        """Call a user's function. Raises Hung, Died or Failed, whose texts continue a sentence after its name."""
+        """Call a user's function. Raises Hung, Crashed or Failed, whose texts continue a sentence after its name."""
         try:
             value = self._call(IMPORT + function, problem.prompt, response, problem.gold, problem.columns)
             return number(value)  # also here: the function may have written a reply to the pipe itself
@@ -140,10 +140,10 @@ class VerifierPool:
     def _compare(self, gold: str, answer: str) -> Status:
         try:
             return Status(self._call(COMPARE, gold, answer))
-        except (Hung, Died, Failed, ValueError) as error:
+        except (Hung, Crashed, Failed, ValueError) as error:
             return status_of(error)
 
-    def _grade(self, gold: str, answer: str | None, grader: str) -> Status:
+    def _verify_entry(self, gold: str, answer: str | None, grader: str) -> Status:
         """Verify an answer to an entry of a generator by the rules of `rewards.generators`."""
         given = (answer or "").strip().strip("$").strip()
         if not given:
@@ -156,7 +156,7 @@ class VerifierPool:
             return Status.WRONG
         try:
             return Status.CORRECT if self._call(REASONING_GYM, grader, given) is True else Status.WRONG
-        except (Hung, Died, Failed) as error:
+        except (Hung, Crashed, Failed) as error:
             return status_of(error)
 
     def _check_gold(self, gold: str, grader: str) -> bool:
@@ -171,11 +171,11 @@ class VerifierPool:
             return False
         try:
             return self._call(READABLE, answer)
-        except (Hung, Died, Failed):
+        except (Hung, Crashed, Failed):
             return False
 
     def _call(self, name: str, *arguments: str) -> Any:
-        """Run a function in a free worker and remember its result, except a user's. Raises Hung, Died or Failed."""
+        """Run a function in a free worker and remember its result, except a user's. Raises Hung, Crashed or Failed."""
         key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
         with self._lock:
@@ -190,7 +190,7 @@ class VerifierPool:
         worker = free.get()
         try:
             result = worker.run(name, *arguments)
-        except (Hung, Died, Failed) as error:
+        except (Hung, Crashed, Failed) as error:
             with self._lock:
                 self._counts["hung" if isinstance(error, Hung) else "crashed"] += 1
             if isinstance(error, Hung) and error.busy and remember:
@@ -230,13 +230,13 @@ def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[st
             response = f"{BOX}{{{problem.gold}}}"
             try:
                 pool.call(part.function, problem, response)
-            except (Hung, Died, Failed) as error:
+            except (Hung, Crashed, Failed) as error:
                 where = f"(prompt {shown(problem.prompt)}, response {shown(response)})"
                 raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
         return pool.absent_walls
 
 
-def _remedy(error: Hung | Died | Failed) -> str:
+def _remedy(error: Hung | Crashed | Failed) -> str:
     """Return the remedy for an error of a user's function, if its text has none."""
     if isinstance(error, Hung):
         return ": raise the limit, or make it faster"
