@@ -38,7 +38,7 @@ SYSTEM = (
 
 OPEN_FILES = 256
 PRINTED = 2**30
-"""Largest size of a log that prints may grow, bytes."""
+"""Largest log that prints may fill, bytes."""
 
 LANDLOCK = "Landlock: the process that verifies answers could read your files, those with tokens included"
 SECCOMP = "seccomp: the process that verifies answers could use the network, start processes and end others"

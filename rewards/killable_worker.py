@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from actors.messages import Status
 from rewards.functions import BadReward, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
 
@@ -51,19 +52,27 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rewards.preload"])
 
 
-class Hung(Exception):
+class NoResult(Exception):
+    """A call gave no result. status: of the sample that it was for"""
+
+    status = Status.CRASH
+
+
+class Hung(NoResult):
     """No result within the deadline. busy: whether the worker was computing all the time."""
+
+    status = Status.TIMEOUT
 
     def __init__(self, busy: bool) -> None:
         super().__init__("ran for longer than reward.deadline_s allows")
         self.busy = busy
 
 
-class Crashed(Exception):
+class Crashed(NoResult):
     """The worker crashed in every attempt."""
 
 
-class Failed(Exception):
+class Failed(NoResult):
     """The function raised an error, which the text names."""
 
 

@@ -16,7 +16,7 @@ from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
 from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, check_functions, number
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
-from rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
+from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
 from rewards.verify.comparison import INTEGER
@@ -123,14 +123,14 @@ class VerifierPool:
         for part in self._reward.config.custom:
             try:
                 custom[part.name] = self.call(part.function, problem, sample.text)
-            except (Hung, Crashed, Failed) as error:
-                failure = status_of(error)
+            except NoResult as error:
+                failure = error.status
                 complaint = f"'{part.function}' {error}, on problem {problem.id}"
                 custom[part.name] = 0.0
         return self._reward(sample, verdict, custom, failure, complaint)
 
     def call(self, function: str, problem: Problem, response: str) -> float:
-        """Call a user's function. Raises Hung, Crashed or Failed, whose texts continue a sentence after its name."""
+        """Call a user's function. Raises NoResult, whose text continues a sentence after its name."""
         try:
             value = self._call(IMPORT + function, problem.prompt, response, problem.gold, problem.columns)
             return number(value)  # also here: the function may have written a reply to the pipe itself
@@ -140,8 +140,10 @@ class VerifierPool:
     def _compare(self, gold: str, answer: str) -> Status:
         try:
             return Status(self._call(COMPARE, gold, answer))
-        except (Hung, Crashed, Failed, ValueError) as error:
-            return status_of(error)
+        except NoResult as error:
+            return error.status
+        except ValueError:
+            return Status.CRASH
 
     def _verify_entry(self, gold: str, answer: str | None, grader: str) -> Status:
         """Verify an answer to an entry of a generator by the rules of `rewards.generators`."""
@@ -156,8 +158,8 @@ class VerifierPool:
             return Status.WRONG
         try:
             return Status.CORRECT if self._call(REASONING_GYM, grader, given) is True else Status.WRONG
-        except (Hung, Crashed, Failed) as error:
-            return status_of(error)
+        except NoResult as error:
+            return error.status
 
     def _check_gold(self, gold: str, grader: str) -> bool:
         if grader:
@@ -171,11 +173,11 @@ class VerifierPool:
             return False
         try:
             return self._call(READABLE, answer)
-        except (Hung, Crashed, Failed):
+        except NoResult:
             return False
 
     def _call(self, name: str, *arguments: str) -> Any:
-        """Run a function in a free worker and remember its result, except a user's. Raises Hung, Crashed or Failed."""
+        """Run a function in a free worker and remember its result, except a user's. Raises NoResult."""
         key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
         with self._lock:
@@ -190,7 +192,7 @@ class VerifierPool:
         worker = free.get()
         try:
             result = worker.run(name, *arguments)
-        except (Hung, Crashed, Failed) as error:
+        except NoResult as error:
             with self._lock:
                 self._counts["hung" if isinstance(error, Hung) else "crashed"] += 1
             if isinstance(error, Hung) and error.busy and remember:
@@ -230,13 +232,13 @@ def check_judges(reward: RewardFunction, problems: Sequence[Problem]) -> list[st
             response = f"{BOX}{{{problem.gold}}}"
             try:
                 pool.call(part.function, problem, response)
-            except (Hung, Crashed, Failed) as error:
+            except NoResult as error:
                 where = f"(prompt {shown(problem.prompt)}, response {shown(response)})"
                 raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
         return pool.absent_walls
 
 
-def _remedy(error: Hung | Crashed | Failed) -> str:
+def _remedy(error: NoResult) -> str:
     """Return the remedy for an error of a user's function, if its text has none."""
     if isinstance(error, Hung):
         return ": raise the limit, or make it faster"
@@ -251,8 +253,3 @@ def _remedy(error: Hung | Crashed | Failed) -> str:
 def shown(text: str) -> str:
     """Return the end of a text, quoted, at most SHOWN characters."""
     return repr(text if len(text) <= SHOWN else f"… {text[-SHOWN:]}")
-
-
-def status_of(error: Exception) -> Status:
-    """Return the status of a sample whose verification ended in an error."""
-    return Status.TIMEOUT if isinstance(error, Hung) else Status.CRASH

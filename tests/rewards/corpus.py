@@ -1,4 +1,4 @@
-r"""Answers and what they are worth, written for this project: (gold, content of the box, expected status, rule).
+r"""Answers and their status, written for this project: (gold, content of the box, expected status, rule).
 
 The cases are in `cases/`, by topic. C is correct, W wrong, U unparsable. A fourth entry is the key of the rule because
 of which math-verify, left to itself on the whole response, says otherwise; without one, it agrees that the answer is

@@ -1,6 +1,6 @@
-r"""Answers meant to hang, crash, swell or fool the grader: name → (gold, response).
+r"""Adversarial answers, which try to hang, crash, swell or fool the verifier: name → (gold, response).
 
-None is right. Golds that are not numbers written out let an answer through to algebra, so most have one.
+None is right. Most golds are no written-out numbers, so that the answer reaches algebra.
 """
 
 ROOT = r"\sqrt{2}"

@@ -38,7 +38,7 @@ def all_of(rows):
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """Thirty sums in a file, of which ten are held out."""
+    """Make a configuration over thirty sums in a file, of which ten are held out."""
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
     return changed(Config(), {"data.source": "file:sums.jsonl", "eval.problems": 10, "learner.problems_per_update": 4})
 
@@ -68,7 +68,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's module in the working directory."""
+    """Write a user's module into the working folder."""
     (tmp_path / "my_problems.py").write_text(MODULE)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "my_problems", raising=False)
