@@ -22,8 +22,10 @@ def extract(response: str, after_thinking: bool = False) -> str | None:
 
     after_thinking: whether it counts only after the last `</think>`
     """
-    _, closed, after = response.rpartition("</think>")
-    return given(response) if not after_thinking else given(after) if closed else None
+    if after_thinking:
+        _, closed, response = response.rpartition("</think>")
+        return given(response) if closed else None
+    return given(response)
 
 
 def decide(gold: str, answer: str | None, compare: Callable[[str, str], Status] = compare) -> Status:
