@@ -24,7 +24,7 @@ from launch.hardware.machine import Machine, check_build
 from launch.plan.refusal import check_engines
 from launch.session.resume import take_over
 from rewards.pool import check_reward_functions
-from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
+from rewards.problems.loading import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function
 
 

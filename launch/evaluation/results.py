@@ -14,7 +14,7 @@ from actors.messages import Status
 from actors.runtime.process import software_versions
 from actors.storage.documents import BenchmarkResult, EvaluationDocument, Measure, PolicyScores, ProtocolRecord
 from launch.evaluation.preparation import PreparedEvaluation
-from rewards.problems.benchmarks import BenchmarkProblems
+from rewards.problems.loading import BenchmarkProblems
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.spelling import plain
 

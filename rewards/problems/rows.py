@@ -65,7 +65,7 @@ class Pair(NamedTuple):
 
 
 def left_out_row(key: str, reason: str, pair: Pair) -> LeftOut:
-    """Record a row that is left out. key: the setting that names its source."""
+    """Return the record of a filtered row. key: the setting that names its source."""
     return LeftOut(key.rpartition(".")[2], reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
 
 
@@ -100,13 +100,14 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
         gold = as_text(fields.get(answer_field)) if grader else gold_of(fields.get(answer_field))
         pair = Pair(text, gold, turns if len(turns) > 1 else (), grader, fields)
         match = pattern.search(text)
+        part = pair._replace(text=match[1].strip() if match and match[1] else "")
         if not text or not (gold or grader):
             left_out.append(left_out_row(key, EMPTY, pair))
         elif not grader and not_finite(fields.get(answer_field)):
             left_out.append(left_out_row(key, NOT_FINITE, pair))
-        elif not match or not match[1]:
+        elif not part.text:
             left_out.append(left_out_row(key, NO_MATCH, pair))
-        elif (part := pair._replace(text=match[1].strip())).text in shown:
+        elif part.text in shown:
             left_out.append(left_out_row(key, SHOWN, part))
         else:
             yield part

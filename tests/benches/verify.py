@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
 from statistics import quantiles
@@ -108,9 +109,10 @@ def in_bare_loops(questions: list[Question], workers: int) -> list[float]:
 
 
 def in_pool(questions: list[Question], workers: int) -> list[float]:
-    with VerifierPool(RewardFunction(RewardConfig()), workers) as pool:
-        list(pool.verify_all(mix(100, "none", seed=1)))
-        return timed(lambda: [verdict.milliseconds for verdict in pool.verify_all(questions)])
+    with VerifierPool(RewardFunction(RewardConfig()), workers) as pool, ThreadPoolExecutor(workers) as threads:
+        list(threads.map(pool.verify, *zip(*mix(100, "none", seed=1), strict=True)))
+        golds, responses = zip(*questions, strict=True)
+        return timed(lambda: [verdict.milliseconds for verdict in threads.map(pool.verify, golds, responses)])
 
 
 def timed(work: Callable[[], list[float]]) -> list[float]:
