@@ -1,4 +1,4 @@
-"""Remote checkpoints: a run's folder put under a URL that fsspec reaches, and got back from there.
+"""Remote checkpoints: copies a run's folder to a URL that fsspec reaches, and restores it from there.
 
 `remote.json` names every file of one state of the run and is written last. Each `put` writes into a folder of its own
 and never into one that `remote.json` names, so that a reader sees one whole state. Only files that `remote.json` has
@@ -35,7 +35,7 @@ LINKS: tuple[Link, ...] = ("latest", "best")
 
 
 class Remote:
-    """The files of one run under a URL. Failures raise whatever the URL's library raises.
+    """The files of one run under a URL. The methods raise any error of the URL's library.
 
     moved: bytes read and written so far, by which another thread sees progress.
     """
@@ -52,10 +52,10 @@ class Remote:
         except (ImportError, ValueError) as error:
             raise BadInput(f"{url}: cannot be used here ({error}); install that, or give another URL") from None
         self.folder = Path(self._root).resolve() if isinstance(self._files, LocalFileSystem) else None
-        """On a mounted disk; None elsewhere."""
+        """The folder on a mounted disk; None for any other URL."""
 
     def state(self) -> RemoteState | None:
-        """Return the state that is there, None without one. Raises BadInput for one that cannot be ours."""
+        """Return the remote state, None without one. Raises BadInput if it cannot be ours."""
         self._files.invalidate_cache()
         try:
             with self._files.open(self._path(POINTER), "rb") as file:
@@ -70,12 +70,12 @@ class Remote:
         return found
 
     def try_out(self) -> RemoteState | None:
-        """Write and delete a file. Return the state. Raises BadInput if anything but a run's state is there."""
+        """Check that a file can be written and deleted. Return the state. Raises BadInput if there are other files."""
         if (state := self.state()) is None:
             with suppress(FileNotFoundError):
                 for other in self._files.ls(self._root, detail=False):
                     raise BadInput(
-                        f"{self.url} has {other.rstrip('/').rpartition('/')[2]}, which is of no run's remote"
+                        f"{self.url} has {other.rstrip('/').rpartition('/')[2]}, which belongs to no remote"
                         " checkpoints: give another URL, or run.name=OTHER"
                     )
         name = f".{secrets.token_hex(8)}"
@@ -85,7 +85,7 @@ class Remote:
         return state
 
     def put(self, run: RunRecord) -> None:
-        """Put the run as it stands. A failure leaves the state before; the next call cleans up."""
+        """Copy the run as it stands. After a failure the earlier state remains, and the next call cleans up."""
         before, place = self.state() or RemoteState(), secrets.token_hex(8)
         for name in before.others:
             with suppress(FileNotFoundError):
@@ -100,8 +100,8 @@ class Remote:
         self._point(RemoteState(identity=run.identity(), files=files, links=links, others=others))
 
     def get(self, folder: Path) -> None:
-        """Make a run's folder, whole or not at all, from the remote state. Raises BadInput if there is no run, or
-        other content than was written.
+        """Restore a run's folder, whole or not at all. Raises BadInput if there is no run, or if its content is
+        damaged.
         """
         if (state := self.state()) is None:
             raise BadInput(f"there is no run at {self.url}: give what checkpoint.remote was")

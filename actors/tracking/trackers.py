@@ -65,7 +65,7 @@ class TensorBoardTracker:
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
         for number, row in enumerate(rows[:TEXT_SAMPLES]):
-            text = f"{row['status']}, gold {row['gold']}\n\n---\n\n{row['prompt']}\n\n---\n\n{row['response']}"
+            text = f"{row['status']}, reference {row['gold']}\n\n---\n\n{row['prompt']}\n\n---\n\n{row['response']}"
             self._writer.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), step)
 
     def end(self, summary: dict[str, Any]) -> None:
@@ -73,8 +73,8 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """Logs to one run of wandb, over all resumes, by wandb's own environment variables. Curves are over `update`, which
-    may come again.
+    """Logs to one run of wandb over all resumes, as wandb's environment variables say. Curves are over `update`, which
+    may repeat.
     """
 
     def __init__(self, identity: Identity) -> None:

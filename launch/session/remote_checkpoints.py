@@ -43,9 +43,9 @@ def check_remote(config: Config) -> None:
 
 
 def bring_back(config: Config) -> str:
-    """Make the run's folder from the remote `run.restore`, unless it is here. Return a sentence on the result.
+    """Restore the run's folder from `run.restore` unless it is here. Return a sentence on the result.
 
-    Raises BadInput if there is no such run, or if the folder is that of another.
+    Raises BadInput if there is no such run, or if the folder belongs to another.
     """
     url, name = config.run.restore, config.run.name
     setting, folder = f"run.restore={url}", Path(config.run.folder) / name
@@ -71,7 +71,7 @@ def bring_back(config: Config) -> str:
 
 
 def put_ending(config: Config, folder: Path) -> str:
-    """Put the files at the end of a run, with the report. Return a sentence on the result: no run fails for that."""
+    """Copy a run's last files and its report. Return a sentence on the result; an error does not fail the run."""
     url, name = config.checkpoint.remote, config.run.name
     try:
         remote = in_thread(ANSWER_S, lambda: Remote(url, name))
@@ -83,7 +83,7 @@ def put_ending(config: Config, folder: Path) -> str:
 
 
 def _tried(setting: str, work: Callable[[], T], remote: Remote | None = None, seconds: float | None = ANSWER_S) -> T:
-    """Return the result of a library's work. Some libraries raise anything or wait for ever: both become BadInput."""
+    """Return the result of a library's work. Any error, and a wait without an end, becomes BadInput."""
     try:
         return in_thread(seconds, work, SILENT_S, lambda: remote.moved if remote else 0.0)
     except BadInput:
