@@ -31,7 +31,7 @@ TICK_S = 1.0
 """Seconds between two writes of the time spent."""
 
 FAULTS = 3
-"""Consecutive updates with a non-finite loss or gradient that halt the run: three are due to the weights, not a batch."""
+"""Consecutive updates with a non-finite loss or gradient that halt the run: one may be due to its batch."""
 
 CRASHES = 5
 """Crashes of the learner without a checkpoint in between that halt the run. The next would come at the same place."""
