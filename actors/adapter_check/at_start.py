@@ -42,7 +42,7 @@ class CheckAtStart:
             await self._engine.at_start(self._ask)
 
     async def check(self) -> None:
-        """Compare all responses since the last call. Raise Halted if an engine does not serve what it claims to."""
+        """Compare all responses since the last call. Raise Halted if an engine serves an adapter unfaithfully."""
         while self._unchecked:
             name, by_adapter = self._unchecked[0]
             views = [await self._learner.explain(responses) for responses in by_adapter]

@@ -1,4 +1,4 @@
-"""The adapter check before an evaluation: does the adapter change what the engines respond?"""
+"""The adapter check before an evaluation: does the adapter change the engines' responses?"""
 
 from collections.abc import Sequence
 from math import fsum

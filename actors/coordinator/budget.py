@@ -76,9 +76,7 @@ class Budget:
         return self.left - self.reserve > self.expected(step)
 
     def may_hold(self, *steps: str) -> bool:
-        """Whether these steps, one after another, can fit before the reserve: each as quick as the quickest of its last
-        MEMORY. If not, starting the first is useless.
-        """
+        """Whether all of these steps fit before the reserve if each takes its shortest time of the last MEMORY."""
         quickest = (min(self._latest(step)) for step in steps if self.knows(step))
         return self.left - self.reserve > sum(quickest)
 

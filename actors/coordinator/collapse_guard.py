@@ -28,7 +28,7 @@ class Signal:
     change is an alarm.
     floor: value below which the latest updates raise an alarm, whatever was usual.
     collapse: whether an alarm means that the policy collapses; if not, it is a warning only.
-    excused: whether a fall is no alarm while the policy succeeds (see `Success`).
+    excused: whether a fall is not an alarm while the policy succeeds (see `Success`).
     """
 
     name: str

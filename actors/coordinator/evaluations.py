@@ -24,7 +24,7 @@ INSPECTED_TOKENS = 512
 
 
 class HeldoutEvaluations:
-    """Evaluates within the budget, keeps the results in the run folder, and tells the budget the duration.
+    """Evaluates within the budget, keeps the results in the run folder, and reports durations to the budget.
 
     A result is None if there are no held-out problems, or if none could be verified in time.
     """

@@ -28,8 +28,8 @@ class Saving:
         self.version, self._since = version, self._run.clock.now()
 
     async def after_update(self, version: int, validation: float | None) -> None:
-        """Write a checkpoint if it is due by `checkpoint.every`, the best so far, or the first, which tells the reserve
-        for the last. Otherwise write a passing one if too much work is unsaved (UNSAVED_S).
+        """Write a checkpoint if it is due by `checkpoint.every`, the best so far, or the first, whose duration sets the
+        reserve for the last. Otherwise write a passing one if too much work is unsaved (UNSAVED_S).
         """
         settings, budget, checkpoints = self._run.config.checkpoint, self._run.budget, self._run.folder.checkpoints
         best = validation is not None and validation > checkpoints.best_score

@@ -28,7 +28,7 @@ OF_ADAPTER = ("adapter", "adapter_digest", "adapter_config")
 class Protocol:
     """Everything that a sample or its verdict depends on besides its problem.
 
-    model_digest, adapter_digest: of the files of `model` and `adapter`.
+    model_digest, adapter_digest: digests of the files of `model` and `adapter`.
     adapter_config: the model that the adapter was made for, and its shape.
     settings: values of SETTINGS by key.
     """

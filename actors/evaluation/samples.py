@@ -35,12 +35,11 @@ class EvaluationFolder:
         home = RunRecord(Path(config.run.folder) / config.run.name)
         if known := recorded(home.path):
             if config.adapter and home.path.resolve() != run:
-                raise BadInput(f"adapter={config.adapter}: is not of the run in {home.path}; give run.name=OTHER")
+                raise BadInput(f"adapter={config.adapter}: is not from the run in {home.path}; give run.name=OTHER")
             model = known["model"]["path"]
             if not model_names(model) & model_names(config.model.path):
                 raise BadInput(
-                    f"model.path={config.model.path}: the run in {home.path} is of {model}; "
-                    "give that, or run.name=OTHER"
+                    f"model.path={config.model.path}: the run in {home.path} has {model}; give that, or run.name=OTHER"
                 )
         return cls(home.evaluation_folder)
 
@@ -81,7 +80,7 @@ class SampleFile:
     """
 
     def __init__(self, file: Path, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None) -> None:
-        """Read the samples of an earlier process. Raises BadInput if they are damaged or of other problems."""
+        """Read the samples of an earlier process. Raises BadInput if they are damaged or belong to other problems."""
         self.problems = problems
         self.n = n
         self.adapter = adapter

@@ -139,9 +139,9 @@ def share_interval(values: Sequence[float]) -> Interval:
     Wilson's score interval (Wilson 1927, JASA 22, 209) with an effective number of problems, as for clustered samples
     in Dean and Pagano 2015 (JSSAM 3, 484): the variance of a problem's value under a mean p is scale · p (1 - p). The
     scale, from 0 where all values are alike to 1 where each is 0 or 1, is estimated with `UNSEEN` problems of scale 1
-    beside the real ones. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated with
-    6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it covers
-    in at least 94 % of the cases, in 97 % on average.
+    added to the real ones. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated
+    with 6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it
+    covers in at least 94 % of the cases, in 97 % on average.
     """
     if not values:
         raise ValueError("an interval needs at least one value")

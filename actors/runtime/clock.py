@@ -52,7 +52,7 @@ def in_thread(
     """Return the result of work that may never end. It runs in a thread, which is abandoned after the time limit.
 
     Raises the work's error. Raises TimeoutError after so many seconds (None: never), or once the result of `moved` has
-    been the same for `silent_s`. setting: name of the setting of the seconds, for that error.
+    been the same for `silent_s`. setting: the setting that gives the seconds, for that error.
     """
     future: Future[T] = Future()
 

@@ -122,7 +122,7 @@ def place(
 
 
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
-    """Return shares without a learner: a rollout actor on each GPU, or one on all cores but one in eight."""
+    """Return shares without a learner: a rollout actor on each GPU, or one on seven in eight cores."""
     if gpus:
         rollouts = (_on_gpu(1.0, CORES_PER_ENGINE),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))

@@ -57,7 +57,7 @@ def ray_session(
     config: Config, placement: Placement, folder: Path, dashboard: bool, joined: Any = None
 ) -> Iterator[tuple[Path, str, str]]:
     """Start Ray on this machine with the placement's resources; yield its session folder and the addresses of dashboard
-    and metrics. At the end only its temporary folder is left, which a note in `folder` names.
+    and metrics. At the end only its temporary folder is left, and a note in `folder` names it.
 
     joined: the result of `ray.init` for a cluster, which is used instead and keeps running.
     """

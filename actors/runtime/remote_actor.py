@@ -147,7 +147,7 @@ class RemoteActor:
 
 
 def session_logs() -> Path:
-    """Return the folder of the logs of this process's Ray session, for which Ray 2.60 has no public function."""
+    """Return the log folder of this process's Ray session. Ray 2.60 has no public function for it."""
     return Path(ray._private.worker.global_worker.node.get_logs_dir_path())
 
 

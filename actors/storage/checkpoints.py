@@ -180,7 +180,7 @@ def target(name: Path) -> Path | None:
 
 
 def link(name: Path, checkpoint: Path) -> None:
-    """Point a link at a checkpoint beside it, in one step."""
+    """Point a link at a checkpoint in the same folder, in one step."""
     fresh = name.with_name(f".{name.name}.tmp")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(checkpoint.name)

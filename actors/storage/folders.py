@@ -71,7 +71,7 @@ def is_marked(folder: Path, layout: Layout) -> bool:
 
 
 def foreign(folder: Path, layout: Layout) -> Path | None:
-    """Return the first path in a folder that is not ours, or its own path if it is no folder; None if all is ours."""
+    """Return the first path in a folder that is not ours, or its own if it is not a folder; None if all is ours."""
     if not os.path.lexists(folder):
         return None
     if folder.is_symlink() or not folder.is_dir():

@@ -50,7 +50,7 @@ class Remote:
 
             self._files, self._root = url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise BadInput(f"{url}: cannot be used here ({error}); install that, or give another URL") from None
+            raise BadInput(f"{url}: cannot be used here ({error}); install its package, or give another URL") from None
         self.folder = Path(self._root).resolve() if isinstance(self._files, LocalFileSystem) else None
         """The folder on a mounted disk; None for any other URL."""
 
@@ -66,7 +66,7 @@ class Remote:
         found: RemoteState = parse_json(text, RemoteState, where, "do not use it")
         for path in [*found.files, *(name.partition("/")[2] for name in found.others)]:
             if not RUN.knows(path):
-                raise BadInput(f"{where} names {path!r}, which is no file of a run: do not use it")
+                raise BadInput(f"{where} names {path!r}, which is not a file of a run: do not use it")
         return found
 
     def try_out(self) -> RemoteState | None:
@@ -104,7 +104,7 @@ class Remote:
         damaged.
         """
         if (state := self.state()) is None:
-            raise BadInput(f"there is no run at {self.url}: give what checkpoint.remote was")
+            raise BadInput(f"there is no run at {self.url}: give the URL that checkpoint.remote had")
         with new_folder(folder) as made:
             made.chmod(0o700)
             self._get(state, made)
@@ -128,7 +128,7 @@ class Remote:
                 raise BadInput(f"{self.url}: {checkpoint.name} is not as it was sealed ({fault}): restore it there")
         for link, name in state.links.items():
             if checkpoints.folder / name not in checkpoints.all:
-                raise BadInput(f"{self.url}/{POINTER} names {name!r}, which is no checkpoint there: do not use it")
+                raise BadInput(f"{self.url}/{POINTER} names {name!r}, which is not a checkpoint there: do not use it")
             (checkpoints.folder / link).symlink_to(name)
 
     def _put(self, place: str, path: str, source: "Source", before: RemoteState) -> RemoteFile:
@@ -190,7 +190,7 @@ def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[Link, str
     for place in {*places.values()}:
         for path, entry in read_json(place / MANIFEST).items():
             if not CHECKPOINT.knows(path) or (place / path).resolve() != place / path:
-                raise BadInput(f"{place / MANIFEST} names {path!r}, which is no file of a checkpoint: restore it")
+                raise BadInput(f"{place / MANIFEST} names {path!r}, which is not a file of a checkpoint: restore it")
             files[f"checkpoints/{place.name}/{path}"] = (
                 opened.enter_context((place / path).open("rb")),
                 entry["bytes"],

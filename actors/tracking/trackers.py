@@ -126,6 +126,6 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 def make_tracking(names: Sequence[str], identity: Identity) -> Tracking:
-    """Return the loggers of these names, none of which has begun."""
+    """Return the loggers with these names, which have yet to begin."""
     kinds: dict[str, Callable[[Identity], Tracker]] = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
     return Tracking({name: kinds[name](identity) for name in names})

@@ -53,12 +53,12 @@ def bring_back(config: Config) -> str:
     state = _tried(setting, remote.state, remote)
     if run.exists:
         if state and state.identity != run.identity():
-            raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or give no run.restore")
+            raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or omit run.restore")
         return f"{folder} is here: the run continues from its own checkpoints"
     if state is None and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
         return f"{remote.url} has no run yet: a new one begins"
     if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
-        raise BadInput(f"{folder} is not the folder of a run: move it away, to have it restored from {url}")
+        raise BadInput(f"{folder} is not the folder of a run: move it away to restore the run from {url}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     descriptor = lock(folder.parent, wait=True)
     assert descriptor is not None  # since it waits

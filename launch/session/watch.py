@@ -121,7 +121,7 @@ class Watch:
 
     def _start_again(self, error: Exception) -> RunSummary | None:
         """Start another coordinator after a crash, or return the summary if the run has ended. Raises BadInput if that
-        ended it, ActorDied if there should be no other.
+        ended the run, ActorDied if there is to be no other.
         """
         if bad := BAD_INPUT.search(str(error)):
             raise BadInput(bad[1]) from error

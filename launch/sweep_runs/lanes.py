@@ -1,4 +1,4 @@
-"""Carries out runs at once: each lane has a part of the machine, and one process of `launch/run.py` at a time."""
+"""Carries out runs in parallel: each lane has a part of the machine and one process of `launch/run.py` at a time."""
 
 import os
 import subprocess

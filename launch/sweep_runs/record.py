@@ -6,7 +6,7 @@ from conf.errors import BadInput
 from launch.sweep_runs.grid import Grid
 
 
-def go_on(grid: Grid) -> None:
+def restore_statuses(grid: Grid) -> None:
     """Take over the statuses of an earlier process. Raise BadInput if it recorded a run that is not in this sweep."""
     runs = {run.name: run for run in grid.runs}
     known = read_document(grid.folder / "sweep.json", SweepDocument)

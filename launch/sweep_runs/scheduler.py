@@ -13,7 +13,7 @@ from conf.settings import changed
 from launch.reporting import attempt, conclusion
 from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import Lane
-from launch.sweep_runs.record import go_on, write_record
+from launch.sweep_runs.record import restore_statuses, write_record
 from launch.sweep_runs.view import render
 
 POLL_S = 1.0
@@ -28,7 +28,7 @@ class Scheduler:
         self._console = console
         self._received: list[int] = []
         self._passed_on = 0
-        go_on(grid)
+        restore_statuses(grid)
 
     def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
