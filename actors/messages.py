@@ -62,7 +62,7 @@ class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
     version: negative for a synthetic adapter, which is noise for `actors.adapter_check.at_start`.
-    incarnation: number of restores so far. A run can reach a version number twice, but not a name.
+    incarnation: number of restores so far. A run can reach a version number twice, but a name only once.
     """
 
     version: int

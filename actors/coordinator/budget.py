@@ -16,11 +16,11 @@ USUAL_MEMORY = 9
 """Number of steps whose median is the forecast for the next ones."""
 
 EVALUATION_SAFETY = 2.0
-"""Reserve for the final evaluation, as a multiple of the base model's. The trained policy runs under an adapter, and
-may have learned long responses."""
+"""Reserve for the final evaluation, as a multiple of the base evaluation's duration. The trained policy runs under an
+adapter, and may have learned long responses."""
 
 MOST_EVALUATION = 1 / 4
-"""Largest fraction of the budget held back for the final evaluation. If it is cut short, it only has fewer problems."""
+"""Largest fraction of the budget held back for the final evaluation. Cut short, it has fewer problems."""
 
 
 class Budget:

@@ -71,9 +71,9 @@ class Alarm:
 class Success:
     """Tells by the reward whether a policy has learned: a policy that knows the answers has little entropy left.
 
-    It has learned if the latest reward is above the first window's and not below the best window's, each by the
-    reward's least spread. A fall of entropy is then excused. It becomes an alarm once the reward falls, as long as most
-    of the first window's entropy is missing.
+    It has learned if the latest reward is above the first window's and not below the best window's, each with a margin
+    of the reward's least spread. A fall of entropy is then excused. It becomes an alarm once the reward falls, as long
+    as most of the first window's entropy is missing.
     """
 
     def __init__(self, settings: GuardConfig) -> None:

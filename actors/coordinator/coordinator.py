@@ -123,7 +123,7 @@ class Coordinator:
             base.cancel()
 
     async def _publish(self) -> None:
-        """Restart the learner if it has crashed, restore it from the latest checkpoint, and adopt its version."""
+        """Restart a crashed learner, restore it if the run has a past, and adopt its version."""
         checkpoint, revive = self._folder.checkpoints.latest, not self._learner_usable
         try:
             if revive:

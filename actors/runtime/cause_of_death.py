@@ -1,4 +1,4 @@
-"""Why one of Ray's processes crashed: from the kernel, Ray's error and its log."""
+"""Finds why one of Ray's processes crashed, from the kernel, Ray's error and the log."""
 
 import contextlib
 import re

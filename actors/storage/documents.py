@@ -207,7 +207,7 @@ class Spent(Document):
 class SampleRow(Document):
     """A row of samples/*.jsonl: a verified response.
 
-    version: the adapter's, None for the base model. status: the verdict's. failure: why there is no reward.
+    version: the adapter's, None for the base model. status: the verdict's. failure: that of a user's reward function.
     extracted: the answer found in the response.
     """
 

@@ -192,7 +192,7 @@ def private_folder(root: str = "") -> Path:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a path is a folder, and no link, that nobody else can enter. Raises OSError if there is none."""
+    """Whether a path is a folder, not a link, that nobody else can enter. Raises OSError if there is none."""
     found = folder.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & OTHERS
 

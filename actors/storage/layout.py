@@ -40,4 +40,4 @@ RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))
 """A Ray session. Ray names the files itself, so that only the mark identifies the folder."""
 
 SWEEP = Layout("sweep", re.compile(r"sweep\.json|report\.(html|md)|[^/]+\.log"))
-"""A sweep's folder, besides the folders of its runs."""
+"""The files of a sweep, without those of its runs."""

@@ -132,7 +132,7 @@ class Remote:
             (checkpoints.folder / link).symlink_to(name)
 
     def _put(self, place: str, path: str, source: "Source", before: RemoteState) -> RemoteFile:
-        """Put a file unless the state before has it. Return its entry."""
+        """Put a file unless the earlier state has it. Return its entry."""
         content, size, content_digest = source
         known = before.files.get(path)
         if known and (known.bytes, known.blake2b) == (size, content_digest):

@@ -12,7 +12,7 @@ from conf.errors import BadInput
 from conf.load import RECORD, read_record
 
 FINISHED = ("completed", "budget_exhausted")
-"""Statuses of a run that cannot be resumed."""
+"""Statuses of a finished run, which only a larger budget resumes."""
 
 
 class RunRecord:
@@ -50,7 +50,7 @@ class RunRecord:
         return read_document(self.path / "summary.json", documents.RunSummary)
 
     def finished(self) -> documents.RunSummary | None:
-        """Return summary.json of a run that cannot be resumed; None of any other."""
+        """Return summary.json of a finished run; None for any other."""
         summary = self.summary()
         return summary if summary and summary.status in FINISHED else None
 

@@ -83,8 +83,8 @@ def start_verifier(config: Config, placement: Placement, *, clock: Clock, record
 
 
 async def reserve_learners(placement: Placement) -> PlacementGroup:
-    """Reserve the learner's shares before engines take the rest, all on one node if they have cores or a part of a GPU.
-    Raises BadInput if Ray does not have them free.
+    """Reserve the learner's shares before engines take the rest, all on one node if they are bound to cores or share a
+    GPU. Raises BadInput if Ray does not have them free.
     """
     shares = placement.learners
     together = any(share.cores or share.gpus < 1 for share in shares)

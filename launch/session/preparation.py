@@ -1,4 +1,4 @@
-"""Preparing a run from its plan: model and data are checked before the run folder is touched."""
+"""Prepares a run from its plan: checks model and data before it touches the run folder."""
 
 import shlex
 import socket

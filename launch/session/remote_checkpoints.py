@@ -1,4 +1,4 @@
-"""Remote checkpoints of a run: checked before it starts, and completed after its end."""
+"""Checks a run's remote checkpoints before it starts, and completes them after its end."""
 
 import os
 from collections.abc import Callable
