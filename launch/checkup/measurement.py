@@ -82,14 +82,14 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
 
     record: of `start_engines`.
     """
-    from launch.session.actors import reserve_learners, start_engines, start_ranks
+    from launch.session.actors import reserve_learners, start_engines, start_learners
 
     clock, given = WallClock(), (plan.config, model_path, plan.placement)
     reserved = await reserve_learners(plan.placement)
     engines = start_engines(*given, clock=clock, record=record)
     try:
         await engines.ready()
-        ranks = start_ranks(*given, adapters_folder=str(folder / "adapters"), reserved=reserved)
+        ranks = start_learners(*given, adapters_folder=str(folder / "adapters"), reserved=reserved)
         learner = RemoteLearner(ranks, clock)
         try:
             return await _measure(plan, engines, learner)

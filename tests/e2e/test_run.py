@@ -98,7 +98,7 @@ def test_engine_reward_worker_and_learner_die_at_once_and_the_run_goes_on(ended:
     [engine], [learner] = ended.events("rollout-0 died"), ended.events("learner died")
     assert "kill -9" in engine
     [again] = ended.events("rollout-0 restarted")
-    assert "requests asked again" in again
+    assert "requests sent again" in again
     assert "restarting from update" in learner
     assert ended.output.count(f"rollout-0 died: {engine}") == ended.output.count(f"learner died: {learner}") == 1
     assert ended.summary["ledger"]["counts"]["deaths/learner"] == 1

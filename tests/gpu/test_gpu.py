@@ -28,7 +28,7 @@ from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
-from launch.session.actors import reserve_learners, start_ranks
+from launch.session.actors import reserve_learners, start_learners
 from learner.actor import RemoteLearner
 from tests.gpu.conftest import memory_used
 
@@ -80,7 +80,7 @@ class Rig:
     async def start_learner(self, config: Config) -> tuple[RemoteLearner, list[RemoteActor]]:
         while "learner-0" in ray.util.list_named_actors():  # Ray takes a moment to forget one that was ended
             await asyncio.sleep(0.2)
-        ranks = start_ranks(
+        ranks = start_learners(
             config,
             self.model,
             self.plan.placement,

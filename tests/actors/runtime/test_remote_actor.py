@@ -110,7 +110,7 @@ def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(remote, "SILENCE_S", 1.0)
         silent = RemoteActor(Patient, "silent-patient", Share())
         await silent.call("alive")
-        assert "gave no sign of life for 1 s" in await cause_of(silent, "block")
+        assert "did not answer for 1 s" in await cause_of(silent, "block")
 
     asyncio.run(scenario())
 
