@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,13 @@ UPDATES = ("accumulate", "step")
 MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
 """Environment of a learner beside an engine: decoding steps have priority and find multiprocessors free."""
 
-METHODS = ("publish", "publish_synthetic", "accumulate", "step", "score", "explain", "inspect", "save", "restore")
-"""Methods of `LoraLearner` that its actor forwards."""
+EVERY, FIRST = slice(None), slice(1)
+
+PROCESSES = {
+    **dict.fromkeys(("publish", "accumulate", "step", "save", "restore"), EVERY),
+    **dict.fromkeys(("publish_synthetic", "score", "explain", "inspect"), FIRST),
+}
+"""Processes that are asked for a method of `LoraLearner`; the actor forwards all of these methods."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -104,7 +109,7 @@ class LearnerActor:
         return getattr(self._learner, method)(*arguments)
 
 
-for _method in METHODS:  # Ray takes calls of methods that the class has
+for _method in PROCESSES:  # Ray takes calls of methods that the class has
     setattr(LearnerActor, _method, partialmethod(LearnerActor._ask, _method))
 
 
@@ -134,33 +139,25 @@ class RemoteLearner:
             actor.start()
         self._opening = asyncio.ensure_future(self._open())
 
-    async def _first(self, method: str, *arguments: Any) -> Any:
-        """Call the first process alone."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors[:1], method, *arguments))[0]
-
-    async def _all(self, method: str, *arguments: Any) -> Any:
-        """Call every process and return the result of the first."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors, method, *arguments))[0]
-
-    publish = partialmethod(_all, "publish")
-    publish_synthetic = partialmethod(_first, "publish_synthetic")
-    step = partialmethod(_all, "step")
-    score = partialmethod(_first, "score")
-    explain = partialmethod(_first, "explain")
-    inspect = partialmethod(_first, "inspect")
-    save = partialmethod(_all, "save")
-    restore = partialmethod(_all, "restore")
+    def __getattr__(self, method: str) -> Any:
+        """Return a call of a method of `LoraLearner` by its name."""
+        if method not in PROCESSES:
+            raise AttributeError(method)
+        return partial(self._call, method)
 
     async def accumulate(self, batch: Batch) -> None:
         self._full = not all(group.zero_variance for group in batch.groups)
-        await self._all("accumulate", ray.put(batch))
+        await self._call("accumulate", ray.put(batch))
 
     async def close(self) -> None:
         self._opening.cancel()
         for actor in self._actors:
             actor.kill()
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method in the processes that it needs and return the result of the first."""
+        await asyncio.shield(self._opening)
+        return (await self._ask(self._actors[PROCESSES[method]], method, *arguments))[0]
 
     async def _open(self) -> None:
         """Let the processes meet, on the loopback interface if they share a machine, and load the model."""

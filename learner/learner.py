@@ -65,12 +65,7 @@ class LoraLearner:
     """
 
     def __init__(
-        self,
-        config: Config,
-        model_path: str,
-        adapters_folder: str | Path,
-        device: str = "cpu",
-        ranks: Ranks = ALONE,
+        self, config: Config, model_path: str, adapters_folder: str | Path, device: str = "cpu", ranks: Ranks = ALONE
     ) -> None:
         self.config = config
         self.version = 0
@@ -89,12 +84,7 @@ class LoraLearner:
             checkpointing=recomputes(config, shape_from_config(model_path), _gpu_memory(self._device)),
             fused=config.learner.fused_kernels,
         )
-        self._optimizer = ZeroOptimizer(
-            self.policy,
-            getattr(torch, config.model.dtype),
-            config.learner,
-            ranks=ranks,
-        )
+        self._optimizer = ZeroOptimizer(self.policy, getattr(torch, config.model.dtype), config.learner, ranks)
 
     def publish(self) -> AdapterRef:
         """Write the current version as a PEFT adapter and return its reference. A restart does not need it."""
