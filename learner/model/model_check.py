@@ -162,7 +162,9 @@ def _packed(base: Any, batch: MicroBatch, targets: list[Tensor]) -> list[Tensor]
     hidden = hidden_states(base, batch)[batch.predictors]
     base.eval()
     head = head_of(base)
-    columns = [token_logprobs(hidden, head, chosen.contiguous(), 1.0, len(hidden))[0] for chosen in torch.cat(targets).T]
+    columns = [
+        token_logprobs(hidden, head, chosen.contiguous(), 1.0, len(hidden))[0] for chosen in torch.cat(targets).T
+    ]
     return list(torch.stack(columns, dim=1).split([len(chosen) for chosen in targets]))
 
 
