@@ -1,5 +1,5 @@
-"""TRL's GRPOTrainer on the quickstart's task. `python -m tests.benches.trl_trainer ARGUMENTS` runs in `.venv-bench`,
-takes the arguments of `train` as JSON and prints JSON.
+"""Trains with TRL's GRPOTrainer on the quickstart's task. `python -m tests.benches.trl_trainer ARGUMENTS` runs in
+`.venv-bench`, takes the arguments of `train` as JSON and prints JSON.
 """
 
 import json
@@ -24,10 +24,10 @@ from tests.benches.trl import reward
 def train(
     settings: Sequence[str], batch: int, minutes: Sequence[int] = (), folder: str = "", updates: int = 1_000_000
 ) -> dict[str, Any]:
-    """Train for the last of the minutes, or for so many updates with the share of vowels as the reward.
+    """Train until the last of the minutes, or for a number of updates with the fraction of vowels as the reward.
 
-    batch: samples per forward pass. folder: where the adapter of each minute is left. Return the updates that were made
-    by each minute, and the time at the end of each, seconds.
+    batch: samples per forward pass. folder: gets the adapter of each minute. Return the number of updates by each
+    minute, and the time at the end of each update, seconds.
     """
     import torch
     from datasets import Dataset
