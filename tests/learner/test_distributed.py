@@ -213,7 +213,7 @@ def test_a_run_resumes_with_another_world_size(
 
 
 def test_all_processes_refuse_an_unreadable_checkpoint(two: RemoteLearner, run: Any) -> None:
-    with pytest.raises(BadInput, match="checkpoint /nowhere: cannot be read"):
+    with pytest.raises(BadInput, match=r"/nowhere/learner\.json cannot be read"):
         run(two.restore("/nowhere", 0))
     assert run(two.publish())
 
