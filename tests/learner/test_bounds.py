@@ -109,29 +109,3 @@ def test_the_kl_penalty_acts_at_any_distance() -> None:
     for far in (2.4, 2.6, 25.0):
         found = slopes(algorithm, 0.0, [far], [0.0]).item()
         assert found == pytest.approx(min(torch.tensor(far).expm1().item(), MAX_PENALTY_SLOPE), rel=1e-5)
-
-
-def batch_gradient(algorithm: AlgorithmConfig, lowered: float) -> torch.Tensor:
-    """Return the gradient of a linear policy's weights on 413 tokens, one of which the engine finds less probable."""
-    maker = torch.Generator().manual_seed(0)
-    lengths = torch.tensor([59] * 7)
-    features, words = torch.randn(413, 24, generator=maker), torch.randint(64, (413,), generator=maker)
-    weights = (torch.randn(24, 64, generator=maker) / 5).requires_grad_()
-    theta = (features @ weights).log_softmax(-1).gather(1, words[:, None])[:, 0]
-    engine = theta.detach() + 0.03 * torch.randn(413, generator=maker)
-    engine[100] -= lowered
-    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0]).repeat_interleave(lengths)
-    observed = Observed(engine, engine, advantages, lengths)
-    loss = policy_loss(algorithm, Totals(7, 413, 64), theta, torch.zeros(413), observed)
-    return torch.autograd.grad(loss, weights)[0].flatten()
-
-
-@pytest.mark.parametrize(("dual", "norm", "cosine"), [(None, (5, 10), (0.0, 0.3)), (3.0, (0.97, 1.03), (0.99, 1.0))])
-def test_one_wrong_token_does_not_dominate_a_batch(
-    dual: float | None, norm: tuple[float, float], cosine: tuple[float, float]
-) -> None:
-    """Without dual clip it does, so dual clip is the default."""
-    algorithm = AlgorithmConfig(dual_clip=dual)
-    right, wrong = batch_gradient(algorithm, 0.0), batch_gradient(algorithm, 5.0)
-    assert norm[0] < wrong.norm() / right.norm() < norm[1]
-    assert cosine[0] < torch.cosine_similarity(right, wrong, dim=0) <= cosine[1] + 1e-6

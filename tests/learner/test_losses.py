@@ -105,18 +105,6 @@ def test_any_shape_and_spread(seed: int, lengths: tuple[int, ...], spread: float
     compare(algorithm, responses(seed, lengths, spread))
 
 
-@given(st.integers(0, 10_000), st.lists(st.integers(1, 9), min_size=2, max_size=6), st.data())
-def test_the_parts_of_any_split_add_up(seed: int, lengths: list[int], data: st.DataObject) -> None:
-    surrogate = data.draw(st.sampled_from(SURROGATES))
-    algorithm = make(surrogate, aggregation=data.draw(st.sampled_from(AGGREGATIONS)), mismatch="bypass", kl=0.1)
-    found = responses(seed, tuple(lengths))
-    cut = data.draw(st.integers(1, len(found) - 1))
-    whole, first, second = (
-        policy_loss(algorithm, TOTALS, *tensors(algorithm, part)).item() for part in (found, found[:cut], found[cut:])
-    )
-    assert first + second == pytest.approx(whole, abs=1e-10)
-
-
 def test_the_sequence_ratio_has_the_gradient_of_gspo() -> None:
     """Compare with autograd of (1/n) Σ s_i A_i with s_i = exp(mean(θ − old)), the paper's equation 7."""
     algorithm = make({}, ratio="sequence", aggregation="sequence_mean", mismatch="bypass")
@@ -129,15 +117,6 @@ def test_the_sequence_ratio_has_the_gradient_of_gspo() -> None:
     assert loss.item() == pytest.approx(direct.item(), abs=1e-12)
     got, expected = (torch.autograd.grad(value, theta)[0] for value in (loss, direct))
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_a_first_step_has_the_plain_policy_gradient() -> None:
-    algorithm = make({"mismatch": "token_tis"})
-    theta, entropy, observed = tensors(algorithm, responses(6, (3, 5)))
-    observed = Observed(observed.engine, theta.detach(), observed.advantages, observed.lengths)
-    (gradient,) = torch.autograd.grad(policy_loss(algorithm, TOTALS, theta, entropy, observed), theta)
-    weights = (theta.detach() - observed.engine).exp().clamp(max=2.0)
-    torch.testing.assert_close(gradient, -weights * observed.advantages / TOTALS.tokens)
 
 
 def test_far_apart_probabilities_stay_finite() -> None:

@@ -5,32 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.mismatch import correction_weights, describe_mismatch, k3
-
-FAR = torch.tensor([0.0, 0.0, -1000.0, 0.0], requires_grad=True)
-
-
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [
-        ("token_tis", [1.0, 1.5, math.exp(-20), 2.0]),
-        ("icepop", [1.0, 1.5, 0.0, 0.0]),
-        ("sequence_mask", [1.5, 1.5, 1.0, 1.0]),
-        ("bypass", [1.0, 1.0, 1.0, 1.0]),
-    ],
-)
-def test_weights_are_bounded_and_without_gradient(method: str, expected: list[float]) -> None:
-    engine = torch.tensor([0.0, -math.log(1.5), 0.0, -1000.0])
-    weights = correction_weights(FAR, engine, torch.tensor([2, 2]), method)
-    assert weights.tolist() == pytest.approx(expected)
-    assert not weights.requires_grad
-
-
-@pytest.mark.parametrize(("log", "weight"), [(math.log(2.9), 2.9), (math.log(3.1), 0.0), (-3.0, math.exp(-3.0))])
-def test_a_sequence_beyond_the_cap_has_no_weight(log: float, weight: float) -> None:
-    old = torch.full((3,), log / 3, dtype=torch.float64)
-    weights = correction_weights(old, torch.zeros(3, dtype=torch.float64), torch.tensor([3]), "sequence_mask")
-    assert weights.tolist() == pytest.approx([weight] * 3)
+from learner.mismatch import describe_mismatch, k3
 
 
 def test_description() -> None:

@@ -11,7 +11,6 @@ from conf.load import load
 from learner.examples import Tokens
 from learner.model.policy import Policy
 from learner.packing import pack
-from tests.learner.model.families import FAMILIES, build
 
 SAMPLES = [
     Tokens(tuple(range(3, 3 + prompt)), tuple(range(50 + i, 50 + i + length)))
@@ -60,18 +59,6 @@ def test_packing_changes_neither_values_nor_gradients(tiny_model: Path, budget: 
     got, _ = policy(pack(SAMPLES, 10_000)[0])
     scale = torch.stack([g.norm() for g in gradients(model, got.sum())]).norm()
     assert residue <= 1e-5 * scale
-
-
-@pytest.mark.parametrize("name", ["Qwen 2, 2.5", "Gemma 3, text", "Granite 3"])
-def test_untied_and_scaled_heads_and_windows(name: str) -> None:
-    (family,) = (family for family in FAMILIES if family.name == name)
-    base = build(family)
-    samples = [Tokens((1, 2), tuple(range(3, 23))), Tokens((5, 6, 7), (8, 9)), Tokens((1, 2), (4,))]
-    (part,) = pack(samples, 100)
-    got, entropy = Policy(wrap(base), 0.7, 8)(part)
-    logprobs = (torch.cat([reference(base, samples[i]) for i in part.samples]) / 0.7).log_softmax(-1)
-    torch.testing.assert_close(got, logprobs.gather(1, part.targets[:, None])[:, 0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(entropy, -(logprobs.exp() * logprobs).sum(-1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
