@@ -89,7 +89,7 @@ class LearnerActor:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if self.share.memory:
             torch.cuda.set_per_process_memory_fraction(self.share.memory)
-        from learner.distributed import Ranks, join_store, use_interface
+        from learner.distributed import World, join_store, use_interface
         from learner.learner import LoraLearner
 
         run_folder = Path(self.adapters_folder).parent
@@ -101,9 +101,9 @@ class LearnerActor:
         if self.size > 1:
             use_interface(host if host == LOOPBACK else self.address())
             self._store = self._store or join_store(host, port)
-        ranks = Ranks(self.rank, self.size, self._store)
+        world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
-        self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, ranks)
+        self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         return getattr(self._learner, method)(*arguments)
@@ -114,7 +114,7 @@ for _method in PROCESSES:  # Ray takes calls of methods that the class has
 
 
 class RemoteLearner:
-    """The `Learner` protocol over the LearnerActors, in the order of their ranks.
+    """The `Learner` protocol over the LearnerActors, in their order.
 
     When one crashes, all are killed, because the others may wait for it. A call that takes far longer than any before
     it counts as a crash.
@@ -170,7 +170,7 @@ class RemoteLearner:
         await self._ask(self._actors, "open", host, port)
 
     async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
-        """Return the results of these processes. Raises LearnerDied, or what a process raised."""
+        """Return the results of these processes. Raises LearnerDied, or the error of a process."""
         longest = self._longest.get(method)
         deadline_s = START_S if longest is None else HANG_S + HANG_FACTOR * longest
         began = self._clock.now()

@@ -205,7 +205,7 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
         fault = f"not in the local cache, and the hub cannot be reached ({cause}); check the network, or {instead}"
     except (OSError, ValueError, LookupError, TypeError) as error:
         fault = (
-            f"the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete what is damaged there,"
+            f"the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete damaged files there,"
             f" set HF_HOME to another folder, or {instead}"
         )
     raise BadInput(f"model.path={name}: {fault}")

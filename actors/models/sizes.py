@@ -122,7 +122,7 @@ FUSED = Kept(4, 2, 3, 1)
 
 
 def kept_on(config: Config, gpu: bool) -> Kept:
-    """Return what a learner on a GPU or on the CPU keeps."""
+    """Return the vectors that a learner on a GPU or on the CPU keeps."""
     if not gpu:
         return ON_CPU
     return FUSED if config.learner.fused_kernels else PLAIN

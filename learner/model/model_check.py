@@ -66,11 +66,11 @@ def check_model(base: Any, attention: str = PACKED) -> None:
             (base, WHOLE, "as it is"),
             (_sharp_part(base), PART, "of its first layers, in float32, its head scaled"),
         )
-        for model, lengths, what in cases:
+        for model, lengths, part in cases:
             difference, noise = _compare(model, _samples(base, lengths), attention)
             if not difference <= max(FLOOR, BAND * noise):
                 raise BadInput(
-                    f"model {name}: its log-probabilities ({what}) differ from transformers' by {difference:.2g} nats, "
+                    f"model {name}: its log-probabilities ({part}) differ from transformers' by {difference:.2g} nats, "
                     f"rounding moves them by {noise:.2g}: the learner lacks something that this model computes; choose "
                     "another model"
                 )
@@ -214,7 +214,7 @@ def _sharp_part(base: Any) -> Any:
 
 
 def _kind(layer: nn.Module) -> tuple[Any, ...]:
-    """Return what distinguishes a layer from others of its model, apart from its number and weights."""
+    """Return the attributes that distinguish a layer's kind from others in its model."""
     return tuple(
         (name, type(module).__name__, key, value)
         for name, module in layer.named_modules()

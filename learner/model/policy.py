@@ -19,7 +19,7 @@ class Policy(nn.Module):
     checkpointing: while training, recompute each block's activations instead of keeping them
     fused: on a GPU, compute attention without padding if its kernel proves correct there
 
-    Raises BadInput if it does not compute what transformers computes.
+    Raises BadInput unless its log-probabilities are those of transformers.
     """
 
     def __init__(

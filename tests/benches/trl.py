@@ -180,7 +180,7 @@ def our_updates(folder: Path, settings: dict[str, Any], notes: list[str]) -> flo
         raise RuntimeError(f"some responses are not of {TOKENS} tokens")
     parts = (f"{words} {fmean(row[f'time/{part}'] for row in counted):.1f}" for part, words in PARTS.items())
     pace = Pace.between(rows, WARM_UP).update_s
-    notes.append(f"Ours, {folder.name} versions old at most: {pace:.1f} s per update; {', '.join(parts)}.")
+    notes.append(f"Ours, {folder.name} versions stale at most: {pace:.1f} s per update; {', '.join(parts)}.")
     print(notes[-1], flush=True)
     return pace
 

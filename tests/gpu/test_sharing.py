@@ -112,7 +112,7 @@ def rig(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     shares = (*plan.placement.rollouts, *plan.placement.learners)
     cpus = sum(share.threads for share in shares)
     ray.init(address="local", num_cpus=cpus, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    rig = Rig(plan, tmp_path_factory.mktemp("card"))
+    rig = Rig(plan, tmp_path_factory.mktemp("gpu"))
     yield rig
     rig.run(rig.engine.close())
     rig.run(rig.learner.close())

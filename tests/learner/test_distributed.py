@@ -30,13 +30,13 @@ from tests.learner.helpers import update as update_one
 
 T = TypeVar("T")
 
-RANKS = 2
+WORLD_SIZE = 2
 
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Callable[[Awaitable[T]], T]]:
     """Run coroutines to their end in one event loop, beside a Ray of its own."""
-    ray.init(num_cpus=RANKS, include_dashboard=False, object_store_memory=80 * 2**20)
+    ray.init(num_cpus=WORLD_SIZE, include_dashboard=False, object_store_memory=80 * 2**20)
     with asyncio.Runner() as runner:
 
         async def finish(work: Awaitable[T]) -> T:
@@ -80,11 +80,11 @@ def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> I
 
     async def start() -> RemoteLearner:
         arguments = (config, config.model.path, share, str(folder / "adapters"))
-        ranks = [
-            RemoteActor(FarLearner, f"rank-{rank}", share, *arguments, rank, RANKS, asynchronous=False)
-            for rank in range(RANKS)
+        processes = [
+            RemoteActor(FarLearner, f"rank-{rank}", share, *arguments, rank, WORLD_SIZE, asynchronous=False)
+            for rank in range(WORLD_SIZE)
         ]
-        return RemoteLearner(ranks, WallClock())
+        return RemoteLearner(processes, WallClock())
 
     learner = run(start())
     yield learner
@@ -243,32 +243,32 @@ def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("learner.actor.DEATH_NOTICE_S", 0.1)
 
     async def work() -> None:
-        ranks = [
+        processes = [
             RemoteActor(WaitingProcess, f"waiting-{crashes}", Share(), crashes, asynchronous=False)
             for crashes in (False, True)
         ]
-        learner = RemoteLearner(ranks, WallClock())
+        learner = RemoteLearner(processes, WallClock())
         assert await learner.publish() == "alive"
         with pytest.raises(LearnerDied, match="waiting-True died"):
             await learner.accumulate(Batch(0, ()))
-        for rank in ranks:
+        for process in processes:
             with pytest.raises(ActorDied):
-                await rank.call("publish")
+                await process.call("publish")
 
     run(work())
 
 
 ALONE = """
 import psutil, torch
-from learner.distributed import Ranks
-ranks = Ranks()
-ranks.join("gloo")
+from learner.distributed import World
+world = World()
+world.join("gloo")
 group = torch.distributed.new_group([0])
 tensor = torch.arange(4.0)
 torch.distributed.all_reduce(tensor, group=group)
 torch.distributed.broadcast(tensor, 0)
 assert tensor.tolist() == [0, 1, 2, 3]
-assert ranks.gather("mine") == ["mine"]
+assert world.gather("mine") == ["mine"]
 print([each.laddr for each in psutil.Process().net_connections() if each.status == "LISTEN"])
 """
 

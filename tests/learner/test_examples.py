@@ -53,7 +53,7 @@ long_responses = st.lists(st.just(7), min_size=1, max_size=60).map(tuple)
 groups = st.lists(
     st.tuples(long_prompts, st.lists(long_responses, min_size=1, max_size=8)), max_size=8, unique_by=lambda g: g[0]
 )
-ranks = st.integers(1, 6)
+processes = st.integers(1, 6)
 
 
 def flatten(groups: list[tuple[tuple[int, ...], list[tuple[int, ...]]]]) -> list[Tokens]:
@@ -66,19 +66,19 @@ def work(samples: list[Tokens], positions: list[int]) -> float:
     return sum(len(samples[i].response) + (len(samples[i].prompt) - own) / uses[samples[i].prompt] for i in positions)
 
 
-@given(groups, ranks)
-def test_processes_share_the_work_evenly(groups: list, ranks: int) -> None:
+@given(groups, processes)
+def test_processes_share_the_work_evenly(groups: list, processes: int) -> None:
     """Each sample has one process, no process is further from the mean than a sample, few prompts are on two."""
     samples = flatten(groups)
-    parts = divide(samples, ranks)
-    assert len(parts) == ranks
+    parts = divide(samples, processes)
+    assert len(parts) == processes
     assert [i for part in parts for i in part] == list(range(len(samples)))
-    mean = work(samples, list(range(len(samples)))) / ranks
+    mean = work(samples, list(range(len(samples)))) / processes
     largest = max((work(samples, [i]) for i in range(len(samples))), default=0.0)
     assert all(abs(work(samples, part) - mean) <= largest + 1e-6 for part in parts)
     owners = [rank for rank, part in enumerate(parts) for _ in part]
     cuts = sum(a.prompt == b.prompt and o != p for (a, o), (b, p) in pairwise(zip(samples, owners, strict=True)))
-    assert cuts <= ranks - 1
+    assert cuts <= processes - 1
 
 
 def test_equal_groups_stay_whole() -> None:

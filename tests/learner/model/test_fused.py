@@ -1,4 +1,4 @@
-"""Fused kernels are used only where they exist and compute what the plain ones do."""
+"""Fused kernels are used only where they exist and agree with the plain ones."""
 
 import sys
 from collections.abc import Callable
