@@ -40,7 +40,7 @@ PROCESSES = {
 
 LOOPBACK = "127.0.0.1"
 
-DEATH_NOTICE_S = 10.0
+CRASH_NOTICE_S = 10.0
 """Seconds Ray may take to report a crashed process after the others have lost their connection to it."""
 
 
@@ -124,15 +124,15 @@ class RemoteLearner:
         self._actors = list(actors)
         self._clock = clock
         self._limit = RestartLimit("learner")
-        self._death: LearnerDied | None = None
+        self._crash: LearnerDied | None = None
         self._longest: dict[str, float] = {}
         self._full = False
         self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:
-        if self._death is not None:
-            await self._clock.sleep(self._limit.pause(self._clock.now(), self._death))
-        self._death = None
+        if self._crash is not None:
+            await self._clock.sleep(self._limit.pause(self._clock.now(), self._crash))
+        self._crash = None
         self._longest = {}
         self._opening.cancel()
         for actor in self._actors:
@@ -189,15 +189,15 @@ class RemoteLearner:
 
     async def _fail(self, calls: Sequence["asyncio.Future[Any]"]) -> None:
         """Raise the error of a process, preferring a crash, and kill the processes that may wait for it."""
-        _, waiting = await asyncio.wait(calls, timeout=DEATH_NOTICE_S)
+        _, waiting = await asyncio.wait(calls, timeout=CRASH_NOTICE_S)
         error = min(_errors(calls), key=lambda error: not isinstance(error, ActorDied))
         died = isinstance(error, ActorDied)
         if waiting or died:
             for actor in self._actors:
                 actor.kill("another process of the learner failed")
         if died:
-            self._death = LearnerDied(str(error))
-            raise self._death from error
+            self._crash = LearnerDied(str(error))
+            raise self._crash from error
         raise error
 
 

@@ -240,7 +240,7 @@ class WaitingProcess:
 
 
 def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.actor.DEATH_NOTICE_S", 0.1)
+    monkeypatch.setattr("learner.actor.CRASH_NOTICE_S", 0.1)
 
     async def work() -> None:
         processes = [
