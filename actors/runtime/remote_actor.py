@@ -57,8 +57,8 @@ class ActorProcess:
 class RemoteActor:
     """A Ray actor of a plain class, under a name for the dashboard, with its share of Ray's resources.
 
-    Errors of its methods are raised here again. ActorDied means that the process is gone or hangs, or that the engine in
-    it has failed; `start` replaces it.
+    Errors of its methods are raised here again. ActorDied means that the process is gone or hangs, or that its engine
+    has failed; `start` replaces it.
 
     asynchronous: whether the class has async methods, among them `alive`. Such an actor is killed when it does not
     answer its heartbeat, and its calls can be cancelled.
