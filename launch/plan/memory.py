@@ -21,7 +21,7 @@ from actors.models.sizes import (
 )
 from actors.runtime.placement import Node, Placement
 from actors.runtime.ray_session import OBJECT_STORE_BYTES
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB, Machine
 
@@ -208,7 +208,7 @@ class Fit:
         """Whether the machine computes in the model's dtype, as far as is known."""
         dtype, rates = self.config.model.dtype, self.machine.rates
         if self.machine.gpus:
-            return dtype == CARD_DTYPE and rates.get(dtype, math.inf) > 0
+            return dtype == GPU_DTYPE and rates.get(dtype, math.inf) > 0
         return dtype in rates
 
     @property
@@ -225,8 +225,8 @@ def misfit(fit: Fit) -> str:
     """Say why a configuration does not fit."""
     dtype, machine = fit.config.model.dtype, fit.machine
     if not fit.computes:
-        if machine.gpus and dtype != CARD_DTYPE:
-            return f"vLLM serves LoRA on a GPU in {CARD_DTYPE}, not in model.dtype={dtype}"
+        if machine.gpus and dtype != GPU_DTYPE:
+            return f"vLLM serves LoRA on a GPU in {GPU_DTYPE}, not in model.dtype={dtype}"
         return f"the {machine.name} cannot compute in model.dtype={dtype}"
     if not fit.overfull:
         return (

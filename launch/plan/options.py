@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from actors.runtime.placement import most_ranks
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema import marked
@@ -51,7 +51,7 @@ def options(plan: Plan) -> dict[str, Estimate]:
         add("learner.max_staleness=0", {"learner.max_staleness": 0})
     if machine.gpus:
         for rate in () if measured.of else LEARN_RANGE:
-            slower = replace(measured, learn=EFFICIENCY["cuda", CARD_DTYPE].learn / rate)
+            slower = replace(measured, learn=EFFICIENCY["cuda", GPU_DTYPE].learn / rate)
             others[f"learning at {rate:.0%} of the rate"] = replace(plan, calibration=slower)
         if plan.placement.shared:
             mps = "off" if plan.config.run.mps else "on"

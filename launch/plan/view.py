@@ -13,7 +13,7 @@ from rich.text import Text
 from actors.formats import duration
 from actors.models.sizes import lora_parameters, parameters
 from actors.runtime.placement import Share
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
@@ -156,7 +156,7 @@ def source(plan: Plan) -> str:
     text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
     if plan.machine.gpus:
         low, high = LEARN_RANGE
-        text += f" Learning is assumed to reach {EFFICIENCY['cuda', CARD_DTYPE].learn:.0%} of the GPU's rate;"
+        text += f" Learning is assumed to reach {EFFICIENCY['cuda', GPU_DTYPE].learn:.0%} of the GPU's rate;"
         text += f" it may be {low:.0%} or {high:.0%}."
     return text
 
