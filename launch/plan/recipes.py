@@ -27,7 +27,6 @@ This page is generated: `python -m launch.plan.recipes` prints it, and a test co
 
 
 def page() -> str:
-    """Return the page."""
     names = [name for name in recipe_names() if name not in ("base", "paper", "quickstart", "mine")]
     planned = [name for name in names if f"r8_{name}" not in names]
     lines = recipe_lines()
