@@ -51,11 +51,11 @@ def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[
     return words, given
 
 
-def word_and_options(arguments: Sequence[str], options: Options, what: str) -> tuple[str, dict[str, str]]:
-    """Return the one word of a command line, and the options given. what: the word's meaning, for messages."""
+def word_and_options(arguments: Sequence[str], options: Options, meaning: str) -> tuple[str, dict[str, str]]:
+    """Return the one word of a command line, and the options given. meaning: the word's, for messages."""
     words, given = words_and_options(arguments, options)
     if len(words) != 1:
-        raise BadInput(f"name {what}, not {' '.join(words) or 'none'}")
+        raise BadInput(f"name {meaning}, not {' '.join(words) or 'none'}")
     return words[0], given
 
 

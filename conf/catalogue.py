@@ -33,7 +33,7 @@ SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][@REVISION][:split], file:PATH, reasoning
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """Return the content of a YAML file beside this one."""
+    """Return the content of a YAML file in this folder."""
     content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text("utf-8"))
     return content
 

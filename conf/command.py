@@ -45,7 +45,7 @@ LAYOUT = "\n\t"
 
 
 def near(path: Path) -> str:
-    """Return a path as a person types it here: relative where it is below the working directory."""
+    """Return a path as a person types it here: relative if it is below the working directory."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):  # elsewhere, or a working directory that is gone
@@ -117,7 +117,7 @@ def refused(name: str, error: Exception) -> int:
         sentence = str(error)
     elif isinstance(error, OSError) and number in FULL:
         sys.stdout = None
-        sentence = f"nothing more can be written ({error.strerror}): make room, or send it elsewhere"
+        sentence = f"cannot write any more ({error.strerror}): make room, or send it elsewhere"
     elif isinstance(error, OSError) and number in UNFIT and error.filename:
         sentence = str(BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another"))
     else:
@@ -129,12 +129,12 @@ def refused(name: str, error: Exception) -> int:
 
 def unforeseen(error: Exception) -> str:
     """Write the traceback of an error into a new file. Say what happened, and name the file."""
-    said = in_brief(error)
+    text = in_brief(error)
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="microbudget-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
         ) as file:
             traceback.print_exception(error, file=file)
     except OSError as full:
-        return f"unforeseen, {said}; the traceback could not be written ({full.strerror}): make room and try again"
-    return f"unforeseen, {said}; the traceback is in {file.name}: report it, it is a fault of this project"
+        return f"unforeseen error, {text}; no traceback could be written ({full.strerror}): make room and try again"
+    return f"unforeseen error, {text}; the traceback is in {file.name}: report it, it is a fault of this project"

@@ -30,7 +30,7 @@ SIGNATURES = {
     b"\xfe\xff": "text in UTF-16",
     b"PAR1": "a parquet file",
 }
-"""First bytes of a file → what it is instead of text in UTF-8."""
+"""First bytes of a file → its format, which is not UTF-8 text."""
 
 MALFORMED = (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError)
 """Errors of the YAML reader, such as LookupError for !!int '' and !!bool x, and TypeError for a value that JSON does
@@ -181,7 +181,7 @@ def conform(value: Any, kind: Any) -> Any:
     Raises ValueError with the first wrong place and the type expected there.
     """
     try:
-        found = _adapter(kind).validate_python(value, strict=True)  # a copy, with floats for whole numbers
+        found = _adapter(kind).validate_python(value, strict=True)  # a copy, in which whole numbers may become floats
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))

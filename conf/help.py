@@ -91,12 +91,12 @@ def _print_overview(console: Console, usage: str) -> None:
 
 
 def default(item: Setting) -> str:
-    """Return the default of a setting as it is written on the command line."""
+    """Return the default of a setting as on the command line."""
     return show(getattr(item.section(), item.path.rpartition(".")[2]))
 
 
 def possible(item: Setting) -> str:
-    """Say which values a setting may have."""
+    """Describe the values that a setting may have."""
     bounds = ", " + re.sub("^use (a value |a number )?", "", item.rule.remedy) if item.rule else ""
     return expected(item.kind) + bounds
 

@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 """Nested mappings: sections, and values by their keys."""
 
 Layer = tuple[str, Tree]
-"""A layer of settings, and the file it comes from; empty for the command line."""
+"""The file of a layer of settings, empty for the command line, and the layer."""
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -83,7 +83,7 @@ def settings_of(adapter: Path) -> Config:
     """Return the settings of the run that contains an adapter, without checking rules, which may be newer than it."""
     run = run_of(str(adapter))
     if run is None:
-        raise BadInput(f"{adapter} lies in no run's folder: name one that does")
+        raise BadInput(f"{adapter} is not in a run's folder: name one that is")
     return _resolve([_of_run(run, str(adapter))], Config)
 
 
@@ -215,7 +215,7 @@ def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Co
 
 
 def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
-    """Return the layers and their presets merged in order, and the file or preset that each key comes from."""
+    """Return the layers and their presets merged in order, and the source of each key: a file or a preset."""
     merged: list[Tree] = []
     files: dict[str, str] = {}
     followers = [item for item in settings(Config) if item.follows]

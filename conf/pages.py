@@ -46,7 +46,7 @@ BOUNDS = (
 
 COMING_FROM = """# Coming from TRL, verl or OpenRLHF
 
-Names of settings that you know from elsewhere, their names here, and what differs. On the command line, a name in the
+Names of settings in other projects, their names here, and the differences. On the command line, a name in the
 left column is answered with ours. [Settings](settings.md) has every setting. This page is generated from
 `conf/coming_from.yaml`: `python -m conf.pages coming-from` prints it, and a test compares them.
 """

@@ -3,7 +3,7 @@
     max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0)
     '''The string below the field says what the setting means.'''
 
-`conf/schema/` declares all settings this way. No other file lists settings by name for a property they have: it asks
+`conf/schema/` declares all settings this way. Other files do not list the settings with a property by name, but call
 `conf.schema.marked`.
 """
 
@@ -57,7 +57,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting and what is known about it.
+    """One setting and its properties.
 
     path: its dotted key, as on the command line.
     kind: its type.
@@ -166,7 +166,7 @@ def changed(section: Section, change: Mapping[str, Any]) -> Section:
 
 
 def expected(hint: Any) -> str:
-    """Say what a value of a type looks like."""
+    """Describe a value of a type."""
     optional = type(None) in get_args(hint)
     kind = get_args(hint)[0] if optional else hint
     if kind in WORDS:

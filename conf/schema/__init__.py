@@ -28,7 +28,7 @@ GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "l
 OF_A_CALL: dict[str, Any] = {"resumable": True, "momentary": True}
 
 ONE_RUN = "launch/run.py shows the settings of one run"
-START_FROM = "launch/evaluate.py evaluates it; runs go on from lora.start_from"
+START_FROM = "launch/evaluate.py evaluates it; runs continue from lora.start_from"
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -36,7 +36,7 @@ class Config:
     """Settings without a section, and the sections."""
 
     plan: bool = setting(False, "our choice", **OF_A_CALL)
-    """Print placement, memory and time (evaluate.py: what would be sampled), then exit."""
+    """Print placement, memory and time (evaluate.py: the samples to take), then exit."""
     show: bool = setting(False, "our choice", not_for_sweeps=ONE_RUN, **OF_A_CALL)
     """For run.py: print every setting with its value, its source and its meaning, then exit."""
     device: str = setting("auto", "our choice: the same command everywhere", resumable=True)

@@ -29,7 +29,7 @@ OWN = {
 
 CHAT = Rule(
     lambda given: given.keys().isdisjoint(OWN),
-    f"leave out what is not for the template: {', '.join(sorted(OWN))}",
+    f"leave out arguments that are not the template's: {', '.join(sorted(OWN))}",
 )
 
 

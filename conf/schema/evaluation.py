@@ -1,4 +1,4 @@
-"""Held-out evaluation: before and after training, and while it goes on."""
+"""Held-out evaluation: before, after and during training."""
 
 from pydantic.dataclasses import dataclass
 

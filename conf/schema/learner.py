@@ -19,7 +19,7 @@ class LearnerConfig:
 
     problems_per_update: int = setting(8, "our choice", ge=1, le=2048)
     """Groups in one batch."""
-    max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0, le=64)
+    max_staleness: int = setting(1, "our choice: the smallest with which generation and learning overlap", ge=0, le=64)
     """η, the number of versions that a group may lag behind the version it updates; 0 is synchronous."""
     dynamic_sampling: bool = setting(False, "the paper")
     """Dynamic sampling: whether groups whose samples all earned the same reward are replaced by others. Otherwise they
@@ -57,7 +57,7 @@ class LearnerConfig:
     """Place of the optimizer's state: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (on the
     learner's device)."""
     gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
-    """Whether activations are computed twice instead of kept; auto: where those of a micro-batch would fill most of a
+    """Whether activations are computed twice instead of kept; auto: if those of a micro-batch would fill most of a
     GPU."""
     fused_kernels: bool = setting(True, "our choice", resumable=True)
     """Whether a learner on a GPU uses liger-kernel's norms, rotary embedding and MLP for the model families they were
@@ -133,7 +133,7 @@ class GuardConfig:
     half causes a warning.
     """
 
-    action: str = setting("warn", "the paper: collapse is what it studies", choices=("warn", "rollback", "stop"))
+    action: str = setting("warn", "the paper: it studies collapse", choices=("warn", "rollback", "stop"))
     """warn; rollback, which returns to the last checkpoint before the collapse and continues with other samples; or
     stop, which stops the run."""
     window: int = setting(20, "our choice", ge=8)

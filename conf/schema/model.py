@@ -68,8 +68,8 @@ class ModelConfig:
     dtype: str = setting(
         "bfloat16", "as these models were trained", choices=("auto", "bfloat16", "float32"), checkpointed="dtype"
     )
-    """Data type of the weights and of the computation. auto: bfloat16 on a GPU, and on a CPU whichever it multiplies
-    faster. A run keeps the one it began with."""
+    """Data type of the weights and of the computation. auto: bfloat16 on a GPU, and on a CPU the type that it
+    multiplies faster. A run keeps the type that it began with."""
     stop_tokens: list[str] = setting([], "the model's own are enough for most", follows="model.path")
     """Special tokens that end a response, besides those in the model's own files: for a base model whose chat template
     ends turns with another one."""
@@ -102,7 +102,7 @@ class LoraConfig:
     target_modules: list[str] = setting(
         list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES, checkpointed="target_modules"
     )
-    """Linear projections that carry an adapter; every layer has to have each of them. Phi-3 has others:
+    """Linear projections that carry an adapter; every layer must have each of them. Phi-3 has others:
     [qkv_proj,o_proj,gate_up_proj,down_proj]."""
     start_from: str = setting("", "our choice", local_path=True)
     """Folder of a plain PEFT adapter to continue from, of the same rank, alpha and modules; empty for a new adapter,

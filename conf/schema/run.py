@@ -40,7 +40,7 @@ class RunConfig:
     name: str = setting("", "the recipe's name", rule=PLAIN_NAME, setup=False, costless=True, not_for_sweeps=SWEEP_NAME)
     """Name of the run, and of its folder."""
     folder: str = setting("runs", "our choice", rule=FOLDER, resumable=True, private=True)
-    """Folder in which the run has its own."""
+    """Folder of all runs; each run has a folder in it."""
     overwrite: bool = setting(
         False,
         "our choice: a finished run is never lost by accident",
@@ -65,19 +65,19 @@ class RunConfig:
         "off", "our choice: with it, one process's fault ends both", choices=("off", "on", "auto"), resumable=True
     )
     """For run.py: whether engine and learner on one GPU compute at the same time instead of in turn, through NVIDIA's
-    Multi-Process Service, which the run starts and ends. Decoding waits for memory and learning for arithmetic, so that
-    both are done sooner; but a memory fault of one ends both, which then start again. auto: on where engine and learner
+    Multi-Process Service, which the run starts and ends. Memory bounds decoding and arithmetic bounds learning, so
+    that both finish sooner; but a memory fault of one ends both, which then restart. auto: on if engine and learner
     share a GPU of this machine and the service's program is installed."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more")
     """Whether the run can be repeated to the bit: the same machine, versions and settings give the same adapters and
     metrics (except times), even after an interruption. It sets learner.max_staleness=0, paces schedules by updates,
     and so needs budget.updates. On a CPU an engine serves one request at a time; on a GPU it uses vLLM's
-    batch-invariant mode, untested with this project. The clock still decides verification deadlines, the
+    batch-invariant mode, untested here. The clock still decides verification deadlines, the
     end of the budget, and the end of a validation after a signal."""
 
     @property
     def mps(self) -> bool:
-        """Whether MPS is on; a plan has decided what auto means."""
+        """Whether MPS is on. A plan resolves auto first."""
         return self.nvidia_mps == "on"
 
 
@@ -131,7 +131,7 @@ class DashboardConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class SweepConfig:
-    """For launch/sweep.py alone; a run has no such section."""
+    """The sweep's name and budget, only for launch/sweep.py."""
 
     name: str = setting("", "the recipe's name and -sweep")
     """Folder of the sweep under run.folder, with the runs' folders in it."""

@@ -45,14 +45,14 @@ COMPILERS = ("c++", "g++", "clang++")
 class Finding:
     """A checked thing and its state; bad forbids a run. text: its properties, and the remedy unless it is good."""
 
-    what: str
+    name: str
     state: State
     text: str
 
     @property
     def line(self) -> Text:
         """The finding as a line for a person."""
-        return Text.assemble((self.state, STYLES[self.state]), f" {self.what}: {self.text}")
+        return Text.assemble((self.state, STYLES[self.state]), f" {self.name}: {self.text}")
 
 
 def look(config: Config) -> tuple[list[Finding], Plan | None]:
@@ -88,8 +88,8 @@ def look_at_gpus(device: str = "auto") -> Iterator[Finding]:
         yield _driver(driver)
         if not found:
             yield Finding("driver", "bad", "shows no GPU; check that this machine or container has one")
-        for card in found:
-            yield Finding(f"GPU {card.index}", *_card(card, device))
+        for gpu in found:
+            yield Finding(f"GPU {gpu.index}", *_gpu(gpu, device))
 
 
 def _driver(installed: str) -> Finding:
@@ -107,20 +107,20 @@ def _driver(installed: str) -> Finding:
     )
 
 
-def _card(card: Gpu, device: str) -> tuple[State, str]:
-    name, capability = card.name, "{}.{}".format(*card.capability)
+def _gpu(gpu: Gpu, device: str) -> tuple[State, str]:
+    name, capability = gpu.name, "{}.{}".format(*gpu.capability)
     try:
-        used = select([card], device)
+        used = select([gpu], device)
     except BadInput as error:
         return "bad", str(error)
     if not used:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         return "good", f"{name}, not used with device={device} and CUDA_VISIBLE_DEVICES={visible}"
-    if card.capability[0] < LEAST_CAPABILITY:
+    if gpu.capability[0] < LEAST_CAPABILITY:
         return "bad", f"{name} has compute capability {capability}; vLLM's LoRA needs 8.0 (Ampere)"
-    free = card.free or 0
-    text = f"{name}, {free / GIB:.1f} of {card.memory / GIB:.1f} GiB free, compute capability {capability}"
-    if free < (1 - HELD) * card.memory:
+    free = gpu.free or 0
+    text = f"{name}, {free / GIB:.1f} of {gpu.memory / GIB:.1f} GiB free, compute capability {capability}"
+    if free < (1 - HELD) * gpu.memory:
         return "warning", f"{text}; another process holds the rest: nvidia-smi shows which, end it"
     if gpu_of(name) is None:
         return "warning", f"{text}; its rates are not in conf/devices.yaml: time is planned only once it is measured"
@@ -160,7 +160,7 @@ def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:
             continue
         text = f"{amount(each.free)} free, a run needs {amount(each.needed)}"
         enough = each.free >= each.needed
-        yield Finding(each.what, "good" if enough else "bad", text if enough else f"{text}; {each.remedy}")
+        yield Finding(each.name, "good" if enough else "bad", text if enough else f"{text}; {each.remedy}")
 
 
 def look_at_model(config: Config) -> Finding:

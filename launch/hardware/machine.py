@@ -65,9 +65,9 @@ class Machine:
 def detect(device: str = "auto") -> Machine:
     """Describe this machine (`auto`), this machine without GPUs (`cpu`), or a machine with a GPU of devices.yaml."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
-    cards = [] if device == "cpu" else find_gpus(device)
-    if cards:
-        return with_gpus(cards, cores)
+    gpus = [] if device == "cpu" else find_gpus(device)
+    if gpus:
+        return with_gpus(gpus, cores)
     if device in ("auto", "cpu"):
         return _cpu(cores)
     return with_listed(device, cores)
@@ -80,19 +80,19 @@ def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
 
 
-def with_gpus(cards: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
+def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
     """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one."""
-    smallest = min(cards, key=lambda card: card.memory)
+    smallest = min(gpus, key=lambda gpu: gpu.memory)
     listed = devices().get(gpu_of(smallest.name) or "")
     return Machine(
         name=smallest.name,
         cores=cores,
         host_memory=total_memory(),
-        gpus=len(cards),
+        gpus=len(gpus),
         gpu_memory=smallest.memory,
         bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
         rates=listed.rates if listed else {},
-        cards=tuple(cards),
+        cards=tuple(gpus),
     )
 
 

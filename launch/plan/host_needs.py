@@ -29,9 +29,9 @@ SESSION_BYTES = 512 * MIB
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource of the host. free, needed: bytes. remedy: what to do where there is too little."""
+    """A resource of the host. free, needed: bytes. remedy: what to do if there is too little."""
 
-    what: str
+    name: str
     free: int
     needed: int
     remedy: str
@@ -102,5 +102,5 @@ def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
     for each in resources(need, folder, overwrite):
         if each.free < each.needed:
             raise BadInput(
-                f"{each.what} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
+                f"{each.name} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
             )

@@ -1,4 +1,4 @@
-"""Memory that each process of a run needs, from configuration and the model's shape alone, and whether it fits."""
+"""Memory of each process of a run, computed from configuration and model shape, and whether it fits."""
 
 import math
 from collections.abc import Iterator, Sequence

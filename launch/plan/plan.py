@@ -1,4 +1,4 @@
-"""The plan of a run: placement, memory and time, from configuration and the model's shape alone."""
+"""The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
 import math
 from collections.abc import Sequence
@@ -155,7 +155,7 @@ def plan_for(
 
 
 def with_problems(plan: Plan) -> Plan:
-    """Return the plan with the problems of its file counted, and no more held out than there are."""
+    """Return the plan with the problems of its file counted, and eval.problems limited to them."""
     if (problems := count_problems(plan.asked)) is None:
         return plan
     fewer: Change = {"eval.problems": problems.heldout}

@@ -13,7 +13,7 @@ PRICES = {"RTX3090": 0.25, "RTX4090": 0.40, "A40": 0.40, "L40S": 0.90, "A100-80"
 """GPU → example price per hour, US dollars."""
 
 CORES = tuple(range(8))
-"""CPU cores beside the GPU: the page does not depend on the machine that prints it."""
+"""CPU cores next to the GPU. The page does not depend on the machine that prints it."""
 
 HEAD = """# Which recipe on which GPU
 
