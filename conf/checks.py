@@ -113,7 +113,7 @@ SAPO_SLOPE = 1.6
 
 def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float | None]:
     """Return the key that bounds the surrogate's slope at advantages of a sign, 1 or −1, and the bound, or None. The
-    slope is the derivative by a token's log-probability, as a multiple of the advantage's size.
+    slope is the derivative with respect to a token's log-probability, as a multiple of the advantage's size.
 
     clip: d min(ρA, clip(ρ)A) / d log ρ is ρA or 0. Where A > 0 it is 0 past 1 + clip_high; where A < 0 it is 0 below
     1 − clip_low, which bounds nothing, and past dual_clip. cispo: it is clip(ρ)A, at most 1 + clip_high times A for

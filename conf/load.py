@@ -80,7 +80,7 @@ def run_of(adapter: str) -> Path | None:
 
 
 def settings_of(adapter: Path) -> Config:
-    """Return the settings of the run that contains an adapter, without checking rules, which may be newer than it."""
+    """Return the settings of the run that contains an adapter, without checking rules, which may be newer."""
     run = run_of(str(adapter))
     if run is None:
         raise BadInput(f"{adapter} is not in a run's folder: name one that is")

@@ -1,6 +1,6 @@
 """A setting is a field of a frozen pydantic dataclass that carries everything known about it.
 
-    max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0)
+    max_staleness: int = setting(1, "our choice: the smallest with which generation and learning overlap", ge=0)
     '''The string below the field says what the setting means.'''
 
 `conf/schema/` declares all settings this way. Other files do not list the settings with a property by name, but call

@@ -5,7 +5,7 @@
 Examples:
 
     python launch/doctor.py conf=quickstart                     # on any machine
-    python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a day of it
+    python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a long run
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
     python launch/doctor.py conf=r256_instruct run.nvidia_mps=on     # the speed with that setting
 

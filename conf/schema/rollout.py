@@ -30,16 +30,15 @@ class RolloutConfig:
     """Sequences that an engine decodes at once."""
     actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
     """Number of engines, each on a GPU of its own (a single GPU is shared with the learner) or on cores of its own.
-    When
-    null: with several GPUs, one on each that the learner does not have; with several nodes without a GPU, one on each
-    but the learner's; otherwise one."""
+    When null: with several GPUs, one on each that the learner does not have; with several nodes without a GPU, one on
+    each but the learner's; otherwise one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)
     """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/lora_kernels.py, which fit decoding,
     instead of their own. Tuned sizes in VLLM_TUNED_CONFIG_FOLDER override both."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
-    """Mean length of a prompt, tokens. Only the plan's estimate of time uses it, where no run of this recipe has been
+    """Mean length of a prompt, tokens. Only the plan's estimate of time uses it, if no run of this recipe has been
     measured."""
     typical_response_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
     """Mean length of a response, tokens, for the same estimate."""
@@ -47,8 +46,8 @@ class RolloutConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class AdapterCheckConfig:
-    """The adapter check: do the rollouts use the adapter they claim to? Every engine answers fixed prompts after every
-    weight sync, and under synthetic adapters whenever an engine starts.
+    """The adapter check: do the rollouts use the adapter they claim to? Every engine responds to fixed prompts after
+    every weight sync, and with synthetic adapters whenever an engine starts.
     """
 
     problems: int = setting(4, "our choice", ge=1, le=4096)

@@ -4,7 +4,7 @@ Under a steady staleness limit η, the groups of a batch start when a version is
 them ends at most η + 1 updates later. With P seconds per update, G seconds to generate a batch, L seconds of learning
 and S seconds of weight sync,
 
-    G + L ≤ (1 + η) · P,    G + S ≤ slots · P,    P ≥ L,
+    G + L ≤ (1 + η) · P,    G + S ≤ slots · P,    P ≥ L.
 
 The second holds because an adapter slot is only free when the last request of its version has ended. Little's law gives
 the decoding steps per update: N = samples · length / samples decoded at once. On a shared GPU, engine and learner each

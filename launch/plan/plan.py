@@ -92,7 +92,7 @@ class Plan(Fit):
 
     @property
     def together(self) -> float:
-        """Work that engine and learner do on one GPU at the same time, over the work of one of them alone."""
+        """The factor of `TOGETHER` for this run, 1 without a GPU."""
         if self.placement.device != "cuda":
             return 1.0
         return self.calibration.together or TOGETHER[self.config.run.mps]

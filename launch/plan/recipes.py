@@ -22,7 +22,7 @@ yet. Settings behind "with" make a recipe fit. Prices are examples: give yours a
 
     python launch/run.py conf=gsm8k plan=true device=4090 budget.price_per_hour=0.40
 
-This page is generated: `python -m launch.plan.recipes` prints it, and a test compares.
+This page is generated: `python -m launch.plan.recipes` prints it, and a test compares them.
 """
 
 
