@@ -78,9 +78,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder)
     if trained.run.finished() is None:
-        raise BadInput(
-            f"the run in {folder} has not finished: its model card needs the final result, so resume it first"
-        )
+        raise BadInput(f"the run in {folder} has not finished: its model card needs the result, so resume it first")
     licence = ""
     if not dry:
         api = connect(name)
@@ -108,9 +106,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         for file in sorted(file for file in files.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
         if dry:
-            console.print(
-                f"{card}\nNothing was uploaded: without dry_run=true, all of it goes to {name}", soft_wrap=True
-            )
+            console.print(f"{card}\nNothing was uploaded: without dry_run=true, all goes to {name}", soft_wrap=True)
             return 0
         with hub_refusals(name):
             address = api.create_repo(name, private=given.get("private") != "false", exist_ok=True)
@@ -159,8 +155,8 @@ def hub_refusals(name: str) -> Iterator[None]:
         if isinstance(error, HfHubHTTPError):
             cause = in_brief(error)
             if error.response.status_code in (401, 403):
-                cause = f"the token in {TOKEN} has no access"
-        raise BadInput(f"to={name}: the hub refuses the upload ({cause}); correct that or try again") from None
+                cause = f"the token in {TOKEN} has no write access"
+        raise BadInput(f"to={name}: the request to the hub failed ({cause}); correct that or try again") from None
 
 
 def public(value: Any) -> Any:

@@ -75,9 +75,7 @@ def read_pairs(folder: Path) -> dict[str, list[Pair]]:
     before, after = run.samples("eval-base"), run.samples("eval-final")
     for name, rows in (("eval-base", before), ("eval-final", after)):
         if not rows:
-            raise BadInput(
-                f"the run in {folder} has no samples/{name}.jsonl: an evaluation writes it, so resume the run"
-            )
+            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl, which its evaluation writes: resume it")
     return pairs_by_outcome(before, after)
 
 

@@ -174,9 +174,7 @@ def logprobs(model: Any, texts: list[tuple[list[int], list[int]]]) -> Tensor:
     parts = []
     for batch in (texts[start : start + size] for start in range(0, len(texts), size)):
         ids = [torch.tensor([*prompt, *response]) for prompt, response in batch]
-        padded = pad_sequence(ids, batch_first=True).to(
-            model.device
-        )  # after each text, where causal attention does not look
+        padded = pad_sequence(ids, batch_first=True).to(model.device)  # after each text, where no token attends
         logits = model(input_ids=padded, logits_to_keep=padded.shape[1] - first, use_cache=False).logits
         for row, (prompt, response) in zip(logits, batch, strict=True):
             scored = row[len(prompt) - 1 - first :][: len(response)].float().log_softmax(-1)

@@ -44,9 +44,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     adapter = trained * DTYPE_BYTES[config.model.dtype]
     checkpoint = trained * CHECKPOINT_BYTES + adapter
     published = (2 * ADAPTER_SLOTS + 1) * adapter  # served adapters, synthetic ones, and the one being written
-    kept = (
-        config.checkpoint.keep_last + 1 + (config.validation.every > 0)
-    )  # one between them; the best may be an old one
+    kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
     return HostNeeds(
         disk=(kept + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,
@@ -79,9 +77,7 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
     free, temporary = measure(folder), Path(tempfile.gettempdir())
     kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more old files make no room for new ones
     disk = need.disk - (size(folder) if overwrite else free.begun + kept)
-    stored = (
-        0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES
-    )  # Ray's object store then goes to disk
+    stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray then stores there
     yield Resource(
         f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"
     )
