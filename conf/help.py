@@ -1,4 +1,4 @@
-"""Explains the recipes and settings, from themselves: `python launch/run.py help [SECTION | KEY …]`."""
+"""Explains the recipes and settings: `python launch/run.py help [SECTION | KEY …]`."""
 
 import inspect
 import re
@@ -19,7 +19,7 @@ from conf.schema import Config, ConfigWithSweep
 from conf.settings import Setting, expected, settings, show
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
-"""Names of the recipes that are another one at some rank."""
+"""Pattern of a recipe's name that only sets the rank of another recipe."""
 
 
 def explain(arguments: list[str], usage: str) -> None:
@@ -48,7 +48,7 @@ def explain(arguments: list[str], usage: str) -> None:
 
 
 def recipe_lines() -> dict[str, str]:
-    """Return the purpose of each recipe, in a line; those that are another one at some rank stand together."""
+    """Return one line on each recipe; all those that only set another one's rank share a line."""
     lines, at_ranks = {}, set()
     for name in recipe_names():
         if found := OF_THE_GRID.fullmatch(name):
@@ -62,7 +62,7 @@ def recipe_lines() -> dict[str, str]:
 
 
 def show_settings(config: Config, arguments: list[str]) -> None:
-    """Print every setting of a command line by section: its value, the source of that, its meaning."""
+    """Print every setting of a command line, by section: its value, the value's source, its meaning."""
     console, given = PlainConsole(), origins(arguments)
     heading = None
     for item in settings(Config):
@@ -91,12 +91,12 @@ def _print_overview(console: Console, usage: str) -> None:
 
 
 def default(item: Setting) -> str:
-    """Return the default of a setting as it is written on the command line."""
+    """Return the default of a setting as on the command line."""
     return show(getattr(item.section(), item.path.rpartition(".")[2]))
 
 
 def possible(item: Setting) -> str:
-    """Say which values a setting may have."""
+    """Describe the values that a setting may have."""
     bounds = ", " + re.sub("^use (a value |a number )?", "", item.rule.remedy) if item.rule else ""
     return expected(item.kind) + bounds
 

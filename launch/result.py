@@ -1,4 +1,4 @@
-"""Print the result of a finished run in a few lines: exit code 1 if there is none.
+"""Print the result of a finished run in a few lines. The exit code is 1 if there is none.
 
     python -m launch.result RUN_FOLDER
 

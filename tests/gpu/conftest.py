@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from launch.hardware.machine import Machine, detect
 
 
@@ -15,9 +15,9 @@ def machine() -> Machine:
     """Return this machine with one GPU."""
     found = detect()
     if not found.gpus:
-        pytest.skip("no NVIDIA GPU here: nvidia-smi lists none")
-    if not found.rates.get(CARD_DTYPE, 1.0):
-        pytest.skip(f"{found.name} cannot compute in {CARD_DTYPE}")
+        pytest.skip("no NVIDIA card here: nvidia-smi lists none")
+    if not found.rates.get(GPU_DTYPE, 1.0):
+        pytest.skip(f"{found.name} cannot compute in {GPU_DTYPE}")
     return replace(found, gpus=1)
 
 
