@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     if problems.train[0].prompt.rstrip().endswith("<think>"):
         say("The chat template opens <think> itself: responses start inside it")
     for problem in problems.train[:SAMPLES]:
-        say(f"\n--- {problem.id}, reference answer {problem.gold!r}\n{problem.prompt}")
+        say(f"\n--- a training problem, reference answer {problem.gold!r}\n{problem.prompt}")
     return 0
 
 
