@@ -16,8 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from conf.arguments import pairs
-from conf.catalogue import known_as, presets, reward_presets
-from conf.catalogue import elsewhere
+from conf.catalogue import elsewhere, known_as, presets, reward_presets
 from conf.checks import check
 from conf.departed import take, translated, without_departed
 from conf.documents import flatten, parse_yaml, read_yaml, reason, write_yaml
