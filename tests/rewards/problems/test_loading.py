@@ -308,7 +308,7 @@ def test_generated_problems(byte_tokenizer: Any) -> None:
     [
         ({"problem_field": "nope"}, ("data.problem_field", "'nope'", "problem, answer, nothing")),
         ({"answer_field": "nope"}, ("data.answer_field", "'nope'", "problem, answer, nothing")),
-        ({"source": "file:text.jsonl"}, ("problem|question|prompt", "text, answer")),
+        ({"source": "file:text.jsonl"}, ("'question' or 'prompt'", "text, answer")),
         ({"source": "file:empty.jsonl"}, ("data.problem_field", "empty")),
         ({"source": "file:/nowhere/rows.jsonl"}, ("data.source", "/nowhere/rows.jsonl")),
         ({"source": "file:rows.txt"}, ("data.source", "rows.txt", ".jsonl, .json, .csv, .parquet")),
