@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from conf.errors import BadInput, hint
 
@@ -16,17 +17,24 @@ KEY = re.compile(r"[\w.\[\]-]*=")
 RUN = "the folder of one run, such as runs/quickstart"
 
 
-def pairs(arguments: Sequence[str], example: str, known: Iterable[str] = ()) -> dict[str, str]:
+def pairs(
+    arguments: Sequence[str],
+    example: str,
+    known: Iterable[str] = (),
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """Return the values of a command line of pairs, by key.
 
-    example: an example for messages. known: names to suggest for a word.
+    example: pairs, for messages. known: names to suggest for a word. elsewhere: our names for those of other projects.
     Raises BadInput for anything that is not a pair, and for a key given twice.
     """
     given: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not (key and equals) or key.startswith("-"):
-            raise BadInput(f"argument {argument!r}: {_spelled(argument, example, known)}")
+            name = key.lstrip("-")
+            remedy = f"use {elsewhere[name]}" if name in elsewhere else _spelled(argument, example, known)
+            raise BadInput(f"argument {argument!r}: {remedy}")
         if key in given:
             raise BadInput(f"{argument}: {key}={given[key]} is on the same command line; keep one of them")
         given[key] = value

@@ -28,7 +28,7 @@ SOURCES = re.compile(
     rf"(hub:{PART}/{PART}(/[^:/@]+)?(@{PART})?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)",
     re.ASCII,
 )
-SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][@REVISION][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION"
+SOURCE_FORMS = "file:PATH, hub:OWNER/NAME[/CONFIG][@REVISION][:split], reasoning_gym:NAME or import:MODULE:FUNCTION"
 
 
 @cache

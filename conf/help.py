@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from conf.catalogue import elsewhere
 from conf.command import WORDS, PlainConsole
 from conf.errors import BadInput, hint
 from conf.load import BASE, FOLDER, origins, recipe_names
@@ -36,7 +37,8 @@ def explain(arguments: list[str], usage: str) -> None:
     for topic in topics:
         found = [item for item in known if f"{item.path}.".startswith(f"{topic}.")]
         if not found:
-            near = hint(topic, {name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name})
+            names = dict.fromkeys(name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name)
+            near = f"use {elsewhere()[topic]}; " if topic in elsewhere() else hint(topic, names)
             raise BadInput(f"help {topic}: no such section or setting; {near}all sections: {', '.join(_sections())}")
         if found[0].path != topic:
             console.print(Text(f"{topic}: {about(found[0].section)}\n"))

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from conf.arguments import pairs
-from conf.catalogue import known_as, presets, reward_presets
+from conf.catalogue import elsewhere, known_as, presets, reward_presets
 from conf.checks import check
 from conf.departed import take, translated, without_departed
 from conf.documents import flatten, parse_yaml, read_yaml, reason, write_yaml
@@ -55,8 +55,8 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
         config = _resolve([_of_run(run, config.adapter), given], kind, rules=True)
     elif not name:
         raise BadInput(
-            f"no conf=NAME given: start with conf=quickstart, or choose from {', '.join(recipe_names(folder))}; "
-            "`python launch/run.py help` explains the settings"
+            "no conf=NAME given: start with conf=quickstart; `python launch/run.py help` lists the recipes "
+            "and explains the settings"
         )
     config = changed(config, {"run.name": config.run.name or name, "device": known_as(config.device)})
     check(config)
@@ -155,7 +155,7 @@ def read_value(key: str, text: str) -> Any:
 def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
     """Return the recipe's name, empty if there is none, and the overrides."""
     known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(Config))]
-    given = pairs(arguments, "conf=quickstart or lora.rank=8", known)
+    given = pairs(arguments, "conf=quickstart or lora.rank=8", known, elsewhere())
     for key, other in combinations(sorted(given), 2):
         if other.startswith(f"{key}."):
             raise BadInput(f"{other}={given[other]}: {key}={given[key]} is on the same command line; keep one of them")

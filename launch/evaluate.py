@@ -4,9 +4,9 @@
 
 Examples:
 
-    python launch/evaluate.py adapter=runs/quickstart/checkpoints/latest benchmarks=[heldout] n=8
-    python launch/evaluate.py benchmarks=[aime24,amc23] adapter=runs/r64_instruct/checkpoints/latest
-    python launch/evaluate.py conf=r64_instruct benchmarks=[file:exam.jsonl] n=4 limit=100
+    python launch/evaluate.py adapter=runs/quickstart/checkpoints/latest 'benchmarks=[heldout]' n=8
+    python launch/evaluate.py 'benchmarks=[aime24,amc23]' adapter=runs/r64_instruct/checkpoints/latest
+    python launch/evaluate.py conf=r64_instruct 'benchmarks=[file:exam.jsonl]' n=4 limit=100
 
 An adapter in a run's folder is evaluated with that run's settings, without conf=NAME. The results are in `evaluation/`
 in the run's folder. The same command continues an interrupted evaluation.

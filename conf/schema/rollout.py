@@ -19,7 +19,7 @@ class RolloutConfig:
     """
 
     samples_per_problem: int = setting(8, "the paper", rule=GROUP_SIZE)
-    """Samples in a group."""
+    """Responses generated for each problem; together they are a group."""
     max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1, le=LONGEST)
     """Longest prompt, tokens."""
     max_response_tokens: int = setting(512, "our choice", ge=1, le=LONGEST)

@@ -53,7 +53,12 @@ def conclusion(plan: Plan) -> Text:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
     budget = plan.config.budget
     text = f"The updates in {duration(budget.seconds)} are not known: conf/devices.yaml does not list this GPU."
-    if found := plan.estimate:
+    if (found := plan.estimate) and not found.updates:
+        spent = found.start_s + 2 * found.evaluate_s
+        text = f"{duration(budget.seconds)} hold no update: start and evaluations take {duration(spent)}"
+        text += f", an update {duration(found.update_s)}; raise budget.minutes."
+        return Text(f"Fits, but {text}", style="bold yellow")
+    if found:
         cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
         text = f"About {_updates(found)} in {duration(budget.seconds)}{cost}."
     return Text(f"Fits. {text}", style="bold green")
@@ -153,7 +158,10 @@ def source(plan: Plan) -> str:
     """Say where the times of a plan come from."""
     if plan.calibration.of:
         return f"From rates and sizes, corrected by a measurement here: {plan.calibration.of}."
-    text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
+    if plan.machine.present:
+        text = "From rates and sizes; no run of this model has been measured on this machine yet."
+    else:
+        text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
     if plan.machine.gpus:
         low, high = LEARN_RANGE
         text += f" Learning is assumed to reach {EFFICIENCY['cuda', GPU_DTYPE].learn:.0%} of the GPU's rate;"

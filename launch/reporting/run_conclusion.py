@@ -55,18 +55,25 @@ def change(run: Run) -> Change | None:
 
 
 def conclude(run: Run, found: Change | None) -> str:
-    """Return the conclusion in a sentence, and a second sentence if the run is far behind its plan."""
+    """Return the conclusion in a sentence, and a second one if the run is far behind its plan.
+
+    found: `change` of the run.
+    """
+    if found and not run.summary.updates and not run.rows:
+        return f"No conclusion: no update was made; {_ended(run)}."
     late = f" It made only {said}." if (said := behind(run)) else ""
     return (_sentence(found) if found else _without_result(run)) + late
 
 
 def _without_result(run: Run) -> str:
-    reason = shorten(run.summary.reason, REASON_CHARACTERS)
-    ended = f"the run {WORDS['endings'].get(run.summary.status, run.summary.status)}" + (
-        f" ({reason})" if reason else ""
-    )
     missing = "the base model" if run.base is None else "the trained model"
-    return f"No conclusion: {missing} was not evaluated; {ended}."
+    return f"No conclusion: {missing} was not evaluated; {_ended(run)}."
+
+
+def _ended(run: Run) -> str:
+    reason = shorten(run.summary.reason, REASON_CHARACTERS)
+    ended = WORDS["endings"].get(run.summary.status, run.summary.status)
+    return f"the run {ended}" + (f" ({reason})" if reason else "")
 
 
 def _sentence(found: Change) -> str:

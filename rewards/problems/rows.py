@@ -115,12 +115,13 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
 
 def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], columns: Sequence[str]) -> str:
     """Return the chosen column, or else the first guess that exists. Raises BadInput if there is none."""
-    for name in [chosen] if chosen else guesses:
+    names = [chosen] if chosen else guesses
+    for name in names:
         if name in columns:
             return name
     raise BadInput(
-        f"data.{setting}: {key} has no field '{chosen or '|'.join(guesses)}': "
-        f"set it to one of its fields ({', '.join(columns) or 'it has none, being empty'})"
+        f"data.{setting}: {key} has no column {' or '.join(map(repr, names))}: "
+        f"set it to one of its columns ({', '.join(columns) or 'it has none, being empty'})"
     )
 
 

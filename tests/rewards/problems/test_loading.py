@@ -212,7 +212,7 @@ def test_generated_problems_have_true_answers(byte_tokenizer: Any) -> None:
     [
         ({"data.problem_field": "nope"}, ("data.problem_field", "'nope'", "problem, answer, nothing")),
         ({"data.answer_field": "nope"}, ("data.answer_field", "'nope'", "problem, answer, nothing")),
-        ({"data.source": "file:text.jsonl"}, ("problem|question|prompt", "text, answer")),
+        ({"data.source": "file:text.jsonl"}, ("'question' or 'prompt'", "text, answer")),
         ({"data.source": "file:empty.jsonl"}, ("data.problem_field", "empty")),
         ({"data.source": "file:/nowhere/rows.jsonl"}, ("data.source", "/nowhere/rows.jsonl")),
         ({"data.source": "file:rows.txt"}, ("data.source", "rows.txt", ".jsonl, .json, .csv, .parquet")),
