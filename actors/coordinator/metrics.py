@@ -11,7 +11,7 @@ from actors.storage.documents import Heldout
 
 
 class Standing:
-    """The parts of `Progress` that only the coordinator knows. base: the base model's evaluation, if there is one."""
+    """The parts of `Progress` that only the coordinator knows. base: the base model's evaluation, once there is one."""
 
     def __init__(self, budget: Budget, ledger: Ledger, limit: int | None) -> None:
         """limit: updates after which the run ends; None if time alone ends it."""

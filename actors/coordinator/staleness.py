@@ -6,7 +6,7 @@ from actors.messages import Group
 
 
 class StalenessManager:
-    """Admission of groups and their assembly into batches: a pure state machine.
+    """Admits groups and assembles them into batches: a pure state machine.
 
     `version` is the version that new groups are sampled from. At most
 

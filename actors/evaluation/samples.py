@@ -1,4 +1,4 @@
-"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and in `samples/` a file for each policy and
+"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and one file in `samples/` per policy and
 benchmark, so that no sample is generated twice.
 """
 

@@ -50,7 +50,7 @@ def correct(samples: Samples) -> list[int]:
 
 
 def majority(rows: Sequence[EvaluatedSample], alike: Alike) -> float:
-    """Return 1 if the commonest answer to a problem is correct, else 0; of several ones, the correct fraction.
+    """Return 1 if the commonest answer to a problem is correct, else 0; in a tie, the fraction that is correct.
 
     All correct answers count as one answer, and unreadable ones do not vote.
     """

@@ -53,7 +53,7 @@ def after(seconds: float, action: Callable[[], object]) -> threading.Timer:
 
 
 def software_versions(names: Iterable[str] = STACK) -> dict[str, str]:
-    """Return the versions of the installed ones of these packages, by name."""
+    """Return the versions of those packages that are installed, by name."""
     found = {}
     for name in names:
         with contextlib.suppress(PackageNotFoundError):

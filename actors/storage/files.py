@@ -151,13 +151,13 @@ def damage(folder: Path, under: str = "") -> str | None:
         if unsealed := sorted(there - manifest.keys()):
             return f"{unsealed[0]} is not in {MANIFEST}"
         if not any(name.startswith(under) for name in manifest):
-            return f"{MANIFEST} names nothing of it"
+            return f"{MANIFEST} names no file in it"
         for name, sealed in manifest.items():
             file = folder / name
             if not name.startswith(under):
                 continue
             if ".." in file.relative_to(folder).parts:
-                return f"{MANIFEST} names {name}, which is elsewhere"
+                return f"{MANIFEST} names {name}, which is not in the folder"
             if not file.is_file():
                 return f"{name} is missing"
             if file.stat().st_size != sealed["bytes"]:

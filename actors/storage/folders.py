@@ -135,7 +135,7 @@ def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None
     Raises BadInput if it has other files.
     """
     if layout and (other := discard(folder, layout)) is not None:
-        raise BadInput(f"{other}: is not a file of ours, and {folder} is to be replaced: move it away")
+        raise BadInput(f"{other} is not a file of this project and would be lost with {folder}: move it away")
     made.rename(folder)
 
 

@@ -81,7 +81,7 @@ def check_files(run: RunRecord, overwrite: bool) -> None:
         return
     if run.exists and not overwrite:
         if (link := link_of_ours(run.path.resolve(), RUN)) is not None:
-            raise BadInput(f"{link} is a link, and the run would change its target: put the file or folder there")
+            raise BadInput(f"{link} is a link, and the run would change its target: put a copy in its place")
         return
     if overwrite and _is_run(run.path):
         other = foreign(run.path.resolve(), RUN)

@@ -113,7 +113,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         runs.append(SweepRun(word, overrides, tuple(given), load(given)))
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
-        raise BadInput(f"{times} runs would be named {word}: give every value of an axis once, under another last part")
+        raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
     return Grid(name, conf, asked.sweep, axes, tuple(runs), folder)
 
 
@@ -143,7 +143,7 @@ def _take_axes(texts: dict[str, str]) -> dict[str, list[Any]]:
         if key == "models":
             recipes = [name in recipe_names() for name in values]
             if any(recipes) != all(recipes):
-                raise BadInput(f"{key}={text}: recipes and paths are mixed; name recipes, or paths of models")
+                raise BadInput(f"{key}={text}: recipes and paths are mixed; name either recipes or paths of models")
             key = "conf" if all(recipes) else "model.path"
         axes[key] = values
     if not axes:
