@@ -68,7 +68,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     if not joined and (names := idle(estimate_all(plans))):
         budget = duration(plans[names[0]].config.budget.seconds)
         raise BadInput(
-            f"{len(names)} of {len(plans)} runs have too little time for one update, such as {names[0]} with {budget}:"
+            f"{names[0]} has {budget}, too little for one update here ({len(names)} of {len(plans)} runs in all):"
             " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
         )
     with claimed(grid):
