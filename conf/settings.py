@@ -220,6 +220,8 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
         yield f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
     elif error["type"] == RULES:
         yield f"{path}={show(value)} is not possible: {error['msg']}"
+    elif kind == list[str] and isinstance(value, str):
+        yield f"{path}={show(value)}: expected a list; write {path}=[{show(value)}]"
     else:
         yield f"{path}={show(value)}: expected {expected(kind)}"
 

@@ -74,9 +74,9 @@ def read_pairs(folder: Path) -> dict[str, list[Pair]]:
     """Return a run's responses before and after training, by outcome. Raises BadInput if either is missing."""
     run = find_run(folder)
     before, after = run.samples("eval-base"), run.samples("eval-final")
-    for name, rows in (("eval-base", before), ("eval-final", after)):
+    for name, rows, when in (("eval-base", before, "first evaluation"), ("eval-final", after, "last evaluation")):
         if not rows:
-            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl, which its evaluation writes: resume it")
+            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl: its {when} writes it; resume the run")
     return pairs_by_outcome(before, after)
 
 

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -109,10 +110,16 @@ def reward_part(reference: str) -> Callable[..., float]:
         except MemoryError:
             raise
         except Exception as error:
-            raise BadReward(f"raised {type(error).__name__}: {error}") from error
+            raise BadReward(f"raised {type(error).__name__}: {error}{_place(error)}") from error
         return number(value)
 
     return reward
+
+
+def _place(error: Exception) -> str:
+    """Return the line of the user's function that raised an error, or called what did."""
+    own = traceback.extract_tb(error.__traceback__)[1:2]
+    return "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in own)
 
 
 def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str, bool], set[str], bool]:

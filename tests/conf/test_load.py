@@ -172,6 +172,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
+        ("run.report_to=wandb", ["write run.report_to=[wandb]"]),
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
         ("data.few_shot=[3]", ["data.few_shot[0]=3", "problem, answer"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
