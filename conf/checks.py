@@ -70,7 +70,7 @@ def _batch_faults(config: Config) -> Iterator[str]:
             f"{staleness}: more than {MOST_SAMPLES:,} samples would be in flight at once; lower one"
         )
     if size is not None and size < per_update:
-        yield f"data.size={size}: less than one update needs, learner.problems_per_update={per_update}; raise it"
+        yield f"data.size={size}: fewer than learner.problems_per_update={per_update}, one update's problems; raise it"
 
 
 def _deterministic_faults(config: Config) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
         remedy = " ".join(f"algorithm.{key}={idle[key] or 'null'}" for key in wrong)
         yield (
             f"algorithm.{wrong[0]}={getattr(algorithm, wrong[0])}: with one step per batch and algorithm.mismatch="
-            f"{algorithm.mismatch} old and new policy are the same, the ratio is 1 and this cannot act; set"
+            f"{algorithm.mismatch} old and new policy are the same, the ratio is 1 and this has no effect; set"
             f" algorithm.mismatch=bypass or algorithm.steps_per_batch=2, or {remedy}"
         )
         return
@@ -155,8 +155,8 @@ def _algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
     clips = [key for key in ("clip_low", "clip_high", "dual_clip") if getattr(algorithm, key) is not None]
     if algorithm.surrogate == "sapo" and clips:
         yield (
-            f"algorithm.{clips[0]}={getattr(algorithm, clips[0])}: algorithm.surrogate=sapo has a gate in the place"
-            f" of clips, so this could not act; set {' '.join(f'algorithm.{key}=null' for key in clips)}"
+            f"algorithm.{clips[0]}={getattr(algorithm, clips[0])}: algorithm.surrogate=sapo has a gate instead of"
+            f" clips, so this has no effect; set {' '.join(f'algorithm.{key}=null' for key in clips)}"
         )
     if algorithm.dual_clip is not None and algorithm.surrogate == "cispo":
         yield (

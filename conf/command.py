@@ -136,5 +136,5 @@ def unforeseen(error: Exception) -> str:
         ) as file:
             traceback.print_exception(error, file=file)
     except OSError as full:
-        return f"unforeseen error, {text}; no traceback could be written ({full.strerror}): make room and try again"
+        return f"unforeseen error, {text}; its traceback could not be written ({full.strerror}): make room, try again"
     return f"unforeseen error, {text}; the traceback is in {file.name}: report it, it is a fault of this project"

@@ -54,7 +54,7 @@ def read_text(file: Path, remedy: str) -> str:
     """Return the text of a UTF-8 file. Raises BadInput if it cannot be read. remedy: an imperative for that message."""
     try:
         if not file.is_file():
-            missing = "it is no file" if file.exists() else "there is no such file"
+            missing = "it is not a file" if file.exists() else "there is no such file"
             raise BadInput(f"{file} cannot be read ({missing}); {remedy}")
         if disguise := disguise_of(file):
             raise BadInput(f"{file} is {disguise}; {remedy}")

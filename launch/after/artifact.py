@@ -139,10 +139,7 @@ def fault(learned: float, noise: float, off: float, away: float) -> str:
             f" {noise:.2g} of rounding; {REMEDY}"
         )
     if not away > APART * off:
-        return (
-            f"the adapter changes {learned:.2g} nats per token, which the export's rounding of {off:.2g} hides;"
-            f" {REMEDY}"
-        )
+        return f"the adapter changes {learned:.2g} nats per token, lost in the export's rounding of {off:.2g}; {REMEDY}"
     return ""
 
 
