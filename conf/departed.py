@@ -5,6 +5,7 @@ removals. A change that renames or removes a name adds a line here.
 """
 
 import copy
+from functools import lru_cache
 from typing import Any
 
 RENAMED: dict[str, str] = {
@@ -57,6 +58,22 @@ METRICS: dict[str, str] = {
 }
 """Old name of a metric → new name. `old/*` → `new/*` renames the beginning of a name."""
 
+EVENTS = {"mirror": "remote"}
+"""Old text of an event → new text."""
+
+PROTOCOL = {
+    "max_prompt_tokens": "rollout.max_prompt_tokens",
+    "stop_tokens": "model.stop_tokens",
+    "chat_settings": "data.chat_settings",
+    "template": "data.template",
+    "system": "data.system",
+    "examples": "data.few_shot",
+    "after_thinking": "reward.after_thinking",
+    "custom": "reward.custom",
+    "deadline_s": "reward.deadline_s",
+}
+"""Old field of an evaluation's protocol → key in its `settings`."""
+
 ABSENT = object()
 
 
@@ -101,7 +118,32 @@ def value_today(key: str, value: Any) -> Any:
 
 def metrics_today(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of metrics under today's names."""
-    return {_renamed(name, METRICS): value for name, value in row.items()} if METRICS else row
+    return {metric_today(name): value for name, value in row.items()}
+
+
+@lru_cache(4096)  # rows have the same names
+def metric_today(name: str) -> str:
+    """Return today's name of a metric."""
+    return str(_renamed(name, METRICS))
+
+
+def event_today(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of events.jsonl under today's names, the metrics in the detail of a guard's alarm among them."""
+    text, detail = event.get("event"), event.get("detail")
+    if not isinstance(text, str) or not isinstance(detail, str):
+        return event
+    if text.startswith(("collapse", "mismatch")):
+        detail = " ".join(map(metric_today, detail.split(" ")))
+    return {**event, "event": EVENTS.get(text, text), "detail": detail}
+
+
+def protocol_today(protocol: dict[str, Any]) -> dict[str, Any]:
+    """Return the protocol of an evaluation under today's names."""
+    settings = {PROTOCOL[name]: value for name, value in protocol.items() if name in PROTOCOL}
+    protocol = {name: value for name, value in protocol.items() if name not in PROTOCOL}
+    if "model" in protocol:
+        protocol["model"] = value_today("model.path", protocol["model"])
+    return {**protocol, "settings": settings} if settings else protocol
 
 
 def ledger_today(ledger: dict[str, Any]) -> dict[str, Any]:
@@ -109,9 +151,13 @@ def ledger_today(ledger: dict[str, Any]) -> dict[str, Any]:
     seconds: dict[str, dict[str, float]] = {}
     for actor, activities in ledger.get("seconds", {}).items():
         for activity, value in activities.items():
-            _, today, name = _renamed(f"ledger/{actor}/{activity}", METRICS).split("/", 2)
-            seconds.setdefault(today, {})[name] = value
-    counts = {_renamed(f"ledger/{name}", METRICS)[7:]: value for name, value in ledger.get("counts", {}).items()}
+            _, today, name = metric_today(f"ledger/{actor}/{activity}").split("/", 2)
+            known = seconds.setdefault(today, {})
+            known[name] = known.get(name, 0) + value
+    counts: dict[str, int] = {}
+    for old, value in ledger.get("counts", {}).items():
+        name = metric_today(f"ledger/{old}").removeprefix("ledger/")
+        counts[name] = counts.get(name, 0) + value
     return {**ledger, "seconds": seconds, "counts": counts}
 
 

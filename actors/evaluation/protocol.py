@@ -50,6 +50,7 @@ class Protocol:
         """Return the protocol of an evaluation with these settings."""
         shape = {name: getattr(config.lora, name) for name in ("rank", "alpha", "rslora", "target_modules")}
         known = asdict(config)
+        known["reward"]["custom"] = [part.function for part in config.reward.custom]  # no verdict depends on a weight
         return cls(
             model=config.model.path,
             model_digest=model_digest(model_path),
@@ -71,7 +72,7 @@ class Protocol:
         """
         before = {**recorded, **recorded.get("settings", {})}
         now = {**vars(self), **self.settings}
-        free = ("settings", "adapter") if before["adapter"] else ("settings", *OF_ADAPTER)
+        free = ("settings", "adapter") if before.get("adapter") else ("settings", *OF_ADAPTER)
         key = next((key for key in now if key not in free and before.get(key) != now[key]), None)
         if key is None:
             return

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from conf.departed import key_today, ledger_today, metrics_today, value_today
+from conf.departed import event_today, key_today, ledger_today, metrics_today, protocol_today, value_today
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -40,6 +40,16 @@ class Document(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, validate_by_name=True, serialize_by_alias=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, content: Any) -> Any:
+        """Read a null as the field's default."""
+        if not isinstance(content, dict) or None not in content.values():
+            return content
+        kept = {name for name, field in cls.model_fields.items() if field.is_required() or field.default is None}
+        kept |= content.keys() - cls.model_fields.keys()
+        return {name: value for name, value in content.items() if value is not None or name in kept}
+
     @property
     def content(self) -> dict[str, Any]:
         """The object as in its file, with only the keys that were given."""
@@ -61,7 +71,8 @@ class MetricsRow(Document):
     @cached_property
     def metrics(self) -> dict[str, float]:
         """All numbers of the row, `update` among them."""
-        return {name: value for name, value in self.content.items() if value is not None}
+        given = {**(self.model_extra or {}), "update": self.update, "version": self.version}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class EventKind(StrEnum):
@@ -88,6 +99,11 @@ class Event(Document):
     update: Count
     event: str
     detail: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, row: Any) -> Any:
+        return event_today(row) if isinstance(row, dict) else row
 
     @classmethod
     def of(cls, kind: EventKind, subject: str = "", **known: Any) -> "Event":
@@ -279,8 +295,8 @@ class PolicyScores(Document):
     __pydantic_extra__: dict[str, Measure | None]
     n: Count
     maj_at_n: Measure | None = Field(default=None, alias="maj@n")
-    mean_length: Amount
-    truncated: Share
+    mean_length: Amount = 0.0
+    truncated: Share = 0.0
     format: Number | None = None
     unjudged: Share = 0.0
     tokens: Count = 0
@@ -305,7 +321,7 @@ class BenchmarkResult(Document):
 
     name: str
     source: str = ""
-    problems: Count
+    problems: Count = 0
     dropped: dict[str, Count] = {}
     n: Count = 0
     limit: Count | None = None
@@ -327,6 +343,12 @@ class ProtocolRecord(Document):
     top_p: Number | None = None
     max_response_tokens: Count | None = None
     seed: int | None = None
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, protocol: Any) -> Any:
+        return protocol_today(protocol) if isinstance(protocol, dict) else protocol
 
 
 class EvaluationDocument(Document):

@@ -58,6 +58,11 @@ class RunRecord:
         """Return the rows of metrics.jsonl, one per update."""
         return read_rows(self.metrics, documents.MetricsRow)
 
+    @property
+    def updates(self) -> int:
+        """Number of rows in metrics.jsonl, counted without reading them."""
+        return self.metrics.read_bytes().count(b"\n") if self.metrics.is_file() else 0
+
     def events(self) -> list[documents.Event]:
         """Return all events of the run so far, over its resumes."""
         return read_rows(self.path / "events.jsonl", documents.Event)

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from actors.formats import duration
 from actors.storage.files import replace_text
@@ -23,6 +23,9 @@ Row = Mapping[str, float]
 
 KEPT = "calibration.json"
 """Name of the file with all measurements, in the folder of all runs."""
+
+RENAMED = {'"swap"': '"sync"', "embedded:": "bundled:"}
+"""Old text in that file → new text."""
 
 CALIBRATIONS = TypeAdapter(dict[str, Calibration])
 
@@ -183,8 +186,11 @@ def recall(config: Config, machine: Machine, folder: Path | None = None) -> Cali
 def _known(file: Path) -> dict[str, Calibration]:
     """Return all measurements; none if the file cannot be read, since a plan does not need them."""
     try:
-        return CALIBRATIONS.validate_json(file.read_bytes())
-    except (OSError, ValidationError):
+        text = file.read_text(encoding="utf-8")
+        for old, new in RENAMED.items():
+            text = text.replace(old, new)
+        return CALIBRATIONS.validate_json(text)
+    except (OSError, ValueError):
         return {}
 
 

@@ -15,7 +15,6 @@ from actors.models.adapters import WEIGHTS_FILE
 from actors.storage import documents
 from actors.storage.files import digest, read_document
 from actors.storage.run_record import RunRecord
-from conf.departed import value_today
 from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema import among, marked
@@ -164,9 +163,8 @@ def _foreign(evaluation: documents.EvaluationDocument, record: RunRecord, config
     It does if its model has the name of the run's, and its adapter, if any, the place or content of a checkpoint.
     """
     protocol = evaluation.protocol
-    model = str(value_today("model.path", protocol.model))
-    if Path(model).name != Path(str(config.get(MODEL, ""))).name:
-        return f"model {model}"
+    if Path(protocol.model).name != Path(str(config.get(MODEL, ""))).name:
+        return f"model {protocol.model}"
     if not protocol.adapter or Path(protocol.adapter).resolve().is_relative_to(record.checkpoints.folder.resolve()):
         return ""
     weights = [checkpoint / "adapter" / WEIGHTS_FILE for checkpoint in record.checkpoints.all]

@@ -3,6 +3,7 @@
 from actors.storage.documents import SweepDocument, SweepEntry
 from actors.storage.files import read_document, write_document
 from conf.errors import BadInput
+from conf.schema.run import PLAIN_NAME
 from launch.sweep_runs.grid import Grid
 
 
@@ -11,11 +12,14 @@ def restore_statuses(grid: Grid) -> None:
     runs = {run.name: run for run in grid.runs}
     known = read_document(grid.folder / "sweep.json", SweepDocument)
     for entry in known.cells if known else ():
-        if (run := runs.get(entry.cell)) is None:
+        alike = [run for run in grid.runs if run.overrides == entry.overrides and PLAIN_NAME.allows(entry.cell)]
+        if (run := runs.get(entry.cell) or next(iter(alike), None)) is None:
             raise BadInput(
                 f"sweep {grid.name!r} has a run {entry.cell} that this command leaves out: "
                 "give all its axes, or sweep.name=OTHER"
             )
+        # A run of an earlier version keeps its name, which has the old name of a setting.
+        run.name, run.arguments = entry.cell, (*run.arguments[:-1], f"run.name={entry.cell}")
         run.status, run.reason = entry.status, entry.reason
 
 

@@ -29,6 +29,7 @@ def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float]
     }
     monkeypatch.setattr(departed, "VALUES", values)
     monkeypatch.setattr(departed, "DEPARTED", {"wonders.speed": 1.0})
+    monkeypatch.setattr(departed, "metric_today", departed.metric_today.__wrapped__)
     monkeypatch.setattr(
         departed,
         "METRICS",
@@ -113,3 +114,14 @@ def test_every_renamed_setting_exists_today() -> None:
     }
     row = {"completion/mean_length": 8.0, "mismatch/effective_share": 0.9, "time/canary": 1.0}
     assert [*departed.metrics_today(row)] == ["response/mean_length", "mismatch/ess", "time/adapter_check"]
+
+
+def test_an_entry_under_its_old_and_its_new_name_adds_up() -> None:
+    ledger = {
+        "seconds": {"learner": {"canary": 2.0, "adapter_check": 3.0, "update": 1.0}},
+        "counts": {"mirror/copies": 1, "remote/copies": 4, "tokens/useful": 7},
+    }
+    assert departed.ledger_today(ledger) == {
+        "seconds": {"learner": {"adapter_check": 5.0, "update": 1.0}},
+        "counts": {"remote/copies": 5, "tokens/useful": 7},
+    }

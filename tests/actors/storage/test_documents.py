@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from actors.storage.documents import Event, EventKind, Heldout, MetricsRow, PolicyScores, RunSummary
+from actors.storage.documents import (
+    BenchmarkResult,
+    Event,
+    EventKind,
+    Heldout,
+    LedgerRecord,
+    MetricsRow,
+    PolicyScores,
+    RunSummary,
+)
 from actors.storage.files import append_row, read_document, read_rows, write_document
 from conf.errors import BadInput
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation
@@ -47,6 +56,45 @@ def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str) ->
 
 def test_event_of_another_version_has_no_kind() -> None:
     assert Event(update=1, event="the moon rose", detail="").kind is None
+
+
+@pytest.mark.parametrize(
+    ("event", "detail", "kind", "today"),
+    [
+        ("mirror", "copied again", EventKind.REMOTE, "copied again"),
+        (
+            "collapse, rolled back",
+            "canary/entropy went from 2 to 1, completion/mean_length went from 9 to 1; back to version 3",
+            EventKind.ROLLED_BACK,
+            "adapter_check/entropy went from 2 to 1, response/mean_length went from 9 to 1; back to version 3",
+        ),
+        (
+            "mismatch",
+            "mismatch/effective_share is below 0.1: 0.05",
+            EventKind.MISMATCH,
+            "mismatch/ess is below 0.1: 0.05",
+        ),
+        ("learner died", "in completion/x", EventKind.DIED, "in completion/x"),
+    ],
+)
+def test_event_of_the_first_version_has_todays_names(event: str, detail: str, kind: EventKind, today: str) -> None:
+    found = Event.model_validate({"update": 1, "event": event, "detail": detail})
+    assert (found.kind, found.detail) == (kind, today)
+
+
+def test_null_or_absent_field_of_an_earlier_version_has_its_default(tmp_path: Path) -> None:
+    nulls = {"reason": None, "hardware": None, "versions": None, "ledger": None, "cost": None}
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"status": "failed", **nulls, "plasticity": {"adapter_norm": None, "effective_rank": None}})
+    )
+    found = read_document(tmp_path / "summary.json", RunSummary)
+    assert found
+    assert found.plasticity
+    assert (found.reason, found.hardware, found.versions, found.ledger) == ("", "", {}, LedgerRecord())
+    assert (found.plasticity.adapter_norm, found.plasticity.effective_rank) == ({}, {})
+    scored = BenchmarkResult.model_validate({"name": "sums", "base": {"n": 1}})
+    assert scored.base
+    assert (scored.problems, scored.base.mean_length, scored.base.truncated) == (0, 0.0, 0.0)
 
 
 def test_scores_are_by_k() -> None:

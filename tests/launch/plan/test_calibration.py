@@ -125,6 +125,15 @@ def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths(tmp_pat
     assert recall(longer, CPU) == replace(FOUND, workload=None)
 
 
+def test_a_measurement_of_the_first_version_is_recalled(tmp_path: Path) -> None:
+    keep(replace(FOUND, sync=2.0, of="14 updates of bundled:smollm2-135m"), recipe(tmp_path), CPU)
+    file = tmp_path / "calibration.json"
+    old = file.read_text().replace('"sync"', '"swap"').replace("bundled:", "embedded:")
+    file.write_text(old)
+    assert old.count("embedded:") == 2
+    assert recall(recipe(tmp_path), CPU) == replace(FOUND, sync=2.0, of="14 updates of bundled:smollm2-135m")
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"a lap', "[1]", "\udcff", '{"a laptop": []}', json.dumps({"a laptop": asdict(FOUND) | {"decode": "fast"}})],
