@@ -72,7 +72,6 @@ class Setting:
     momentary: it applies to one call of a command, not to the run.
     setup: runs with different values are different experiments. None means yes, unless the setting is resumable.
     costless: its value changes neither the time nor the memory of an update.
-    chooses_problems: it decides which problems are trained on and which are held out.
     local_path: it may be a path on this machine.
     checkpointed: its name in a learner's checkpoint, which only runs with the same value can load; empty if not stored.
     not_for_sweeps: the remedy for giving it to a sweep; empty if a sweep accepts it.
@@ -90,7 +89,6 @@ class Setting:
     momentary: bool = False
     setup: bool | None = None
     costless: bool = False
-    chooses_problems: bool = False
     local_path: bool = False
     checkpointed: str = ""
     not_for_sweeps: str = ""
@@ -223,7 +221,8 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
     elif kind == list[str] and isinstance(value, str):
         yield f"{path}={show(value)}: expected a list; write {path}=[{show(value)}]"
     else:
-        yield f"{path}={show(value)}: expected {expected(kind)}"
+        rule = next((item.rule for item in settings(top, prefix) if item.path == path), None)
+        yield f"{path}={show(value)}: expected {expected(kind)}{f'; {rule.remedy}' if rule else ''}"
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:

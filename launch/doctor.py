@@ -16,6 +16,7 @@ measurement for later plans. The exit code is 1 if something forbids a run.
 
 import asyncio
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,8 +84,10 @@ def examine(plan: Plan, console: Console) -> None:
     console.print("Measuring for a minute or two; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
-        with mps_service(plan.config), ray_session(plan.config, plan.placement, folder, dashboard=False):
-            measured = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
+        with mps_service(plan.config, plan.asked.run.nvidia_mps) as config:
+            plan = replace(plan, config=config)
+            with ray_session(plan.config, plan.placement, folder, dashboard=False):
+                measured = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
         clear_session(folder)
     console.print("\n".join(measured.lines))
     if store(measured, plan.config, plan.machine):

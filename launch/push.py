@@ -36,6 +36,7 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput, in_brief
 from conf.load import RECORD, public_settings
+from conf.schema import among, marked
 from launch.after.trained import carry_out, find_trained
 from launch.reporting.history import read_run
 
@@ -159,15 +160,18 @@ def hub_refusals(name: str) -> Iterator[None]:
         raise BadInput(f"to={name}: the request to the hub failed ({cause}); correct that or try again") from None
 
 
-def public(value: Any) -> Any:
-    """Return a setting, or nested ones, with paths on this machine replaced by the names of the files."""
+def public(value: Any, key: str = "") -> Any:
+    """Return a setting, or nested ones, with paths on this machine replaced by the names of the files. key: dotted."""
     if isinstance(value, dict):
-        return {key: public(each) for key, each in value.items()}
+        return {name: public(each, f"{key}.{name}".lstrip(".")) for name, each in value.items()}
     if isinstance(value, list):
-        return [public(each) for each in value]
+        return [public(each, key) for each in value]
     if isinstance(value, str) and value.startswith("file:"):
         return f"file:{Path(value.removeprefix('file:')).name}"
-    if isinstance(value, str) and (PATH.fullmatch(value) or (value.startswith("/") and os.path.exists(value))):
+    if not isinstance(value, str):
+        return value
+    local = among(key, marked("local_path")) and (value.startswith(("/", ".", "~")) or os.path.exists(value))
+    if local or PATH.fullmatch(value) or (value.startswith("/") and os.path.exists(value)):
         return Path(value).name
     return value
 

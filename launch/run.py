@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -134,7 +135,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     gpus = choose(available, plan.placement, plan.needed("learner GPU"))
     if not cluster:
         show_only(gpus)
-    with mps_service(plan.config):
+    with mps_service(plan.config, plan.asked.run.nvidia_mps) as config:
+        plan = replace(plan, config=config)
         return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
 
 

@@ -147,12 +147,13 @@ class Evaluator:
         number in the evaluation.
         """
         seeds = [request_seed(self._config.run.seed, "eval", first + place) for place in range(len(problems))]
-        tasks = map(self._sample, range(first, first + len(problems)), problems, repeat(adapter), seeds)
+        samples = map(self._sample, range(first, first + len(problems)), problems, repeat(adapter), seeds)
         try:
-            async with asyncio.timeout(max(deadline - self._clock.now(), 0.0)):
-                return await asyncio.gather(*tasks)
+            async with asyncio.timeout(max(deadline - self._clock.now(), 0.0)), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(sample) for sample in samples]
         except TimeoutError:
             return []
+        return [task.result() for task in tasks]
 
     async def _sample(self, index: int, problem: Problem, adapter: AdapterRef | None, seed: int) -> Group:
         settings = self._config.eval

@@ -368,7 +368,7 @@ class SweepEntry(Document):
     """A run of a sweep. run: its folder. overrides: settings by dotted key."""
 
     cell: str
-    overrides: Annotated[dict[str, Scalar | list[Scalar]], AfterValidator(_settings_today)]
+    overrides: Annotated[dict[str, Any], AfterValidator(_settings_today)]
     run: str = ""
     status: str
     reason: str | None = None

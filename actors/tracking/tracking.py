@@ -14,6 +14,9 @@ from conf.errors import in_brief
 WAITING = 256
 """Most calls that wait for a logger, those of a hundred updates. Further calls are lost."""
 
+RETRY_S = 60.0
+"""Seconds until a logger that could not begin is tried again. Calls in between are lost."""
+
 SHOWN_ROWS = 64
 """Most samples of an update or evaluation that loggers get."""
 
@@ -68,22 +71,23 @@ class Tracking:
 
 
 class Lane:
-    """One logger with its queue and its daemon thread. A call of None ends the thread."""
+    """One logger with its queue and its daemon thread. The queue's numbers are updates to begin at; None is the end."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self._name, self._tracker = name, tracker
-        self._calls: queue.Queue[Call | None] = queue.Queue(WAITING)
+        self._calls: queue.Queue[Call | int | None] = queue.Queue(WAITING)
         self._lock = threading.Lock()
         self._lost, self._reason, self._said = 0, "", ""
         self._to_begin: int | None = None
+        self._retry_at = 0.0
 
     def begin(self, next_update: int) -> None:
-        self.put(lambda _: self._begin(next_update))
+        self.put(next_update)
         if not self.thread.is_alive():
             self.thread.start()
 
-    def put(self, call: Call | None) -> None:
+    def put(self, call: Call | int | None) -> None:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
@@ -99,15 +103,24 @@ class Lane:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             try:
-                if self._to_begin is not None:  # beginning has failed before
+                if isinstance(call, int):
+                    self._begin(call)
+                elif self._to_begin is None:
+                    call(self._tracker)
+                elif time.monotonic() < self._retry_at:
+                    self._note(self._reason)
+                else:
                     self._begin(self._to_begin)
-                call(self._tracker)
+                    call(self._tracker)
             except Exception as error:  # a logger's library may raise anything; the run goes on without it
                 self._note(in_brief(error))
 
     def _begin(self, next_update: int) -> None:
         self._to_begin = next_update
-        self._tracker.begin(next_update)
+        try:
+            self._tracker.begin(next_update)
+        finally:
+            self._retry_at = time.monotonic() + RETRY_S
         self._to_begin = None
 
     def _note(self, reason: str) -> None:

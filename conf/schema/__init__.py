@@ -57,7 +57,7 @@ class Config:
     run: RunConfig = section(RunConfig)
     budget: BudgetConfig = section(BudgetConfig, resumable=True, setup=True)
     model: ModelConfig = section(ModelConfig)
-    data: DataConfig = section(DataConfig, chooses_problems=True)
+    data: DataConfig = section(DataConfig)
     lora: LoraConfig = section(LoraConfig)
     rollout: RolloutConfig = section(RolloutConfig)
     learner: LearnerConfig = section(LearnerConfig)

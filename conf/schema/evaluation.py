@@ -10,11 +10,9 @@ from conf.settings import DECLARED, setting
 class EvalConfig:
     """Held-out evaluation before and after training."""
 
-    problems: int = setting(128, "our choice", ge=0, le=10**6, chooses_problems=True)
+    problems: int = setting(128, "our choice", ge=0, le=10**6)
     """Number of held-out problems, or all where there are fewer; 0 for no evaluation."""
-    share: float = setting(
-        0.5, "our choice: at least half of a small source is to learn from", gt=0, le=1, chooses_problems=True
-    )
+    share: float = setting(0.5, "our choice: at least half of a small source is to learn from", gt=0, le=1)
     """Without data.eval_source, the largest fraction of the source's problems that is held out."""
     n: int = setting(2, "our choice", ge=1, le=65536)
     """Samples per problem; evaluate.py has its own n."""

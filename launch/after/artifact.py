@@ -7,6 +7,7 @@ the adapter to bfloat16, in which engines compute, or, for q8_0, of the base mod
 
 import gc
 import json
+import math
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -19,14 +20,14 @@ from gguf.quants import dequantize, quantize
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
-from actors.models.files import BUNDLED
+from actors.models.files import BUNDLED, MODEL_FILES, weight_files
 from conf.errors import BadInput
 from launch.after.gguf_file import write_gguf
 from launch.after.merged import write_merged
@@ -48,14 +49,26 @@ APART = 2.0
 """Least distance of the export from the base model, over its distance from the adapter. Below it, rounding has
 destroyed the training."""
 
+BYTES = {"float32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+"""Bytes of a weight by number type. Other exports keep those of the base model's files."""
+
+SLACK = 1.02
+"""Factor for norms, which are in float32, and for the tokens, which a GGUF file repeats."""
+
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
 
 
 def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Path, console: Console) -> str:
     """Write an export into an empty folder, verify it, and print the differences.
 
-    Return the reason why the export is refused, or an empty text. Raises BadInput if the disk is full.
+    Return the reason why the export is refused, or an empty text. Raises BadInput if the disk has no room for it.
     """
+    needed, free = needed_bytes(trained, form, kind), shutil.disk_usage(folder).free
+    if free < needed:
+        raise BadInput(
+            f"the export takes {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: make room, or name a"
+            " folder on another disk, for push.py by TMPDIR"
+        )
     loaded: Callable[[], Any] = partial(load, str(folder))
     try:
         if form == "merged":
@@ -77,6 +90,20 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
         table.add_row(pair, f"{difference:.5f}")
     console.print(table)
     return fault(*differences.values())
+
+
+def needed_bytes(trained: Trained, form: str, kind: str) -> int:
+    """Return the most bytes that an export takes."""
+    if form == "adapter":
+        return sum(file.stat().st_size for file in trained.adapter.iterdir())
+    base = Path(trained.model_path)
+    others = {file for pattern in MODEL_FILES for file in base.glob(pattern) if file.suffix != ".safetensors"}
+    sizes = [file.stat().st_size for file in others]
+    for file in weight_files(base):
+        with safe_open(file, framework="pt") as weights:
+            count = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        sizes.append(int(BYTES[kind] * count) if kind else file.stat().st_size)
+    return int(SLACK * sum(sizes))
 
 
 def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
@@ -181,9 +208,9 @@ def logprobs(model: Any, texts: list[tuple[list[int], list[int]]]) -> Tensor:
 
 @torch.no_grad()
 def round_weights(model: Any) -> Any:
-    """Round a model's matrices to q8_0, except the adapter's, and return the model."""
+    """Round a model's matrices to q8_0, except the adapter's and those that keep f16, and return the model."""
     for name, weight in model.named_parameters():
-        if weight.ndim > 1 and ".lora_" not in name:
+        if weight.ndim > 1 and weight.shape[-1] % 32 == 0 and ".lora_" not in name:
             packed = quantize(weight.cpu().numpy(), GGMLQuantizationType.Q8_0)
             weight.copy_(torch.from_numpy(dequantize(packed, GGMLQuantizationType.Q8_0)))
     return model

@@ -110,6 +110,8 @@ def write_gguf(trained: Trained, kind: str, file: Path) -> None:
         if architecture == LLAMA:
             weight = _interleaved(name, weight, config)
         own = quantization if weight.ndim > 1 else GGMLQuantizationType.F32
+        if weight.shape[-1] % gguf.GGML_QUANT_SIZES[own][0]:  # a row has whole blocks
+            own = GGMLQuantizationType.F16
         writer.add_tensor(known, gguf.quants.quantize(weight.float().numpy(), own), raw_dtype=own)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -12,6 +12,7 @@ from actors.runtime.process import end_with
 from actors.storage.files import private_folder
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import Machine
 
 TOOL = "nvidia-cuda-mps-control"
@@ -54,14 +55,16 @@ def check_mps(config: Config, placement: Placement, joined: bool, at_once: int =
 
 
 @contextlib.contextmanager
-def mps_service(config: Config) -> Iterator[None]:
-    """Run the service, if it is requested, for all processes started within the context.
+def mps_service(config: Config, asked: str) -> Iterator[Config]:
+    """Run the service, if it is requested, for all processes started within the context. Yield the settings that hold.
+
+    asked: run.nvidia_mps before the plan decided. Where a service does not start, auto is off; on raises BadInput.
 
     The service sees all GPUs in the order of PCI buses; otherwise it would renumber its clients' GPUs. The service of a
     killed run is ended first. This run's service ends with this process, even after kill -9.
     """
     if not config.run.mps:
-        yield
+        yield config
         return
     folder = private_folder() / f"mps-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
     for name in ("pipe", "log"):
@@ -83,19 +86,26 @@ def mps_service(config: Config) -> Iterator[None]:
             code = service.wait(1.0)
             log = folder / "log" / "control.log"
             said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
-            raise BadInput(
-                f"run.nvidia_mps=on: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)};"
-                " check that no other user's service runs, or leave it out"
-            )
-        yield
+            reason = f"{TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}"
+            if asked == "on":
+                raise BadInput(f"run.nvidia_mps=on: {reason}; check that no other user's service runs, or leave it out")
+            print(f"run.nvidia_mps=auto is off here: {reason}")
+            _forget()
+            config = changed(config, {"run.nvidia_mps": "off"})
+        yield config
     finally:
-        _quit()
+        if service.poll() is None:
+            _quit()
         with contextlib.suppress(subprocess.TimeoutExpired):
             service.wait(ANSWER_S)
         service.kill()
         service.wait()
-        for name in ("PIPE", "LOG"):
-            os.environ.pop(f"CUDA_MPS_{name}_DIRECTORY", None)
+        _forget()
+
+
+def _forget() -> None:
+    for name in ("PIPE", "LOG"):
+        os.environ.pop(f"CUDA_MPS_{name}_DIRECTORY", None)
 
 
 def _quit() -> None:

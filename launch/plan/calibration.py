@@ -74,14 +74,6 @@ class Pace:
             learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
         )
 
-    @property
-    def rollouts_idle(self) -> float:
-        return 1 - self.generate_s / self.update_s
-
-    @property
-    def learner_idle(self) -> float:
-        return 1 - self.learn_s / self.update_s
-
 
 def learn_from(folder: Path, machine: Machine) -> str:
     """Measure the run in a folder, keep the result for the next plan, and say how long its updates have taken.

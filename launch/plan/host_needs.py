@@ -1,5 +1,6 @@
 """Whether the host has enough disk, shared memory and memory for a run, before anything expensive starts."""
 
+import resource
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from launch.plan.plan import Plan
 
 SESSION_BYTES = 512 * MIB
 """Disk for the logs of Ray's session, in the folder for temporary files."""
+
+OPEN_FILES = 1024
+"""Open files that a process needs, the least that systems allow. Ray raises its own limit, and advises 8192."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
 
 
 def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
-    """Raise BadInput for the first resource of which the host has too little.
+    """Raise BadInput for the first resource of which the host has too little, or for a low limit of open files.
 
     folder: the run's. Its files count as available space, all of them if `overwrite` will delete them.
     """
@@ -100,3 +104,6 @@ def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
             raise BadInput(
                 f"{each.name} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
             )
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= most < OPEN_FILES:
+        raise BadInput(f"ulimit -n {most}: a run needs {OPEN_FILES} open files; raise it, better to 8192")

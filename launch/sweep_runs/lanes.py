@@ -89,6 +89,11 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
         plans = _plans(grid, machines, count)
         if all(plan.fits for plan in plans.values()):
             break
+    for run in grid.runs:
+        if plans[run.name].asked.run.nvidia_mps != run.config.run.nvidia_mps:
+            run.config = changed(run.config, {"run.nvidia_mps": "off"})
+            given = [each for each in run.arguments if not each.startswith("run.nvidia_mps=")]
+            run.arguments = (*given, "run.nvidia_mps=off")
     lanes = []
     for number in range(count):
         own = part(machines[number], number, count)
@@ -111,7 +116,10 @@ def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Pla
         if total is not None:
             run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
         check_functions(run.config.reward)
-        plans[run.name] = plan_measured(run.config, part(machine, number % count, count), grid.folder.parent)
+        asked = run.config
+        if count > 1 and asked.run.nvidia_mps == "auto":  # each service would see all GPUs
+            asked = changed(asked, {"run.nvidia_mps": "off"})
+        plans[run.name] = plan_measured(asked, part(machine, number % count, count), grid.folder.parent)
     return plans
 
 

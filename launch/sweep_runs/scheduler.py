@@ -78,9 +78,10 @@ class Scheduler:
                 continue
             arguments = list(run.arguments)
             if self._grid.settings.seconds is not None:
-                run.config = changed(run.config, {"budget.minutes": self._budget(lane, run) / 60})
-                if run.budget <= run.record.spent:
+                budget_s = self._budget(lane, run)
+                if budget_s <= run.record.spent:
                     continue
+                run.config = changed(run.config, {"budget.minutes": budget_s / 60})
                 arguments.append(f"budget.minutes={run.config.budget.minutes:.4f}")
             lane.start(run, arguments, self._grid.folder / f"{run.name}.log")
             self._put(run, "running")

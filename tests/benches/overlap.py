@@ -24,8 +24,8 @@ def run() -> Result:
     return Result(
         (
             Row(CASE, "updates_per_minute", 60 / overlapped.update_s, 60 / in_turns.update_s),
-            Row(CASE, "rollouts_idle", overlapped.rollouts_idle, in_turns.rollouts_idle),
-            Row(CASE, "learner_idle", overlapped.learner_idle, in_turns.learner_idle),
+            Row(CASE, "rollouts_idle", *(1 - pace.generate_s / pace.update_s for pace in (overlapped, in_turns))),
+            Row(CASE, "learner_idle", *(1 - pace.learn_s / pace.update_s for pace in (overlapped, in_turns))),
         ),
         {
             "updates_per_minute": max(apart, whole),

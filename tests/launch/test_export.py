@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,8 +90,8 @@ def test_export_that_differs_leaves_nothing(
         (0.4, 0.02, 0.031, 0.4, "differs"),
         (0.4, 0.0, 0.00009, 0.4, ""),
         (0.4, 0.0, 0.00011, 0.4, "differs"),
-        (0.01, 0.02, 0.01, 0.019, "lost"),
-        (0.0, 0.02, 0.0, 0.0, "lost"),
+        (0.01, 0.02, 0.01, 0.019, "hides"),
+        (0.0, 0.02, 0.0, 0.0, "hides"),
         (0.4, 0.02, math.nan, 0.4, "differs"),
     ],
 )
@@ -126,6 +127,16 @@ def test_gguf_has_vocabulary_template_and_sizes(run: Path, tiny_model: Path) -> 
     assert fields["tokenizer.chat_template"].contents() == tokenizer.chat_template
     assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
     assert fields["llama.attention.head_count_kv"].contents() == 2
+
+
+def test_gguf_has_rows_of_no_whole_blocks_in_f16(tiny_model: Path, tmp_path: Path) -> None:
+    import gguf
+
+    model = write_model(tmp_path / "odd", tiny_model, "llama_untied", intermediate_size=72)
+    run = write_trained(tmp_path / "runs" / "mine", model)
+    assert export.main([str(run), "format=gguf", "to=out"]) == 0
+    types = {each.name: each.tensor_type.name for each in gguf.GGUFReader(next(Path("out").glob("*.gguf"))).tensors}
+    assert (types["blk.0.ffn_down.weight"], types["blk.0.ffn_up.weight"]) == ("F16", "Q8_0")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +184,22 @@ def test_rules_younger_than_the_run_do_not_matter(run: Path) -> None:
     with pytest.raises(BadInput, match="all samples would be the same"):
         load([f"adapter={run}/checkpoints/latest/adapter"])
     assert find_trained(run).config.eval.n == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["type=float32"], ["format=gguf"], ["format=gguf", "type=f16"]])
+def test_room_is_counted_before_the_export_is_written(
+    arguments: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, kind = ("gguf", "q8_0") if "format=gguf" in arguments else ("merged", "")
+    kind = next((each[5:] for each in arguments if each.startswith("type=")), kind)
+    needed = artifact.needed_bytes(find_trained(run), form, kind)
+    with monkeypatch.context() as patched:
+        patched.setattr(artifact.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+        patched.setattr(merged, "summed", None)
+        assert export.main([str(run), "to=out", *arguments]) == 2
+    assert "make room" in capsys.readouterr().err
+    assert export.main([str(run), "to=out", *arguments]) == 0
+    assert 0.5 * needed < sum(file.stat().st_size for file in Path("out").iterdir()) <= needed
 
 
 def test_full_disk_leaves_nothing(

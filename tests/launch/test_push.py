@@ -91,6 +91,20 @@ def test_paths_become_names(value: object, published: object) -> None:
     assert push.public({"setting": value}) == {"setting": published}
 
 
+@pytest.mark.parametrize("key", ["model.path", "lora.start_from", "adapter"])
+def test_folders_given_by_any_path_become_names(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("clients/acme/model").mkdir(parents=True)
+    for path in ("clients/acme/model", "~/acme/model", "../model", "./clients/model", "/home/my acme/model"):
+        assert push.public({key: path}) == {key: "model"}
+        section, _, name = key.rpartition(".")
+        assert push.public({section: {name: path}}) == {section: {name: "model"}}
+    assert push.public({key: "owner/name", "data.template": "~ {problem}/x"}) == {
+        key: "owner/name",
+        "data.template": "~ {problem}/x",
+    }
+
+
 def test_private_settings_and_paths_stay_here(
     run: Path, finished: Path, tiny_model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:

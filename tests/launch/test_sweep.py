@@ -121,6 +121,23 @@ def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], 
     assert given == [3.0, 4.0, 4.0]
 
 
+def test_runs_without_time_are_left_pending(sweeping: Callable[..., int], tmp_path: Path) -> None:
+    assert sweeping("ranks=[1,2,4]", "sweep.minutes=9", r1={"spent": 600.0}) == 1
+    assert calls(tmp_path) == ["r1"]
+    assert statuses(tmp_path)["r2"] == ("pending", None)
+
+
+@pytest.mark.parametrize(
+    "axis",
+    ["data.parameters=[{min_terms: 2},{min_terms: 3}]", "data.few_shot=[[],[{problem: 1 + 1, answer: '2'}]]"],
+)
+def test_an_axis_may_have_nested_values(axis: str, sweeping: Callable[..., int], tmp_path: Path) -> None:
+    assert sweeping(axis) == 0
+    assert len(calls(tmp_path)) == 2
+    assert sweeping(axis) == 0
+    assert len(calls(tmp_path)) == 2
+
+
 def test_lanes_work_side_by_side_on_gpus_of_their_own(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +153,7 @@ def test_lanes_work_side_by_side_on_gpus_of_their_own(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ranks=[8]", "budget.minutes=0.1"], "r8 has"),
+        (["ranks=[8]", "budget.minutes=0.1"], "r8 with"),
         (["ranks=[8,1000]"], "lora.rank=1000"),
         (["ranks=[8]", "learner.world_size=[1,1000]"], "learner.world_size=1000"),
         (["ranks=[8]", "device=A40"], "A40"),
@@ -252,6 +269,17 @@ def test_plan_of_several_lanes_says_how_long_they_take(
     assert main([*four_gpus, "seeds=[0,1,2,3,4,5,6,7]", "plan=true", "sweep.hours=8"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert all(part in said for part in ("8 runs", "A40", "32 h", "4 at a time: 8 h"))
+
+
+def test_mps_of_auto_is_off_for_runs_side_by_side(four_gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.hardware.mps.shutil.which", lambda _: "/bin/service")
+    one = replace(with_gpus(GPUS[:1], tuple(range(16))), host_memory=256 * GIB)
+    for machine, value in ((FOUR, "off"), (one, "on")):
+        grid = read_grid([*four_gpus, "seeds=[0,1]", "run.nvidia_mps=auto"])
+        _, plans = plan_lanes(grid, [replace(machine, present=True)] * 2, RUN)
+        assert {plan.config.run.nvidia_mps for plan in plans.values()} == {value}
+        assert ("run.nvidia_mps=off" in grid.runs[0].arguments) == (value == "off")
+        assert load(grid.runs[0].arguments).run.nvidia_mps == ("off" if value == "off" else "auto")
 
 
 def test_mps_is_refused_before_a_run_starts(

@@ -1,6 +1,11 @@
 """Held-out evaluation under virtual time."""
 
+import asyncio
+
+import pytest
+
 from actors.evaluation.evaluator import Evaluation, Evaluator
+from actors.messages import Group
 from conf.schema import Config
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
@@ -50,3 +55,20 @@ def test_short_time_may_suffice_for_every_problem_or_for_none() -> None:
     assert evaluation is not None
     assert (evaluation.problems, evaluation.n) == (16, 1)
     assert evaluate(seconds=5.0, round_s=40.0) == (None, 5.0)
+
+
+def test_failure_of_one_sample_cancels_the_others() -> None:
+    engine = FakeEngine(seconds=10.0)
+    engine.most_at_once = 4
+
+    class Failing(FakeVerifier):
+        async def score(self, group: Group) -> Group:
+            raise OSError("gone")
+
+    async def scenario() -> int:
+        with pytest.raises(ExceptionGroup):
+            await Evaluator(Config(), engine, Failing(), VirtualClock()).evaluate(PROBLEMS, None, 1, 100.0)
+        await asyncio.sleep(60.0)
+        return engine.tokens
+
+    assert run_virtually(scenario()) <= 4

@@ -115,7 +115,15 @@ def test_logger_that_hangs_holds_nobody_up() -> None:
     hanging.released.set()
 
 
-def test_logger_that_could_not_begin_begins_with_the_next_call() -> None:
+def test_logger_that_could_not_begin_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Late()
+    shown = Tracking({"late": waiting})
+    shown.begin(7)
+    shown.scalars(7, {"reward/mean": 0.5})
+    shown.end({"status": "completed"}, 5.0)
+    assert waiting.calls == []
+    assert [(trouble.lost, trouble.reason) for trouble in shown.troubles()] == [(3, "OSError: no key")]
+    monkeypatch.setattr(tracking, "RETRY_S", 0.0)
     late = Late()
     shown = Tracking({"late": late})
     shown.begin(7)

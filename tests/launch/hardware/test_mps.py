@@ -24,6 +24,13 @@ echo "$word" >> "$CUDA_MPS_PIPE_DIRECTORY/told"
 kill "$(cat "$CUDA_MPS_PIPE_DIRECTORY/pid")"
 """
 
+BROKEN = """#!/bin/bash
+[ -z "$CUDA_MPS_PIPE_DIRECTORY" ] && touch "${0%/*}/told"
+[ "$1" = -f ] || exit 0
+echo "no permission" > "$CUDA_MPS_LOG_DIRECTORY/control.log"
+exit 1
+"""
+
 
 @pytest.fixture
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
@@ -51,9 +58,9 @@ def config() -> Config:
 
 def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
     tool(SERVICE)
-    with mps_service(load(["conf=r8_instruct"])):
+    with mps_service(load(["conf=r8_instruct"]), "off"):
         assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-    with mps_service(config):
+    with mps_service(config, "on"):
         pipe = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
         started = (pipe / "started").read_text()
         assert pipe.parent.name == "mps-3"
@@ -64,12 +71,18 @@ def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[st
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
-def test_a_service_that_does_not_start_is_refused_with_its_log(tool: Callable[[str], None], config: Config) -> None:
-    tool(
-        '#!/bin/bash\n[ "$1" = -f ] && echo "no permission" > "$CUDA_MPS_LOG_DIRECTORY/control.log" && exit 1\nexit 0\n'
-    )
-    with pytest.raises(BadInput, match=r"run\.nvidia_mps.*no permission"), mps_service(config):
+def test_a_service_that_does_not_start_is_refused_or_under_auto_left_out(
+    tool: Callable[[str], None], config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool(BROKEN)
+    with pytest.raises(BadInput, match=r"run\.nvidia_mps.*no permission"), mps_service(config, "on"):
         pass
+    with mps_service(config, "auto") as settled:
+        assert settled.run.nvidia_mps == "off"
+        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+    assert not list(tmp_path.rglob("told"))  # another user's service is left alone
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "no permission" in said
 
 
 def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: Config) -> None:

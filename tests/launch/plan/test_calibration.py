@@ -152,4 +152,3 @@ def test_the_pace_is_the_time_between_two_rows() -> None:
     learner = {"ledger/learner/adapter_check": 2.0, "ledger/learner/sync": 4.0}
     pace = Pace.between([{}, common | first, *[common] * 9, common | last | learner], skipped=2)
     assert pace == Pace(start_s=32.0, update_s=6.0, generate_s=3.0, learn_s=3.6)
-    assert (pace.rollouts_idle, pace.learner_idle) == (0.5, pytest.approx(0.4))

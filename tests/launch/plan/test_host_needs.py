@@ -75,6 +75,16 @@ def test_host_without_room_is_refused_with_numbers(monkeypatch: pytest.MonkeyPat
         host_needs.check_host(needed, Path("runs/mine"))
 
 
+def test_too_few_open_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_needs, "measure", lambda folder: PLENTY)
+    for most in (1024, -1):
+        monkeypatch.setattr("resource.getrlimit", lambda _, most=most: (256, most))
+        host_needs.check_host(need(), Path("runs/mine"))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 1023))
+    with pytest.raises(BadInput, match=r"ulimit -n 1023.*raise it"):
+        host_needs.check_host(need(), Path("runs/mine"))
+
+
 def test_only_ranks_on_several_gpus_share_memory() -> None:
     config = load(["conf=quickstart", "model.dtype=float32"])
     for gpus, shared in ((0, 0), (1, 0), (2, 0), (3, 512 * MIB)):
