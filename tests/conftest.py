@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
 from conf.schema import Config
@@ -14,7 +15,23 @@ from conf.settings import changed
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU
 
+# Beside other work a case, and drawing it, take longer than they should.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
 ROOT = Path(__file__).parents[1]
+
+HEAVY = (
+    "actors/rollout",
+    "actors/runtime",
+    "e2e",
+    "faults",
+    "gpu",
+    "isa",
+    "learner/test_distributed.py",
+    "rewards/test_actor.py",
+)
+"""Folders and files below tests/ that start Ray, vLLM or whole runs. They run one after the other in one worker."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -49,7 +66,19 @@ class Exit:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Exit())
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has to report its end
+        config.pluginmanager.register(Exit())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist which tests belong together: the heavy ones, which begin first, and those of each file."""
+    if not config.pluginmanager.has_plugin("xdist"):
+        return
+    places = {item: item.path.relative_to(ROOT / "tests").as_posix() for item in items}
+    heavy = {item for item, place in places.items() if place.startswith(HEAVY)}
+    items.sort(key=lambda item: item not in heavy)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("heavy" if item in heavy else places[item]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -58,7 +58,7 @@ DATA = [
     ("a.jsonl", b'{"problem": "1 + 1", "answer": "\\udfff"}\n'),
     ("a.jsonl", '{"problem": "1", "answer": "2"}\n'.encode("utf-16")),
     ("a.json", b"[" * 10_000 + b"]" * 10_000),
-    ("a.json", gzip.compress(b"[]")),
+    ("a.json", gzip.compress(b"[]", mtime=0)),
     ("a.csv", b"problem,answer,answer\n1 + 1,2,3\n"),
     ("a.parquet", b"PAR1" + bytes(20) + b"\xff\xff\xff\x7fPAR1"),
     ("a\x1b[31m\u202e[b].jsonl", b"1\n"),

@@ -66,7 +66,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(answer=st.one_of(LETTERS, st.lists(PIECES, max_size=25).map("".join)))
 def test_any_answer_gets_a_status(pool: VerifierPool, answer: str) -> None:
     assert pool.verify("x^2+2x+1", rf"\boxed{{{answer}}}").status in Status
@@ -102,7 +102,8 @@ def swell(prompt, response, gold):
 def test_a_users_function_is_isolated_too(function: str, status: Status, value: float, tmp_path: Path) -> None:
     (tmp_path / "hostile_rewards.py").write_text(FUNCTIONS)
     before = memory()
-    config = RewardConfig(custom=[CustomRewardConfig(f"hostile_rewards:{function}")], deadline_s=0.5)
+    deadline_s = 0.5 if function == "hang" else 30.0
+    config = RewardConfig(custom=[CustomRewardConfig(f"hostile_rewards:{function}")], deadline_s=deadline_s)
     with VerifierPool(RewardFunction(config), workers=1) as pool:
         pairs = [(Problem("id", "2 + 2 =", (1,), "4"), Sample((1,), (0.0,), r"\boxed{4}", "stop"))] * 2
         rewards = list(pool.rewards_all(pairs))

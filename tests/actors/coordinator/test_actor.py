@@ -105,7 +105,7 @@ def test_start_that_hangs_ends_with_the_budget_or_when_told_to(tmp_path: Path, s
     assert summary.spent_s >= 50.2
     assert summary.ledger.seconds.keys() == {"run", "rollouts", "rewards", "learner"}
     for activities in summary.ledger.seconds.values():
-        assert abs(sum(activities.values()) - summary.spent_s) < 5.0
+        assert abs(sum(activities.values()) - summary.spent_s) < 30.0
 
 
 @pytest.mark.parametrize("noted", [True, False])

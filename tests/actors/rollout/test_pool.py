@@ -320,7 +320,7 @@ async def test_work_at_the_start_is_done_with_every_engine_before_it_has_any_ver
     assert begun == [(0, 1, False), (1, 1, False), (0, 2, False)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 @virtually
 async def test_any_schedule_of_deaths_loses_no_group_and_leaks_no_slot(data: st.DataObject) -> None:

@@ -78,7 +78,7 @@ def tokens_of(shapes: list, shared: int) -> list[Tokens]:
     return [Tokens(start, (7,) * n) for start, (_, ends) in zip(starts, shapes, strict=True) for n in ends]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(samples, st.sampled_from([None, 1, 3, 40]), st.integers(8, 80), st.integers(0, 5))
 def test_without_padding_it_is_the_same(shapes: list, window: int | None, budget: int, shared: int) -> None:
     """Values and gradients; in bfloat16 what the kernel rounds is less than what the blocks round."""
@@ -116,7 +116,7 @@ def test_what_prompts_begin_with_is_one_segment_of_all() -> None:
     assert segments.spread(batch.ids).tolist() == [5, 6, 1, 4, 5, 6, 1, 7, 5, 6, 2, 8]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(samples, st.integers(0, 5))
 def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) -> None:
     """Padding is any tokens: only those of a row before its end may move its outputs."""
