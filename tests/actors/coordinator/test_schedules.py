@@ -279,7 +279,7 @@ def carry_out(schedule: SimpleNamespace) -> None:
         trial.go(None, schedule.stop)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(schedules)
 def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
     carry_out(schedule)

@@ -64,7 +64,10 @@ class Rig:
 
     def __init__(self, model: Path, config: Config | None = None) -> None:
         self.loop = asyncio.new_event_loop()
+        others = set(psutil.Process().children())
         self.engine: RolloutEngine = self.run(self._start(model, config or make_config()))
+        new = set(psutil.Process().children()) - others
+        [self.process] = [child for child in new if "resource_tracker" not in " ".join(child.cmdline())]
 
     async def _start(self, model: Path, config: Config) -> RolloutEngine:
         return RolloutEngine(config, str(model), Share(cores=CORES))
@@ -387,29 +390,6 @@ def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
     assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_question_that_the_engine_process_dies_over_is_answered_by_its_death(
-    tiny_model: Path, adapters: list[AdapterRef]
-) -> None:
-    """vLLM itself would let it wait for ever."""
-    others = psutil.Process().children()
-    rig = Rig(tiny_model)
-    ENDED.append(rig.engine)
-    new = set(psutil.Process().children()) - set(others)
-    [process] = [child for child in new if "resource_tracker" not in " ".join(child.cmdline())]
-
-    async def ask() -> None:
-        process.suspend()
-        question = asyncio.create_task(rig.engine.load(adapters[0]))
-        await asyncio.wait({question}, timeout=0.5)
-        assert not question.done()
-        process.kill()
-        await asyncio.wait({question}, timeout=240)
-        question.result()
-
-    with pytest.raises(ActorDied, match=r"engine process: it was killed by signal 9"):
-        rig.run(ask())
-
-
 def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
     """One that cannot be, and one that is given up meanwhile."""
 
@@ -430,3 +410,21 @@ def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[Adapt
     assert len(rig.run(rig.engine._llm.list_loras())) == 2
     for adapter in good:
         rig.run(rig.engine.retire(adapter))
+
+
+def test_question_that_the_engine_process_dies_over_is_answered_by_its_death(
+    rig: Rig, adapters: list[AdapterRef]
+) -> None:
+    """vLLM itself would let it wait for ever. This is the end of the engine that the tests above share."""
+
+    async def ask() -> None:
+        rig.process.suspend()
+        question = asyncio.create_task(rig.engine.load(AdapterRef(99, 0, adapters[0].path)))
+        await asyncio.wait({question}, timeout=0.5)
+        assert not question.done()
+        rig.process.kill()
+        await asyncio.wait({question}, timeout=240)
+        question.result()
+
+    with pytest.raises(ActorDied, match=r"engine process: it was killed by signal 9"):
+        rig.run(ask())
