@@ -15,7 +15,7 @@ from conf.schema import Config
 SETTINGS = {
     "rollout": ("max_prompt_tokens",),
     "model": ("stop_tokens",),
-    "data": ("chat_settings", "template", "system", "examples"),
+    "data": ("chat_settings", "template", "system", "few_shot"),
     "reward": ("after_thinking", "custom", "deadline_s"),
 }
 """Settings by section on which samples and verdicts depend, besides those that the protocol names."""

@@ -68,7 +68,7 @@ def engine() -> Boxes:
 def say(config: Config, engine: Boxes, monkeypatch: pytest.MonkeyPatch) -> Say:
     """Says lines in a new chat and returns what is printed."""
 
-    def say(*lines: str) -> str:
+    def say(*lines: str, config: Config = config) -> str:
         console = PlainConsole(file=io.StringIO(), width=100)
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         problems = [Problem("p", "solve\n3 + 4", (1, 2), "7"), Problem("q", "solve\n0 + 1", (1, 2), "1")]
@@ -106,7 +106,7 @@ def test_problem_is_shown_as_in_the_evaluation(say: Say, engine: Boxes) -> None:
 
 def test_own_problem_gets_instructions_and_examples(config: Config, say: Say, engine: Boxes) -> None:
     config = changed(config, {"data.template": "Solve {problem}", "data.few_shot": [ExampleConfig("1 + 1", "2")]})
-    say("hello", "/ask 3 + 4", "again")
+    say("hello", "/ask 3 + 4", "again", config=config)
     requested = [(prompt, sampling.max_tokens) for prompt, sampling in engine.requests]
     assert requested[2:4] == [("user: Solve 1 + 1\nassistant: 2\nuser: Solve 3 + 4\n", 24)] * 2
     assert "Solve" not in requested[4][0]

@@ -140,7 +140,7 @@ def put(world: World) -> None:
 def put_elsewhere(world: World) -> None:
     """Name the run's own parent, or a folder with other files, for remote checkpoints."""
     for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
-        with setting(world, checkpoint__mirror=url), contextlib.suppress(BadInput):
+        with setting(world, checkpoint__remote=url), contextlib.suppress(BadInput):
             put(world)
 
 

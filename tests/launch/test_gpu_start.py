@@ -101,7 +101,7 @@ def test_an_engine_on_a_gpu_has_its_environment(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
 def test_a_learner_has_its_environment(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
-    config = load(["conf=r8_instruct", f"run.nvidia_mps={str(mps).lower()}"])
+    config = load(["conf=r8_instruct", f"run.nvidia_mps={'on' if mps else 'off'}"])
     LearnerActor(config, "", Share(gpus=gpus, memory=gpus, threads=4), "")
     assert os.environ["DS_ACCELERATOR"] == ("cuda" if gpus else "cpu")
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"

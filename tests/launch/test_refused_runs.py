@@ -66,7 +66,7 @@ def lose_model(run: Path) -> None:
 
 
 NO_RUN = [
-    (delete(""), ("runs/mine", "name that of a run")),
+    (delete(""), ("runs/mine", "name a run's folder")),
     (delete("config.yaml"), ("runs/mine", "config.yaml")),
 ]
 UNFIT = [

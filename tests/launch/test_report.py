@@ -16,7 +16,7 @@ from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 RUN_SECTIONS = "before-and-after, health, benchmarks, curves, plasticity, ledger, samples, configuration"
 RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste"}
-SWEEP_PLOTS = {"finals", "reward-accuracy", "validation-pass-1", "policy-entropy", "completion-mean_length"}
+SWEEP_PLOTS = {"finals", "reward-accuracy", "validation-pass-1", "policy-entropy", "response-mean_length"}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ UPDATES = 4
 
 def make_run(path: Path, pace: random.Random, *, refill: bool = True) -> Run:
     """A run whose every duration is random; a third of the groups has nothing to learn from."""
-    config = make_config(max_staleness=0, refill=refill, problems_per_update=4)
+    config = make_config(max_staleness=0, dynamic_sampling=refill, problems_per_update=4)
     config = changed(
         config, {"run.deterministic": True, "budget.updates": UPDATES, "validation.every": 2, "validation.share": 0.0}
     )

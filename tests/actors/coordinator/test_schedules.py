@@ -108,7 +108,7 @@ class Trial:
         self.config = make_config(
             max_staleness=schedule.staleness,
             problems_per_update=schedule.per_update,
-            refill=schedule.refill,
+            dynamic_sampling=schedule.refill,
         )
         self.config = changed(
             self.config,

@@ -42,11 +42,11 @@ def begun(folder: Path, protocol: Protocol, **document: Any) -> EvaluationFolder
 )
 def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str, named: str) -> None:
     folder = begun(tmp_path, protocol(load(["conf=quickstart"])))
-    changed = load(["conf=quickstart", change])
+    other = load(["conf=quickstart", change])
     with pytest.raises(BadInput, match=f"{named}.*run.overwrite=true"):
-        folder.begin(changed, protocol(changed))
-    changed = changed(changed, {"run.overwrite": True})
-    folder.begin(changed, protocol(changed))
+        folder.begin(other, protocol(other))
+    other = changed(other, {"run.overwrite": True})
+    folder.begin(other, protocol(other))
     assert [path.name for path in tmp_path.iterdir()] == [MARK]
 
 
