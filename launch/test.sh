@@ -53,5 +53,5 @@ else
     export TEST_ISA=$isa PYTHONPATH=$PWD/tests/isa${PYTHONPATH:+:$PYTHONPATH}
 fi
 workers=() # tests/conftest.py says which tests stay together
-if [ $# = 0 ] && [ "$(nproc)" -ge 2 ]; then workers=(-n 2 --dist loadgroup --no-loadscope-reorder); fi
+if [ $# = 0 ] && [ "$(nproc)" -ge 2 ]; then workers=(-n 2 --no-loadscope-reorder); fi
 exec .venv/bin/python -m pytest --durations=15 "${workers[@]}" "${selection[@]}" "$@"

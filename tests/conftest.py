@@ -5,6 +5,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -70,15 +71,27 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Exit())
 
 
+def is_heavy(nodeid: str) -> bool:
+    return nodeid.removeprefix("tests/").startswith(HEAVY)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist which tests belong together: the heavy ones, which begin first, and those of each file."""
-    if not config.pluginmanager.has_plugin("xdist"):
-        return
-    places = {item: item.path.relative_to(ROOT / "tests").as_posix() for item in items}
-    heavy = {item for item, place in places.items() if place.startswith(HEAVY)}
-    items.sort(key=lambda item: item not in heavy)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("heavy" if item in heavy else places[item]))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not is_heavy(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the heavy tests in one worker, and those of each other file. Marks of groups, which pytest-xdist has for it,
+    are lost in pytest-xdist 3.8 under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "heavy" if is_heavy(nodeid) else nodeid.partition("::")[0]
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
