@@ -36,7 +36,7 @@ RANKS = 2
 @pytest.fixture(scope="module")
 def run() -> Iterator[Callable[[Awaitable[T]], T]]:
     """Runs a coroutine to its end, all of them in one event loop, beside a Ray of its own."""
-    ray.init(num_cpus=RANKS, include_dashboard=False, object_store_memory=80 * 2**20)
+    ray.init("local", num_cpus=RANKS, include_dashboard=False, object_store_memory=80 * 2**20)
     with asyncio.Runner() as runner:
 
         async def finish(work: Awaitable[T]) -> T:
