@@ -12,6 +12,7 @@ from actors.messages import LeftOut, Status
 from conf.schema import Config, ExampleConfig
 from conf.settings import changed
 from rewards.pool import VerifierPool
+from rewards.problems.__main__ import main
 from rewards.problems.loading import (
     BAD_GOLD,
     CONTROL,
@@ -361,21 +362,23 @@ def test_importing_problems_does_not_import_torch() -> None:
     )
 
 
-def test_command_reports_a_source_and_shows_prompts(tmp_path: Path, tiny_model: Path) -> None:
+def test_command_reports_a_source_and_shows_prompts(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     others = [{"problem": "What is nothing?", "answer": ""}, {"problem": "What is its mass?", "answer": "750 g"}]
     write_jsonl(tmp_path / "rows.jsonl", [*SUMS, *SUMS[:2], *others])
-    command = [sys.executable, "-m", "rewards.problems", f"file:{tmp_path}/rows.jsonl", f"model.path={tiny_model}"]
-    done = subprocess.run([*command, "eval.problems=5"], capture_output=True, text=True, check=True)
-    assert "26 problems to train on, 5 held out" in done.stdout
-    assert "'750 g'" in done.stdout
-    assert f"2 {DUPLICATE}" in done.stdout
-    assert done.stdout.count("<|im_start|>user\nWhat is ") == 3
+    assert main([f"file:{tmp_path}/rows.jsonl", f"model.path={tiny_model}", "eval.problems=5"]) == 0
+    said = capsys.readouterr().out
+    assert "26 problems to train on, 5 held out" in said
+    assert "'750 g'" in said
+    assert f"2 {DUPLICATE}" in said
+    assert said.count("<|im_start|>user\nWhat is ") == 3
     assert len((tmp_path / "problems-left-out.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("arguments", [["data.size=3"], ["file:nowhere.jsonl"], ["elsewhere:x"]])
-def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], tmp_path: Path, tiny_model: Path) -> None:
-    command = [sys.executable, "-m", "rewards.problems", *arguments, f"model.path={tiny_model}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
+def test_command_refuses_a_wrong_call_in_one_line(
+    arguments: list[str], tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, f"model.path={tiny_model}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
